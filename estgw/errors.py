@@ -1,0 +1,127 @@
+"""Every way a request can fail, with the status and the words that the client gets.
+
+A `RequestError` carries two texts: the one for the client, which names the fault and nothing else, and an
+optional one for the log.  Any other exception becomes a 500 with the request id (`app.answer_for`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+
+class Malformed(ValueError):
+    """Bytes are not what they claim to be; the text says which fault it is.
+
+    Raised by `estgw.est`, which does not know whose bytes they are: from a client they are a 400, from a
+    handler a 500, from a server the client's exit status 7.
+    """
+
+
+class ConfigError(Exception):
+    """The configuration can't be used; `faults` holds one `file:line:column: what` line each."""
+
+    def __init__(self, faults: list[str]) -> None:
+        super().__init__("\n".join(faults))
+        self.faults = faults
+
+
+class RequestError(Exception):
+    """A request that ends in anything but 200; each subclass is one HTTP status."""
+
+    status = 500
+    close = False
+    """Whether the connection must end with the answer, because the body has not been read."""
+
+    def __init__(self, public: str = "", *, log: str = "", headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(log or public)
+        self.public = public
+        self.headers = dict(headers or {})
+
+
+class Pending(RequestError):
+    """Accepted, come back later (RFC 7030 4.2.3).  Real clients need an empty body and whole seconds."""
+
+    status = 202
+
+    def __init__(self, retry_after: int) -> None:
+        super().__init__("", log="pending", headers={"Retry-After": str(retry_after)})
+
+
+class BadRequest(RequestError):
+    """400: the request itself is at fault."""
+
+    status = 400
+
+
+class Unauthenticated(RequestError):
+    """401: no credentials, or wrong ones; the caller adds the challenge and the body stays empty."""
+
+    status = 401
+
+
+class Forbidden(RequestError):
+    """403: known who it is, and the answer is no."""
+
+    status = 403
+
+
+class NotFound(RequestError):
+    """404: no such operation or label here."""
+
+    status = 404
+
+
+class MethodNotAllowed(RequestError):
+    """405, with the `Allow` header that RFC 9110 15.5.6 demands."""
+
+    status = 405
+
+    def __init__(self, public: str, allow: str) -> None:
+        super().__init__(public, headers={"Allow": allow})
+
+
+class RequestTimedOut(RequestError):
+    """408: the body did not arrive in time."""
+
+    status = 408
+    close = True
+
+
+class TooLarge(RequestError):
+    """413: refused before the rest of the body is read, so the connection can't be used again."""
+
+    status = 413
+    close = True
+
+
+class UnsupportedMediaType(RequestError):
+    """415: the Content-Type is not one that the operation takes."""
+
+    status = 415
+
+
+class HandlerFailed(RequestError):
+    """500: the handler broke its side of the contract; only the log says how."""
+
+    status = 500
+
+
+class NotSupported(RequestError):
+    """501: the handler does not know this operation; EST clients read it like 404 (RFC 7030 4.3.2)."""
+
+    status = 501
+
+
+class Unavailable(RequestError):
+    """503: too busy, or the CA behind the handler is away."""
+
+    status = 503
+
+    def __init__(self, public: str, *, retry_after: int, log: str = "") -> None:
+        super().__init__(public, log=log, headers={"Retry-After": str(retry_after)})
+
+
+class HandlerTimedOut(RequestError):
+    """504: the handler took longer than it may."""
+
+    status = 504

@@ -1,0 +1,146 @@
+"""From what a handler printed to what the operation promises, checked on the way.
+
+A handler may end with the plain `openssl` command: DER, PEM and base64 are told apart by content, PEM
+certificates are packed, a key and a certificate become the multipart of RFC 7030 4.4.2.  `Malformed` means that
+the output is not what the operation promises; the client then gets a 500 and the log gets the fault.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat import asn1
+from cryptography.hazmat.primitives import serialization
+
+from estgw.errors import Malformed
+from estgw.est import certs, encoding
+from estgw.est.der import Attribute, ContentInfo, decode, elements
+from estgw.est.operations import CERTS_ONLY, Body
+
+BASE64 = "base64"
+BOUNDARY = "estgw-serverkeygen"
+"""Base64 has no hyphen, so a fixed boundary can't occur inside a part."""
+SERVER_GENERATED_KEY = "application/pkcs7-mime; smime-type=server-generated-key"
+_SIGNED_DATA = "1.2.840.113549.1.7.2"
+_KEY_LABELS = ("PRIVATE KEY", "EC PRIVATE KEY", "RSA PRIVATE KEY")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The body of a 200 in wire form."""
+
+    body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Content-Type where the operation's own needs a parameter, and Content-Transfer-Encoding."""
+    issued: x509.Certificate | None = None
+    """The certificate that the answer hands out, for the log."""
+
+
+_ENCODED = {"Content-Transfer-Encoding": BASE64}
+"""RFC 8951 3 tells receivers to ignore it; one decodes base64 only when it is there, so it always is."""
+
+
+def to_wire(kind: Body, output: bytes, *, columns: int | None) -> Answer:
+    """Bring a handler's output to wire form; `columns` is the base64 line length, None for unbroken."""
+    match kind:
+        case Body.CA_CERTS:
+            der, _ = _certs_only(output)
+            return Answer(encoding.encode_base64(der, columns=columns), _ENCODED)
+        case Body.ISSUED:
+            der, issued = _issued(output)
+            return Answer(encoding.encode_base64(der, columns=columns), _ENCODED, issued)
+        case Body.CSRATTRS:
+            return Answer(encoding.encode_base64(csrattrs(output), columns=columns), _ENCODED)
+        case Body.KEYGEN:
+            return _keygen(output, columns)
+        case Body.CMC:
+            der = encoding.decode(output, certs.PKCS7_LABELS)
+            _require_signed_data(der)
+            return Answer(encoding.encode_base64(der, columns=columns), _ENCODED)
+        case Body.DER:
+            der = encoding.decode(output, ())
+            decode(asn1.TLV, der, "DER")
+            return Answer(encoding.encode_base64(der, columns=columns), _ENCODED)
+        case Body.RAW:
+            return Answer(output)
+
+
+def _certs_only(output: bytes) -> tuple[bytes, list[x509.Certificate]]:
+    """A certs-only PKCS#7 from PEM certificates, one certificate, or a PKCS#7 in any coat."""
+    blocks = encoding.pem_blocks(output) if b"-----BEGIN" in output else []
+    if any("PRIVATE KEY" in block.label for block in blocks):
+        raise Malformed("the output holds a private key, which this operation never sends")
+    if found := [certs.load(block.der) for block in blocks if block.label in certs.CERTIFICATE_LABELS]:
+        return certs.pack(found), found
+    der = encoding.decode(output, certs.PKCS7_LABELS)
+    try:
+        single = certs.load(der)
+    except Malformed:
+        return der, certs.unpack(der)
+    return certs.pack([single]), [single]
+
+
+def _issued(output: bytes) -> tuple[bytes, x509.Certificate]:
+    """Exactly one certificate, the issued one (RFC 7030 4.2.3)."""
+    der, found = _certs_only(output)
+    if len(found) != 1:
+        raise Malformed(f"{len(found)} certificates, where the answer holds the issued one alone")
+    return der, found[0]
+
+
+def csrattrs(output: bytes) -> bytes:
+    """CsrAttrs in DER (RFC 7030 4.5.2: a SEQUENCE OF OID or Attribute); raises `Malformed`."""
+    der = encoding.decode(output, ())
+    for element in elements(der, "CsrAttrs"):
+        kind: type = x509.ObjectIdentifier if bytes(element.tag_bytes) == b"\x06" else Attribute
+        try:
+            element.parse(kind)
+        except ValueError as fault:
+            raise Malformed(f"CsrAttrs with an element that is neither OID nor Attribute: {fault}") from None
+    return der
+
+
+def _keygen(output: bytes, columns: int | None) -> Answer:
+    """multipart/mixed of private key and certificate (RFC 7030 4.4.2); the key must fit the certificate."""
+    blocks = encoding.pem_blocks(output)
+    keys = [block for block in blocks if block.label in _KEY_LABELS]
+    enveloped = [block for block in blocks if block.label in certs.PKCS7_LABELS]
+    issued = [certs.load(block.der) for block in blocks if block.label in certs.CERTIFICATE_LABELS]
+    if len(keys) + len(enveloped) != 1 or len(issued) != 1:
+        raise Malformed("serverkeygen prints two PEM blocks, one private key (or CMS) and one certificate")
+    if keys:
+        key_type, key_der = "application/pkcs8", _pkcs8(keys[0], issued[0])
+    else:
+        key_type, key_der = SERVER_GENERATED_KEY, enveloped[0].der
+    parts = ((key_type, key_der), (CERTS_ONLY, certs.pack(issued)))
+    body = b"".join(_part(kind, der, columns) for kind, der in parts) + f"--{BOUNDARY}--\r\n".encode()
+    return Answer(body, {"Content-Type": f"multipart/mixed; boundary={BOUNDARY}"}, issued[0])
+
+
+def _pkcs8(block: encoding.PEMBlock, certificate: x509.Certificate) -> bytes:
+    try:
+        key = serialization.load_der_private_key(block.der, password=None)
+        fits = key.public_key() == certificate.public_key()
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        # The library's own words are left out: they might quote key material.
+        raise Malformed("the private key can't be read") from None
+    if not fits:
+        raise Malformed("the private key does not fit the certificate")
+    return key.private_bytes(
+        serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def _part(content_type: str, der: bytes, columns: int | None) -> bytes:
+    head = f"--{BOUNDARY}\r\nContent-Type: {content_type}\r\nContent-Transfer-Encoding: {BASE64}\r\n\r\n"
+    lines = encoding.encode_base64(der, columns=columns).replace(b"\n", b"\r\n")
+    return head.encode() + lines + (b"" if lines.endswith(b"\r\n") else b"\r\n")
+
+
+def _require_signed_data(der: bytes) -> None:
+    info = decode(ContentInfo, der, "a CMS message")
+    if info.content_type.dotted_string != _SIGNED_DATA:
+        raise Malformed(f"a CMS message of type {info.content_type.dotted_string}, not SignedData")

@@ -1,0 +1,59 @@
+"""Certificates as EST carries them: the certs-only Simple PKI Response (RFC 5272 4.1, RFC 7030 4.1.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
+
+from estgw.errors import Malformed
+from estgw.est.encoding import pem_blocks
+
+CERTIFICATE_LABELS = ("CERTIFICATE", "X509 CERTIFICATE", "TRUSTED CERTIFICATE")
+PKCS7_LABELS = ("PKCS7", "CMS")
+
+CMC_RA = x509.ObjectIdentifier("1.3.6.1.5.5.7.3.28")
+"""id-kp-cmcRA (RFC 6402 2.10): marks an RA's certificate, and a server that speaks for its CA (RFC 7030 3.6.1)."""
+
+
+def pack(certificates: Sequence[x509.Certificate]) -> bytes:
+    """A degenerate SignedData with these certificates and nothing else, as DER."""
+    return pkcs7.serialize_certificates(list(certificates), Encoding.DER)
+
+
+def unpack(der: bytes) -> list[x509.Certificate]:
+    """The certificates of a certs-only PKCS#7; raises `Malformed` when it is not one or holds none."""
+    try:
+        return list(pkcs7.load_der_pkcs7_certificates(der))
+    except (ValueError, UnsupportedAlgorithm) as fault:
+        raise Malformed(f"not a certs-only PKCS#7 with certificates in it: {fault}") from None
+
+
+def load(der: bytes) -> x509.Certificate:
+    """One certificate from DER; raises `Malformed`."""
+    try:
+        return x509.load_der_x509_certificate(der)
+    except (ValueError, UnsupportedAlgorithm) as fault:
+        raise Malformed(f"not a certificate: {fault}") from None
+
+
+def load_pem(text: bytes) -> list[x509.Certificate]:
+    """All certificates of a PEM text, in order; raises `Malformed` when one can't be read."""
+    return [load(block.der) for block in pem_blocks(text) if block.label in CERTIFICATE_LABELS]
+
+
+def has_eku(certificate: x509.Certificate, usage: x509.ObjectIdentifier) -> bool:
+    """Whether the extended key usage lists `usage`; an absent or unreadable extension does not."""
+    try:
+        extension = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage)
+    except (x509.ExtensionNotFound, ValueError):
+        return False
+    return usage in extension.value
+
+
+def serial_hex(certificate: x509.Certificate) -> str:
+    """The serial as `openssl x509 -serial` prints it: upper-case hex, an even number of digits."""
+    text = f"{certificate.serial_number:X}"
+    return text.zfill(len(text) + len(text) % 2)

@@ -1,0 +1,226 @@
+"""PKCS#10 certification requests (RFC 2986) as EST carries them (RFC 7030 4.2.1)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Annotated
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat import asn1
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, rsa
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from estgw.errors import Malformed
+from estgw.est import der as der_tools
+from estgw.est import encoding, names
+
+PEM_LABELS = ("CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST")
+
+CHALLENGE_PASSWORD = "1.2.840.113549.1.9.7"  # noqa: S105 - RFC 2985 5.4.1, an OID
+OTP_CHALLENGE = "1.2.840.113549.1.9.16.2.56"  # RFC 7894 3.1
+REVOCATION_CHALLENGE = "1.2.840.113549.1.9.16.2.57"  # RFC 7894 3.2
+EST_IDENTITY_LINKING = "1.2.840.113549.1.9.16.2.58"  # RFC 7894 3.3
+CHANGE_SUBJECT_NAME = "1.3.6.1.5.5.7.7.36"  # RFC 6402 2.8
+
+ATTRIBUTE_NAMES: Mapping[str, str] = {
+    CHALLENGE_PASSWORD: "challengePassword",
+    OTP_CHALLENGE: "otpChallenge",
+    REVOCATION_CHALLENGE: "revocationChallenge",
+    EST_IDENTITY_LINKING: "estIdentityLinking",
+    CHANGE_SUBJECT_NAME: "changeSubjectName",
+}
+
+MINIMUM_RSA_BITS = 2048
+MAXIMUM_RSA_BITS = 16384
+"""OpenSSL's own limit (OPENSSL_RSA_MAX_MODULUS_BITS); larger keys only burn time."""
+MINIMUM_EC_BITS = 224
+WEAK_HASHES = (hashes.MD5, hashes.SHA1)
+
+# Every string type that clients were seen to use for a DirectoryString; IA5String is none, yet it comes.
+_STRING_CODECS: Mapping[bytes, str] = {
+    b"\x0c": "utf-8",  # UTF8String
+    b"\x13": "ascii",  # PrintableString
+    b"\x14": "latin-1",  # TeletexString, in practice Latin-1
+    b"\x16": "ascii",  # IA5String
+    b"\x1c": "utf-32-be",  # UniversalString
+    b"\x1e": "utf-16-be",  # BMPString
+}
+MAXIMUM_STRING = 255
+"""RFC 2985 5.4.1 and RFC 7894 3: pkcs-9-ub-challengePassword and its twins."""
+
+
+@asn1.sequence
+class _RequestInfo:
+    version: int
+    subject: asn1.TLV
+    public_key: asn1.TLV
+    attributes: Annotated[asn1.SetOf[der_tools.Attribute], asn1.Implicit(0)]
+
+
+@dataclass(frozen=True)
+class CSR:
+    """A parsed PKCS#10 request; nothing about it has been verified yet (`verify` does)."""
+
+    der: bytes
+    request: x509.CertificateSigningRequest
+    subject: x509.Name
+    extensions: x509.Extensions
+    attributes: Mapping[str, Sequence[asn1.TLV]]
+    """Attribute values by dotted OID."""
+
+    @property
+    def san(self) -> x509.SubjectAlternativeName | None:
+        """The subject alternative name asked for."""
+        return names.san_of(self.extensions)
+
+    @cached_property
+    def pem(self) -> bytes:
+        """The request as canonical PEM."""
+        return encoding.encode_pem(self.der, PEM_LABELS[0])
+
+    @cached_property
+    def sha256(self) -> str:
+        """SHA-256 of the DER, lower-case hex."""
+        return hashlib.sha256(self.der).hexdigest()
+
+    @cached_property
+    def spki(self) -> bytes:
+        """The SubjectPublicKeyInfo as DER; raises `Malformed` when the key can't be read."""
+        der: bytes = _public_key(self.request).public_bytes(
+            Encoding.DER, PublicFormat.SubjectPublicKeyInfo
+        )
+        return der
+
+    @cached_property
+    def spki_sha256(self) -> str:
+        """SHA-256 of the SubjectPublicKeyInfo, lower-case hex; the raw bytes count, readable key or not."""
+        info = asn1.decode_der(_RequestInfo, self.request.tbs_certrequest_bytes)
+        return hashlib.sha256(der_tools.whole(info.public_key)).hexdigest()
+
+    def text_attribute(self, oid: str) -> str | None:
+        """The text of a single-valued DirectoryString attribute, or None when the CSR has none.
+
+        Raises `Malformed` for an empty set, more than one value, another type or a text that is too long.
+        """
+        if oid not in self.attributes:
+            return None
+        name, values = ATTRIBUTE_NAMES.get(oid, oid), self.attributes[oid]
+        if len(values) != 1:
+            raise Malformed(f"the CSR's {name} attribute has {len(values)} values, not one")
+        value = values[0]
+        tag = bytes(value.tag_bytes)
+        if tag not in _STRING_CODECS:
+            raise Malformed(f"the CSR's {name} has ASN.1 tag 0x{tag.hex()}, which is no text")
+        try:
+            text = bytes(value.data).decode(_STRING_CODECS[tag])
+        except UnicodeDecodeError:
+            raise Malformed(f"the CSR's {name} is not valid {_STRING_CODECS[tag]} text") from None
+        if len(text) > MAXIMUM_STRING:
+            raise Malformed(f"the CSR's {name} is longer than {MAXIMUM_STRING} characters")
+        return text
+
+
+def parse(body: bytes) -> CSR:
+    """Read a CSR from PEM, DER or base64; raises `Malformed` with the fault."""
+    der = encoding.decode(body, PEM_LABELS)
+    _check_length(der)
+    try:
+        request = x509.load_der_x509_csr(der)
+        subject = request.subject
+        extensions = request.extensions
+        info = asn1.decode_der(_RequestInfo, request.tbs_certrequest_bytes)
+    except (ValueError, UnsupportedAlgorithm) as fault:
+        raise Malformed(f"not a PKCS#10 CSR: {_first_line(fault)}") from None
+    attributes: dict[str, Sequence[asn1.TLV]] = {}
+    for attribute in info.attributes.as_list():
+        oid = attribute.type.dotted_string
+        if oid in attributes:
+            raise Malformed(f"the CSR has the attribute {ATTRIBUTE_NAMES.get(oid, oid)} twice")
+        attributes[oid] = attribute.values.as_list()
+    return CSR(der, request, subject, extensions, attributes)
+
+
+def verify(csr: CSR) -> None:
+    """Proof of possession: a sound key and a signature by it (RFC 7030 4.2.1).  Raises `Malformed`.
+
+    Not called for serverkeygen, which ignores the CSR's key and signature (RFC 7030 4.4.1).
+    """
+    key = _public_key(csr.request)
+    match key:
+        case rsa.RSAPublicKey() if not MINIMUM_RSA_BITS <= key.key_size <= MAXIMUM_RSA_BITS:
+            raise Malformed(f"an RSA key of {key.key_size} bits; {MINIMUM_RSA_BITS} is the least here")
+        case ec.EllipticCurvePublicKey() if key.curve.key_size < MINIMUM_EC_BITS:
+            raise Malformed(f"an EC key of {key.curve.key_size} bits; {MINIMUM_EC_BITS} is the least here")
+        case dsa.DSAPublicKey():
+            raise Malformed("a DSA key; no certificate is issued for one")
+    try:
+        weak = isinstance(csr.request.signature_hash_algorithm, WEAK_HASHES)
+        valid = not weak and csr.request.is_signature_valid
+    except (ValueError, UnsupportedAlgorithm) as fault:
+        raise Malformed(f"the CSR's signature can't be checked: {_first_line(fault)}") from None
+    if weak:
+        name = csr.request.signature_hash_algorithm
+        raise Malformed(f"the CSR is signed with {name.name.upper() if name else 'a weak hash'}; use SHA-256")
+    if not valid:
+        raise Malformed("the CSR's signature does not fit its key")
+
+
+def require_subject(csr: CSR) -> None:
+    """Raise `Malformed` for an empty subject: the log, the index and every policy go by it."""
+    if not csr.subject.rdns:
+        raise Malformed("the CSR's subject is empty")
+
+
+def difference(csr: CSR, certificate: x509.Certificate) -> str | None:
+    """How the CSR's subject or SAN differ from the certificate's (RFC 7030 4.2.2); None when they are the same.
+
+    Compared as names: string type, case, white space and the order of SAN entries do not count.
+    """
+    if names.name_key(csr.subject) != names.name_key(certificate.subject):
+        wanted, has = names.dn_text(csr.subject), names.dn_text(certificate.subject)
+        return f"the CSR's subject is {wanted}, the certificate's is {has}"
+    wanted_san, has_san = csr.san, names.san_of(certificate.extensions)
+    extra = names.san_key(wanted_san) - names.san_key(has_san)
+    missing = names.san_key(has_san) - names.san_key(wanted_san)
+    if extra or missing:
+        parts = [
+            f"the CSR adds {_list(extra)}" if extra else "",
+            f"the CSR lacks {_list(missing)}" if missing else "",
+        ]
+        return " and ".join(part for part in parts if part) + " in its subject alternative name"
+    return None
+
+
+def _list(entries: frozenset[tuple[str, str]]) -> str:
+    return ", ".join(sorted(value if ":" in value else f"{kind}:{value}" for kind, value in entries))
+
+
+def _public_key(request: x509.CertificateSigningRequest) -> CertificatePublicKeyTypes:
+    try:
+        return request.public_key()
+    except (ValueError, UnsupportedAlgorithm) as fault:
+        raise Malformed(f"the CSR's public key can't be used: {_first_line(fault)}") from None
+
+
+def _check_length(der: bytes) -> None:
+    """Name the two commonest faults of a body, a byte too many and one too few, before the parser does."""
+    if len(der) < 2 or (der[1] == 0x80 or der[1] > 0x84):
+        return
+    octets = der[1] & 0x7F if der[1] & 0x80 else 0
+    length = int.from_bytes(der[2 : 2 + octets], "big") if octets else der[1]
+    surplus = len(der) - (2 + octets + length)
+    if surplus > 0:
+        raise Malformed(f"{surplus} bytes too many after the end of the CSR")
+    if surplus < 0:
+        raise Malformed(f"the CSR is cut off: {-surplus} bytes are missing")
+
+
+def _first_line(fault: Exception) -> str:
+    """The first line of a library's complaint, bounded: it goes to the client."""
+    return (str(fault).splitlines() or [type(fault).__name__])[0][:200]

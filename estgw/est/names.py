@@ -1,0 +1,99 @@
+"""Names in certificates: comparing them as names, and printing them for scripts and logs.
+
+RFC 5280 7.1 compares attribute values without case and with runs of white space as one; RFC 4514 is the text
+form.  Two encodings of one name (PrintableString, UTF8String) are the same name.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+
+from cryptography import x509
+
+NameKey = tuple[frozenset[tuple[str, str]], ...]
+"""A distinguished name in a form where equal names are equal values."""
+
+
+def name_key(name: x509.Name) -> NameKey:
+    """The comparable form of a DN: RDNs in order, each a set of (OID, folded value)."""
+    return tuple(
+        frozenset((attribute.oid.dotted_string, _fold(attribute.value)) for attribute in rdn)
+        for rdn in name.rdns
+    )
+
+
+def san_key(extension: x509.SubjectAlternativeName | None) -> frozenset[tuple[str, str]]:
+    """The comparable form of a SAN, in which order does not count; no SAN and an empty one are the same."""
+    return frozenset(_general_name_key(entry) for entry in extension or ())
+
+
+def _general_name_key(entry: x509.GeneralName) -> tuple[str, str]:
+    match entry:
+        case x509.DNSName():
+            return "DNS", entry.value.lower().rstrip(".")
+        case x509.RFC822Name():
+            # RFC 5280 7.5: the part before the @ is case sensitive, the host is not.
+            local, _, host = entry.value.rpartition("@")
+            return "email", f"{local}@{host.lower()}"
+        case x509.DirectoryName():
+            return "dirName", repr([sorted(rdn) for rdn in name_key(entry.value)])
+        case _:
+            return san_text(entry).split(":", 1)[0], san_text(entry)
+
+
+def san_text(entry: x509.GeneralName) -> str:
+    """One SAN entry in OpenSSL's spelling, such as `DNS:host.example` or `IP:192.0.2.1`."""
+    match entry:
+        case x509.DNSName():
+            return f"DNS:{entry.value}"
+        case x509.IPAddress():
+            return f"IP:{entry.value}"
+        case x509.RFC822Name():
+            return f"email:{entry.value}"
+        case x509.UniformResourceIdentifier():
+            return f"URI:{entry.value}"
+        case x509.DirectoryName():
+            return f"dirName:{dn_text(entry.value)}"
+        case x509.RegisteredID():
+            return f"RID:{entry.value.dotted_string}"
+        case x509.OtherName():
+            return f"otherName:{entry.type_id.dotted_string};{entry.value.hex()}"
+        case _:
+            raise AssertionError(f"a GeneralName of a new kind: {entry!r}")
+
+
+def san_of(extensions: x509.Extensions) -> x509.SubjectAlternativeName | None:
+    """The subject alternative name among these extensions, or None."""
+    try:
+        return extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return None
+
+
+def dn_text(name: x509.Name) -> str:
+    """An RFC 4514 string; control characters become hex pairs, as its section 2.4 allows."""
+    return "".join(_hex_pairs(char) if _is_control(char) else char for char in name.rfc4514_string())
+
+
+def common_name(name: x509.Name) -> str | None:
+    """The most specific common name, or None (control characters as in `dn_text`)."""
+    values = name.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
+    if not values:
+        return None
+    text = values[-1].value
+    text = text if isinstance(text, str) else text.hex()
+    return "".join(_hex_pairs(char) if _is_control(char) else char for char in text)
+
+
+def _fold(value: str | bytes) -> str:
+    if isinstance(value, bytes):
+        return "#" + value.hex()
+    return " ".join(unicodedata.normalize("NFKC", value).casefold().split())
+
+
+def _is_control(char: str) -> bool:
+    return unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp")
+
+
+def _hex_pairs(char: str) -> str:
+    return "".join(f"\\{byte:02X}" for byte in char.encode("utf-8", "surrogatepass"))

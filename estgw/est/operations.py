@@ -1,0 +1,193 @@
+"""The EST operations as data, and the way from a URL to one of them.
+
+RFC 7030 3.2.2 gives the paths and methods, 4.1 to 4.5 the media types; the drafts' spellings and types are
+those that clients of 2012 and 2013 sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from urllib.parse import unquote_to_bytes
+
+from estgw.errors import BadRequest, MethodNotAllowed, NotFound, UnsupportedMediaType
+
+PREFIX = "/.well-known/est"
+"""RFC 7030 3.2.2, registered by RFC 8615."""
+
+PKCS10 = "application/pkcs10"
+DRAFT_PKCS10 = "application/x-est-pkcs10"
+"""What the reference client of 2012 sent; never registered."""
+
+CURL_FORM = "application/x-www-form-urlencoded"
+"""What `curl --data-binary` sends when nobody says otherwise: accepted in the draft profile only."""
+
+
+class Profile(Enum):
+    """Which generation of the protocol a request speaks."""
+
+    RFC = "rfc"
+    DRAFT = "draft"
+
+
+class Body(Enum):
+    """What an answer with status 200 promises to hold."""
+
+    CA_CERTS = "ca-certs"  # certs-only PKCS#7, any number of certificates (4.1.3)
+    ISSUED = "issued"  # certs-only PKCS#7 with the issued certificate alone (4.2.3)
+    CSRATTRS = "csrattrs"  # CsrAttrs (4.5.2)
+    KEYGEN = "keygen"  # multipart: private key and certificate (4.4.2)
+    CMC = "cmc"  # PKI Response (4.3.2)
+    DER = "der"  # any DER, base64 on the wire
+    RAW = "raw"  # whatever the handler printed
+
+
+class Requires(Enum):
+    """Which authentication an operation wants (RFC 7030 3.2.3, 3.3.2)."""
+
+    NONE = "none"
+    ANY = "any"
+    TLS = "tls"
+    HTTP = "http"
+    BOTH = "both"
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One EST operation: what it is called, what it takes and what it answers."""
+
+    name: str
+    draft_name: str
+    method: str
+    request_types: tuple[str, ...]  # empty: no body is expected
+    response_type: str
+    body: Body
+    requires: Requires
+    has_csr: bool = False
+    may_wait: bool = False  # a handler's exit 75 is a 202 (4.2.3)
+    links_pop: bool = False  # RFC 7030 3.5 applies to the CSR
+
+    @property
+    def takes_body(self) -> bool:
+        """Whether the request carries one."""
+        return self.method == "POST"
+
+
+CERTS_ONLY = "application/pkcs7-mime; smime-type=certs-only"
+"""One space and no quotes: real clients compare these bytes."""
+
+_PKCS10 = (PKCS10, DRAFT_PKCS10)
+
+_TABLE = (
+    Operation("cacerts", "CACerts", "GET", (), "application/pkcs7-mime", Body.CA_CERTS, Requires.NONE),
+    Operation("csrattrs", "CSRAttrs", "GET", (), "application/csrattrs", Body.CSRATTRS, Requires.NONE),
+    Operation("simpleenroll", "simpleEnroll", "POST", _PKCS10, CERTS_ONLY, Body.ISSUED, Requires.ANY,
+              has_csr=True, may_wait=True, links_pop=True),
+    Operation("simplereenroll", "simpleReEnroll", "POST", _PKCS10, CERTS_ONLY, Body.ISSUED, Requires.TLS,
+              has_csr=True, may_wait=True, links_pop=True),
+    Operation("serverkeygen", "serverKeyGen", "POST", _PKCS10, "multipart/mixed", Body.KEYGEN, Requires.ANY,
+              has_csr=True, may_wait=True, links_pop=True),
+    Operation("fullcmc", "fullCMC", "POST", ("application/pkcs7-mime",),
+              "application/pkcs7-mime; smime-type=CMC-response", Body.CMC, Requires.ANY, may_wait=True),
+)  # fmt: skip
+OPERATIONS: Mapping[str, Operation] = {operation.name: operation for operation in _TABLE}
+
+_BY_PATH = {operation.name: operation for operation in _TABLE}
+_DRAFT_NAMES = {operation.draft_name for operation in _TABLE}
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a request goes: the operation's name as configured, the CA label and the spelling used."""
+
+    operation: str
+    label: str | None
+    draft_path: bool
+
+
+def is_operation_name(word: str) -> bool:
+    """Whether `word` is an operation in any spelling: such a word can't be a label (RFC 7030 3.2.2)."""
+    return word.lower() in OPERATIONS
+
+
+def resolve(raw_path: str, labels: Collection[str], extra: Collection[str] = ()) -> Target:
+    """Find the operation and label that a path names.
+
+    `raw_path` is the request target without its query, percent-encoding as received; `labels` are the
+    configured CA labels and `extra` the names of operations that only the configuration knows.  Operation
+    names match in the RFC's lower case and the drafts' mixed case, in fact in any case: paths are case
+    sensitive (RFC 9110 4.2.3), but nothing else is ever served under such a name.  Labels match exactly.
+
+    Raises `NotFound` with words that say which part is unknown.
+    """
+    path = decode_path(raw_path)
+    if path != PREFIX and not path.startswith(PREFIX + "/"):
+        raise NotFound(f"EST lives under {PREFIX}/ here.")
+    segments = path[len(PREFIX) :].split("/")[1:]
+    if not segments or segments == [""]:
+        raise NotFound(f"No operation in the path: {PREFIX}/cacerts would be one.")
+    if len(segments) > 2:
+        raise NotFound(f"Too many path segments: {PREFIX}[/label]/operation is the form.")
+    label = segments[0] if len(segments) == 2 else None
+    word = segments[-1]
+    if not word:
+        raise NotFound("The path ends in a slash; operations do not.")
+    name = word if word in extra else word.lower()
+    if name not in OPERATIONS and name not in extra:
+        raise NotFound("No such EST operation here.")
+    if label is not None and label not in labels:
+        raise NotFound("No such CA label here.")
+    return Target(name, label, draft_path=word in _DRAFT_NAMES)
+
+
+def decode_path(raw_path: str) -> str:
+    """Undo percent-encoding once; an encoded slash, a control character or bad UTF-8 is a `BadRequest`."""
+    try:
+        path = unquote_to_bytes(raw_path).decode()
+    except UnicodeDecodeError:
+        raise BadRequest("The path is not UTF-8.") from None
+    if "%2f" in raw_path.lower() or not path.isprintable():
+        raise BadRequest("The path holds an encoded slash or a control character.")
+    return path
+
+
+def check_method(operation: Operation, method: str) -> None:
+    """Raise `MethodNotAllowed` unless the method is the operation's own (RFC 7030 3.2.2)."""
+    if method != operation.method:
+        raise MethodNotAllowed(f"{operation.name} is a {operation.method}.", allow=operation.method)
+
+
+def check_media_type(operation: Operation, content_type: str | None, profile: Profile) -> None:
+    """Raise `UnsupportedMediaType` unless the Content-Type is one that the operation takes.
+
+    Types compare without case and parameters are ignored (RFC 9110 8.3.1); `application/pkcs10x` is not
+    `application/pkcs10`.  In the draft profile a missing type and curl's default are accepted too: clients
+    of 2013 sent none.
+    """
+    if not operation.takes_body or not operation.request_types:
+        return
+    media_type = essence(content_type)
+    if media_type in operation.request_types:
+        return
+    if profile is Profile.DRAFT and media_type in ("", CURL_FORM):
+        return
+    wanted = operation.request_types[0]
+    got = f"not {media_type}" if media_type.isprintable() and media_type else "and none was given"
+    raise UnsupportedMediaType(f"{operation.name} takes {wanted}, {got[:100]}.")
+
+
+def essence(content_type: str | None) -> str:
+    """The media type in lower case without parameters; empty when there is none."""
+    return (content_type or "").partition(";")[0].strip().lower()
+
+
+def profile_of(target: Target, content_type: str | None, setting: str) -> Profile:
+    """Which profile a request is in: `setting` is `rfc`, `draft` or `auto`.
+
+    On `auto` the drafts' mixed-case path or their media type make it a draft request.
+    """
+    if setting != "auto":
+        return Profile(setting)
+    draft = target.draft_path or essence(content_type) == DRAFT_PKCS10
+    return Profile.DRAFT if draft else Profile.RFC
