@@ -1,0 +1,1 @@
+"""Who a client is, and whether its CSR belongs to its connection."""

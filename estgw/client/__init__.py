@@ -1,0 +1,28 @@
+"""The EST client: `estclient` for a shell, and `estgw.client.Session` for a program.
+
+`Session` and its companions are loaded when they are first asked for, so that `estclient --version` does not
+pay for TLS.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from estgw.client.challenge import Credentials
+    from estgw.client.session import Session
+    from estgw.client.tls import Identity
+    from estgw.client.trust import Trust
+
+__all__ = ["Credentials", "Identity", "Session", "Trust"]
+
+_HOMES = {"Credentials": "challenge", "Identity": "tls", "Session": "session", "Trust": "trust"}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from its module on first use (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

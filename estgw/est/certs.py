@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, pkcs7
 
 from estgw.errors import Malformed
 from estgw.est.encoding import pem_blocks
@@ -51,6 +51,22 @@ def has_eku(certificate: x509.Certificate, usage: x509.ObjectIdentifier) -> bool
     except (x509.ExtensionNotFound, ValueError):
         return False
     return usage in extension.value
+
+
+def san(certificate: x509.Certificate) -> x509.SubjectAlternativeName | None:
+    """The subject alternative name; None when there is none or the extensions can't be read."""
+    try:
+        return certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (x509.ExtensionNotFound, ValueError):
+        return None
+
+
+def spki(certificate: x509.Certificate) -> bytes:
+    """The SubjectPublicKeyInfo as DER; raises `Malformed` when the key is of a kind that can't be read."""
+    try:
+        return certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    except (ValueError, UnsupportedAlgorithm) as fault:
+        raise Malformed(f"the certificate's public key can't be read: {fault}") from None
 
 
 def serial_hex(certificate: x509.Certificate) -> str:

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from estgw.errors import Malformed
 from estgw.est import der as der_tools
-from estgw.est import encoding, names
+from estgw.est import certs, encoding, names
 
 PEM_LABELS = ("CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST")
 
@@ -185,7 +185,7 @@ def difference(csr: CSR, certificate: x509.Certificate) -> str | None:
     if names.name_key(csr.subject) != names.name_key(certificate.subject):
         wanted, has = names.dn_text(csr.subject), names.dn_text(certificate.subject)
         return f"the CSR's subject is {wanted}, the certificate's is {has}"
-    wanted_san, has_san = csr.san, names.san_of(certificate.extensions)
+    wanted_san, has_san = csr.san, certs.san(certificate)
     extra = names.san_key(wanted_san) - names.san_key(has_san)
     missing = names.san_key(has_san) - names.san_key(wanted_san)
     if extra or missing:

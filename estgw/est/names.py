@@ -45,13 +45,13 @@ def san_text(entry: x509.GeneralName) -> str:
     """One SAN entry in OpenSSL's spelling, such as `DNS:host.example` or `IP:192.0.2.1`."""
     match entry:
         case x509.DNSName():
-            return f"DNS:{entry.value}"
+            return f"DNS:{escape_controls(entry.value)}"
         case x509.IPAddress():
             return f"IP:{entry.value}"
         case x509.RFC822Name():
-            return f"email:{entry.value}"
+            return f"email:{escape_controls(entry.value)}"
         case x509.UniformResourceIdentifier():
-            return f"URI:{entry.value}"
+            return f"URI:{escape_controls(entry.value)}"
         case x509.DirectoryName():
             return f"dirName:{dn_text(entry.value)}"
         case x509.RegisteredID():
@@ -72,7 +72,7 @@ def san_of(extensions: x509.Extensions) -> x509.SubjectAlternativeName | None:
 
 def dn_text(name: x509.Name) -> str:
     """An RFC 4514 string; control characters become hex pairs, as its section 2.4 allows."""
-    return "".join(_hex_pairs(char) if _is_control(char) else char for char in name.rfc4514_string())
+    return escape_controls(name.rfc4514_string())
 
 
 def common_name(name: x509.Name) -> str | None:
@@ -82,6 +82,11 @@ def common_name(name: x509.Name) -> str | None:
         return None
     text = values[-1].value
     text = text if isinstance(text, str) else text.hex()
+    return escape_controls(text)
+
+
+def escape_controls(text: str) -> str:
+    """Control characters as backslash and hex pairs, RFC 4514 style; everything else stays."""
     return "".join(_hex_pairs(char) if _is_control(char) else char for char in text)
 
 

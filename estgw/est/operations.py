@@ -64,9 +64,10 @@ class Operation:
     response_type: str
     body: Body
     requires: Requires
-    has_csr: bool = False
+    has_csr: bool = False  # the body is a PKCS#10, which may be linked to the connection (3.5)
     may_wait: bool = False  # a handler's exit 75 is a 202 (4.2.3)
-    links_pop: bool = False  # RFC 7030 3.5 applies to the CSR
+    proves_key: bool = False  # the CSR's key and signature count (4.2.1); serverkeygen ignores them (4.4.1)
+    renews: bool = False  # subject and SAN are those of a certificate that the client has (4.2.2)
 
     @property
     def takes_body(self) -> bool:
@@ -83,17 +84,16 @@ _TABLE = (
     Operation("cacerts", "CACerts", "GET", (), "application/pkcs7-mime", Body.CA_CERTS, Requires.NONE),
     Operation("csrattrs", "CSRAttrs", "GET", (), "application/csrattrs", Body.CSRATTRS, Requires.NONE),
     Operation("simpleenroll", "simpleEnroll", "POST", _PKCS10, CERTS_ONLY, Body.ISSUED, Requires.ANY,
-              has_csr=True, may_wait=True, links_pop=True),
+              has_csr=True, may_wait=True, proves_key=True),
     Operation("simplereenroll", "simpleReEnroll", "POST", _PKCS10, CERTS_ONLY, Body.ISSUED, Requires.TLS,
-              has_csr=True, may_wait=True, links_pop=True),
+              has_csr=True, may_wait=True, proves_key=True, renews=True),
     Operation("serverkeygen", "serverKeyGen", "POST", _PKCS10, "multipart/mixed", Body.KEYGEN, Requires.ANY,
-              has_csr=True, may_wait=True, links_pop=True),
+              has_csr=True, may_wait=True),
     Operation("fullcmc", "fullCMC", "POST", ("application/pkcs7-mime",),
               "application/pkcs7-mime; smime-type=CMC-response", Body.CMC, Requires.ANY, may_wait=True),
 )  # fmt: skip
 OPERATIONS: Mapping[str, Operation] = {operation.name: operation for operation in _TABLE}
 
-_BY_PATH = {operation.name: operation for operation in _TABLE}
 _DRAFT_NAMES = {operation.draft_name for operation in _TABLE}
 
 

@@ -1,0 +1,58 @@
+"""HTTP authentication: what an Authorization header claims, and the challenge (RFC 7617, RFC 7030 3.2.3)."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from estgw.errors import Unauthenticated
+
+MAXIMUM_HEADER = 4096
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """What a client claims; nothing here is verified.  The password never appears in a repr."""
+
+    scheme: str  # "Basic"
+    username: str
+    password: str = field(repr=False)
+
+
+def parse(headers: Sequence[str]) -> Credentials | None:
+    """Read the Authorization headers of a request.
+
+    None when there are none.  A header that can't be read raises `Unauthenticated`: it must neither satisfy a
+    requirement nor let a client skip one.
+    """
+    if not headers:
+        return None
+    if len(headers) > 1 or len(headers[0]) > MAXIMUM_HEADER:
+        raise Unauthenticated(log="more than one Authorization header, or a very long one")
+    scheme, _, rest = headers[0].strip().partition(" ")
+    if scheme.lower() == "basic":
+        return _basic(rest.strip())
+    raise Unauthenticated(log=f"Authorization scheme not offered: {scheme[:20]!r}")
+
+
+def _basic(token: str) -> Credentials:
+    """RFC 7617 2: base64 of user, colon, password; the first colon divides, both parts may be empty."""
+    try:
+        raw = base64.b64decode(token, validate=True)
+    except (binascii.Error, ValueError):
+        raise Unauthenticated(log="the Basic credentials are not base64") from None
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError:
+        text = raw.decode("latin-1")  # what older clients send for non-ASCII passwords
+    user, colon, password = text.partition(":")
+    if not colon or any(ord(char) < 0x20 or ord(char) == 0x7F for char in text):
+        raise Unauthenticated(log="the Basic credentials have no colon, or a control character")
+    return Credentials("Basic", user, password)
+
+
+def basic_challenge(realm: str) -> str:
+    """One Basic challenge and nothing after the realm: two real clients read only the first header."""
+    return f'Basic realm="{realm}"'

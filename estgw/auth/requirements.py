@@ -1,0 +1,55 @@
+"""Whether a client is authenticated well enough for an operation (RFC 7030 3.2.3, 3.3.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from estgw.auth import http
+from estgw.auth.identity import Client, Trust
+from estgw.auth.users import Users
+from estgw.errors import Forbidden, Unauthenticated
+from estgw.est.operations import Requires
+
+
+async def authenticate(client: Client, headers: Sequence[str], requires: Requires, users: Users | None) -> Client:
+    """Verify what the client claims and hold it against what the operation requires.
+
+    `headers` are the request's Authorization headers.  Credentials that are sent are checked even where the
+    certificate alone would do: wrong ones are refused, whatever else the client has.  An operation that requires
+    nothing (cacerts, RFC 7030 4.1.2) never refuses.
+
+    Raises `Unauthenticated` (401: try a password) or `Forbidden` (403: a password would not help).
+    """
+    if requires is Requires.NONE:
+        return replace(client, claimed=_claimed_or_none(headers))
+    claimed = http.parse(headers)
+    if claimed is not None:
+        client = replace(client, claimed=claimed)
+        if users is None or not await users.verify(claimed.username, claimed.password):
+            # One sentence for an unknown user and for a wrong password, in the log as well as on the wire.
+            raise Unauthenticated(log="wrong user name or password")
+        client = client.with_user(claimed.username)
+    has_certificate = client.trust is not Trust.NONE
+    has_user = client.user is not None
+    if requires in (Requires.TLS, Requires.BOTH) and not has_certificate:
+        raise Forbidden(f"This operation needs a TLS client certificate{_why_not(client)}.")
+    if requires in (Requires.HTTP, Requires.BOTH) and not has_user:
+        raise Unauthenticated(log="no credentials")
+    if requires is Requires.ANY and not (has_certificate or has_user):
+        raise Unauthenticated(log=f"no credentials, and no client certificate{_why_not(client)}")
+    return client
+
+
+def _claimed_or_none(headers: Sequence[str]) -> http.Credentials | None:
+    try:
+        return http.parse(headers)
+    except Unauthenticated:
+        return None
+
+
+def _why_not(client: Client) -> str:
+    """Why a certificate that was offered does not count: the one thing its owner wants to know."""
+    if client.tls.certificate is None:
+        return ""
+    return f"; the one offered was not accepted: {client.tls.verify_error or 'no anchor for it here'}"

@@ -1,0 +1,117 @@
+"""The password file: Apache's htpasswd format, read by libpass, verified off the loop's thread."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import os
+import secrets
+import tempfile
+import time
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+
+from passlib.context import CryptContext
+
+from estgw.errors import ConfigError
+
+# The first is what `estgw passwd` writes; the others are what `htpasswd` writes and wrote.  Plain text and
+# DES crypt, which libpass would take too, are left out on purpose.
+_CONTEXT = CryptContext(
+    schemes=["bcrypt", "sha512_crypt", "sha256_crypt", "apr_md5_crypt", "ldap_sha1"],
+    bcrypt__rounds=10,
+)
+REMEMBERED = 1024
+"""How many verified credentials are remembered at once; the oldest goes first."""
+BCRYPT_BYTES = 72
+"""bcrypt reads no further (and bcrypt 5 refuses longer passwords)."""
+
+
+class Users:
+    """The users of one password file, as it was when it was read."""
+
+    def __init__(self, hashes: Mapping[str, str], *, remember: float = 60.0) -> None:
+        self._hashes = dict(hashes)
+        # The hash that an unknown user's password is tried on, of the kind that known users have, so that
+        # both take the same time.
+        known = next(iter(self._hashes.values()), None)
+        self._decoy = known or _CONTEXT.hash(secrets.token_hex(8))
+        self._remember = remember
+        self._key = secrets.token_bytes(32)
+        self._verified: OrderedDict[bytes, float] = OrderedDict()
+
+    async def verify(self, user: str, password: str) -> bool:
+        """Whether the password is the user's.
+
+        A password hash is the dearest step of a request (60 ms and more), so it runs in a thread, and a
+        success is remembered for a short time under a keyed digest.
+        """
+        digest = hmac.digest(self._key, f"{user}\0{password}".encode(), hashlib.sha256)
+        now = time.monotonic()
+        if self._verified.get(digest, 0.0) > now:
+            return True
+        good = await asyncio.to_thread(self._verify, user, password)
+        if good and self._remember:
+            self._verified[digest] = now + self._remember
+            while len(self._verified) > REMEMBERED:
+                self._verified.popitem(last=False)
+        return good
+
+    def _verify(self, user: str, password: str) -> bool:
+        stored = self._hashes.get(user)
+        if len(password.encode()) > BCRYPT_BYTES:
+            password, stored = "", None
+        try:
+            matches = _CONTEXT.verify(password, stored or self._decoy)
+        except ValueError:
+            return False
+        return bool(matches) and stored is not None
+
+
+def load(path: Path, *, remember: float = 60.0) -> Users:
+    """Read an htpasswd file; raises `ConfigError` with a line for each entry that can't be used."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as fault:
+        reason = getattr(fault, "strerror", None) or str(fault)
+        raise ConfigError([f"{path}: {reason}; make it with: estgw passwd {path} NAME"]) from None
+    hashes: dict[str, str] = {}
+    faults = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        user, colon, stored = line.partition(":")
+        if not colon:
+            faults.append(f"{path}:{number}:1: not of the form user:hash")
+        elif user in hashes:
+            faults.append(f"{path}:{number}:1: the user stands here twice")
+        elif _CONTEXT.identify(stored.strip()) is None:
+            faults.append(f"{path}:{number}:{len(user) + 2}: not a hash that is accepted (bcrypt is best)")
+        else:
+            hashes[user] = stored.strip()
+    if faults:
+        raise ConfigError(faults)
+    return Users(hashes, remember=remember)
+
+
+def set_password(path: Path, user: str, password: str) -> None:
+    """Add or change one user; the file is replaced in one step and readable by its owner alone.
+
+    Raises ValueError with a sentence for a name or password that the format can't hold.
+    """
+    if ":" in user or not (user + " ").isprintable():
+        raise ValueError("a user name has no colon and no control character")
+    if len(password.encode()) > BCRYPT_BYTES:
+        raise ValueError(f"bcrypt takes {BCRYPT_BYTES} bytes of password at most")
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    kept = [line for line in lines if line.partition(":")[0] != user]
+    descriptor, temporary = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write("\n".join([*kept, f"{user}:{_CONTEXT.hash(password)}"]) + "\n")
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

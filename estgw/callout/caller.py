@@ -1,0 +1,163 @@
+"""One callout from beginning to end: a place to run, the environment, the process, the verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+from estgw.callout import cgi, contract, process
+from estgw.callout.call import Call
+from estgw.callout.contract import Kind
+from estgw.callout.process import CouldNotStart, Limits, Outcome
+from estgw.callout.slots import Busy, Slots
+from estgw.errors import (
+    BadRequest,
+    Forbidden,
+    HandlerFailed,
+    HandlerTimedOut,
+    Malformed,
+    NotSupported,
+    Pending,
+    RequestError,
+    Unauthenticated,
+    Unavailable,
+)
+from estgw.logs import log, stderr_lines
+
+
+@dataclass(frozen=True)
+class CalloutLimits:
+    """What the configuration allows every callout."""
+
+    max_stdout: int
+    max_stderr: int
+    retry_after: int
+
+
+class Caller:
+    """Runs callouts; the one place that knows both the contract and how a program is run."""
+
+    def __init__(self, slots: Slots, limits: CalloutLimits) -> None:
+        self._slots = slots
+        self._limits = limits
+
+    async def handle(self, program: Path, call: Call, *, serialize: str | None = None) -> cgi.Output:
+        """Run a handler; returns what it printed when it means success, else raises the `RequestError`."""
+        outcome = await self._run(program, call, serialize)
+        return self.judge_handler(program, call, outcome)
+
+    async def decide(self, program: Path, call: Call, kind: Kind) -> None:
+        """Run a decision callout; returns for yes, raises the `RequestError` for anything else."""
+        outcome = await self._run(program, call, None)
+        self._require_sound_end(program, call, outcome)
+        row = _row(outcome)
+        status = row.status(kind)
+        if status is not None:
+            raise self._refusal(status, row, program, call, cgi.words(outcome.stdout))
+
+    async def _run(self, program: Path, call: Call, serialize: str | None) -> Outcome:
+        environment = contract.environment(call)
+        stdin = call.body if call.operation.takes_body else b""
+        limits = Limits(call.timeout, self._limits.max_stdout, self._limits.max_stderr)
+        try:
+            async with self._slots.take(serialize):
+                outcome = await process.run(program, environment, stdin, limits)
+        except Busy:
+            raise Unavailable(
+                "Too many requests at once; try again soon.",
+                retry_after=self._limits.retry_after,
+                log="the queue of callouts is full",
+            ) from None
+        except CouldNotStart as fault:
+            raise HandlerFailed(_apology(call), log=f"could not start {fault}") from None
+        _log_end(program, outcome)
+        return outcome
+
+    def judge_handler(self, program: Path, call: Call, outcome: Outcome) -> cgi.Output:
+        """What a handler's end means; the same for `estgw run`."""
+        self._require_sound_end(program, call, outcome)
+        row = _row(outcome)
+        try:
+            output = cgi.read(outcome.stdout)
+        except Malformed as fault:
+            raise HandlerFailed(_apology(call), log=f"{program.name}: {fault}") from None
+        if output.dropped:
+            log.warning("headers dropped", handler=program.name, headers=", ".join(output.dropped))
+        if row.exit != 0:
+            # A Status line refines the verdict of the exit status; it never turns a refusal into another kind.
+            same = output.status is not None and output.status // 100 == row.handler // 100 and row.shows_words
+            status = output.status if same and output.status is not None else row.handler
+            raise self._refusal(status, row, program, call, cgi.words(output.body), output.headers)
+        if output.status is not None and output.status >= 400:
+            words = cgi.words(output.body)
+            raise self._refusal(output.status, _SPOKEN, program, call, words, output.headers)
+        if output.status == 202:
+            raise self._pending(output.headers)
+        return output
+
+    def _require_sound_end(self, program: Path, call: Call, outcome: Outcome) -> None:
+        if outcome.timed_out:
+            text = f"The handler took too long. Request {call.request_id}."
+            raise HandlerTimedOut(text, log=f"{program.name}: over its {call.timeout:g} s, killed")
+        if outcome.flooded:
+            limit = self._limits.max_stdout
+            raise HandlerFailed(_apology(call), log=f"{program.name}: printed more than {limit} bytes, killed")
+        if outcome.exit is None:
+            raise HandlerFailed(_apology(call), log=f"{program.name}: ended by signal {outcome.signal}")
+
+    def _refusal(
+        self,
+        status: int,
+        row: contract.ExitStatus,
+        program: Path,
+        call: Call,
+        words: str,
+        headers: Mapping[str, str] = MappingProxyType({}),
+    ) -> RequestError:
+        """The error for a status that a script asked for."""
+        reason = f"{program.name} said {row.exit} ({row.name})"
+        words = words if row.shows_words else ""
+        match status:
+            case 202 if call.operation.may_wait:
+                return self._pending(headers)
+            case 202 | 503:
+                retry_after = int(headers.get("Retry-After", self._limits.retry_after))
+                return Unavailable(words or "Try again later.", retry_after=retry_after, log=reason)
+            case 400:
+                return BadRequest(words or "The request was refused.", log=f"{reason}: {words}")
+            case 401:
+                return Unauthenticated(log=f"{reason}: {words}")
+            case 403:
+                return Forbidden(words or "The request was refused.", log=f"{reason}: {words}")
+            case 501:
+                return NotSupported("This operation is not offered here.", log=reason)
+            case 500 if not row.shows_words:
+                return HandlerFailed(_apology(call), log=reason)
+            case _:
+                error = RequestError(words, log=f"{reason}: {words}")
+                error.status = status
+                return error
+
+    def _pending(self, headers: Mapping[str, str]) -> Pending:
+        return Pending(int(headers.get("Retry-After", self._limits.retry_after)))
+
+
+# A handler that ended well and printed a Status of 400 or more: it chose its words deliberately.
+_SPOKEN = contract.ExitStatus(0, "OK", 200, None, None, True, "")
+
+
+def _row(outcome: Outcome) -> contract.ExitStatus:
+    return next((row for row in contract.EXIT_STATUS if row.exit == outcome.exit), contract.OTHERWISE)
+
+
+def _apology(call: Call) -> str:
+    return f"The server could not do this. Its log says why, under request {call.request_id}."
+
+
+def _log_end(program: Path, outcome: Outcome) -> None:
+    """The script's stderr, line by line: information when it ended well, a warning otherwise."""
+    write = log.info if outcome.exit == 0 else log.warning
+    for line in stderr_lines(outcome.stderr, truncated=outcome.stderr_truncated):
+        write("handler stderr", handler=program.name, line=line)

@@ -1,0 +1,103 @@
+"""What a handler's stdout means: the CGI form with headers, or the raw form without (RFC 3875 6)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from estgw.errors import Malformed
+
+MAXIMUM_HEADERS = 8 * 1024
+"""Bytes of a header block."""
+WORDS = 2 * 1024
+"""Characters of a script's words that reach the client."""
+
+_FIRST_LINE = re.compile(rb"(status|content-type)[ \t]*:", re.IGNORECASE)
+_HEADER = re.compile(rb"([A-Za-z0-9-]+)[ \t]*:[ \t]*(.*?)[ \t]*")
+_PASSED = {"content-type": "Content-Type", "retry-after": "Retry-After", "location": "Location"}
+
+
+@dataclass(frozen=True)
+class Output:
+    """A handler's stdout, taken apart."""
+
+    body: bytes
+    status: int | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    dropped: tuple[str, ...] = ()
+    """Headers that the contract does not pass on; the log names them."""
+
+
+def read(stdout: bytes) -> Output:
+    """Tell the two forms apart by the first line; raises `Malformed` for a header block that is none."""
+    if not _FIRST_LINE.match(stdout):
+        return Output(stdout)
+    head, divider, body = _divide(stdout)
+    if not divider:
+        raise Malformed("the header block is not followed by an empty line")
+    if len(head) > MAXIMUM_HEADERS:
+        raise Malformed(f"the header block is longer than {MAXIMUM_HEADERS} bytes")
+    status: int | None = None
+    headers: dict[str, str] = {}
+    dropped = []
+    for line in head.splitlines():
+        match = _HEADER.fullmatch(line)
+        if not match:
+            raise Malformed(f"not a header line: {line[:80]!r}")
+        name, value = match[1].decode().lower(), _text(match[2], line)
+        if name == "status":
+            status = _status(value)
+        elif name in _PASSED:
+            headers[_PASSED[name]] = value
+        elif name.startswith("x-"):
+            headers[name.title()] = value
+        else:
+            dropped.append(name)
+    _check(status, headers)
+    return Output(body, status, headers, tuple(dropped))
+
+
+def words(text: bytes) -> str:
+    """A script's words for the client: printable, bounded."""
+    decoded = text.decode("utf-8", "replace")
+    kept = "".join(char if char.isprintable() or char == "\n" else "?" for char in decoded.replace("\r", ""))
+    return kept[:WORDS].strip()
+
+
+def _divide(stdout: bytes) -> tuple[bytes, bytes, bytes]:
+    found = re.search(rb"\r?\n\r?\n", stdout[: MAXIMUM_HEADERS + 4])
+    if not found:
+        return stdout, b"", b""
+    return stdout[: found.start()], found[0], stdout[found.end() :]
+
+
+def _text(value: bytes, line: bytes) -> str:
+    try:
+        text = value.decode("ascii")
+    except UnicodeDecodeError:
+        raise Malformed(f"a header line that is not ASCII: {line[:80]!r}") from None
+    if not text.isprintable():
+        raise Malformed(f"a control character in a header line: {line[:80]!r}")
+    return text
+
+
+def _status(value: str) -> int:
+    code = value.split(" ", 1)[0]
+    if not re.fullmatch(r"[2-5]\d\d", code):
+        raise Malformed(f"Status is {value[:40]!r}, not a number from 200 to 599")
+    return int(code)
+
+
+def _check(status: int | None, headers: Mapping[str, str]) -> None:
+    retry = headers.get("Retry-After")
+    if retry is not None and not re.fullmatch(r"\d{1,9}", retry):
+        raise Malformed("Retry-After must be whole seconds: two real clients read nothing else")
+    location = headers.get("Location")
+    if location is not None:
+        parts = urlsplit(location)
+        if parts.scheme != "https" or not parts.netloc or status is None or not 300 <= status < 400:
+            raise Malformed("Location must be an absolute https URL, with a Status of 3xx")
+    elif status is not None and 300 <= status < 400:
+        raise Malformed(f"Status {status} without a Location")

@@ -1,0 +1,319 @@
+"""The contract between gateway and script, version 1, as data.
+
+`ENV_VARS` is the environment, `EXIT_STATUS` the verdicts; `handlers/README.md` is generated from them and a test
+compares the two.  Pure functions: nothing here starts a process or touches a file.
+
+It is CGI/1.1 (RFC 3875), Apache mod_ssl's names, a small EST_* set and the one name that the reference server of
+2012 is known to have used, TLS_UNIQUE_SR.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+
+from cryptography import x509
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from estgw import __version__
+from estgw.callout.call import Call
+from estgw.errors import BadRequest, Malformed
+from estgw.est import certs, encoding, names
+from estgw.est.csr import CSR, OTP_CHALLENGE, REVOCATION_CHALLENGE
+
+VERSION = "1"
+
+MAXIMUM_VARIABLE = 128 * 1024 - 1
+"""Linux's MAX_ARG_STRLEN less the final NUL: the longest NAME=value that exec accepts."""
+MAXIMUM_ENVIRONMENT = 1024 * 1024
+"""Half of what Linux gives arguments and environment together under the usual 8 MiB stack."""
+MAXIMUM_REQUEST = 96 * 1024
+"""Longer requests come on standard input only; EST_REQUEST is then unset."""
+MAXIMUM_NUMBERED = 128
+"""How many variables a family such as EST_CSR_SAN_n may have."""
+SHELLSHOCK = "() {"
+"""How a Bash function looks in a variable; no value that a client has a hand in may begin like one."""
+
+
+class Kind(Enum):
+    """The two kinds of callout."""
+
+    HANDLER = "handler"  # its stdout is the response
+    AUTHORIZE = "authorize"  # may this client do this? the exit status is the answer
+    AUTHENTICATE = "authenticate"  # is this password right? likewise
+
+
+@dataclass(frozen=True)
+class ExitStatus:
+    """One row of the verdicts: which HTTP status a callout's exit status becomes.
+
+    `authorize` and `authenticate` are None where the callout says yes and the request goes on.
+    """
+
+    exit: int
+    name: str
+    handler: int
+    authorize: int | None
+    authenticate: int | None
+    shows_words: bool
+    sees: str
+
+    def status(self, kind: Kind) -> int | None:
+        """The HTTP status for this kind of callout; None is a decision's yes."""
+        return {Kind.HANDLER: self.handler, Kind.AUTHORIZE: self.authorize, Kind.AUTHENTICATE: self.authenticate}[kind]
+
+
+# sysexits, because 1 and 2 are what `set -e`, a traceback and argparse end with: those must never mean "refused".
+EXIT_STATUS: tuple[ExitStatus, ...] = (
+    ExitStatus(0, "OK", 200, None, None, False, "the body, or the `Status:` given"),
+    ExitStatus(65, "DATAERR", 400, 400, 500, True, "stdout as text/plain"),
+    ExitStatus(69, "UNAVAILABLE", 503, 503, 503, True, "stdout as text/plain, `Retry-After`"),
+    ExitStatus(75, "TEMPFAIL", 202, 202, 503, False, "an empty body and `Retry-After`; 503 where nothing can wait"),
+    ExitStatus(77, "NOPERM", 403, 403, 401, True, "stdout as text/plain; the challenge on a 401"),
+    ExitStatus(64, "USAGE", 501, 500, 500, False, "fixed text: the script does not know this operation"),
+)
+OTHERWISE = ExitStatus(-1, "anything else, a signal", 500, 500, 500, False, "fixed text with the request id")
+
+Value = str | list[str] | Mapping[str, str] | None
+
+
+@dataclass(frozen=True)
+class EnvVar:
+    """One row of the environment.
+
+    `name` may end in `_n` for a numbered family, or be a pattern in angle brackets; `value` computes the text,
+    the list of a family, a mapping of whole names, or None for "does not apply", which leaves it unset.
+    """
+
+    group: str
+    name: str
+    meaning: str
+    when: str
+    value: Callable[[Call], Value]
+
+
+def _flag(value: object) -> str:
+    return "1" if value else "0"
+
+
+def openssl_time(moment: datetime) -> str:
+    """A time as OpenSSL prints it, such as `Nov  3 08:00:00 2026 GMT`, whatever the locale."""
+    months = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
+    return f"{months[moment.month - 1]} {moment.day:2d} {moment:%H:%M:%S} {moment.year} GMT"
+
+
+def _certificate(get: Callable[[x509.Certificate], Value]) -> Callable[[Call], Value]:
+    return lambda call: get(call.client.certificate) if call.client.certificate else None
+
+
+def _csr(get: Callable[[CSR], Value]) -> Callable[[Call], Value]:
+    return lambda call: get(call.csr) if call.csr else None
+
+
+def _body(get: Callable[[Call], Value]) -> Callable[[Call], Value]:
+    return lambda call: get(call) if call.operation.takes_body else None
+
+
+def _verified(get: Callable[[Call], Value]) -> Callable[[Call], Value]:
+    return lambda call: get(call) if call.client.user is not None else None
+
+
+def _claimed(get: Callable[[Call], Value]) -> Callable[[Call], Value]:
+    return lambda call: get(call) if call.client.claimed and call.shows_credentials else None
+
+
+def _san_values(kind: type[x509.DNSName | x509.RFC822Name]) -> Callable[[Call], Value]:
+    return _certificate(
+        lambda certificate: [
+            names.escape_controls(entry.value)
+            for entry in certs.san(certificate) or ()
+            if isinstance(entry, kind)
+        ]
+    )
+
+
+def _request(call: Call) -> Value:
+    """The body as base64 without white space, whichever of the three coats it came in."""
+    if call.csr:
+        text = base64.b64encode(call.csr.der).decode()
+    else:
+        try:
+            der = encoding.decode(call.body, ("CMS", "PKCS7"))
+        except Malformed:
+            der = call.body
+        text = base64.b64encode(der).decode()
+    return text if len(text) <= MAXIMUM_REQUEST else None
+
+
+def _pem(certificate: x509.Certificate) -> str:
+    return certificate.public_bytes(Encoding.PEM).decode()
+
+
+def _san_der(csr: CSR) -> Value:
+    return csr.san.public_bytes().hex() if csr.san else None
+
+
+def _reenroll(call: Call) -> Value:
+    if call.renewed is None or call.csr is None:
+        return None
+    same = hashlib.sha256(certs.spki(call.renewed)).hexdigest() == call.csr.spki_sha256
+    return "renew" if same else "rekey"
+
+
+_ALWAYS, _CERT, _PKCS10 = "always", "client certificate", "the operation takes a PKCS#10"
+_HTTP, _SAN = "HTTP authentication succeeded", "the CSR asks for a SAN"
+_BINDING, _CLAIMED = "a binding is in force", "`pass_credentials`, or draft profile"
+
+ENV_VARS: tuple[EnvVar, ...] = (
+    EnvVar("CGI/1.1", "GATEWAY_INTERFACE", "`CGI/1.1`", _ALWAYS, lambda c: "CGI/1.1"),
+    EnvVar("CGI/1.1", "SERVER_SOFTWARE", "`estgw/<version>`", _ALWAYS, lambda c: f"estgw/{__version__}"),
+    EnvVar("CGI/1.1", "SERVER_NAME", "the name in the configuration", _ALWAYS, lambda c: c.server_name),
+    EnvVar("CGI/1.1", "SERVER_PORT", "the port of this connection", _ALWAYS, lambda c: str(c.server_port)),
+    EnvVar("CGI/1.1", "SERVER_PROTOCOL", "`HTTP/1.1`", _ALWAYS, lambda c: "HTTP/1.1"),
+    EnvVar("CGI/1.1", "REQUEST_METHOD", "`GET` or `POST`", _ALWAYS, lambda c: c.method),
+    EnvVar("CGI/1.1", "SCRIPT_NAME", "the path, percent-decoded", _ALWAYS, lambda c: c.script_name),
+    EnvVar("CGI/1.1", "QUERY_STRING", "the raw query, or empty", _ALWAYS, lambda c: c.query),
+    EnvVar("CGI/1.1", "CONTENT_TYPE", "as received", "POST, and the client sent one", _body(lambda c: c.content_type)),
+    EnvVar("CGI/1.1", "CONTENT_LENGTH", "bytes on standard input", "POST", _body(lambda c: str(len(c.body)))),
+    EnvVar("CGI/1.1", "REMOTE_ADDR", "the client's address", _ALWAYS, lambda c: c.client.address),
+    EnvVar("CGI/1.1", "REMOTE_PORT", "the client's port", _ALWAYS, lambda c: str(c.client.port)),
+    EnvVar("CGI/1.1", "AUTH_TYPE", "`Basic` or `Digest`", _HTTP,
+           _verified(lambda c: c.client.claimed.scheme if c.client.claimed else None)),
+    EnvVar("CGI/1.1", "REMOTE_USER", "the verified user name, which may be empty", _HTTP,
+           _verified(lambda c: c.client.user)),
+    EnvVar("CGI/1.1", "HTTP_<NAME>", "a header's value", "listed in `pass_headers`",
+           lambda c: {f"HTTP_{name.upper().replace('-', '_')}": value for name, value in c.headers.items()}),
+    EnvVar("mod_ssl", "HTTPS", "`on`", _ALWAYS, lambda c: "on"),
+    EnvVar("mod_ssl", "SSL_PROTOCOL", "`TLSv1.2` or `TLSv1.3`", _ALWAYS, lambda c: c.client.tls.version),
+    EnvVar("mod_ssl", "SSL_CIPHER", "the cipher suite's name", _ALWAYS, lambda c: c.client.tls.cipher),
+    EnvVar("mod_ssl", "SSL_TLS_SNI", "the host name asked for in TLS", "sent by the client",
+           lambda c: c.client.tls.server_name),
+    EnvVar("mod_ssl", "SSL_CLIENT_VERIFY", "`SUCCESS`, `NONE` or `FAILED:<reason>`", _ALWAYS,
+           lambda c: c.client.verify),
+    EnvVar("mod_ssl", "SSL_CLIENT_CERT", "the client certificate as PEM", _CERT, _certificate(_pem)),
+    EnvVar("mod_ssl", "SSL_CLIENT_CERT_CHAIN_n", "what the client sent above it, PEM each", _CERT,
+           lambda c: [_pem(issuer) for issuer in c.client.tls.chain] if c.client.certificate else None),
+    EnvVar("mod_ssl", "SSL_CLIENT_S_DN", "its subject", _CERT, _certificate(lambda x: names.dn_text(x.subject))),
+    EnvVar("mod_ssl", "SSL_CLIENT_I_DN", "its issuer", _CERT, _certificate(lambda x: names.dn_text(x.issuer))),
+    EnvVar("mod_ssl", "SSL_CLIENT_S_DN_CN", "the most specific common name of its subject", f"{_CERT} with a CN",
+           _certificate(lambda x: names.common_name(x.subject))),
+    EnvVar("mod_ssl", "SSL_CLIENT_M_SERIAL", "its serial number", _CERT, _certificate(certs.serial_hex)),
+    EnvVar("mod_ssl", "SSL_CLIENT_V_START", "valid from, as OpenSSL prints it", _CERT,
+           _certificate(lambda x: openssl_time(x.not_valid_before_utc))),
+    EnvVar("mod_ssl", "SSL_CLIENT_V_END", "valid until, as OpenSSL prints it", _CERT,
+           _certificate(lambda x: openssl_time(x.not_valid_after_utc))),
+    EnvVar("mod_ssl", "SSL_CLIENT_SAN_DNS_n", "its DNS names, one each", "present in the certificate",
+           _san_values(x509.DNSName)),
+    EnvVar("mod_ssl", "SSL_CLIENT_SAN_Email_n", "its e-mail addresses, one each", "present in the certificate",
+           _san_values(x509.RFC822Name)),
+    EnvVar("reference server", "TLS_UNIQUE_SR",
+           "base64 of this connection's channel binding: what a client puts into challengePassword (RFC 7030 3.5)",
+           _BINDING, lambda c: c.binding.text if c.binding else None),
+    EnvVar("EST", "EST_CONTRACT", f"`{VERSION}`, the version of this contract", _ALWAYS, lambda c: VERSION),
+    EnvVar("EST", "EST_REQUEST_ID", "short random id, in every log line and in 5xx texts", _ALWAYS,
+           lambda c: c.request_id),
+    EnvVar("EST", "EST_OPERATION", "the operation's canonical name", _ALWAYS, lambda c: c.operation.name),
+    EnvVar("EST", "EST_LABEL", "the CA label", "a label in the URL", lambda c: c.label),
+    EnvVar("EST", "EST_PROFILE", "`rfc` or `draft`", _ALWAYS, lambda c: c.profile.value),
+    EnvVar("EST", "EST_CA_DIR", "directory of the CA that serves this label", _ALWAYS, lambda c: str(c.ca_dir)),
+    EnvVar("EST", "EST_TMPDIR", "private 0700 directory, shared by the callouts of one request, removed after it",
+           _ALWAYS, lambda c: str(c.tmp_dir)),
+    EnvVar("EST", "EST_TIMEOUT", "whole seconds this callout may take", _ALWAYS,
+           lambda c: str(max(1, int(c.timeout)))),
+    EnvVar("EST", "EST_REQUEST", "the request body as base64 text, white space removed",
+           f"POST, and it fits ({MAXIMUM_REQUEST // 1024} KiB); standard input always has the body", _body(_request)),
+    EnvVar("EST", "EST_CSR_FILE", "the CSR as PEM, parsed and its signature checked (serverkeygen: parsed only)",
+           _PKCS10, lambda c: str(c.csr_file) if c.csr else None),
+    EnvVar("EST", "EST_CSR_SHA256", "SHA-256 of its DER", _PKCS10, _csr(lambda x: x.sha256)),
+    EnvVar("EST", "EST_CSR_SUBJECT", "its subject", _PKCS10, _csr(lambda x: names.dn_text(x.subject))),
+    EnvVar("EST", "EST_CSR_SAN_n", "the names it asks for, such as `DNS:host.example` or `IP:192.0.2.1`",
+           _SAN, _csr(lambda x: [names.san_text(entry) for entry in x.san or ()])),
+    EnvVar("EST", "EST_CSR_SAN_DER",
+           "that SAN extension's value, DER in hex: `subjectAltName=DER:...` copies it and nothing else",
+           _SAN, _csr(_san_der)),
+    EnvVar("EST", "EST_CSR_SPKI_SHA256", "SHA-256 of its SubjectPublicKeyInfo", _PKCS10, _csr(lambda x: x.spki_sha256)),
+    EnvVar("EST", "EST_AUTH_METHODS", "`tls`, `http`, `tls+http` or empty: how the client is authenticated",
+           _ALWAYS, lambda c: c.client.methods),
+    EnvVar("EST", "EST_CLIENT_TRUST", "`explicit` (our CA), `implicit` (a third party's) or `none`", _ALWAYS,
+           lambda c: c.client.trust.value),
+    EnvVar("EST", "EST_CLIENT_IS_RA", "flag: a certificate of our CA with id-kp-cmcRA", _ALWAYS,
+           lambda c: _flag(c.client.is_ra)),
+    EnvVar("EST", "EST_CLIENT_CERT_FILE", "the client certificate as PEM", _CERT,
+           lambda c: str(c.client_certificate_file) if c.client.certificate else None),
+    EnvVar("EST", "EST_CLIENT_CERT_SHA256", "its SHA-256 fingerprint", _CERT,
+           _certificate(lambda x: x.fingerprint(SHA256()).hex())),
+    EnvVar("EST", "EST_TLS_BINDING", "`tls-unique`, `tls-exporter` or `tls13-finished`: the type of `TLS_UNIQUE_SR`",
+           _BINDING, lambda c: c.binding.type.value if c.binding else None),
+    EnvVar("EST", "EST_POP", "`linked`, `absent` (allowed by policy) or `waived` (an RA)", _PKCS10,
+           lambda c: c.pop.value if c.pop else None),
+    EnvVar("EST", "EST_POP_REQUIRED", "flag: clients of this label must link POP, so csrattrs says so", _ALWAYS,
+           lambda c: _flag(c.pop_required)),
+    EnvVar("EST", "EST_REENROLL", "`renew` (the same key) or `rekey`", "simplereenroll", _reenroll),
+    EnvVar("EST", "EST_RENEW_CERT_FILE", "the certificate being renewed, PEM", "simplereenroll",
+           lambda c: str(c.renewed_file) if c.renewed else None),
+    EnvVar("EST", "EST_OTP", "RFC 7894 otpChallenge", "present in the CSR",
+           _csr(lambda x: x.text_attribute(OTP_CHALLENGE))),
+    EnvVar("EST", "EST_REVOCATION_CHALLENGE", "RFC 7894 revocationChallenge", "present in the CSR",
+           _csr(lambda x: x.text_attribute(REVOCATION_CHALLENGE))),
+    EnvVar("EST", "EST_PENDING_ID", "names this request: the same for a repeat with a re-signed CSR", _PKCS10,
+           lambda c: c.pending_id),
+    EnvVar("EST", "EST_AUTH_SCHEME", "`Basic` or `Digest`, **not verified**", _CLAIMED,
+           _claimed(lambda c: c.client.claimed.scheme if c.client.claimed else None)),
+    EnvVar("EST", "EST_USERNAME", "the user name as claimed, **not verified**", _CLAIMED,
+           _claimed(lambda c: c.client.claimed.username if c.client.claimed else None)),
+    EnvVar("EST", "EST_PASSWORD", "the password as claimed, **not verified**", _CLAIMED,
+           _claimed(lambda c: c.client.claimed.password if c.client.claimed else None)),
+    EnvVar("plumbing", "PATH", "as configured, short", _ALWAYS, lambda c: c.search_path),
+    EnvVar("plumbing", "LC_ALL", "`C.UTF-8`", _ALWAYS, lambda c: "C.UTF-8"),
+    EnvVar("plumbing", "TZ", "`UTC`", _ALWAYS, lambda c: "UTC"),
+    EnvVar("plumbing", "TMPDIR", "= `EST_TMPDIR`", _ALWAYS, lambda c: str(c.tmp_dir)),
+    EnvVar("plumbing", "HOME", "= `EST_TMPDIR`", _ALWAYS, lambda c: str(c.tmp_dir)),
+    EnvVar("plumbing", "SSL_CERT_FILE", "`/dev/null`: without it `openssl x509` loads the system's roots each time",
+           _ALWAYS, lambda c: "/dev/null"),
+    EnvVar("plumbing", "<any>", "literal values", "listed in `handler_env`", lambda c: c.handler_env),
+)  # fmt: skip
+
+
+def environment(call: Call) -> dict[str, str]:
+    """The environment of one callout, built from empty.
+
+    Raises `BadRequest` when a value that the client has a hand in is too long, begins like a Bash function or
+    holds a control character: exec or a script would come to harm by it.
+    """
+    made: dict[str, str] = {}
+    for row in ENV_VARS:
+        match row.value(call):
+            case None:
+                continue
+            case str() as text:
+                made[row.name] = text
+            case list() as texts:
+                if len(texts) > MAXIMUM_NUMBERED:
+                    raise BadRequest(f"More than {MAXIMUM_NUMBERED} values for {row.name}.")
+                made.update({f"{row.name.removesuffix('n')}{at}": text for at, text in enumerate(texts)})
+            case mapping:
+                made.update(mapping)
+    for name, text in made.items():
+        _check(name, text)
+    if sum(len(os.fsencode(name)) + len(os.fsencode(text)) + 10 for name, text in made.items()) > MAXIMUM_ENVIRONMENT:
+        raise BadRequest("The request makes an environment that is too large for a script.")
+    return made
+
+
+def _check(name: str, text: str) -> None:
+    if len(name.encode()) + 1 + len(text.encode("utf-8", "surrogatepass")) > MAXIMUM_VARIABLE:
+        raise BadRequest(f"The value for {name} is too long for a script's environment.")
+    if text.startswith(SHELLSHOCK):
+        raise BadRequest(f"The value for {name} begins like a shell function.")
+    if any(char != "\n" and (ord(char) < 0x20 or 0x7F <= ord(char) < 0xA0) for char in text):
+        raise BadRequest(f"The value for {name} holds a control character.")
+    if any(0xD800 <= ord(char) < 0xE000 for char in text):
+        raise BadRequest(f"The value for {name} is not Unicode text.")
+    if "\n" in text and not text.startswith("-----BEGIN "):
+        raise BadRequest(f"The value for {name} holds a line break.")

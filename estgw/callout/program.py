@@ -1,0 +1,59 @@
+"""Whether a callout's file can and may be run: checked at the start, on reload and by `estgw check`."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import stat
+from pathlib import Path
+
+WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
+
+
+def faults(program: Path, search_path: str) -> list[str]:
+    """What is wrong with a callout's file, a sentence each; empty when it can be run."""
+    try:
+        info = program.stat()
+    except OSError as fault:
+        return [f"{program}: {fault.strerror}"]
+    if not stat.S_ISREG(info.st_mode):
+        return [f"{program}: not a regular file"]
+    found = []
+    if not os.access(program, os.X_OK):
+        found.append(f"{program}: not executable; chmod +x {shlex.quote(str(program))}")
+    if info.st_mode & WRITABLE_BY_OTHERS:
+        found.append(f"{program}: writable by group or others; chmod go-w {shlex.quote(str(program))}")
+    # A sticky directory such as /tmp lets nobody replace another's file.
+    folder = program.parent.stat().st_mode
+    if folder & WRITABLE_BY_OTHERS and not folder & stat.S_ISVTX:
+        found.append(
+            f"{program.parent}: writable by group or others; chmod go-w {shlex.quote(str(program.parent))}"
+        )
+    if wrong := _interpreter_fault(program, search_path):
+        found.append(f"{program}: {wrong}")
+    return found
+
+
+def _interpreter_fault(program: Path, search_path: str) -> str | None:
+    """What keeps the kernel from running the file: the `#!` line, or that it is no ELF program either."""
+    try:
+        with program.open("rb") as file:
+            first = file.readline(256)
+    except OSError as fault:
+        return f"can't be read: {fault.strerror}"
+    if first.startswith(b"\x7fELF"):
+        return None
+    if not first.startswith(b"#!"):
+        return "neither a #! line nor a program"
+    if first.rstrip(b"\n").endswith(b"\r"):
+        return "its #! line ends in a carriage return: save it with Unix line ends"
+    words = first[2:].decode("utf-8", "replace").split()
+    if not words:
+        return "nothing after #!"
+    if not os.access(words[0], os.X_OK):
+        return f"its interpreter {words[0]} does not exist"
+    wanted = [word for word in words[1:] if not word.startswith("-")]
+    if Path(words[0]).name == "env" and wanted and not shutil.which(wanted[0], path=search_path):
+        return f"its interpreter {wanted[0]} is not in {search_path}"
+    return None

@@ -1,0 +1,330 @@
+"""One TLS connection to an EST server: handshake, trust, channel binding, and a socket for http.client.
+
+pyOpenSSL, not `ssl`: the exporter of RFC 9266 and the verify callback are only there.  Sessions are never
+resumed and renegotiation is off, so that the binding belongs to this one handshake (RFC 7030 3.5).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import select
+import socket
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+from OpenSSL import SSL, crypto
+
+from estgw.client import trust as trust_room
+from estgw.client.faults import ClientError, InvalidAnswer, NoConnection, Untrusted, UsageError, clean
+from estgw.client.trust import Anchor, Trust, Verdict
+from estgw.client.url import Place
+from estgw.est import binding as bindings
+from estgw.est.binding import Binding, BindingType
+
+T = TypeVar("T")
+
+VERSIONS = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
+_CIPHERS = b"DEFAULT:!aNULL:!eNULL:!PSK:!SRP"
+"""OpenSSL's own choice for TLS 1.2; the exclusions are those that RFC 7030 3.2.3 and 6 demand."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """The client's own certificate and key for TLS client authentication (RFC 7030 3.3.2)."""
+
+    certificate: x509.Certificate
+    key: PrivateKeyTypes = field(repr=False)
+    chain: tuple[x509.Certificate, ...] = ()
+    """Intermediates to send along."""
+
+
+class Stream:
+    """A connected TLS socket with what http.client asks of one, bounded in time and in bytes received."""
+
+    def __init__(self, raw: socket.socket, connection: SSL.Connection) -> None:
+        self._raw = raw
+        self._connection = connection
+        self._deadline = 0.0
+        self._allowance = 0
+        self._limit = 0
+        self.received = 0
+        """Bytes received since the last `start_clock`."""
+
+    def start_clock(self, seconds: float, limit: int) -> None:
+        """Give the next exchange this much time, and the server this many bytes to answer in."""
+        self._deadline = time.monotonic() + seconds
+        self._allowance = self._limit = limit
+        self.received = 0
+
+    def handshake(self) -> None:
+        """Run the TLS handshake; raises whatever pyOpenSSL does, `TimeoutError` and `OSError`."""
+        self._run(self._connection.do_handshake)
+
+    def sendall(self, data: bytes) -> None:
+        """Send all of it."""
+        view = memoryview(data)
+        while view:
+            view = view[self._run(self._connection.send, bytes(view[:65536])) :]
+
+    def makefile(self, mode: str) -> io.BufferedReader:
+        """A reader for one response."""
+        del mode  # http.client always says "rb"
+        return io.BufferedReader(_Reader(self))
+
+    def receive(self, size: int) -> bytes:
+        """Up to `size` bytes; empty at the end of the connection, orderly or not."""
+        if self._allowance <= 0:
+            raise InvalidAnswer(f"the server's answer does not end: more than {self._limit} bytes")
+        try:
+            data = self._run(self._connection.recv, min(size, self._allowance))
+        except SSL.ZeroReturnError:
+            return b""
+        except SSL.SysCallError as fault:
+            if fault.args[0] == -1:  # closed without close_notify
+                return b""
+            raise ConnectionResetError(*fault.args) from None
+        except SSL.Error as fault:
+            raise Untrusted(f"TLS: {reason(fault)}") from None
+        self._allowance -= len(data)
+        self.received += len(data)
+        return data
+
+    def is_quiet(self) -> bool:
+        """Whether the connection is open and nothing has been sent that nobody asked for."""
+        try:
+            self._connection.recv(1)
+        except SSL.WantReadError:
+            return True
+        except SSL.Error:
+            return False
+        return False
+
+    def close(self) -> None:
+        """Say goodbye if that works at once, and close."""
+        with contextlib.suppress(SSL.Error):
+            self._connection.shutdown()
+        self._raw.close()
+
+    def _run(self, call: Callable[..., T], *arguments: Any) -> T:
+        while True:
+            try:
+                return call(*arguments)
+            except SSL.WantReadError:
+                self._wait(select.POLLIN)
+            except SSL.WantWriteError:
+                self._wait(select.POLLOUT)
+
+    def _wait(self, event: int) -> None:
+        poll = select.poll()
+        poll.register(self._raw, event)
+        left = self._deadline - time.monotonic()
+        if left <= 0 or not poll.poll(left * 1000):
+            raise TimeoutError
+
+
+class _Reader(io.RawIOBase):
+    """The raw half of `Stream.makefile`; closing it leaves the connection open for the next exchange."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._stream.receive(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+
+@dataclass(frozen=True)
+class Connected:
+    """A connection whose server has passed all checks (or, while bootstrapping, none)."""
+
+    stream: Stream = field(repr=False)
+    place: Place
+    verdict: Verdict
+    binding: Binding | None
+    version: str
+    cipher: str
+
+
+def connect(
+    place: Place,
+    trust: Trust,
+    *,
+    identity: Identity | None = None,
+    version: str | None = None,
+    timeout: float = 30.0,
+    finished: bool = False,
+) -> Connected:
+    """Open a connection and check the server; `timeout` in seconds is for TCP and for TLS each.
+
+    `version` pins TLS to `1.2` or `1.3`, `finished` makes libest's TLS 1.3 Finished the binding.  Raises
+    `NoConnection` when nobody answers and `Untrusted` when TLS or a check fails.  An unverified server (while
+    bootstrapping) is shown no identity.
+    """
+    problems: list[str] = []
+    context = _context(trust, None if trust.bootstrap else identity, version, place, problems)
+    raw = _dial(place, timeout)
+    try:
+        raw.setblocking(False)
+        connection = SSL.Connection(context, raw)
+        if not place.is_address:
+            connection.set_tlsext_host_name(place.host.encode())
+        connection.set_connect_state()
+        stream = Stream(raw, connection)
+        stream.start_clock(timeout, 0)
+        _shake(stream, place, problems)
+        verdict = _verdict(connection, trust, place)
+        return Connected(
+            stream,
+            place,
+            verdict,
+            _binding(connection, finished),
+            connection.get_protocol_version_name(),
+            connection.get_cipher_name() or "",
+        )
+    except BaseException:
+        raw.close()
+        raise
+
+
+def _dial(place: Place, timeout: float) -> socket.socket:
+    try:
+        raw = socket.create_connection(place.origin, timeout=timeout)
+    except TimeoutError:
+        raise NoConnection(f"{place.authority}: no connection within {timeout:g} s") from None
+    except OSError as fault:
+        raise NoConnection(f"{place.authority}: {fault.strerror or fault}") from None
+    raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return raw
+
+
+def _shake(stream: Stream, place: Place, problems: Sequence[str]) -> None:
+    try:
+        stream.handshake()
+    except TimeoutError:
+        raise NoConnection(f"{place.authority}: the TLS handshake took too long") from None
+    except SSL.SysCallError as fault:
+        words = "closed the connection" if fault.args[0] == -1 else str(fault.args[1])
+        raise Untrusted(f"TLS handshake with {place.authority}: {words}") from None
+    except SSL.Error as fault:
+        raise Untrusted(problems[0] if problems else f"TLS handshake: {reason(fault)}") from None
+    except OSError as fault:
+        raise Untrusted(f"TLS handshake with {place.authority}: {fault.strerror or fault}") from None
+
+
+def _context(
+    trust: Trust, identity: Identity | None, version: str | None, place: Place, problems: list[str]
+) -> SSL.Context:
+    context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+    # RFC 8996 ended TLS 1.0 and 1.1 for EST as well.
+    context.set_min_proto_version(VERSIONS[version or "1.2"])
+    context.set_max_proto_version(VERSIONS[version or "1.3"])
+    context.set_options(SSL.OP_NO_RENEGOTIATION | SSL.OP_NO_COMPRESSION | SSL.OP_NO_TICKET)
+    context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+    context.set_cipher_list(_CIPHERS)
+    if path := os.environ.get("SSLKEYLOGFILE"):
+        context.set_keylog_callback(_keylog(Path(path)))
+    if identity is not None:
+        _present(context, identity)
+    if trust.bootstrap:
+        context.set_verify(SSL.VERIFY_NONE)
+        return context
+    store = context.get_cert_store()
+    if store is None:
+        raise ClientError("OpenSSL gives no certificate store")
+    store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
+    for anchor in trust.explicit:
+        store.add_cert(crypto.X509.from_cryptography(anchor))
+    if trust.implicit:
+        context.set_default_verify_paths()
+
+    def check(_: SSL.Connection, x509_: crypto.X509, error: int, depth: int, ok: int) -> bool:
+        certificate = x509_.to_cryptography()
+        if not ok:
+            problems.append(_path_problem(error, depth, certificate))
+        elif depth == 0 and (words := trust_room.objection(trust, certificate, place.host)):
+            problems.append(words)
+        return not problems
+
+    context.set_verify(SSL.VERIFY_PEER, check)
+    return context
+
+
+def _present(context: SSL.Context, identity: Identity) -> None:
+    try:
+        context.use_certificate(identity.certificate)
+        for link in identity.chain:
+            context.add_extra_chain_cert(link)
+        context.use_privatekey(identity.key)  # type: ignore[arg-type]  # its stub knows the older kinds only
+        context.check_privatekey()
+    except (SSL.Error, TypeError) as fault:
+        words = reason(fault) if isinstance(fault, SSL.Error) else str(fault)
+        raise UsageError(f"--cert and --key can't be used for TLS: {words}") from None
+
+
+def _path_problem(error: int, depth: int, certificate: x509.Certificate) -> str:
+    from estgw.est import names
+
+    words = {
+        10: "has expired",
+        9: "is not valid yet",
+        18: "is self-signed and no anchor of ours",
+        19: "leads to a root that is no anchor of ours",
+        20: "has an issuer that we do not trust",
+        21: "has an issuer that we do not trust",
+        26: "may not be a TLS server's (extended key usage)",
+    }.get(error, f"does not verify (OpenSSL's error {error})")
+    which = "the server's certificate" if depth == 0 else f"the certificate {depth} above the server's"
+    return f"{which} {words}: {clean(names.dn_text(certificate.subject), 200)}"
+
+
+def _verdict(connection: SSL.Connection, trust: Trust, place: Place) -> Verdict:
+    if trust.bootstrap:
+        leaf = connection.get_peer_certificate(as_cryptography=True)
+        if leaf is None:
+            raise Untrusted("the server showed no certificate")
+        return Verdict(leaf, Anchor.NONE, "nobody")
+    chain = connection.get_verified_chain(as_cryptography=True)
+    return trust_room.judge(trust, chain or (), place.host)
+
+
+def _binding(connection: SSL.Connection, finished: bool) -> Binding | None:
+    if connection.get_protocol_version_name() == "TLSv1.2":
+        # Full handshakes only (no resumption), so the first Finished is the client's: RFC 5929 3.1.
+        kind, value = BindingType.TLS_UNIQUE, connection.get_finished()
+    elif finished:
+        kind, value = BindingType.TLS13_FINISHED, connection.get_finished()
+    else:
+        kind = BindingType.TLS_EXPORTER
+        value = connection.export_keying_material(
+            bindings.EXPORTER_LABEL, bindings.EXPORTER_LENGTH, bindings.EXPORTER_CONTEXT
+        )
+    return Binding(kind, value) if value else None
+
+
+def _keylog(path: Path) -> Callable[[SSL.Connection, bytes], None]:
+    def write(_: SSL.Connection, line: bytes) -> None:
+        handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        try:
+            os.write(handle, line + b"\n")
+        finally:
+            os.close(handle)
+
+    return write
+
+
+def reason(fault: SSL.Error) -> str:
+    """OpenSSL's own words for an error, such as `tlsv1 alert unknown ca`."""
+    if fault.args and isinstance(fault.args[0], list) and fault.args[0]:
+        return clean(str(fault.args[0][-1][2]) or "failed", 200)
+    return "failed"

@@ -1,0 +1,183 @@
+"""Whom the client believes: trust anchors, path validation, and who may speak as the EST server.
+
+RFC 7030 1.1 and 3.6 keep two kinds of anchors apart.  Explicit ones were configured for this purpose: a
+server under them may show a matching name *or* id-kp-cmcRA, with which their CA appoints its speakers.
+Implicit ones are the system's: anybody can get a certificate there, so the name must match and the extended
+key usage proves nothing.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from OpenSSL import crypto
+
+from estgw.client.faults import Untrusted, clean
+from estgw.client.url import is_address
+from estgw.est import certs, names
+
+
+class Anchor(Enum):
+    """Which kind of anchor a server's path ended at (RFC 7030 1.1)."""
+
+    EXPLICIT = "explicit"
+    IMPLICIT = "implicit"
+    NONE = "none"
+    """Nothing was verified: bootstrap of /cacerts only (RFC 7030 4.1.1)."""
+
+
+@dataclass(frozen=True)
+class Trust:
+    """What a session starts from."""
+
+    explicit: tuple[x509.Certificate, ...] = ()
+    """Explicit anchors; they need not be self-signed (RFC 5280 6.1.1)."""
+    implicit: bool = False
+    """Whether the system's anchors count too (RFC 7030 3.3.1: must be possible to switch off)."""
+    bootstrap: bool = False
+    """No verification at all; a session then does /cacerts and nothing else, without any credentials."""
+
+    def __post_init__(self) -> None:
+        if self.bootstrap and (self.explicit or self.implicit):
+            raise ValueError("bootstrap means that there is no anchor")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The outcome of the checks on one connection's server."""
+
+    certificate: x509.Certificate
+    anchor: Anchor
+    by: str
+    """What authorizes it: `name`, `cmcRA`, or `nobody` while bootstrapping."""
+
+
+def objection(trust: Trust, certificate: x509.Certificate, host: str) -> str | None:
+    """Why the holder of a certificate with a valid path may not be the EST server at `host`, or None.
+
+    RFC 7030 3.6.1; whether the path ended at an explicit anchor is `judge`'s to find out, so that this is
+    the weaker test, early enough to end the handshake before our own certificate has been sent.
+    """
+    if matches(certificate, host) or (trust.explicit and certs.has_eku(certificate, certs.CMC_RA)):
+        return None
+    return (
+        f"the server's certificate is for {_identities(certificate)}, not for {host}, "
+        "and it is no RA's (id-kp-cmcRA) either"
+    )
+
+
+def judge(trust: Trust, chain: Sequence[x509.Certificate], host: str) -> Verdict:
+    """Authorize the server of a handshake that succeeded; `chain` is the verified one, leaf first.
+
+    Raises `Untrusted`.  RFC 7030 3.6.1 for explicit anchors, 3.6.2 for implicit ones.
+    """
+    if not chain:
+        raise Untrusted("the server showed no certificate that could be verified")
+    leaf = chain[0]
+    is_explicit = not trust.implicit or path_fault(leaf, trust.explicit, chain[1:]) is None
+    anchor = Anchor.EXPLICIT if is_explicit else Anchor.IMPLICIT
+    if matches(leaf, host):
+        return Verdict(leaf, anchor, "name")
+    if anchor is Anchor.EXPLICIT and certs.has_eku(leaf, certs.CMC_RA):
+        return Verdict(leaf, anchor, "cmcRA")
+    raise Untrusted(
+        f"the server's certificate is for {_identities(leaf)}, not for {host}"
+        + ("; id-kp-cmcRA counts under explicit anchors only (RFC 7030 3.6.2)" if not is_explicit else "")
+    )
+
+
+def matches(certificate: x509.Certificate, host: str) -> bool:
+    """Whether a certificate is for `host` (RFC 6125 6.4; IP addresses as RFC 9525 6.5 has them).
+
+    Only the subject alternative name counts: the common name was RFC 6125's last resort and RFC 9525 ended
+    it.  A wildcard stands for one whole leftmost label, and never directly under a top-level domain.
+    """
+    try:
+        san = names.san_of(certificate.extensions)
+    except ValueError:
+        return False
+    if san is None:
+        return False
+    if is_address(host):
+        return ipaddress.ip_address(host) in san.get_values_for_type(x509.IPAddress)
+    return any(_name_matches(pattern, host) for pattern in san.get_values_for_type(x509.DNSName))
+
+
+def _name_matches(pattern: str, host: str) -> bool:
+    pattern, host = pattern.lower().rstrip("."), host.lower().rstrip(".")
+    if pattern == host:
+        return "*" not in pattern
+    first, _, rest = pattern.partition(".")
+    left, _, parent = host.partition(".")
+    return first == "*" and "." in rest and "*" not in rest and rest == parent and bool(left)
+
+
+def _identities(certificate: x509.Certificate) -> str:
+    """The names in a certificate, for a message: bounded and safe."""
+    try:
+        san = names.san_of(certificate.extensions)
+    except ValueError:
+        san = None
+    entries = [names.san_text(entry) for entry in san or ()][:5]
+    return clean(", ".join(entries) or f"no SAN (subject {names.dn_text(certificate.subject)})", 300)
+
+
+def path_fault(
+    certificate: x509.Certificate, anchors: Sequence[x509.Certificate], untrusted: Sequence[x509.Certificate]
+) -> str | None:
+    """Why no valid path leads from `certificate` to one of `anchors` (RFC 5280 6), or None when one does."""
+    if not anchors:
+        return "there is no anchor"
+    store = crypto.X509Store()
+    store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
+    for anchor in anchors:
+        store.add_cert(crypto.X509.from_cryptography(anchor))
+    helpers = [crypto.X509.from_cryptography(helper) for helper in untrusted]
+    context = crypto.X509StoreContext(store, crypto.X509.from_cryptography(certificate), helpers)
+    try:
+        context.verify_certificate()
+    except crypto.X509StoreContextError as fault:
+        return str(fault)
+    return None
+
+
+def is_ca(certificate: x509.Certificate) -> bool:
+    """Whether basicConstraints say CA:TRUE."""
+    try:
+        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except (x509.ExtensionNotFound, ValueError):
+        return False
+
+
+def is_self_issued(certificate: x509.Certificate) -> bool:
+    """Whether subject and issuer are the same name (RFC 5280 3.2)."""
+    return names.name_key(certificate.subject) == names.name_key(certificate.issuer)
+
+
+def is_signed_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+    """Whether `issuer`'s name and key fit `certificate`'s issuer and signature; nothing else is looked at."""
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+        return False
+    return True
+
+
+def spki(certificate: x509.Certificate) -> bytes:
+    """The SubjectPublicKeyInfo as DER; empty when the key is of a kind that can't be read."""
+    try:
+        return certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    except (ValueError, UnsupportedAlgorithm):
+        return b""
+
+
+def fingerprint(certificate: x509.Certificate) -> str:
+    """SHA-256 of the DER, lower-case hex."""
+    return certificate.fingerprint(hashes.SHA256()).hex()

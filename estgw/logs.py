@@ -1,0 +1,94 @@
+"""The log: structured lines that carry the request id and nothing secret.
+
+structlog's renderers escape control characters, so no peer can forge a line.  What is secret (passwords, the
+Authorization header, private keys) is never handed to a logger in the first place; `masked` is for the one place
+where a script might print some.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+import sys
+from typing import Any, TextIO
+
+import structlog
+
+LINE_LIMIT = 4096
+"""Characters of one line of a handler's stderr that reach the log."""
+
+_PRIVATE_KEY = re.compile(
+    r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----.*?(-----END [A-Z0-9 ]*PRIVATE KEY-----|\Z)", re.DOTALL
+)
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+
+def configure(form: str, level: str, stream: TextIO | None = None) -> None:
+    """Set up logging: `form` is `json`, `text` or `auto` (text on a terminal), `level` a level's name."""
+    stream = stream or sys.stderr
+    as_text = form == "text" or (form == "auto" and stream.isatty())
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+    ]
+    renderer: Any = (
+        structlog.dev.ConsoleRenderer(colors=stream.isatty(), pad_event_to=0)
+        if as_text
+        else structlog.processors.JSONRenderer()
+    )
+    structlog.configure(
+        processors=[*shared, _escape, renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        logger_factory=structlog.PrintLoggerFactory(stream),
+        cache_logger_on_first_use=False,
+    )
+    # aiohttp and asyncio speak through the standard library: their words join ours, warnings and up.
+    logging.basicConfig(
+        level=logging.WARNING, handlers=[_Forward()], format="%(message)s", force=True
+    )
+
+
+class _Forward(logging.Handler):
+    """Hands standard library records to structlog."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        fields = {"exc_info": record.exc_info} if record.exc_info else {}
+        structlog.get_logger().log(record.levelno, record.getMessage(), logger=record.name, **fields)
+
+
+def _escape(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Control characters in any value become visible; the text renderer would let some through."""
+    return {
+        key: escape(value) if isinstance(value, str) and key != "exception" else value
+        for key, value in event.items()
+    }
+
+
+def escape(text: str) -> str:
+    """Make control characters and lone surrogates visible as \\xNN or \\uNNNN."""
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text
+    )
+
+
+def new_request_id() -> str:
+    """Short, random, unguessable enough to quote on the phone: 10 characters."""
+    return secrets.token_hex(5)
+
+
+def masked(text: str) -> str:
+    """Take private keys out of a script's words."""
+    return _PRIVATE_KEY.sub("[private key removed]", text)
+
+
+def stderr_lines(raw: bytes, *, truncated: bool) -> list[str]:
+    """A handler's stderr as lines for the log: decoded, masked, bounded, empty lines left out."""
+    text = masked(raw.decode("utf-8", "backslashreplace"))
+    lines = [line[:LINE_LIMIT] for line in text.splitlines() if line.strip()]
+    return [*lines, "[stderr cut off here]"] if truncated else lines

@@ -1,0 +1,101 @@
+"""YAML that remembers where everything stood, so that a fault can be told as `file:line:column`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from estgw.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class MarkedYAML:
+    """A parsed file: its data, and the node tree to look positions up in."""
+
+    path: Path
+    data: Any
+    root: yaml.Node | None
+
+    def fault(self, loc: Sequence[str | int], what: str) -> str:
+        """`file:line:column: a.b.c: what`, at the key or value that `loc` names or at its nearest parent."""
+        node, mark = self.root, self.root.start_mark if self.root else None
+        for step in loc:
+            found = _child(node, step)
+            if found is None:
+                break
+            node, mark = found
+        where = f"{mark.line + 1}:{mark.column + 1}" if mark else "1:1"
+        name = ".".join(str(step) for step in loc)
+        return f"{self.path}:{where}: {name + ': ' if name else ''}{what}"
+
+    def plain_scalar(self, loc: Sequence[str | int]) -> str | None:
+        """The text of an unquoted scalar at `loc` as it stands in the file, or None."""
+        node = self.root
+        for step in loc:
+            found = _child(node, step)
+            if found is None:
+                return None
+            node = found[0]
+        plain = isinstance(node, yaml.ScalarNode) and not node.style
+        return str(node.value) if plain and isinstance(node, yaml.ScalarNode) else None
+
+
+def read(path: Path) -> MarkedYAML:
+    """Read one YAML document.
+
+    Raises `ConfigError` when the file can't be read, is not YAML, holds an alias bomb or a key twice.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as fault:
+        raise ConfigError([f"{path}: can't be read: {getattr(fault, 'strerror', None) or fault}"]) from None
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        faults = [
+            f"{path}:{mark.line + 1}:{mark.column + 1}: {key}: stands here twice"
+            for key, mark in _duplicates(root)
+        ]
+        if faults:
+            raise ConfigError(faults)
+        data = yaml.safe_load(text)
+    except yaml.MarkedYAMLError as fault:
+        mark = fault.problem_mark or fault.context_mark
+        where = f"{mark.line + 1}:{mark.column + 1}" if mark else "1:1"
+        raise ConfigError([f"{path}:{where}: {fault.problem or fault.context}"]) from None
+    except (yaml.YAMLError, ValueError, RecursionError) as fault:
+        raise ConfigError([f"{path}:1:1: not YAML: {fault}"]) from None
+    return MarkedYAML(path, data, root)
+
+
+def _child(node: yaml.Node | None, step: str | int) -> tuple[yaml.Node, Any] | None:
+    """The value under a key, with the key's mark; or the list item, with its own."""
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            if key.value == str(step):
+                return value, key.start_mark
+    if isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
+        return node.value[step], node.value[step].start_mark
+    return None
+
+
+def _duplicates(root: yaml.Node | None) -> Iterator[tuple[str, Any]]:
+    """Every key that a mapping has more than once; nodes reached by an alias are looked at once."""
+    stack, seen = [root], set[int]()
+    while stack:
+        node = stack.pop()
+        if node is None or id(node) in seen:
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            stack.extend(node.value)
+        elif isinstance(node, yaml.MappingNode):
+            keys = set[str]()
+            for key, value in node.value:
+                if key.value in keys:
+                    yield key.value, key.start_mark
+                keys.add(key.value)
+                stack.append(value)

@@ -1,0 +1,110 @@
+"""From configuration to routes: for each CA label, which operation is on, who may call it, which script runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from estgw.config import Callouts, Config, OperationSettings, ServiceSettings
+from estgw.est.operations import OPERATIONS, Body, Operation, Requires
+
+OFF_BY_DEFAULT = frozenset({"serverkeygen"})
+"""RFC 7030 6 recommends that server-side key generation is off until somebody wants it."""
+
+
+@dataclass(frozen=True)
+class Route:
+    """One operation as one label serves it."""
+
+    operation: Operation
+    label: str | None
+    handler: Path
+    ca_dir: Path
+    requires: Requires
+    timeout: float
+    raw_output: bool
+    pass_credentials: bool
+    serialize: str | None
+    handler_env: Mapping[str, str]
+
+    @property
+    def is_new(self) -> bool:
+        """Whether only the configuration knows this operation."""
+        return self.operation.name not in OPERATIONS
+
+
+@dataclass(frozen=True)
+class Service:
+    """What is served under one label, or without one."""
+
+    label: str | None
+    routes: Mapping[str, Route]
+    profile: str
+    base64_lines: str
+
+
+def build(config: Config) -> Mapping[str | None, Service]:
+    """All services by label; the unlabelled one, which RFC 7030 3.2.2 always wants, has the key None."""
+    services: dict[str | None, Service] = {None: _service(None, ServiceSettings(), config.callouts)}
+    for label, settings in config.labels.items():
+        services[label] = _service(label, settings, config.callouts)
+    return services
+
+
+def routes(services: Mapping[str | None, Service]) -> Iterator[Route]:
+    """Every route of every label."""
+    for service in services.values():
+        yield from service.routes.values()
+
+
+def _service(label: str | None, own: ServiceSettings, common: Callouts) -> Service:
+    names = [*OPERATIONS, *(name for name in {**common.operations, **own.operations} if name not in OPERATIONS)]
+    made = {name: _route(label, name, own, common) for name in names}
+    return Service(
+        label=label,
+        routes={name: route for name, route in made.items() if route is not None},
+        profile=own.profile or common.profile,
+        base64_lines=own.base64_lines or common.base64_lines,
+    )
+
+
+def _route(label: str | None, name: str, own: ServiceSettings, common: Callouts) -> Route | None:
+    """The route, or None when the operation is off: what the label says counts before what all share."""
+    shared = common.operations.get(name)
+    mine = own.operations.get(name)
+    if mine is not None and shared is not None:
+        chosen = shared.model_copy(update={key: getattr(mine, key) for key in mine.model_fields_set})
+    else:
+        chosen = mine or shared or OperationSettings(enabled=name not in OFF_BY_DEFAULT)
+    if not chosen.enabled:
+        return None
+    operation = OPERATIONS.get(name) or _new_operation(name, chosen)
+    return Route(
+        operation=operation,
+        label=label,
+        handler=chosen.handler or (own.handlers or common.handlers) / name,
+        ca_dir=own.ca_dir or common.ca_dir,
+        requires=chosen.requires or operation.requires,
+        timeout=chosen.timeout or common.timeout,
+        raw_output=chosen.raw_output,
+        pass_credentials=chosen.pass_credentials,
+        serialize=chosen.serialize,
+        handler_env=chosen.handler_env,
+    )
+
+
+def _new_operation(name: str, settings: OperationSettings) -> Operation:
+    """An operation that no table knows, an RFC 8295 path say; the configuration has checked that it is whole."""
+    return Operation(
+        name=name,
+        draft_name=name,
+        method=settings.method or "GET",
+        request_types=settings.request_types or (),
+        response_type=settings.response_type or "application/octet-stream",
+        body=settings.body or Body.RAW,
+        requires=settings.requires or Requires.ANY,
+        has_csr=settings.body is Body.ISSUED,
+        may_wait=settings.body in (Body.ISSUED, Body.KEYGEN, Body.CMC),
+        proves_key=settings.body is Body.ISSUED,
+    )

@@ -1,0 +1,131 @@
+"""The server's side of TLS, from settings to an OpenSSL context: TLS 1.2 and 1.3, nothing resumable."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from cryptography import x509
+from OpenSSL import SSL, crypto
+
+from estgw.errors import ConfigError
+from estgw.tls.adapter import TLSContext, error_words
+from estgw.tls.info import Verification
+
+_VERSIONS = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
+
+_CIPHERS_12 = b"ECDHE+AESGCM:ECDHE+CHACHA20:ECDHE+AESCCM:!AESCCM8:!aNULL"
+"""TLS 1.2: forward secrecy and AEAD only (RFC 9325 4.2); TLS 1.3 has nothing else."""
+
+_MAX_INTERMEDIATES = 8
+"""More is no real hierarchy, and each costs a signature check before anybody is authenticated.  The size of
+what a client may send is bounded by OpenSSL: 100 kB, enough for a dozen ML-DSA-87 certificates."""
+
+_UNABLE_TO_GET_CRL = 3  # X509_V_ERR_UNABLE_TO_GET_CRL, part of OpenSSL's stable interface
+
+
+@dataclass(frozen=True)
+class TLSSettings:
+    """What the configuration says about TLS."""
+
+    certificate: Path
+    """PEM: the server's certificate, then its chain."""
+    key: Path
+    minimum: Literal["1.2", "1.3"] = "1.2"
+    maximum: Literal["1.2", "1.3"] = "1.3"
+    anchors: tuple[x509.Certificate, ...] = ()
+    """Who vouches for clients: the explicit and the implicit trust anchors (RFC 7030 1.1) together; CA
+    certificates, self-signed or not."""
+    crls: tuple[x509.CertificateRevocationList, ...] = ()
+    """A CA whose name issued one of these is checked for revocation, any other is not."""
+    reject_unknown: bool = False
+    """Whether a client whose certificate does not verify fails the handshake."""
+
+
+def server_context(settings: TLSSettings) -> TLSContext:
+    """Raises `ConfigError` if certificate and key can't be used."""
+    context = SSL.Context(SSL.TLS_SERVER_METHOD)
+    context.set_min_proto_version(_VERSIONS[settings.minimum])
+    context.set_max_proto_version(_VERSIONS[settings.maximum])
+    context.set_cipher_list(_CIPHERS_12)
+    context.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_CIPHER_SERVER_PREFERENCE)
+    context.set_mode(SSL.MODE_RELEASE_BUFFERS)  # 34 kB less per idle connection
+    # A resumed session would lose the verify callback's record: a stranger without a fault.
+    context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+    context.set_options(SSL.OP_NO_TICKET)
+    # A renegotiation would move tls-unique under a request (RFC 5929 3.1).
+    context.set_options(SSL.OP_NO_RENEGOTIATION)
+    _load_identity(context, settings.certificate, settings.key)
+    _trust(context, settings)
+    return TLSContext(context)
+
+
+def _load_identity(context: SSL.Context, certificate: Path, key: Path) -> None:
+    _read(certificate)
+    if b"ENCRYPTED" in _read(key):  # PKCS#8 and the older form alike; OpenSSL would ask on the terminal
+        raise ConfigError([f"{key}: the key is encrypted; a server has nobody to ask for the passphrase"])
+    mismatch = ConfigError([f"{key}: is not the key of {certificate}"])
+    try:
+        context.use_certificate_chain_file(certificate)
+    except SSL.Error as exc:
+        raise ConfigError([f"{certificate}: no usable certificate in PEM: {error_words(exc)}"]) from None
+    try:
+        context.use_privatekey_file(key)
+    except SSL.Error as exc:
+        if "mismatch" in error_words(exc):
+            raise mismatch from None
+        raise ConfigError([f"{key}: no usable private key in PEM: {error_words(exc)}"]) from None
+    try:
+        context.check_privatekey()
+    except SSL.Error:  # a key of another kind than the certificate's
+        raise mismatch from None
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as exc:
+        raise ConfigError([f"{path}: can't be read: {exc.strerror}"]) from None
+
+
+def _trust(context: SSL.Context, settings: TLSSettings) -> None:
+    store = context.get_cert_store()
+    assert store is not None  # every context has one
+    for anchor in settings.anchors:
+        store.add_cert(crypto.X509.from_cryptography(anchor))
+    for crl in settings.crls:
+        store.add_crl(crl)
+    flags = crypto.X509StoreFlags.PARTIAL_CHAIN  # a sub-CA may be an anchor
+    if settings.crls:
+        flags |= crypto.X509StoreFlags.CRL_CHECK | crypto.X509StoreFlags.CRL_CHECK_ALL
+    store.set_flags(flags)
+    context.set_verify_depth(_MAX_INTERMEDIATES)
+    # A certificate is requested in every handshake and demanded in none: RFC 7030 4.1 lets anybody fetch
+    # /cacerts, and policy is decided per operation.  No list of CA names goes with the request, or clients
+    # with a certificate of another CA would keep it to themselves.
+    context.set_verify(SSL.VERIFY_PEER, _verify_callback(settings))
+
+
+def _verify_callback(settings: TLSSettings) -> Any:
+    crl_issuers = frozenset(crl.issuer for crl in settings.crls)
+
+    def verify(connection: SSL.Connection, certificate: crypto.X509, error: int, depth: int, ok: int) -> bool:
+        """OpenSSL asks about every fault (`ok` is 0), and about every certificate without one."""
+        if ok:
+            return True
+        if error == _UNABLE_TO_GET_CRL and not _issued_by(certificate, crl_issuers):
+            return True  # OpenSSL wants a CRL for every CA once it checks one
+        record: Verification = connection.get_app_data()
+        record.record(error, depth)
+        return not settings.reject_unknown
+
+    return verify
+
+
+def _issued_by(certificate: crypto.X509, names: frozenset[x509.Name]) -> bool:
+    """Whether one of `names` issued it; a certificate that can't be parsed counts as such."""
+    try:
+        return certificate.to_cryptography().issuer in names
+    except Exception:  # noqa: BLE001  # pyOpenSSL would raise it in whichever connection comes next
+        return True

@@ -1,0 +1,212 @@
+"""Accepting connections: a handshake timeout, a cap, and the reason when a handshake fails."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, cast
+
+from estgw.tls.adapter import TLSContext, TLSObject
+
+_ACCEPT_BATCH = 32
+"""Connections taken per turn of the event loop, so that a flood leaves time for those already here."""
+_ACCEPT_PAUSE = 0.25
+"""Seconds to wait after a failed accept: the kernel goes on saying that a connection is there."""
+_FULL_REPORT_INTERVAL = 1.0
+"""Seconds between two reports that the house is full."""
+
+
+class Listener:
+    """The listening sockets of one server and the connections that came through them."""
+
+    def __init__(
+        self,
+        protocol_factory: Callable[[], asyncio.BaseProtocol],
+        context: TLSContext,
+        *,
+        handshake_timeout: float = 10.0,
+        max_connections: int = 1000,
+        on_failure: Callable[[str, str], None],
+    ) -> None:
+        """`on_failure` gets the peer's address and a reason once per connection that came to nothing.
+
+        Where no connection exists, as in an accept that failed, the address is our own.
+        """
+        self.context = context
+        """Used by the next handshake: assign a new one to reload."""
+        self._protocol_factory = protocol_factory
+        self._handshake_timeout = handshake_timeout
+        self._max_connections = max_connections
+        self._on_failure = on_failure
+        self._listening: set[socket.socket] = set()
+        self._open: dict[_Socket, asyncio.Transport | None] = {}
+        self._handshakes: set[asyncio.Task[None]] = set()
+        self._emptied = asyncio.Event()
+        self._full_reported = -_FULL_REPORT_INTERVAL
+
+    @property
+    def connections(self) -> int:
+        """Open connections, those in their handshake included."""
+        return len(self._open)
+
+    async def start(self, host: str, port: int) -> int:
+        """Listen there too and return the port, which the kernel chooses for 0.
+
+        `host` is an address or a name; of several addresses of a name the first is taken.  Raises `OSError`
+        with the address in its text.
+        """
+        loop = asyncio.get_running_loop()
+        sock = None
+        try:
+            found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+            family, kind, protocol, _, address = found[0]
+            sock = socket.socket(family, kind, protocol)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                # Else [::] would take the IPv4 port as well, or fail because somebody has it.
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.setblocking(False)
+            sock.bind(address)
+            sock.listen(socket.SOMAXCONN)
+        except OSError as exc:
+            if sock is not None:
+                sock.close()
+            raise OSError(exc.errno, f"can't listen on {endpoint((host, port))}: {exc.strerror}") from exc
+        self._listening.add(sock)
+        loop.add_reader(sock, self._accept, sock)
+        return int(sock.getsockname()[1])
+
+    def stop_accepting(self) -> None:
+        """Close the listening sockets; connections live on."""
+        loop = asyncio.get_running_loop()
+        for sock in self._listening:
+            loop.remove_reader(sock)
+            sock.close()
+        self._listening.clear()
+
+    async def close(self) -> None:
+        """Stop accepting and cut every connection that is still there; when it returns, none is."""
+        self.stop_accepting()
+        for sock, transport in list(self._open.items()):
+            if transport is not None:
+                transport.abort()
+            else:
+                # An EOF ends a handshake in order; cancelling its task in its first moments would not.
+                sock.shut_down()
+        if self._handshakes:
+            await asyncio.wait(self._handshakes)
+        if self._open:  # asyncio closes the socket of an aborted transport one turn later
+            self._emptied.clear()
+            await self._emptied.wait()
+
+    def _accept(self, listening: socket.socket) -> None:
+        for _ in range(_ACCEPT_BATCH):
+            try:
+                plain, address = listening.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as exc:  # out of file descriptors or memory
+                own = endpoint(listening.getsockname())
+                self._on_failure(own, f"can't accept: {exc.strerror}")
+                loop = asyncio.get_running_loop()
+                loop.remove_reader(listening)
+                loop.call_later(_ACCEPT_PAUSE, self._resume, listening)
+                return
+            if len(self._open) >= self._max_connections:
+                plain.close()
+                self._report_full(endpoint(address))
+                continue
+            sock = _Socket(plain, self._forget)
+            self._open[sock] = None
+            task = asyncio.create_task(self._handshake(sock, endpoint(address)))
+            self._handshakes.add(task)
+            task.add_done_callback(self._handshakes.discard)
+
+    def _resume(self, listening: socket.socket) -> None:
+        if listening in self._listening:
+            asyncio.get_running_loop().add_reader(listening, self._accept, listening)
+
+    def _report_full(self, peer: str) -> None:
+        if time.monotonic() - self._full_reported >= _FULL_REPORT_INTERVAL:
+            self._full_reported = time.monotonic()
+            self._on_failure(peer, f"refused: {self._max_connections} connections are open")
+
+    async def _handshake(self, sock: _Socket, peer: str) -> None:
+        attempt = _Attempt(self.context)
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            transport, _ = await asyncio.get_running_loop().connect_accepted_socket(
+                self._protocol_factory,
+                sock,
+                ssl=cast(ssl.SSLContext, attempt),
+                ssl_handshake_timeout=self._handshake_timeout,
+            )
+        except OSError as exc:
+            sock.close()
+            self._on_failure(peer, attempt.failure or _reason(exc))
+        except BaseException:
+            sock.close()
+            raise
+        else:
+            if sock in self._open:  # it can already be over
+                self._open[sock] = transport
+
+    def _forget(self, sock: _Socket) -> None:
+        self._open.pop(sock, None)
+        if not self._open:
+            self._emptied.set()
+
+
+class _Socket(socket.socket):
+    """An accepted connection that says when its file descriptor goes, whoever closes it."""
+
+    def __init__(self, plain: socket.socket, on_close: Callable[[_Socket], None]) -> None:
+        super().__init__(plain.family, plain.type, plain.proto, fileno=plain.detach())
+        self._on_close = on_close
+
+    def close(self) -> None:
+        super().close()
+        self._on_close(self)
+
+    def shut_down(self) -> None:
+        with suppress(OSError):  # the peer was faster
+            self.shutdown(socket.SHUT_RDWR)
+
+
+class _Attempt:
+    """Stands in for the context during one handshake, to know afterwards which object it made.
+
+    asyncio only ever calls `wrap_bio` and reports a failed handshake as a lost connection; the reason is
+    with the object.
+    """
+
+    def __init__(self, context: TLSContext) -> None:
+        self._context = context
+        self._made: TLSObject | None = None
+
+    def wrap_bio(self, *args: Any, **kwargs: Any) -> TLSObject:
+        self._made = self._context.wrap_bio(*args, **kwargs)
+        return self._made
+
+    @property
+    def failure(self) -> str | None:
+        return self._made.failure if self._made else None
+
+
+def endpoint(address: tuple[Any, ...]) -> str:
+    """`127.0.0.1:8443` or `[::1]:8443`."""
+    host, port = address[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _reason(exc: OSError) -> str:
+    """Why a handshake failed that TLS itself has nothing to say about."""
+    if isinstance(exc, ConnectionAbortedError):
+        return "handshake timed out"
+    if exc.errno is None:
+        return "closed by the peer during the handshake"
+    return f"handshake failed: {exc.strerror}"

@@ -1,0 +1,493 @@
+"""The server context, seen by clients: versions, verdicts on certificates, bindings, and what is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+import ssl
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, mldsa
+from OpenSSL import SSL
+
+from estgw.errors import ConfigError
+from estgw.est.binding import BindingType
+from estgw.tls.context import TLSSettings, server_context
+from estgw.tls.info import TLSInfo
+from tests.tls.pki import DAY, NOW, SERVER_AUTH, Credential, pem, root
+from tests.tls.serving import VERSIONS, World, exchange, openssl_exchange, run, serving
+
+both_versions = pytest.mark.parametrize("version", list(VERSIONS))
+
+
+def meet(world: World, client: ssl.SSLContext, **settings: Any) -> TLSInfo:
+    """What the gateway knows about one connection of `client`."""
+
+    async def scene() -> TLSInfo:
+        async with serving(world.context(**settings)) as gateway:
+            await asyncio.to_thread(exchange, gateway.port, client)
+            assert gateway.failures == []
+            return gateway.infos[0]
+
+    return asyncio.run(scene())
+
+
+def meet_credential(world: World, tmp_path: Path, credential: Credential, **settings: Any) -> TLSInfo:
+    client = world.client()
+    client.load_cert_chain(*credential.write(tmp_path, "credential"))
+    return meet(world, client, **settings)
+
+
+def subjects(certificates: tuple[x509.Certificate, ...]) -> list[str]:
+    return [certificate.subject.rfc4514_string() for certificate in certificates]
+
+
+# Certificates.
+
+
+@both_versions
+def test_without_a_certificate(world, version):
+    info = meet(world, world.client(VERSIONS[version]))
+    assert info.version == version
+    assert re.search("GCM|CHACHA20", info.cipher)
+    assert info.server_name == "localhost"
+    assert (info.certificate, info.chain, info.verified_chain, info.verify_error) == (None, (), (), None)
+
+
+@both_versions
+@pytest.mark.parametrize(
+    ("name", "chain"),
+    [
+        ("valid", ["CN=Root CA"]),
+        ("no-eku", ["CN=Root CA"]),
+        ("client-and-server", ["CN=Root CA"]),
+        ("below-sub-ca", ["CN=Sub CA", "CN=Root CA"]),
+        ("below-sub-sub-ca", ["CN=Sub Sub CA", "CN=Sub CA", "CN=Root CA"]),
+    ],
+)
+def test_a_certificate_that_verifies(world, version, name, chain):
+    info = meet(world, world.client(VERSIONS[version], name))
+    assert info.certificate == world.clients[name].certificate
+    # Python's client adds the root by itself where it has no other chain to send.
+    assert info.chain == (world.clients[name].chain or (world.root.certificate,))
+    assert subjects(info.verified_chain) == ["CN=device", *chain]
+    assert info.verify_error is None
+
+
+@both_versions
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [
+        ("stranger", "unable to get local issuer certificate"),
+        ("self-signed", "self-signed certificate"),
+        ("impostor", "unable to get local issuer certificate"),
+        ("expired", "certificate has expired"),
+        ("too-early", "certificate is not yet valid or the system clock is incorrect"),
+        ("server-only", "unsuitable certificate purpose"),
+    ],
+)
+def test_a_certificate_that_does_not_verify_is_let_in_and_marked(world, version, name, error):
+    info = meet(world, world.client(VERSIONS[version], name))
+    assert info.certificate == world.clients[name].certificate
+    assert info.verified_chain == ()
+    assert info.verify_error == error
+
+
+def test_the_lowest_fault_is_reported(world, tmp_path):
+    """Both the device's certificate and its CA are expired; OpenSSL reports from the top down."""
+    old_sub = world.root.sub("Old Sub CA", ends=NOW - DAY / 2)
+    device = old_sub.issue("device", eku=(SERVER_AUTH,))
+    assert meet_credential(world, tmp_path, device).verify_error == "unsuitable certificate purpose"
+
+
+def test_a_sub_ca_can_be_the_anchor(world):
+    info = meet(world, world.client(name="below-sub-ca"), anchors=(world.sub.certificate,))
+    assert subjects(info.verified_chain) == ["CN=device", "CN=Sub CA"]
+    info = meet(world, world.client(name="valid"), anchors=(world.sub.certificate,))
+    assert info.verified_chain == ()
+    assert info.verify_error == "self-signed certificate in certificate chain"
+
+
+def test_generations_of_a_ca_share_a_name(world, tmp_path):
+    generations = [root("Rolling CA") for _ in range(3)]
+    anchors = tuple(ca.certificate for ca in generations)
+    for ca in generations:
+        info = meet_credential(world, tmp_path, ca.issue("device"), anchors=anchors)
+        assert info.verified_chain[1:] == (ca.certificate,)
+
+
+def test_no_anchors_verify_nobody(world):
+    assert meet(world, world.client(name="valid"), anchors=()).verified_chain == ()
+
+
+def test_a_chain_deeper_than_the_limit_is_not_verified(world, tmp_path):
+    verdicts = []
+    ca = world.root
+    for level in range(10):
+        info = meet_credential(world, tmp_path, ca.issue("device"))
+        verdicts.append(info.verify_error)
+        ca = ca.sub(f"CA of level {level}")
+    assert verdicts == [None] * 9 + ["certificate chain too long"]
+
+
+def test_the_client_is_told_no_ca_names(world):
+    async def scene() -> None:
+        async with serving(world.context()) as gateway:
+            for method in (SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION):
+                client = SSL.Context(SSL.TLS_CLIENT_METHOD)
+                client.set_max_proto_version(method)
+                names = await asyncio.to_thread(
+                    openssl_exchange,
+                    gateway.port,
+                    client,
+                    then=lambda tls: tls.get_client_ca_list(as_cryptography=True),
+                )
+                assert names == []
+
+    asyncio.run(scene())
+
+
+# The size of what a client sends.
+
+
+@pytest.mark.parametrize("parameters", [mldsa.MLDSA65PrivateKey, mldsa.MLDSA87PrivateKey])
+def test_a_post_quantum_chain_fits(world, tmp_path, parameters):
+    ca = root("PQ Root", key=parameters.generate())
+    device = ca.sub("PQ Sub", key=parameters.generate()).issue("device", key=parameters.generate())
+    client = SSL.Context(SSL.TLS_CLIENT_METHOD)
+    certificate, key = device.write(tmp_path, "device")
+    client.use_certificate_chain_file(certificate)
+    client.use_privatekey_file(key)
+
+    async def scene() -> TLSInfo:
+        async with serving(world.context(anchors=(ca.certificate,))) as gateway:
+            await asyncio.to_thread(openssl_exchange, gateway.port, client)
+            return gateway.infos[0]
+
+    info = asyncio.run(scene())
+    assert subjects(info.verified_chain) == ["CN=device", "CN=PQ Sub", "CN=PQ Root"]
+
+
+def test_an_enormous_chain_is_refused(world, tmp_path):
+    device = world.root.issue("device")
+    filler = tuple(world.other.issue(f"filler {n}", padding=8000).certificate for n in range(15))
+    client = world.client()
+    client.load_cert_chain(*Credential(device.certificate, device.key, filler).write(tmp_path, "enormous"))
+
+    async def scene() -> None:
+        async with serving(world.context()) as gateway:
+            # The client is told, or cut off while it still sends.
+            with pytest.raises(OSError):  # noqa: PT011
+                await asyncio.to_thread(exchange, gateway.port, client)
+            await asyncio.sleep(0)
+        assert gateway.reasons == ["excessive message size"]
+
+    asyncio.run(scene())
+
+
+# Revocation.
+
+
+def test_revocation(world, tmp_path):
+    revoked, fine = world.root.issue("revoked"), world.root.issue("fine")
+    settings = {
+        "anchors": (world.root.certificate, world.other.certificate),
+        "crls": (world.root.crl(revoked),),
+    }
+    info = meet_credential(world, tmp_path, revoked, **settings)
+    assert (info.verify_error, info.verified_chain) == ("certificate revoked", ())
+    assert meet_credential(world, tmp_path, revoked).verified_chain  # not without the CRL
+    assert meet_credential(world, tmp_path, fine, **settings).verify_error is None
+    # CAs of which there is no CRL.
+    assert meet(world, world.client(name="other-ca"), **settings).verify_error is None
+    info = meet(world, world.client(name="below-sub-ca"), **settings)
+    assert (info.verify_error, len(info.verified_chain)) == (None, 3)
+    assert meet(world, world.client(name="stranger"), **settings).verify_error is not None
+
+
+def test_a_revoked_sub_ca(world, tmp_path):
+    sub = world.root.sub("Lost Sub CA")
+    info = meet_credential(world, tmp_path, sub.issue("device"), crls=(world.root.crl(sub),))
+    assert (info.verify_error, info.verified_chain) == ("certificate revoked", ())
+
+
+@pytest.mark.parametrize(
+    ("starts", "ends", "error"),
+    [
+        (NOW - 3 * DAY, NOW - DAY, "CRL has expired"),
+        (NOW + DAY, NOW + 3 * DAY, "CRL is not yet valid"),
+    ],
+)
+def test_a_crl_out_of_its_time_verifies_nobody(world, starts, ends, error):
+    crl = world.root.crl(starts=starts, ends=ends)
+    assert meet(world, world.client(name="valid"), crls=(crl,)).verify_error == error
+
+
+def test_a_forged_crl_verifies_nobody(world):
+    crl = root("Root CA").crl()
+    info = meet(world, world.client(name="valid"), crls=(crl,))
+    assert info.verify_error is not None
+    assert info.verified_chain == ()
+
+
+def test_revocation_in_every_generation_of_a_ca(world, tmp_path):
+    old, new = root("Rolling CA"), root("Rolling CA")
+    revoked = old.issue("revoked")
+    settings = {
+        "anchors": (old.certificate, new.certificate),
+        "crls": (old.crl(revoked), new.crl()),
+    }
+    assert meet_credential(world, tmp_path, revoked, **settings).verify_error == "certificate revoked"
+    assert meet_credential(world, tmp_path, old.issue("fine"), **settings).verify_error is None
+    assert meet_credential(world, tmp_path, new.issue("fine"), **settings).verify_error is None
+
+
+# reject_unknown: the client has to learn why.
+
+
+@both_versions
+@pytest.mark.parametrize(
+    ("name", "alert", "reason"),
+    [
+        ("stranger", "alert unknown ca", "unable to get local issuer certificate"),
+        ("expired", "alert certificate expired", "certificate has expired"),
+        ("server-only", "alert unsupported certificate|alert bad certificate", "unsuitable certificate purpose"),
+    ],
+)
+def test_a_refusal_reaches_the_client(world, version, name, alert, reason):
+    async def scene() -> None:
+        async with serving(world.context(reject_unknown=True)) as gateway:
+            with pytest.raises(ssl.SSLError) as caught:
+                await asyncio.to_thread(exchange, gateway.port, world.client(VERSIONS[version], name))
+            assert re.search(alert, str(caught.value).replace("_", " "), re.IGNORECASE)
+            certificate, key = world.files[name]
+            output = await run(
+                *("curl", "-sSv", "--max-time", "5", "--cacert", world.root_file, "--cert", certificate),
+                *("--key", key, f"--tlsv{version[-3:]}", "--tls-max", version[-3:]),
+                f"https://localhost:{gateway.port}/",
+            )
+            assert re.search(alert, output)
+            for allowed in (None, "valid"):
+                await asyncio.to_thread(exchange, gateway.port, world.client(VERSIONS[version], allowed))
+        assert gateway.reasons == [f"certificate verify failed: {reason}"] * 2
+
+    asyncio.run(scene())
+
+
+def test_rejecting_knows_cas_without_a_crl(world):
+    settings = {"crls": (world.root.crl(),), "reject_unknown": True}
+    info = meet(world, world.client(name="below-sub-ca"), **settings)
+    assert len(info.verified_chain) == 3
+
+
+# Bindings.
+
+
+@both_versions
+def test_tls_unique(world, version):
+    async def scene() -> None:
+        async with serving(world.context()) as gateway:
+            theirs = await asyncio.to_thread(
+                exchange,
+                gateway.port,
+                world.client(VERSIONS[version]),
+                then=lambda tls: tls.get_channel_binding("tls-unique"),
+            )
+            ours = gateway.infos[0].bindings.get(BindingType.TLS_UNIQUE)
+        if version == "TLSv1.2":
+            assert ours is not None
+            assert ours.value == theirs
+            assert len(theirs) == 12
+        else:
+            assert ours is None
+
+    asyncio.run(scene())
+
+
+@both_versions
+def test_exporter_and_finished(world, version):
+    def theirs(tls: SSL.Connection) -> tuple[bytes, bytes | None]:
+        return tls.export_keying_material(b"EXPORTER-Channel-Binding", 32, b""), tls.get_finished()
+
+    async def scene() -> None:
+        client = SSL.Context(SSL.TLS_CLIENT_METHOD)
+        client.set_max_proto_version({"TLSv1.2": SSL.TLS1_2_VERSION, "TLSv1.3": SSL.TLS1_3_VERSION}[version])
+        async with serving(world.context()) as gateway:
+            for attempt in range(3):
+                exported, finished = await asyncio.to_thread(
+                    openssl_exchange, gateway.port, client, then=theirs
+                )
+                values = {kind: found.value for kind, found in gateway.infos[attempt].bindings.items()}
+                own = BindingType.TLS_UNIQUE if version == "TLSv1.2" else BindingType.TLS13_FINISHED
+                assert values == {BindingType.TLS_EXPORTER: exported, own: finished}
+
+    asyncio.run(scene())
+
+
+def test_no_exporter_without_extended_master_secret(world):
+    client = world.client(ssl.TLSVersion.TLSv1_2)
+    client.options |= 1  # SSL_OP_NO_EXTENDED_MASTER_SECRET
+    assert set(meet(world, client).bindings) == {BindingType.TLS_UNIQUE}
+
+
+def test_exporter_as_openssl_prints_it(world):
+    async def scene() -> None:
+        async with serving(world.context()) as gateway:
+            output = await run(
+                *("openssl", "s_client", "-connect", f"127.0.0.1:{gateway.port}", "-tls1_3"),
+                *("-keymatexport", "EXPORTER-Channel-Binding", "-keymatexportlen", "32"),
+            )
+            found = re.search("Keying material: ([0-9A-F]+)", output)
+            assert found
+            assert bytes.fromhex(found[1]) == gateway.infos[0].bindings[BindingType.TLS_EXPORTER].value
+
+    asyncio.run(scene())
+
+
+# What is refused.
+
+
+@pytest.mark.parametrize(
+    ("limits", "options", "alert"),
+    [
+        ({}, ["-tls1_1", "-cipher", "ALL:@SECLEVEL=0"], "alert protocol version"),
+        ({"minimum": "1.3"}, ["-tls1_2"], "alert protocol version"),
+        ({"maximum": "1.2"}, ["-tls1_3"], "alert protocol version"),
+        ({}, ["-tls1_2", "-cipher", "ECDHE-ECDSA-AES256-SHA384"], "alert handshake failure"),
+        ({}, ["-tls1_2", "-cipher", "NULL:aNULL:@SECLEVEL=0"], "alert handshake failure"),
+    ],
+)
+def test_old_versions_and_weak_ciphers_are_refused(world, limits, options, alert):
+    async def scene() -> None:
+        async with serving(world.context(**limits)) as gateway:
+            output = await run("openssl", "s_client", "-connect", f"127.0.0.1:{gateway.port}", *options)
+            assert alert in output
+        assert gateway.infos == []
+        assert len(gateway.failures) == 1
+
+    asyncio.run(scene())
+
+
+def test_the_ciphers_offered(world):
+    connection = SSL.Connection(world.context().openssl, None)
+    names = connection.get_cipher_list()
+    assert "ECDHE-ECDSA-AES128-GCM-SHA256" in names
+    assert "ECDHE-RSA-CHACHA20-POLY1305" in names
+    for name in names:
+        assert re.fullmatch("TLS_.*|ECDHE-(ECDSA|RSA)-.*(GCM|POLY1305|CCM).*", name)
+
+
+@both_versions
+def test_no_session_is_resumed(world, version):
+    client = world.client(VERSIONS[version], "stranger")
+
+    def visit(port: int, session: ssl.SSLSession | None) -> ssl.SSLSession | None:
+        with (
+            socket.create_connection(("127.0.0.1", port), timeout=5) as plain,
+            client.wrap_socket(plain, server_hostname="localhost", session=session) as tls,
+        ):
+            tls.sendall(b"word")
+            assert tls.recv(100) == b"word"
+            assert not tls.session_reused
+            return tls.session
+
+    async def scene() -> None:
+        async with serving(world.context()) as gateway:
+            session = None
+            for _ in range(3):
+                session = await asyncio.to_thread(visit, gateway.port, session)
+            assert [info.verify_error for info in gateway.infos] == ["unable to get local issuer certificate"] * 3
+
+    asyncio.run(scene())
+
+
+def test_no_renegotiation(world):
+    async def scene() -> None:
+        async with serving(world.context()) as gateway:
+            output = await run(
+                *("openssl", "s_client", "-connect", f"127.0.0.1:{gateway.port}", "-tls1_2"), stdin=b"R\n"
+            )
+            assert "RENEGOTIATING" in output
+            assert "no renegotiation" in output
+
+    asyncio.run(scene())
+
+
+# Settings that can't be used.
+
+
+def test_unusable_files(world, tmp_path):
+    certificate, key = world.server
+    _, other_key = world.files["valid"]
+    empty = tmp_path / "empty"
+    empty.write_text("no PEM here\n")
+    encrypted = tmp_path / "encrypted.key"
+    encrypted.write_bytes(
+        ec.generate_private_key(ec.SECP256R1()).private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(b"secret"),
+        )
+    )
+    ed25519 = tmp_path / "rsa.key"
+    ed25519.write_bytes(
+        mldsa.MLDSA44PrivateKey.generate().private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
+    missing = tmp_path / "missing"
+    for cert_file, key_file, words in [
+        (missing, key, f"{missing}: can't be read: No such file or directory"),
+        (certificate, missing, f"{missing}: can't be read: No such file or directory"),
+        (tmp_path, key, f"{tmp_path}: can't be read: Is a directory"),
+        (empty, key, f"{empty}: no usable certificate in PEM"),
+        (key, key, f"{key}: no usable certificate in PEM"),
+        (certificate, empty, f"{empty}: no usable private key in PEM"),
+        (certificate, certificate, f"{certificate}: no usable private key in PEM"),
+        (certificate, other_key, f"{other_key}: is not the key of {certificate}"),
+        (certificate, ed25519, f"{ed25519}: is not the key of {certificate}"),
+        (certificate, encrypted, f"{encrypted}: the key is encrypted"),
+    ]:
+        with pytest.raises(ConfigError) as caught:
+            server_context(TLSSettings(cert_file, key_file))
+        assert caught.value.faults[0].startswith(words)
+        assert len(caught.value.faults) == 1
+
+
+def test_keys_of_every_kind(world, tmp_path):
+    """Among them the file that `openssl ecparam -genkey` writes: parameters first."""
+
+    async def scene() -> None:
+        for name, command in {
+            "ec": ["ecparam", "-name", "prime256v1", "-genkey"],
+            "rsa": ["genrsa", "-traditional", "2048"],
+            "ed25519": ["genpkey", "-algorithm", "ed25519"],
+        }.items():
+            key_file = tmp_path / f"{name}.key"
+            key_file.write_text(await run("openssl", *command))
+            private = serialization.load_pem_private_key(key_file.read_bytes(), None)
+            certificate = world.root.issue("localhost", eku=(SERVER_AUTH,), key=private).certificate
+            (tmp_path / f"{name}.crt").write_bytes(pem([certificate]))
+            context = server_context(TLSSettings(tmp_path / f"{name}.crt", key_file))
+            async with serving(context) as gateway:
+                await asyncio.to_thread(exchange, gateway.port, world.client())
+
+    asyncio.run(scene())
+
+
+def test_the_server_sends_its_chain(world, tmp_path):
+    server = world.sub_sub.issue("localhost", eku=(SERVER_AUTH,))
+    context = server_context(TLSSettings(*server.write(tmp_path, "server")))
+
+    async def scene() -> None:
+        async with serving(context) as gateway:
+            for version in VERSIONS.values():
+                await asyncio.to_thread(exchange, gateway.port, world.client(version))
+
+    asyncio.run(scene())
+
