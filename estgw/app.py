@@ -12,12 +12,11 @@ from aiohttp import HttpVersion10, web
 from cryptography import x509
 from structlog.contextvars import bound_contextvars
 
-from estgw import __version__
+from estgw import reply
 from estgw.auth import http, identity, pop
 from estgw.auth.identity import Client, Trust
 from estgw.auth.pop import POP
 from estgw.auth.requirements import authenticate
-from estgw.callout import cgi
 from estgw.callout.call import Call
 from estgw.errors import (
     BadRequest,
@@ -28,14 +27,12 @@ from estgw.errors import (
     RequestError,
     RequestTimedOut,
     TooLarge,
-    Unauthenticated,
 )
-from estgw.est import answers, certs, names, operations
+from estgw.est import certs, names, operations
 from estgw.est import csr as csrs
-from estgw.est.answers import Answer
 from estgw.est.binding import Binding
 from estgw.est.csr import CSR
-from estgw.est.operations import Body, Operation, Profile
+from estgw.est.operations import Profile
 from estgw.logs import log, new_request_id
 from estgw.services import Route, Service
 from estgw.state import State
@@ -60,14 +57,13 @@ class App:
                 response = await self._serve(state, request, request_id, entry)
             except RequestError as refusal:
                 entry["reason"] = str(refusal)
-                response = self._refusal(state, refusal, entry)
+                response = self._refuse(state, refusal, entry)
             except ConnectionError:
                 log.info("client went away", **entry)
                 raise
             except Exception:
                 log.exception("unexpected error", **entry)
-                text = f"Something is wrong with this server. Its log says what, under request {request_id}."
-                response = self._refusal(state, HandlerFailed(text), entry)
+                response = self._refuse(state, HandlerFailed(reply.apology(request_id)), entry)
             if "Expect" in request.headers and not request.content.is_eof():
                 # Nobody told this client to go on, so what comes next might be the body or a new request.
                 response.force_close()
@@ -75,7 +71,9 @@ class App:
             log.info("request", status=response.status, ms=milliseconds, **entry)
             return response
 
-    async def _serve(self, state: State, request: web.BaseRequest, request_id: str, entry: Entry) -> web.Response:
+    async def _serve(
+        self, state: State, request: web.BaseRequest, request_id: str, entry: Entry
+    ) -> web.Response:
         client = self._identify(state, request, entry)
         service, route, profile = self._route(state, request, entry)
         body = await self._read_body(state, request, route)
@@ -101,7 +99,9 @@ class App:
                 server_port=_port(request),
                 content_type=request.headers.get("Content-Type"),
                 body=body,
-                headers={name: request.headers[name] for name in limits.pass_headers if name in request.headers},
+                headers={
+                    name: request.headers[name] for name in limits.pass_headers if name in request.headers
+                },
                 pass_credentials=route.pass_credentials,
                 handler_env=route.handler_env,
                 binding=binding,
@@ -112,8 +112,11 @@ class App:
             for path, content in call.files():
                 path.write_bytes(content)
             output = await state.caller.handle(route.handler, call, serialize=route.serialize)
-        answer = self._to_wire(route, output, request_id, _columns(request, service), csr, entry)
-        return self._answer(route, profile, output, answer)
+        columns = _columns(request, service)
+        answer = reply.to_wire(route, output, columns=columns, request_id=request_id, csr=csr)
+        if answer.issued is not None:
+            entry["serial"] = certs.serial_hex(answer.issued)
+        return reply.success(route.operation, profile, output, answer)
 
     def _identify(self, state: State, request: web.BaseRequest, entry: Entry) -> Client:
         """Step 2: who is it?"""
@@ -124,7 +127,9 @@ class App:
             tls = tls_info(request.transport)
         except ValueError:
             raise BadRequest("The TLS client certificate can't be read.") from None
-        client = identity.identify(peer[:2], tls, state.anchors, state.config.client_auth.unknown_certificates)
+        client = identity.identify(
+            peer[:2], tls, state.anchors, state.config.client_auth.unknown_certificates
+        )
         entry.update(peer=peer[0], tls=tls.version)
         if client.name is not None:
             entry["identity"] = client.name
@@ -201,7 +206,9 @@ class App:
     def _renewed(self, client: Client, csr: CSR) -> x509.Certificate:
         """The certificate that a reenroll renews: the client's own, with the same names (RFC 7030 4.2.2)."""
         if client.certificate is None or client.trust is Trust.NONE:
-            raise Forbidden("A reenroll renews the certificate that the client presents in TLS; there was none.")
+            raise Forbidden(
+                "A reenroll renews the certificate that the client presents in TLS; there was none."
+            )
         if difference := csrs.difference(csr, client.certificate):
             raise Forbidden(f"A reenroll keeps subject and subject alternative name: {difference}.")
         return client.certificate
@@ -220,71 +227,9 @@ class App:
         entry["pop"] = linked.value
         return binding, linked
 
-    def _to_wire(
-        self, route: Route, output: cgi.Output, request_id: str, columns: int | None, csr: CSR | None, entry: Entry
-    ) -> Answer:
-        """Step 10: what the handler printed, in the form that the operation promises."""
-        operation = route.operation
-        empty = not output.body.strip()
-        if route.raw_output or output.status not in (None, 200):
-            return Answer(output.body)
-        if empty and operation.body is Body.CSRATTRS:
-            return Answer(b"")
-        try:
-            if empty:
-                raise Malformed("printed nothing")
-            answer = answers.to_wire(operation.body, output.body, columns=columns)
-        except Malformed as fault:
-            text = f"The server could not do this. Its log says why, under request {request_id}."
-            raise HandlerFailed(text, log=f"{route.handler.name}: {fault}") from None
-        if answer.issued is not None:
-            entry["serial"] = certs.serial_hex(answer.issued)
-            if csr is not None and operation.proves_key and certs.spki(answer.issued) != csr.spki:
-                log.warning("the certificate issued is for another key than the CSR's", handler=route.handler.name)
-        return answer
-
-    def _answer(self, route: Route, profile: Profile, output: cgi.Output, answer: Answer) -> web.Response:
-        """One response with everything in it; aiohttp sends head and body in one write."""
-        status = output.status or 200
-        if status == 200 and not answer.body and route.operation.body is Body.CSRATTRS:
-            status = 204  # RFC 7030 4.5.2: no attributes
-        headers = {"Server": SERVER}
-        if answer.body:
-            headers["Content-Type"] = _response_type(route.operation, profile)
-        headers = {**headers, **answer.headers, **output.headers}
-        if status == 204:
-            headers.pop("Content-Type", None)
-            return web.Response(status=status, headers=headers)
-        return web.Response(status=status, body=answer.body, headers=headers)
-
-    def _refusal(self, state: State, refusal: RequestError, entry: Entry) -> web.Response:
-        """The answer for an error: one sentence, or nothing where real clients need an empty body."""
-        status, headers = refusal.status, {"Server": SERVER, **refusal.headers}
-        text = refusal.public
-        if isinstance(refusal, Unauthenticated):
-            if state.users is None:
-                # RFC 9110 15.5.2 wants a challenge in every 401; without HTTP authentication there is none.
-                status, text = 403, "A TLS client certificate is needed; passwords are not taken here."
-            else:
-                headers["WWW-Authenticate"] = http.basic_challenge(state.config.client_auth.realm)
-        silent = status in (202, 401) or (status == 404 and entry.get("operation") == "csrattrs")
-        body = b"" if silent or not text else text.encode() + b"\n"
-        if body:
-            headers["Content-Type"] = "text/plain; charset=utf-8"
-        response = web.Response(status=status, body=body, headers=headers)
-        if refusal.close:
-            response.force_close()
-        return response
-
-
-SERVER = f"estgw/{__version__}"
-
-
-def _response_type(operation: Operation, profile: Profile) -> str:
-    """The operation's media type; clients of the drafts compare for equality with the bare type."""
-    if profile is Profile.DRAFT and operation.body is Body.ISSUED:
-        return "application/pkcs7-mime"
-    return operation.response_type
+    def _refuse(self, state: State, error: RequestError, entry: Entry) -> web.Response:
+        challenges = [http.basic_challenge(state.config.client_auth.realm)] if state.users else []
+        return reply.refusal(error, operation=entry.get("operation"), challenges=challenges)
 
 
 def _columns(request: web.BaseRequest, service: Service) -> int | None:
@@ -307,4 +252,3 @@ def _port(request: web.BaseRequest) -> int:
 def _sentence(fault: Exception) -> str:
     text = str(fault)
     return f"{text[:1].upper()}{text[1:]}."
-

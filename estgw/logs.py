@@ -47,9 +47,7 @@ def configure(form: str, level: str, stream: TextIO | None = None) -> None:
         cache_logger_on_first_use=False,
     )
     # aiohttp and asyncio speak through the standard library: their words join ours, warnings and up.
-    logging.basicConfig(
-        level=logging.WARNING, handlers=[_Forward()], format="%(message)s", force=True
-    )
+    logging.basicConfig(level=logging.WARNING, handlers=[_Forward()], format="%(message)s", force=True)
 
 
 class _Forward(logging.Handler):

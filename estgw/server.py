@@ -6,18 +6,21 @@ import asyncio
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 from estgw import state
-from estgw.app import SERVER, App
+from estgw.app import App
 from estgw.config import split_address
 from estgw.errors import ConfigError
 from estgw.logs import escape, log
+from estgw.reply import SERVER
 from estgw.state import State
 from estgw.tls.listener import Listener
+
+Ready = Callable[[str], None]
+"""Told the URL once connections are accepted."""
 
 LINGER = 5.0
 """Seconds for which the rest of a refused body is read and thrown away, so that the answer is not lost."""
@@ -39,7 +42,11 @@ class Protocol(RequestHandler):
         peer = self.peername
         reason = escape((message or str(exc or "")).splitlines()[0][:200]) if (message or exc) else ""
         log.info("not HTTP", peer=peer[0] if isinstance(peer, tuple) else None, status=status, reason=reason)
-        text = "This is not a well-formed HTTP request." if status == 400 else "Something is wrong with this server."
+        text = (
+            "This is not a well-formed HTTP request."
+            if status == 400
+            else "Something is wrong with this server."
+        )
         headers = {"Server": SERVER, "Content-Type": "text/plain; charset=utf-8"}
         response = web.Response(status=status, body=f"{text}\n".encode(), headers=headers)
         response.force_close()
@@ -65,7 +72,7 @@ class Server:
         self._app = App(self._state)
         self._stop = asyncio.Event()
 
-    async def run(self, ready: Callable[[str], None]) -> None:
+    async def run(self, ready: Ready) -> None:
         """Serve until SIGTERM or SIGINT; `ready` gets the URL once connections are accepted.
 
         Raises OSError when an address can't be listened on.
@@ -122,7 +129,7 @@ def _log_failure(address: str, reason: str) -> None:
     log.info("TLS handshake failed", peer=address, reason=reason)
 
 
-def serve(config_file: Path, *, listen: str | None = None, ready: Callable[[str], Any] = lambda url: None) -> None:
+def serve(config_file: Path, *, listen: str | None, ready: Ready) -> None:
     """Run a gateway until it is told to stop; raises `ConfigError` or OSError."""
 
     async def main() -> None:

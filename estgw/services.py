@@ -59,7 +59,10 @@ def routes(services: Mapping[str | None, Service]) -> Iterator[Route]:
 
 
 def _service(label: str | None, own: ServiceSettings, common: Callouts) -> Service:
-    names = [*OPERATIONS, *(name for name in {**common.operations, **own.operations} if name not in OPERATIONS)]
+    names = [
+        *OPERATIONS,
+        *(name for name in {**common.operations, **own.operations} if name not in OPERATIONS),
+    ]
     made = {name: _route(label, name, own, common) for name in names}
     return Service(
         label=label,

@@ -13,7 +13,7 @@ from estgw.callout.program import WRITABLE_BY_OTHERS
 from estgw.est import certs
 
 PARTS = ("conf.yaml", "handlers", "openssl-ca")
-DEMO_USER, DEMO_PASSWORD = "estuser", "estpwd"  # noqa: S105 - the reference server's, on purpose
+DEMO_USER, DEMO_PASSWORD = "estuser", "estpwd"
 ANCHOR = Path("openssl-ca/cacert.pem")
 USERS = Path("users.htpasswd")
 
@@ -40,7 +40,7 @@ def init(directory: Path) -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(part, target)
     except OSError as fault:
-        raise WorkspaceError(f"{directory}: {fault.strerror}") from None
+        raise WorkspaceError(f"{fault.filename or directory}: {fault.strerror}") from None
     tighten(directory)
 
 
@@ -71,7 +71,9 @@ def prepare_demo(directory: Path) -> bool:
     tighten(directory)
     made = not (directory / ANCHOR).exists()
     if made:
-        run = subprocess.run([(directory / "openssl-ca/create-ca").absolute()], capture_output=True, check=False)
+        run = subprocess.run(
+            [(directory / "openssl-ca/create-ca").absolute()], capture_output=True, check=False
+        )
         if run.returncode:
             raise WorkspaceError(f"create-ca failed: {run.stderr.decode(errors='replace').strip()}")
     if not (directory / USERS).exists():
@@ -90,7 +92,9 @@ def fingerprint(directory: Path) -> str:
 def _shipped(source: Path) -> Iterator[Path]:
     """The files of the template; what a run has made in a checkout (keys!) is not among them."""
     yield source / "conf.yaml"
-    yield from (path for path in sorted((source / "handlers").rglob("*")) if path.is_file() and _is_ours(path))
+    yield from (
+        path for path in sorted((source / "handlers").rglob("*")) if path.is_file() and _is_ours(path)
+    )
     for name in ("README.md", "create-ca", "openssl.cnf"):
         yield source / "openssl-ca" / name
     yield from (path for path in sorted((source / "openssl-ca/profiles").rglob("*")) if path.is_file())

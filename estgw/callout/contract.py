@@ -66,7 +66,11 @@ class ExitStatus:
 
     def status(self, kind: Kind) -> int | None:
         """The HTTP status for this kind of callout; None is a decision's yes."""
-        return {Kind.HANDLER: self.handler, Kind.AUTHORIZE: self.authorize, Kind.AUTHENTICATE: self.authenticate}[kind]
+        return {
+            Kind.HANDLER: self.handler,
+            Kind.AUTHORIZE: self.authorize,
+            Kind.AUTHENTICATE: self.authenticate,
+        }[kind]
 
 
 # sysexits, because 1 and 2 are what `set -e`, a traceback and argparse end with: those must never mean "refused".
@@ -74,7 +78,9 @@ EXIT_STATUS: tuple[ExitStatus, ...] = (
     ExitStatus(0, "OK", 200, None, None, False, "the body, or the `Status:` given"),
     ExitStatus(65, "DATAERR", 400, 400, 500, True, "stdout as text/plain"),
     ExitStatus(69, "UNAVAILABLE", 503, 503, 503, True, "stdout as text/plain, `Retry-After`"),
-    ExitStatus(75, "TEMPFAIL", 202, 202, 503, False, "an empty body and `Retry-After`; 503 where nothing can wait"),
+    ExitStatus(
+        75, "TEMPFAIL", 202, 202, 503, False, "an empty body and `Retry-After`; 503 where nothing can wait"
+    ),
     ExitStatus(77, "NOPERM", 403, 403, 401, True, "stdout as text/plain; the challenge on a 401"),
     ExitStatus(64, "USAGE", 501, 500, 500, False, "fixed text: the script does not know this operation"),
 )
@@ -301,7 +307,10 @@ def environment(call: Call) -> dict[str, str]:
                 made.update(mapping)
     for name, text in made.items():
         _check(name, text)
-    if sum(len(os.fsencode(name)) + len(os.fsencode(text)) + 10 for name, text in made.items()) > MAXIMUM_ENVIRONMENT:
+    if (
+        sum(len(os.fsencode(name)) + len(os.fsencode(text)) + 10 for name, text in made.items())
+        > MAXIMUM_ENVIRONMENT
+    ):
         raise BadRequest("The request makes an environment that is too large for a script.")
     return made
 

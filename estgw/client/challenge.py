@@ -35,7 +35,9 @@ class Credentials:
     password: str = field(repr=False)
 
     def __post_init__(self) -> None:
-        if ":" in self.user or any(ord(char) < 0x20 or ord(char) == 0x7F for char in self.user + self.password):
+        if ":" in self.user or any(
+            ord(char) < 0x20 or ord(char) == 0x7F for char in self.user + self.password
+        ):
             raise UsageError("a user name has no colon, and neither it nor the password control characters")
 
 
@@ -55,7 +57,11 @@ def parse(headers: Sequence[str]) -> list[Challenge]:
         while scheme := _SCHEME.match(header, at):
             at = scheme.end()
             parameters: dict[str, str] = {}
-            if not _PARAMETER.match(header, at) and (word := _TOKEN68.match(header, at)) and word[1].endswith("="):
+            if (
+                not _PARAMETER.match(header, at)
+                and (word := _TOKEN68.match(header, at))
+                and word[1].endswith("=")
+            ):
                 at = word.end()  # token68, as Negotiate has it
             while parameter := _PARAMETER.match(header, at):
                 name, quoted, token = parameter.groups()
@@ -115,7 +121,12 @@ class Authorizer:
                 qop = challenge.parameters.get("qop")
                 usable = qop is None or "auth" in [word.strip().lower() for word in qop.split(",")]
                 named = all(challenge.parameters.get(name, "\n").isprintable() for name in ("realm", "nonce"))
-                if challenge.scheme == "digest" and offered.removesuffix("-SESS") == algorithm and usable and named:
+                if (
+                    challenge.scheme == "digest"
+                    and offered.removesuffix("-SESS") == algorithm
+                    and usable
+                    and named
+                ):
                     return challenge, algorithm
         return next(((challenge, "") for challenge in challenges if challenge.scheme == "basic"), None)
 

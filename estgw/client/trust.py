@@ -16,7 +16,6 @@ from enum import Enum
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from OpenSSL import crypto
 
 from estgw.client.faults import Untrusted, clean
@@ -99,10 +98,7 @@ def matches(certificate: x509.Certificate, host: str) -> bool:
     Only the subject alternative name counts: the common name was RFC 6125's last resort and RFC 9525 ended
     it.  A wildcard stands for one whole leftmost label, and never directly under a top-level domain.
     """
-    try:
-        san = names.san_of(certificate.extensions)
-    except ValueError:
-        return False
+    san = certs.san(certificate)
     if san is None:
         return False
     if is_address(host):
@@ -121,11 +117,7 @@ def _name_matches(pattern: str, host: str) -> bool:
 
 def _identities(certificate: x509.Certificate) -> str:
     """The names in a certificate, for a message: bounded and safe."""
-    try:
-        san = names.san_of(certificate.extensions)
-    except ValueError:
-        san = None
-    entries = [names.san_text(entry) for entry in san or ()][:5]
+    entries = [names.san_text(entry) for entry in certs.san(certificate) or ()][:5]
     return clean(", ".join(entries) or f"no SAN (subject {names.dn_text(certificate.subject)})", 300)
 
 
@@ -168,14 +160,6 @@ def is_signed_by(certificate: x509.Certificate, issuer: x509.Certificate) -> boo
     except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
         return False
     return True
-
-
-def spki(certificate: x509.Certificate) -> bytes:
-    """The SubjectPublicKeyInfo as DER; empty when the key is of a kind that can't be read."""
-    try:
-        return certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    except (ValueError, UnsupportedAlgorithm):
-        return b""
 
 
 def fingerprint(certificate: x509.Certificate) -> str:

@@ -92,9 +92,7 @@ class CSR:
     @cached_property
     def spki(self) -> bytes:
         """The SubjectPublicKeyInfo as DER; raises `Malformed` when the key can't be read."""
-        der: bytes = _public_key(self.request).public_bytes(
-            Encoding.DER, PublicFormat.SubjectPublicKeyInfo
-        )
+        der: bytes = _public_key(self.request).public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
         return der
 
     @cached_property

@@ -63,7 +63,7 @@ class TLSObject:
             raise _want_read()
         try:
             self._run(self._connection.do_handshake)
-        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+        except ssl.SSLWantReadError:
             raise
         except ssl.SSLError as exc:
             self.failure = str(exc.args[-1])

@@ -132,11 +132,15 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 def exchange(
-    port: int, context: ssl.SSLContext, *, then: Callable[[ssl.SSLSocket], Any] = lambda tls: None
+    port: int,
+    context: ssl.SSLContext,
+    *,
+    host: str = "127.0.0.1",
+    then: Callable[[ssl.SSLSocket], Any] = lambda tls: None,
 ) -> Any:
     """Connect with the standard library, send a word, get it back; what `then` makes of the open socket."""
     with (
-        socket.create_connection(("127.0.0.1", port), timeout=DEADLINE) as plain,
+        socket.create_connection((host, port), timeout=DEADLINE) as plain,
         context.wrap_socket(plain, server_hostname="localhost") as tls,
     ):
         tls.sendall(b"word")

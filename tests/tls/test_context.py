@@ -255,7 +255,7 @@ def test_revocation_in_every_generation_of_a_ca(world, tmp_path):
     ("name", "alert", "reason"),
     [
         ("stranger", "alert unknown ca", "unable to get local issuer certificate"),
-        ("expired", "alert certificate expired", "certificate has expired"),
+        ("expired", "alert,? certificate expired", "certificate has expired"),
         ("server-only", "alert unsupported certificate|alert bad certificate", "unsuitable certificate purpose"),
     ],
 )
@@ -271,7 +271,7 @@ def test_a_refusal_reaches_the_client(world, version, name, alert, reason):
                 *("--key", key, f"--tlsv{version[-3:]}", "--tls-max", version[-3:]),
                 f"https://localhost:{gateway.port}/",
             )
-            assert re.search(alert, output)
+            assert re.search(alert, output)  # curl has words of its own for an expired certificate
             for allowed in (None, "valid"):
                 await asyncio.to_thread(exchange, gateway.port, world.client(VERSIONS[version], allowed))
         assert gateway.reasons == [f"certificate verify failed: {reason}"] * 2

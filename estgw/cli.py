@@ -1,0 +1,102 @@
+"""The command line: `estgw COMMAND`.
+
+Exit status: 0 done, 1 something is wrong and was said on stderr, 2 the command line itself is wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from estgw import __version__, commands
+from estgw.auth.users import BCRYPT_BYTES
+from estgw.errors import ConfigError, Malformed
+from estgw.workspace import WorkspaceError
+
+_EPILOG = """\
+exit status: 0 done, 1 something is wrong and was said on stderr, 2 the command line itself is wrong
+
+example: estgw demo"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole grammar of the command line."""
+    top = argparse.ArgumentParser(
+        prog="estgw",
+        description="A CGI-style callout server for EST (RFC 7030): one script per operation.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="version", version=f"estgw {__version__}")
+    made = top.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, summary: str, example: str) -> argparse.ArgumentParser:
+        sub = made.add_parser(
+            name,
+            help=summary,
+            description=f"{summary[:1].upper()}{summary[1:]}.",
+            epilog=f"example: {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        sub.set_defaults(run=getattr(commands, name))
+        return sub
+
+    demo = command("demo", "make a workspace and its CA if missing, then serve", "estgw demo --dir lab")
+    demo.add_argument(
+        "--dir", type=Path, help="the workspace (default: here if conf.yaml is here, else estgw-demo)"
+    )
+    demo.add_argument(
+        "--listen", metavar="ADDR:PORT", help="in place of the configured addresses; port 0 is any"
+    )
+
+    init = command("init", "lay out conf.yaml, handlers/ and openssl-ca/ to edit", "estgw init lab")
+    init.add_argument("dir", type=Path, metavar="DIR")
+
+    serve = command("serve", "run the gateway", "estgw serve -c conf.yaml")
+    check = command("check", "say everything that is wrong with a configuration", "estgw check -c conf.yaml")
+    env = command(
+        "env",
+        "print the environment that a handler gets, as shell assignments",
+        "estgw env simpleenroll --csr r.pem",
+    )
+    run = command(
+        "run", "run one handler alone, as the gateway would", "estgw run simpleenroll --csr req.pem"
+    )
+    for sub in (serve, check, env, run):
+        sub.add_argument("-c", "--config", type=Path, default=Path("conf.yaml"), help="default: conf.yaml")
+    for sub in (env, run):
+        sub.add_argument("operation", metavar="OPERATION", help="such as cacerts or simpleenroll")
+        sub.add_argument("--csr", type=Path, metavar="FILE", help="the request: PEM, DER or base64")
+        sub.add_argument("--client-cert", type=Path, metavar="FILE", help="the client's TLS certificate, PEM")
+        sub.add_argument("--user", metavar="NAME", help="the verified user name")
+        sub.add_argument("--label", metavar="L", help="the CA label")
+
+    passwd = command(
+        "passwd", "add a user to a password file, or change the password", "estgw passwd users.htpasswd alice"
+    )
+    passwd.add_argument("file", type=Path, metavar="FILE")
+    passwd.add_argument("user", metavar="USER")
+    passwd.description = (
+        "Add a user to an htpasswd file, or change the password, which is asked for at a terminal and else read "
+        f"from standard input: one line, {BCRYPT_BYTES} bytes at most."
+    )
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status."""
+    arguments = parser().parse_args(argv)
+    try:
+        status: int = arguments.run(arguments)
+    except ConfigError as refusal:
+        for fault in refusal.faults:
+            print(f"estgw: {fault}", file=sys.stderr)
+        return 1
+    except (WorkspaceError, Malformed, OSError) as fault:
+        print(f"estgw: {fault}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return status

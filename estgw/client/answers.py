@@ -1,0 +1,120 @@
+"""What the server's answers hold: certificates in their bag, reasons, and times to come back at."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+
+from cryptography import x509
+
+from estgw.client.faults import InvalidAnswer, NotOffered, Refused, ServerFailed, TryLater, clean
+from estgw.client.wire import Answer
+from estgw.errors import Malformed
+from estgw.est import ber, certs, der, encoding
+from estgw.est.operations import Operation
+
+MAXIMUM_CERTIFICATES = 256
+"""In one bag.  Validating them is quadratic, and no CA has so many."""
+DEFAULT_DELAY = 60
+"""Seconds to wait when a 202 names no time, although RFC 7030 4.2.3 demands it."""
+MAXIMUM_DELAY = 366 * 24 * 3600
+
+_SIGNED_DATA = "1.2.840.113549.1.7.2"
+_PKCS7_TYPES = ("application/pkcs7-mime", "application/x-pkcs7-mime")
+_CERTIFICATE_TYPES = (*_PKCS7_TYPES, "application/pkix-cert")
+"""The last is what the earliest drafts answered with."""
+_CERTIFICATES = b"\xa0"
+
+
+def require_ok(answer: Answer, operation: Operation, now: datetime | None = None) -> None:
+    """Return for a 200; anything else becomes the exception that fits (RFC 7030 4.2.3, 4.3.2).
+
+    `now` (UTC) is what a Retry-After date is compared with.
+    """
+    status = answer.status
+    if status == 200:
+        return
+    words = answer.words
+    says = f"the server says {status} {answer.reason}".rstrip() + (f": {words}" if words else "")
+    retry_after = answer.headers.get("Retry-After")
+    if (status == 202 and operation.may_wait) or (status in (429, 503) and retry_after):
+        raise _try_later(retry_after, says, now or datetime.now(UTC))
+    if status in (404, 501):
+        raise NotOffered(f"no {operation.name} there; {says}", http_status=status, words=words)
+    if 400 <= status < 500:
+        raise Refused(says, http_status=status, words=words)
+    if 500 <= status < 600:
+        raise ServerFailed(says)
+    raise InvalidAnswer(f"{says}, which {operation.name} never answers")
+
+
+def _try_later(retry_after: str | None, says: str, now: datetime) -> TryLater:
+    seconds = delay(retry_after, now)
+    said = seconds is not None
+    seconds = DEFAULT_DELAY if seconds is None else seconds
+    when = now + timedelta(seconds=seconds)
+    text = f"{says}\nCome back in {seconds} s, at {when:%Y-%m-%d %H:%M:%S} UTC, with the same request."
+    return TryLater(text, seconds=seconds, when=when, said=said)
+
+
+def delay(retry_after: str | None, now: datetime) -> int | None:
+    """Retry-After in whole seconds from `now`, whether it is a number or a date (RFC 9110 10.2.3).
+
+    None when it is missing or neither; at least 1, so that nobody is asked in a busy loop, and at most a year.
+    """
+    text = (retry_after or "").strip()
+    if text.isascii() and text.isdigit():
+        return max(1, min(int(text[:12]), MAXIMUM_DELAY))
+    try:
+        when = parsedate_to_datetime(text)
+    except (TypeError, ValueError):
+        return None
+    when = when if when.tzinfo else when.replace(tzinfo=UTC)
+    return max(1, min(math.ceil((when - now).total_seconds()), MAXIMUM_DELAY))
+
+
+def bag(answer: Answer) -> list[x509.Certificate]:
+    """The certificates of a certs-only answer (RFC 7030 4.1.3, 4.2.3); raises `InvalidAnswer`."""
+    if answer.content_type not in _CERTIFICATE_TYPES:
+        raise InvalidAnswer(
+            f"an answer of type {clean(answer.content_type, 100)!r}, not application/pkcs7-mime"
+        )
+    kind = answer.headers.get_param("smime-type")
+    if isinstance(kind, str) and kind.lower() != "certs-only":
+        raise InvalidAnswer(f"a PKCS#7 of smime-type {clean(kind, 100)!r}, not certs-only")
+    return bag_of(answer.body)
+
+
+def bag_of(body: bytes) -> list[x509.Certificate]:
+    """The certificates of a certs-only PKCS#7 or of one bare certificate, in any coat."""
+    try:
+        data = encoding.decode(body, (*certs.PKCS7_LABELS, *certs.CERTIFICATE_LABELS))
+        try:
+            found = _certificates(data)
+        except Malformed:
+            # BER is allowed to senders of CMS (RFC 5652 5.1); what else is wrong shows in the second reading.
+            found = _certificates(ber.to_der(data))
+    except Malformed as fault:
+        raise InvalidAnswer(f"the server's certificates can't be read: {fault}") from None
+    if not found:
+        raise InvalidAnswer("the server's PKCS#7 holds no certificate")
+    return found
+
+
+def _certificates(data: bytes) -> list[x509.Certificate]:
+    """By hand instead of `certs.unpack`: servers leave the SET unsorted, and both that and BER are harmless."""
+    first = der.elements(data, "a PKCS#7 or a certificate")
+    if not first or bytes(first[0].tag_bytes) != b"\x06":
+        return [certs.load(data)]
+    info = der.decode(der.ContentInfo, data, "a ContentInfo")
+    if info.content_type.dotted_string != _SIGNED_DATA:
+        raise Malformed(f"a CMS message of type {info.content_type.dotted_string}, not SignedData")
+    found: list[x509.Certificate] = []
+    for part in der.elements(der.whole(info.content), "SignedData"):
+        if bytes(part.tag_bytes) == _CERTIFICATES:
+            members = der.elements(der.wrap(der.SEQUENCE, bytes(part.data)), "a set of certificates")
+            if len(members) > MAXIMUM_CERTIFICATES:
+                raise Malformed(f"{len(members)} certificates; {MAXIMUM_CERTIFICATES} is the most we take")
+            found += [certs.load(der.whole(member)) for member in members]
+    return found

@@ -1,0 +1,275 @@
+"""One EST server, one session: connect, check, ask, answer a challenge, ask again (RFC 7030 3).
+
+    from estgw.client import Credentials, Session, Trust
+
+    with Session("https://est.example", Trust(explicit=anchors), credentials=Credentials("u", "p")) as session:
+        certificate = session.enroll(lambda binding: my_csr(binding.text if binding else ""))
+
+A connection is kept for as long as the server allows, so that a 401 and the request after it share the channel
+binding.  Whenever a new connection is needed the request is made anew for its binding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Self
+
+from cryptography import x509
+
+from estgw import __version__
+from estgw.client import answers, tls, url
+from estgw.client.challenge import Authorizer, Credentials
+from estgw.client.faults import InvalidAnswer, NotOffered, Refused, Untrusted, UsageError, clean
+from estgw.client.trust import Trust
+from estgw.client.url import Place
+from estgw.client.wire import Answer, Exchange, Link, Observer, values
+from estgw.errors import Malformed
+from estgw.est import certs, csr, csrattrs, encoding
+from estgw.est.binding import Binding
+from estgw.est.operations import CERTS_ONLY, OPERATIONS, PKCS10
+
+RequestMaker = Callable[[Binding | None], bytes]
+"""Makes a request for one connection: a PKCS#10 as PEM, DER or base64."""
+
+MAXIMUM_REDIRECTS = 5
+_MAXIMUM_ROUNDS = 12
+"""Requests sent for one operation: redirects, challenges and stale nonces together."""
+CMC_REQUEST = "application/pkcs7-mime; smime-type=CMC-request"
+
+
+class Session:
+    """A client's dealings with one EST server; use it as a context manager, or call `close`.
+
+    Every method may raise the exceptions of `estgw.client.faults`.  Nothing is sent, and no answer is used,
+    before the server has been authenticated and authorized under `trust` (RFC 7030 3.6).
+    """
+
+    def __init__(
+        self,
+        server: str | Place,
+        trust: Trust,
+        *,
+        label: str | None = None,
+        credentials: Credentials | None = None,
+        identity: tls.Identity | None = None,
+        tls_version: str | None = None,
+        timeout: float = 30.0,
+        finished_binding: bool = False,
+        allow_redirect: bool = False,
+        observer: Observer | None = None,
+    ) -> None:
+        """Prepare a session; the first operation connects.
+
+        `server` is a URL in any form (`url.parse`), `label` the CA label when the URL has none, `tls_version`
+        `1.2` or `1.3` or None for both, `timeout` in seconds for each of TCP, TLS and every answer.
+        `finished_binding` binds by libest's Finished message at TLS 1.3, which no standard has.  Redirects to
+        another origin are followed with `allow_redirect` only.  `observer` sees every exchange, secrets
+        included.  While bootstrapping neither credentials nor identity may be given (RFC 7030 4.1.1).
+        """
+        if trust.bootstrap and (credentials or identity):
+            raise UsageError("an unverified server gets no credentials (RFC 7030 4.1.1)")
+        self._place = url.parse(server, label) if isinstance(server, str) else server
+        self._trust = trust
+        self._credentials = credentials
+        self._identity = identity
+        self._tls_version = tls_version
+        self._timeout = timeout
+        self._finished = finished_binding
+        self._allow_redirect = allow_redirect
+        self._observer = observer
+        self._link: Link | None = None
+        self._authorizers: dict[tuple[str, int], Authorizer] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the connection, if there is one."""
+        if self._link is not None:
+            self._link.close()
+            self._link = None
+
+    @property
+    def place(self) -> Place:
+        """The server as it was configured."""
+        return self._place
+
+    @property
+    def connected(self) -> tls.Connected | None:
+        """Facts about the connection in use: verdict on the server, binding, TLS version; None before it."""
+        return None if self._link is None else self._link.connected
+
+    def connect(self) -> tls.Connected:
+        """Connect and check the server now, unless that has been done."""
+        return self._link_to(self._place).connected
+
+    def cacerts(self) -> list[x509.Certificate]:
+        """The CA's certificates as they came (RFC 7030 4.1): `bag.examine` says which of them to believe."""
+        return answers.bag(self._get("cacerts"))
+
+    def csrattrs(self) -> csrattrs.CsrAttrs | None:
+        """What a CSR should hold (RFC 7030 4.5); None when the server has no wishes: 204, 404 or 501."""
+        try:
+            answer = self._perform("csrattrs", None)
+        except NotOffered:
+            return None
+        if answer.status == 204:
+            return None
+        if answer.content_type != "application/csrattrs":
+            raise InvalidAnswer(f"CSR attributes of type {clean(answer.content_type, 100)!r}")
+        try:
+            return csrattrs.decode(encoding.decode(answer.body, ()))
+        except Malformed as fault:
+            raise InvalidAnswer(f"the server's CSR attributes can't be read: {fault}") from None
+
+    def enroll(self, request: bytes | RequestMaker) -> x509.Certificate:
+        """Get a certificate (RFC 7030 4.2.1); the key in the CSR must be the one in the certificate.
+
+        `request` is a finished CSR, or is called with the binding of every connection that needs one.
+        """
+        return self._issued("simpleenroll", request)
+
+    def reenroll(self, request: bytes | RequestMaker) -> x509.Certificate:
+        """Renew or rekey (RFC 7030 4.2.2), in all else like `enroll`."""
+        return self._issued("simplereenroll", request)
+
+    def serverkeygen(self, request: bytes | RequestMaker) -> Answer:
+        """Have the server make the key (RFC 7030 4.4); `keygen.read` takes the answer apart."""
+        return self._post(
+            "serverkeygen", lambda binding: self._der(request, binding), PKCS10, "multipart/mixed"
+        )
+
+    def fullcmc(self, request: bytes) -> Answer:
+        """Send a Full CMC request (RFC 7030 4.3) as it is, in base64; `cmc.read` takes the answer apart."""
+        return self._post("fullcmc", lambda _: request, CMC_REQUEST, "application/pkcs7-mime")
+
+    def _issued(self, operation: str, request: bytes | RequestMaker) -> x509.Certificate:
+        sent: list[bytes] = []
+
+        def make(binding: Binding | None) -> bytes:
+            sent.append(self._der(request, binding))
+            return sent[-1]
+
+        found = answers.bag(self._post(operation, make, PKCS10, CERTS_ONLY))
+        try:
+            wanted = csr.parse(sent[-1]).spki
+            fitting = [certificate for certificate in found if certs.spki(certificate) == wanted]
+        except Malformed as fault:
+            raise InvalidAnswer(str(fault)) from None
+        # RFC 7030 4.2.3 says the issued one alone; some servers add the chain, which does no harm.
+        if len(fitting) != 1:
+            raise InvalidAnswer("the certificate that came is for another key than the CSR's")
+        return fitting[0]
+
+    @staticmethod
+    def _der(request: bytes | RequestMaker, binding: Binding | None) -> bytes:
+        made = request if isinstance(request, bytes) else request(binding)
+        try:
+            return csr.parse(made).der
+        except Malformed as fault:
+            raise UsageError(f"the request is {fault}") from None
+
+    def _get(self, operation: str) -> Answer:
+        return self._perform(operation, None)
+
+    def _post(self, operation: str, make: RequestMaker, content_type: str, accept: str) -> Answer:
+        headers = {"Content-Type": content_type, "Content-Transfer-Encoding": "base64", "Accept": accept}
+        return self._perform(operation, make, headers)
+
+    def _perform(
+        self, operation: str, make: RequestMaker | None, headers: Mapping[str, str] | None = None
+    ) -> Answer:
+        """One operation to its 200 (or csrattrs' 204), through redirects and challenges."""
+        row = OPERATIONS[operation]
+        if self._trust.bootstrap and operation != "cacerts":
+            raise Untrusted(f"{operation} needs a server that can be verified (RFC 7030 4.1.1)")
+        place, target = self._place, self._place.path(operation)
+        made_for: Link | None = None
+        body: bytes | None = None
+        hops = 0
+        for _ in range(_MAXIMUM_ROUNDS):
+            link = self._link_to(place)
+            if make is not None and link is not made_for:
+                body, made_for = encoding.encode_base64(make(link.connected.binding)), link
+            answer = self._exchange(link, row.method, target, headers or {}, body)
+            if answer.status == 401 and self._learn(link, answer):
+                continue
+            if 300 <= answer.status < 400 and answer.headers.get("Location"):
+                hops += 1
+                place, target = self._follow(answer, place, target, row.method, hops)
+                continue
+            if operation == "csrattrs" and answer.status == 204:
+                return answer
+            answers.require_ok(answer, row)
+            return answer
+        raise InvalidAnswer("the server's challenges and redirects do not end")
+
+    def _link_to(self, place: Place) -> Link:
+        """A usable connection to a place: the one at hand, or a new one with all checks."""
+        link = self._link
+        if link is not None and link.connected.place.origin == place.origin and link.is_usable():
+            return link
+        self.close()
+        connected = tls.connect(
+            place,
+            self._trust,
+            identity=self._identity,
+            version=self._tls_version,
+            timeout=self._timeout,
+            finished=self._finished,
+        )
+        self._link = Link(connected)
+        return self._link
+
+    def _exchange(
+        self, link: Link, method: str, target: str, headers: Mapping[str, str], body: bytes | None
+    ) -> Answer:
+        sent = {"User-Agent": f"estclient/{__version__}", "Accept": "*/*", **headers}
+        authorizer = self._authorizers.get(link.connected.place.origin)
+        authorization = authorizer.header(method, target) if authorizer else None
+        if authorization is not None:
+            sent["Authorization"] = authorization
+        answer = link.exchange(method, target, sent, body, self._timeout)
+        if self._observer is not None:
+            self._observer(Exchange(link.connected, method, target, sent, body or b"", answer))
+        return answer
+
+    def _learn(self, link: Link, answer: Answer) -> bool:
+        """Whether a 401 can be answered with another request (RFC 7030 3.2.3)."""
+        if self._credentials is None or self._trust.bootstrap:
+            return False
+        authorizer = self._authorizers.setdefault(link.connected.place.origin, Authorizer(self._credentials))
+        if authorizer.learn(values(answer.headers, "WWW-Authenticate")):
+            return True
+        if not authorizer.scheme:
+            raise Refused("401, and no challenge that can be answered with Basic or Digest", http_status=401)
+        # Another operation may be asked with the same credentials: let it see a challenge of its own.
+        del self._authorizers[link.connected.place.origin]
+        raise Refused(
+            "the server does not accept the user name and password", http_status=401, words=answer.words
+        )
+
+    def _follow(self, answer: Answer, place: Place, target: str, method: str, hops: int) -> tuple[Place, str]:
+        """Where a redirect leads, if it may (RFC 7030 3.2.1)."""
+        location = str(answer.headers["Location"])
+        if hops > MAXIMUM_REDIRECTS:
+            raise InvalidAnswer(f"more than {MAXIMUM_REDIRECTS} redirects")
+        try:
+            new, path = url.resolve(location, place, target)
+        except UsageError as fault:
+            raise InvalidAnswer(f"a redirect to where EST can't be: {fault}") from None
+        if answer.status == 303 and method != "GET":
+            raise InvalidAnswer("a redirect (303) that asks for a GET instead of the request")
+        if new.origin != place.origin and not self._allow_redirect:
+            raise Refused(
+                f"the server redirects to another origin, https://{new.authority}{clean(path, 200)}; "
+                "--allow-redirect follows it (RFC 7030 3.2.1)",
+                http_status=answer.status,
+            )
+        return new, path

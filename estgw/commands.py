@@ -1,0 +1,156 @@
+"""What each command of `estgw` does; `cli` has the grammar."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import shlex
+import sys
+import tempfile
+from argparse import Namespace
+from pathlib import Path
+
+from estgw import config, logs, server, state, trial, workspace
+from estgw.auth import users
+from estgw.callout import contract
+from estgw.config import Log, split_address
+from estgw.errors import ConfigError, RequestError
+
+
+def demo(arguments: Namespace) -> int:
+    """Make what is missing, serve, and say on stderr what can be pasted."""
+    directory: Path = arguments.dir or (Path() if Path("conf.yaml").exists() else Path("estgw-demo"))
+    made = workspace.prepare_demo(directory)
+
+    def ready(url: str) -> None:
+        print(_welcome(directory, url, made=made), file=sys.stderr, flush=True)
+        print(f"estgw ready {url}", flush=True)
+
+    return _serve(directory / "conf.yaml", arguments.listen, ready)
+
+
+def init(arguments: Namespace) -> int:
+    """Lay out a workspace and say what to do with it."""
+    workspace.init(arguments.dir)
+    folder = shlex.quote(str(arguments.dir))
+    print(
+        f"{folder} is ready to edit. Next, a demo in one step:\n"
+        f"    estgw demo --dir {folder}\n"
+        "or a CA and users of your own:\n"
+        f"    {folder}/openssl-ca/create-ca --name est.example\n"
+        f"    estgw passwd {folder}/users.htpasswd alice\n"
+        f"    estgw check -c {folder}/conf.yaml\n"
+        f"    estgw serve -c {folder}/conf.yaml"
+    )
+    return 0
+
+
+def serve(arguments: Namespace) -> int:
+    """Run the gateway."""
+    return _serve(arguments.config, None, lambda url: print(f"estgw ready {url}", flush=True))
+
+
+def check(arguments: Namespace) -> int:
+    """Read everything that a gateway would read, and say what is wrong."""
+    state.load(arguments.config)
+    print(f"{arguments.config}: all well")
+    return 0
+
+
+def env(arguments: Namespace) -> int:
+    """Print a handler's environment; the files it names lie in a new directory that stays."""
+    logs.configure("auto", "warning")
+    gateway = trial.load_state(arguments.config)
+    directory = Path(tempfile.mkdtemp(prefix="estgw-env-"))
+    _, call = trial.prepare(gateway, _trial(arguments), directory)
+    try:
+        environment = contract.environment(call)
+    except RequestError as refusal:
+        raise ConfigError([f"the gateway would answer {refusal.status}: {refusal.public}"]) from None
+    for name, value in environment.items():
+        print(f"{name}={shlex.quote(value)}")
+    return 0
+
+
+def run(arguments: Namespace) -> int:
+    """Run a handler and print what would have gone to the client and to the log."""
+    logs.configure("auto", "warning")
+    gateway = trial.load_state(arguments.config)
+    with tempfile.TemporaryDirectory(prefix="estgw-run-", ignore_cleanup_errors=True) as directory:
+        report = asyncio.run(trial.run(gateway, _trial(arguments), Path(directory)))
+    for line in report.stderr:
+        print(f"stderr: {logs.escape(line)}", file=sys.stderr)
+    if report.reason:
+        print(f"log: {logs.escape(report.reason)}", file=sys.stderr)
+    response = report.response
+    print(f"HTTP/1.1 {response.status} {response.reason}")
+    for name, value in response.headers.items():
+        print(f"{name}: {value}")
+    print()
+    body = response.body if isinstance(response.body, bytes) else b""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(body)
+    sys.stdout.flush()
+    return 0 if response.status < 400 else 1
+
+
+def passwd(arguments: Namespace) -> int:
+    """Set a user's password."""
+    if sys.stdin.isatty():
+        password = getpass.getpass(f"Password for {arguments.user}: ")
+        if getpass.getpass("Once more: ") != password:
+            raise ConfigError(["the two differ; nothing was changed"])
+    else:
+        password = sys.stdin.readline().rstrip("\n")
+    if not password:
+        raise ConfigError(["an empty password; nothing was changed"])
+    try:
+        users.set_password(arguments.file, arguments.user, password)
+    except ValueError as fault:
+        raise ConfigError([str(fault)]) from None
+    return 0
+
+
+def _serve(config_file: Path, listen: str | None, ready: server.Ready) -> int:
+    settings: Log = config.load(config_file).log
+    logs.configure(settings.format, settings.level)
+    if listen is not None:
+        try:
+            split_address(listen)
+        except ValueError as fault:
+            raise ConfigError([f"--listen {listen}: {fault}"]) from None
+    server.serve(config_file, listen=listen, ready=ready)
+    return 0
+
+
+def _trial(arguments: Namespace) -> trial.Trial:
+    return trial.Trial(
+        operation=arguments.operation,
+        label=arguments.label,
+        csr_file=arguments.csr,
+        client_certificate=arguments.client_cert,
+        user=arguments.user,
+    )
+
+
+def _welcome(directory: Path, url: str, *, made: bool) -> str:
+    """The first page that a newcomer sees: everything on it can be pasted."""
+    anchor = shlex.quote(str(directory / workspace.ANCHOR))
+    handler = shlex.quote(str(directory / "handlers/openssl/simpleenroll"))
+    login = f"{workspace.DEMO_USER}:{workspace.DEMO_PASSWORD}"
+    return f"""
+A demo CA {"was made" if made else "is"} in {directory / "openssl-ca"}; its fingerprint (SHA-256) is
+  {workspace.fingerprint(directory)}
+
+Paste this into another terminal for a first certificate, with openssl and curl:
+  openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout key.pem -subj /CN=device-1 -out req.pem
+  curl {url}/.well-known/est/simpleEnroll --anyauth -u {login} \\
+    --cacert {anchor} --data-binary @req.pem -H "Content-Type: application/x-est-pkcs10" \\
+    | openssl base64 -d | openssl pkcs7 -inform DER -print_certs -out cert.pem
+  openssl verify -CAfile {anchor} cert.pem
+
+or with estclient, which links the request to its TLS connection:
+  estclient enroll -u {url} -p {login} -c {anchor} --new-key ec:P-256 --subject CN=device-2 -o device-2.pem
+
+Then edit the policy block of {handler} and enrol again. Ctrl-C stops the gateway.
+"""

@@ -1,0 +1,88 @@
+"""From a handler's output or an error to the HTTP response (contract, "stdout of a handler")."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from aiohttp import web
+
+from estgw import __version__
+from estgw.callout import cgi
+from estgw.errors import HandlerFailed, Malformed, RequestError, Unauthenticated
+from estgw.est import answers, certs
+from estgw.est.answers import Answer
+from estgw.est.csr import CSR
+from estgw.est.operations import Body, Operation, Profile
+from estgw.logs import log
+from estgw.services import Route
+
+SERVER = f"estgw/{__version__}"
+
+
+def apology(request_id: str) -> str:
+    """What a client is told when the fault is ours."""
+    return f"The server could not do this. Its log says why, under request {request_id}."
+
+
+def to_wire(
+    route: Route, output: cgi.Output, *, columns: int | None, request_id: str, csr: CSR | None
+) -> Answer:
+    """Bring what the handler printed to the form that the operation promises; raises `HandlerFailed`."""
+    operation = route.operation
+    empty = not output.body.strip()
+    if route.raw_output or output.status not in (None, 200):
+        return Answer(output.body)
+    if empty and operation.body is Body.CSRATTRS:
+        return Answer(b"")
+    try:
+        if empty:
+            raise Malformed("printed nothing")
+        answer = answers.to_wire(operation.body, output.body, columns=columns)
+    except Malformed as fault:
+        raise HandlerFailed(apology(request_id), log=f"{route.handler.name}: {fault}") from None
+    if answer.issued and csr and operation.proves_key and certs.spki(answer.issued) != csr.spki:
+        log.warning("the certificate issued is for another key than the CSR's", handler=route.handler.name)
+    return answer
+
+
+def success(operation: Operation, profile: Profile, output: cgi.Output, answer: Answer) -> web.Response:
+    """One response with everything in it; aiohttp sends head and body in one write."""
+    status = output.status or 200
+    headers = {"Server": SERVER}
+    if status == 200 and not answer.body and operation.body is Body.CSRATTRS:
+        status = 204  # RFC 7030 4.5.2: no attributes
+    if answer.body:
+        headers["Content-Type"] = _media_type(operation, profile)
+    headers = {**headers, **answer.headers, **output.headers}
+    if status == 204:
+        headers.pop("Content-Type", None)
+        return web.Response(status=status, headers=headers)
+    return web.Response(status=status, body=answer.body, headers=headers)
+
+
+def refusal(error: RequestError, *, operation: str | None, challenges: list[str]) -> web.Response:
+    """The answer for an error: one sentence, or nothing where real clients need an empty body."""
+    status, text = error.status, error.public
+    headers: Mapping[str, Any] = {"Server": SERVER, **error.headers}
+    if isinstance(error, Unauthenticated) and not challenges:
+        # RFC 9110 15.5.2 wants a challenge in every 401; without HTTP authentication there is none.
+        status, text = 403, "A TLS client certificate is needed; passwords are not taken here."
+    silent = status in (202, 401) or (status == 404 and operation == "csrattrs")
+    body = b"" if silent or not text else text.encode() + b"\n"
+    response = web.Response(status=status, body=body, headers=headers)
+    if body:
+        response.headers["Content-Type"] = "text/plain; charset=utf-8"
+    if status == 401:
+        for challenge in challenges:
+            response.headers.add("WWW-Authenticate", challenge)
+    if error.close:
+        response.force_close()
+    return response
+
+
+def _media_type(operation: Operation, profile: Profile) -> str:
+    """The operation's media type; clients of the drafts compare for equality with the bare type."""
+    if profile is Profile.DRAFT and operation.body is Body.ISSUED:
+        return "application/pkcs7-mime"
+    return operation.response_type

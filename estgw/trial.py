@@ -1,0 +1,177 @@
+"""One handler, alone, as the gateway would run it: a script author's loop without a client."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from aiohttp import web
+from cryptography import x509
+from OpenSSL import crypto
+
+from estgw import reply, state
+from estgw.auth.http import Credentials
+from estgw.auth.identity import Client, identify
+from estgw.auth.pop import POP
+from estgw.callout import contract, process
+from estgw.callout.call import Call
+from estgw.callout.process import CouldNotStart, Limits
+from estgw.errors import ConfigError, HandlerFailed, Malformed, RequestError
+from estgw.est import certs
+from estgw.est import csr as csrs
+from estgw.est.binding import EXPORTER_LENGTH, Binding, BindingType
+from estgw.est.operations import Profile
+from estgw.logs import new_request_id, stderr_lines
+from estgw.services import Route
+from estgw.state import State
+from estgw.tls.info import TLSInfo
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What somebody wants to try: an operation and who asks for it."""
+
+    operation: str
+    label: str | None = None
+    csr_file: Path | None = None
+    client_certificate: Path | None = None
+    user: str | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """What came of it."""
+
+    response: web.Response
+    stderr: list[str]
+    reason: str | None
+    """Why it failed, in the words of the log."""
+
+
+def load_state(config_file: Path) -> State:
+    """The state of a gateway; raises `ConfigError`."""
+    return state.load(config_file)
+
+
+def prepare(gateway: State, trial: Trial, directory: Path) -> tuple[Route, Call]:
+    """Make the call that a request of this kind would make, with its files in `directory` (0700).
+
+    Raises `ConfigError` for a label or operation that is not served, or a file that can't be read, and
+    `Malformed` for a CSR that the gateway would not hand to a script.
+    """
+    service = gateway.services.get(trial.label)
+    route = service.routes.get(trial.operation) if service else None
+    if route is None:
+        served = ", ".join(gateway.services[None].routes)
+        where = f" under the label {trial.label}" if trial.label else ""
+        raise ConfigError([f"{trial.operation}: not served{where}; there are: {served}"])
+    client = _client(gateway, trial)
+    body, csr = b"", None
+    if route.operation.takes_body:
+        if trial.csr_file is None:
+            raise ConfigError([f"{trial.operation} takes a CSR: --csr FILE"])
+        body = _read(trial.csr_file)
+    if route.operation.has_csr:
+        csr = csrs.parse(body)
+        csrs.require_subject(csr)
+        if route.operation.proves_key:
+            csrs.verify(csr)
+    renewed = client.certificate if route.operation.renews else None
+    if route.operation.renews and renewed is None:
+        raise ConfigError([f"{trial.operation} renews a certificate: --client-cert FILE"])
+    if csr and renewed and (difference := csrs.difference(csr, renewed)):
+        raise Malformed(difference)
+    call = Call(
+        request_id=new_request_id(),
+        operation=route.operation,
+        label=route.label,
+        profile=Profile.RFC,
+        client=client,
+        ca_dir=route.ca_dir,
+        tmp_dir=directory,
+        timeout=route.timeout,
+        search_path=gateway.config.callouts.path,
+        method=route.operation.method,
+        script_name="/.well-known/est/" + "/".join(part for part in (trial.label, trial.operation) if part),
+        query="",
+        server_name=gateway.config.server.name,
+        server_port=8443,
+        content_type=route.operation.request_types[0] if route.operation.request_types else None,
+        body=body,
+        handler_env=route.handler_env,
+        binding=client.tls.bindings[BindingType.TLS_EXPORTER],
+        csr=csr,
+        # A CSR that carries a binding is taken at its word: there is no connection to compare it with.
+        pop=None
+        if csr is None
+        else POP.LINKED
+        if csr.text_attribute(csrs.CHALLENGE_PASSWORD)
+        else POP.ABSENT,
+        renewed=renewed,
+    )
+    for path, content in call.files():
+        path.write_bytes(content)
+    return route, call
+
+
+async def run(gateway: State, trial: Trial, directory: Path) -> Report:
+    """Run the handler and judge its end; raises what `prepare` raises."""
+    route, call = prepare(gateway, trial, directory)
+    limits = gateway.config.callouts
+    stderr: list[str] = []
+    try:
+        environment = contract.environment(call)
+        bounds = Limits(call.timeout, limits.max_stdout, limits.max_stderr)
+        try:
+            outcome = await process.run(route.handler, environment, call.body, bounds)
+        except CouldNotStart as fault:
+            raise HandlerFailed(reply.apology(call.request_id), log=f"could not start {fault}") from None
+        stderr = stderr_lines(outcome.stderr, truncated=outcome.stderr_truncated)
+        output = gateway.caller.judge_handler(route.handler, call, outcome)
+        answer = reply.to_wire(route, output, columns=64, request_id=call.request_id, csr=call.csr)
+    except RequestError as error:
+        return Report(reply.refusal(error, operation=trial.operation, challenges=[]), stderr, str(error))
+    return Report(reply.success(route.operation, Profile.RFC, output, answer), stderr, None)
+
+
+def _client(gateway: State, trial: Trial) -> Client:
+    certificate = certs.load_pem(_read(trial.client_certificate))[0] if trial.client_certificate else None
+    chain, verify_error = _verify(gateway, certificate) if certificate else ((), None)
+    exporter = Binding(BindingType.TLS_EXPORTER, secrets.token_bytes(EXPORTER_LENGTH))
+    tls = TLSInfo(
+        version="TLSv1.3",
+        cipher="TLS_AES_256_GCM_SHA384",
+        server_name=gateway.config.server.name,
+        certificate=certificate,
+        verified_chain=chain,
+        verify_error=verify_error,
+        bindings={exporter.type: exporter},
+    )
+    client = identify(
+        ("127.0.0.1", 40000), tls, gateway.anchors, gateway.config.client_auth.unknown_certificates
+    )
+    if trial.user is None:
+        return client
+    return replace(client, user=trial.user, claimed=Credentials("Basic", trial.user, ""))
+
+
+def _verify(gateway: State, certificate: x509.Certificate) -> tuple[tuple[x509.Certificate, ...], str | None]:
+    """Verify a certificate as the handshake would; there is no chain but the anchors."""
+    store = crypto.X509Store()
+    store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
+    for anchor in (*gateway.anchors.explicit, *gateway.anchors.implicit):
+        store.add_cert(crypto.X509.from_cryptography(anchor))
+    try:
+        context = crypto.X509StoreContext(store, crypto.X509.from_cryptography(certificate))
+        chain = context.get_verified_chain()
+    except crypto.X509StoreContextError as fault:
+        return (), str(fault)
+    return tuple(link.to_cryptography() for link in chain), None
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as fault:
+        raise ConfigError([f"{path}: {fault.strerror}"]) from None
