@@ -71,9 +71,7 @@ class App:
             log.info("request", status=response.status, ms=milliseconds, **entry)
             return response
 
-    async def _serve(
-        self, state: State, request: web.BaseRequest, request_id: str, entry: Entry
-    ) -> web.Response:
+    async def _serve(self, state: State, request: web.BaseRequest, request_id: str, entry: Entry) -> web.Response:
         client = self._identify(state, request, entry)
         service, route, profile = self._route(state, request, entry)
         body = await self._read_body(state, request, route)
@@ -99,9 +97,7 @@ class App:
                 server_port=_port(request),
                 content_type=request.headers.get("Content-Type"),
                 body=body,
-                headers={
-                    name: request.headers[name] for name in limits.pass_headers if name in request.headers
-                },
+                headers={name: request.headers[name] for name in limits.pass_headers if name in request.headers},
                 pass_credentials=route.pass_credentials,
                 handler_env=route.handler_env,
                 binding=binding,
@@ -127,9 +123,7 @@ class App:
             tls = tls_info(request.transport)
         except ValueError:
             raise BadRequest("The TLS client certificate can't be read.") from None
-        client = identity.identify(
-            peer[:2], tls, state.anchors, state.config.client_auth.unknown_certificates
-        )
+        client = identity.identify(peer[:2], tls, state.anchors, state.config.client_auth.unknown_certificates)
         entry.update(peer=peer[0], tls=tls.version)
         if client.name is not None:
             entry["identity"] = client.name
@@ -206,16 +200,12 @@ class App:
     def _renewed(self, client: Client, csr: CSR) -> x509.Certificate:
         """The certificate that a reenroll renews: the client's own, with the same names (RFC 7030 4.2.2)."""
         if client.certificate is None or client.trust is Trust.NONE:
-            raise Forbidden(
-                "A reenroll renews the certificate that the client presents in TLS; there was none."
-            )
+            raise Forbidden("A reenroll renews the certificate that the client presents in TLS; there was none.")
         if difference := csrs.difference(csr, client.certificate):
             raise Forbidden(f"A reenroll keeps subject and subject alternative name: {difference}.")
         return client.certificate
 
-    def _link(
-        self, state: State, client: Client, csr: CSR | None, entry: Entry
-    ) -> tuple[Binding | None, POP | None]:
+    def _link(self, state: State, client: Client, csr: CSR | None, entry: Entry) -> tuple[Binding | None, POP | None]:
         """Step 7: does the CSR belong to this TLS connection?"""
         binding = pop.binding_in_force(client.tls, state.config.pop.tls13)
         if csr is None:

@@ -44,12 +44,8 @@ def parser() -> argparse.ArgumentParser:
         return sub
 
     demo = command("demo", "make a workspace and its CA if missing, then serve", "estgw demo --dir lab")
-    demo.add_argument(
-        "--dir", type=Path, help="the workspace (default: here if conf.yaml is here, else estgw-demo)"
-    )
-    demo.add_argument(
-        "--listen", metavar="ADDR:PORT", help="in place of the configured addresses; port 0 is any"
-    )
+    demo.add_argument("--dir", type=Path, help="the workspace (default: here if conf.yaml is here, else estgw-demo)")
+    demo.add_argument("--listen", metavar="ADDR:PORT", help="in place of the configured addresses; port 0 is any")
 
     init = command("init", "lay out conf.yaml, handlers/ and openssl-ca/ to edit", "estgw init lab")
     init.add_argument("dir", type=Path, metavar="DIR")
@@ -61,9 +57,7 @@ def parser() -> argparse.ArgumentParser:
         "print the environment that a handler gets, as shell assignments",
         "estgw env simpleenroll --csr r.pem",
     )
-    run = command(
-        "run", "run one handler alone, as the gateway would", "estgw run simpleenroll --csr req.pem"
-    )
+    run = command("run", "run one handler alone, as the gateway would", "estgw run simpleenroll --csr req.pem")
     for sub in (serve, check, env, run):
         sub.add_argument("-c", "--config", type=Path, default=Path("conf.yaml"), help="default: conf.yaml")
     for sub in (env, run):

@@ -163,9 +163,7 @@ class ServiceSettings(_Model):
 
     @field_validator("operations")
     @classmethod
-    def _known_or_complete(
-        cls, operations: Mapping[str, OperationSettings]
-    ) -> Mapping[str, OperationSettings]:
+    def _known_or_complete(cls, operations: Mapping[str, OperationSettings]) -> Mapping[str, OperationSettings]:
         for name, settings in operations.items():
             shape = (settings.method, settings.response_type, settings.body)
             if name in OPERATIONS:

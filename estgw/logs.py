@@ -61,8 +61,7 @@ class _Forward(logging.Handler):
 def _escape(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
     """Control characters in any value become visible; the text renderer would let some through."""
     return {
-        key: escape(value) if isinstance(value, str) and key != "exception" else value
-        for key, value in event.items()
+        key: escape(value) if isinstance(value, str) and key != "exception" else value for key, value in event.items()
     }
 
 
@@ -70,9 +69,7 @@ def escape(text: str) -> str:
     """Make control characters and lone surrogates visible as \\xNN or \\uNNNN."""
     if text.isprintable():
         return text
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text
-    )
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
 
 
 def new_request_id() -> str:

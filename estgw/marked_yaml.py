@@ -56,8 +56,7 @@ def read(path: Path) -> MarkedYAML:
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         faults = [
-            f"{path}:{mark.line + 1}:{mark.column + 1}: {key}: stands here twice"
-            for key, mark in _duplicates(root)
+            f"{path}:{mark.line + 1}:{mark.column + 1}: {key}: stands here twice" for key, mark in _duplicates(root)
         ]
         if faults:
             raise ConfigError(faults)

@@ -25,9 +25,7 @@ def apology(request_id: str) -> str:
     return f"The server could not do this. Its log says why, under request {request_id}."
 
 
-def to_wire(
-    route: Route, output: cgi.Output, *, columns: int | None, request_id: str, csr: CSR | None
-) -> Answer:
+def to_wire(route: Route, output: cgi.Output, *, columns: int | None, request_id: str, csr: CSR | None) -> Answer:
     """Bring what the handler printed to the form that the operation promises; raises `HandlerFailed`."""
     operation = route.operation
     empty = not output.body.strip()

@@ -14,8 +14,8 @@ from estgw import state
 from estgw.app import App
 from estgw.config import split_address
 from estgw.errors import ConfigError
-from estgw.logs import escape, log
-from estgw.reply import SERVER
+from estgw.logs import escape, log, new_request_id
+from estgw.reply import SERVER, apology
 from estgw.state import State
 from estgw.tls.listener import Listener
 
@@ -39,14 +39,15 @@ class Protocol(RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         """Answer what can't be parsed as HTTP; anything else was dealt with in `App`."""
-        peer = self.peername
-        reason = escape((message or str(exc or "")).splitlines()[0][:200]) if (message or exc) else ""
-        log.info("not HTTP", peer=peer[0] if isinstance(peer, tuple) else None, status=status, reason=reason)
-        text = (
-            "This is not a well-formed HTTP request."
-            if status == 400
-            else "Something is wrong with this server."
-        )
+        peer, request_id = self.peername, new_request_id()
+        reason = escape(str(message or exc or "").splitlines()[0][:200].rstrip(":. ")) if message or exc else "?"
+        address = peer[0] if isinstance(peer, tuple) else None
+        if status == 400:
+            log.info("request", status=status, peer=address, reason=f"not HTTP: {reason}", request_id=request_id)
+            text = f"This is not a well-formed HTTP request: {reason}."
+        else:
+            log.error("request", status=status, peer=address, exc_info=exc, request_id=request_id)
+            text = apology(request_id)
         headers = {"Server": SERVER, "Content-Type": "text/plain; charset=utf-8"}
         response = web.Response(status=status, body=f"{text}\n".encode(), headers=headers)
         response.force_close()

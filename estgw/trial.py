@@ -103,11 +103,7 @@ def prepare(gateway: State, trial: Trial, directory: Path) -> tuple[Route, Call]
         binding=client.tls.bindings[BindingType.TLS_EXPORTER],
         csr=csr,
         # A CSR that carries a binding is taken at its word: there is no connection to compare it with.
-        pop=None
-        if csr is None
-        else POP.LINKED
-        if csr.text_attribute(csrs.CHALLENGE_PASSWORD)
-        else POP.ABSENT,
+        pop=None if csr is None else POP.LINKED if csr.text_attribute(csrs.CHALLENGE_PASSWORD) else POP.ABSENT,
         renewed=renewed,
     )
     for path, content in call.files():
@@ -148,9 +144,7 @@ def _client(gateway: State, trial: Trial) -> Client:
         verify_error=verify_error,
         bindings={exporter.type: exporter},
     )
-    client = identify(
-        ("127.0.0.1", 40000), tls, gateway.anchors, gateway.config.client_auth.unknown_certificates
-    )
+    client = identify(("127.0.0.1", 40000), tls, gateway.anchors, gateway.config.client_auth.unknown_certificates)
     if trial.user is None:
         return client
     return replace(client, user=trial.user, claimed=Credentials("Basic", trial.user, ""))

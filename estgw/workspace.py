@@ -71,9 +71,7 @@ def prepare_demo(directory: Path) -> bool:
     tighten(directory)
     made = not (directory / ANCHOR).exists()
     if made:
-        run = subprocess.run(
-            [(directory / "openssl-ca/create-ca").absolute()], capture_output=True, check=False
-        )
+        run = subprocess.run([(directory / "openssl-ca/create-ca").absolute()], capture_output=True, check=False)
         if run.returncode:
             raise WorkspaceError(f"create-ca failed: {run.stderr.decode(errors='replace').strip()}")
     if not (directory / USERS).exists():
@@ -92,9 +90,7 @@ def fingerprint(directory: Path) -> str:
 def _shipped(source: Path) -> Iterator[Path]:
     """The files of the template; what a run has made in a checkout (keys!) is not among them."""
     yield source / "conf.yaml"
-    yield from (
-        path for path in sorted((source / "handlers").rglob("*")) if path.is_file() and _is_ours(path)
-    )
+    yield from (path for path in sorted((source / "handlers").rglob("*")) if path.is_file() and _is_ours(path))
     for name in ("README.md", "create-ca", "openssl.cnf"):
         yield source / "openssl-ca" / name
     yield from (path for path in sorted((source / "openssl-ca/profiles").rglob("*")) if path.is_file())

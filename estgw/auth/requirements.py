@@ -12,9 +12,7 @@ from estgw.errors import Forbidden, Unauthenticated
 from estgw.est.operations import Requires
 
 
-async def authenticate(
-    client: Client, headers: Sequence[str], requires: Requires, users: Users | None
-) -> Client:
+async def authenticate(client: Client, headers: Sequence[str], requires: Requires, users: Users | None) -> Client:
     """Verify what the client claims and hold it against what the operation requires.
 
     `headers` are the request's Authorization headers.  Credentials that are sent are checked even where the

@@ -87,9 +87,7 @@ class Caller:
             log.warning("headers dropped", handler=program.name, headers=", ".join(output.dropped))
         if row.exit != 0:
             # A Status line refines the verdict of the exit status; it never turns a refusal into another kind.
-            same = (
-                output.status is not None and output.status // 100 == row.handler // 100 and row.shows_words
-            )
+            same = output.status is not None and output.status // 100 == row.handler // 100 and row.shows_words
             status = output.status if same and output.status is not None else row.handler
             raise self._refusal(status, row, program, call, cgi.words(output.body), output.headers)
         if output.status is not None and output.status >= 400:
@@ -105,9 +103,7 @@ class Caller:
             raise HandlerTimedOut(text, log=f"{program.name}: over its {call.timeout:g} s, killed")
         if outcome.flooded:
             limit = self._limits.max_stdout
-            raise HandlerFailed(
-                _apology(call), log=f"{program.name}: printed more than {limit} bytes, killed"
-            )
+            raise HandlerFailed(_apology(call), log=f"{program.name}: printed more than {limit} bytes, killed")
         if outcome.exit is None:
             raise HandlerFailed(_apology(call), log=f"{program.name}: ended by signal {outcome.signal}")
 

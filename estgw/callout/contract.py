@@ -78,9 +78,7 @@ EXIT_STATUS: tuple[ExitStatus, ...] = (
     ExitStatus(0, "OK", 200, None, None, False, "the body, or the `Status:` given"),
     ExitStatus(65, "DATAERR", 400, 400, 500, True, "stdout as text/plain"),
     ExitStatus(69, "UNAVAILABLE", 503, 503, 503, True, "stdout as text/plain, `Retry-After`"),
-    ExitStatus(
-        75, "TEMPFAIL", 202, 202, 503, False, "an empty body and `Retry-After`; 503 where nothing can wait"
-    ),
+    ExitStatus(75, "TEMPFAIL", 202, 202, 503, False, "an empty body and `Retry-After`; 503 where nothing can wait"),
     ExitStatus(77, "NOPERM", 403, 403, 401, True, "stdout as text/plain; the challenge on a 401"),
     ExitStatus(64, "USAGE", 501, 500, 500, False, "fixed text: the script does not know this operation"),
 )
@@ -137,9 +135,7 @@ def _claimed(get: Callable[[Call], Value]) -> Callable[[Call], Value]:
 def _san_values(kind: type[x509.DNSName | x509.RFC822Name]) -> Callable[[Call], Value]:
     return _certificate(
         lambda certificate: [
-            names.escape_controls(entry.value)
-            for entry in certs.san(certificate) or ()
-            if isinstance(entry, kind)
+            names.escape_controls(entry.value) for entry in certs.san(certificate) or () if isinstance(entry, kind)
         ]
     )
 
@@ -307,10 +303,7 @@ def environment(call: Call) -> dict[str, str]:
                 made.update(mapping)
     for name, text in made.items():
         _check(name, text)
-    if (
-        sum(len(os.fsencode(name)) + len(os.fsencode(text)) + 10 for name, text in made.items())
-        > MAXIMUM_ENVIRONMENT
-    ):
+    if sum(len(os.fsencode(name)) + len(os.fsencode(text)) + 10 for name, text in made.items()) > MAXIMUM_ENVIRONMENT:
         raise BadRequest("The request makes an environment that is too large for a script.")
     return made
 

@@ -27,9 +27,7 @@ def faults(program: Path, search_path: str) -> list[str]:
     # A sticky directory such as /tmp lets nobody replace another's file.
     folder = program.parent.stat().st_mode
     if folder & WRITABLE_BY_OTHERS and not folder & stat.S_ISVTX:
-        found.append(
-            f"{program.parent}: writable by group or others; chmod go-w {shlex.quote(str(program.parent))}"
-        )
+        found.append(f"{program.parent}: writable by group or others; chmod go-w {shlex.quote(str(program.parent))}")
     if wrong := _interpreter_fault(program, search_path):
         found.append(f"{program}: {wrong}")
     return found

@@ -77,9 +77,7 @@ def delay(retry_after: str | None, now: datetime) -> int | None:
 def bag(answer: Answer) -> list[x509.Certificate]:
     """The certificates of a certs-only answer (RFC 7030 4.1.3, 4.2.3); raises `InvalidAnswer`."""
     if answer.content_type not in _CERTIFICATE_TYPES:
-        raise InvalidAnswer(
-            f"an answer of type {clean(answer.content_type, 100)!r}, not application/pkcs7-mime"
-        )
+        raise InvalidAnswer(f"an answer of type {clean(answer.content_type, 100)!r}, not application/pkcs7-mime")
     kind = answer.headers.get_param("smime-type")
     if isinstance(kind, str) and kind.lower() != "certs-only":
         raise InvalidAnswer(f"a PKCS#7 of smime-type {clean(kind, 100)!r}, not certs-only")

@@ -35,9 +35,7 @@ class Credentials:
     password: str = field(repr=False)
 
     def __post_init__(self) -> None:
-        if ":" in self.user or any(
-            ord(char) < 0x20 or ord(char) == 0x7F for char in self.user + self.password
-        ):
+        if ":" in self.user or any(ord(char) < 0x20 or ord(char) == 0x7F for char in self.user + self.password):
             raise UsageError("a user name has no colon, and neither it nor the password control characters")
 
 
@@ -57,11 +55,7 @@ def parse(headers: Sequence[str]) -> list[Challenge]:
         while scheme := _SCHEME.match(header, at):
             at = scheme.end()
             parameters: dict[str, str] = {}
-            if (
-                not _PARAMETER.match(header, at)
-                and (word := _TOKEN68.match(header, at))
-                and word[1].endswith("=")
-            ):
+            if not _PARAMETER.match(header, at) and (word := _TOKEN68.match(header, at)) and word[1].endswith("="):
                 at = word.end()  # token68, as Negotiate has it
             while parameter := _PARAMETER.match(header, at):
                 name, quoted, token = parameter.groups()
@@ -88,17 +82,18 @@ class Authorizer:
             return ""
         return f"Digest {self._algorithm}" if self._algorithm else "Basic"
 
-    def learn(self, headers: Sequence[str]) -> bool:
+    def learn(self, headers: Sequence[str], *, again: bool = False) -> bool:
         """Take in the challenges of a 401; False when there is nothing (more) that could be answered.
 
-        A second 401 means that the credentials are wrong, unless Digest says that only the nonce was stale.
+        `again` says that the challenge before this one has been answered: then the credentials are wrong,
+        unless Digest says that only the nonce was stale (RFC 7616 3.3).
         """
         best = self._best(parse(headers))
         if best is None:
             return False
         challenge, algorithm = best
         is_stale = challenge.parameters.get("stale", "").lower() == "true"
-        if self._challenge is not None and not is_stale:
+        if again and not is_stale:
             return False
         self._challenge, self._algorithm, self._count = challenge, algorithm, 0
         return True
@@ -121,12 +116,7 @@ class Authorizer:
                 qop = challenge.parameters.get("qop")
                 usable = qop is None or "auth" in [word.strip().lower() for word in qop.split(",")]
                 named = all(challenge.parameters.get(name, "\n").isprintable() for name in ("realm", "nonce"))
-                if (
-                    challenge.scheme == "digest"
-                    and offered.removesuffix("-SESS") == algorithm
-                    and usable
-                    and named
-                ):
+                if challenge.scheme == "digest" and offered.removesuffix("-SESS") == algorithm and usable and named:
                     return challenge, algorithm
         return next(((challenge, "") for challenge in challenges if challenge.scheme == "basic"), None)
 

@@ -124,7 +124,7 @@ class Session:
         if answer.content_type != "application/csrattrs":
             raise InvalidAnswer(f"CSR attributes of type {clean(answer.content_type, 100)!r}")
         try:
-            return csrattrs.decode(encoding.decode(answer.body, ()))
+            return csrattrs.decode_csrattrs(encoding.decode(answer.body, ()))
         except Malformed as fault:
             raise InvalidAnswer(f"the server's CSR attributes can't be read: {fault}") from None
 
@@ -141,9 +141,7 @@ class Session:
 
     def serverkeygen(self, request: bytes | RequestMaker) -> Answer:
         """Have the server make the key (RFC 7030 4.4); `keygen.read` takes the answer apart."""
-        return self._post(
-            "serverkeygen", lambda binding: self._der(request, binding), PKCS10, "multipart/mixed"
-        )
+        return self._post("serverkeygen", lambda binding: self._der(request, binding), PKCS10, "multipart/mixed")
 
     def fullcmc(self, request: bytes) -> Answer:
         """Send a Full CMC request (RFC 7030 4.3) as it is, in base64; `cmc.read` takes the answer apart."""
@@ -182,9 +180,7 @@ class Session:
         headers = {"Content-Type": content_type, "Content-Transfer-Encoding": "base64", "Accept": accept}
         return self._perform(operation, make, headers)
 
-    def _perform(
-        self, operation: str, make: RequestMaker | None, headers: Mapping[str, str] | None = None
-    ) -> Answer:
+    def _perform(self, operation: str, make: RequestMaker | None, headers: Mapping[str, str] | None = None) -> Answer:
         """One operation to its 200 (or csrattrs' 204), through redirects and challenges."""
         row = OPERATIONS[operation]
         if self._trust.bootstrap and operation != "cacerts":
@@ -192,13 +188,14 @@ class Session:
         place, target = self._place, self._place.path(operation)
         made_for: Link | None = None
         body: bytes | None = None
-        hops = 0
+        hops = challenged = 0
         for _ in range(_MAXIMUM_ROUNDS):
             link = self._link_to(place)
             if make is not None and link is not made_for:
                 body, made_for = encoding.encode_base64(make(link.connected.binding)), link
             answer = self._exchange(link, row.method, target, headers or {}, body)
-            if answer.status == 401 and self._learn(link, answer):
+            if answer.status == 401 and self._learn(link, answer, again=challenged > 0):
+                challenged += 1
                 continue
             if 300 <= answer.status < 400 and answer.headers.get("Location"):
                 hops += 1
@@ -227,9 +224,7 @@ class Session:
         self._link = Link(connected)
         return self._link
 
-    def _exchange(
-        self, link: Link, method: str, target: str, headers: Mapping[str, str], body: bytes | None
-    ) -> Answer:
+    def _exchange(self, link: Link, method: str, target: str, headers: Mapping[str, str], body: bytes | None) -> Answer:
         sent = {"User-Agent": f"estclient/{__version__}", "Accept": "*/*", **headers}
         authorizer = self._authorizers.get(link.connected.place.origin)
         authorization = authorizer.header(method, target) if authorizer else None
@@ -240,20 +235,16 @@ class Session:
             self._observer(Exchange(link.connected, method, target, sent, body or b"", answer))
         return answer
 
-    def _learn(self, link: Link, answer: Answer) -> bool:
-        """Whether a 401 can be answered with another request (RFC 7030 3.2.3)."""
+    def _learn(self, link: Link, answer: Answer, *, again: bool) -> bool:
+        """Whether a 401 can be answered with another request (RFC 7030 3.2.3); `again`: one has been already."""
         if self._credentials is None or self._trust.bootstrap:
             return False
         authorizer = self._authorizers.setdefault(link.connected.place.origin, Authorizer(self._credentials))
-        if authorizer.learn(values(answer.headers, "WWW-Authenticate")):
+        if authorizer.learn(values(answer.headers, "WWW-Authenticate"), again=again):
             return True
-        if not authorizer.scheme:
-            raise Refused("401, and no challenge that can be answered with Basic or Digest", http_status=401)
-        # Another operation may be asked with the same credentials: let it see a challenge of its own.
-        del self._authorizers[link.connected.place.origin]
-        raise Refused(
-            "the server does not accept the user name and password", http_status=401, words=answer.words
-        )
+        if again:
+            raise Refused("the server does not accept the user name and password", http_status=401, words=answer.words)
+        raise Refused("the server's 401 has no challenge that Basic or Digest could answer", http_status=401)
 
     def _follow(self, answer: Answer, place: Place, target: str, method: str, hops: int) -> tuple[Place, str]:
         """Where a redirect leads, if it may (RFC 7030 3.2.1)."""

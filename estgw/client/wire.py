@@ -127,9 +127,7 @@ class Link:
                 raise InvalidAnswer(f"the answer is cut off: {len(body)} of {declared} bytes")
             coding = response.headers.get("Content-Encoding", "identity").strip().lower()
             if coding != "identity":
-                raise InvalidAnswer(
-                    f"an answer in content coding {clean(coding, 50)!r}, which nobody asked for"
-                )
+                raise InvalidAnswer(f"an answer in content coding {clean(coding, 50)!r}, which nobody asked for")
             answer = Answer(response.status, clean(response.reason, 200), response.headers, body)
             closes = response.will_close
         if closes:

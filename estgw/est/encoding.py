@@ -35,9 +35,7 @@ def decode_base64(text: bytes) -> bytes:
     try:
         return base64.b64decode(stripped, validate=True)
     except binascii.Error:
-        raise Malformed(
-            "truncated base64: the length does not fit, or padding stands in the middle"
-        ) from None
+        raise Malformed("truncated base64: the length does not fit, or padding stands in the middle") from None
 
 
 def pem_blocks(text: bytes) -> list[PEMBlock]:

@@ -17,8 +17,7 @@ NameKey = tuple[frozenset[tuple[str, str]], ...]
 def name_key(name: x509.Name) -> NameKey:
     """The comparable form of a DN: RDNs in order, each a set of (OID, folded value)."""
     return tuple(
-        frozenset((attribute.oid.dotted_string, _fold(attribute.value)) for attribute in rdn)
-        for rdn in name.rdns
+        frozenset((attribute.oid.dotted_string, _fold(attribute.value)) for attribute in rdn) for rdn in name.rdns
     )
 
 

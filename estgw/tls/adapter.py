@@ -60,7 +60,9 @@ class TLSObject:
             # The alert is on its way.  Swallow what the client still sends: closing a socket with unread data
             # is a reset, which can overtake the alert.  The client's EOF or the handshake timeout ends this.
             self._incoming.read()
-            raise _want_read()
+            if not self._incoming.eof:
+                raise _want_read()
+            raise ssl.SSLError(ssl.SSL_ERROR_SSL, self.failure)
         try:
             self._run(self._connection.do_handshake)
         except ssl.SSLWantReadError:

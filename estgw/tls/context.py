@@ -22,7 +22,9 @@ _MAX_INTERMEDIATES = 8
 """More is no real hierarchy, and each costs a signature check before anybody is authenticated.  The size of
 what a client may send is bounded by OpenSSL: 100 kB, enough for a dozen ML-DSA-87 certificates."""
 
-_UNABLE_TO_GET_CRL = 3  # X509_V_ERR_UNABLE_TO_GET_CRL, part of OpenSSL's stable interface
+# Numbers of OpenSSL's stable interface that pyOpenSSL does not name.
+_UNABLE_TO_GET_CRL = 3  # X509_V_ERR_UNABLE_TO_GET_CRL
+_MODE_NO_AUTO_CHAIN = 8  # SSL_MODE_NO_AUTO_CHAIN
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,8 @@ def server_context(settings: TLSSettings) -> TLSContext:
     context.set_cipher_list(_CIPHERS_12)
     context.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_CIPHER_SERVER_PREFERENCE)
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)  # 34 kB less per idle connection
+    # The server sends the chain in its file, not one that OpenSSL builds from the anchors for clients.
+    context.set_mode(_MODE_NO_AUTO_CHAIN)
     # A resumed session would lose the verify callback's record: a stranger without a fault.
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     context.set_options(SSL.OP_NO_TICKET)

@@ -59,9 +59,7 @@ class CA(Credential):
         )
         for credential in revoked:
             entry = x509.RevokedCertificateBuilder().revocation_date(starts)
-            builder = builder.add_revoked_certificate(
-                entry.serial_number(credential.certificate.serial_number).build()
-            )
+            builder = builder.add_revoked_certificate(entry.serial_number(credential.certificate.serial_number).build())
         return builder.sign(self.key, _hash(self.key))
 
 
@@ -100,9 +98,7 @@ def build(
         addresses = [x509.IPAddress(ipaddress.ip_address(text)) for text in ("127.0.0.1", "::1")]
         extensions.append((x509.SubjectAlternativeName([x509.DNSName("localhost"), *addresses]), False))
     if padding:
-        extensions.append(
-            (x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.9900.1"), bytes(padding)), False)
-        )
+        extensions.append((x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.9900.1"), bytes(padding)), False))
     for extension, critical in extensions:
         builder = builder.add_extension(extension, critical=critical)
     return builder.sign(signer, _hash(signer)), key

@@ -319,9 +319,7 @@ def test_exporter_and_finished(world, version):
         client.set_max_proto_version({"TLSv1.2": SSL.TLS1_2_VERSION, "TLSv1.3": SSL.TLS1_3_VERSION}[version])
         async with serving(world.context()) as gateway:
             for attempt in range(3):
-                exported, finished = await asyncio.to_thread(
-                    openssl_exchange, gateway.port, client, then=theirs
-                )
+                exported, finished = await asyncio.to_thread(openssl_exchange, gateway.port, client, then=theirs)
                 values = {kind: found.value for kind, found in gateway.infos[attempt].bindings.items()}
                 own = BindingType.TLS_UNIQUE if version == "TLSv1.2" else BindingType.TLS13_FINISHED
                 assert values == {BindingType.TLS_EXPORTER: exported, own: finished}
@@ -480,14 +478,22 @@ def test_keys_of_every_kind(world, tmp_path):
     asyncio.run(scene())
 
 
-def test_the_server_sends_its_chain(world, tmp_path):
+def test_the_server_sends_the_chain_in_its_file(world, tmp_path):
+    """And nothing that it could find among the anchors for clients."""
+
+    def sent(tls: SSL.Connection) -> list[x509.Certificate] | None:
+        return tls.get_peer_cert_chain(as_cryptography=True)
+
     server = world.sub_sub.issue("localhost", eku=(SERVER_AUTH,))
-    context = server_context(TLSSettings(*server.write(tmp_path, "server")))
+    below_root = world.root.issue("localhost", eku=(SERVER_AUTH,))
 
     async def scene() -> None:
-        async with serving(context) as gateway:
-            for version in VERSIONS.values():
-                await asyncio.to_thread(exchange, gateway.port, world.client(version))
+        for credential in (server, below_root):
+            files = credential.write(tmp_path, "server")
+            anchors = (world.root.certificate, world.sub.certificate)
+            async with serving(server_context(TLSSettings(*files, anchors=anchors))) as gateway:
+                client = SSL.Context(SSL.TLS_CLIENT_METHOD)
+                chain = await asyncio.to_thread(openssl_exchange, gateway.port, client, then=sent)
+                assert chain == credential.certificates
 
     asyncio.run(scene())
-

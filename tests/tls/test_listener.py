@@ -274,9 +274,7 @@ def test_no_file_descriptor_left(world):
                 await until(lambda: gateway.failures)
             finally:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-            assert gateway.failures == [
-                (f"127.0.0.1:{gateway.port}", "can't accept: Too many open files")
-            ]
+            assert gateway.failures == [(f"127.0.0.1:{gateway.port}", "can't accept: Too many open files")]
             await until(lambda: gateway.listener.connections == 1)
             waiting.close()
             await asyncio.to_thread(exchange, gateway.port, client)
@@ -294,9 +292,7 @@ def test_close_cuts_everything(world):
         async with serving(world.context()) as gateway:
             hello = connect(gateway.port)
             hello.sendall(b"\x16\x03\x01\x02\x00\x01")
-            readers = [
-                await asyncio.open_connection("127.0.0.1", gateway.port, ssl=world.client()) for _ in range(3)
-            ]
+            readers = [await asyncio.open_connection("127.0.0.1", gateway.port, ssl=world.client()) for _ in range(3)]
             for _, writer in readers:
                 writer.write(bytes(300_000))
             await until(lambda: len(gateway.infos) == 3)

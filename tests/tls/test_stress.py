@@ -203,9 +203,7 @@ def test_rude_clients_leave_nothing_behind(world, clients):
                 async with asyncio.timeout(30):
                     await asyncio.gather(
                         *(
-                            loop.run_in_executor(
-                                pool, leave_rudely, state.port, i % 8, clients[i // 8 % len(clients)]
-                            )
+                            loop.run_in_executor(pool, leave_rudely, state.port, i % 8, clients[i // 8 % len(clients)])
                             for i in range(800)
                         )
                     )
