@@ -61,7 +61,7 @@ class App:
             except ConnectionError:
                 log.info("client went away", **entry)
                 raise
-            except Exception:
+            except Exception:  # noqa: BLE001 - whatever it is, the client gets an answer and the log a traceback
                 log.exception("unexpected error", **entry)
                 response = self._refuse(state, HandlerFailed(reply.apology(request_id)), entry)
             if "Expect" in request.headers and not request.content.is_eof():

@@ -108,7 +108,7 @@ def _flag(value: object) -> str:
 
 def openssl_time(moment: datetime) -> str:
     """A time as OpenSSL prints it, such as `Nov  3 08:00:00 2026 GMT`, whatever the locale."""
-    months = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
+    months = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
     return f"{months[moment.month - 1]} {moment.day:2d} {moment:%H:%M:%S} {moment.year} GMT"
 
 

@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from estgw.errors import Malformed
-from estgw.est import der as der_tools
 from estgw.est import certs, encoding, names
+from estgw.est import der as der_tools
 
 PEM_LABELS = ("CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST")
 

@@ -108,5 +108,5 @@ def pem(certificates: list[x509.Certificate]) -> bytes:
     return b"".join(certificate.public_bytes(Encoding.PEM) for certificate in certificates)
 
 
-def _hash(key: Any) -> hashes.HashAlgorithm | None:
+def _hash(key: Any) -> hashes.SHA256 | None:
     return hashes.SHA256() if isinstance(key, ec.EllipticCurvePrivateKey) else None

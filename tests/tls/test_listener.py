@@ -226,7 +226,7 @@ def test_a_factory_that_fails_costs_one_connection(world):
 
     async def scene() -> None:
         async with serving(world.context(), factory) as gateway:
-            with pytest.raises(OSError):  # noqa: PT011
+            with pytest.raises(OSError):
                 await asyncio.to_thread(exchange, gateway.port, world.client())
             await asyncio.to_thread(exchange, gateway.port, world.client())
             problems.extend(gateway.reasons)

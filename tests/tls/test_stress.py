@@ -45,7 +45,7 @@ async def answer(request: web.BaseRequest) -> web.StreamResponse:
 
 @asynccontextmanager
 async def gateway(world: World) -> AsyncIterator[Serving]:
-    server = web.Server(answer)  # type: ignore[arg-type]  # any request will do
+    server = web.Server(answer)
     async with serving(world.context(), server) as state:
         try:
             yield state
@@ -143,7 +143,7 @@ def test_a_large_upload(world, clients):
         return web.Response(text=digest.hexdigest())
 
     async def scene() -> None:
-        server = web.Server(large)  # type: ignore[arg-type]
+        server = web.Server(large)
         async with serving(world.context(), server) as state:
             for client in (clients[0], clients[-1]):
                 assert await asyncio.to_thread(upload, state.port, client) == LARGE_DIGEST
