@@ -1,0 +1,62 @@
+# Two commands for a newcomer: `make demo` and `make test`.  Both start from nothing.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.PHONY: help demo test lint docs lock clean
+
+help: ## say what there is
+	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /make \1  \t/'
+
+demo: $(VENV)/runtime ## a demo CA and a gateway on 127.0.0.1:8443
+	$(BIN)/estgw demo --dir .
+
+test: lint ## everything: lint, types, and all tests with real clients
+	tests/install-clients
+	$(BIN)/python -m pytest -n auto
+
+lint: $(VENV)/tests ## ruff, mypy, shellcheck and shfmt
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/shellcheck $$(tests/scripts)
+	$(BIN)/shfmt -d -i 4 -ci $$(tests/scripts)
+
+docs: $(VENV)/runtime ## write the generated tables of handlers/README.md anew
+	$(BIN)/python -m estgw.callout.tables handlers/README.md
+
+lock: ## resolve the dependencies anew (needs uv)
+	uv pip compile --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
+	    --group build pyproject.toml --output-file requirements.lock --upgrade
+	uv pip compile --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
+	    --group build --group test --constraint requirements.lock pyproject.toml \
+	    --output-file tests/requirements.lock --upgrade
+
+clean: ## remove what the build made; the demo's CA and users stay
+	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# An interpreter that is new enough and can make a virtual environment, or the package to install.
+$(BIN)/python:
+	@for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+	    if $$python -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	        $$python -m venv $(VENV); exit 0; \
+	    fi; \
+	    newest=$$($$python -c 'import sys; v = sys.version_info; v >= (3, 11) and print(f"{v[0]}.{v[1]}")' 2>/dev/null) || true; \
+	    missing=$${missing:-$${newest:+python$$newest-venv}}; \
+	done; \
+	echo "Python 3.11 or newer with the venv module is needed.  Install it and run make again:" >&2; \
+	echo "    sudo apt-get install $${missing:-python3 python3-venv}" >&2; \
+	exit 1
+
+$(VENV)/runtime: requirements.lock pyproject.toml | $(BIN)/python
+	$(PIP) install --require-hashes -r requirements.lock
+	$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/tests: tests/requirements.lock $(VENV)/runtime
+	$(PIP) install --require-hashes -r tests/requirements.lock
+	@touch $@

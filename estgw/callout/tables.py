@@ -1,0 +1,63 @@
+"""The contract's tables as Markdown: `python -m estgw.callout.tables handlers/README.md` writes them in place."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from estgw.callout.contract import ENV_VARS, EXIT_STATUS, OTHERWISE, ExitStatus
+
+_MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def environment() -> str:
+    """The environment, one row per variable, a heading row per group."""
+
+    def rows() -> Iterator[str]:
+        yield "| name | value | set when |"
+        yield "| --- | --- | --- |"
+        group = ""
+        for row in ENV_VARS:
+            if row.group != group:
+                group = row.group
+                yield f"| **{group}** | | |"
+            yield f"| `{row.name}` | {row.meaning} | {row.when} |"
+
+    return "\n".join(rows()) + "\n"
+
+
+def exit_status() -> str:
+    """The exit statuses, and what the client gets for each."""
+
+    def verdict(status: int | None) -> str:
+        return "yes" if status is None else str(status)
+
+    def line(row: ExitStatus, exit_text: str, name: str) -> str:
+        verdicts = f"{row.handler} | {verdict(row.authorize)} | {verdict(row.authenticate)}"
+        return f"| {exit_text} | {name} | {verdicts} | {row.sees} |"
+
+    def rows() -> Iterator[str]:
+        yield "| exit | sysexits name | handler | `authorize` | `authenticate` | the client sees |"
+        yield "| --- | --- | --- | --- | --- | --- |"
+        for row in EXIT_STATUS:
+            yield line(row, str(row.exit), row.name)
+        yield line(OTHERWISE, OTHERWISE.name, "")
+        yield "| over time | | 504 | 504 | 504 | fixed text with the request id |"
+        yield "| too many running | | 503 | 503 | 503 | fixed text, `Retry-After` |"
+
+    return "\n".join(rows()) + "\n"
+
+
+TABLES = {"ENV_VARS": environment, "EXIT_STATUS": exit_status}
+
+
+def fill(text: str) -> str:
+    """Replace what stands between the markers `<!-- table: NAME -->` and `<!-- end -->`."""
+    return _MARKED.sub(lambda found: found[1] + TABLES[found[2]]() + found[3], text)
+
+
+if __name__ == "__main__":
+    for name in sys.argv[1:]:
+        Path(name).write_text(fill(Path(name).read_text(encoding="utf-8")), encoding="utf-8")

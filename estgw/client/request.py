@@ -1,0 +1,224 @@
+"""Making a CSR: what the user asked for, brought together with what the server asked for (RFC 7030 4.5, RFC 9908).
+
+The encoding is by hand: `cryptography`'s builder takes one value per attribute and a few string types only, and
+values that a server gave must go out byte for byte.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+
+from estgw.client import keys
+from estgw.client.faults import ClientError, InvalidAnswer, UsageError, clean
+from estgw.client.keys import KeySpec
+from estgw.errors import Malformed
+from estgw.est import csrattrs
+from estgw.est.binding import Binding
+from estgw.est.csr import CHALLENGE_PASSWORD, EST_IDENTITY_LINKING
+from estgw.est.csrattrs import AttributeWish, CsrAttrs, ExtensionWish, KeyWish, NamePart
+from estgw.est.der import SEQUENCE, elements, whole, wrap
+
+SAN = "2.5.29.17"
+_SUGGESTED = {
+    "2.5.29.15": bytes.fromhex("03020780"),  # keyUsage: digitalSignature
+    "2.5.29.19": bytes.fromhex("3000"),  # basicConstraints: no CA
+    "2.5.29.37": bytes.fromhex("300a06082b06010505070302"),  # extKeyUsage: id-kp-clientAuth
+}
+"""What a client without further wishes puts into an extension whose value a template leaves open (RFC 9908 3.4)."""
+_COPIED = ("1.2.840.113549.1.9.2", "1.2.840.113549.1.9.8", "1.2.840.113549.1.9.20")
+"""unstructuredName, unstructuredAddress and friendlyName: plain attributes that are sent back as they came."""
+_PRINTABLE = re.compile(r"[A-Za-z0-9 '()+,./:=?-]*")
+_KINDS = {0x81: "--email", 0x82: "--dns", 0x86: "--uri", 0x87: "--ip"}
+_DIRECTORY_NAME = 0xA4
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the user wants certified."""
+
+    subject: x509.Name = field(default_factory=lambda: x509.Name([]))
+    san: tuple[x509.GeneralName, ...] = ()
+    san_critical: bool = False
+    is_fixed: bool = False
+    """Reenrollment: subject and SAN are the old certificate's, whatever the server suggests (RFC 7030 4.2.2)."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A CSR in all but key, binding and signature."""
+
+    key: KeySpec | None
+    """The kind of key that the server asks for, if it does."""
+    hash_name: str | None
+    subject: bytes
+    extensions: tuple[ExtensionWish, ...]
+    attributes: tuple[AttributeWish, ...]
+    linking: str
+    """The attribute that takes the binding: challengePassword, or estIdentityLinking where it is listed."""
+    notes: tuple[str, ...] = ()
+    """Wishes of the server's that are not met, for the user."""
+
+
+def plan(wanted: Wanted, attrs: CsrAttrs | None) -> Plan:
+    """Bring both sides' wishes together; raises `UsageError` where the user has to add something.
+
+    A client that knows RFC 9908's template follows it alone (RFC 9908 4); the binding is not among the things
+    it can forbid (RFC 7030 3.5: linked by default).
+    """
+    try:
+        return _plan(wanted, attrs or CsrAttrs())
+    except Malformed as fault:
+        raise InvalidAnswer(f"the server's CSR attributes can't be read: {fault}") from None
+
+
+def _plan(wanted: Wanted, attrs: CsrAttrs) -> Plan:
+    template = attrs.template
+    attributes = attrs.attributes if template is None else template.attributes
+    oids = {*(attrs.oids if template is None else ()), *(wish.oid for wish in attributes if not wish.values)}
+    key = _key_wish(attrs) if template is None else template.key
+    notes: list[str] = []
+    subject = wanted.subject.public_bytes()
+    if template is not None and template.subject is not None and not wanted.is_fixed:
+        subject = _subject(template.subject, wanted.subject, notes)
+    extensions = _extensions(csrattrs.extensions(attributes), wanted, notes)
+    copied = tuple(
+        wish
+        for wish in attributes
+        if wish.values and (wish.oid in _COPIED or (template is not None and _is_plain(wish.oid)))
+    )
+    spec = keys.wished(key) if key is not None else None
+    if key is not None and spec is None:
+        raise ClientError(f"the server wants a kind of key that can't be made here ({key.oid})")
+    hash_name = next((keys.HASH_OIDS[oid] for oid in attrs.oids if oid in keys.HASH_OIDS), None)
+    linking = EST_IDENTITY_LINKING if EST_IDENTITY_LINKING in oids else CHALLENGE_PASSWORD
+    present = {attribute.oid.dotted_string for attribute in wanted.subject}
+    for oid in sorted(oids - {CHALLENGE_PASSWORD, EST_IDENTITY_LINKING, *keys.HASH_OIDS, *keys.KEY_OIDS} - present):
+        notes.append(f"the server would like to see {_oid_name(oid)} in the CSR, which stays out")
+    return Plan(spec, hash_name, subject, extensions, copied, linking, tuple(notes))
+
+
+def build(made: Plan, key: PrivateKeyTypes, binding: Binding | None, extra: Iterable[AttributeWish] = ()) -> bytes:
+    """The signed CSR as DER, linked to a connection when there is a binding; `extra` attributes go in too."""
+    attributes = [*made.attributes, *extra]
+    if binding is not None:
+        attributes.append(AttributeWish(made.linking, (string(binding.text),)))
+    if made.extensions:
+        request = wrap(SEQUENCE, b"".join(extension.encode() for extension in made.extensions))
+        attributes.append(AttributeWish(csrattrs.EXTENSION_REQUEST, (request,)))
+    encoded = csrattrs.set_of([attribute.encode() for attribute in attributes])
+    version = b"\x02\x01\x00"
+    info = wrap(SEQUENCE, version + made.subject + keys.spki(key) + wrap(b"\xa0", b"".join(encoded)))
+    algorithm, signature = keys.sign(key, info, made.hash_name)
+    return wrap(SEQUENCE, info + algorithm + wrap(b"\x03", b"\0" + signature))
+
+
+def string(text: str) -> bytes:
+    """A DirectoryString: PrintableString if the characters allow it, since RFC 2985 5.4.1 prefers that."""
+    return wrap(b"\x13" if _PRINTABLE.fullmatch(text) else b"\x0c", text.encode())
+
+
+def fixed_to(certificate: x509.Certificate) -> Wanted:
+    """Subject and SAN of a certificate that is to be renewed (RFC 7030 4.2.2)."""
+    try:
+        extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    except x509.ExtensionNotFound:
+        return Wanted(certificate.subject, is_fixed=True)
+    return Wanted(certificate.subject, tuple(extension.value), extension.critical, is_fixed=True)
+
+
+def _key_wish(attrs: CsrAttrs) -> KeyWish | None:
+    """The old style: an attribute typed by the key algorithm (RFC 9908 3.2), or an OID that says it all."""
+    for attribute in attrs.attributes:
+        if attribute.oid in keys.KEY_OIDS:
+            return KeyWish(attribute.oid, attribute.values[0] if attribute.values else None)
+    plain = [oid for oid in attrs.oids if oid in keys.KEY_OIDS]
+    return KeyWish(plain[0]) if plain else None
+
+
+def _subject(template: Sequence[Sequence[NamePart]], subject: x509.Name, notes: list[str]) -> bytes:
+    given = [(attribute.oid.dotted_string, _attribute_value(attribute)) for attribute in subject]
+    rdns = []
+    for rdn in template:
+        parts = []
+        for part in rdn:
+            mine = next((pair for pair in given if pair[0] == part.oid), None)
+            if mine is not None:
+                given.remove(mine)
+            if part.value is None and mine is None:
+                raise UsageError(f"the server wants {_oid_name(part.oid)} in the subject: add it to --subject")
+            value = part.value if part.value is not None else mine[1] if mine else b""
+            parts.append(wrap(SEQUENCE, csrattrs.encode_oid(part.oid) + value))
+        rdns.append(wrap(b"\x31", b"".join(csrattrs.set_of(parts))))
+    for oid, _ in given:
+        notes.append(f"the server's template has no {_oid_name(oid)} in the subject, so it stays out")
+    return wrap(SEQUENCE, b"".join(rdns))
+
+
+def _attribute_value(attribute: x509.NameAttribute[str | bytes]) -> bytes:
+    rdn = elements(x509.Name([attribute]).public_bytes(), "a name")[0]
+    pair = elements(wrap(SEQUENCE, bytes(rdn.data)), "an RDN")[0]
+    return whole(elements(whole(pair), "an attribute")[1])
+
+
+def _extensions(
+    wishes: Sequence[ExtensionWish], wanted: Wanted, notes: list[str]
+) -> tuple[ExtensionWish, ...]:
+    done: dict[str, ExtensionWish] = {}
+    mine = _san_entries(wanted.san)
+    for wish in wishes:
+        if wish.oid == SAN:
+            if not wanted.is_fixed:
+                mine = _merge_san(wish, mine)
+                wanted = Wanted(wanted.subject, wanted.san, wish.critical)
+            continue
+        value = wish.value if wish.value is not None else _SUGGESTED.get(wish.oid)
+        if value is None:
+            notes.append(f"the server leaves the value of extension {wish.oid} to us, so it stays out")
+        else:
+            done[wish.oid] = ExtensionWish(wish.oid, wish.critical, value)
+    if mine:
+        done[SAN] = ExtensionWish(SAN, wanted.san_critical, wrap(SEQUENCE, b"".join(mine)))
+    return tuple(done.values())
+
+
+def _san_entries(san: Sequence[x509.GeneralName]) -> list[bytes]:
+    if not san:
+        return []
+    return [whole(entry) for entry in elements(x509.SubjectAlternativeName(san).public_bytes(), "a SAN")]
+
+
+def _merge_san(wish: ExtensionWish, mine: list[bytes]) -> list[bytes]:
+    """The server's entries, its empty ones filled from ours (RFC 9908 3.4), and the rest of ours."""
+    if wish.value is None:
+        if not mine:
+            raise UsageError("the server wants a subject alternative name: --dns, --ip, --email or --uri")
+        return mine
+    rest, merged = list(mine), []
+    for entry in elements(wish.value, "a subject alternative name"):
+        tag, encoded = bytes(entry.tag_bytes)[0], whole(entry)
+        if len(entry.data) == 0 or (tag == _DIRECTORY_NAME and bytes(entry.data) == b"\x30\x00"):
+            own = next((candidate for candidate in rest if candidate[0] == tag), None)
+            if own is None:
+                raise UsageError(
+                    f"the server wants an entry in the subject alternative name: {_KINDS.get(tag, f'tag {tag:#x}')}"
+                )
+            encoded = own
+        if encoded in rest:
+            rest.remove(encoded)
+        merged.append(encoded)
+    return merged + rest
+
+
+def _is_plain(oid: str) -> bool:
+    special = (csrattrs.EXTENSION_REQUEST, csrattrs.EXTENSION_TEMPLATE, CHALLENGE_PASSWORD, EST_IDENTITY_LINKING)
+    return oid not in special and oid not in keys.KEY_OIDS
+
+
+def _oid_name(oid: str) -> str:
+    name = x509.ObjectIdentifier(oid)._name
+    return oid if name == "Unknown OID" else f"{clean(name)} ({oid})"

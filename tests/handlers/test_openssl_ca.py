@@ -1,0 +1,259 @@
+"""openssl-ca/: what create-ca makes, what it refuses, and that the README's lines work."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import stat
+import subprocess
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
+
+from tests.handlers.bench import PATH, ROOT, Workspace, csr, lint
+
+CMC_RA = x509.ObjectIdentifier("1.3.6.1.5.5.7.3.28")
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """One CA for the tests that only look."""
+    return Workspace.create(tmp_path_factory.mktemp("ca") / "work shop $HOME")
+
+
+@pytest.fixture
+def workspace(shared: Workspace, tmp_path: Path) -> Workspace:
+    """A CA for the tests that touch."""
+    return shared.copy(tmp_path / "ws")
+
+
+def load(path: Path) -> x509.Certificate:
+    return x509.load_pem_x509_certificate(path.read_bytes())
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_root_is_a_sound_trust_anchor(shared: Workspace) -> None:
+    root = load(shared.ca / "cacert.pem")
+    assert root.subject == root.issuer
+    assert root.subject.rfc4514_string() == "CN=estgw demo CA,O=estgw demo"
+    assert isinstance(root.public_key(), ec.EllipticCurvePublicKey)
+    assert root.not_valid_after_utc - root.not_valid_before_utc == timedelta(days=3650)
+    found = {(extension.oid, extension.critical) for extension in root.extensions}
+    assert found == {
+        (ExtensionOID.BASIC_CONSTRAINTS, True),
+        (ExtensionOID.KEY_USAGE, True),
+        (ExtensionOID.SUBJECT_KEY_IDENTIFIER, False),
+        (ExtensionOID.AUTHORITY_KEY_IDENTIFIER, False),
+    }
+    constraints = root.extensions.get_extension_for_class(x509.BasicConstraints).value
+    assert (constraints.ca, constraints.path_length) == (True, None)
+    usage = root.extensions.get_extension_for_class(x509.KeyUsage).value
+    assert usage.key_cert_sign and usage.crl_sign and not usage.digital_signature
+
+
+def test_server_certificate_serves_localhost_and_speaks_for_the_ca(shared: Workspace) -> None:
+    server, root = x509.load_pem_x509_certificates((shared.ca / "server.pem").read_bytes())
+    assert root == load(shared.ca / "cacert.pem")
+    server.verify_directly_issued_by(root)
+    san = server.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert san.get_values_for_type(x509.DNSName) == ["localhost"]
+    assert [str(ip) for ip in san.get_values_for_type(x509.IPAddress)] == ["127.0.0.1", "::1"]
+    purposes = server.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    assert set(purposes) == {ExtendedKeyUsageOID.SERVER_AUTH, CMC_RA}
+    assert server.not_valid_after_utc - server.not_valid_before_utc == timedelta(days=397)
+    assert len(shared.rows) == 1, "it has a row in the index like any other"
+    for file, certificate in (("serverkey.pem", server), ("cakey.pem", root)):
+        key = load_pem_private_key((shared.ca / "private" / file).read_bytes(), None)
+        assert key.public_key() == certificate.public_key()
+
+
+def test_openssl_verifies_the_chain_strictly(shared: Workspace) -> None:
+    for purpose in ("sslserver", "any"):
+        subprocess.run(
+            ["openssl", "verify", "-x509_strict", "-purpose", purpose, "-verify_hostname", "localhost", "-CAfile"]
+            + [shared.ca / "cacert.pem", shared.ca / "server.pem"],
+            check=True,
+            capture_output=True,
+        )
+
+
+def test_keys_are_for_the_owner_only(shared: Workspace) -> None:
+    private = shared.ca / "private"
+    assert mode(private) == 0o700
+    assert {path.name: mode(path) for path in private.iterdir()} == {"cakey.pem": 0o600, "serverkey.pem": 0o600}
+    assert mode(shared.ca / "cacert.pem") == mode(shared.ca / "server.pem") == 0o644
+    assert mode(shared.ca / "newcerts") == 0o700
+
+
+@pytest.mark.parametrize(
+    ("options", "kind"),
+    [
+        (["--curve", "P-384"], ec.EllipticCurvePublicKey),
+        (["--curve", "Ed25519"], ed25519.Ed25519PublicKey),
+        (["--rsa"], rsa.RSAPublicKey),
+    ],
+)
+def test_other_keys_issue_as_well(shared: Workspace, tmp_path: Path, options: list[str], kind: type) -> None:
+    workspace = Workspace.create(tmp_path / "ws", *options)
+    root = load(workspace.ca / "cacert.pem")
+    assert isinstance(root.public_key(), kind)
+    assert getattr(root.public_key(), "key_size", 3072) in (384, 3072)
+    issued = workspace.run("openssl/simpleenroll", csr()).certificate
+    issued.verify_directly_issued_by(root)
+    for file in ("cacert.pem", "server.pem"):
+        pem = (workspace.ca / file).read_bytes()
+        assert lint(pem[: pem.index(b"-----END") + 26]) <= ACCEPTED, file
+
+
+def test_names_are_added(tmp_path: Path) -> None:
+    names = ["gw.lab1", "192.0.2.7", "fe80::1", "*.example.org"]
+    workspace = Workspace.create(tmp_path / "ws", *(word for name in names for word in ("--name", name)))
+    san = load(workspace.ca / "server.pem").extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert san.get_values_for_type(x509.DNSName) == ["localhost", "gw.lab1", "*.example.org"]
+    assert [str(ip) for ip in san.get_values_for_type(x509.IPAddress)][2:] == ["192.0.2.7", "fe80::1"]
+
+
+def test_an_existing_ca_stays_unless_forced(workspace: Workspace) -> None:
+    before = load(workspace.ca / "cacert.pem")
+    result = workspace.create_ca()
+    assert result.returncode == 1
+    assert "--force replaces it" in result.stderr
+    assert load(workspace.ca / "cacert.pem") == before
+
+    (workspace.ca / "crl.pem").write_text("of the old CA")
+    assert workspace.create_ca("--force").returncode == 0
+    assert load(workspace.ca / "cacert.pem") != before
+    assert len(workspace.rows) == len(list((workspace.ca / "newcerts").iterdir())) == 1
+    assert not (workspace.ca / "crl.pem").exists()
+
+
+def test_a_key_without_its_certificate_is_not_overwritten_either(workspace: Workspace) -> None:
+    (workspace.ca / "cacert.pem").unlink()
+    assert workspace.create_ca().returncode == 1
+
+
+def test_dir_makes_a_second_ca_that_can_be_edited(workspace: Workspace, tmp_path: Path) -> None:
+    other = tmp_path / "another one"
+    assert workspace.create_ca("--dir", str(other)).returncode == 0
+    assert load(other / "cacert.pem") != load(workspace.ca / "cacert.pem")
+    assert (other / "openssl.cnf").read_bytes() == (workspace.ca / "openssl.cnf").read_bytes()
+    issued = workspace.run("openssl/simpleenroll", csr(), EST_CA_DIR=str(other)).certificate
+    issued.verify_directly_issued_by(load(other / "cacert.pem"))
+    assert len(workspace.rows) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "words"),
+    [
+        (["--help"], 0, ""),
+        (["--frobnicate"], 2, "usage: create-ca"),
+        (["--curve"], 1, "--curve wants a value"),
+        (["--curve", "P-0"], 1, "Error generating EC key"),
+        (["--name", "a,DNS:b"], 1, "not a host name or IP address: a,DNS:b"),
+        (["--name", "x\nbasicConstraints=CA:TRUE"], 1, "not a host name or IP address"),
+        (["--name", "192.0.2.999"], 1, "bad ip address"),
+    ],
+)
+def test_options_that_make_no_ca(tmp_path: Path, options: list[str], status: int, words: str) -> None:
+    script = ROOT / "openssl-ca/create-ca"
+    where = tmp_path / "ca"
+    result = subprocess.run(
+        [script, "--dir", where, *options], capture_output=True, text=True, env={"PATH": PATH}, check=False
+    )
+    assert result.returncode == status
+    assert words in result.stderr
+    assert ("usage: create-ca" in result.stdout) == (status == 0)
+    assert_nothing_that_looks_like_a_ca(where)
+
+
+def assert_nothing_that_looks_like_a_ca(where: Path) -> None:
+    left = {path.name for path in where.glob("*")}
+    assert not left & {"cacert.pem", "server.pem", "private", "index.txt", "newcerts"}, left
+
+
+def fatal(directory: Path, program: str, call: int) -> str:
+    """A PATH in which the Nth call of a program kills whoever called it, as a power cut would."""
+    directory.mkdir()
+    stub = directory / program
+    real = shutil.which(program, path=PATH)
+    stub.write_text(
+        f'#!/bin/bash\necho >>"$0.calls"\n(($(wc -l <"$0.calls") < {call})) || kill -KILL $PPID\nexec {real} "$@"\n'
+    )
+    stub.chmod(0o755)
+    return f"{directory}:{PATH}"
+
+
+@pytest.mark.parametrize("call", [1, 2, 3, 4, 5])
+def test_killed_half_way_it_leaves_no_ca(workspace: Workspace, tmp_path: Path, call: int) -> None:
+    path = fatal(tmp_path / "bin", "openssl", call)
+    before = (workspace.ca / "cacert.pem").read_bytes()
+    assert workspace.create_ca("--force", path=path).returncode == -9
+    assert (workspace.ca / "cacert.pem").read_bytes() == before, "the old one is untouched"
+    assert workspace.run("openssl/simpleenroll", csr()).status == 0
+
+    (tmp_path / "bin/openssl.calls").unlink()
+    fresh = tmp_path / "fresh"
+    assert workspace.create_ca("--dir", str(fresh), path=path).returncode == -9
+    assert_nothing_that_looks_like_a_ca(fresh)
+    assert workspace.create_ca("--dir", str(fresh)).returncode == 0
+    assert not list(fresh.glob(".create-ca.*")), "the next run sweeps up"
+
+
+def test_the_trust_anchor_comes_last(workspace: Workspace, tmp_path: Path) -> None:
+    assert workspace.create_ca("--force", path=fatal(tmp_path / "bin", "mv", 2)).returncode == -9
+    assert not (workspace.ca / "cacert.pem").exists()
+    assert workspace.create_ca("--force").returncode == 0
+
+
+# What pkilint may say, and why it may.
+ACCEPTED = {
+    "pkix.subject_key_identifier_method_1_identified",  # a remark: RFC 5280 4.2.1.2 method (1), as wished
+    "pkix.invalid_domain_name_syntax",  # "localhost" has one label; a demo has no other name
+}
+
+
+def test_pkilint_accepts_root_and_server(shared: Workspace) -> None:
+    assert lint((shared.ca / "cacert.pem").read_bytes()) <= ACCEPTED - {"pkix.invalid_domain_name_syntax"}
+    server = (shared.ca / "server.pem").read_bytes().split(b"-----END CERTIFICATE-----\n")[0]
+    assert lint(server + b"-----END CERTIFICATE-----\n") <= ACCEPTED
+
+
+def test_the_readme_works(workspace: Workspace, tmp_path: Path) -> None:
+    """Every line that the README tells a person to type, in its order, in one shell."""
+    readme = (workspace.ca / "README.md").read_text()
+    lines = re.findall(r"^```sh\n(.*?)^```", readme, re.MULTILINE | re.DOTALL)
+    assert len(lines) == 5
+    result = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", "\n".join(lines)],
+        cwd=workspace.ca,
+        env={"PATH": PATH},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    states = [row[0] for row in workspace.rows]
+    assert states == ["V", "R", "V"], "create-ca's server, a new and revoked server, a registration authority"
+    crl = x509.load_pem_x509_crl((workspace.ca / "crl.pem").read_bytes())
+    assert [f"{entry.serial_number:040X}" for entry in crl] == [workspace.rows[1][3]]
+    assert crl.is_signature_valid(load(workspace.ca / "cacert.pem").public_key())  # type: ignore[arg-type]
+    server = load(workspace.ca / "server.pem")
+    san = server.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert "gw.example.org" in san.get_values_for_type(x509.DNSName)
+    purposes = load(workspace.ca / "ra.pem").extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    assert CMC_RA in purposes
+    assert lint((workspace.ca / "ra.pem").read_bytes()) <= ACCEPTED
+
+
+def test_the_readme_names_every_profile() -> None:
+    readme = (ROOT / "openssl-ca/README.md").read_text()
+    for profile in (ROOT / "openssl-ca/profiles").iterdir():
+        assert f"`{profile.name}`" in readme
