@@ -1,45 +1,40 @@
-"""The pipeline: one request from the TLS connection to the answer, in ten steps."""
+"""The pipeline: one request from the TLS connection to the answer, in ten steps.
+
+Step 1, the handshake, is over when a request arrives.  Authentication and POP come before any script: a script never
+sees a request that cryptography has already refused.
+"""
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
+import secrets
+import shutil
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from aiohttp import HttpVersion10, web
-from cryptography import x509
+from aiohttp import web
 from structlog.contextvars import bound_contextvars
 
-from estgw import reply
-from estgw.auth import http, identity, pop
-from estgw.auth.identity import Client, Trust
-from estgw.auth.pop import POP
+from estgw import body, renewal, reply
+from estgw.auth import identity, pop
+from estgw.auth.identity import Client
 from estgw.auth.requirements import authenticate
+from estgw.auth.throttle import Throttle
+from estgw.callout import cgi
 from estgw.callout.call import Call
-from estgw.errors import (
-    BadRequest,
-    Forbidden,
-    HandlerFailed,
-    Malformed,
-    NotFound,
-    RequestError,
-    RequestTimedOut,
-    TooLarge,
-)
+from estgw.callout.contract import Kind
+from estgw.errors import BadRequest, HandlerFailed, Malformed, NotFound, RequestError, Unauthenticated
 from estgw.est import certs, names, operations
 from estgw.est import csr as csrs
-from estgw.est.binding import Binding
-from estgw.est.csr import CSR
+from estgw.est.csr import OTP_CHALLENGE
 from estgw.est.operations import Profile
 from estgw.logs import log, new_request_id
 from estgw.services import Route, Service
 from estgw.state import State
 from estgw.tls.info import tls_info
-
-Entry = dict[str, Any]
-"""What the access line will say; the steps add to it as they learn."""
 
 
 class App:
@@ -47,179 +42,241 @@ class App:
 
     def __init__(self, state: State) -> None:
         self.state = state
+        self.throttle = Throttle(state.config.client_auth.guess_delay)
+
+    def reload(self, state: State) -> None:
+        """Serve the next requests with another state; who guessed passwords stays remembered."""
+        self.state = state
+        self.throttle.most = state.config.client_auth.guess_delay
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         """Serve one request: always an answer, always one access line."""
-        state, started, request_id = self.state, time.monotonic(), new_request_id()
-        entry: Entry = {"method": request.method, "path": request.rel_url.raw_path[:200]}
-        with bound_contextvars(request_id=request_id):
+        started = time.monotonic()
+        exchange = Exchange(self.state, self.throttle, request)
+        with bound_contextvars(request_id=exchange.request_id):
             try:
-                response = await self._serve(state, request, request_id, entry)
+                response = await exchange.serve()
             except RequestError as refusal:
-                entry["reason"] = str(refusal)
-                response = self._refuse(state, refusal, entry)
+                exchange.entry["reason"] = str(refusal)
+                response = exchange.refuse(refusal)
             except ConnectionError:
-                log.info("client went away", **entry)
+                log.info("client went away", **exchange.entry)
                 raise
             except Exception:  # noqa: BLE001 - whatever it is, the client gets an answer and the log a traceback
-                log.exception("unexpected error", **entry)
-                response = self._refuse(state, HandlerFailed(reply.apology(request_id)), entry)
+                log.exception("unexpected error", **exchange.entry)
+                response = exchange.refuse(HandlerFailed(reply.apology(exchange.request_id)))
+            finally:
+                exchange.clean_up()
             if "Expect" in request.headers and not request.content.is_eof():
                 # Nobody told this client to go on, so what comes next might be the body or a new request.
                 response.force_close()
             milliseconds = round((time.monotonic() - started) * 1000, 1)
-            log.info("request", status=response.status, ms=milliseconds, **entry)
+            log.info("request", status=response.status, ms=milliseconds, **exchange.entry)
             return response
 
-    async def _serve(self, state: State, request: web.BaseRequest, request_id: str, entry: Entry) -> web.Response:
-        client = self._identify(state, request, entry)
-        service, route, profile = self._route(state, request, entry)
-        body = await self._read_body(state, request, route)
-        client = await self._authenticate(state, request, client, route, entry)
-        csr, renewed = self._read_csr(client, route, body, entry)
-        binding, linked = self._link(state, client, csr, entry)
-        with tempfile.TemporaryDirectory(prefix="estgw-", ignore_cleanup_errors=True) as tmp_dir:
-            limits = state.config.callouts
-            call = Call(
-                request_id=request_id,
-                operation=route.operation,
-                label=route.label,
-                profile=profile,
-                client=client,
-                ca_dir=route.ca_dir,
-                tmp_dir=Path(tmp_dir),
-                timeout=route.timeout,
-                search_path=limits.path,
-                method=request.method,
-                script_name=operations.decode_path(request.rel_url.raw_path),
-                query=request.rel_url.raw_query_string,
-                server_name=state.config.server.name,
-                server_port=_port(request),
-                content_type=request.headers.get("Content-Type"),
-                body=body,
-                headers={name: request.headers[name] for name in limits.pass_headers if name in request.headers},
-                pass_credentials=route.pass_credentials,
-                handler_env=route.handler_env,
-                binding=binding,
-                csr=csr,
-                pop=linked,
-                renewed=renewed,
-            )
-            for path, content in call.files():
-                path.write_bytes(content)
-            output = await state.caller.handle(route.handler, call, serialize=route.serialize)
-        columns = _columns(request, service)
-        answer = reply.to_wire(route, output, columns=columns, request_id=request_id, csr=csr)
-        if answer.issued is not None:
-            entry["serial"] = certs.serial_hex(answer.issued)
-        return reply.success(route.operation, profile, output, answer)
 
-    def _identify(self, state: State, request: web.BaseRequest, entry: Entry) -> Client:
-        """Step 2: who is it?"""
-        if request.transport is None:
+class Exchange:
+    """One request on its way down the house; the state that it began with is the one it is served with."""
+
+    def __init__(self, state: State, throttle: Throttle, request: web.BaseRequest) -> None:
+        self.state = state
+        self.throttle = throttle
+        self.request = request
+        self.request_id = new_request_id()
+        self.entry: dict[str, Any] = {"method": request.method, "path": request.rel_url.raw_path[:200]}
+        """What the access line will say; the steps add to it as they learn."""
+        self.route: Route | None = None
+        # Not made until a callout needs it; the name can't be guessed and making it fails if it is there.
+        self.tmp_dir = Path(tempfile.gettempdir()) / f"estgw-{secrets.token_hex(16)}"
+
+    async def serve(self) -> web.Response:
+        """The steps; each adds what it found to the facts of the call, or raises a `RequestError`."""
+        client = self.identify()  # 2
+        service, route, profile = self.find_route()  # 3
+        content = await self.read_body(route)  # 4
+        call = self.describe(route, profile, client, content)
+        call = await self.authenticate(route, call)  # 5
+        call = await self.read_csr(route, call)  # 6
+        call = self.link(call)  # 7
+        await self.authorize(route, call)  # 8
+        output = await self.handle(route, call)  # 9
+        return self.answer(service, route, call, output)  # 10
+
+    def identify(self) -> Client:
+        """Who is it?  Version, binding, certificate, trust class, RA or not."""
+        if self.request.transport is None:
             raise ConnectionResetError
-        peer = request.transport.get_extra_info("peername")
+        peer = self.request.transport.get_extra_info("peername")
+        self.entry["peer"] = peer[0]
         try:
-            tls = tls_info(request.transport)
+            tls = tls_info(self.request.transport)
         except ValueError:
             raise BadRequest("The TLS client certificate can't be read.") from None
-        client = identity.identify(peer[:2], tls, state.anchors, state.config.client_auth.unknown_certificates)
-        entry.update(peer=peer[0], tls=tls.version)
+        unknown = self.state.config.client_auth.unknown_certificates
+        client = identity.identify(peer[:2], tls, self.state.anchors, unknown)
+        self.entry["tls"] = tls.version
         if client.name is not None:
-            entry["identity"] = client.name
+            self.entry["identity"] = client.name
         if tls.verify_error:
-            entry["client_certificate"] = tls.verify_error
+            self.entry["client_certificate"] = tls.verify_error
         return client
 
-    def _route(self, state: State, request: web.BaseRequest, entry: Entry) -> tuple[Service, Route, Profile]:
-        """Step 3: path, method and media type."""
-        target = operations.resolve(request.rel_url.raw_path, state.labels, state.extra_operations)
-        service = state.services[target.label]
+    def find_route(self) -> tuple[Service, Route, Profile]:
+        """Path, method and media type to label, operation and profile."""
+        raw_path = self.request.rel_url.raw_path
+        target = operations.resolve(raw_path, self.state.labels, self.state.extra_operations)
+        service = self.state.services[target.label]
         route = service.routes.get(target.operation)
         if route is None:
             raise NotFound(f"{target.operation} is not switched on here.")
-        entry.update(operation=target.operation, **({"label": target.label} if target.label else {}))
-        operations.check_method(route.operation, request.method)
-        content_type = request.headers.get("Content-Type")
+        self.route = route
+        self.entry["operation"] = target.operation
+        if target.label:
+            self.entry["label"] = target.label
+        operations.check_method(route.operation, self.request.method)
+        content_type = self.request.headers.get("Content-Type")
         profile = operations.profile_of(target, content_type, service.profile)
         operations.check_media_type(route.operation, content_type, profile)
         return service, route, profile
 
-    async def _read_body(self, state: State, request: web.BaseRequest, route: Route) -> bytes:
-        """Step 4: the body, before any 401, so that the connection and its channel binding survive."""
+    async def read_body(self, route: Route) -> bytes:
+        """The body, before any 401, so that the connection and its channel binding survive."""
         if not route.operation.takes_body:
             return b""
-        limit = state.config.server.max_body
-        too_large = TooLarge(f"The body is larger than {limit} bytes.")
-        if (request.content_length or 0) > limit:
-            raise too_large
-        if request.headers.get("Expect", "").lower() == "100-continue" and request.version > HttpVersion10:
-            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            request.writer.output_size = 0  # aiohttp takes any output for the beginning of the answer
-        body = bytearray()
-        try:
-            async with asyncio.timeout(state.config.server.body_timeout):
-                async for chunk in request.content.iter_any():
-                    body += chunk
-                    if len(body) > limit:
-                        raise too_large
-        except TimeoutError:
-            raise RequestTimedOut("The body took too long to arrive.") from None
-        except web.RequestPayloadError as fault:
-            raise BadRequest("The body's framing is broken.", log=f"body: {fault}") from None
-        return bytes(body)
+        server = self.state.config.server
+        return await body.read(self.request, limit=server.max_body, seconds=server.body_timeout)
 
-    async def _authenticate(
-        self, state: State, request: web.BaseRequest, client: Client, route: Route, entry: Entry
-    ) -> Client:
-        """Step 5: HTTP credentials, and what the operation requires."""
-        headers = request.headers.getall("Authorization", [])
-        client = await authenticate(client, headers, route.requires, state.users)
+    def describe(self, route: Route, profile: Profile, client: Client, content: bytes) -> Call:
+        """The facts so far."""
+        settings, headers, url = self.state.config.callouts, self.request.headers, self.request.rel_url
+        return Call(
+            request_id=self.request_id,
+            operation=route.operation,
+            label=route.label,
+            profile=profile,
+            client=client,
+            ca_dir=route.ca_dir,
+            tmp_dir=self.tmp_dir,
+            timeout=route.timeout,
+            search_path=settings.path,
+            method=self.request.method,
+            script_name=operations.decode_path(url.raw_path),
+            query=url.raw_query_string,
+            server_name=self.state.config.server.name,
+            server_port=_port(self.request),
+            content_type=headers.get("Content-Type"),
+            body=content,
+            headers={name: headers[name] for name in settings.pass_headers if name in headers},
+            pass_credentials=route.pass_credentials,
+            handler_env=route.handler_env,
+            binding=pop.binding_in_force(client.tls, self.state.config.pop.tls13),
+            pop_required=self.state.pop.announces(client, route.label),
+        )
+
+    async def authenticate(self, route: Route, call: Call) -> Call:
+        """HTTP credentials, by a callout or by the password files, and what the operation requires."""
+
+        async def verify(client: Client) -> bool:
+            await self.throttle.wait(client.address)
+            good = await self._is_genuine(route, replace(call, client=client))
+            (self.throttle.succeeded if good else self.throttle.failed)(client.address)
+            return good
+
+        headers = self.request.headers.getall("Authorization", [])
+        client = await authenticate(call.client, headers, route.requires, verify)
         if client.user is not None:
-            entry["user"] = client.user
-            entry.setdefault("identity", client.user)
-        return client
+            self.entry["user"] = client.user
+            self.entry.setdefault("identity", client.user)
+        return replace(call, client=client)
 
-    def _read_csr(
-        self, client: Client, route: Route, body: bytes, entry: Entry
-    ) -> tuple[CSR | None, x509.Certificate | None]:
-        """Step 6: decode the CSR, check its signature, and on reenroll its names."""
+    async def _is_genuine(self, route: Route, call: Call) -> bool:
+        claimed = call.client.claimed
+        if claimed is None:
+            return False
+        if route.authenticate is None:
+            targets = operations.twins(self.request.raw_path, route.label)
+            return await self.state.passwords.verify(claimed, call.method, targets)
+        if claimed.password is None:
+            return False
+        try:
+            await self._decide(route.authenticate, replace(call, pass_credentials=True), Kind.AUTHENTICATE)
+        except Unauthenticated as refusal:
+            log.info("not authenticated", reason=str(refusal))
+            return False
+        return True
+
+    async def read_csr(self, route: Route, call: Call) -> Call:
+        """The CSR: decode it, check its signature, and on reenroll its names."""
         operation = route.operation
         if not operation.has_csr:
-            return None, None
+            return call
         try:
-            csr = csrs.parse(body)
-            entry["subject"] = names.dn_text(csr.subject)[:500]
+            csr = csrs.parse(call.body)
+            self.entry["subject"] = names.dn_text(csr.subject)[:500]
             csrs.require_subject(csr)
             if operation.proves_key:
                 csrs.verify(csr)
+            if csr.text_attribute(OTP_CHALLENGE) is not None and route.authorize is None:
+                # RFC 7894 4: what is present must be verified, and only a script can know one-time passwords.
+                raise Malformed("the CSR carries otpChallenge, and nothing here can verify it")
         except Malformed as fault:
             raise BadRequest(_sentence(fault)) from None
-        return csr, self._renewed(client, csr) if operation.renews else None
+        renewed = await renewal.renewed_certificate(call.client, csr, route) if operation.renews else None
+        return replace(call, csr=csr, renewed=renewed, new_names=renewal.new_names(call.client, csr, route))
 
-    def _renewed(self, client: Client, csr: CSR) -> x509.Certificate:
-        """The certificate that a reenroll renews: the client's own, with the same names (RFC 7030 4.2.2)."""
-        if client.certificate is None or client.trust is Trust.NONE:
-            raise Forbidden("A reenroll renews the certificate that the client presents in TLS; there was none.")
-        if difference := csrs.difference(csr, client.certificate):
-            raise Forbidden(f"A reenroll keeps subject and subject alternative name: {difference}.")
-        return client.certificate
-
-    def _link(self, state: State, client: Client, csr: CSR | None, entry: Entry) -> tuple[Binding | None, POP | None]:
-        """Step 7: does the CSR belong to this TLS connection?"""
-        binding = pop.binding_in_force(client.tls, state.config.pop.tls13)
-        if csr is None:
-            return binding, None
+    def link(self, call: Call) -> Call:
+        """Linking identity and POP: does the CSR belong to this TLS connection?"""
+        if call.csr is None:
+            return call
+        linking = self.state.pop.linking(call.client, call.operation.name, call.label)
         try:
-            linked = pop.link(csr, binding, client.tls.version)
+            linked = pop.link(call.csr, call.binding, linking, call.client.tls.version)
         except Malformed as fault:
             raise BadRequest(_sentence(fault)) from None
-        entry["pop"] = linked.value
-        return binding, linked
+        self.entry["pop"] = linked.value
+        return replace(call, pop=linked)
 
-    def _refuse(self, state: State, error: RequestError, entry: Entry) -> web.Response:
-        challenges = [http.basic_challenge(state.config.client_auth.realm)] if state.users else []
-        return reply.refusal(error, operation=entry.get("operation"), challenges=challenges)
+    async def authorize(self, route: Route, call: Call) -> None:
+        """May this client do this?"""
+        if route.authorize is not None:
+            await self._decide(route.authorize, call, Kind.AUTHORIZE)
+
+    async def handle(self, route: Route, call: Call) -> cgi.Output:
+        """The operation's handler."""
+        self._lay_out(call)
+        return await self.state.caller.handle(route.handler, call, serialize=route.serialize)
+
+    def answer(self, service: Service, route: Route, call: Call, output: cgi.Output) -> web.Response:
+        """The wire form, validated."""
+        columns = _columns(self.request, service)
+        made = reply.to_wire(route, output, call, columns=columns, linking_attribute=self.state.config.pop.attribute)
+        if made.issued is not None:
+            self.entry["serial"] = certs.serial_hex(made.issued)
+        return reply.success(route.operation, call.profile, output, made)
+
+    def refuse(self, error: RequestError) -> web.Response:
+        """The answer for an error; a 401 has the challenges of the route."""
+        challenges = []
+        if isinstance(error, Unauthenticated):
+            basic_only = self.route is not None and self.route.authenticate is not None
+            challenges = self.state.passwords.challenges(basic_only=basic_only)
+        return reply.refusal(error, operation=self.entry.get("operation"), challenges=challenges)
+
+    async def _decide(self, script: Path, call: Call, kind: Kind) -> None:
+        self._lay_out(call)
+        call = replace(call, timeout=self.state.config.callouts.decision_timeout)
+        await self.state.caller.decide(script, call, kind)
+
+    def _lay_out(self, call: Call) -> None:
+        """The private directory and the files that the variables name."""
+        with contextlib.suppress(FileExistsError):
+            self.tmp_dir.mkdir(mode=0o700)
+        for path, content in call.files():
+            path.write_bytes(content)
+
+    def clean_up(self) -> None:
+        """Remove the private directory, if it was made."""
+        shutil.rmtree(self.tmp_dir, ignore_errors=True)
 
 
 def _columns(request: web.BaseRequest, service: Service) -> int | None:

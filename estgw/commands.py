@@ -5,20 +5,22 @@ from __future__ import annotations
 import asyncio
 import getpass
 import shlex
+import shutil
 import sys
 import tempfile
 from argparse import Namespace
 from pathlib import Path
 
 from estgw import config, logs, server, state, trial, workspace
-from estgw.auth import users
-from estgw.callout import contract
+from estgw.auth import digest, users
+from estgw.callout import contract, process
 from estgw.config import Log, split_address
 from estgw.errors import ConfigError, RequestError
 
 
 def demo(arguments: Namespace) -> int:
     """Make what is missing, serve, and say on stderr what can be pasted."""
+    process.default_signals()
     directory: Path = arguments.dir or (Path() if Path("conf.yaml").exists() else Path("estgw-demo"))
     made = workspace.prepare_demo(directory)
 
@@ -62,8 +64,9 @@ def env(arguments: Namespace) -> int:
     logs.configure("auto", "warning")
     gateway = trial.load_state(arguments.config)
     directory = Path(tempfile.mkdtemp(prefix="estgw-env-"))
-    _, call = trial.prepare(gateway, _trial(arguments), directory)
     try:
+        try:
+        _, call = asyncio.run(trial.prepare(gateway, _trial(arguments), directory))
         environment = contract.environment(call)
     except RequestError as refusal:
         raise ConfigError([f"the gateway would answer {refusal.status}: {refusal.public}"]) from None
@@ -74,6 +77,7 @@ def env(arguments: Namespace) -> int:
 
 def run(arguments: Namespace) -> int:
     """Run a handler and print what would have gone to the client and to the log."""
+    process.default_signals()
     logs.configure("auto", "warning")
     gateway = trial.load_state(arguments.config)
     with tempfile.TemporaryDirectory(prefix="estgw-run-", ignore_cleanup_errors=True) as directory:
@@ -95,7 +99,7 @@ def run(arguments: Namespace) -> int:
 
 
 def passwd(arguments: Namespace) -> int:
-    """Set a user's password."""
+    """Set a user's password, for Basic or for Digest."""
     if sys.stdin.isatty():
         password = getpass.getpass(f"Password for {arguments.user}: ")
         if getpass.getpass("Once more: ") != password:
@@ -105,13 +109,17 @@ def passwd(arguments: Namespace) -> int:
     if not password:
         raise ConfigError(["an empty password; nothing was changed"])
     try:
-        users.set_password(arguments.file, arguments.user, password)
+        if arguments.digest:
+            digest.set_password(arguments.file, arguments.realm, arguments.user, password)
+        else:
+            users.set_password(arguments.file, arguments.user, password)
     except ValueError as fault:
         raise ConfigError([str(fault)]) from None
     return 0
 
 
 def _serve(config_file: Path, listen: str | None, ready: server.Ready) -> int:
+    process.default_signals()
     settings: Log = config.load(config_file).log
     logs.configure(settings.format, settings.level)
     if listen is not None:

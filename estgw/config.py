@@ -37,8 +37,13 @@ FORBIDDEN_HEADERS = {"proxy", "authorization", "proxy-authorization"}
 def _resolve(value: object, info: ValidationInfo) -> object:
     if not isinstance(value, str):
         raise ValueError("a string is expected, the path of a file")
+    if not value or "\0" in value:
+        raise ValueError("no path of a file")
     base: Path = (info.context or {})["base"]
-    return (base / Path(value).expanduser()).absolute()
+    try:
+        return (base / Path(value).expanduser()).absolute()
+    except RuntimeError:
+        raise ValueError(f"{value}: there is no such user") from None
 
 
 def _listen(value: str) -> str:
@@ -75,6 +80,18 @@ def _header(name: str) -> str:
     if name.lower() in FORBIDDEN_HEADERS or not re.fullmatch(r"[A-Za-z0-9-]{1,64}", name):
         raise ValueError(f"{name} can't be passed to a script")
     return name
+
+
+def _fingerprint(text: str) -> str:
+    digits = text.replace(":", "").lower()
+    if not re.fullmatch("[0-9a-f]{64}", digits):
+        raise ValueError("a SHA-256 fingerprint has 64 hex digits, with or without colons")
+    return digits
+
+
+def _network(text: str) -> str:
+    ipaddress.ip_network(text)
+    return text
 
 
 FilePath = Annotated[Path, BeforeValidator(_resolve)]
@@ -125,14 +142,46 @@ class ClientAuth(_Model):
     crls: tuple[FilePath, ...] = Field((), strict=False)
     unknown_certificates: Literal["reject", "anonymous", "pass"] = "anonymous"
     users: FilePath | None = None
-    realm: str = Field("estrealm", pattern=r'^[^"\\\x00-\x1f\x7f]{1,100}$')
+    digest: tuple[Literal["SHA-256", "MD5"], ...] = Field((), strict=False)
+    digest_users: FilePath | None = None
+    nonce_age: Seconds = 300
+    nonce_secret: FilePath | None = None
+    realm: str = Field("estrealm", pattern=r'^[^":\\\x00-\x1f\x7f]{1,100}$')
     remember: Annotated[float, Field(ge=0, le=3600)] = 60
+    guess_delay: Annotated[float, Field(ge=0, le=60)] = 2
+
+    @model_validator(mode="after")
+    def _digest_whole(self) -> ClientAuth:
+        if bool(self.digest) != bool(self.digest_users):
+            raise ValueError("digest and digest_users belong together")
+        return self
+
+
+Linking = Literal["required", "optional", "waived"]
+
+
+class POPRule(_Model):
+    """Which clients a word about linking is for: every condition that is given must hold."""
+
+    pop: Linking
+    operation: str | None = None
+    label: str | None = None
+    user: str | None = None
+    subject: str | None = None
+    issuer: str | None = None
+    fingerprint: Annotated[str, AfterValidator(_fingerprint)] | None = None
+    trust: Literal["explicit", "implicit", "none"] | None = None
+    ra: bool | None = None
+    address: Annotated[str, AfterValidator(_network)] | None = None
 
 
 class POP(_Model):
     """Linking identity and POP (RFC 7030 3.5)."""
 
     tls13: Literal["exporter", "finished", "off"] = "exporter"
+    attribute: Literal["challengePassword", "estIdentityLinking"] = "challengePassword"
+    rules: tuple[POPRule, ...] = Field((), strict=False)
+    default: Linking = "optional"
 
 
 class OperationSettings(_Model):
@@ -142,6 +191,8 @@ class OperationSettings(_Model):
     handler: FilePath | None = None
     requires: Annotated[Requires | None, Field(strict=False)] = None
     timeout: Seconds | None = None
+    authenticate: FilePath | None = None
+    authorize: FilePath | None = None
     raw_output: bool = False
     pass_credentials: bool = False
     serialize: str | None = None
@@ -159,6 +210,10 @@ class ServiceSettings(_Model):
     ca_dir: FilePath | None = None
     profile: Literal["rfc", "draft", "auto"] | None = None
     base64_lines: Literal["auto", "64", "none"] | None = None
+    authenticate: FilePath | None = None
+    authorize: FilePath | None = None
+    change_subject_name: bool | None = None
+    renew_without_certificate: bool | None = None
     operations: Mapping[str, OperationSettings] = Field(default_factory=dict)
 
     @field_validator("operations")
@@ -185,7 +240,10 @@ class Callouts(ServiceSettings):
     ca_dir: FilePath
     profile: Literal["rfc", "draft", "auto"] = "auto"
     base64_lines: Literal["auto", "64", "none"] = "auto"
+    change_subject_name: bool = False
+    renew_without_certificate: bool = False
     timeout: Seconds = 30
+    decision_timeout: Seconds = 5
     retry_after: Count = 60
     max_running: Count = 8
     max_waiting: Count = 100

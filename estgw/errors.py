@@ -100,6 +100,16 @@ class UnsupportedMediaType(RequestError):
     status = 415
 
 
+class TooManyGuesses(RequestError):
+    """429: this address has failed to authenticate too often and too fast (RFC 6585 4)."""
+
+    status = 429
+
+    def __init__(self, *, retry_after: int) -> None:
+        text = "Too many failed attempts from this address; try again later."
+        super().__init__(text, headers={"Retry-After": str(retry_after)})
+
+
 class HandlerFailed(RequestError):
     """500: the handler broke its side of the contract; only the log says how."""
 

@@ -46,6 +46,8 @@ def configure(form: str, level: str, stream: TextIO | None = None) -> None:
         logger_factory=structlog.PrintLoggerFactory(stream),
         cache_logger_on_first_use=False,
     )
+    # A client's odd certificate makes cryptography warn; that too is a line of the log and nothing else.
+    logging.captureWarnings(True)
     # aiohttp and asyncio speak through the standard library: their words join ours, warnings and up.
     logging.basicConfig(level=logging.WARNING, handlers=[_Forward()], format="%(message)s", force=True)
 

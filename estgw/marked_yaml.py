@@ -47,7 +47,7 @@ class MarkedYAML:
 def read(path: Path) -> MarkedYAML:
     """Read one YAML document.
 
-    Raises `ConfigError` when the file can't be read, is not YAML, holds an alias bomb or a key twice.
+    Raises `ConfigError` when the file can't be read, is not YAML or holds a key twice.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -94,7 +94,9 @@ def _duplicates(root: yaml.Node | None) -> Iterator[tuple[str, Any]]:
         elif isinstance(node, yaml.MappingNode):
             keys = set[str]()
             for key, value in node.value:
+                stack.append(value)
+                if not isinstance(key, yaml.ScalarNode):
+                    continue  # a list or mapping as a key: the constructor says that it can't be one
                 if key.value in keys:
                     yield key.value, key.start_mark
                 keys.add(key.value)
-                stack.append(value)

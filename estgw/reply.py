@@ -9,15 +9,17 @@ from aiohttp import web
 
 from estgw import __version__
 from estgw.callout import cgi
+from estgw.callout.call import Call
 from estgw.errors import HandlerFailed, Malformed, RequestError, Unauthenticated
 from estgw.est import answers, certs
 from estgw.est.answers import Answer
-from estgw.est.csr import CSR
+from estgw.est.csr import CHALLENGE_PASSWORD, EST_IDENTITY_LINKING
 from estgw.est.operations import Body, Operation, Profile
 from estgw.logs import log
 from estgw.services import Route
 
 SERVER = f"estgw/{__version__}"
+LINKING_OIDS = {"challengePassword": CHALLENGE_PASSWORD, "estIdentityLinking": EST_IDENTITY_LINKING}
 
 
 def apology(request_id: str) -> str:
@@ -25,21 +27,27 @@ def apology(request_id: str) -> str:
     return f"The server could not do this. Its log says why, under request {request_id}."
 
 
-def to_wire(route: Route, output: cgi.Output, *, columns: int | None, request_id: str, csr: CSR | None) -> Answer:
-    """Bring what the handler printed to the form that the operation promises; raises `HandlerFailed`."""
+def to_wire(route: Route, output: cgi.Output, call: Call, *, columns: int | None, linking_attribute: str) -> Answer:
+    """Bring what the handler printed to the form that the operation promises; raises `HandlerFailed`.
+
+    `linking_attribute` names what /csrattrs announces where linking is required, whether the handler thought of it or
+    not (RFC 7030 4.5.2).
+    """
     operation = route.operation
-    empty = not output.body.strip()
+    text = output.body
     if route.raw_output or output.status not in (None, 200):
-        return Answer(output.body)
-    if empty and operation.body is Body.CSRATTRS:
-        return Answer(b"")
+        return Answer(text)
     try:
-        if empty:
+        if operation.body is Body.CSRATTRS and call.pop_required:
+            text = answers.announce(text, LINKING_OIDS[linking_attribute])
+        if not text.strip():
+            if operation.body is Body.CSRATTRS:
+                return Answer(b"")
             raise Malformed("printed nothing")
-        answer = answers.to_wire(operation.body, output.body, columns=columns)
+        answer = answers.to_wire(operation.body, text, columns=columns)
     except Malformed as fault:
-        raise HandlerFailed(apology(request_id), log=f"{route.handler.name}: {fault}") from None
-    if answer.issued and csr and operation.proves_key and certs.spki(answer.issued) != csr.spki:
+        raise HandlerFailed(apology(call.request_id), log=f"{route.handler.name}: {fault}") from None
+    if answer.issued and call.csr and operation.proves_key and certs.spki(answer.issued) != call.csr.spki:
         log.warning("the certificate issued is for another key than the CSR's", handler=route.handler.name)
     return answer
 

@@ -121,7 +121,7 @@ class Server:
         except ConfigError as refusal:
             log.error("reload failed, the old configuration stays", faults=refusal.faults)
             return
-        self._app.state = fresh
+        self._app.reload(fresh)
         listener.context = fresh.context
         log.info("reloaded", file=str(self._config_file))
 

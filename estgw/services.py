@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from estgw.config import Callouts, Config, OperationSettings, ServiceSettings
 from estgw.est.operations import OPERATIONS, Body, Operation, Requires
@@ -22,11 +23,20 @@ class Route:
     handler: Path
     ca_dir: Path
     requires: Requires
+    authenticate: Path | None
+    authorize: Path | None
+    change_subject_name: bool
+    renew_without_certificate: bool
     timeout: float
     raw_output: bool
     pass_credentials: bool
     serialize: str | None
     handler_env: Mapping[str, str]
+
+    @property
+    def programs(self) -> tuple[Path, ...]:
+        """Every script that this route may run."""
+        return tuple(script for script in (self.handler, self.authorize, self.authenticate) if script)
 
     @property
     def is_new(self) -> bool:
@@ -79,22 +89,40 @@ def _route(label: str | None, name: str, own: ServiceSettings, common: Callouts)
     if mine is not None and shared is not None:
         chosen = shared.model_copy(update={key: getattr(mine, key) for key in mine.model_fields_set})
     else:
-        chosen = mine or shared or OperationSettings(enabled=name not in OFF_BY_DEFAULT)
-    if not chosen.enabled:
+        chosen = mine or shared or OperationSettings()
+    # An entry that only says a timeout, say, does not switch on what is off by default.
+    enabled = chosen.enabled if "enabled" in chosen.model_fields_set else name not in OFF_BY_DEFAULT
+    if not enabled:
         return None
     operation = OPERATIONS.get(name) or _new_operation(name, chosen)
+    requires = chosen.requires or operation.requires
+    # What anybody may have (cacerts, csrattrs) needs no leave, unless the operation itself names a script.
+    authorize = None if requires is Requires.NONE else _inherited("authorize", own, common)
     return Route(
         operation=operation,
         label=label,
         handler=chosen.handler or (own.handlers or common.handlers) / name,
         ca_dir=own.ca_dir or common.ca_dir,
-        requires=chosen.requires or operation.requires,
+        requires=requires,
+        authenticate=_own("authenticate", chosen, _inherited("authenticate", own, common)),
+        authorize=_own("authorize", chosen, authorize),
+        change_subject_name=bool(_inherited("change_subject_name", own, common)),
+        renew_without_certificate=bool(_inherited("renew_without_certificate", own, common)),
         timeout=chosen.timeout or common.timeout,
         raw_output=chosen.raw_output,
         pass_credentials=chosen.pass_credentials,
         serialize=chosen.serialize,
         handler_env=chosen.handler_env,
     )
+
+
+def _inherited(key: str, own: ServiceSettings, common: Callouts) -> Any:
+    """What the label says, if it says anything, null included; else what all share."""
+    return getattr(own if key in own.model_fields_set else common, key)
+
+
+def _own(key: str, settings: OperationSettings, otherwise: Any) -> Any:
+    return getattr(settings, key) if key in settings.model_fields_set else otherwise
 
 
 def _new_operation(name: str, settings: OperationSettings) -> Operation:

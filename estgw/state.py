@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +10,12 @@ from pathlib import Path
 from cryptography import x509
 
 from estgw import config, services
+from estgw.auth import digest as digests
 from estgw.auth import users
+from estgw.auth.digest import Digest, Nonces
 from estgw.auth.identity import Anchors
+from estgw.auth.passwords import Passwords
+from estgw.auth.pop import Rules
 from estgw.auth.users import Users
 from estgw.callout import program
 from estgw.callout.caller import Caller, CalloutLimits
@@ -20,6 +25,9 @@ from estgw.errors import ConfigError, Malformed
 from estgw.est import certs
 from estgw.tls.adapter import TLSContext
 from estgw.tls.context import TLSSettings, server_context
+
+MINIMUM_SECRET = 32
+"""Bytes of a shared nonce secret: what the HMAC can make use of."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +39,8 @@ class State:
     labels: frozenset[str]
     extra_operations: frozenset[str]
     anchors: Anchors
-    users: Users | None
+    passwords: Passwords
+    pop: Rules
     context: TLSContext
     caller: Caller
 
@@ -43,12 +52,12 @@ def load(path: Path) -> State:
     explicit = _certificates(settings.client_auth.explicit, faults)
     implicit = _certificates(settings.client_auth.implicit, faults)
     crls = _crls(settings.client_auth.crls, faults)
-    known_users = _users(settings, faults)
+    passwords = _passwords(settings, faults)
     context = _context(settings, (*explicit, *implicit), crls, faults)
     served = services.build(settings)
     routes = list(services.routes(served))
-    for handler in sorted({route.handler for route in routes}):
-        faults += program.faults(handler, settings.callouts.path)
+    for script in sorted({script for route in routes for script in route.programs}):
+        faults += program.faults(script, settings.callouts.path)
     for folder in sorted({route.ca_dir for route in routes}):
         if not folder.is_dir():
             faults.append(f"{folder}: not a directory")
@@ -63,7 +72,8 @@ def load(path: Path) -> State:
             name for service in served.values() for name, route in service.routes.items() if route.is_new
         ),
         anchors=Anchors(explicit, implicit),
-        users=known_users,
+        passwords=passwords,
+        pop=Rules(settings.pop.rules, settings.pop.default),
         context=context,
         caller=Caller(
             Slots(limits.max_running, limits.max_waiting),
@@ -100,14 +110,36 @@ def _crls(paths: Iterable[Path], faults: list[str]) -> list[x509.CertificateRevo
     return found
 
 
-def _users(settings: Config, faults: list[str]) -> Users | None:
-    if settings.client_auth.users is None:
-        return None
+def _passwords(settings: Config, faults: list[str]) -> Passwords:
+    asked = settings.client_auth
+    known: Users | None = None
+    digest: Digest | None = None
+    if asked.users is not None:
+        try:
+            known = users.load(asked.users, remember=asked.remember)
+        except ConfigError as refusal:
+            faults += refusal.faults
+    if asked.digest_users is not None:
+        try:
+            hashes = digests.load(asked.digest_users, asked.realm)
+            digest = Digest(asked.realm, asked.digest, hashes, Nonces(_nonce_secret(settings), asked.nonce_age))
+        except ConfigError as refusal:
+            faults += refusal.faults
+    return Passwords(asked.realm, known, digest)
+
+
+def _nonce_secret(settings: Config) -> bytes:
+    """The secret that several gateways share, or one of our own."""
+    path = settings.client_auth.nonce_secret
+    if path is None:
+        return secrets.token_bytes(32)
     try:
-        return users.load(settings.client_auth.users, remember=settings.client_auth.remember)
-    except ConfigError as refusal:
-        faults += refusal.faults
-        return None
+        secret = path.read_bytes().strip()
+    except OSError as fault:
+        raise ConfigError([f"{path}: {fault.strerror}; make it with: openssl rand -hex 32 > {path}"]) from None
+    if len(secret) < MINIMUM_SECRET:
+        raise ConfigError([f"{path}: a secret of {len(secret)} bytes; {MINIMUM_SECRET} is the least"])
+    return secret
 
 
 def _context(

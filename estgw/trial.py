@@ -10,17 +10,18 @@ from aiohttp import web
 from cryptography import x509
 from OpenSSL import crypto
 
-from estgw import reply, state
+from estgw import renewal, reply, state
 from estgw.auth.http import Credentials
 from estgw.auth.identity import Client, identify
 from estgw.auth.pop import POP
 from estgw.callout import contract, process
 from estgw.callout.call import Call
-from estgw.callout.process import CouldNotStart, Limits
-from estgw.errors import ConfigError, HandlerFailed, Malformed, RequestError
+from estgw.callout.process import CouldNotStart, Limits, Outcome
+from estgw.errors import BadRequest, ConfigError, HandlerFailed, Malformed, RequestError
 from estgw.est import certs
 from estgw.est import csr as csrs
 from estgw.est.binding import EXPORTER_LENGTH, Binding, BindingType
+from estgw.est.csr import CSR
 from estgw.est.operations import Profile
 from estgw.logs import new_request_id, stderr_lines
 from estgw.services import Route
@@ -54,11 +55,11 @@ def load_state(config_file: Path) -> State:
     return state.load(config_file)
 
 
-def prepare(gateway: State, trial: Trial, directory: Path) -> tuple[Route, Call]:
+async def prepare(gateway: State, trial: Trial, directory: Path) -> tuple[Route, Call]:
     """Make the call that a request of this kind would make, with its files in `directory` (0700).
 
-    Raises `ConfigError` for a label or operation that is not served, or a file that can't be read, and
-    `Malformed` for a CSR that the gateway would not hand to a script.
+    Raises `ConfigError` for a label or operation that is not served, or a file that can't be read, and a
+    `RequestError` for what the gateway would refuse before any script runs.
     """
     service = gateway.services.get(trial.label)
     route = service.routes.get(trial.operation) if service else None
@@ -73,15 +74,8 @@ def prepare(gateway: State, trial: Trial, directory: Path) -> tuple[Route, Call]
             raise ConfigError([f"{trial.operation} takes a CSR: --csr FILE"])
         body = _read(trial.csr_file)
     if route.operation.has_csr:
-        csr = csrs.parse(body)
-        csrs.require_subject(csr)
-        if route.operation.proves_key:
-            csrs.verify(csr)
-    renewed = client.certificate if route.operation.renews else None
-    if route.operation.renews and renewed is None:
-        raise ConfigError([f"{trial.operation} renews a certificate: --client-cert FILE"])
-    if csr and renewed and (difference := csrs.difference(csr, renewed)):
-        raise Malformed(difference)
+        csr = _csr(body, route)
+    renewed = await renewal.renewed_certificate(client, csr, route) if csr and route.operation.renews else None
     call = Call(
         request_id=new_request_id(),
         operation=route.operation,
@@ -102,6 +96,8 @@ def prepare(gateway: State, trial: Trial, directory: Path) -> tuple[Route, Call]
         handler_env=route.handler_env,
         binding=client.tls.bindings[BindingType.TLS_EXPORTER],
         csr=csr,
+        new_names=renewal.new_names(client, csr, route) if csr else None,
+        pop_required=gateway.pop.announces(client, route.label),
         # A CSR that carries a binding is taken at its word: there is no connection to compare it with.
         pop=None if csr is None else POP.LINKED if csr.text_attribute(csrs.CHALLENGE_PASSWORD) else POP.ABSENT,
         renewed=renewed,
@@ -112,27 +108,44 @@ def prepare(gateway: State, trial: Trial, directory: Path) -> tuple[Route, Call]
 
 
 async def run(gateway: State, trial: Trial, directory: Path) -> Report:
-    """Run the handler and judge its end; raises what `prepare` raises."""
-    route, call = prepare(gateway, trial, directory)
-    limits = gateway.config.callouts
+    """Run the handler and judge its end; raises `ConfigError` as `prepare` does.
+
+    What the gateway would refuse before any script runs becomes a report, too.
+    """
     stderr: list[str] = []
     try:
-        environment = contract.environment(call)
-        bounds = Limits(call.timeout, limits.max_stdout, limits.max_stderr)
-        try:
-            outcome = await process.run(route.handler, environment, call.body, bounds)
-        except CouldNotStart as fault:
-            raise HandlerFailed(reply.apology(call.request_id), log=f"could not start {fault}") from None
+        route, call = await prepare(gateway, trial, directory)
+        outcome = await _run(gateway, route, call)
         stderr = stderr_lines(outcome.stderr, truncated=outcome.stderr_truncated)
         output = gateway.caller.judge_handler(route.handler, call, outcome)
-        answer = reply.to_wire(route, output, columns=64, request_id=call.request_id, csr=call.csr)
+        answer = reply.to_wire(route, output, call, columns=64, linking_attribute=gateway.config.pop.attribute)
     except RequestError as error:
         return Report(reply.refusal(error, operation=trial.operation, challenges=[]), stderr, str(error))
     return Report(reply.success(route.operation, Profile.RFC, output, answer), stderr, None)
 
 
+async def _run(gateway: State, route: Route, call: Call) -> Outcome:
+    limits = gateway.config.callouts
+    bounds = Limits(call.timeout, limits.max_stdout, limits.max_stderr)
+    try:
+        return await process.run(route.handler, contract.environment(call), call.body, bounds)
+    except CouldNotStart as fault:
+        raise HandlerFailed(reply.apology(call.request_id), log=f"could not start {fault}") from None
+
+
+def _csr(body: bytes, route: Route) -> CSR:
+    try:
+        csr = csrs.parse(body)
+        csrs.require_subject(csr)
+        if route.operation.proves_key:
+            csrs.verify(csr)
+    except Malformed as fault:
+        raise BadRequest(str(fault)) from None
+    return csr
+
+
 def _client(gateway: State, trial: Trial) -> Client:
-    certificate = certs.load_pem(_read(trial.client_certificate))[0] if trial.client_certificate else None
+    certificate = _certificate(trial.client_certificate) if trial.client_certificate else None
     chain, verify_error = _verify(gateway, certificate) if certificate else ((), None)
     exporter = Binding(BindingType.TLS_EXPORTER, secrets.token_bytes(EXPORTER_LENGTH))
     tls = TLSInfo(
@@ -148,6 +161,13 @@ def _client(gateway: State, trial: Trial) -> Client:
     if trial.user is None:
         return client
     return replace(client, user=trial.user, claimed=Credentials("Basic", trial.user, ""))
+
+
+def _certificate(path: Path) -> x509.Certificate:
+    found = certs.load_pem(_read(path))
+    if not found:
+        raise ConfigError([f"{path}: no certificate in it"])
+    return found[0]
 
 
 def _verify(gateway: State, certificate: x509.Certificate) -> tuple[tuple[x509.Certificate, ...], str | None]:

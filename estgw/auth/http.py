@@ -1,4 +1,4 @@
-"""HTTP authentication: what an Authorization header claims, and the challenge (RFC 7617, RFC 7030 3.2.3)."""
+"""What an Authorization header claims (RFC 7616, RFC 7617, RFC 7030 3.2.3)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import binascii
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from estgw.auth import digest
+from estgw.auth.digest import DigestResponse
 from estgw.errors import Unauthenticated
 
 MAXIMUM_HEADER = 4096
@@ -14,11 +16,14 @@ MAXIMUM_HEADER = 4096
 
 @dataclass(frozen=True)
 class Credentials:
-    """What a client claims; nothing here is verified.  The password never appears in a repr."""
+    """What a client claims; nothing here is verified.  Secrets never appear in a repr."""
 
-    scheme: str  # "Basic"
+    scheme: str
+    """`Basic` or `Digest`."""
     username: str
-    password: str = field(repr=False)
+    password: str | None = field(default=None, repr=False)
+    """None with Digest, which never shows it."""
+    response: DigestResponse | None = None
 
 
 def parse(headers: Sequence[str]) -> Credentials | None:
@@ -32,8 +37,12 @@ def parse(headers: Sequence[str]) -> Credentials | None:
     if len(headers) > 1 or len(headers[0]) > MAXIMUM_HEADER:
         raise Unauthenticated(log="more than one Authorization header, or a very long one")
     scheme, _, rest = headers[0].strip().partition(" ")
-    if scheme.lower() == "basic":
-        return _basic(rest.strip())
+    match scheme.lower():
+        case "basic":
+            return _basic(rest.strip())
+        case "digest":
+            response = digest.parse(rest)
+            return Credentials("Digest", response.username, response=response)
     raise Unauthenticated(log=f"Authorization scheme not offered: {scheme[:20]!r}")
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
 from estgw.auth import http
+from estgw.auth.http import Credentials
 from estgw.auth.identity import Client, Trust
-from estgw.auth.users import Users
 from estgw.errors import Forbidden, Unauthenticated
 from estgw.est.operations import Requires
 
+Verifier = Callable[[Client], Awaitable[bool]]
+"""Whether a client's claimed credentials are good; may raise a `RequestError`."""
 
-async def authenticate(client: Client, headers: Sequence[str], requires: Requires, users: Users | None) -> Client:
+
+async def authenticate(client: Client, headers: Sequence[str], requires: Requires, verify: Verifier) -> Client:
     """Verify what the client claims and hold it against what the operation requires.
 
     `headers` are the request's Authorization headers.  Credentials that are sent are checked even where the
@@ -26,7 +29,7 @@ async def authenticate(client: Client, headers: Sequence[str], requires: Require
     claimed = http.parse(headers)
     if claimed is not None:
         client = replace(client, claimed=claimed)
-        if users is None or not await users.verify(claimed.username, claimed.password):
+        if not await verify(client):
             # One sentence for an unknown user and for a wrong password, in the log as well as on the wire.
             raise Unauthenticated(log="wrong user name or password")
         client = client.with_user(claimed.username)
@@ -41,7 +44,7 @@ async def authenticate(client: Client, headers: Sequence[str], requires: Require
     return client
 
 
-def _claimed_or_none(headers: Sequence[str]) -> http.Credentials | None:
+def _claimed_or_none(headers: Sequence[str]) -> Credentials | None:
     try:
         return http.parse(headers)
     except Unauthenticated:

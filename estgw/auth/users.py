@@ -10,7 +10,7 @@ import secrets
 import tempfile
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from passlib.context import CryptContext
@@ -97,20 +97,25 @@ def load(path: Path, *, remember: float = 60.0) -> Users:
 
 
 def set_password(path: Path, user: str, password: str) -> None:
-    """Add or change one user; the file is replaced in one step and readable by its owner alone.
+    """Add or change one user; raises ValueError with a sentence for what the format can't hold."""
+    if len(password.encode()) > BCRYPT_BYTES:
+        raise ValueError(f"bcrypt takes {BCRYPT_BYTES} bytes of password at most")
+    rewrite(path, user, lambda line: line.partition(":")[0] == user, [f"{user}:{_CONTEXT.hash(password)}"])
 
-    Raises ValueError with a sentence for a name or password that the format can't hold.
+
+def rewrite(path: Path, user: str, replaced: Callable[[str], bool], added: list[str]) -> None:
+    """Replace a user's lines in a password file, in one step; the file is readable by its owner alone.
+
+    Raises ValueError with a sentence for a name that such a file can't hold.
     """
     if ":" in user or not (user + " ").isprintable():
         raise ValueError("a user name has no colon and no control character")
-    if len(password.encode()) > BCRYPT_BYTES:
-        raise ValueError(f"bcrypt takes {BCRYPT_BYTES} bytes of password at most")
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    kept = [line for line in lines if line.partition(":")[0] != user]
+    kept = [line for line in lines if not replaced(line)]
     descriptor, temporary = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write("\n".join([*kept, f"{user}:{_CONTEXT.hash(password)}"]) + "\n")
+            file.write("\n".join([*kept, *added]) + "\n")
         Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)

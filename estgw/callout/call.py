@@ -15,7 +15,7 @@ from estgw.auth.identity import Client
 from estgw.auth.pop import POP
 from estgw.est import names
 from estgw.est.binding import Binding
-from estgw.est.csr import CSR
+from estgw.est.csr import CSR, NewNames
 from estgw.est.operations import Operation, Profile
 
 
@@ -48,6 +48,15 @@ class Call:
     pop_required: bool = False
     renewed: x509.Certificate | None = None
     """The certificate that a simplereenroll renews."""
+    new_names: NewNames | None = None
+    """What a ChangeSubjectName attribute asks for, where that is allowed."""
+
+    @property
+    def san(self) -> x509.SubjectAlternativeName | None:
+        """The names asked for: the new ones when they change, else the CSR's."""
+        if self.new_names is not None:
+            return self.new_names.san
+        return self.csr.san if self.csr else None
 
     @property
     def csr_file(self) -> Path:
@@ -90,7 +99,8 @@ class Call:
             self.client.user or "",
             self.csr.spki_sha256,
             repr([sorted(rdn) for rdn in names.name_key(self.csr.subject)]),
-            repr(sorted(names.san_key(self.csr.san))),
+            repr([sorted(rdn) for rdn in names.name_key(self.new_names.subject)]) if self.new_names else "",
+            repr(sorted(names.san_key(self.san))),
         )
         return hashlib.sha256("\0".join(facts).encode()).hexdigest()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -45,21 +45,21 @@ class Caller:
 
     async def handle(self, program: Path, call: Call, *, serialize: str | None = None) -> cgi.Output:
         """Run a handler; returns what it printed when it means success, else raises the `RequestError`."""
-        outcome = await self._run(program, call, serialize)
+        stdin = call.body if call.operation.takes_body else b""
+        outcome = await self._run(program, call, stdin, serialize)
         return self.judge_handler(program, call, outcome)
 
     async def decide(self, program: Path, call: Call, kind: Kind) -> None:
         """Run a decision callout; returns for yes, raises the `RequestError` for anything else."""
-        outcome = await self._run(program, call, None)
+        outcome = await self._run(program, call, b"", None)
         self._require_sound_end(program, call, outcome)
         row = _row(outcome)
         status = row.status(kind)
         if status is not None:
             raise self._refusal(status, row, program, call, cgi.words(outcome.stdout))
 
-    async def _run(self, program: Path, call: Call, serialize: str | None) -> Outcome:
+    async def _run(self, program: Path, call: Call, stdin: bytes, serialize: str | None) -> Outcome:
         environment = contract.environment(call)
-        stdin = call.body if call.operation.takes_body else b""
         limits = Limits(call.timeout, self._limits.max_stdout, self._limits.max_stderr)
         try:
             async with self._slots.take(serialize):
@@ -102,8 +102,8 @@ class Caller:
             text = f"The handler took too long. Request {call.request_id}."
             raise HandlerTimedOut(text, log=f"{program.name}: over its {call.timeout:g} s, killed")
         if outcome.flooded:
-            limit = self._limits.max_stdout
-            raise HandlerFailed(_apology(call), log=f"{program.name}: printed more than {limit} bytes, killed")
+            stream = "stderr" if len(outcome.stdout) < self._limits.max_stdout else "stdout"
+            raise HandlerFailed(_apology(call), log=f"{program.name}: flooded its {stream}, killed")
         if outcome.exit is None:
             raise HandlerFailed(_apology(call), log=f"{program.name}: ended by signal {outcome.signal}")
 
@@ -149,7 +149,8 @@ _SPOKEN = contract.ExitStatus(0, "OK", 200, None, None, True, "")
 
 
 def _row(outcome: Outcome) -> contract.ExitStatus:
-    return next((row for row in contract.EXIT_STATUS if row.exit == outcome.exit), contract.OTHERWISE)
+    known = next((row for row in contract.EXIT_STATUS if row.exit == outcome.exit), None)
+    return known or replace(contract.OTHERWISE, exit=outcome.exit)
 
 
 def _apology(call: Call) -> str:

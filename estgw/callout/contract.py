@@ -56,7 +56,7 @@ class ExitStatus:
     `authorize` and `authenticate` are None where the callout says yes and the request goes on.
     """
 
-    exit: int
+    exit: int | None
     name: str
     handler: int
     authorize: int | None
@@ -157,10 +157,6 @@ def _pem(certificate: x509.Certificate) -> str:
     return certificate.public_bytes(Encoding.PEM).decode()
 
 
-def _san_der(csr: CSR) -> Value:
-    return csr.san.public_bytes().hex() if csr.san else None
-
-
 def _reenroll(call: Call) -> Value:
     if call.renewed is None or call.csr is None:
         return None
@@ -235,10 +231,14 @@ ENV_VARS: tuple[EnvVar, ...] = (
     EnvVar("EST", "EST_CSR_SHA256", "SHA-256 of its DER", _PKCS10, _csr(lambda x: x.sha256)),
     EnvVar("EST", "EST_CSR_SUBJECT", "its subject", _PKCS10, _csr(lambda x: names.dn_text(x.subject))),
     EnvVar("EST", "EST_CSR_SAN_n", "the names it asks for, such as `DNS:host.example` or `IP:192.0.2.1`",
-           _SAN, _csr(lambda x: [names.san_text(entry) for entry in x.san or ()])),
+           _SAN, lambda c: [names.san_text(entry) for entry in c.san or ()]),
     EnvVar("EST", "EST_CSR_SAN_DER",
            "that SAN extension's value, DER in hex: `subjectAltName=DER:...` copies it and nothing else",
-           _SAN, _csr(_san_der)),
+           _SAN, lambda c: c.san.public_bytes().hex() if c.san else None),
+    EnvVar("EST", "EST_CHANGE_SUBJECT",
+           "the subject to change to, as `openssl ca -subj` takes it; the SAN variables then hold the new names",
+           "the CSR has ChangeSubjectName (RFC 6402), and it is allowed",
+           lambda c: names.openssl_subject(c.new_names.subject) if c.new_names else None),
     EnvVar("EST", "EST_CSR_SPKI_SHA256", "SHA-256 of its SubjectPublicKeyInfo", _PKCS10, _csr(lambda x: x.spki_sha256)),
     EnvVar("EST", "EST_AUTH_METHODS", "`tls`, `http`, `tls+http` or empty: how the client is authenticated",
            _ALWAYS, lambda c: c.client.methods),
@@ -290,7 +290,11 @@ def environment(call: Call) -> dict[str, str]:
     """
     made: dict[str, str] = {}
     for row in ENV_VARS:
-        match row.value(call):
+        try:
+            value = row.value(call)
+        except certs.UNREADABLE as fault:  # an otpChallenge that is no text, a name in bytes that are no UTF-8
+            raise BadRequest(f"The value for {row.name} can't be read.", log=f"{row.name}: {fault}") from None
+        match value:
             case None:
                 continue
             case str() as text:

@@ -42,11 +42,28 @@ class Outcome:
     stderr_truncated: bool = False
     timed_out: bool = False
     flooded: bool = False
-    """It wrote more to stdout than it may, and was killed for it."""
+    """It wrote more than it may, and was killed for it."""
 
 
 class CouldNotStart(Exception):
     """The program could not be started: no such file, no execute bit, no interpreter."""
+
+
+def default_signals() -> None:
+    """Make sure that programs get default signals, whoever started us; called once, at the beginning.
+
+    exec passes on what is ignored or blocked, and with SIGCHLD ignored no exit status can be learnt at all: a
+    refusal would look like success.  A caught signal is default again after exec, so that is what the ignored ones
+    become here.
+    """
+    for number in signal.valid_signals() - {signal.SIGPIPE, signal.SIGXFSZ}:  # `subprocess` restores these two
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, _ignore)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def _ignore(_number: int, _frame: object) -> None:
+    """Do nothing, like SIG_IGN."""
 
 
 async def run(program: Path, env: Mapping[str, str], stdin: bytes, limits: Limits) -> Outcome:

@@ -8,6 +8,7 @@ from email.utils import parsedate_to_datetime
 
 from cryptography import x509
 
+from estgw.client import cmc
 from estgw.client.faults import InvalidAnswer, NotOffered, Refused, ServerFailed, TryLater, clean
 from estgw.client.wire import Answer
 from estgw.errors import Malformed
@@ -35,7 +36,7 @@ def require_ok(answer: Answer, operation: Operation, now: datetime | None = None
     status = answer.status
     if status == 200:
         return
-    words = answer.words
+    words = answer.words or (cmc.words(answer.body) if answer.content_type in _PKCS7_TYPES else "")
     says = f"the server says {status} {answer.reason}".rstrip() + (f": {words}" if words else "")
     retry_after = answer.headers.get("Retry-After")
     if (status == 202 and operation.may_wait) or (status in (429, 503) and retry_after):

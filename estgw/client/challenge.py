@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 
 from estgw.client.faults import UsageError
 
-_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-_PARAMETER = re.compile(rf"\s*({_TOKEN})\s*=\s*(?:\"((?:[^\"\\]|\\.)*)\"|({_TOKEN}))\s*(?:,|$)", re.DOTALL)
-_SCHEME = re.compile(rf"[\s,]*({_TOKEN})(?:[ \t]+|\s*(?=,|$))")
+_WORD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_PARAMETER = re.compile(rf"\s*({_WORD})\s*=\s*(?:\"((?:[^\"\\]|\\.)*)\"|({_WORD}))\s*(?:,|$)", re.DOTALL)
+_SCHEME = re.compile(rf"[\s,]*({_WORD})(?:[ \t]+|\s*(?=,|$))")
 _TOKEN68 = re.compile(r"([A-Za-z0-9._~+/-]+=*)\s*(?:,|$)")
 
 _HASHES: Mapping[str, Callable[[bytes], str]] = {

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
@@ -20,11 +21,18 @@ from estgw.est.der import SEQUENCE, wrap
 DEFAULT = "ec:P-256"
 FORMS = "ec:P-256, ec:P-384, ec:P-521, rsa:3072 (2048 to 16384), ed25519, ed448, ml-dsa-44, ml-dsa-65 or ml-dsa-87"
 
-_CURVES: dict[str, tuple[type[ec.EllipticCurve], str, str]] = {
-    "P-256": (ec.SECP256R1, "1.2.840.10045.3.1.7", "SHA-256"),
-    "P-384": (ec.SECP384R1, "1.3.132.0.34", "SHA-384"),
-    "P-521": (ec.SECP521R1, "1.3.132.0.35", "SHA-512"),
+_CURVES: dict[str, tuple[ec.EllipticCurve, str, str]] = {
+    "P-256": (ec.SECP256R1(), "1.2.840.10045.3.1.7", "SHA-256"),
+    "P-384": (ec.SECP384R1(), "1.3.132.0.34", "SHA-384"),
+    "P-521": (ec.SECP521R1(), "1.3.132.0.35", "SHA-512"),
 }
+_PlainKey: TypeAlias = (
+    ed25519.Ed25519PrivateKey
+    | ed448.Ed448PrivateKey
+    | mldsa.MLDSA44PrivateKey
+    | mldsa.MLDSA65PrivateKey
+    | mldsa.MLDSA87PrivateKey
+)
 _PLAIN = {
     "ed25519": "1.3.101.112",
     "ed448": "1.3.101.113",
@@ -33,7 +41,7 @@ _PLAIN = {
     "ml-dsa-87": "2.16.840.1.101.3.4.3.19",
 }
 """Kinds whose OID names key and signature at once, without parameters."""
-_PLAIN_TYPES = {
+_PLAIN_TYPES: dict[str, type[_PlainKey]] = {
     "ed25519": ed25519.Ed25519PrivateKey,
     "ed448": ed448.Ed448PrivateKey,
     "ml-dsa-44": mldsa.MLDSA44PrivateKey,
@@ -117,7 +125,7 @@ def spec_of(key: PrivateKeyTypes) -> KeySpec:
 def generate(spec: KeySpec) -> PrivateKeyTypes:
     """Make a key."""
     if spec.kind == "ec":
-        return ec.generate_private_key(_CURVES[spec.detail][0]())
+        return ec.generate_private_key(_CURVES[spec.detail][0])
     if spec.kind == "rsa":
         return rsa.generate_private_key(public_exponent=65537, key_size=int(spec.detail))
     try:
@@ -154,9 +162,7 @@ def to_pem(key: PrivateKeyTypes) -> bytes:
 
 def spki(key: PrivateKeyTypes) -> bytes:
     """The SubjectPublicKeyInfo of a private key, DER."""
-    return key.public_key().public_bytes(
-        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
+    return key.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
 def sign(key: PrivateKeyTypes, data: bytes, hash_name: str | None = None) -> tuple[bytes, bytes]:

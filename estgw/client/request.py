@@ -94,11 +94,12 @@ def _plan(wanted: Wanted, attrs: CsrAttrs) -> Plan:
     spec = keys.wished(key) if key is not None else None
     if key is not None and spec is None:
         raise ClientError(f"the server wants a kind of key that can't be made here ({key.oid})")
-    hash_name = next((keys.HASH_OIDS[oid] for oid in attrs.oids if oid in keys.HASH_OIDS), None)
+    hash_name = next((keys.HASH_OIDS[oid] for oid in sorted(oids) if oid in keys.HASH_OIDS), None)
     linking = EST_IDENTITY_LINKING if EST_IDENTITY_LINKING in oids else CHALLENGE_PASSWORD
+    known = {CHALLENGE_PASSWORD, EST_IDENTITY_LINKING, *keys.HASH_OIDS, *keys.KEY_OIDS}
     present = {attribute.oid.dotted_string for attribute in wanted.subject}
-    for oid in sorted(oids - {CHALLENGE_PASSWORD, EST_IDENTITY_LINKING, *keys.HASH_OIDS, *keys.KEY_OIDS} - present):
-        notes.append(f"the server would like to see {_oid_name(oid)} in the CSR, which stays out")
+    unmet = sorted(oids - known - present)
+    notes += [f"the server would like to see {_oid_name(oid)} in the CSR, which stays out" for oid in unmet]
     return Plan(spec, hash_name, subject, extensions, copied, linking, tuple(notes))
 
 
@@ -165,9 +166,7 @@ def _attribute_value(attribute: x509.NameAttribute[str | bytes]) -> bytes:
     return whole(elements(whole(pair), "an attribute")[1])
 
 
-def _extensions(
-    wishes: Sequence[ExtensionWish], wanted: Wanted, notes: list[str]
-) -> tuple[ExtensionWish, ...]:
+def _extensions(wishes: Sequence[ExtensionWish], wanted: Wanted, notes: list[str]) -> tuple[ExtensionWish, ...]:
     done: dict[str, ExtensionWish] = {}
     mine = _san_entries(wanted.san)
     for wish in wishes:

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import serialization
 
 from estgw.errors import Malformed
 from estgw.est import certs, encoding
-from estgw.est.der import Attribute, ContentInfo, decode, elements
+from estgw.est.der import SEQUENCE, Attribute, ContentInfo, decode, elements, whole, wrap
 from estgw.est.operations import CERTS_ONLY, Body
 
 BASE64 = "base64"
@@ -101,6 +101,21 @@ def csrattrs(output: bytes) -> bytes:
         except ValueError as fault:
             raise Malformed(f"CsrAttrs with an element that is neither OID nor Attribute: {fault}") from None
     return der
+
+
+def announce(output: bytes, attribute: str) -> bytes:
+    """CsrAttrs, in DER, with this OID among its elements; the output may be empty.  Raises `Malformed`.
+
+    An element that names the OID already, alone or as an attribute with values, is enough.
+    """
+    found = elements(csrattrs(output), "CsrAttrs") if output.strip() else []
+    wanted = x509.ObjectIdentifier(attribute)
+    for element in found:
+        is_oid = bytes(element.tag_bytes) == b"\x06"
+        if (element.parse(x509.ObjectIdentifier) if is_oid else element.parse(Attribute).type) == wanted:
+            return csrattrs(output)
+    content = b"".join(whole(element) for element in found) + asn1.encode_der(wanted)
+    return wrap(SEQUENCE, content)
 
 
 def _keygen(output: bytes, columns: int | None) -> Answer:

@@ -54,7 +54,7 @@ class _Reader:
         return wrap(tag, b"".join(parts)), at
 
     def _children(self, at: int, end: int | None, depth: int) -> tuple[list[bytes], int]:
-        parts = []
+        parts: list[bytes] = []
         while at != end:
             if end is None and self._data[at : at + 2] == _END:
                 return parts, at + 2

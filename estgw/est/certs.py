@@ -11,6 +11,15 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 from estgw.errors import Malformed
 from estgw.est.encoding import pem_blocks
 
+UNREADABLE: tuple[type[Exception], ...] = (
+    ValueError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
+"""All that cryptography raises for a certificate or CSR that it can't take apart; most are no ValueError."""
+
 CERTIFICATE_LABELS = ("CERTIFICATE", "X509 CERTIFICATE", "TRUSTED CERTIFICATE")
 PKCS7_LABELS = ("PKCS7", "CMS")
 
@@ -27,7 +36,7 @@ def unpack(der: bytes) -> list[x509.Certificate]:
     """The certificates of a certs-only PKCS#7; raises `Malformed` when it is not one or holds none."""
     try:
         return list(pkcs7.load_der_pkcs7_certificates(der))
-    except (ValueError, UnsupportedAlgorithm) as fault:
+    except UNREADABLE as fault:
         raise Malformed(f"not a certs-only PKCS#7 with certificates in it: {fault}") from None
 
 
@@ -35,7 +44,7 @@ def load(der: bytes) -> x509.Certificate:
     """One certificate from DER; raises `Malformed`."""
     try:
         return x509.load_der_x509_certificate(der)
-    except (ValueError, UnsupportedAlgorithm) as fault:
+    except UNREADABLE as fault:
         raise Malformed(f"not a certificate: {fault}") from None
 
 
@@ -48,7 +57,7 @@ def has_eku(certificate: x509.Certificate, usage: x509.ObjectIdentifier) -> bool
     """Whether the extended key usage lists `usage`; an absent or unreadable extension does not."""
     try:
         extension = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage)
-    except (x509.ExtensionNotFound, ValueError):
+    except (x509.ExtensionNotFound, *UNREADABLE):
         return False
     return usage in extension.value
 
@@ -57,7 +66,7 @@ def san(certificate: x509.Certificate) -> x509.SubjectAlternativeName | None:
     """The subject alternative name; None when there is none or the extensions can't be read."""
     try:
         return certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (x509.ExtensionNotFound, ValueError):
+    except (x509.ExtensionNotFound, *UNREADABLE):
         return None
 
 

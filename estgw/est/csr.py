@@ -133,7 +133,7 @@ def parse(body: bytes) -> CSR:
         subject = request.subject
         extensions = request.extensions
         info = asn1.decode_der(_RequestInfo, request.tbs_certrequest_bytes)
-    except (ValueError, UnsupportedAlgorithm) as fault:
+    except certs.UNREADABLE as fault:
         raise Malformed(f"not a PKCS#10 CSR: {_first_line(fault)}") from None
     attributes: dict[str, Sequence[asn1.TLV]] = {}
     for attribute in info.attributes.as_list():
@@ -175,6 +175,57 @@ def require_subject(csr: CSR) -> None:
         raise Malformed("the CSR's subject is empty")
 
 
+@dataclass(frozen=True)
+class NewNames:
+    """What a ChangeSubjectName attribute asks for (RFC 6402 2.8): an absent part means an empty one."""
+
+    subject: x509.Name
+    san: x509.SubjectAlternativeName | None
+
+
+def change_subject_name(csr: CSR) -> NewNames | None:
+    """The CSR's ChangeSubjectName, or None when it has none; raises `Malformed`.
+
+    cryptography has no public way to read a bare Name, so the two parts are put where its CSR parser looks for
+    them: into the subject and the extension request of a CSR that is never verified.
+    """
+    values = csr.attributes.get(CHANGE_SUBJECT_NAME)
+    if values is None:
+        return None
+    if len(values) != 1:
+        raise Malformed(f"the CSR's changeSubjectName has {len(values)} values, not one")
+    parts = {
+        bytes(part.tag_bytes): part
+        for part in der_tools.elements(der_tools.whole(values[0]), "a ChangeSubjectName")
+    }
+    if not parts or parts.keys() - {der_tools.SEQUENCE, _SUBJECT_ALT}:
+        raise Malformed("the CSR's changeSubjectName has neither subject nor subjectAlt, or something else")
+    subject = der_tools.whole(parts[der_tools.SEQUENCE]) if der_tools.SEQUENCE in parts else b"\x30\x00"
+    san = der_tools.wrap(der_tools.SEQUENCE, bytes(parts[_SUBJECT_ALT].data)) if _SUBJECT_ALT in parts else None
+    info = asn1.decode_der(_RequestInfo, csr.request.tbs_certrequest_bytes)
+    tbs = b"\x02\x01\x00" + subject + der_tools.whole(info.public_key) + _extension_request(san)
+    outer = der_tools.wrap(der_tools.SEQUENCE, tbs) + _NO_SIGNATURE
+    try:
+        carrier = x509.load_der_x509_csr(der_tools.wrap(der_tools.SEQUENCE, outer))
+        return NewNames(carrier.subject, names.san_of(carrier.extensions))
+    except certs.UNREADABLE as fault:
+        raise Malformed(f"the CSR's changeSubjectName can't be read: {_first_line(fault)}") from None
+
+
+_SUBJECT_ALT = b"\xa1"  # [1] IMPLICIT GeneralNames
+_NO_SIGNATURE = bytes.fromhex("300a06082a8648ce3d040302030100")  # ecdsa-with-SHA256 and an empty BIT STRING
+
+
+def _extension_request(san: bytes | None) -> bytes:
+    """[0] Attributes with an extensionRequest for this SAN, or without any."""
+    if san is None:
+        return b"\xa0\x00"
+    extension = bytes.fromhex("0603551d11") + der_tools.wrap(b"\x04", san)
+    extensions = der_tools.wrap(der_tools.SEQUENCE, der_tools.wrap(der_tools.SEQUENCE, extension))
+    attribute = bytes.fromhex("06092a864886f70d01090e") + der_tools.wrap(b"\x31", extensions)
+    return der_tools.wrap(b"\xa0", der_tools.wrap(der_tools.SEQUENCE, attribute))
+
+
 def difference(csr: CSR, certificate: x509.Certificate) -> str | None:
     """How the CSR's subject or SAN differ from the certificate's (RFC 7030 4.2.2); None when they are the same.
 
@@ -208,11 +259,10 @@ def _public_key(request: x509.CertificateSigningRequest) -> CertificatePublicKey
 
 def _check_length(der: bytes) -> None:
     """Name the two commonest faults of a body, a byte too many and one too few, before the parser does."""
-    if len(der) < 2 or (der[1] == 0x80 or der[1] > 0x84):
+    length = der_tools.length(der)
+    if length is None:
         return
-    octets = der[1] & 0x7F if der[1] & 0x80 else 0
-    length = int.from_bytes(der[2 : 2 + octets], "big") if octets else der[1]
-    surplus = len(der) - (2 + octets + length)
+    surplus = len(der) - length
     if surplus > 0:
         raise Malformed(f"{surplus} bytes too many after the end of the CSR")
     if surplus < 0:

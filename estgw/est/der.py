@@ -59,6 +59,14 @@ def wrap(tag: bytes, content: bytes) -> bytes:
     return tag + bytes([0x80 | len(octets)]) + octets + content
 
 
+def length(der: bytes) -> int | None:
+    """How long the first element says it is, header included; None when it does not say (X.690 8.1.3)."""
+    if len(der) < 2 or der[1] == 0x80 or der[1] > 0x84:
+        return None
+    octets = der[1] & 0x7F if der[1] & 0x80 else 0
+    return 2 + octets + (int.from_bytes(der[2 : 2 + octets], "big") if octets else der[1])
+
+
 def whole(tlv: asn1.TLV) -> bytes:
     """A TLV's own bytes: tag, length and content."""
     return wrap(bytes(tlv.tag_bytes), bytes(tlv.data))

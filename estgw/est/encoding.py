@@ -12,9 +12,10 @@ import re
 from dataclasses import dataclass
 
 from estgw.errors import Malformed
+from estgw.est.der import length
 
 _WHITE = b" \t\r\n\f\v"
-_PEM = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,64})-----[ \t]*\r?\n(.*?)-----END \1-----", re.DOTALL)
+_ARMOUR = re.compile(rb"-----(BEGIN|END) ([A-Z0-9 ]{1,64})-----")
 _NOT_BASE64 = re.compile(rb"[^A-Za-z0-9+/=]")
 _HEADER_LINE = re.compile(rb"^[A-Za-z0-9-]+:", re.MULTILINE)
 
@@ -41,8 +42,16 @@ def decode_base64(text: bytes) -> bytes:
 def pem_blocks(text: bytes) -> list[PEMBlock]:
     """All PEM blocks of a text in order (RFC 7468); text around them is ignored.  Raises `Malformed`."""
     blocks = []
-    for match in _PEM.finditer(text):
-        label, inner = match[1].decode(), match[2]
+    begin = None
+    # One look at each line: a pattern from BEGIN to END would take quadratic time where the ENDs are missing.
+    for line in _ARMOUR.finditer(text):
+        if line[1] == b"BEGIN":
+            begin = line
+            continue
+        if begin is None or begin[2] != line[2]:
+            continue
+        label, inner = line[2].decode(), text[begin.end() : line.start()]
+        begin = None
         if _HEADER_LINE.search(inner):
             raise Malformed(f"the PEM block {label} is encrypted or has headers")
         try:
@@ -55,16 +64,15 @@ def pem_blocks(text: bytes) -> list[PEMBlock]:
 def decode(body: bytes, pem_labels: tuple[str, ...]) -> bytes:
     """Bring a body to DER, told apart by content: PEM begins with dashes, DER with 0x30, base64 of DER with M.
 
-    `pem_labels` are the PEM labels that will do.  Raises `Malformed` with the fault: empty, not base64,
-    truncated, base64 of something else, or a PEM block of another kind.
+    `pem_labels` are the PEM labels that will do; none at all means any but a private key's.  Raises `Malformed`
+    with the fault: empty, not base64, truncated, base64 of something else, or a PEM block of another kind.
     """
     start = body.lstrip(_WHITE)
     if not start:
         raise Malformed("the body is empty")
     if b"-----BEGIN" in start[:4096] and not start.startswith(b"0"):
         return _decode_pem(body, pem_labels)
-    # A trailing CR LF after DER is one client's habit; the parser reports any other byte too many.
-    der = start.removesuffix(b"\r\n") if start[0] == 0x30 and not _is_base64(start) else decode_base64(start)
+    der = _strip_line_end(start) if start[0] == 0x30 and not _is_base64(start) else decode_base64(start)
     if der[:1] != b"\x30":
         raise Malformed("base64 of something that is not a DER SEQUENCE")
     return der
@@ -75,14 +83,23 @@ def _is_base64(text: bytes) -> bool:
     return not _NOT_BASE64.search(text.translate(None, _WHITE))
 
 
+def _strip_line_end(data: bytes) -> bytes:
+    """DER without the CR LF that one client puts after it; the parser reports any other byte too many.
+
+    The length tells: one signature in 65,536 ends in these two bytes.
+    """
+    return data[:-2] if data.endswith(b"\r\n") and length(data) == len(data) - 2 else data
+
+
 def _decode_pem(body: bytes, labels: tuple[str, ...]) -> bytes:
     blocks = pem_blocks(body)
     if not blocks:
         raise Malformed("a PEM block that does not end")
-    found = [block for block in blocks if block.label in labels]
+    found = [block for block in blocks if (block.label in labels if labels else "PRIVATE KEY" not in block.label)]
     if len(found) != 1:
         seen = ", ".join(block.label for block in blocks)
-        raise Malformed(f"exactly one PEM block {labels[0]} is wanted; the body has: {seen[:200]}")
+        wanted = f"block {labels[0]}" if labels else "block, and no key,"
+        raise Malformed(f"exactly one PEM {wanted} is wanted; the body has: {seen[:200]}")
     return found[0].der
 
 

@@ -6,9 +6,12 @@ form.  Two encodings of one name (PrintableString, UTF8String) are the same name
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 from cryptography import x509
+
+from estgw.errors import Malformed
 
 NameKey = tuple[frozenset[tuple[str, str]], ...]
 """A distinguished name in a form where equal names are equal values."""
@@ -72,6 +75,52 @@ def san_of(extensions: x509.Extensions) -> x509.SubjectAlternativeName | None:
 def dn_text(name: x509.Name) -> str:
     """An RFC 4514 string; control characters become hex pairs, as its section 2.4 allows."""
     return escape_controls(name.rfc4514_string())
+
+
+def openssl_subject(name: x509.Name) -> str:
+    """The form that `openssl ca -subj` takes, every separator inside a value escaped; `/` for an empty name.
+
+    Raises `Malformed` for an attribute that OpenSSL would silently leave out: one it has no name for.
+    """
+    rdns = []
+    for rdn in name.rdns:
+        for attribute in rdn:
+            if attribute.oid not in _KNOWN_TO_OPENSSL or not isinstance(attribute.value, str):
+                raise Malformed(f"the name has an attribute {attribute.oid.dotted_string}, which can't be changed to")
+        rdns.append(
+            "+".join(
+                f"{attribute.oid.dotted_string}={_SEPARATOR.sub(_escaped, str(attribute.value))}" for attribute in rdn
+            )
+        )
+    return "/" + "/".join(rdns)
+
+
+_SEPARATOR = re.compile(r"[\\/+=,]")
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return "\\" + match[0]
+
+
+_KNOWN_TO_OPENSSL = frozenset(
+    {
+        x509.NameOID.COMMON_NAME,
+        x509.NameOID.COUNTRY_NAME,
+        x509.NameOID.DOMAIN_COMPONENT,
+        x509.NameOID.EMAIL_ADDRESS,
+        x509.NameOID.GIVEN_NAME,
+        x509.NameOID.LOCALITY_NAME,
+        x509.NameOID.ORGANIZATION_NAME,
+        x509.NameOID.ORGANIZATIONAL_UNIT_NAME,
+        x509.NameOID.PSEUDONYM,
+        x509.NameOID.SERIAL_NUMBER,
+        x509.NameOID.STATE_OR_PROVINCE_NAME,
+        x509.NameOID.STREET_ADDRESS,
+        x509.NameOID.SURNAME,
+        x509.NameOID.TITLE,
+        x509.NameOID.USER_ID,
+    }
+)
 
 
 def common_name(name: x509.Name) -> str | None:

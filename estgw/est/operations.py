@@ -106,6 +106,17 @@ class Target:
     draft_path: bool
 
 
+def twins(raw_target: str, label: str | None) -> tuple[str, ...]:
+    """The request targets that a Digest `uri` may name: this one, and the same without the label.
+
+    One client always leaves the label out there.  `raw_target` is the request line's, query included.
+    """
+    if label is None:
+        return (raw_target,)
+    path, _, rest = raw_target.rpartition("/")
+    return raw_target, f"{PREFIX}/{rest}" if path else raw_target
+
+
 def is_operation_name(word: str) -> bool:
     """Whether `word` is an operation in any spelling: such a word can't be a label (RFC 7030 3.2.2)."""
     return word.lower() in OPERATIONS
@@ -145,7 +156,7 @@ def decode_path(raw_path: str) -> str:
     """Undo percent-encoding once; an encoded slash, a control character or bad UTF-8 is a `BadRequest`."""
     try:
         path = unquote_to_bytes(raw_path).decode()
-    except UnicodeDecodeError:
+    except UnicodeError:  # encoding fails too: aiohttp hands on bytes that are not UTF-8 as lone surrogates
         raise BadRequest("The path is not UTF-8.") from None
     if "%2f" in raw_path.lower() or not path.isprintable():
         raise BadRequest("The path holds an encoded slash or a control character.")

@@ -47,13 +47,13 @@ class TLSInfo:
     server_name: str | None
     """The name the client asked for (SNI)."""
     certificate: x509.Certificate | None
-    """The client's; the TLS stack has seen proof of its key, but only `verified_chain` says who vouches."""
+    """The client's.  The handshake proved that it has the key; who vouches for it, `verified_chain` says."""
     chain: tuple[x509.Certificate, ...] = ()
     """The other certificates the client sent, in its order."""
     verified_chain: tuple[x509.Certificate, ...] = ()
     """From the client's certificate to the trust anchor; empty unless verification succeeded."""
     verify_error: str | None = None
-    """OpenSSL's words for what is wrong; None when verified, and without a certificate."""
+    """What is wrong, mostly in OpenSSL's words; None when verified, and when there was no certificate."""
     bindings: Mapping[BindingType, Binding] = field(default_factory=dict)
     """The channel bindings that this connection has."""
 
@@ -65,10 +65,14 @@ def tls_info(transport: asyncio.BaseTransport) -> TLSInfo:
 
 
 def read_info(connection: SSL.Connection, verification: Verification) -> TLSInfo:
-    """Raises `ValueError` if the client's certificates are too broken to be parsed."""
-    certificate = connection.get_peer_certificate(as_cryptography=True)
-    verified: list[x509.Certificate] = []
     error = verification.words
+    verified: list[x509.Certificate] = []
+    try:
+        certificate = connection.get_peer_certificate(as_cryptography=True)
+        sent = connection.get_peer_cert_chain(as_cryptography=True) or []  # a server gets no leaf here
+    except (ValueError, x509.InvalidVersion):
+        # OpenSSL is content with less than cryptography, but nothing later could read this either.
+        certificate, sent, error = None, [], "the client's certificates can't be parsed"
     if certificate is not None and error is None:
         # pyOpenSSL resets the store's error whenever the callback lets a fault pass, so the callback's record
         # is the only verdict; and a resumed session has none, since the callback does not run for it.
@@ -82,7 +86,7 @@ def read_info(connection: SSL.Connection, verification: Verification) -> TLSInfo
         cipher=connection.get_cipher_name() or "",
         server_name=name.decode("ascii", "backslashreplace") if name else None,
         certificate=certificate,
-        chain=tuple(connection.get_peer_cert_chain(as_cryptography=True) or ()),  # a server gets no leaf here
+        chain=tuple(sent),
         verified_chain=tuple(verified),
         verify_error=error,
         bindings={binding.type: binding for binding in _bindings(connection)},

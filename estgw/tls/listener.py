@@ -138,7 +138,6 @@ class Listener:
     async def _handshake(self, sock: _Socket, peer: str) -> None:
         attempt = _Attempt(self.context)
         try:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             transport, _ = await asyncio.get_running_loop().connect_accepted_socket(
                 self._protocol_factory,
                 sock,

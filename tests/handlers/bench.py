@@ -26,6 +26,8 @@ Key: TypeAlias = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed2551
 P256 = ec.generate_private_key(ec.SECP256R1())
 """One key for all tests that are not about keys."""
 
+SAN_KINDS: dict[type, str] = {x509.DNSName: "DNS", x509.IPAddress: "IP", x509.RFC822Name: "email"}
+
 
 def subject(*rdns: str | dict[x509.ObjectIdentifier, str]) -> x509.Name:
     """A name: a text is a common name, a dict is a multi-valued RDN; length limits are not looked at."""
@@ -61,8 +63,7 @@ class CSR:
         except x509.ExtensionNotFound:
             return env
         for number, entry in enumerate(san):
-            kind = {x509.DNSName: "DNS", x509.IPAddress: "IP", x509.RFC822Name: "email"}.get(type(entry), "other")
-            env[f"EST_CSR_SAN_{number}"] = f"{kind}:{getattr(entry, 'value', '')}"
+            env[f"EST_CSR_SAN_{number}"] = f"{SAN_KINDS.get(type(entry), 'other')}:{getattr(entry, 'value', '')}"
         return env | {"EST_CSR_SAN_DER": san.public_bytes().hex()}
 
 
@@ -167,9 +168,7 @@ class Workspace:
         assert text.count(old) == 1, f"{old!r} occurs {text.count(old)} times in {file}"
         path.write_text(text.replace(old, new))
 
-    def run(
-        self, script: str, request: CSR | None = None, operation: str = "", timeout: int = 30, **env: str
-    ) -> Result:
+    def run(self, script: str, request: CSR | None = None, **env: str) -> Result:
         """Run handlers/SCRIPT as the contract says: environment from empty, plain files, a new session."""
         path = self.path / "handlers" / script
         with (
@@ -183,13 +182,13 @@ class Workspace:
                 "REMOTE_ADDR": "192.0.2.9",
                 "EST_CONTRACT": "1",
                 "EST_REQUEST_ID": "7f3a",
-                "EST_OPERATION": operation or path.name,
+                "EST_OPERATION": path.name,
                 "EST_PROFILE": "rfc",
                 "EST_CA_DIR": str(self.ca),
                 "EST_TMPDIR": private,
                 "TMPDIR": private,
                 "HOME": private,
-                "EST_TIMEOUT": str(timeout),
+                "EST_TIMEOUT": "30",
                 "EST_AUTH_METHODS": "",
                 "EST_CLIENT_TRUST": "none",
                 "EST_CLIENT_IS_RA": "0",
@@ -203,6 +202,7 @@ class Workspace:
                 file = Path(private, "csr-of-the-client.pem")
                 file.write_bytes(request.pem)
                 environment |= request.environment | {"EST_CSR_FILE": str(file), "EST_PENDING_ID": "0a1b2c"}
+                environment["EST_RENEW_CERT_FILE"] = str(self.ca / "server.pem")  # any certificate of this CA
             status = subprocess.run(
                 [path],
                 cwd=path.parent,

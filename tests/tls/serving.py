@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cryptography import x509
 from OpenSSL import SSL
 
 from estgw.tls.adapter import TLSContext
@@ -136,18 +137,41 @@ def exchange(
     context: ssl.SSLContext,
     *,
     host: str = "127.0.0.1",
+    session: ssl.SSLSession | None = None,
     then: Callable[[ssl.SSLSocket], Any] = lambda tls: None,
 ) -> Any:
     """Connect with the standard library, send a word, get it back; what `then` makes of the open socket."""
     with (
         socket.create_connection((host, port), timeout=DEADLINE) as plain,
-        context.wrap_socket(plain, server_hostname="localhost") as tls,
+        context.wrap_socket(plain, server_hostname="localhost", session=session) as tls,
     ):
         tls.sendall(b"word")
         assert tls.recv(100) == b"word"
         result = then(tls)
         tls.unwrap().close()  # raises unless the server answers close_notify
         return result
+
+
+def meet(world: World, client: ssl.SSLContext, **settings: Any) -> TLSInfo:
+    """What the gateway knows about one connection of `client`."""
+
+    async def scene() -> TLSInfo:
+        async with serving(world.context(**settings)) as gateway:
+            await asyncio.to_thread(exchange, gateway.port, client)
+            assert gateway.failures == []
+            return gateway.infos[0]
+
+    return asyncio.run(scene())
+
+
+def meet_credential(world: World, tmp_path: Path, credential: Credential, **settings: Any) -> TLSInfo:
+    client = world.client()
+    client.load_cert_chain(*credential.write(tmp_path, "credential"))
+    return meet(world, client, **settings)
+
+
+def subjects(certificates: tuple[x509.Certificate, ...]) -> list[str]:
+    return [certificate.subject.rfc4514_string() for certificate in certificates]
 
 
 def openssl_exchange(

@@ -9,9 +9,7 @@ import weakref
 import pytest
 from OpenSSL import SSL
 
-from estgw.tls import context as context_module
 from estgw.tls.adapter import TLSContext, TLSObject, error_words
-from estgw.tls.info import Verification
 from tests.tls.serving import VERSIONS, World
 
 both_versions = pytest.mark.parametrize("version", list(VERSIONS.values()))
@@ -203,35 +201,6 @@ def test_plain_http(world):
 def test_error_words():
     assert error_words(SSL.Error([("SSL routines", "", "one"), ("x", "", ""), ("y", "", "two")])) == "one; two"
     assert error_words(SSL.Error()) == "TLS error"
-
-
-# Verification.
-
-
-def test_the_record_keeps_the_first_fault_of_the_lowest_depth():
-    record = Verification()
-    assert record.words is None
-    for error, depth in [(10, 2), (20, 1), (26, 0), (10, 0), (19, 1)]:
-        record.record(error, depth)
-    assert record.words == "unsuitable certificate purpose"
-
-
-def test_a_verify_callback_never_raises(world):
-    """pyOpenSSL stores its exception with the context and raises it in another client's connection."""
-
-    class Broken:
-        def to_cryptography(self) -> None:
-            raise RuntimeError("can't be parsed")
-
-    class Connection:
-        record = Verification()
-
-        def get_app_data(self) -> Verification:
-            return self.record
-
-    verify = context_module._verify_callback(world.settings(crls=(world.root.crl(),)))
-    assert verify(Connection(), Broken(), 3, 0, 0) is True
-    assert Connection.record.words == "unable to get certificate CRL"
 
 
 def test_a_connection_is_freed_without_the_garbage_collector(world):

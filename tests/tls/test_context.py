@@ -1,13 +1,10 @@
-"""The server context, seen by clients: versions, verdicts on certificates, bindings, and what is refused."""
+"""The server context, seen by clients: whom it trusts, what it refuses, and settings that can't be used."""
 
 from __future__ import annotations
 
 import asyncio
 import re
-import socket
 import ssl
-from pathlib import Path
-from typing import Any
 
 import pytest
 from cryptography import x509
@@ -16,93 +13,16 @@ from cryptography.hazmat.primitives.asymmetric import ec, mldsa
 from OpenSSL import SSL
 
 from estgw.errors import ConfigError
-from estgw.est.binding import BindingType
+from estgw.tls import context as context_module
 from estgw.tls.context import TLSSettings, server_context
-from estgw.tls.info import TLSInfo
+from estgw.tls.info import TLSInfo, Verification
 from tests.tls.pki import DAY, NOW, SERVER_AUTH, Credential, pem, root
-from tests.tls.serving import VERSIONS, World, exchange, openssl_exchange, run, serving
+from tests.tls.serving import VERSIONS, exchange, meet, meet_credential, openssl_exchange, run, serving, subjects
 
 both_versions = pytest.mark.parametrize("version", list(VERSIONS))
 
 
-def meet(world: World, client: ssl.SSLContext, **settings: Any) -> TLSInfo:
-    """What the gateway knows about one connection of `client`."""
-
-    async def scene() -> TLSInfo:
-        async with serving(world.context(**settings)) as gateway:
-            await asyncio.to_thread(exchange, gateway.port, client)
-            assert gateway.failures == []
-            return gateway.infos[0]
-
-    return asyncio.run(scene())
-
-
-def meet_credential(world: World, tmp_path: Path, credential: Credential, **settings: Any) -> TLSInfo:
-    client = world.client()
-    client.load_cert_chain(*credential.write(tmp_path, "credential"))
-    return meet(world, client, **settings)
-
-
-def subjects(certificates: tuple[x509.Certificate, ...]) -> list[str]:
-    return [certificate.subject.rfc4514_string() for certificate in certificates]
-
-
-# Certificates.
-
-
-@both_versions
-def test_without_a_certificate(world, version):
-    info = meet(world, world.client(VERSIONS[version]))
-    assert info.version == version
-    assert re.search("GCM|CHACHA20", info.cipher)
-    assert info.server_name == "localhost"
-    assert (info.certificate, info.chain, info.verified_chain, info.verify_error) == (None, (), (), None)
-
-
-@both_versions
-@pytest.mark.parametrize(
-    ("name", "chain"),
-    [
-        ("valid", ["CN=Root CA"]),
-        ("no-eku", ["CN=Root CA"]),
-        ("client-and-server", ["CN=Root CA"]),
-        ("below-sub-ca", ["CN=Sub CA", "CN=Root CA"]),
-        ("below-sub-sub-ca", ["CN=Sub Sub CA", "CN=Sub CA", "CN=Root CA"]),
-    ],
-)
-def test_a_certificate_that_verifies(world, version, name, chain):
-    info = meet(world, world.client(VERSIONS[version], name))
-    assert info.certificate == world.clients[name].certificate
-    # Python's client adds the root by itself where it has no other chain to send.
-    assert info.chain == (world.clients[name].chain or (world.root.certificate,))
-    assert subjects(info.verified_chain) == ["CN=device", *chain]
-    assert info.verify_error is None
-
-
-@both_versions
-@pytest.mark.parametrize(
-    ("name", "error"),
-    [
-        ("stranger", "unable to get local issuer certificate"),
-        ("self-signed", "self-signed certificate"),
-        ("impostor", "unable to get local issuer certificate"),
-        ("expired", "certificate has expired"),
-        ("too-early", "certificate is not yet valid or the system clock is incorrect"),
-        ("server-only", "unsuitable certificate purpose"),
-    ],
-)
-def test_a_certificate_that_does_not_verify_is_let_in_and_marked(world, version, name, error):
-    info = meet(world, world.client(VERSIONS[version], name))
-    assert info.certificate == world.clients[name].certificate
-    assert info.verified_chain == ()
-    assert info.verify_error == error
-
-
-def test_the_lowest_fault_is_reported(world, tmp_path):
-    """Both the device's certificate and its CA are expired; OpenSSL reports from the top down."""
-    old_sub = world.root.sub("Old Sub CA", ends=NOW - DAY / 2)
-    device = old_sub.issue("device", eku=(SERVER_AUTH,))
-    assert meet_credential(world, tmp_path, device).verify_error == "unsuitable certificate purpose"
+# Trust.
 
 
 def test_a_sub_ca_can_be_the_anchor(world):
@@ -247,6 +167,24 @@ def test_revocation_in_every_generation_of_a_ca(world, tmp_path):
     assert meet_credential(world, tmp_path, new.issue("fine"), **settings).verify_error is None
 
 
+def test_a_verify_callback_never_raises(world):
+    """pyOpenSSL stores its exception with the context and raises it in another client's connection."""
+
+    class Broken:
+        def to_cryptography(self) -> None:
+            raise RuntimeError("can't be parsed")
+
+    class Connection:
+        record = Verification()
+
+        def get_app_data(self) -> Verification:
+            return self.record
+
+    verify = context_module._verify_callback(world.settings(crls=(world.root.crl(),)))
+    assert verify(Connection(), Broken(), 3, 0, 0) is True
+    assert Connection.record.words == "unable to get certificate CRL"
+
+
 # reject_unknown: the client has to learn why.
 
 
@@ -283,68 +221,6 @@ def test_rejecting_knows_cas_without_a_crl(world):
     settings = {"crls": (world.root.crl(),), "reject_unknown": True}
     info = meet(world, world.client(name="below-sub-ca"), **settings)
     assert len(info.verified_chain) == 3
-
-
-# Bindings.
-
-
-@both_versions
-def test_tls_unique(world, version):
-    async def scene() -> None:
-        async with serving(world.context()) as gateway:
-            theirs = await asyncio.to_thread(
-                exchange,
-                gateway.port,
-                world.client(VERSIONS[version]),
-                then=lambda tls: tls.get_channel_binding("tls-unique"),
-            )
-            ours = gateway.infos[0].bindings.get(BindingType.TLS_UNIQUE)
-        if version == "TLSv1.2":
-            assert ours is not None
-            assert ours.value == theirs
-            assert len(theirs) == 12
-        else:
-            assert ours is None
-
-    asyncio.run(scene())
-
-
-@both_versions
-def test_exporter_and_finished(world, version):
-    def theirs(tls: SSL.Connection) -> tuple[bytes, bytes | None]:
-        return tls.export_keying_material(b"EXPORTER-Channel-Binding", 32, b""), tls.get_finished()
-
-    async def scene() -> None:
-        client = SSL.Context(SSL.TLS_CLIENT_METHOD)
-        client.set_max_proto_version({"TLSv1.2": SSL.TLS1_2_VERSION, "TLSv1.3": SSL.TLS1_3_VERSION}[version])
-        async with serving(world.context()) as gateway:
-            for attempt in range(3):
-                exported, finished = await asyncio.to_thread(openssl_exchange, gateway.port, client, then=theirs)
-                values = {kind: found.value for kind, found in gateway.infos[attempt].bindings.items()}
-                own = BindingType.TLS_UNIQUE if version == "TLSv1.2" else BindingType.TLS13_FINISHED
-                assert values == {BindingType.TLS_EXPORTER: exported, own: finished}
-
-    asyncio.run(scene())
-
-
-def test_no_exporter_without_extended_master_secret(world):
-    client = world.client(ssl.TLSVersion.TLSv1_2)
-    client.options |= 1  # SSL_OP_NO_EXTENDED_MASTER_SECRET
-    assert set(meet(world, client).bindings) == {BindingType.TLS_UNIQUE}
-
-
-def test_exporter_as_openssl_prints_it(world):
-    async def scene() -> None:
-        async with serving(world.context()) as gateway:
-            output = await run(
-                *("openssl", "s_client", "-connect", f"127.0.0.1:{gateway.port}", "-tls1_3"),
-                *("-keymatexport", "EXPORTER-Channel-Binding", "-keymatexportlen", "32"),
-            )
-            found = re.search("Keying material: ([0-9A-F]+)", output)
-            assert found
-            assert bytes.fromhex(found[1]) == gateway.infos[0].bindings[BindingType.TLS_EXPORTER].value
-
-    asyncio.run(scene())
 
 
 # What is refused.
@@ -384,21 +260,16 @@ def test_the_ciphers_offered(world):
 def test_no_session_is_resumed(world, version):
     client = world.client(VERSIONS[version], "stranger")
 
-    def visit(port: int, session: ssl.SSLSession | None) -> Any:
-        with (
-            socket.create_connection(("127.0.0.1", port), timeout=5) as plain,
-            client.wrap_socket(plain, server_hostname="localhost", session=session) as tls,
-        ):
-            tls.sendall(b"word")
-            assert tls.recv(100) == b"word"
-            assert not tls.session_reused
-            return tls.session
+    def session_of(tls: ssl.SSLSocket) -> ssl.SSLSession | None:
+        assert not tls.session_reused
+        return tls.session
 
     async def scene() -> None:
         async with serving(world.context()) as gateway:
             session = None
             for _ in range(3):
-                session = await asyncio.to_thread(visit, gateway.port, session)
+                session = await asyncio.to_thread(exchange, gateway.port, client, session=session, then=session_of)
+                assert session is not None
             assert [info.verify_error for info in gateway.infos] == ["unable to get local issuer certificate"] * 3
 
     asyncio.run(scene())

@@ -1,0 +1,120 @@
+"""What a CA's bag of certificates is worth: which of them an anchor vouches for, and what each one is.
+
+RFC 7030 4.1.3 and RFC 4210 4.4: after a change of its key a CA shows its old root (OldWithOld), its new one
+(NewWithNew), and two certificates that vouch for one key with the other: OldWithNew and NewWithOld.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from cryptography import x509
+
+from estgw.client import trust
+from estgw.errors import Malformed
+from estgw.est import certs
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One certificate of a bag."""
+
+    certificate: x509.Certificate
+    role: str
+    """`root`, `OldWithOld`, `NewWithNew`, `OldWithNew`, `NewWithOld`, `intermediate`, or `no CA`."""
+    fault: str | None
+    """Why it must not be believed, or None."""
+    is_expired: bool = False
+    is_newest: bool = False
+    """Whether it is the self-signed certificate that runs longest: the CA's newest root (RFC 7030 4.1.3)."""
+
+    @property
+    def is_good(self) -> bool:
+        """Whether it may be stored as an anchor."""
+        return self.fault is None and not self.is_expired
+
+
+def examine(
+    bag: Sequence[x509.Certificate],
+    anchors: Sequence[x509.Certificate],
+    fingerprints: Collection[str] = (),
+    now: datetime | None = None,
+) -> list[Entry]:
+    """Judge every certificate of a bag, the newest root first, doubles left out.
+
+    One is believed if it is an anchor, if a user vouches for its SHA-256 (lower-case hex), if a path leads from
+    it to a believed one, or if it is a root with the very name and key of a believed CA certificate: so an old
+    anchor reaches the new root through NewWithOld.
+    """
+    now = now or datetime.now(UTC)
+    unique = list(dict.fromkeys(bag))
+    is_expired = {certificate: certificate.not_valid_after_utc < now for certificate in unique}
+    believed: list[x509.Certificate] = [
+        one for one in unique if one in anchors or (trust.fingerprint(one) in fingerprints and trust.is_ca(one))
+    ]
+    faults: dict[x509.Certificate, str] = {}
+    while True:
+        rest = [one for one in unique if one not in believed]
+        faults = {one: _fault(one, [*anchors, *believed], rest) or "" for one in rest}
+        fresh = [one for one in rest if not faults[one]]
+        if not fresh:
+            break
+        believed += fresh
+    roots = [one for one in unique if _is_root(one)]
+    good = [one for one in roots if one in believed and not is_expired[one]]
+    newest = max(good, key=lambda one: one.not_valid_after_utc, default=None)
+    entries = [Entry(one, _role(one, roots), faults.get(one), is_expired[one], one is newest) for one in unique]
+    return sorted(entries, key=lambda entry: (not entry.is_newest, entry.role == "intermediate"))
+
+
+def roots_of(bag: Sequence[x509.Certificate]) -> list[x509.Certificate]:
+    """The self-signed CA certificates of a bag: what a fingerprint can vouch for."""
+    return [one for one in dict.fromkeys(bag) if _is_root(one)]
+
+
+def _is_root(certificate: x509.Certificate) -> bool:
+    return (
+        trust.is_ca(certificate) and trust.is_self_issued(certificate) and trust.is_signed_by(certificate, certificate)
+    )
+
+
+def _fault(
+    certificate: x509.Certificate, believed: Sequence[x509.Certificate], helpers: Sequence[x509.Certificate]
+) -> str | None:
+    if not trust.is_ca(certificate):
+        return "it is no CA's certificate"
+    if _is_root(certificate):
+        twins = [one for one in believed if one.subject == certificate.subject and _same_key(one, certificate)]
+        if any(trust.is_ca(twin) for twin in twins):
+            return None
+        return "a root that none of our anchors vouches for"
+    return trust.path_fault(certificate, believed, helpers)
+
+
+def _same_key(one: x509.Certificate, other: x509.Certificate) -> bool:
+    try:
+        return certs.spki(one) == certs.spki(other)
+    except Malformed:
+        return False
+
+
+def _role(certificate: x509.Certificate, roots: Sequence[x509.Certificate]) -> str:
+    if not trust.is_ca(certificate):
+        return "no CA"
+    if not trust.is_self_issued(certificate):
+        return "intermediate"
+    family = sorted(
+        (root for root in roots if root.subject == certificate.subject), key=lambda root: root.not_valid_after_utc
+    )
+    if certificate in family:
+        if len(family) == 1:
+            return "root"
+        return "NewWithNew" if certificate is family[-1] else "OldWithOld"
+    signers = [root for root in family if trust.is_signed_by(certificate, root)]
+    owners = [root for root in family if _same_key(certificate, root)]
+    if signers:
+        is_newer = not owners or family.index(signers[0]) > family.index(owners[0])
+        return "OldWithNew" if is_newer else "NewWithOld"
+    return "NewWithOld" if owners else "intermediate"

@@ -1,0 +1,211 @@
+"""`enroll` and `reenroll`: from a key to a certificate (RFC 7030 4.2)."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+
+from estgw.client import commands, files, keys, options, out, request, script, waiting
+from estgw.client.faults import ClientError, Exit, Refused, UsageError
+from estgw.client.report import Report
+from estgw.client.request import Plan, Wanted
+from estgw.client.session import RequestMaker, Session
+from estgw.errors import Malformed
+from estgw.est import csr
+from estgw.est.binding import Binding
+from estgw.est.csr import CHALLENGE_PASSWORD, EST_IDENTITY_LINKING
+
+
+def enroll(arguments: argparse.Namespace, report: Report) -> Exit:
+    """Get a first certificate."""
+    key_path = key_path_of(arguments) if arguments.new_key is not None else None
+    with commands.open_session(arguments, report) as session:
+        if arguments.script is not None or arguments.csr is not None:
+            certificate = _send(session, "simpleenroll", ready(arguments, session, report), arguments, report)
+            out.deliver(report, [certificate], arguments.outform, arguments.out)
+        else:
+            wanted = options.wanted(arguments)
+            key = None if arguments.reuse_key is None else options.private_key(arguments.reuse_key)
+            plan = follow(arguments, session, wanted, report)
+            key = key or keys.generate(choose(arguments.new_key, plan))
+            certificate = _enroll_with(session, plan, key, key_path, arguments, report)
+    report.say(f"Issued: {out.line(certificate)}")
+    report.fact(certificate=out.facts(certificate))
+    return report.done()
+
+
+def _enroll_with(
+    session: Session,
+    plan: Plan,
+    key: PrivateKeyTypes,
+    key_path: Path | None,
+    arguments: argparse.Namespace,
+    report: Report,
+) -> x509.Certificate:
+    """Store a new key, ask for its certificate, store that.  The key is on disk before anybody hears of it."""
+    if key_path is not None:
+        session.connect()  # a server that can't be reached or trusted should not leave a key behind
+        files.create_key(key_path, keys.to_pem(key))
+        report.fact(key=str(key_path))
+    try:
+        certificate = _send(session, "simpleenroll", linked(plan, key, arguments), arguments, report)
+    except Refused:
+        if key_path is not None:
+            key_path.unlink()  # made a moment ago for a certificate that there will not be
+        raise
+    except ClientError:
+        if key_path is not None:
+            report.say(f"The key is in {key_path}: --reuse-key {key_path} goes on with it.")
+        raise
+    if key_path is not None and arguments.out is not None and key_path == arguments.out:
+        files.write(key_path, keys.to_pem(key) + out.render([certificate], "pem"), mode=0o600)
+    else:
+        out.deliver(report, [certificate], arguments.outform, arguments.out)
+    return certificate
+
+
+def reenroll(arguments: argparse.Namespace, report: Report) -> Exit:
+    """Renew `--cert`, with its key or a new one, and put the new pair in the place of the old (RFC 7030 4.2.2)."""
+    if arguments.cert is None:
+        raise UsageError("reenroll needs --cert, the certificate to be renewed, and its --key")
+    old = options.certificates(arguments.cert)[0]
+    left = old.not_valid_after_utc - datetime.now(UTC)
+    if arguments.if_expires_within is not None and left > arguments.if_expires_within:
+        report.say(f"Nothing to do: {out.line(old)}")
+        report.fact(certificate=out.facts(old), renewed=False)
+        return report.done()
+    key_path = arguments.key or arguments.cert
+    with commands.open_session(arguments, report) as session:
+        plan = follow(arguments, session, request.fixed_to(old), report)
+        if arguments.new_key is None:
+            key = options.private_key(key_path)
+            certificate = _send(session, "simplereenroll", linked(plan, key, arguments), arguments, report)
+            _renewed(arguments, certificate, key_path, None, report)
+        else:
+            staged = key_path.with_name(key_path.name + ".next")
+            key = _staged_key(staged, choose(arguments.new_key, plan))
+            certificate = _send(session, "simplereenroll", linked(plan, key, arguments), arguments, report)
+            _renewed(arguments, certificate, key_path, keys.to_pem(key), report)
+            staged.unlink()
+    report.say(f"Renewed: {out.line(certificate)}")
+    report.fact(certificate=out.facts(certificate), renewed=True)
+    return report.done()
+
+
+def _staged_key(path: Path, spec: keys.KeySpec) -> PrivateKeyTypes:
+    """The next key: made now, or the one of a run that got 202 or was cut off, so that the CA knows it again."""
+    if path.exists():
+        key = options.private_key(path)
+        if keys.spec_of(key) == spec:
+            return key
+        path.unlink()
+    key = keys.generate(spec)
+    files.create_key(path, keys.to_pem(key))
+    return key
+
+
+def _renewed(
+    arguments: argparse.Namespace, certificate: x509.Certificate, key_path: Path, key: bytes | None, report: Report
+) -> None:
+    """Put the outcome in place: over the old pair, or where `-o` and `--key-out` say."""
+    pem = out.render([certificate], "pem")
+    target = arguments.out or arguments.cert
+    report.fact(out=str(target))
+    if arguments.out is not None and arguments.out != arguments.cert:
+        if key is not None:
+            files.create_key(key_path_of(arguments), key)
+        files.write(target, out.render([certificate], arguments.outform))
+    elif key is not None:
+        files.replace_pair(arguments.cert, key_path, pem, key)
+    elif key_path.resolve() == target.resolve():
+        # One file for both: the key stays as it was, byte for byte.
+        kept = b"".join(files.private_key_blocks(files.read(key_path)))
+        files.write(target, kept + pem, mode=0o600)
+    else:
+        files.write(target, pem)
+
+
+def ready(arguments: argparse.Namespace, session: Session, report: Report) -> bytes | RequestMaker:
+    """The request of `-R SCRIPT` or `--csr FILE`."""
+    if arguments.script is not None:
+        url = session.place.url(arguments.operation)
+
+        def make(binding: Binding | None) -> bytes:
+            made = script.run(arguments.script, None if arguments.no_pop else binding, url, arguments.timeout)
+            if arguments.require_pop and (binding is None or not _is_linked(made, binding)):
+                raise ClientError(f"{arguments.script} did not put the channel binding into the CSR (--require-pop)")
+            return made
+
+        return make
+    if arguments.require_pop:
+        raise ClientError("a finished CSR can't be linked to the connection (--require-pop): use -R or --new-key")
+    if not arguments.no_pop:
+        report.say("A finished CSR can't be linked to the connection (RFC 7030 3.5); going on without.")
+    return sys.stdin.buffer.read(files.MAXIMUM_INPUT) if str(arguments.csr) == "-" else files.read(arguments.csr)
+
+
+def linked(plan: Plan, key: PrivateKeyTypes, arguments: argparse.Namespace) -> RequestMaker:
+    """A maker that signs a CSR for every connection anew."""
+
+    def make(binding: Binding | None) -> bytes:
+        if binding is None and arguments.require_pop:
+            raise ClientError("this connection has no channel binding (--require-pop)")
+        return request.build(plan, key, None if arguments.no_pop else binding)
+
+    return make
+
+
+def follow(arguments: argparse.Namespace, session: Session, wanted: Wanted, report: Report) -> Plan:
+    """A plan for the CSR that follows /csrattrs, unless `--no-csrattrs` (RFC 7030 4.5: clients ask first)."""
+    attrs = None if arguments.no_csrattrs else session.csrattrs()
+    plan = request.plan(wanted, attrs)
+    for note in plan.notes:
+        report.detail(note)
+    return plan
+
+
+def choose(asked: str | None, plan: Plan) -> keys.KeySpec:
+    """The kind of key to make: what the user says, what the server wants; `auto` leaves it to the server."""
+    if asked is None or asked == "auto":
+        return plan.key or keys.parse_spec(keys.DEFAULT)
+    spec = keys.parse_spec(asked)
+    if plan.key is not None and plan.key != spec:
+        raise ClientError(f"the server wants a key {plan.key}, not {spec}; --no-csrattrs asks for {spec} all the same")
+    return spec
+
+
+def _send(
+    session: Session, operation: str, made: bytes | RequestMaker, arguments: argparse.Namespace, report: Report
+) -> x509.Certificate:
+    def attempt() -> x509.Certificate:
+        try:
+            return session.reenroll(made) if operation == "simplereenroll" else session.enroll(made)
+        finally:
+            commands.describe(session, report)
+            session.close()  # the next try is a new connection with a new binding (RFC 7030 4.2.3)
+
+    return waiting.until_done(attempt, arguments.wait, report)
+
+
+def key_path_of(arguments: argparse.Namespace) -> Path:
+    """Where a new key goes: `--key-out`, or beside `-o`; never to stdout."""
+    if arguments.key_out is not None:
+        return Path(arguments.key_out)
+    if arguments.out is None:
+        raise UsageError("a new key needs a file: --key-out FILE, or -o FILE for both")
+    path = Path(arguments.out)
+    return path.with_suffix(".key") if path.suffix != ".key" else path.with_name(path.name + ".key")
+
+
+def _is_linked(made: bytes, binding: Binding) -> bool:
+    try:
+        parsed = csr.parse(made)
+        claims = [parsed.text_attribute(oid) for oid in (CHALLENGE_PASSWORD, EST_IDENTITY_LINKING)]
+    except Malformed:
+        return False
+    return any(claim is not None and binding.matches(claim) for claim in claims)

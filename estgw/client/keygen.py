@@ -1,0 +1,168 @@
+"""`serverkeygen`: a private key of the server's making (RFC 7030 4.4)."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from email import policy
+from email.message import Message
+from email.parser import BytesParser
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_private_key
+
+from estgw.client import answers, cms, commands, enrolling, files, keys, options, out, request, secrets, waiting
+from estgw.client.faults import ClientError, Exit, InvalidAnswer, UsageError, clean
+from estgw.client.report import Report
+from estgw.client.session import RequestMaker, Session
+from estgw.client.wire import Answer
+from estgw.errors import Malformed
+from estgw.est import certs, csr, encoding
+from estgw.est.binding import Binding
+from estgw.est.operations import essence
+
+
+def serverkeygen(arguments: argparse.Namespace, report: Report) -> Exit:
+    """Get a key and its certificate from the server."""
+    secret = secrets.wanted(arguments)
+    key_path = enrolling.key_path_of(arguments)
+    if key_path.exists():
+        raise ClientError(f"{key_path} exists already; a key is never overwritten")
+    with commands.open_session(arguments, report) as session:
+        made = _maker(arguments, session, secret, report)
+
+        def attempt() -> tuple[bytes, x509.Certificate]:
+            try:
+                answer = session.serverkeygen(made)
+                return read(answer, secret, lambda: _anchors(arguments, session))
+            finally:
+                commands.describe(session, report)
+                session.close()
+
+        key, certificate = waiting.until_done(attempt, arguments.wait, report)
+    pem = encoding.encode_pem(key, "PRIVATE KEY")
+    if key_path == arguments.out:
+        files.create_key(key_path, pem + out.render([certificate], "pem"))
+    else:
+        files.create_key(key_path, pem)
+        out.deliver(report, [certificate], arguments.outform, arguments.out)
+    report.say(f"Issued: {out.line(certificate)}; its key is in {key_path}")
+    report.fact(certificate=out.facts(certificate), key=str(key_path))
+    return report.done()
+
+
+def read(
+    answer: Answer, secret: secrets.Secret, anchors: Callable[[], Sequence[x509.Certificate]] = tuple
+) -> tuple[bytes, x509.Certificate]:
+    """Private key (PKCS#8 DER) and certificate of an answer (RFC 7030 4.4.2); raises `InvalidAnswer`.
+
+    A key in the clear is refused when `secret` asked for encryption.  `anchors` is called for the certificates
+    that the signer of an encrypted key must lead to.
+    """
+    key_type, key_body, certificate_body = _parts(answer)
+    found = answers.bag_of(certificate_body)
+    try:
+        der = encoding.decode(key_body, ("PRIVATE KEY", *certs.PKCS7_LABELS))
+    except Malformed as fault:
+        raise InvalidAnswer(f"the private key can't be read: {fault}") from None
+    if key_type == "application/pkcs8":
+        if secret.is_wanted:
+            raise InvalidAnswer("the private key came in the clear although its encryption was asked for; refused")
+    else:
+        if not secret.is_wanted:
+            raise InvalidAnswer(
+                "the private key came encrypted, and nobody asked for it: --decrypt-key, --decrypt-cert"
+            )
+        content = _opened(der, secret)
+        der = cms.private_key_info(cms.verified_content(content, anchors()))
+    return der, _fitting(der, found)
+
+
+def _opened(der: bytes, secret: secrets.Secret) -> bytes:
+    if secret.key is not None:
+        return cms.open_with_secret(der, secret.key, secret.key_id)
+    if secret.certificate is None or secret.certificate_key is None:
+        raise AssertionError("secrets.wanted lets no such thing through")
+    return cms.open_with_certificate(der, secret.certificate, secret.certificate_key)
+
+
+def _fitting(der: bytes, found: list[x509.Certificate]) -> x509.Certificate:
+    try:
+        key = load_der_private_key(der, password=None)
+        spki = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        fitting = [certificate for certificate in found if certs.spki(certificate) == spki]
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        # The library's own words are left out: they might quote key material.
+        raise InvalidAnswer("the private key can't be read") from None
+    if len(fitting) != 1:
+        raise InvalidAnswer("the private key does not fit the certificate")
+    return fitting[0]
+
+
+def _parts(answer: Answer) -> tuple[str, bytes, bytes]:
+    """Type and body of the key's part, and the body of the certificate's, in either order."""
+    if answer.content_type != "multipart/mixed":
+        raise InvalidAnswer(f"an answer of type {clean(answer.content_type, 100)!r}, not multipart/mixed")
+    head = b"Content-Type: " + str(answer.headers["Content-Type"]).encode("ascii", "replace") + b"\r\n\r\n"
+    message = BytesParser(policy=policy.compat32).parsebytes(head + answer.body)
+    parts = message.get_payload() if message.is_multipart() else []
+    if not isinstance(parts, list) or len(parts) != 2 or message.defects:
+        raise InvalidAnswer("a serverkeygen answer has two parts, key and certificate; this one can't be read so")
+    found: dict[str, bytes] = {}
+    for part in parts:
+        payload = part.get_payload() if isinstance(part, Message) else None
+        if not isinstance(part, Message) or not isinstance(payload, str):
+            raise InvalidAnswer("a serverkeygen answer with a multipart inside")
+        kind = essence(part.get("Content-Type"))
+        smime = str(part.get_param("smime-type", "")).lower()
+        found[f"{kind}; {smime}" if smime else kind] = payload.encode("ascii", "surrogateescape")
+    keys_found = [kind for kind in found if kind == "application/pkcs8" or "server-generated-key" in kind]
+    rest = [kind for kind in found if kind not in keys_found]
+    if len(keys_found) != 1 or len(rest) != 1 or not rest[0].startswith("application/pkcs7-mime"):
+        raise InvalidAnswer(f"a serverkeygen answer with parts of type {clean(', '.join(found), 200)}")
+    return keys_found[0], found[keys_found[0]], found[rest[0]]
+
+
+def _maker(
+    arguments: argparse.Namespace, session: Session, secret: secrets.Secret, report: Report
+) -> bytes | RequestMaker:
+    if arguments.script is not None or arguments.csr is not None:
+        made = enrolling.ready(arguments, session, report)
+        if isinstance(made, bytes):
+            _require_attributes(made, secret)
+            return made
+
+        def checked(binding: Binding | None) -> bytes:
+            printed = made(binding)
+            _require_attributes(printed, secret)
+            return printed
+
+        return checked
+    plan = enrolling.follow(arguments, session, options.wanted(arguments), report)
+    # RFC 7030 4.4.1: the server ignores this key; it only has to sign the CSR.
+    throwaway = keys.generate(plan.key or keys.parse_spec(keys.DEFAULT))
+
+    def make(binding: Binding | None) -> bytes:
+        if binding is None and arguments.require_pop:
+            raise ClientError("this connection has no channel binding (--require-pop)")
+        return request.build(plan, throwaway, None if arguments.no_pop else binding, secret.attributes)
+
+    return make
+
+
+def _require_attributes(made: bytes, secret: secrets.Secret) -> None:
+    """A CSR made elsewhere must itself ask for the encryption that we are going to insist on."""
+    try:
+        present = csr.parse(made).attributes
+    except Malformed as fault:
+        raise UsageError(f"the request is {fault}") from None
+    missing = [wish.oid for wish in secret.attributes if wish.oid not in present]
+    if missing:
+        raise UsageError(f"the CSR does not ask for encryption: it lacks {' and '.join(missing)} (RFC 7030 4.4.1)")
+
+
+def _anchors(arguments: argparse.Namespace, session: Session) -> list[x509.Certificate]:
+    """Whom the signer of the key must lead to: the explicit anchors, else what this server calls its CA."""
+    explicit = [one for path in arguments.cacert for one in options.certificates(path)]
+    return explicit or session.cacerts()

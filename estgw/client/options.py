@@ -1,0 +1,126 @@
+"""From the command line to the objects that a session needs."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import ipaddress
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+from cryptography.x509.oid import NameOID
+
+from estgw.client import files, keys
+from estgw.client.challenge import Credentials
+from estgw.client.faults import UsageError, clean
+from estgw.client.request import Wanted
+from estgw.client.tls import Identity
+from estgw.client.trust import Trust
+from estgw.errors import Malformed
+from estgw.est import certs
+
+_SHORT_NAMES = {
+    "serialNumber": NameOID.SERIAL_NUMBER,
+    "emailAddress": NameOID.EMAIL_ADDRESS,
+    "title": NameOID.TITLE,
+    "GN": NameOID.GIVEN_NAME,
+    "SN": NameOID.SURNAME,
+}
+"""Names that people write besides RFC 4514's own."""
+
+
+def certificates(path: Path) -> list[x509.Certificate]:
+    """All certificates of a PEM file, or the one of a DER file; raises `UsageError`."""
+    data = files.read(path)
+    try:
+        found = certs.load_pem(data) if b"-----BEGIN" in data else [certs.load(data)]
+    except Malformed as fault:
+        raise UsageError(f"{path}: {fault}") from None
+    if not found:
+        raise UsageError(f"{path}: no certificate in it")
+    return found
+
+
+def private_key(path: Path) -> PrivateKeyTypes:
+    """A private key; an encrypted one asks for its password at the terminal.  Raises `UsageError`."""
+
+    def ask() -> bytes:
+        return _secret(f"Password of {path}: ").encode() if sys.stdin.isatty() else b""
+
+    try:
+        return keys.load(files.read(path), ask)
+    except UsageError as fault:
+        raise UsageError(f"{path}: {fault}") from None
+
+
+def trust(cacert: Sequence[Path], *, implicit: bool) -> Trust:
+    """The anchors of `-c` and `--implicit`; with neither, a `bootstrap` trust."""
+    anchors = tuple(dict.fromkeys(one for path in cacert for one in certificates(path)))
+    return Trust(explicit=anchors, implicit=implicit, bootstrap=not anchors and not implicit)
+
+
+def identity(certificate: Path | None, key: Path | None) -> Identity | None:
+    """`--cert` and `--key`; a file with both in it needs naming once.  Raises `UsageError`."""
+    if certificate is None:
+        if key is not None:
+            raise UsageError("--key without --cert")
+        return None
+    leaf, *chain = certificates(certificate)
+    loaded = private_key(key or certificate)
+    try:
+        fits = keys.spki(loaded) == certs.spki(leaf)
+    except (Malformed, AttributeError):
+        fits = False
+    if not fits:
+        raise UsageError("--cert and --key do not belong together")
+    return Identity(leaf, loaded, tuple(chain))
+
+
+def credentials(userpass: str | None, password_file: Path | None) -> Credentials | None:
+    """`-p USER[:PASS]` and `--password-file`; asks at the terminal for a password that is not there."""
+    if userpass is None:
+        if password_file is not None:
+            raise UsageError("--password-file needs -p USER")
+        return None
+    user, colon, password = userpass.partition(":")
+    if password_file is not None:
+        if colon:
+            raise UsageError("a password in -p and one in --password-file")
+        try:
+            return Credentials(user, files.read(password_file).decode().split("\n", 1)[0].rstrip("\r"))
+        except UnicodeDecodeError:
+            raise UsageError(f"{password_file}: not UTF-8") from None
+    if not colon:
+        if not sys.stdin.isatty():
+            raise UsageError("-p USER asks for the password, and there is no terminal: --password-file or USER:PASS")
+        password = _secret(f"Password for {clean(user, 100)}: ")
+    return Credentials(user, password)
+
+
+def wanted(arguments: argparse.Namespace) -> Wanted:
+    """`--subject`, `--dns`, `--ip`, `--email` and `--uri`; raises `UsageError`."""
+    try:
+        subject = x509.Name.from_rfc4514_string(arguments.subject or "", _SHORT_NAMES)
+        san: list[x509.GeneralName] = [x509.DNSName(_ascii(name)) for name in arguments.dns]
+        san += [x509.IPAddress(ipaddress.ip_address(address)) for address in arguments.ip]
+        san += [x509.RFC822Name(address) for address in arguments.email]
+        san += [x509.UniformResourceIdentifier(uri) for uri in arguments.uri]
+    except ValueError as fault:
+        words = str(fault) or f"{arguments.subject!r} is no RFC 4514 name such as CN=device-1,O=Example"
+        raise UsageError(clean(words, 300)) from None
+    return Wanted(subject, tuple(san))
+
+
+def _ascii(name: str) -> str:
+    """A DNS name in A-labels; a wildcard passes."""
+    return name if name.isascii() else name.encode("idna").decode()
+
+
+def _secret(prompt: str) -> str:
+    try:
+        return getpass.getpass(prompt)
+    except (EOFError, KeyboardInterrupt):
+        raise UsageError("no password given") from None

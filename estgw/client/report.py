@@ -1,0 +1,81 @@
+"""What `estclient` says: words for a person on stderr, the result on stdout, as PEM or as JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+from estgw.client.faults import ClientError, Exit, Refused, TryLater
+
+
+class Report:
+    """One run's output.  Nothing of a peer's comes here before `clean` or `names` has made it harmless."""
+
+    def __init__(self, command: str, *, as_json: bool, is_verbose: bool) -> None:
+        self._command = command
+        self._as_json = as_json
+        self._is_verbose = is_verbose
+        self._facts: dict[str, Any] = {}
+        self._has_progress = False
+
+    @property
+    def as_json(self) -> bool:
+        """Whether stdout gets one JSON object and nothing else."""
+        return self._as_json
+
+    def say(self, text: str) -> None:
+        """One or more lines for a person."""
+        self._end_progress()
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
+
+    def detail(self, text: str) -> None:
+        """Like `say`, with `-v` only."""
+        if self._is_verbose:
+            self.say(text)
+
+    def progress(self, text: str) -> None:
+        """A line that the next one replaces; on a terminal only."""
+        if sys.stderr.isatty():
+            self._has_progress = True
+            sys.stderr.write(f"\r\x1b[K{text}")
+            sys.stderr.flush()
+
+    def fact(self, **facts: Any) -> None:
+        """Something for the JSON object."""
+        self._facts |= facts
+
+    def output(self, data: bytes) -> None:
+        """The result itself on stdout; with `--json` it belongs into a fact instead."""
+        if not self._as_json:
+            sys.stdout.buffer.write(data)
+            sys.stdout.buffer.flush()
+
+    def done(self) -> Exit:
+        """Close a run that went well."""
+        self._end_progress()
+        self._object({"status": "done", "exit": int(Exit.DONE)})
+        return Exit.DONE
+
+    def failed(self, fault: ClientError) -> Exit:
+        """Close a run that did not: the words go to stderr, the facts into the JSON object."""
+        self.say(f"estclient {self._command}: {fault}")
+        facts: dict[str, Any] = {"status": fault.status.name.lower(), "exit": int(fault.status), "error": str(fault)}
+        if isinstance(fault, TryLater):
+            facts |= {"retry_after": fault.seconds, "retry_at": f"{fault.when:%Y-%m-%dT%H:%M:%SZ}"}
+        if isinstance(fault, Refused):
+            facts |= {"http_status": fault.http_status, "words": fault.words}
+        self._object(facts)
+        return fault.status
+
+    def _object(self, facts: dict[str, Any]) -> None:
+        if self._as_json:
+            json.dump({"command": self._command, **facts, **self._facts}, sys.stdout, indent=2, ensure_ascii=True)
+            sys.stdout.write("\n")
+            sys.stdout.flush()
+
+    def _end_progress(self) -> None:
+        if self._has_progress:
+            self._has_progress = False
+            sys.stderr.write("\r\x1b[K")

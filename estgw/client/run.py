@@ -1,0 +1,50 @@
+"""One run of `estclient`: the command's function, and the exit status of whatever comes out of it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+
+from estgw.client.faults import ClientError, Exit, UsageError
+from estgw.client.report import Report
+
+Command = Callable[[argparse.Namespace, Report], Exit]
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command that was parsed; returns the exit status and never 0 on a failure."""
+    report = Report(arguments.command, as_json=arguments.json, is_verbose=arguments.verbose)
+    try:
+        return _command(arguments.operation)(arguments, report)
+    except ClientError as fault:
+        return report.failed(fault)
+    except KeyboardInterrupt:
+        return report.failed(ClientError("interrupted"))
+    except BrokenPipeError:
+        # Whoever read our output has gone.  stdout is not usable even for the interpreter's last flush.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.FAILED
+
+
+def _command(operation: str) -> Command:
+    """The function of an operation; its module, with TLS and all, is loaded only now."""
+    if operation in ("simpleenroll", "simplereenroll"):
+        from estgw.client import enrolling
+
+        return enrolling.enroll if operation == "simpleenroll" else enrolling.reenroll
+    if operation == "serverkeygen":
+        from estgw.client import keygen
+
+        return keygen.serverkeygen
+    from estgw.client import commands
+
+    found: dict[str, Command] = {
+        "cacerts": commands.cacerts,
+        "csrattrs": commands.csrattrs,
+        "fullcmc": commands.fullcmc,
+    }
+    if operation not in found:
+        raise UsageError(f"no such command: {operation}")
+    return found[operation]

@@ -1,0 +1,45 @@
+"""202: come back later, as often as the user has patience for (RFC 7030 4.2.3)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from estgw.client.faults import TryLater
+from estgw.client.report import Report
+
+T = TypeVar("T")
+
+
+def until_done(
+    attempt: Callable[[], T],
+    patience: float,
+    report: Report,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> T:
+    """Repeat `attempt` while the server says to come back, for at most `patience` seconds in all.
+
+    Each time at least as long as Retry-After says (RFC 7030 4.2.3 demands it); `TryLater` comes through when
+    the patience does not last until then.
+    """
+    end = clock() + patience
+    while True:
+        try:
+            return attempt()
+        except TryLater as later:
+            if clock() + later.seconds > end:
+                raise
+            if not later.said:
+                report.say("The server does not say when to come back.")
+            report.detail(f"not yet; the next try is in {later.seconds} s")
+            _pause(later.seconds, report, clock, sleep)
+
+
+def _pause(seconds: float, report: Report, clock: Callable[[], float], sleep: Callable[[float], None]) -> None:
+    due = clock() + seconds
+    while (left := due - clock()) > 0:
+        report.progress(f"Waiting for the server: next try in {left:.0f} s")
+        sleep(min(left, 1.0))

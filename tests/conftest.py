@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import functools
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support import Gateway, Lab, enrol, running_gateway
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for mark in item.iter_markers("client"):
+        for name in mark.args:
+            if reason := _missing(name):
+                pytest.skip(reason)
+
+
+@functools.cache
+def _missing(client: str) -> str | None:
+    """Why a real client can't be used here; None when it can."""
+    if not shutil.which(client):
+        return f"{client} is not installed"
+    if client == "pki":
+        # strongSwan's fetcher is a plugin, and old versions know no EST.
+        probe = ["pki", "--estca", "--url", "https://127.0.0.1:1"]
+        done = subprocess.run(probe, capture_output=True, check=False, text=True, timeout=20)
+        if "unknown" in done.stderr or "no capable fetcher" in done.stderr:
+            return "pki lacks --estca or the curl plugin (libstrongswan-extra-plugins)"
+    return None
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
+    """A demo workspace, made once for each test process; tests that change files take a copy."""
+    return Lab.make(tmp_path_factory.mktemp("lab"))
+
+
+@pytest.fixture(scope="session")
+def gateway(lab: Lab) -> Iterator[Gateway]:
+    """The shipped configuration, served by a real process."""
+    with running_gateway(lab) as running:
+        yield running
+
+
+@pytest.fixture
+def own_lab(lab: Lab, tmp_path: Path) -> Lab:
+    """A copy of the laboratory, to be spoilt."""
+    return lab.copy(tmp_path / "lab")
+
+
+@pytest.fixture(scope="session")
+def device(gateway: Gateway, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Certificate and key of `CN=device-1`, enrolled once."""
+    return enrol(gateway, tmp_path_factory.mktemp("device"))

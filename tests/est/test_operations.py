@@ -1,0 +1,272 @@
+"""The table of operations, and the way from a URL to one of them."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from estgw.errors import BadRequest, MethodNotAllowed, NotFound, RequestError, UnsupportedMediaType
+from estgw.est import operations
+from estgw.est.operations import OPERATIONS, Body, Operation, Profile, Requires, Target
+
+# What RFC 7030 says, written down by hand: method, request type, response type, and who may call.
+RFC7030 = {
+    "cacerts": ("GET", None, "application/pkcs7-mime", Requires.NONE),
+    "csrattrs": ("GET", None, "application/csrattrs", Requires.NONE),
+    "simpleenroll": (
+        "POST",
+        "application/pkcs10",
+        "application/pkcs7-mime; smime-type=certs-only",
+        Requires.ANY,
+    ),
+    "simplereenroll": (
+        "POST",
+        "application/pkcs10",
+        "application/pkcs7-mime; smime-type=certs-only",
+        Requires.TLS,
+    ),
+    "serverkeygen": ("POST", "application/pkcs10", "multipart/mixed", Requires.ANY),
+    "fullcmc": (
+        "POST",
+        "application/pkcs7-mime",
+        "application/pkcs7-mime; smime-type=CMC-response",
+        Requires.ANY,
+    ),
+}
+DRAFT_NAMES = {
+    "CACerts": "cacerts",
+    "CSRAttrs": "csrattrs",
+    "simpleEnroll": "simpleenroll",
+    "simpleReEnroll": "simplereenroll",
+    "serverKeyGen": "serverkeygen",
+    "fullCMC": "fullcmc",
+}
+
+
+def test_the_six_operations_of_rfc_7030():
+    assert OPERATIONS.keys() == RFC7030.keys()
+
+
+@pytest.mark.parametrize("name", RFC7030)
+def test_table(name):
+    method, request_type, response_type, requires = RFC7030[name]
+    operation = OPERATIONS[name]
+    assert (operation.name, operation.method, operation.response_type) == (name, method, response_type)
+    assert operation.requires is requires
+    assert operation.takes_body is (method == "POST")
+    assert operation.request_types[:1] == ((request_type,) if request_type else ())
+    if request_type == "application/pkcs10":
+        assert "application/x-est-pkcs10" in operation.request_types
+
+
+def test_what_csrs_mean():
+    with_csr = {name for name, operation in OPERATIONS.items() if operation.has_csr}
+    assert with_csr == {"simpleenroll", "simplereenroll", "serverkeygen"}
+    assert {name for name, operation in OPERATIONS.items() if operation.proves_key} == with_csr - {"serverkeygen"}
+    assert {name for name, operation in OPERATIONS.items() if operation.renews} == {"simplereenroll"}
+    assert {name for name, operation in OPERATIONS.items() if operation.may_wait} == {*with_csr, "fullcmc"}
+
+
+# Paths.
+
+
+@pytest.mark.parametrize("name", RFC7030)
+def test_lower_case_is_the_rfc(name):
+    assert operations.resolve(f"/.well-known/est/{name}", ()) == Target(name, None, draft_path=False)
+
+
+@pytest.mark.parametrize(("word", "name"), DRAFT_NAMES.items())
+def test_mixed_case_is_a_draft(word, name):
+    assert operations.resolve(f"/.well-known/est/{word}", ()) == Target(name, None, draft_path=True)
+
+
+def test_any_other_case_is_served_like_the_rfc():
+    assert operations.resolve("/.well-known/est/SIMPLEENROLL", ()) == Target("simpleenroll", None, draft_path=False)
+
+
+def test_labels():
+    labels = frozenset({"iot", "Fleet~1"})
+    assert operations.resolve("/.well-known/est/iot/cacerts", labels) == Target("cacerts", "iot", draft_path=False)
+    assert operations.resolve("/.well-known/est/Fleet~1/CACerts", labels).label == "Fleet~1"
+
+
+def test_percent_encoding_is_undone_once():
+    assert operations.resolve("/.well-known/est/%63acerts", ()).operation == "cacerts"
+    assert operations.resolve("/%2ewell-known/est/i%6ft/cacerts", {"iot"}).label == "iot"
+    with pytest.raises(NotFound):
+        operations.resolve("/.well-known/est/%2563acerts", ())
+
+
+def test_operations_that_only_the_configuration_knows():
+    target = operations.resolve("/.well-known/est/crls", (), {"crls"})
+    assert target == Target("crls", None, draft_path=False)
+    assert operations.resolve("/.well-known/est/iot/crls", {"iot"}, {"crls"}).label == "iot"
+    assert operations.resolve("/.well-known/est/CRLs", (), {"crls"}) == target
+    assert operations.resolve("/.well-known/est/CRLs", (), {"CRLs"}).operation == "CRLs"
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("/", "EST lives under"),
+        ("", "EST lives under"),
+        ("*", "EST lives under"),
+        ("/.well-known/", "EST lives under"),
+        ("/.well-known/establish/cacerts", "EST lives under"),
+        ("/.WELL-KNOWN/est/cacerts", "EST lives under"),
+        ("//.well-known/est/cacerts", "EST lives under"),
+        ("/.well-known/est", "No operation"),
+        ("/.well-known/est/", "No operation"),
+        ("/.well-known/est/nonsense", "No such EST operation"),
+        ("/.well-known/est/cacerts.", "No such EST operation"),
+        ("/.well-known/est/../cacerts", "No such CA label"),
+        ("/.well-known/est//cacerts", "No such CA label"),
+        ("/.well-known/est/IOT/cacerts", "No such CA label"),
+        ("/.well-known/est/cacerts/cacerts", "No such CA label"),
+        ("/.well-known/est/iot", "No such EST operation"),
+        ("/.well-known/est/iot/", "ends in a slash"),
+        ("/.well-known/est/cacerts/", "ends in a slash"),
+        ("/.well-known/est/iot/cacerts/x", "Too many path segments"),
+        ("/.well-known/est/iot/cacerts/", "Too many path segments"),
+    ],
+)
+def test_not_found(path, words):
+    with pytest.raises(NotFound, match=words):
+        operations.resolve(path, {"iot"}, {"crls"})
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/.well-known/est/iot%2Fcacerts",
+        "/.well-known/est/iot%2fcacerts",
+        "/.well-known/est/cacerts%00",
+        "/.well-known/est/cacerts%0A",
+        "/.well-known/est/cacerts\t",
+        "/.well-known/est/%ff",
+        "/.well-known/est/\udcff",  # how aiohttp hands on a byte that is not UTF-8
+    ],
+)
+def test_paths_that_are_refused(path):
+    with pytest.raises(BadRequest):
+        operations.resolve(path, ())
+
+
+@given(st.text(st.characters(), max_size=60), st.sampled_from(["", "/.well-known/est/", "/.well-known/est/iot/"]))
+def test_any_path_is_an_operation_or_a_refusal(tail, head):
+    try:
+        target = operations.resolve(head + tail, {"iot"}, {"crls"})
+    except RequestError:
+        return
+    assert target.operation in {*OPERATIONS, "crls"}
+    assert target.label in {None, "iot"}
+
+
+@pytest.mark.parametrize("word", ["cacerts", "CACerts", "SIMPLEenroll"])
+def test_no_label_may_be_called_like_an_operation(word):
+    assert operations.is_operation_name(word)
+
+
+def test_other_words_may_be_labels():
+    assert not operations.is_operation_name("iot")
+
+
+# Methods.
+
+
+@pytest.mark.parametrize("name", RFC7030)
+@pytest.mark.parametrize("method", ["GET", "POST", "HEAD", "PUT", "DELETE", "OPTIONS", "get"])
+def test_methods(name, method):
+    operation = OPERATIONS[name]
+    if method == RFC7030[name][0]:
+        operations.check_method(operation, method)
+    else:
+        with pytest.raises(MethodNotAllowed) as refusal:
+            operations.check_method(operation, method)
+        assert refusal.value.headers == {"Allow": RFC7030[name][0]}
+
+
+# Media types.
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        "application/pkcs10",
+        "Application/PKCS10",
+        " application/pkcs10 ; charset=utf-8",
+        "application/pkcs10;x=y",
+        "application/x-est-pkcs10",
+    ],
+)
+@pytest.mark.parametrize("profile", Profile)
+def test_types_that_enrol(content_type, profile):
+    operations.check_media_type(OPERATIONS["simpleenroll"], content_type, profile)
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        "application/pkcs10x",
+        "application/pkcs7-mime",
+        "text/plain",
+        "x; application/pkcs10",
+        "application/x-www-form-urlencoded",
+        "",
+        None,
+        "\x1b[31m",
+    ],
+)
+def test_types_that_do_not(content_type):
+    with pytest.raises(UnsupportedMediaType, match="simpleenroll takes application/pkcs10") as refusal:
+        operations.check_media_type(OPERATIONS["simpleenroll"], content_type, Profile.RFC)
+    assert refusal.value.public.isprintable()
+
+
+@pytest.mark.parametrize("content_type", [None, "", "application/x-www-form-urlencoded"])
+def test_clients_of_2013_send_no_type_or_curls(content_type):
+    operations.check_media_type(OPERATIONS["simpleenroll"], content_type, Profile.DRAFT)
+
+
+def test_even_a_draft_client_sends_no_other_type():
+    with pytest.raises(UnsupportedMediaType, match="not text/plain"):
+        operations.check_media_type(OPERATIONS["simpleenroll"], "text/plain", Profile.DRAFT)
+
+
+def test_without_a_body_the_type_does_not_matter():
+    operations.check_media_type(OPERATIONS["cacerts"], "text/plain", Profile.RFC)
+
+
+def test_a_new_operation_may_take_any_type():
+    new = Operation("new", "new", "POST", (), "text/plain", Body.RAW, Requires.ANY)
+    operations.check_media_type(new, "image/png", Profile.RFC)
+
+
+def test_a_long_type_is_cut():
+    with pytest.raises(UnsupportedMediaType) as refusal:
+        operations.check_media_type(OPERATIONS["simpleenroll"], "a" * 5000, Profile.RFC)
+    assert len(refusal.value.public) < 200
+
+
+@given(st.text() | st.none())
+def test_the_essence_of_anything(text):
+    assert ";" not in operations.essence(text)
+
+
+# Profiles.
+
+
+@pytest.mark.parametrize(
+    ("draft_path", "content_type", "setting", "profile"),
+    [
+        (False, "application/pkcs10", "auto", Profile.RFC),
+        (True, "application/pkcs10", "auto", Profile.DRAFT),
+        (False, "Application/X-EST-PKCS10; a=b", "auto", Profile.DRAFT),
+        (False, None, "auto", Profile.RFC),
+        (True, "application/x-est-pkcs10", "rfc", Profile.RFC),
+        (False, "application/pkcs10", "draft", Profile.DRAFT),
+    ],
+)
+def test_profile(draft_path, content_type, setting, profile):
+    assert operations.profile_of(Target("simpleenroll", None, draft_path), content_type, setting) is profile

@@ -1,0 +1,679 @@
+"""handlers/openssl and handlers/examples: the scripts, each run as the gateway runs them."""
+
+from __future__ import annotations
+
+import fcntl
+import ipaddress
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
+from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID, NameOID
+
+from tests.handlers.bench import CSR, P256, PATH, ROOT, Key, Result, Workspace, csr, element, lint, subject
+
+ENROL = "openssl/simpleenroll"
+REENROLL = "openssl/simplereenroll"
+KEYGEN = "openssl/serverkeygen"
+ISSUING = [ENROL, REENROLL, KEYGEN]
+
+SCRIPTS = sorted(
+    path
+    for folder in ("handlers", "openssl-ca")
+    for path in (ROOT / folder).rglob("*")
+    if path.is_file() and path.read_bytes().startswith((b"#!/bin/bash", b"#!/bin/sh"))
+)
+HANDLERS = [str(path.relative_to(ROOT / "handlers")) for path in SCRIPTS if path.name != "create-ca"]
+
+CMC_RA = x509.ObjectIdentifier("1.3.6.1.5.5.7.3.28")
+NO_REV_AVAIL = x509.ObjectIdentifier("2.5.29.56")
+
+HOSTILE = {
+    "utf-8": "Zoë 名前 Ω",
+    "emoji": "🦉 owl",
+    "slashes": "a/CN=b+O=c,d;e<f>g=h",
+    "quotes": "\"double\" 'single' `id`",
+    "dollar": "$(id) ${PATH} $ENV::PATH",
+    "function": "() { :; }; id",
+    "lines": "one\r\ntwo\n\n[default]\nbasicConstraints=CA:TRUE",
+    "tab": "a\tb\t",
+    "nul": "a\0b",
+    "backslash": "\\ \\n \\",
+    "spaces": " edge ",
+    "comment": "# nothing",
+    "section": "@section, DER:3000, ASN1:NULL",
+    "armour": "-----END CERTIFICATE REQUEST-----",
+    "format": "%s%n%x %(",
+    "long": "x" * 200,
+    "refusal": "\nThe commonName field needed to be supplied and was missing",
+}
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """One CA for the tests that only add to it."""
+    return Workspace.create(tmp_path_factory.mktemp("ca") / "work shop $HOME")
+
+
+@pytest.fixture
+def workspace(shared: Workspace, tmp_path: Path) -> Workspace:
+    """A CA and scripts for the tests that edit or break something."""
+    return shared.copy(tmp_path / "ws")
+
+
+def keygen(result: Result) -> tuple[Key, x509.Certificate]:
+    """The two blocks that serverkeygen prints."""
+    assert result.status == 0, result
+    key, certificate = re.findall(rb"-----BEGIN .*?-----END [A-Z ]+-----\n", result.out, re.DOTALL)
+    assert key.startswith(b"-----BEGIN PRIVATE KEY-----")
+    assert result.out == key + certificate
+    loaded: Key = load_pem_private_key(key, None)  # type: ignore[assignment]
+    return loaded, x509.load_pem_x509_certificate(certificate)
+
+
+def issue(workspace: Workspace, script: str, request: CSR, **env: str) -> x509.Certificate:
+    result = workspace.run(script, request, **env)
+    return keygen(result)[1] if script == KEYGEN else result.certificate
+
+
+def subject_of(certificate: x509.Certificate) -> bytes:
+    """The subject as it is encoded in the certificate."""
+    return element(certificate.tbs_certificate_bytes, 5)
+
+
+def extension(certificate: x509.Certificate, oid: x509.ObjectIdentifier) -> x509.ExtensionType:
+    return certificate.extensions.get_extension_for_oid(oid).value
+
+
+def is_ca(certificate: x509.Certificate) -> bool:
+    return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+
+
+def purposes(certificate: x509.Certificate) -> list[x509.ObjectIdentifier]:
+    return list(certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value)
+
+
+def lifetime(certificate: x509.Certificate) -> timedelta:
+    return certificate.not_valid_after_utc - certificate.not_valid_before_utc
+
+
+# --- the scripts as texts ---------------------------------------------------------------------------
+
+
+def tool(name: str) -> str:
+    found = shutil.which(name, path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    assert found, f"{name} is not installed"
+    return found
+
+
+def test_there_are_scripts() -> None:
+    assert {*ISSUING, "openssl/cacerts", "openssl/csrattrs", "openssl/fullcmc"} <= set(HANDLERS)
+    assert len([name for name in HANDLERS if name.startswith("examples/")]) >= 3
+
+
+def test_shellcheck_is_silent() -> None:
+    assert subprocess.run([tool("shellcheck"), *SCRIPTS], capture_output=True, check=False).stdout == b""
+
+
+def test_shfmt_changes_nothing() -> None:
+    result = subprocess.run([tool("shfmt"), "-i", "4", "-ci", "-d", *SCRIPTS], capture_output=True, check=False)
+    assert (result.stdout, result.returncode) == (b"", 0)
+
+
+@pytest.mark.parametrize("handler", HANDLERS)
+def test_form(handler: str) -> None:
+    path = ROOT / "handlers" / handler
+    lines = path.read_text().splitlines()
+    assert os.access(path, os.X_OK)
+    assert len(lines) <= 40, "a script fits on a screen"
+    assert max(map(len, lines)) <= 120
+    assert lines[0] == "#!/bin/bash"
+    assert lines[1].startswith(f"# {path.name}: ")
+    header = lines[: next(number for number, line in enumerate(lines) if not line.startswith("#"))]
+    assert any(line.startswith("# Try it alone: estgw ") for line in header)
+    if path.name != "fullcmc":  # it only says no
+        assert lines[len(header)] == "set -euo pipefail"
+    assert "/dev/stderr" not in path.read_text(), "stderr is a plain file: opening it again truncates it"
+
+
+def test_the_issue_block_is_the_same_everywhere() -> None:
+    blocks = {
+        re.search(r"^#### Issue: .*?^}\n", path.read_text(), re.MULTILINE | re.DOTALL)[0]  # type: ignore[index]
+        for path in SCRIPTS
+        if "openssl ca " in path.read_text() and path.name != "create-ca"
+    }
+    assert len(blocks) == 1
+
+
+# --- the contract -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("handler", HANDLERS)
+def test_an_unknown_operation_is_64_and_leaves_no_trace(workspace: Workspace, handler: str) -> None:
+    before = sorted(workspace.ca.rglob("*"))
+    result = workspace.run(handler, csr(), EST_OPERATION="frobnicate", EST_LABEL="x")
+    assert (result.status, result.out, result.err) == (64, b"", "")
+    assert sorted(workspace.ca.rglob("*")) == before
+
+
+@pytest.mark.parametrize("handler", [name for name in HANDLERS if name.startswith("openssl/")])
+def test_unknown_variables_change_nothing(shared: Workspace, handler: str) -> None:
+    unknown = {"EST_FROM_THE_FUTURE": "1", "BASH_FUNC_id%%": "() { :; }", "profile": "ra", "names": "x", "key": "x"}
+    result = shared.run(handler, csr(), **unknown)
+    assert result.status == (64 if handler.endswith("fullcmc") else 0)
+    assert not result.err or handler == KEYGEN
+
+
+# --- issuing ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("script", ISSUING)
+def test_a_certificate_is_issued_and_registered(shared: Workspace, script: str) -> None:
+    request = csr("device-1", x509.DNSName("device-1.example.org"))
+    before = len(shared.rows)
+    certificate = issue(shared, script, request)
+    root = x509.load_pem_x509_certificate((shared.ca / "cacert.pem").read_bytes())
+    certificate.verify_directly_issued_by(root)
+    serial = f"{certificate.serial_number:040X}"
+    assert len(shared.rows) == before + 1
+    assert shared.rows[-1][0] == "V"
+    assert shared.rows[-1][3].zfill(40) == serial
+    assert subject_of(certificate) == request.subject_der
+    assert {(found.oid, found.critical) for found in certificate.extensions} == {
+        (ExtensionOID.BASIC_CONSTRAINTS, True),
+        (ExtensionOID.KEY_USAGE, True),
+        (ExtensionOID.EXTENDED_KEY_USAGE, False),
+        (ExtensionOID.SUBJECT_KEY_IDENTIFIER, False),
+        (ExtensionOID.AUTHORITY_KEY_IDENTIFIER, False),
+        (ExtensionOID.SUBJECT_ALTERNATIVE_NAME, False),
+    }
+    assert purposes(certificate) == [ExtendedKeyUsageOID.CLIENT_AUTH]
+    assert lifetime(certificate) == timedelta(days=90)
+    assert (certificate.public_key() == P256.public_key()) == (script != KEYGEN)
+
+
+@pytest.mark.parametrize("script", [ENROL, KEYGEN])
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
+def test_a_hostile_subject_arrives_byte_for_byte(shared: Workspace, script: str, text: str) -> None:
+    short = text[:64]  # beyond that, cryptography warns
+    request = csr(subject({NameOID.ORGANIZATION_NAME: text}, {NameOID.COMMON_NAME: short, NameOID.SURNAME: "x"}))
+    before = len(shared.rows)
+    certificate = issue(shared, script, request)
+    assert subject_of(certificate) == request.subject_der
+    assert not is_ca(certificate)
+    assert len(shared.rows) == before + 1
+    assert {len(row) for row in shared.rows} == {6}
+
+
+@pytest.mark.parametrize("script", [ENROL, KEYGEN])
+def test_string_types_and_order_survive(shared: Workspace, script: str) -> None:
+    types = x509.name._ASN1Type
+    name = x509.Name(
+        [
+            x509.NameAttribute(NameOID.COMMON_NAME, "upside down", types.PrintableString),
+            x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Zoë", types.BMPString),
+            x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Zoë", types.UTF8String),
+            x509.NameAttribute(NameOID.SERIAL_NUMBER, "17", types.PrintableString),
+            x509.NameAttribute(NameOID.EMAIL_ADDRESS, "zoe@example.org", types.IA5String),
+            x509.NameAttribute(x509.ObjectIdentifier("1.2.3.4.5"), "private", types.UTF8String),
+        ]
+    )
+    request = csr(name)
+    assert subject_of(issue(shared, script, request)) == request.subject_der
+
+
+@pytest.mark.parametrize("script", ISSUING)
+def test_nothing_but_names_comes_from_the_csr(shared: Workspace, script: str) -> None:
+    no = dict.fromkeys(
+        ["content_commitment", "key_encipherment", "data_encipherment", "key_agreement", "encipher_only"], False
+    )
+    wishes: list[x509.ExtensionType] = [
+        x509.BasicConstraints(ca=True, path_length=None),
+        x509.KeyUsage(digital_signature=True, key_cert_sign=True, crl_sign=True, decipher_only=False, **no),
+        x509.ExtendedKeyUsage([CMC_RA, ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE]),
+        x509.CRLDistributionPoints(
+            [x509.DistributionPoint([x509.UniformResourceIdentifier("http://evil.example")], None, None, None)]
+        ),
+        x509.SubjectKeyIdentifier(b"chosen"),
+        x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4"), b"\x05\x00"),
+    ]
+    certificate = issue(shared, script, csr("greedy", extensions=wishes))
+    plain = issue(shared, script, csr("modest"))
+    assert [found.oid for found in certificate.extensions] == [found.oid for found in plain.extensions]
+    for oid in (ExtensionOID.BASIC_CONSTRAINTS, ExtensionOID.KEY_USAGE, ExtensionOID.EXTENDED_KEY_USAGE):
+        assert extension(certificate, oid) == extension(plain, oid)
+    assert extension(certificate, ExtensionOID.SUBJECT_KEY_IDENTIFIER) != x509.SubjectKeyIdentifier(b"chosen")
+
+
+NAMES = [
+    x509.DNSName("b.example.org"),
+    x509.DNSName("a.example.org,DNS:evil.example\nbasicConstraints=CA:TRUE"),
+    x509.DNSName("b.example.org"),
+    x509.IPAddress(ipaddress.ip_address("2001:db8::1")),
+    x509.RFC822Name("$ENV::PATH@example.org"),
+    x509.UniformResourceIdentifier("urn:dev:mac:0024befffe804ff1"),
+    x509.DirectoryName(subject("Zoë", {NameOID.COMMON_NAME: "a", NameOID.ORGANIZATION_NAME: "b"})),
+    x509.RegisteredID(x509.ObjectIdentifier("1.2.3.4")),
+    x509.OtherName(x509.ObjectIdentifier("1.3.6.1.5.5.7.8.4"), bytes.fromhex("300606012a04010a")),
+]
+
+
+@pytest.mark.parametrize("script", ISSUING)
+def test_the_names_are_copied_exactly(shared: Workspace, script: str) -> None:
+    request = csr("many names", *NAMES)
+    certificate = issue(shared, script, request)
+    san = extension(certificate, ExtensionOID.SUBJECT_ALTERNATIVE_NAME)
+    assert san.public_bytes().hex() == request.environment["EST_CSR_SAN_DER"]
+    assert not is_ca(certificate)
+
+
+@pytest.mark.parametrize("script", ISSUING)
+def test_the_names_are_left_out_when_the_policy_says_so(workspace: Workspace, script: str) -> None:
+    workspace.edit(f"handlers/{script}", "names=${EST_CSR_SAN_DER-}", "names=")
+    certificate = issue(workspace, script, csr("many names", *NAMES))
+    assert ExtensionOID.SUBJECT_ALTERNATIVE_NAME not in {found.oid for found in certificate.extensions}
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        rsa.generate_private_key(65537, 2048),
+        ec.generate_private_key(ec.SECP384R1()),
+        ec.generate_private_key(ec.SECP521R1()),
+        ed25519.Ed25519PrivateKey.generate(),
+        ed448.Ed448PrivateKey.generate(),
+    ],
+    ids=["rsa", "p384", "p521", "ed25519", "ed448"],
+)
+def test_every_kind_of_key(shared: Workspace, key: Key) -> None:
+    assert issue(shared, ENROL, csr(key=key)).public_key() == key.public_key()
+    assert issue(shared, KEYGEN, csr(key=key)).public_key() != key.public_key()
+
+
+def test_a_client_may_change_its_subject(shared: Workspace) -> None:
+    """EST_CHANGE_SUBJECT (RFC 6402 2.8): the gateway sets it only where that is allowed."""
+    new = r"/2.5.4.10=Zoë \"$HOME\" \/ \+ \=/2.5.4.3=new\\+2.5.4.5=17"
+    certificate = issue(shared, REENROLL, csr("old"), EST_CHANGE_SUBJECT=new)
+    assert [{attribute.oid: attribute.value for attribute in rdn} for rdn in certificate.subject.rdns] == [
+        {NameOID.ORGANIZATION_NAME: 'Zoë "$HOME" / + ='},
+        {NameOID.COMMON_NAME: "new\\", NameOID.SERIAL_NUMBER: "17"},
+    ]
+    assert certificate.public_key() == P256.public_key()
+    assert shared.run(REENROLL, csr("old"), EST_CHANGE_SUBJECT="/").status == 77
+
+
+def test_twenty_at_a_time(shared: Workspace) -> None:
+    """Without the lock, `openssl ca` loses rows and gives serial numbers twice."""
+    before = len(shared.rows)
+    scripts = (ISSUING * 7)[:20]
+    with ThreadPoolExecutor(20) as pool:
+        issued = list(pool.map(lambda job: issue(shared, job[1], csr(f"device-{job[0]}")), enumerate(scripts)))
+    serials = {f"{certificate.serial_number:X}" for certificate in issued}
+    assert len(serials) == 20
+    new = shared.rows[before:]
+    assert {row[3].lstrip("0") for row in new} == serials
+    assert {row[5] for row in new} == {f"/CN=device-{number}" for number in range(20)}
+    files = {path.stem for path in (shared.ca / "newcerts").iterdir()}
+    assert files == {row[3] for row in shared.rows}
+
+
+@pytest.mark.parametrize("script", [*ISSUING, "examples/short-lived"])
+def test_a_busy_ca_is_69(shared: Workspace, script: str) -> None:
+    before = shared.rows
+    with (shared.ca / "ca.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        operation = "simpleenroll" if script.startswith("examples/") else Path(script).name
+        result = shared.run(script, csr(), EST_TIMEOUT="1", EST_OPERATION=operation)
+    assert (result.status, result.out) == (69, b"")
+    assert shared.rows == before
+
+
+# --- refusing -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("script", ISSUING)
+def test_the_words_of_the_ca_policy_reach_the_client(shared: Workspace, script: str) -> None:
+    before = shared.rows
+    result = shared.run(script, csr(subject({NameOID.ORGANIZATION_NAME: "no common name"})))
+    assert result.status == 77
+    assert result.words == "The commonName field needed to be supplied and was missing"
+    assert "Using configuration from" in result.err
+    assert shared.rows == before
+
+
+def refused_by(workspace: Workspace, name: x509.Name) -> str:
+    before = workspace.rows
+    result = workspace.run(ENROL, csr(name))
+    assert result.status == 77
+    assert workspace.rows == before
+    return result.words
+
+
+def test_policy_match(workspace: Workspace) -> None:
+    workspace.edit("openssl-ca/openssl.cnf", "= policy_anything ", "= policy_match ")
+    ours = subject({NameOID.ORGANIZATION_NAME: "estgw demo"}, "device-1")
+    assert workspace.run(ENROL, csr(ours)).status == 0
+    assert refused_by(workspace, subject("device-1")) == "The mandatory organizationName field was missing"
+    assert refused_by(workspace, subject({NameOID.ORGANIZATION_NAME: "Evil"}, "device-1")) == (
+        "The organizationName field is different between\nCA certificate (estgw demo) and the request (Evil)"
+    )
+
+
+def test_policy_serial(workspace: Workspace) -> None:
+    workspace.edit("openssl-ca/openssl.cnf", "= policy_anything ", "= policy_serial ")
+    assert workspace.run(ENROL, csr(subject({NameOID.SERIAL_NUMBER: "17"}))).status == 0
+    assert refused_by(workspace, subject("x")) == "The serialNumber field needed to be supplied and was missing"
+
+
+def test_one_certificate_a_subject(workspace: Workspace) -> None:
+    (workspace.ca / "index.txt.attr").write_text("unique_subject = yes\n")
+    (workspace.ca / "index.txt").write_text("")
+    assert workspace.run(ENROL, csr("twice")).status == 0
+    assert refused_by(workspace, subject("twice")) == "ERROR:There is already a certificate for /CN=twice"
+
+
+def test_wrong_string_types_are_refused(shared: Workspace) -> None:
+    email = x509.NameAttribute(NameOID.EMAIL_ADDRESS, "a@example.org", x509.name._ASN1Type.UTF8String)
+    words = refused_by(shared, x509.Name([*subject("x"), email]))
+    assert words == "emailAddress type needs to be of type IA5STRING"
+
+
+def replace_key(ca: Path) -> None:
+    shutil.copy(ca / "private/serverkey.pem", ca / "private/cakey.pem")
+
+
+BREAKAGES: dict[str, Callable[[Path], object]] = {
+    "no CA": shutil.rmtree,
+    "no key": lambda ca: (ca / "private/cakey.pem").unlink(),
+    "another key": replace_key,
+    "no index": lambda ca: (ca / "index.txt").unlink(),
+    "broken index": lambda ca: (ca / "index.txt").write_text("V\tnonsense\n"),
+    "no room for the index": lambda ca: (ca / "index.txt.new").mkdir(),
+    "no room for the certificate": lambda ca: (ca / "newcerts").rename(ca / "oldcerts"),
+    "no profile": lambda ca: (ca / "profiles/client").unlink(),
+    "broken profile": lambda ca: (ca / "profiles/client").write_text("keyUsage = nonsense\n"),
+}
+
+
+@pytest.mark.parametrize("script", ISSUING)
+@pytest.mark.parametrize("break_it", BREAKAGES.values(), ids=BREAKAGES.keys())
+def test_a_broken_ca_issues_nothing_and_tells_the_client_nothing(
+    workspace: Workspace, script: str, break_it: Callable[[Path], object]
+) -> None:
+    break_it(workspace.ca)
+    index = workspace.ca / "index.txt"
+    before = index.exists() and index.read_text()
+    name = subject({NameOID.EMAIL_ADDRESS: "a"}, "The x field was missing")  # not to be taken for a refusal
+    result = workspace.run(script, csr(name))
+    assert result.status not in (0, 64, 65, 69, 75, 77)
+    assert result.out == b""
+    assert result.err
+    assert before == (index.exists() and index.read_text())
+
+
+# --- policy blocks ------------------------------------------------------------------------------------
+
+
+def uncomment(workspace: Workspace, script: str, start: str) -> None:
+    """Take the `# ` off a commented policy, and off the lines that continue it."""
+    path = workspace.path / "handlers" / script
+    lines = path.read_text().splitlines()
+    number = next(number for number, line in enumerate(lines) if line.startswith(f"# {start}"))
+    while True:
+        lines[number] = lines[number].removeprefix("# ")
+        number += 1
+        if not re.match(r"# (    |done)", lines[number]):
+            break
+    path.write_text("\n".join(lines) + "\n")
+
+
+def test_policy_profile_and_lifetime(workspace: Workspace) -> None:
+    uncomment(workspace, ENROL, "profile=server")
+    certificate = issue(workspace, ENROL, csr())
+    assert purposes(certificate) == [ExtendedKeyUsageOID.SERVER_AUTH]
+    assert lifetime(certificate) == timedelta(minutes=10)
+
+
+def test_policy_own_name_only(workspace: Workspace) -> None:
+    uncomment(workspace, ENROL, "[[ $EST_CSR_SUBJECT ==")
+    assert workspace.run(ENROL, csr("zoe"), REMOTE_USER="zoe").status == 0
+    new_name = {"REMOTE_USER": "zoe", "EST_CHANGE_SUBJECT": "/CN=root"}
+    for name, env in (("zoe", {"REMOTE_USER": "adam"}), ("zoe", {}), ("*", {"REMOTE_USER": "zoe"}), ("zoe", new_name)):
+        result = workspace.run(ENROL, csr(name), **env)
+        assert (result.status, result.words) == (77, f"you are CN={env.get('REMOTE_USER', '')}")
+
+
+def test_policy_trusted_clients_only(workspace: Workspace) -> None:
+    uncomment(workspace, ENROL, "[[ $EST_CLIENT_TRUST")
+    assert workspace.run(ENROL, csr()).status == 77
+    assert workspace.run(ENROL, csr(), EST_CLIENT_TRUST="explicit").status == 0
+
+
+def test_policy_names(workspace: Workspace) -> None:
+    uncomment(workspace, ENROL, "for san in")
+    assert workspace.run(ENROL, csr()).status == 0
+    assert workspace.run(ENROL, csr("a", x509.DNSName("a.example.org"), x509.DNSName("b.example.org"))).status == 0
+    for stranger in (x509.DNSName("a.example.com"), x509.RFC822Name("a@example.org")):
+        result = workspace.run(ENROL, csr("a", x509.DNSName("a.example.org"), stranger))
+        assert (result.status, result.words.endswith(f"{stranger.value} is not ours to certify")) == (77, True)
+
+
+def test_policy_reenroll(workspace: Workspace, tmp_path: Path) -> None:
+    uncomment(workspace, REENROLL, "[[ $EST_CLIENT_IS_RA")
+    uncomment(workspace, REENROLL, "[[ $EST_REENROLL")
+    uncomment(workspace, REENROLL, "openssl x509")
+    renewed = tmp_path / "renewed.pem"
+    env = {"EST_RENEW_CERT_FILE": str(renewed), "EST_CLIENT_IS_RA": "1"}
+
+    renewed.write_bytes(workspace.run(ENROL, csr()).out)
+    result = workspace.run(REENROLL, csr(), EST_REENROLL="rekey", **env)
+    assert (result.status, result.words) == (77, "too early: come back in the last 30 days")
+
+    workspace.edit(f"handlers/{ENROL}", "lifetime=$((90 * 24", "lifetime=$((29 * 24")
+    renewed.write_bytes(workspace.run(ENROL, csr()).out)
+    result = workspace.run(REENROLL, csr(), EST_REENROLL="renew", **env)
+    assert (result.status, result.words) == (77, "make a new key first")
+    assert CMC_RA in purposes(issue(workspace, REENROLL, csr(), EST_REENROLL="rekey", **env))
+
+
+def test_a_revoked_certificate_is_not_renewed(workspace: Workspace, tmp_path: Path) -> None:
+    renewed = tmp_path / "renewed.pem"
+    renewed.write_bytes(workspace.run(ENROL, csr()).out)
+    assert workspace.run(REENROLL, csr(), EST_RENEW_CERT_FILE=str(renewed)).status == 0
+    subprocess.run(
+        ["openssl", "ca", "-config", "openssl.cnf", "-revoke", renewed],
+        cwd=workspace.ca,
+        env={"PATH": PATH},
+        capture_output=True,
+        check=True,
+    )
+    for _ in range(2):
+        result = workspace.run(REENROLL, csr(), EST_RENEW_CERT_FILE=str(renewed))
+        assert (result.status, result.words) == (77, "your certificate is revoked")
+        # The moment at which another handler replaces the index:
+        (workspace.ca / "index.txt").replace(workspace.ca / "index.txt.old")
+
+
+# --- serverkeygen ---------------------------------------------------------------------------------------
+
+
+def test_serverkeygen_gives_the_key_of_the_certificate(shared: Workspace) -> None:
+    request = csr("keyless", x509.DNSName("keyless.example.org"))
+    key, certificate = keygen(shared.run(KEYGEN, request))
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    assert key.public_key() == certificate.public_key()
+    assert key.public_key() != P256.public_key()
+    assert subject_of(certificate) == request.subject_der
+
+
+def test_serverkeygen_rsa(workspace: Workspace) -> None:
+    path = workspace.path / "handlers" / KEYGEN
+    line = next(line for line in path.read_text().splitlines() if line.startswith("key=("))
+    workspace.edit(f"handlers/{KEYGEN}", line, "key=" + line.partition("# or ")[2].replace("3072", "2048"))
+    key, certificate = keygen(workspace.run(KEYGEN, csr()))
+    assert isinstance(key, rsa.RSAPrivateKey)
+    assert key.public_key() == certificate.public_key()
+
+
+def test_serverkeygen_ignores_the_signature_of_the_csr(shared: Workspace) -> None:
+    request = csr("unsigned")
+    der = bytearray(request.request.public_bytes(Encoding.DER))
+    der[-1] ^= 1
+    broken = CSR(x509.load_der_x509_csr(bytes(der)))
+    assert not broken.request.is_signature_valid
+    assert subject_of(keygen(shared.run(KEYGEN, broken))[1]) == request.subject_der
+
+
+@pytest.mark.parametrize("oid", ["1.2.840.113549.1.9.16.2.37", "1.2.840.113549.1.9.16.2.54"])
+def test_serverkeygen_never_falls_back_to_a_clear_key(shared: Workspace, oid: str) -> None:
+    before = shared.rows
+    result = shared.run(KEYGEN, csr("secretive", attributes=[(oid, b"key 17")]))
+    assert result.status == 65
+    assert "encrypt" in result.words
+    assert b"BEGIN" not in result.out
+    assert shared.rows == before
+
+
+def test_serverkeygen_leaves_no_key_behind(workspace: Workspace) -> None:
+    key, _ = keygen(workspace.run(KEYGEN, csr()))
+    secret = key.private_numbers().private_value.to_bytes(32)  # type: ignore[union-attr]
+    pem = workspace.run(KEYGEN, csr()).out.splitlines()[1]
+    for path in workspace.path.rglob("*"):
+        assert not path.is_file() or (secret not in path.read_bytes() and pem not in path.read_bytes())
+
+
+def test_serverkeygen_gives_no_key_with_a_refusal(workspace: Workspace) -> None:
+    (workspace.ca / "profiles/client").write_text("keyUsage = nonsense\n")
+    for name in (subject({NameOID.ORGANIZATION_NAME: "x"}), subject("x")):
+        result = workspace.run(KEYGEN, csr(name))
+        assert result.status != 0
+        assert b"KEY" not in result.out
+        assert "PRIVATE" not in result.err
+
+
+# --- the operations that issue nothing --------------------------------------------------------------------
+
+
+def test_cacerts(workspace: Workspace) -> None:
+    root = (workspace.ca / "cacert.pem").read_bytes()
+    assert workspace.run("openssl/cacerts").out == root
+    extra = (workspace.ca / "server.pem").read_bytes()
+    (workspace.ca / "chain.pem").write_bytes(extra)
+    assert workspace.run("openssl/cacerts").out == root + extra
+
+
+SIGNATURE = "06082a8648ce3d040302"  # ecdsa-with-SHA256
+EC_KEY = "301506072a8648ce3d0201310a06082a8648ce3d030107"  # id-ecPublicKey { prime256v1 }
+RSA_KEY = "301106092a864886f70d010101310402020c00"  # rsaEncryption { 3072 }
+CHALLENGE = "06092a864886f70d010907"  # challengePassword
+SERIAL = "0603550405"  # serialNumber
+
+
+def csrattrs(*wishes: str) -> bytes:
+    content = bytes.fromhex("".join(wishes))
+    return bytes([0x30, len(content)]) + content
+
+
+def test_csrattrs(workspace: Workspace) -> None:
+    assert workspace.run("openssl/csrattrs").out == csrattrs(SIGNATURE, EC_KEY)
+    linked = workspace.run("openssl/csrattrs", EST_POP_REQUIRED="1")
+    assert (linked.out, linked.err) == (csrattrs(SIGNATURE, EC_KEY, CHALLENGE), "")
+    uncomment(workspace, "openssl/csrattrs", "wishes='key = SEQUENCE:rsa_key'")
+    uncomment(workspace, "openssl/csrattrs", "wishes+=")
+    assert workspace.run("openssl/csrattrs").out == csrattrs(RSA_KEY, SERIAL)
+
+
+def test_fullcmc_is_not_implemented(shared: Workspace) -> None:
+    result = shared.run("openssl/fullcmc")
+    assert (result.status, result.out) == (64, b"")
+
+
+# --- examples -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("operation", ["simpleenroll", "simplereenroll"])
+def test_short_lived(shared: Workspace, operation: str) -> None:
+    certificate = shared.run("examples/short-lived", csr(), EST_OPERATION=operation).certificate
+    assert lifetime(certificate) == timedelta(minutes=10)
+    assert abs(certificate.not_valid_before_utc - datetime.now(UTC)) < timedelta(minutes=1)
+    assert extension(certificate, NO_REV_AVAIL).public_bytes() == b"\x05\x00"
+
+
+def test_echo_env(shared: Workspace) -> None:
+    secret = {"EST_PASSWORD": "estpwd", "EST_CSR_SUBJECT": "CN=a\nb", "LONG": "x" * 100}
+    result = shared.run("examples/echo-env", csr(), EST_OPERATION="serverkeygen", **secret)
+    assert result.status == 77
+    lines = result.words.splitlines()
+    assert "EST_OPERATION=serverkeygen" in lines
+    assert "EST_PASSWORD=(6 characters)" in lines
+    assert "EST_CSR_SUBJECT=CN=a b" in lines
+    assert "LONG=" + "x" * 60 in lines
+    assert "LONG=" + "x" * 100 in result.err
+    assert "estpwd" not in result.words + result.err
+
+
+def test_manual_approval_does_not_hand_over_to_itself(workspace: Workspace) -> None:
+    shutil.copy(workspace.path / "handlers/examples/manual-approval", workspace.path / "handlers" / ENROL)
+    assert workspace.run(ENROL, csr()).status == 1
+
+
+def test_manual_approval(workspace: Workspace) -> None:
+    script = "examples/manual-approval"
+    pending = workspace.ca / "pending"
+    for _ in range(2):
+        result = workspace.run(script, csr("patient"), EST_OPERATION="simpleenroll", REMOTE_USER="zoe")
+        assert (result.status, result.out, result.err) == (75, b"", "")
+    assert (pending / "0a1b2c.request").read_text() == ("simpleenroll of CN=patient \nby zoe\nfrom 192.0.2.9\n")
+    (pending / "0a1b2c.approved").touch()
+    assert workspace.run(script, csr("patient"), EST_OPERATION="simpleenroll").certificate
+    assert keygen(workspace.run(script, csr("patient"), EST_OPERATION="serverkeygen"))
+    (pending / "0a1b2c.denied").write_text("ask your teacher\n")
+    result = workspace.run(script, csr("patient"), EST_OPERATION="simpleenroll")
+    assert (result.status, result.words) == (77, "ask your teacher")
+
+
+@pytest.mark.parametrize(
+    ("user", "trust", "name", "status"),
+    [
+        ("teacher", "none", "anything", 0),
+        ("estuser", "none", "device-17", 0),
+        ("estuser", "none", "device-17a", 77),
+        ("estuser", "explicit", "server", 77),
+        ("", "explicit", "server", 0),
+        ("", "implicit", "device-17", 77),
+        ("", "none", "device-17", 77),
+    ],
+)
+def test_allow_list(shared: Workspace, user: str, trust: str, name: str, status: int) -> None:
+    env = {"EST_OPERATION": "simpleenroll", "EST_CLIENT_TRUST": trust} | ({"REMOTE_USER": user} if user else {})
+    result = shared.run("examples/allow-list", csr(name), **env)
+    assert (result.status, result.words) == (status, f"not for you: CN={name}" if status else "")
+    assert shared.run("examples/allow-list", csr(name), **env, EST_CHANGE_SUBJECT="/CN=root").status == 77
+
+
+# --- an outside opinion ---------------------------------------------------------------------------------------
+
+# What pkilint may say about an end-entity certificate, and why it may.
+ACCEPTED = {
+    "pkix.subject_key_identifier_method_1_identified",  # a remark: RFC 5280 4.2.1.2 method (1), as wished
+}
+
+
+@pytest.mark.parametrize("profile", sorted(path.name for path in (ROOT / "openssl-ca/profiles").iterdir()))
+def test_pkilint_accepts_every_profile(workspace: Workspace, profile: str) -> None:
+    for script in ISSUING:
+        path = workspace.path / "handlers" / script
+        path.write_text(path.read_text().replace("profile=client ", f"profile={profile} "))
+        request = csr("device-1", x509.DNSName("device-1.example.org"))
+        pem = workspace.run(script, request).out
+        assert lint(pem[pem.index(b"-----BEGIN CERT") :]) <= ACCEPTED
