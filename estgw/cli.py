@@ -75,8 +75,8 @@ def parser() -> argparse.ArgumentParser:
     passwd.add_argument("--digest", action="store_true", help="write a digest file: MD5 and SHA-256 lines, no bcrypt")
     passwd.add_argument("--realm", default="estrealm", help="with --digest: the realm (default: estrealm)")
     passwd.description = (
-        "Add a user to an htpasswd or digest file, or change the password, which is asked for at a terminal and else read "
-        f"from standard input: one line, {BCRYPT_BYTES} bytes at most."
+        "Add a user to an htpasswd or digest file, or change the password, which is asked for at a terminal and else "
+        f"read from standard input: one line, {BCRYPT_BYTES} bytes at most."
     )
     return top
 

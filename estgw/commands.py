@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import getpass
 import shlex
-import shutil
 import sys
 import tempfile
 from argparse import Namespace
@@ -65,7 +64,6 @@ def env(arguments: Namespace) -> int:
     gateway = trial.load_state(arguments.config)
     directory = Path(tempfile.mkdtemp(prefix="estgw-env-"))
     try:
-        try:
         _, call = asyncio.run(trial.prepare(gateway, _trial(arguments), directory))
         environment = contract.environment(call)
     except RequestError as refusal:
