@@ -1,0 +1,170 @@
+"""Certificates as EST carries them."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from hypothesis import given
+from hypothesis import strategies as st
+
+from estgw.errors import Malformed
+from estgw.est import certs, encoding
+from tests import pki
+from tests.pki import CN, OTHER, UTF8, certificate, dn, extension, tlv, vector
+from tests.tls.pki import CLIENT_AUTH, root
+
+CA = root("CA")
+LEAF = certificate(CA)
+DUPLICATE_EKU = [extension("2.5.29.37", tlv(0x30, pki.oid("1.3.6.1.5.5.7.3.28")))] * 2
+X400_SAN = [extension(pki.SAN, tlv(0x30, tlv(0xA3, tlv(0x30))))]
+
+
+def der(made: x509.Certificate) -> bytes:
+    return made.public_bytes(Encoding.DER)
+
+
+def broken(*extensions: bytes) -> x509.Certificate:
+    return certs.load(pki.broken_certificate(CA, dn((CN, UTF8, b"x")), *extensions))
+
+
+# The certs-only message.
+
+
+def test_pack_and_unpack():
+    found = certs.unpack(certs.pack([LEAF, CA.certificate]))
+    assert {der(each) for each in found} == {der(LEAF), der(CA.certificate)}
+
+
+def test_openssl_reads_what_is_packed():
+    command = ["openssl", "pkcs7", "-inform", "DER", "-print_certs"]
+    printed = subprocess.run(command, input=certs.pack([LEAF]), capture_output=True, check=True).stdout
+    assert certs.load_pem(printed) == [LEAF]
+
+
+def test_packed_is_signed_data_of_nobody():
+    # RFC 5272 4.1: SignedData, version 1, no content, no signers.
+    made = certs.pack([LEAF])
+    assert b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07\x02" in made[:20]
+    assert b"\x02\x01\x01\x31\x00\x30\x0b\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07\x01" in made[:45]
+    assert made.endswith(b"\x31\x00")
+
+
+@pytest.mark.parametrize(
+    ("file", "count"),
+    [
+        ("rfc7030-a1-cacerts-response.b64", 4),
+        ("rfc7030-a3-simpleenroll-response.b64", 1),
+        ("rfc7030-a4-serverkeygen-part2-certs.b64", 1),
+    ],
+)
+def test_published_base64_messages(file, count):
+    assert len(certs.unpack(encoding.decode_base64(vector(file)))) == count
+
+
+@pytest.mark.parametrize("file", ["rfc9148-a1-cacerts-response.der", "rfc9148-a2-enroll-response.der"])
+def test_published_binary_messages(file):
+    assert len(certs.unpack(vector(file))) == 1
+
+
+@pytest.mark.parametrize("data", [b"", b"junk", tlv(0x30), der(LEAF), vector("rfc9148-a2-enroll-request.der")])
+def test_what_is_no_certs_only_message(data):
+    with pytest.raises(Malformed, match="certs-only"):
+        certs.unpack(data)
+
+
+# Single certificates.
+
+
+def test_load():
+    assert certs.load(der(LEAF)) == LEAF
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"junk",
+        der(LEAF)[:-1],
+        der(LEAF) + b"\0",
+        certs.pack([LEAF]),
+        pki.broken_certificate(CA, dn((CN, UTF8, b"x")), version=7),
+    ],
+)
+def test_what_is_no_certificate(data):
+    with pytest.raises(Malformed, match="not a certificate"):
+        certs.load(data)
+
+
+@pytest.mark.parametrize("label", ["CERTIFICATE", "X509 CERTIFICATE", "TRUSTED CERTIFICATE"])
+def test_load_pem_takes_every_certificate_in_order(label):
+    text = pki.pem(der(LEAF), label) + pki.key_pem(OTHER) + pki.pem(der(CA.certificate), "CERTIFICATE")
+    assert certs.load_pem(text) == [LEAF, CA.certificate]
+    assert certs.load_pem(b"nothing here") == []
+
+
+def test_load_pem_refuses_what_only_says_it_is_one():
+    with pytest.raises(Malformed, match="not a certificate"):
+        certs.load_pem(pki.pem(b"junk", "CERTIFICATE"))
+
+
+@given(st.binary())
+def test_anything_is_a_certificate_or_malformed(data):
+    for reader in (certs.load, certs.unpack, certs.load_pem):
+        try:
+            reader(data)
+        except Malformed:
+            pass
+
+
+# Looking into one.
+
+
+def test_extended_key_usage():
+    ra = certificate(CA, "CN=ra", x509.ExtendedKeyUsage([CLIENT_AUTH, certs.CMC_RA]))
+    assert certs.CMC_RA.dotted_string == "1.3.6.1.5.5.7.3.28"
+    assert certs.has_eku(ra, certs.CMC_RA)
+    assert not certs.has_eku(certificate(CA, "CN=x", x509.ExtendedKeyUsage([CLIENT_AUTH])), certs.CMC_RA)
+    assert not certs.has_eku(LEAF, certs.CMC_RA)
+
+
+def test_san():
+    asked = x509.SubjectAlternativeName([x509.DNSName("host.example")])
+    assert certs.san(certificate(CA, "CN=x", asked)) == asked
+    assert certs.san(LEAF) is None
+
+
+@pytest.mark.parametrize(
+    "extensions", [DUPLICATE_EKU, X400_SAN, [extension("2.5.29.37", b"junk"), extension(pki.SAN, b"junk")]]
+)
+def test_extensions_that_cannot_be_read_confer_nothing(extensions):
+    odd = broken(*extensions)
+    assert not certs.has_eku(odd, certs.CMC_RA)
+    assert certs.san(odd) is None
+
+
+def test_public_key():
+    assert certs.spki(LEAF) == x509.load_der_x509_csr(pki.csr()).public_key().public_bytes(
+        Encoding.DER, pki.PublicFormat.SubjectPublicKeyInfo
+    )
+    assert certs.spki(certificate(CA, key=OTHER)) != certs.spki(LEAF)
+
+
+def test_a_public_key_of_an_unknown_kind():
+    ec, unknown = pki.oid("1.2.840.10045.2.1"), pki.oid("1.2.840.10045.2.9")
+    odd = certs.load(der(LEAF).replace(ec, unknown))
+    with pytest.raises(Malformed, match="public key can't be read"):
+        certs.spki(odd)
+
+
+@pytest.mark.parametrize(
+    ("serial", "text"), [(1, "01"), (0xABC, "0ABC"), (0x80, "80"), (1 << 158, "40" + "0" * 38), (0xDEADBEEF, "DEADBEEF")]
+)
+def test_serial_as_openssl_prints_it(serial, text):
+    made = certificate(CA, serial=serial)
+    assert certs.serial_hex(made) == text
+    command = ["openssl", "x509", "-noout", "-serial"]
+    printed = subprocess.run(command, input=made.public_bytes(Encoding.PEM), capture_output=True, check=True).stdout
+    assert printed.decode().strip() == f"serial={text}"
