@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from aiohttp import web
+from aiohttp import HttpVersion10, HttpVersion11, web
 from structlog.contextvars import bound_contextvars
 
 from estgw import body, renewal, reply
@@ -32,7 +32,7 @@ from estgw.est import csr as csrs
 from estgw.est.csr import OTP_CHALLENGE
 from estgw.est.operations import Profile
 from estgw.logs import log, new_request_id
-from estgw.services import Route, Service
+from estgw.services import Route, Service, search_path
 from estgw.state import State
 from estgw.tls.info import tls_info
 
@@ -123,16 +123,18 @@ class Exchange:
 
     def find_route(self) -> tuple[Service, Route, Profile]:
         """Path, method and media type to label, operation and profile."""
+        if self.request.version not in (HttpVersion10, HttpVersion11):
+            raise BadRequest("The HTTP version is not 1.1.")
         raw_path = self.request.rel_url.raw_path
         target = operations.resolve(raw_path, self.state.labels, self.state.extra_operations)
         service = self.state.services[target.label]
+        self.entry["operation"] = target.operation
+        if target.label:
+            self.entry["label"] = target.label
         route = service.routes.get(target.operation)
         if route is None:
             raise NotFound(f"{target.operation} is not switched on here.")
         self.route = route
-        self.entry["operation"] = target.operation
-        if target.label:
-            self.entry["label"] = target.label
         operations.check_method(route.operation, self.request.method)
         content_type = self.request.headers.get("Content-Type")
         profile = operations.profile_of(target, content_type, service.profile)
@@ -158,7 +160,7 @@ class Exchange:
             ca_dir=route.ca_dir,
             tmp_dir=self.tmp_dir,
             timeout=route.timeout,
-            search_path=settings.path,
+            search_path=search_path(self.state.config),
             method=self.request.method,
             script_name=operations.decode_path(url.raw_path),
             query=url.raw_query_string,

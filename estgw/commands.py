@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import getpass
 import shlex
+import shutil
 import sys
 import tempfile
 from argparse import Namespace
@@ -139,6 +140,15 @@ def _trial(arguments: Namespace) -> trial.Trial:
     )
 
 
+def _program(name: str) -> str:
+    """How to call one of our own programs from here: by name if the PATH has it, else where this one lies."""
+    beside = Path(sys.executable).parent / name
+    if not beside.exists() or shutil.which(name) == str(beside):
+        return name
+    inside = beside.is_relative_to(Path.cwd())
+    return shlex.quote(str(beside.relative_to(Path.cwd()) if inside else beside))
+
+
 def _welcome(directory: Path, url: str, *, made: bool) -> str:
     """The first page that a newcomer sees: everything on it can be pasted."""
     anchor = shlex.quote(str(directory / workspace.ANCHOR))
@@ -156,7 +166,8 @@ Paste this into another terminal for a first certificate, with openssl and curl:
   openssl verify -CAfile {anchor} cert.pem
 
 or with estclient, which links the request to its TLS connection:
-  estclient enroll -u {url} -p {login} -c {anchor} --new-key ec:P-256 --subject CN=device-2 -o device-2.pem
+  {_program("estclient")} enroll -u {url} -p {login} -c {anchor} \\
+    --new-key ec:P-256 --subject CN=device-2 -o device-2.pem
 
 Then edit the policy block of {handler} and enrol again. Ctrl-C stops the gateway.
 """

@@ -7,7 +7,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 from aiohttp.web_protocol import RequestHandler
 
 from estgw import state
@@ -40,7 +40,8 @@ class Protocol(RequestHandler):
     ) -> web.StreamResponse:
         """Answer what can't be parsed as HTTP; anything else was dealt with in `App`."""
         peer, request_id = self.peername, new_request_id()
-        reason = escape(str(message or exc or "").splitlines()[0][:200].rstrip(":. ")) if message or exc else "?"
+        told = str(message or exc or "").splitlines() or ["?"]
+        reason = escape(told[0][:200].rstrip(":. "))
         address = peer[0] if isinstance(peer, tuple) else None
         if status == 400:
             log.info("request", status=status, peer=address, reason=f"not HTTP: {reason}", request_id=request_id)
@@ -51,6 +52,8 @@ class Protocol(RequestHandler):
         headers = {"Server": SERVER, "Content-Type": "text/plain; charset=utf-8"}
         response = web.Response(status=status, body=f"{text}\n".encode(), headers=headers)
         response.force_close()
+        # aiohttp made up this request, as one of HTTP/1.0; a server answers with its own version (RFC 9110 2.5).
+        request._version = HttpVersion11
         return response
 
 

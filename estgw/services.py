@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +61,15 @@ def build(config: Config) -> Mapping[str | None, Service]:
     for label, settings in config.labels.items():
         services[label] = _service(label, settings, config.callouts)
     return services
+
+
+def search_path(config: Config) -> str:
+    """The PATH of every callout: in a virtual environment its own programs come first.
+
+    So `#!/usr/bin/env python3` in a handler is the interpreter that has the gateway's libraries.
+    """
+    own = [str(Path(sys.executable).parent)] if sys.prefix != sys.base_prefix else []
+    return ":".join([*own, config.callouts.path])
 
 
 def routes(services: Mapping[str | None, Service]) -> Iterator[Route]:

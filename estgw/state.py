@@ -57,7 +57,7 @@ def load(path: Path) -> State:
     served = services.build(settings)
     routes = list(services.routes(served))
     for script in sorted({script for route in routes for script in route.programs}):
-        faults += program.faults(script, settings.callouts.path)
+        faults += program.faults(script, services.search_path(settings))
     for folder in sorted({route.ca_dir for route in routes}):
         if not folder.is_dir():
             faults.append(f"{folder}: not a directory")

@@ -24,7 +24,7 @@ from estgw.est.binding import EXPORTER_LENGTH, Binding, BindingType
 from estgw.est.csr import CSR
 from estgw.est.operations import Profile
 from estgw.logs import new_request_id, stderr_lines
-from estgw.services import Route
+from estgw.services import Route, search_path
 from estgw.state import State
 from estgw.tls.info import TLSInfo
 
@@ -85,7 +85,7 @@ async def prepare(gateway: State, trial: Trial, directory: Path) -> tuple[Route,
         ca_dir=route.ca_dir,
         tmp_dir=directory,
         timeout=route.timeout,
-        search_path=gateway.config.callouts.path,
+        search_path=search_path(gateway.config),
         method=route.operation.method,
         script_name="/.well-known/est/" + "/".join(part for part in (trial.label, trial.operation) if part),
         query="",

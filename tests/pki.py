@@ -109,14 +109,19 @@ def csr(
     algorithm: str | None = None,
     version: int = 0,
     spki: bytes | None = None,
+    shuffled: bool = False,
 ) -> bytes:
-    """A CSR as DER, correctly signed over whatever is in it; attributes come as they are given."""
+    """A CSR as DER, correctly signed over whatever is in it.
+
+    DER puts the attributes in order; `shuffled` leaves them as they are given.
+    """
     if isinstance(subject, str):
         subject = dn((CN, UTF8, subject.encode()))
     elif isinstance(subject, x509.Name):
         subject = subject.public_bytes()
     spki = spki or key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    body = tlv(SEQUENCE, tlv(INTEGER, bytes([version])), subject, spki, tlv(0xA0, *attributes))
+    chosen = attributes if shuffled else tuple(sorted(attributes))
+    body = tlv(SEQUENCE, tlv(INTEGER, bytes([version])), subject, spki, tlv(0xA0, *chosen))
     algorithm = algorithm or _algorithm(key)
     null = tlv(5) if isinstance(key, rsa.RSAPrivateKey) else b""
     signature = tlv(BIT_STRING, b"\0", _sign(key, body, algorithm))

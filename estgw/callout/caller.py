@@ -89,12 +89,13 @@ class Caller:
             # A Status line refines the verdict of the exit status; it never turns a refusal into another kind.
             same = output.status is not None and output.status // 100 == row.handler // 100 and row.shows_words
             status = output.status if same and output.status is not None else row.handler
-            raise self._refusal(status, row, program, call, cgi.words(output.body), output.headers)
+            words = cgi.words(output.body)
+            raise _with_headers(self._refusal(status, row, program, call, words, output.headers), output)
         if output.status is not None and output.status >= 400:
             words = cgi.words(output.body)
-            raise self._refusal(output.status, _SPOKEN, program, call, words, output.headers)
+            raise _with_headers(self._refusal(output.status, _SPOKEN, program, call, words, output.headers), output)
         if output.status == 202:
-            raise self._pending(output.headers)
+            raise _with_headers(self._pending(output.headers), output)
         return output
 
     def _require_sound_end(self, program: Path, call: Call, outcome: Outcome) -> None:
@@ -151,6 +152,13 @@ _SPOKEN = contract.ExitStatus(0, "OK", 200, None, None, True, "")
 def _row(outcome: Outcome) -> contract.ExitStatus:
     known = next((row for row in contract.EXIT_STATUS if row.exit == outcome.exit), None)
     return known or replace(contract.OTHERWISE, exit=outcome.exit)
+
+
+def _with_headers(error: RequestError, output: cgi.Output) -> RequestError:
+    """The same error with the headers that a handler gave it: what is not a 200 may have some as well."""
+    given = {name: value for name, value in output.headers.items() if name.startswith("X-") or name == "Retry-After"}
+    error.headers = {**given, **error.headers}
+    return error
 
 
 def _apology(call: Call) -> str:

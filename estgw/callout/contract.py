@@ -271,7 +271,7 @@ ENV_VARS: tuple[EnvVar, ...] = (
            _claimed(lambda c: c.client.claimed.username if c.client.claimed else None)),
     EnvVar("EST", "EST_PASSWORD", "the password as claimed, **not verified**", _CLAIMED,
            _claimed(lambda c: c.client.claimed.password if c.client.claimed else None)),
-    EnvVar("plumbing", "PATH", "as configured, short", _ALWAYS, lambda c: c.search_path),
+    EnvVar("plumbing", "PATH", "as configured, short; in front of it the gateway's own virtual environment, if it has one", _ALWAYS, lambda c: c.search_path),
     EnvVar("plumbing", "LC_ALL", "`C.UTF-8`", _ALWAYS, lambda c: "C.UTF-8"),
     EnvVar("plumbing", "TZ", "`UTC`", _ALWAYS, lambda c: "UTC"),
     EnvVar("plumbing", "TMPDIR", "= `EST_TMPDIR`", _ALWAYS, lambda c: str(c.tmp_dir)),

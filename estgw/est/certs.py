@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import warnings
+from collections.abc import Iterator, Sequence
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -20,6 +22,18 @@ UNREADABLE: tuple[type[Exception], ...] = (
 )
 """All that cryptography raises for a certificate or CSR that it can't take apart; most are no ValueError."""
 
+
+@contextlib.contextmanager
+def without_warnings() -> Iterator[None]:
+    """Read what cryptography only shakes its head at: names that are too long, certificates out of DER's order.
+
+    RFC 7030's own example in A.1 is such a message.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        yield
+
+
 CERTIFICATE_LABELS = ("CERTIFICATE", "X509 CERTIFICATE", "TRUSTED CERTIFICATE")
 PKCS7_LABELS = ("PKCS7", "CMS")
 
@@ -35,7 +49,8 @@ def pack(certificates: Sequence[x509.Certificate]) -> bytes:
 def unpack(der: bytes) -> list[x509.Certificate]:
     """The certificates of a certs-only PKCS#7; raises `Malformed` when it is not one or holds none."""
     try:
-        return list(pkcs7.load_der_pkcs7_certificates(der))
+        with without_warnings():
+            return list(pkcs7.load_der_pkcs7_certificates(der))
     except UNREADABLE as fault:
         raise Malformed(f"not a certs-only PKCS#7 with certificates in it: {fault}") from None
 

@@ -130,8 +130,9 @@ def parse(body: bytes) -> CSR:
     _check_length(der)
     try:
         request = x509.load_der_x509_csr(der)
-        subject = request.subject
-        extensions = request.extensions
+        with certs.without_warnings():
+            subject = request.subject
+            extensions = request.extensions
         info = asn1.decode_der(_RequestInfo, request.tbs_certrequest_bytes)
     except certs.UNREADABLE as fault:
         raise Malformed(f"not a PKCS#10 CSR: {_first_line(fault)}") from None
@@ -207,7 +208,8 @@ def change_subject_name(csr: CSR) -> NewNames | None:
     outer = der_tools.wrap(der_tools.SEQUENCE, tbs) + _NO_SIGNATURE
     try:
         carrier = x509.load_der_x509_csr(der_tools.wrap(der_tools.SEQUENCE, outer))
-        return NewNames(carrier.subject, names.san_of(carrier.extensions))
+        with certs.without_warnings():
+            return NewNames(carrier.subject, names.san_of(carrier.extensions))
     except certs.UNREADABLE as fault:
         raise Malformed(f"the CSR's changeSubjectName can't be read: {_first_line(fault)}") from None
 

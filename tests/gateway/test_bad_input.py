@@ -16,14 +16,13 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from tests.support import (
-    KEY,
+    KEY_PEM,
     LOGIN,
     PKCS10,
     Gateway,
     Lab,
     armoured,
     csr,
-    pem,
     request,
     run,
     running_gateway,
@@ -57,12 +56,11 @@ def another_subject() -> bytes:
     return GOOD.replace(b"device-1", b"device-2")
 
 
-def by_openssl(*options: str) -> bytes:
+def by_openssl(digest: str) -> bytes:
     """A CSR that the library here refuses to make."""
-    key = KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    return run(
-        "openssl", "req", "-new", "-config", "/dev/null", "-key", "/dev/stdin", "-outform", "DER", *options, stdin=key
-    ).stdout
+    key = rsa.generate_private_key(65537, 2048).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    command = "openssl req -new -config /dev/null -key /dev/stdin -outform DER -subj /CN=old"
+    return run(*command.split(), digest, stdin=key).stdout
 
 
 BODIES: dict[str, tuple[Callable[[], bytes], str]] = {
@@ -84,11 +82,12 @@ BODIES: dict[str, tuple[Callable[[], bytes], str]] = {
     "a subject changed afterwards": (another_subject, r"The CSR's signature does not fit its key\."),
     "RSA-1024": (lambda: csr(key=rsa.generate_private_key(65537, 1024)), r"An RSA key of 1024 bits; 2048 is the least"),
     "P-192": (lambda: csr(key=ec.generate_private_key(ec.SECP192R1())), r"An EC key of 192 bits; 224 is the least"),
-    "SHA-1": (lambda: by_openssl("-sha1", "-subj", "/CN=old"), r"The CSR is signed with SHA1; use SHA-256\."),
-    "MD5": (lambda: by_openssl("-md5", "-subj", "/CN=older"), r"The CSR is signed with MD5|signature can't be checked"),
+    "SHA-1": (lambda: by_openssl("-sha1"), r"The CSR is signed with SHA1; use SHA-256\."),
+    "MD5": (lambda: by_openssl("-md5"), r"The CSR is signed with MD5"),
     "an empty subject": (lambda: csr(x509.Name([])), r"The CSR's subject is empty\."),
-    "a certificate": (lambda: armoured(GOOD, "CERTIFICATE"), r"CERTIFICATE REQUEST is wanted; the body has: CERTIFICATE"),
-    "a private key": (lambda: KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
+    "a certificate": (lambda: armoured(GOOD, "CERTIFICATE"),
+                      r"CERTIFICATE REQUEST is wanted; the body has: CERTIFICATE"),
+    "a private key": (lambda: KEY_PEM,
                       r"CERTIFICATE REQUEST is wanted; the body has: PRIVATE KEY"),
     "two requests": (lambda: armoured(GOOD) * 2, r"[Ee]xactly one PEM block CERTIFICATE REQUEST is wanted"),
     "PEM without an end": (lambda: armoured(GOOD)[:-20], r"A PEM block that does not end\."),
@@ -237,7 +236,7 @@ def test_reenrol_with_a_strangers_certificate(gateway, tmp_path):
         "/.well-known/est": "No operation in the path: /.well-known/est/cacerts would be one.",
         "/.well-known/est/": "No operation in the path: /.well-known/est/cacerts would be one.",
         "/.well-known/est//simpleenroll": "No such CA label here.",
-        "/.well-known/est/../est/simpleenroll": "Too many path segments: /.well-known/est[/label]/operation is the form.",
+        "/.well-known/est/../est/cacerts": "Too many path segments: /.well-known/est[/label]/operation is the form.",
         "/.well-known/est/serverkeygen": "serverkeygen is not switched on here.",
         "/.well-known/estx/simpleenroll": "EST lives under /.well-known/est/ here.",
         "/": "EST lives under /.well-known/est/ here.",
@@ -248,7 +247,7 @@ def test_paths_that_lead_nowhere(gateway, path, words):
     assert (answer.status, answer.words) == (404, words)
 
 
-@pytest.mark.parametrize("path", ["%00", "simpleenroll%0d%0aX: y", "a%2fsimpleenroll", "%ff%fe", "%1b[31mred"])
+@pytest.mark.parametrize("path", ["%00", "simpleenroll%0d%0aX:y", "a%2fsimpleenroll", "%ff%fe", "%1b[31mred"])
 def test_paths_that_are_spoilt(gateway, path):
     answer = gateway.post(f"/.well-known/est/{path}", GOOD)
     assert answer.status == 400
@@ -265,7 +264,6 @@ def test_paths_that_are_spoilt(gateway, path):
         ("POST", "cacerts", "GET"),
         ("POST", "csrattrs", "GET"),
         ("HEAD", "simpleenroll", "POST"),
-        ("BREW", "CACerts", "GET"),
     ],
 )
 def test_the_wrong_method(gateway, method, operation, allow):
@@ -273,12 +271,13 @@ def test_the_wrong_method(gateway, method, operation, allow):
         answer = connection.ask(method, operation, GOOD if method in ("POST", "PUT") else None)
     assert answer.status == 405
     assert answer.header("Allow") == allow
-    if method != "HEAD" and method != "BREW":
+    if method != "HEAD":
         assert answer.words == f"{operation} is a {allow}."
 
 
 @pytest.mark.parametrize(
-    "content_type", ["application/pkcs10x", "application/x-pkcs10", "text/plain", "application/x-www-form-urlencoded", None]
+    "content_type",
+    ["application/pkcs10x", "application/x-pkcs10", "text/plain", "application/x-www-form-urlencoded", None],
 )
 def test_the_wrong_type(gateway, content_type):
     answer = gateway.post("simpleenroll", GOOD, headers={"Content-Type": content_type})
@@ -331,8 +330,8 @@ def head(*lines: str) -> bytes:
         "not HTTP": b"EHLO localhost\r\n\r\n",
         "an endless line": b"GET /" + b"a" * 10000 + b" HTTP/1.1\r\n\r\n",
         "an endless header": head("X-Long: " + "a" * 10000),
-        "no version": b"GET /.well-known/est/cacerts\r\n\r\n",
-        "a bad chunk": head("Transfer-Encoding: chunked", "Content-Type: application/pkcs10") + b"zz\r\nabc\r\n0\r\n\r\n",
+        "a bad chunk": head("Transfer-Encoding: chunked", "Content-Type: application/pkcs10")
+        + b"zz\r\nabc\r\n0\r\n\r\n",
         "an unknown coding": head("Transfer-Encoding: gzip", "Content-Type: application/pkcs10") + b"abc",
     }.items(),
     ids=lambda item: item[0],
@@ -345,6 +344,21 @@ def test_what_is_not_http(gateway, raw):
     assert answer.words.startswith(("This is not a well-formed HTTP request: ", "The body's framing is broken."))
 
 
+@pytest.mark.parametrize("version", [" HTTP/2.0", " HTTP/0.9", ""])
+def test_another_version_of_http(gateway, version):
+    with gateway.connect() as connection:
+        connection.send(f"GET /.well-known/est/cacerts{version}\r\n\r\n".encode())
+        answer = connection.response()
+    assert (answer.status, answer.words) == (400, "The HTTP version is not 1.1.")
+
+
+def test_http_1_0_is_served_and_closed(gateway):
+    with gateway.connect() as connection:
+        connection.send(b"GET /.well-known/est/cacerts HTTP/1.0\r\n\r\n")
+        assert connection.response().status == 200
+        assert connection.rest() == b""
+
+
 def test_a_bad_request_closes_the_connection(gateway):
     """Where one request ends and the next begins is no longer known."""
     with gateway.connect() as connection:
@@ -353,24 +367,16 @@ def test_a_bad_request_closes_the_connection(gateway):
         assert connection.rest() == b""
 
 
-@pytest.mark.parametrize("value", ["() { :; }; touch /tmp/shocked", "a\x7fb"])
-def test_a_query_that_a_shell_would_dislike(gateway, value):
-    with gateway.connect() as connection:
-        connection.send(f"GET /.well-known/est/cacerts?{value} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
-        assert connection.response().status in (200, 400)
-    assert not Path("/tmp/shocked").exists()
-
-
-def test_a_subject_that_a_shell_would_dislike(gateway):
-    answer = gateway.post("simpleenroll", csr("() { :; }; echo"))
-    # RFC 4514 text begins with the attribute's name, so Bash never sees a function; the common name is only data.
-    assert answer.status == 400 or answer.certificate.subject == x509.load_der_x509_csr(csr("() { :; }; echo")).subject
+def test_a_query_that_a_shell_would_dislike(gateway):
+    """Percent-encoded it stays, so that no function of Bash comes of it."""
+    assert gateway.get("cacerts?()%20{%20:;};").status == 200
+    assert gateway.get("cacerts?a\x7fb").status == 400
 
 
 # Scripts that misbehave: the client learns the request id, the log has the rest.
 
 FAILURES = {
-    "crash": (500, r"crash said -1|crash said 1"),
+    "crash": (500, r"crash said 1\b"),
     "signal": (500, r"signal: ended by signal 11"),
     "junk": (500, r"junk: not base64"),
     "silent": (500, r"silent: printed nothing"),
@@ -378,8 +384,8 @@ FAILURES = {
     "endless-head": (500, r"endless-head: the header block is not followed by an empty line"),
     "two": (500, r"two: \d certificates, where the answer holds the issued one alone"),
     "key": (500, r"key: the output holds a private key, which this operation never sends"),
-    "flood": (500, r"flood: printed more than 100000 bytes, killed"),
-    "flood-stderr": (500, r"flood-stderr: .*killed"),
+    "flood": (500, r"flood: flooded its stdout, killed"),
+    "flood-stderr": (500, r"flood-stderr: flooded its stderr, killed"),
     "hang": (504, r"hang: over its 0\.5 s, killed"),
 }
 
@@ -515,5 +521,3 @@ def test_nothing_is_left_behind(bench):
 def children(process: int) -> list[int]:
     tasks = Path(f"/proc/{process}/task").iterdir()
     return [int(child) for task in tasks for child in (task / "children").read_text().split()]
-
-

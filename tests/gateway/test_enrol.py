@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
 
 from tests.gateway.conftest import variables
-from tests.support import KEY, KEY_PEM, LOGIN, V12, V13, Gateway, armoured, csr, request, run, running_gateway
+from tests.support import KEY, KEY_PEM, LOGIN, V12, V13, Gateway, armoured, csr, enrol, request, run, running_gateway
 
 SEED = """curl https://localhost:8443/.well-known/est/simpleEnroll --anyauth -u estuser:estpwd \\
   --cacert openssl-ca/cacert.pem --data-binary @req.pem -H "Content-Type: application/x-est-pkcs10"
@@ -129,7 +130,9 @@ def test_curl_re_enrols_with_its_certificate(desk, tls):
     answer, _ = desk.type(SEED)
     first = desk.certificate(answer)
     (desk.path / "key.pem").write_bytes(KEY_PEM)
-    line = SEED.replace("simpleEnroll", "simplereenroll").replace("--anyauth -u estuser:estpwd", "--cert cert.pem --key key.pem")
+    line = SEED.replace("simpleEnroll", "simplereenroll").replace(
+        "--anyauth -u estuser:estpwd", "--cert cert.pem --key key.pem"
+    )
     second = desk.certificate(desk.type(line, "--tls-max", tls)[0])
     assert second.subject.public_bytes() == first.subject.public_bytes()
     assert second.serial_number != first.serial_number
@@ -261,6 +264,17 @@ def test_a_reenrolled_certificate_opens_the_door_again(gateway, device, tmp_path
     assert gateway.post("simplereenroll", csr(), certificate=pair, login=None).status == 200
 
 
+def test_a_subject_that_a_shell_would_dislike(gateway, tmp_path):
+    """It is data, wherever a script meets it; but alone in a variable it would be a function of old."""
+    name = "() { :; }; touch /tmp/estgw-shocked"
+    certificate, key = enrol(gateway, tmp_path, name)
+    loaded = x509.load_pem_x509_certificate(certificate.read_bytes())
+    assert loaded.subject == x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    answer = gateway.post("simplereenroll", csr(name), certificate=(certificate, key), login=None)
+    assert (answer.status, answer.words) == (400, "The value for SSL_CLIENT_S_DN_CN begins like a shell function.")
+    assert not Path("/tmp/estgw-shocked").exists()
+
+
 def test_twelve_at_once_are_twelve(own_lab):
     with running_gateway(own_lab) as gateway, ThreadPoolExecutor(12) as crowd:
         before = len((own_lab.ca / "index.txt").read_text().splitlines())
@@ -314,7 +328,7 @@ def test_a_tls_unique_that_is_not_the_connections_own(gateway, spoil):
         challenge = spoil[1](text(connection.tls_unique), text(other.tls_unique))
         answer = connection.ask("POST", "simpleenroll", csr(challenge=challenge), login=LOGIN)
     assert answer.status == 400
-    assert "not the tls-unique value of this TLS connection" in answer.words
+    assert re.search("challengePassword is not .* this TLS connection's tls-unique value", answer.words)
     assert gateway.lab.books() == before
 
 

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+import pytest
+
+from estgw.client.cli import main
+from estgw.est import csr
+from tests.client import pki, rogue
+
+
+@pytest.fixture(scope="session")
+def ca():
+    return pki.make_ca()
+
+
+@pytest.fixture(scope="session")
+def holder(ca):
+    """The certificate of a good server."""
+    return ca.issue("localhost", dns=["localhost"], ips=["127.0.0.1", "::1"])
+
+
+@pytest.fixture
+def anchor(ca, tmp_path):
+    path = tmp_path / "anchor.pem"
+    path.write_bytes(ca.pem)
+    return path
+
+
+@dataclass
+class Ended:
+    """How a run of estclient ended."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def json(self):
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def estclient(capfd, tmp_path, monkeypatch):
+    """Run the command in this process, in a directory of its own; every run must keep its words clean."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.stdin", open("/dev/null"))  # noqa: SIM115
+
+    def run(*arguments):
+        capfd.readouterr()
+        try:
+            status = main([str(argument) for argument in arguments])
+        except SystemExit as end:
+            status = end.code
+        out, err = capfd.readouterr()
+        assert "Traceback" not in err
+        assert "\x1b" not in err
+        return Ended(status, out, err)
+
+    yield run
+    import sys
+
+    sys.stdin.close()
+
+
+@pytest.fixture
+def enroller(ca):
+    """The answers of a simple, good EST server; `answers` replaces some by operation."""
+
+    def make(**answers):
+        def answer(request):
+            given = answers.get(request.operation)
+            if given is not None:
+                given = given(request) if callable(given) else given
+                if given is not ...:
+                    return given
+            match request.operation:
+                case "cacerts":
+                    return rogue.reply(body=rogue.bag(ca.certificate))
+                case "csrattrs":
+                    return rogue.reply(204, content_type=None)
+                case _:
+                    certificate = ca.certify(csr.parse(request.body).der)
+                    return rogue.reply(body=rogue.bag(certificate), content_type=rogue.CERTS_ONLY)
+
+        return answer
+
+    return make

@@ -1,0 +1,566 @@
+"""Servers that are wrong in one way each: what may leave, what is believed, and how the run ends."""
+
+from __future__ import annotations
+
+import base64
+import shutil
+import subprocess
+import time
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import ExtendedKeyUsageOID
+from OpenSSL import SSL
+
+from estgw.client.faults import Exit
+from estgw.est import certs
+from estgw.est.der import wrap
+from tests.client import pki, rogue
+
+ENROLL = ("--new-key", "ec:P-256", "--subject", "CN=device", "-o", "device.pem", "--no-csrattrs")
+LOGIN = ("-p", "estuser:estpwd")
+BASIC = {"WWW_Authenticate": 'Basic realm="estrealm"'}
+
+
+def challenge(_):
+    return rogue.reply(401, content_type=None, **BASIC)
+
+
+def nothing_left(server):
+    """No credentials and no request body have reached the server."""
+    return not any("Authorization" in request.headers or request.body for request in server.requests)
+
+
+# Who the server is.
+
+
+def test_a_wrong_name_ends_the_handshake(ca, anchor, estclient):
+    holder = ca.issue("other", dns=["other.example"])
+    with rogue.Server(holder, challenge) as server:
+        ended = estclient("enroll", "-u", server.url, "-c", anchor, *LOGIN, *ENROLL)
+    assert ended.status == Exit.UNTRUSTED
+    assert "DNS:other.example, not for localhost" in ended.err
+    assert not server.requests
+
+
+def test_a_wrong_name_with_cmcra_is_good_enough_for_an_explicit_anchor(ca, anchor, estclient, enroller):
+    holder = ca.issue("ra", dns=["other.example"], usages=pki.RA_USAGES)
+    with rogue.Server(holder, enroller()) as server:
+        ended = estclient("enroll", "-u", server.url, "-c", anchor, "--json", *ENROLL)
+    assert ended.status == Exit.DONE
+    assert ended.json["connection"]["authorized_by"] == "cmcRA"
+
+
+def test_a_wrong_name_with_cmcra_is_nothing_under_implicit_anchors(ca, anchor, estclient, monkeypatch):
+    monkeypatch.setenv("SSL_CERT_FILE", str(anchor))
+    holder = ca.issue("ra", dns=["other.example"], usages=pki.RA_USAGES)
+    with rogue.Server(holder, challenge) as server:
+        ended = estclient("enroll", "-u", server.url, "--implicit", *LOGIN, *ENROLL)
+    assert ended.status == Exit.UNTRUSTED
+    assert not server.requests
+
+
+def test_with_both_kinds_of_anchors_cmcra_counts_under_the_explicit_ones_only(ca, anchor, estclient, monkeypatch):
+    stranger = pki.make_ca("Third party")
+    other = anchor.with_name("other.pem")
+    other.write_bytes(stranger.pem)
+    monkeypatch.setenv("SSL_CERT_FILE", str(anchor))
+    holder = ca.issue("ra", dns=["other.example"], usages=pki.RA_USAGES)
+    with rogue.Server(holder, challenge) as server:
+        ended = estclient("enroll", "-u", server.url, "--implicit", "-c", other, *LOGIN, *ENROLL)
+    assert ended.status == Exit.UNTRUSTED
+    assert "under explicit anchors only" in ended.err
+    assert nothing_left(server)
+
+
+def test_implicit_anchors_with_the_right_name_will_do(anchor, holder, estclient, enroller, monkeypatch):
+    monkeypatch.setenv("SSL_CERT_FILE", str(anchor))
+    with rogue.Server(holder, enroller()) as server:
+        ended = estclient("enroll", "-u", server.url, "--implicit", "--json", *ENROLL)
+    assert ended.status == Exit.DONE
+    assert ended.json["connection"]["anchor"] == "implicit"
+
+
+def test_the_system_is_not_trusted_unasked(anchor, holder, estclient, enroller, monkeypatch):
+    monkeypatch.setenv("SSL_CERT_FILE", str(anchor))
+    stranger = anchor.with_name("stranger.pem")
+    stranger.write_bytes(pki.make_ca("Third party").pem)
+    with rogue.Server(holder, enroller()) as server:
+        assert estclient("enroll", "-u", server.url, "-c", stranger, *ENROLL).status == Exit.UNTRUSTED
+        assert estclient("enroll", "-u", server.url, *ENROLL).status == Exit.USAGE
+    assert not server.requests
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"start": -30, "days": -1}, "has expired"),
+        ({"start": 1, "days": 30}, "is not valid yet"),
+        ({"usages": (ExtendedKeyUsageOID.CLIENT_AUTH,)}, "may not be a TLS server's"),
+    ],
+)
+def test_a_certificate_that_is_not_good_now_or_for_this(ca, anchor, estclient, change, words):
+    holder = ca.issue("localhost", dns=["localhost"], **change)
+    with rogue.Server(holder, challenge) as server:
+        ended = estclient("enroll", "-u", server.url, "-c", anchor, *LOGIN, *ENROLL)
+    assert ended.status == Exit.UNTRUSTED
+    assert words in ended.err
+    assert not server.requests
+
+
+def test_an_unknown_issuer_gets_nothing_and_an_alert(anchor, estclient):
+    holder = pki.make_ca("Test CA").issue("localhost", dns=["localhost"])  # the same name, another key
+    with rogue.Server(holder, challenge) as server:
+        ended = estclient("enroll", "-u", server.url, "-c", anchor, *LOGIN, *ENROLL)
+        assert ended.status == Exit.UNTRUSTED
+        assert not server.requests
+        deadline = time.monotonic() + 5
+        while not server.failures and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert isinstance(server.failures[0], SSL.Error)
+
+
+def test_the_common_name_is_no_name(ca, anchor, estclient):
+    with rogue.Server(ca.issue("localhost"), challenge) as server:
+        ended = estclient("cacerts", "-u", server.url, "-c", anchor)
+    assert ended.status == Exit.UNTRUSTED
+    assert "no SAN" in ended.err
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
+def test_ip_addresses_are_names_too(ca, holder, anchor, estclient, enroller, host):
+    with rogue.Server(holder, enroller(), host=host.strip("[]")) as server:
+        assert estclient("cacerts", "-u", f"{host}:{server.port}", "-c", anchor).status == Exit.DONE
+    wrong = ca.issue("x", dns=["localhost"], ips=["192.0.2.1"])
+    with rogue.Server(wrong, enroller(), host=host.strip("[]")) as server:
+        assert estclient("cacerts", "-u", f"{host}:{server.port}", "-c", anchor).status == Exit.UNTRUSTED
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+def test_tls_1_1_is_not_spoken(holder, anchor, estclient, tmp_path):
+    pair = tmp_path / "server.pem"
+    pair.write_bytes(holder.both)
+    command = ["openssl", "s_server", "-accept", "127.0.0.1:0", "-cert", pair, "-tls1_1", "-cipher", "ALL:@SECLEVEL=0"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        try:
+            accept = next(line for line in process.stdout if line.startswith("ACCEPT"))
+            port = accept.strip().rpartition(":")[2]
+            ended = estclient("cacerts", "-u", f"localhost:{port}", "-c", anchor, "--timeout", "5")
+        finally:
+            process.kill()
+    assert ended.status == Exit.UNTRUSTED
+    assert "protocol version" in ended.err
+
+
+def test_a_server_without_tls(anchor, estclient):
+    import socket
+    import threading
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def speak():
+            raw, _ = listener.accept()
+            with raw:
+                raw.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+                raw.recv(1000)
+
+        thread = threading.Thread(target=speak)
+        thread.start()
+        port = listener.getsockname()[1]
+        assert estclient("cacerts", "-u", f"localhost:{port}", "-c", anchor).status == Exit.UNTRUSTED
+        thread.join()
+
+
+def test_nobody_at_home(anchor, estclient):
+    import socket
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        ended = estclient("cacerts", "-u", f"localhost:{free.getsockname()[1]}", "-c", anchor)
+    assert ended.status == Exit.NO_CONNECTION
+
+
+# What may leave.
+
+
+def test_an_unauthorised_server_gets_no_answer_to_its_401(ca, anchor, estclient):
+    """RFC 7030 3.2.3: neither a server of the wrong name nor one of another CA ever sees an Authorization."""
+    for holder in (
+        ca.issue("other", dns=["other.example"]),
+        pki.make_ca("Other CA").issue("localhost", dns=["localhost"]),
+    ):
+        for command in (("cacerts",), ("enroll", *ENROLL)):
+            with rogue.Server(holder, challenge) as server:
+                assert estclient(*command, "-u", server.url, "-c", anchor, *LOGIN).status == Exit.UNTRUSTED
+            assert nothing_left(server)
+
+
+def test_bootstrap_sends_no_credentials_and_takes_none(holder, ca, estclient, tmp_path):
+    """RFC 7030 4.1.1: no HTTP authentication on a connection that has not been verified, and no certificate."""
+    me = tmp_path / "me.pem"
+    me.write_bytes(ca.issue("me").both)
+    with rogue.Server(holder, challenge) as server:
+        assert estclient("cacerts", "-u", server.url, *LOGIN).status == Exit.USAGE
+        assert estclient("cacerts", "-u", server.url, "--cert", me).status == Exit.USAGE
+        assert not server.requests
+        ended = estclient("cacerts", "-u", server.url)
+    assert ended.status == Exit.REFUSED
+    assert [request.headers.get("Authorization") for request in server.requests] == [None]
+    assert server.requests[0].peer is None
+
+
+def test_no_command_falls_back_to_an_unverified_server(holder, estclient, enroller, tmp_path):
+    (tmp_path / "cmc.der").write_bytes(b"0\0")
+    with rogue.Server(holder, enroller()) as server:
+        for command in (
+            ("csrattrs",),
+            ("enroll", *ENROLL),
+            ("serverkeygen", "--subject", "CN=x", "-o", "x.pem"),
+        ):
+            assert estclient(*command, "-u", server.url).status == Exit.USAGE
+    assert server.handshakes == 0
+
+
+def test_the_client_certificate_is_not_shown_to_the_wrong_server(ca, anchor, estclient, tmp_path):
+    me = tmp_path / "me.pem"
+    me.write_bytes(ca.issue("me").both)
+    holder = ca.issue("other", dns=["other.example"])
+    with rogue.Server(holder, challenge) as server:
+        assert estclient("csrattrs", "-u", server.url, "-c", anchor, "--cert", me).status == Exit.UNTRUSTED
+    assert server.handshakes == 0
+
+
+# What is believed.
+
+
+def send(raw, ca, estclient, anchor, holder, operation="cacerts", *more):
+    with rogue.Server(holder, lambda _: raw) as server:
+        return estclient(operation, "-u", server.url, "-c", anchor, "--timeout", "5", *more)
+
+
+def head(*lines):
+    return b"HTTP/1.1 200 OK\r\n" + b"".join(line + b"\r\n" for line in lines) + b"\r\n"
+
+
+TYPE = b"Content-Type: application/pkcs7-mime"
+
+
+@pytest.fixture
+def ask(ca, estclient, anchor, holder):
+    def run(raw, *command):
+        command = command or ("cacerts", "-o", "out.pem")
+        with rogue.Server(holder, lambda _: raw) as server:
+            return estclient(*command, "-u", server.url, "-c", anchor, "--timeout", "3")
+
+    return run
+
+
+@pytest.fixture
+def der(ca):
+    return certs.pack([ca.certificate])
+
+
+def test_framings_that_are_all_right(ask, der, tmp_path, ca):
+    """Chunked, lower-case headers, no Content-Length, base64 in one line or many, and bytes that are DER."""
+    wrapped, unbroken = base64.encodebytes(der), base64.b64encode(der)
+    crlf = wrapped.replace(b"\n", b"\r\n") + b"\t \r\n"
+    chunks = b"".join(b"%x\r\n%b\r\n" % (len(line), line) for line in wrapped.splitlines(keepends=True)) + b"0\r\n\r\n"
+    pem = b"-----BEGIN PKCS7-----\n" + wrapped + b"-----END PKCS7-----\n"
+    for raw in (
+        head(TYPE, b"Transfer-Encoding: chunked") + chunks,
+        head(TYPE.lower(), b"content-length: %d" % len(unbroken)) + unbroken,
+        [head(TYPE) + wrapped],
+        head(TYPE, b"Content-Length: %d" % len(wrapped)) + wrapped,
+        head(TYPE, b"Content-Length: %d" % len(crlf)) + crlf,
+        head(TYPE, b"Content-Length: %d" % len(der)) + der,
+        head(TYPE, b"Content-Length: %d" % len(pem)) + pem,
+        b"HTTP/1.0 200 OK\r\n" + TYPE + b"; charset=x\r\nContent-Length: %d\r\n\r\n" % len(wrapped) + wrapped,
+    ):
+        ended = ask(raw)
+        assert ended.status == Exit.DONE, (raw, ended)
+        assert certs.load_pem((tmp_path / "out.pem").read_bytes()) == [ca.certificate]
+
+
+def ber(der, depth=4):
+    """The same value with indefinite lengths down to a depth."""
+    out, at = b"", 0
+    while at < len(der):
+        tag, length, at = der[at : at + 1], der[at + 1], at + 2
+        if length & 0x80:
+            octets = length & 0x7F
+            length, at = int.from_bytes(der[at : at + octets], "big"), at + octets
+        content, at = der[at : at + length], at + length
+        if tag[0] & 0x20 and depth:
+            out += tag + b"\x80" + ber(content, depth - 1) + b"\0\0"
+        else:
+            out += wrap(tag, content)
+    return out
+
+
+def test_ber_is_read(ask, der):
+    body = base64.b64encode(ber(der))
+    assert body != base64.b64encode(der)
+    assert ask(rogue.reply(body=body)).status == Exit.DONE
+
+
+def test_a_bag_in_any_order_is_read(ask, ca, tmp_path):
+    sub = ca.vouch(pki.make_ca("A subordinate with a rather long name"))
+    data = certs.pack([ca.certificate, sub])
+    first, second = sorted((ca.certificate.public_bytes(Encoding.DER), sub.public_bytes(Encoding.DER)))
+    for body in (data, data.replace(first + second, second + first)):
+        assert ask(rogue.reply(body=base64.b64encode(body))).status == Exit.DONE
+        assert len(certs.load_pem((tmp_path / "out.pem").read_bytes())) == 2
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b"0\x80" * 300_000, id="nested BER"),
+        pytest.param(base64.b64encode(b"0\x80" * 500_000), id="nested BER in base64"),
+        pytest.param(b"0\x84\x7f\xff\xff\xff\x06", id="a length that is a lie"),
+        pytest.param(base64.b64encode(b"\x30\x83\x0f\x42\x40" + b"\x05\x00" * 500_000), id="many elements"),
+        pytest.param(b"A" * 1_900_000, id="base64 of nothing"),
+        pytest.param(b"-----BEGIN PKCS7-----\n" * 80_000, id="PEM that only begins"),
+        pytest.param(b"", id="empty"),
+        pytest.param(b"<html>", id="a web page"),
+    ],
+)
+def test_a_bomb_is_refused_in_no_time(ask, body):
+    began = time.monotonic()
+    assert ask(rogue.reply(body=body)).status == Exit.INVALID_ANSWER
+    assert time.monotonic() - began < 5
+
+
+def test_a_bag_of_thousands_is_a_bomb(ask, ca):
+    body = base64.b64encode(certs.pack([ca.certificate] * 3000))
+    began = time.monotonic()
+    ended = ask(rogue.reply(body=body))
+    assert ended.status == Exit.INVALID_ANSWER
+    assert "256 is the most" in ended.err
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize(
+    ("first", "piece"),
+    [
+        (head(TYPE), b"A" * 16384),
+        (head(TYPE, b"Transfer-Encoding: chunked"), b"4000\r\n" + b"A" * 16384 + b"\r\n"),
+        (b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 100 Continue\r\n\r\n" * 1000),
+        (head(TYPE, b"Transfer-Encoding: chunked") + b"1\r\nA\r\n0\r\n", b"X: y\r\n" * 3000),
+        (b"HTTP/1.1 200 OK\r\nX: ", b"A" * 16384),
+        (b"HTTP/1.1 200 OK\r\n", b"X: y\r\n" * 10),
+    ],
+)
+def test_an_answer_that_never_ends_is_cut_by_its_size(ask, first, piece):
+    ended = ask(rogue.endless(first, piece))
+    assert ended.status == Exit.INVALID_ANSWER
+
+
+def test_an_answer_that_never_ends_is_cut_by_its_time(ca, estclient, anchor, holder):
+    def drip(_):
+        yield head(TYPE, b"Content-Length: 100000")
+        for _ in range(200):
+            time.sleep(0.02)
+            yield b"A"
+
+    with rogue.Server(holder, drip) as server:
+        began = time.monotonic()
+        ended = estclient("cacerts", "-u", server.url, "-c", anchor, "--timeout", "0.7")
+        assert time.monotonic() - began < 2
+    assert ended.status == Exit.INVALID_ANSWER
+    assert "not complete after 0.7 s" in ended.err
+
+
+def test_a_silent_server_is_no_connection(estclient, anchor, holder):
+    def wait(_):
+        time.sleep(1)
+        return rogue.reply()
+
+    with rogue.Server(holder, wait) as server:
+        ended = estclient("cacerts", "-u", server.url, "-c", anchor, "--timeout", "0.4")
+        assert ended.status == Exit.NO_CONNECTION
+    with rogue.Server(holder, lambda _: None) as server:
+        assert estclient("cacerts", "-u", server.url, "-c", anchor).status == Exit.NO_CONNECTION
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        pytest.param([head(TYPE, b"Content-Length: 5000") + b"MII"], id="cut off"),
+        pytest.param([head(TYPE, b"Transfer-Encoding: chunked") + b"ff\r\nMII"], id="a chunk cut off"),
+        pytest.param([b"EHLO\r\n\r\n"], id="no HTTP"),
+        pytest.param(head(TYPE, b"Content-Length: 99999999"), id="a length too large"),
+        pytest.param(head(TYPE, b"Content-Encoding: gzip", b"Content-Length: 3") + b"\x1f\x8b\x08", id="gzip"),
+        pytest.param(rogue.reply(body=b"MAA=", content_type="text/html"), id="another type"),
+        pytest.param(rogue.reply(body=b"MAA=", content_type=None), id="no type"),
+        pytest.param(rogue.reply(206, b"MAA="), id="another 2xx"),
+        pytest.param(rogue.reply(202, Retry_After="1"), id="cacerts that wants to wait"),
+    ],
+)
+def test_an_answer_that_is_none(ask, raw):
+    assert ask(raw).status == Exit.INVALID_ANSWER
+
+
+def test_a_certificate_for_another_key(ca, anchor, holder, estclient, enroller, tmp_path):
+    other = ca.issue("device")
+    wrong = rogue.reply(body=rogue.bag(other.certificate), content_type=rogue.CERTS_ONLY)
+    with rogue.Server(holder, enroller(simpleenroll=wrong)) as server:
+        ended = estclient("enroll", "-u", server.url, "-c", anchor, *ENROLL)
+    assert ended.status == Exit.INVALID_ANSWER
+    assert "another key" in ended.err
+    assert not (tmp_path / "device.pem").exists()
+
+
+def test_a_chain_around_the_issued_certificate_does_no_harm(ca, anchor, holder, estclient, enroller, tmp_path):
+    def both(request):
+        issued = ca.certify(request.der)
+        return rogue.reply(body=rogue.bag(ca.certificate, issued), content_type=rogue.CERTS_ONLY)
+
+    with rogue.Server(holder, enroller(simpleenroll=both)) as server:
+        assert estclient("enroll", "-u", server.url, "-c", anchor, *ENROLL).status == Exit.DONE
+    assert len(certs.load_pem((tmp_path / "device.pem").read_bytes())) == 1
+
+
+def test_204_with_a_body_does_not_shift_the_next_answer(ca, anchor, holder, estclient, enroller):
+    """The bytes after a 204 belong to nobody, and must not be read as the answer to the enrolment."""
+    forged = rogue.reply(body=rogue.bag(ca.issue("evil").certificate), content_type=rogue.CERTS_ONLY)
+
+    def attributes(_):
+        return b"HTTP/1.1 204 No Content\r\nContent-Length: %d\r\n\r\n" % len(forged) + forged
+
+    with rogue.Server(holder, enroller(csrattrs=attributes)) as server:
+        ended = estclient("enroll", "-u", server.url, "-c", anchor, *ENROLL[:-1])
+    assert ended.status == Exit.DONE
+    assert [request.operation for request in server.requests] == ["csrattrs", "simpleenroll"]
+
+
+def test_words_of_a_server_can_not_talk_to_the_terminal(ask):
+    body = b"no\x1b]0;owned\x07 \x9b31m \xe2\x80\xae reversed\r\nsecond line\x00"
+    ended = ask(rogue.reply(403, body, "text/plain"), "csrattrs")
+    assert ended.status == Exit.REFUSED
+    assert "\\x1b]0;owned\\x07" in ended.err
+    assert "\\u202e reversed\nsecond line\\x00" in ended.err
+
+
+def test_a_reason_phrase_can_not_either(ask):
+    ended = ask(b"HTTP/1.1 500 \x1b[2J\r\nContent-Length: 0\r\n\r\n", "csrattrs")
+    assert ended.status == Exit.FAILED
+    assert "\\x1b[2J" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [(400, 4), (401, 4), (403, 4), (404, 4), (405, 4), (413, 4), (415, 4), (429, 4), (500, 1), (501, 4), (502, 1), (503, 1)],
+)
+def test_every_failure_has_its_exit_status(ask, status, expected):
+    raw = rogue.reply(status, b"because", None)
+    ended = ask(raw, "enroll", *ENROLL)
+    assert ended.status == expected
+    assert f"{status}" in ended.err
+
+
+def test_a_key_that_got_no_certificate_does_not_stay(ask, tmp_path):
+    assert ask(rogue.reply(403, b"no", None), "enroll", *ENROLL).status == Exit.REFUSED
+    assert not (tmp_path / "device.key").exists()
+    assert ask(rogue.reply(500, b"no", None), "enroll", *ENROLL).status == Exit.FAILED
+    assert (tmp_path / "device.key").exists()
+
+
+# Redirects.
+
+
+def test_a_redirect_on_the_same_origin_is_followed(ca, anchor, holder, estclient, enroller):
+    def away(request):
+        if request.target.startswith("/elsewhere"):
+            return ...
+        return rogue.reply(307, content_type=None, Location="/elsewhere/simpleenroll")
+
+    with rogue.Server(holder, enroller(simpleenroll=away)) as server:
+        assert estclient("enroll", "-u", server.url, "-c", anchor, *ENROLL).status == Exit.DONE
+    assert server.handshakes == 1
+    assert [request.body for request in server.requests][0] == server.requests[1].body
+
+
+def test_another_origin_needs_consent(ca, anchor, holder, estclient, enroller):
+    with rogue.Server(holder, enroller()) as other:
+
+        def away(_):
+            return rogue.reply(307, content_type=None, Location=f"{other.url}/.well-known/est/simpleenroll")
+
+        with rogue.Server(holder, away) as server:
+            ended = estclient("enroll", "-u", server.url, "-c", anchor, *ENROLL)
+            assert ended.status == Exit.REFUSED
+            assert "--allow-redirect" in ended.err
+            assert other.handshakes == 0
+            assert estclient("enroll", "-u", server.url, "-c", anchor, *ENROLL, "--allow-redirect").status == Exit.DONE
+    first, second = server.requests[-1], other.requests[-1]
+    assert first.body != second.body  # made anew for the new connection
+    from estgw.est import csr
+
+    assert csr.parse(second.body).text_attribute(csr.CHALLENGE_PASSWORD) == second.binding
+
+
+def test_another_origin_is_checked_anew(ca, anchor, holder, estclient):
+    stranger = pki.make_ca("Other CA").issue("localhost", dns=["localhost"])
+    with rogue.Server(stranger, challenge) as other:
+        location = f"{other.url}/.well-known/est/simpleenroll"
+        with rogue.Server(holder, lambda _: rogue.reply(307, content_type=None, Location=location)) as server:
+            ended = estclient("enroll", "-u", server.url, "-c", anchor, *LOGIN, *ENROLL, "--allow-redirect")
+    assert ended.status == Exit.UNTRUSTED
+    assert not other.requests
+
+
+def test_credentials_do_not_travel_along_unasked(ca, anchor, holder, estclient, enroller):
+    """Another origin sees the password only after a challenge of its own."""
+    with rogue.Server(holder, enroller()) as other:
+
+        def away(request):
+            if "Authorization" not in request.headers:
+                return challenge(request)
+            return rogue.reply(308, content_type=None, Location=f"{other.url}/.well-known/est/simpleenroll")
+
+        with rogue.Server(holder, away) as server:
+            command = ("enroll", "-u", server.url, "-c", anchor, *LOGIN, *ENROLL, "--allow-redirect")
+            assert estclient(*command).status == Exit.DONE
+    assert "Authorization" in server.requests[-1].headers
+    assert "Authorization" not in other.requests[-1].headers
+
+
+@pytest.mark.parametrize(
+    "location",
+    ["http://localhost/x", "https://user@localhost/", "ftp://x", "//", "https://localhost:99999/", "https://[::1/", "\t"],
+)
+def test_a_redirect_to_nowhere(ask, location):
+    ended = ask(rogue.reply(302, content_type=None, Location=location), "cacerts", "--allow-redirect")
+    assert ended.status in (Exit.INVALID_ANSWER, Exit.REFUSED)
+
+
+def test_redirects_that_go_round_in_circles(anchor, holder, estclient):
+    with rogue.Server(holder, lambda r: rogue.reply(302, content_type=None, Location=r.target)) as server:
+        ended = estclient("cacerts", "-u", server.url, "-c", anchor)
+    assert ended.status == Exit.INVALID_ANSWER
+    assert "redirects" in ended.err
+    assert len(server.requests) == 6
+
+
+def test_challenges_that_do_not_end(anchor, holder, estclient):
+    stale = 'Digest realm="r", nonce="n", qop="auth", stale=true'
+    with rogue.Server(holder, lambda _: rogue.reply(401, content_type=None, WWW_Authenticate=stale)) as server:
+        ended = estclient("csrattrs", "-u", server.url, "-c", anchor, *LOGIN)
+    assert ended.status == Exit.INVALID_ANSWER
+    assert len(server.requests) < 20
+
+
+def test_a_key_of_an_unreadable_kind_is_no_crash(ca, anchor, holder, estclient, enroller):
+    """An answer full of other people's certificates, one of them with a key that nobody knows."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    builder = x509.CertificateBuilder().subject_name(pki.name("odd"))
+    odd = ca.sign(builder, key.public_key()).public_bytes(Encoding.DER).replace(bytes.fromhex("2a8648ce3d0201"), b"*\x86H\xce=\x02\x7f")
+    body = base64.b64encode(certs.pack([x509.load_der_x509_certificate(odd)]))
+    wrong = rogue.reply(body=body, content_type=rogue.CERTS_ONLY)
+    with rogue.Server(holder, enroller(simpleenroll=wrong)) as server:
+        assert estclient("enroll", "-u", server.url, "-c", anchor, *ENROLL).status == Exit.INVALID_ANSWER
+    assert hashes.SHA256.name == "sha256"

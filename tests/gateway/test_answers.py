@@ -1,0 +1,307 @@
+"""The bytes of the answers: each rule here is one that a real client fails without."""
+
+from __future__ import annotations
+
+import base64
+import email
+import re
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.serialization import pkcs7
+
+from tests.support import CERTS_ONLY, LOGIN, V12, V13, csr, request, running_gateway
+
+GOOD = csr()
+
+CANONICAL = {
+    "Allow", "Connection", "Content-Length", "Content-Transfer-Encoding", "Content-Type", "Date", "Retry-After",
+    "Server", "WWW-Authenticate",
+}  # fmt: skip
+
+ANSWERS = {
+    "cacerts": (request("GET", "cacerts"), 200),
+    "enrol": (request("POST", "simpleenroll", GOOD, login=LOGIN), 200),
+    "draft": (request("POST", "simpleEnroll", GOOD, login=LOGIN), 200),
+    "csrattrs": (request("GET", "csrattrs"), 200),
+    "keygen": (request("POST", "keygen/serverkeygen", GOOD, login=LOGIN), 200),
+    "no wishes": (request("GET", "no-wishes/csrattrs"), 204),
+    "pending": (request("POST", "later/simpleenroll", GOOD, login=LOGIN), 202),
+    "bad": (request("POST", "simpleenroll", b"?", login=LOGIN), 400),
+    "nobody": (request("POST", "simpleenroll", GOOD), 401),
+    "refused": (request("POST", "refused/simpleenroll", GOOD, login=LOGIN), 403),
+    "nowhere": (request("GET", "nowhere"), 404),
+    "method": (request("GET", "simpleenroll"), 405),
+    "type": (request("POST", "simpleenroll", GOOD, headers={"Content-Type": "text/plain"}), 415),
+    "crash": (request("POST", "crash/simpleenroll", GOOD, login=LOGIN), 500),
+    "cmc": (request("POST", "fullcmc", b"MAA=", login=LOGIN, headers={"Content-Type": "application/pkcs7-mime"}), 501),
+    "busy": (request("POST", "busy/simpleenroll", GOOD, login=LOGIN), 503),
+}
+
+
+@pytest.mark.parametrize("version", [V12, V13], ids=["TLSv1.2", "TLSv1.3"])
+@pytest.mark.parametrize("name", ANSWERS)
+def test_every_answer_is_one_write_with_its_length(bench, name, version):
+    """Head and body in one TLS record: a read returns one record at most, so one read has it all."""
+    raw, status = ANSWERS[name]
+    with bench.connect(version=version) as connection:
+        connection.send(raw)
+        record = connection.receive()
+        head, divider, body = record.partition(b"\r\n\r\n")
+        assert divider
+        assert re.match(rb"HTTP/1\.1 %d [A-Z]" % status, head), head
+        assert len(head) + 4 < 1024
+        names = [line.partition(b":")[0].decode() for line in head.split(b"\r\n")[1:]]
+        assert len(set(names)) == len(names)
+        assert set(names) <= CANONICAL
+        assert b"chunked" not in head.lower()
+        length = re.search(rb"\r\nContent-Length: (\d+)", head)
+        if status == 204:
+            assert (length, body) == (None, b"")
+        else:
+            assert length is not None
+            assert int(length[1]) == len(body)
+        # And nothing came after it: the next bytes are those of the next answer.
+        assert connection.ask("GET", "cacerts").status == 200
+
+
+def test_the_demos_address_is_in_one_server_header(gateway):
+    answer = gateway.get("cacerts")
+    assert re.fullmatch(r"estgw/\d+\.\d+\.\d+\S*", answer.header("Server") or "")
+
+
+# Media types and Content-Transfer-Encoding.
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("cacerts", "application/pkcs7-mime"),
+        ("CACerts", "application/pkcs7-mime"),
+        ("csrattrs", "application/csrattrs"),
+        ("CSRAttrs", "application/csrattrs"),
+        ("extra/crl", "application/x-crl"),
+    ],
+)
+def test_the_types_of_what_is_fetched(bench, path, expected):
+    answer = bench.get(path)
+    assert (answer.status, answer.header("Content-Type")) == (200, expected)
+    assert answer.header("Content-Transfer-Encoding") == "base64"
+
+
+@pytest.mark.parametrize(
+    ("path", "sent", "expected"),
+    [
+        ("simpleenroll", "application/pkcs10", CERTS_ONLY),
+        ("simpleenroll", "application/x-est-pkcs10", "application/pkcs7-mime"),
+        ("simpleEnroll", "application/pkcs10", "application/pkcs7-mime"),
+        ("simpleEnroll", None, "application/pkcs7-mime"),
+        ("draft/simpleenroll", "application/pkcs10", "application/pkcs7-mime"),
+        ("rfc/simpleEnroll", "application/pkcs10", CERTS_ONLY),
+    ],
+)
+def test_the_types_of_what_is_issued(bench, path, sent, expected):
+    """Exactly: one space and no quotes; clients of the drafts compare with the bare type."""
+    answer = bench.post(path, GOOD, headers={"Content-Type": sent})
+    assert (answer.status, answer.header("Content-Type")) == (200, expected)
+    assert answer.header("Content-Transfer-Encoding") == "base64"
+
+
+@pytest.mark.parametrize("accept", ["text/html", "application/pkcs7-mime;q=0", "", None])
+def test_accept_is_ignored(gateway, accept):
+    assert gateway.get("cacerts", headers={"Accept": accept}).status == 200
+
+
+def test_an_answer_holds_the_issued_certificate_alone(gateway, device):
+    for answer in (gateway.post("simpleenroll", GOOD), gateway.post("simplereenroll", GOOD, certificate=device)):
+        assert len(answer.certificates) == 1
+
+
+def test_cacerts_holds_the_anchor(gateway):
+    assert gateway.get("cacerts").certificates == [x509.load_pem_x509_certificate(gateway.lab.anchor.read_bytes())]
+
+
+# Base64 lines.
+
+LINES = re.compile(rb"([A-Za-z0-9+/=]{64}\n)*[A-Za-z0-9+/=]{1,64}\n")
+UNBROKEN = re.compile(rb"[A-Za-z0-9+/=]+")
+
+
+@pytest.mark.parametrize(
+    ("headers", "form"),
+    [
+        ({"User-Agent": "curl/7.88.1", "Accept": "*/*"}, LINES),
+        ({"User-Agent": None, "Accept": "*/*"}, LINES),
+        ({"User-Agent": "libest", "Accept": None}, LINES),
+        ({"User-Agent": "", "Accept": None}, LINES),
+        ({"User-Agent": None, "Accept": None}, UNBROKEN),
+    ],
+)
+def test_base64_lines_by_who_asks(gateway, headers, form):
+    for answer in (gateway.get("cacerts", headers=headers), gateway.post("simpleenroll", GOOD, headers=headers)):
+        assert form.fullmatch(answer.body), answer.body
+        base64.b64decode(answer.body, validate=form is UNBROKEN)
+
+
+@pytest.mark.parametrize(("label", "form"), [("lines", LINES), ("unbroken", UNBROKEN)])
+@pytest.mark.parametrize("agent", ["test", None])
+def test_base64_lines_by_setting(bench, label, form, agent):
+    answer = bench.get(f"{label}/cacerts", headers={"User-Agent": agent, "Accept": agent})
+    assert form.fullmatch(answer.body), answer.body
+
+
+# Empty bodies.
+
+
+@pytest.mark.parametrize(
+    ("path", "status"), [("simpleenroll", 401), ("later/simpleenroll", 202), ("soon/simpleenroll", 202)]
+)
+def test_an_empty_body_is_said_to_be_empty(bench, path, status):
+    answer = bench.post(path, GOOD, login=None if status == 401 else LOGIN)
+    assert (answer.status, answer.body) == (status, b"")
+    assert answer.header("Content-Length") == "0"
+    assert answer.header("Content-Type") is None
+
+
+def test_csrattrs_that_are_off_are_an_empty_404(own_lab):
+    with running_gateway(own_lab, {"callouts": {"operations": {"csrattrs": {"enabled": False}}}}) as gateway:
+        answer = gateway.get("csrattrs")
+        assert (answer.status, answer.body, answer.header("Content-Length")) == (404, b"", "0")
+
+
+@pytest.mark.parametrize(("label", "seconds"), [("later", "60"), ("soon", "7")])
+def test_retry_after_is_whole_seconds(bench, label, seconds):
+    answer = bench.post(f"{label}/simpleenroll", GOOD)
+    assert (answer.status, answer.header("Retry-After")) == (202, seconds)
+
+
+def test_no_attributes_are_204(bench):
+    answer = bench.get("no-wishes/csrattrs")
+    assert answer.status == 204
+    assert answer.header("Content-Type") is None
+    assert answer.header("Content-Length") is None
+
+
+def test_one_challenge_with_a_realm_and_nothing_else(gateway):
+    answer = gateway.post("simpleenroll", GOOD, login=None)
+    assert answer.header("WWW-Authenticate") == 'Basic realm="estrealm"'
+
+
+# Connections.
+
+
+def test_a_connection_is_kept(gateway):
+    with gateway.connect() as connection:
+        for _ in range(3):
+            answer = connection.ask("GET", "cacerts")
+            assert answer.header("Connection") is None
+            assert connection.ask("POST", "simpleenroll", GOOD, login=LOGIN).status == 200
+
+
+@pytest.mark.parametrize("status", [200, 401, 404])
+def test_a_connection_is_closed_on_request(gateway, status):
+    """At once, with TLS's own farewell: a client that waits for the end would wait for ten seconds."""
+    method, path, body = {200: ("GET", "cacerts", None), 404: ("GET", "nowhere", None)}.get(
+        status, ("POST", "simpleenroll", GOOD)
+    )
+    with gateway.connect() as connection:
+        answer = connection.ask(method, path, body, headers={"Connection": "close"})
+        assert (answer.status, answer.header("Connection")) == (status, "close")
+        assert connection.tls.recv(1) == b""  # an end without close_notify would raise
+
+
+@pytest.mark.parametrize("version", [V12, V13], ids=["TLSv1.2", "TLSv1.3"])
+def test_a_401_keeps_the_connection_and_its_binding(gateway, version):
+    with gateway.connect(version=version, pyopenssl=version == V13) as connection:
+        binding = connection.tls_exporter if version == V13 else connection.tls_unique
+        linked = csr(challenge=base64.b64encode(binding).decode())
+        assert connection.ask("POST", "simpleenroll", linked).status == 401
+        assert connection.ask("POST", "simpleenroll", linked, login="estuser:no").status == 401
+        assert connection.ask("POST", "simpleenroll", linked, login=LOGIN).status == 200
+    assert gateway.access[-1]["pop"] == "linked"
+
+
+def test_requests_in_one_go_are_answered_in_order(bench):
+    with bench.connect() as connection:
+        connection.send(
+            request("POST", "slow/simpleenroll", GOOD, login=LOGIN)
+            + request("GET", "nowhere")
+            + request("GET", "csrattrs")
+        )
+        assert [connection.response().status for _ in range(3)] == [200, 404, 200]
+
+
+def test_an_expected_401_comes_after_the_body(gateway):
+    """The body is read first, or the connection would have to go."""
+    with gateway.connect() as connection:
+        raw = request("POST", "simpleenroll", GOOD, headers={"Expect": "100-continue"})
+        head, body = raw[: -len(GOOD)], raw[-len(GOOD) :]
+        connection.send(head)
+        assert connection.response().status == 100
+        connection.send(body)
+        assert connection.response().status == 401
+        assert connection.ask("GET", "cacerts").status == 200
+
+
+def test_an_expectation_without_hope_ends_the_connection(gateway):
+    with gateway.connect() as connection:
+        headers = {"Expect": "100-continue", "Content-Type": "text/plain"}
+        raw = request("POST", "simpleenroll", GOOD, headers=headers)
+        connection.send(raw[: -len(GOOD)])
+        answer = connection.response()
+        assert (answer.status, answer.header("Connection")) == (415, "close")
+
+
+# Server-side key generation (RFC 7030 4.4.2).
+
+
+def test_keygen_is_two_parts_that_belong_together(bench):
+    answer = bench.post("keygen/serverkeygen", GOOD)
+    assert answer.status == 200
+    media_type = answer.header("Content-Type")
+    assert media_type is not None
+    assert media_type.startswith("multipart/mixed; boundary=")
+    assert answer.header("Content-Transfer-Encoding") is None
+    message = email.message_from_bytes(f"Content-Type: {media_type}\r\n\r\n".encode() + answer.body)
+    parts = message.get_payload()
+    assert isinstance(parts, list)
+    assert not message.defects
+    assert [part["Content-Type"] for part in parts] == ["application/pkcs8", CERTS_ONLY]
+    assert [part["Content-Transfer-Encoding"] for part in parts] == ["base64", "base64"]
+    key_der, certificate_der = (base64.b64decode(str(part.get_payload())) for part in parts)
+    key = serialization.load_der_private_key(key_der, None)
+    (certificate,) = pkcs7.load_der_pkcs7_certificates(certificate_der)
+    assert key.public_key() == certificate.public_key()
+    assert certificate.public_key() != x509.load_der_x509_csr(GOOD).public_key()
+    assert certificate.subject == x509.load_der_x509_csr(GOOD).subject
+    bench.lab.verify(certificate)
+
+
+def test_keygen_asks_nothing_of_the_csrs_signature(bench):
+    assert bench.post("keygen/serverkeygen", GOOD[:-1] + bytes([GOOD[-1] ^ 1])).status == 200
+
+
+def test_keygen_is_off_until_somebody_wants_it(gateway):
+    answer = gateway.post("serverkeygen", GOOD)
+    assert (answer.status, answer.words) == (404, "serverkeygen is not switched on here.")
+
+
+# Answers as the script wants them.
+
+
+def test_raw_output_goes_out_as_it_is(bench):
+    answer = bench.post("raw/simpleenroll", GOOD)
+    assert (answer.status, answer.body) == (200, b"wrong on purpose")
+    assert answer.header("Content-Type") == "text/x-lesson"
+    assert answer.header("Content-Transfer-Encoding") is None
+
+
+def test_fullcmc_is_not_offered(gateway):
+    answer = gateway.post("fullcmc", b"MAA=", headers={"Content-Type": "application/pkcs7-mime"})
+    assert (answer.status, answer.words) == (501, "This operation is not offered here.")
+
+
+def test_an_operation_that_no_rfc_knows(bench):
+    assert x509.load_der_x509_certificate(bench.get("extra/crl").der)
+    assert bench.get("crl").status == 404
