@@ -52,6 +52,13 @@ class Call:
     """What a ChangeSubjectName attribute asks for, where that is allowed."""
 
     @property
+    def subject(self) -> x509.Name | None:
+        """The subject asked for: the new one when it changes, so that a policy on it can't be passed by changing."""
+        if self.new_names is not None:
+            return self.new_names.subject
+        return self.csr.subject if self.csr else None
+
+    @property
     def san(self) -> x509.SubjectAlternativeName | None:
         """The names asked for: the new ones when they change, else the CSR's."""
         if self.new_names is not None:

@@ -38,6 +38,8 @@ def require_ok(answer: Answer, operation: Operation, now: datetime | None = None
         return
     words = answer.words or (cmc.words(answer.body) if answer.content_type in _PKCS7_TYPES else "")
     says = f"the server says {status} {answer.reason}".rstrip() + (f": {words}" if words else "")
+    if status == 401:
+        says += "\nIt wants to know who you are: -p USER, or --cert and --key."
     retry_after = answer.headers.get("Retry-After")
     if (status == 202 and operation.may_wait) or (status in (429, 503) and retry_after):
         raise _try_later(retry_after, says, now or datetime.now(UTC))
@@ -114,6 +116,6 @@ def _certificates(data: bytes) -> list[x509.Certificate]:
         if bytes(part.tag_bytes) == _CERTIFICATES:
             members = der.elements(der.wrap(der.SEQUENCE, bytes(part.data)), "a set of certificates")
             if len(members) > MAXIMUM_CERTIFICATES:
-                raise Malformed(f"{len(members)} certificates; {MAXIMUM_CERTIFICATES} is the most we take")
+                raise InvalidAnswer(f"{len(members)} certificates; {MAXIMUM_CERTIFICATES} is the most we take")
             found += [certs.load(der.whole(member)) for member in members]
     return found

@@ -26,6 +26,8 @@ class Stream:
         self._deadline = 0.0
         self._allowance = 0
         self._limit = 0
+        self._readers = 0
+        self._is_closing = False
         self.received = 0
         """Bytes received since the last `start_clock`."""
 
@@ -48,6 +50,7 @@ class Stream:
     def makefile(self, mode: str) -> io.BufferedReader:
         """A reader for one response."""
         del mode  # http.client always says "rb"
+        self._readers += 1
         return io.BufferedReader(_Reader(self))
 
     def receive(self, size: int) -> bytes:
@@ -79,9 +82,20 @@ class Stream:
         return False
 
     def close(self) -> None:
-        """Say goodbye if that works at once, and close."""
+        """Close once the last reader is done, as sockets do: http.client closes before it reads to the end."""
+        self._is_closing = True
+        self._close_if_done()
+
+    def release(self) -> None:
+        """A reader is done."""
+        self._readers -= 1
+        self._close_if_done()
+
+    def _close_if_done(self) -> None:
+        if not self._is_closing or self._readers > 0:
+            return
         with contextlib.suppress(SSL.Error):
-            self._connection.shutdown()
+            self._connection.shutdown()  # say goodbye if that works at once
         self._raw.close()
 
     def _run(self, call: Callable[..., T], *arguments: Any) -> T:
@@ -109,6 +123,11 @@ class _Reader(io.RawIOBase):
 
     def readable(self) -> bool:
         return True
+
+    def close(self) -> None:
+        if not self.closed:
+            super().close()
+            self._stream.release()
 
     def readinto(self, buffer: Any) -> int:
         data = self._stream.receive(len(buffer))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from estgw.client.faults import UsageError, clean
 from estgw.est.operations import OPERATIONS, PREFIX, is_operation_name
@@ -80,9 +80,11 @@ def resolve(target: str, current: Place, path: str) -> tuple[Place, str]:
 
     Raises `UsageError` when it is no https URL.
     """
-    from urllib.parse import urljoin
-
-    host, port, new_path = _split(urljoin(f"https://{current.authority}{path}", target.strip()))
+    try:
+        absolute = urljoin(f"https://{current.authority}{path}", target.strip())
+    except ValueError:
+        raise UsageError(f"not a URL: {clean(target, 200)!r}") from None
+    host, port, new_path = _split(absolute)
     return Place(host, port, current.base, current.draft), new_path or "/"
 
 

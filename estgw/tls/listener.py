@@ -91,14 +91,15 @@ class Listener:
     async def close(self) -> None:
         """Stop accepting and cut every connection that is still there; when it returns, none is."""
         self.stop_accepting()
-        for sock, transport in list(self._open.items()):
-            if transport is not None:
-                transport.abort()
-            else:
+        for sock, transport in self._open.items():
+            if transport is None:
                 # An EOF ends a handshake in order; cancelling its task in its first moments would not.
                 sock.shut_down()
         if self._handshakes:
             await asyncio.wait(self._handshakes)
+        for transport in list(self._open.values()):
+            if transport is not None:
+                transport.abort()
         if self._open:  # asyncio closes the socket of an aborted transport one turn later
             self._emptied.clear()
             await self._emptied.wait()

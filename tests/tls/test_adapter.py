@@ -131,6 +131,16 @@ def test_our_close_notify_waits_for_the_clients(world, version):
     pair.server.unwrap()
 
 
+@both_versions
+def test_our_close_notify_finds_the_clients_waiting(world, version):
+    """Nothing more would come, so a second call would have to wait for the shutdown timeout."""
+    pair = Pair(world.context(), world.client(version)).handshake()
+    with pytest.raises(ssl.SSLWantReadError):
+        pair.client.unwrap()
+    pair.server.unwrap()
+    pair.client.unwrap()
+
+
 def test_an_eof_is_never_try_again(world):
     """asyncio takes SSLSyscallError for "try again", and would spin."""
     pair = Pair(world.context(), world.client())

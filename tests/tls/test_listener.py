@@ -12,6 +12,7 @@ import struct
 import pytest
 
 from estgw.tls.context import TLSSettings, server_context
+from estgw.tls.info import TLSInfo
 from estgw.tls.listener import Listener, endpoint
 from tests.tls.pki import SERVER_AUTH, pem
 from tests.tls.serving import DEADLINE, Echo, exchange, run, serving, until
@@ -285,6 +286,24 @@ def test_no_file_descriptor_left(world):
 # Closing.
 
 
+def test_a_connection_that_ends_as_it_begins(world):
+    class Abrupt(Echo):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            super().connection_made(transport)
+            self._transport.abort()
+
+    async def scene() -> None:
+        infos: list[TLSInfo] = []
+        async with serving(world.context(), lambda: Abrupt(infos)) as gateway:
+            with pytest.raises(OSError):
+                await asyncio.to_thread(exchange, gateway.port, world.client())
+            assert len(infos) == 1
+            await until(lambda: not gateway.listener.connections)
+            assert gateway.failures == []
+
+    asyncio.run(scene())
+
+
 def test_close_cuts_everything(world):
     """Connections in every state: accepted this very moment, in the handshake, open, not reading."""
 
@@ -299,7 +318,8 @@ def test_close_cuts_everything(world):
             fresh = connect(gateway.port)
             gateway.listener._accept(next(iter(gateway.listener._listening)))
             assert gateway.listener.connections == 5
-            await gateway.listener.close()
+            async with asyncio.timeout(5):  # less than the handshake timeout
+                await gateway.listener.close()
             assert gateway.listener.connections == 0
             for sock in (hello, fresh):
                 assert ended(sock)

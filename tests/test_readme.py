@@ -1,0 +1,139 @@
+"""Everything that the README shows is executed."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+from estgw import state
+from estgw.callout import tables
+from tests.support import ROOT, Gateway, Lab, running_gateway
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCK = re.compile(r"(?:<!-- run(?:: (?P<how>\w+))? -->\n)?```(?P<language>\w*)\n(?P<text>.*?)```", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block, and the word of the comment above it that says how it is run."""
+
+    language: str
+    text: str
+    run: bool
+    how: str | None
+
+
+BLOCKS = [
+    Block(match["language"], match["text"], match[0].startswith("<!-- run"), match["how"])
+    for match in BLOCK.finditer(README)
+]
+
+
+@pytest.fixture(scope="module")
+def shell(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
+    """The demo's workspace with the gateway running, and our two programs in the PATH."""
+    own = lab.copy(tmp_path_factory.mktemp("readme"))
+    programs = own.path / "bin"
+    programs.mkdir()
+    for name, module in (("estgw", "estgw"), ("estclient", "estgw.client.cli")):
+        program = programs / name
+        program.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m {module} "$@"\n')
+        program.chmod(0o755)
+    with running_gateway(own) as gateway:
+        yield Shell(own, gateway, f"{programs}:{os.environ['PATH']}")
+
+
+class Shell:
+    """Where a newcomer pastes the README's lines."""
+
+    def __init__(self, lab: Lab, gateway: Gateway, path: str) -> None:
+        self.lab, self._gateway, self._path = lab, gateway, path
+
+    def paste(self, text: str) -> str:
+        """Run a block as it stands, but for the port; returns what it printed."""
+        script = text.replace("https://localhost:8443", self._gateway.url)
+        assert script != text or "https:" not in text
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", script],
+            cwd=self.lab.path,
+            env={**os.environ, "PATH": self._path},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+
+@pytest.mark.client("curl")
+def test_every_line_that_is_shown_works(shell: Shell) -> None:
+    ran = [block for block in BLOCKS if block.run]
+    assert len(ran) >= 5
+    for block in ran:
+        if block.how == "refused":
+            uncomment(shell.lab.path / "handlers/openssl/simpleenroll", before(block).text)
+        printed = shell.paste(block.text)
+        if block.how == "refused":
+            assert printed == after(block).text
+        if "openssl verify" in block.text:
+            assert "cert.pem: OK" in printed
+    certificate = shell.lab.path / "device-2.pem"
+    assert "BEGIN CERTIFICATE" in certificate.read_text()
+
+
+def before(block: Block) -> Block:
+    return BLOCKS[BLOCKS.index(block) - 1]
+
+
+def after(block: Block) -> Block:
+    return BLOCKS[BLOCKS.index(block) + 1]
+
+
+def uncomment(script: Path, lines: str) -> None:
+    text = script.read_text()
+    for line in lines.splitlines():
+        assert text.count(f"# {line}\n") == 1, "the README shows a policy that the script does not have"
+        text = text.replace(f"# {line}\n", f"{line}\n")
+    script.write_text(text)
+
+
+def test_the_two_commands_are_in_the_makefile() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    commands = re.findall(r"^make (\w+)", BLOCKS[0].text, re.MULTILINE)
+    assert commands == ["demo", "test"]
+    for command in commands:
+        assert re.search(rf"^{command}:", makefile, re.MULTILINE)
+
+
+@pytest.mark.parametrize("block", [block for block in BLOCKS if block.language == "yaml"], ids=lambda b: b.text[:20])
+def test_every_policy_shown_is_a_configuration(block: Block, own_lab: Lab) -> None:
+    (own_lab.path / "device-maker.pem").write_bytes(own_lab.anchor.read_bytes())
+    settings = yaml.safe_load((own_lab.path / "conf.yaml").read_text())
+    for group, wanted in yaml.safe_load(block.text).items():
+        settings[group] = {**(settings.get(group) or {}), **wanted}
+    path = own_lab.path / "conf-shown.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    state.load(path)
+
+
+def test_handlers_readme_has_the_tables_of_the_code() -> None:
+    text = (ROOT / "handlers/README.md").read_text(encoding="utf-8")
+    assert tables.fill(text) == text, "run: make docs"
+    for name in tables.TABLES:
+        assert f"<!-- table: {name} -->" in text
+
+
+@pytest.mark.parametrize("name", ["README.md", "handlers/README.md", "openssl-ca/README.md", "CHANGELOG.md"])
+def test_links_lead_somewhere(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):
+        assert (ROOT / name).parent.joinpath(target).exists(), target
