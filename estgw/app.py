@@ -232,7 +232,8 @@ class Exchange:
             return call
         linking = self.state.pop.linking(call.client, call.operation.name, call.label)
         try:
-            linked = pop.link(call.csr, call.binding, linking, call.client.tls.version)
+            attribute = self.state.config.pop.attribute
+            linked = pop.link(call.csr, call.binding, linking, call.client.tls.version, attribute)
         except Malformed as fault:
             raise BadRequest(_sentence(fault)) from None
         self.entry["pop"] = linked.value

@@ -56,6 +56,10 @@ def new_names(client: Client, csr: CSR, route: Route) -> NewNames | None:
         return None
     if not route.change_subject_name:
         raise BadRequest("Names are not changed here: leave ChangeSubjectName out of the CSR.")
+    try:
+        names.openssl_subject(wanted.subject)
+    except Malformed as fault:
+        raise BadRequest(f"In the CSR's ChangeSubjectName: {fault}.") from None
     if client.certificate is None or client.trust is Trust.NONE:
         raise Forbidden("ChangeSubjectName needs a TLS client certificate whose names are to be changed.")
     if difference := csrs.difference(csr, client.certificate):

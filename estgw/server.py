@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -41,7 +42,8 @@ class Protocol(RequestHandler):
         """Answer what can't be parsed as HTTP; anything else was dealt with in `App`."""
         peer, request_id = self.peername, new_request_id()
         told = str(message or exc or "").splitlines() or ["?"]
-        reason = escape(told[0][:200].rstrip(":. "))
+        # The parser quotes what it choked on, which may be an Authorization header.
+        reason = escape(re.sub(r""":? b?['"].*""", "", told[0])[:200].rstrip(":. "))
         address = peer[0] if isinstance(peer, tuple) else None
         if status == 400:
             log.info("request", status=status, peer=address, reason=f"not HTTP: {reason}", request_id=request_id)

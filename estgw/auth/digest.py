@@ -30,6 +30,8 @@ REMEMBERED = 16384
 _TIME = struct.Struct(">d")
 _RANDOM, _MAC = 8, 16
 _NC = re.compile(r"[0-9a-fA-F]{8}")
+_BWS = re.compile(r"\s*=\s*")
+"""RFC 9110 11.2 has a recipient take white space around the equals sign."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,8 @@ def parse(parameters: str) -> DigestResponse:
     Values come with quotes or without, `opaque` is ignored, and a missing algorithm is MD5 (RFC 7616 3.4).
     """
     try:
-        given = {name.lower(): value for name, value in parse_keqv_list(parse_http_list(parameters)).items()}
+        pairs = [_BWS.sub("=", pair, count=1) for pair in parse_http_list(parameters)]
+        given = {name.lower(): value for name, value in parse_keqv_list(pairs).items()}
     except (ValueError, IndexError):
         raise Unauthenticated(log="the Digest credentials are not a list of name=value") from None
     missing = [name for name in ("username", "realm", "nonce", "uri", "response", "nc", "cnonce") if name not in given]
@@ -117,6 +120,8 @@ class Nonces:
             raw = base64.urlsafe_b64decode(nonce)
         except ValueError:
             return None
+        if base64.urlsafe_b64encode(raw).decode() != nonce:
+            return None  # the decoder overlooks stray characters; one nonce under two spellings has two counts
         content, mac = raw[:-_MAC], raw[-_MAC:]
         if len(content) != _TIME.size + _RANDOM or not hmac.compare_digest(mac, self._mac(content)):
             return None

@@ -12,6 +12,7 @@ from estgw.auth.digest import DigestResponse
 from estgw.errors import Unauthenticated
 
 MAXIMUM_HEADER = 4096
+_FOREIGN_SCHEMES = {"bearer", "negotiate", "ntlm"}
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,9 @@ def parse(headers: Sequence[str]) -> Credentials | None:
         case "digest":
             response = digest.parse(rest)
             return Credentials("Digest", response.username, response=response)
-    raise Unauthenticated(log=f"Authorization scheme not offered: {scheme[:20]!r}")
+    # Any other word may be a password that was sent without a scheme; it must not reach the log.
+    named = f": {scheme}" if scheme.lower() in _FOREIGN_SCHEMES else ""
+    raise Unauthenticated(log=f"Authorization scheme not offered{named}")
 
 
 def _basic(token: str) -> Credentials:

@@ -42,18 +42,19 @@ def binding_in_force(tls: TLSInfo, tls13: str) -> Binding | None:
     return tls.bindings.get(_TLS13[tls13]) if tls13 in _TLS13 else None
 
 
-def link(csr: CSR, binding: Binding | None, linking: Linking, tls_version: str) -> POP:
+def link(csr: CSR, binding: Binding | None, linking: Linking, tls_version: str, attribute: str) -> POP:
     """Verify every channel binding that a CSR carries, in challengePassword or estIdentityLinking.
 
     One that is present is always verified (RFC 7030 3.5; RFC 7894 4: each for itself, and all must pass), whole and
     in constant time; only `waived` lets a foreign one pass.  Raises `BadRequest` with words that say what is wrong
-    or missing and over which TLS version it could be given, and `Malformed` when an attribute is no text.
+    or missing (`attribute` is the one that csrattrs announces) and over which TLS version it could be given, and
+    `Malformed` when an attribute is no text.
     """
     claims = {oid: csr.text_attribute(oid) for oid in _LINKING_ATTRIBUTES}
     present = {oid: text for oid, text in claims.items() if text is not None}
     if not present:
         if linking == "required":
-            raise BadRequest(_missing(binding, tls_version))
+            raise BadRequest(_missing(attribute, binding, tls_version))
         return POP.ABSENT
     foreign = [oid for oid, text in present.items() if binding is None or not binding.matches(text)]
     if not foreign:
@@ -63,15 +64,15 @@ def link(csr: CSR, binding: Binding | None, linking: Linking, tls_version: str) 
     raise BadRequest(_wrong(ATTRIBUTE_NAMES[foreign[0]], binding, tls_version))
 
 
-def _missing(binding: Binding | None, tls_version: str) -> str:
+def _missing(attribute: str, binding: Binding | None, tls_version: str) -> str:
     if binding is None:
         return (
             "Linking identity and POP (RFC 7030 3.5) is required here, and there is no channel binding over "
-            f"{tls_version}; connect over TLS 1.2 and put base64 of tls-unique into the CSR's challengePassword."
+            f"{tls_version}; connect over TLS 1.2 and put base64 of tls-unique into the CSR's {attribute}."
         )
     return (
-        "Linking identity and POP (RFC 7030 3.5) is required here: put base64 of this connection's "
-        f"{binding.type.value} value into the CSR's challengePassword."
+        f"Linking identity and POP (RFC 7030 3.5) is required here: put base64 of this {tls_version} connection's "
+        f"{binding.type.value} value into the CSR's {attribute}."
     )
 
 
@@ -82,9 +83,13 @@ def _wrong(attribute: str, binding: Binding | None, tls_version: str) -> str:
             "connect over TLS 1.2, or leave it out."
         )
     return (
-        f"The CSR's {attribute} is not base64 of this TLS connection's {binding.type.value} value; "
+        f"The CSR's {attribute} is not base64 of this TLS connection's {binding.type.value} value ({tls_version}); "
         "a CSR with a channel binding is made anew for each connection."
     )
+
+
+_PLACE = {"pop", "label", "address"}
+"""What of a rule is known before anybody has authenticated."""
 
 
 class Rules:
@@ -104,18 +109,19 @@ class Rules:
     def announces(self, client: Client, label: str | None) -> bool:
         """Whether /csrattrs must say that linking is required (RFC 7030 4.5.2).
 
-        Asked before anybody has authenticated, so a condition on who the client is counts as one that may come
-        true: a client that links without need does no harm.
+        Asked before anybody has authenticated, so a condition on who the client is, or on the operation, counts as
+        one that may come true: a client that links without need does no harm.  A rule with neither decides for
+        everybody here, and what comes after it is not asked.
         """
-        if self._default == "required":
-            return True
         for rule, _ in self._rules:
-            here = (rule.label is None or rule.label == (label or "")) and (
+            here = rule.label in (None, label or "") and (
                 rule.address is None or _in_network(rule.address, client.address)
             )
             if here and rule.pop == "required":
                 return True
-        return False
+            if here and not rule.model_dump(exclude=_PLACE, exclude_none=True):
+                return False
+        return self._default == "required"
 
 
 def _patterns(rule: POPRule) -> dict[str, re.Pattern[str]]:

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 from estgw.errors import Malformed
 from estgw.est.encoding import pem_blocks
 
-UNREADABLE: tuple[type[Exception], ...] = (
+UNREADABLE = (
     ValueError,
     UnsupportedAlgorithm,
     x509.InvalidVersion,
@@ -21,6 +21,7 @@ UNREADABLE: tuple[type[Exception], ...] = (
     x509.UnsupportedGeneralNameType,
 )
 """All that cryptography raises for a certificate or CSR that it can't take apart; most are no ValueError."""
+_NONE = (x509.ExtensionNotFound, *UNREADABLE)
 
 
 @contextlib.contextmanager
@@ -72,7 +73,7 @@ def has_eku(certificate: x509.Certificate, usage: x509.ObjectIdentifier) -> bool
     """Whether the extended key usage lists `usage`; an absent or unreadable extension does not."""
     try:
         extension = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage)
-    except (x509.ExtensionNotFound, *UNREADABLE):
+    except _NONE:
         return False
     return usage in extension.value
 
@@ -81,7 +82,7 @@ def san(certificate: x509.Certificate) -> x509.SubjectAlternativeName | None:
     """The subject alternative name; None when there is none or the extensions can't be read."""
     try:
         return certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (x509.ExtensionNotFound, *UNREADABLE):
+    except _NONE:
         return None
 
 

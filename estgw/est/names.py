@@ -80,13 +80,15 @@ def dn_text(name: x509.Name) -> str:
 def openssl_subject(name: x509.Name) -> str:
     """The form that `openssl ca -subj` takes, every separator inside a value escaped; `/` for an empty name.
 
-    Raises `Malformed` for an attribute that OpenSSL would silently leave out: one it has no name for.
+    Raises `Malformed` for an attribute that OpenSSL would silently leave out, one it has no name for or an empty one,
+    and for one that is past the bounds of RFC 5280 appendix A, which it insists on.
     """
     rdns = []
     for rdn in name.rdns:
         for attribute in rdn:
             if attribute.oid not in _KNOWN_TO_OPENSSL or not isinstance(attribute.value, str):
                 raise Malformed(f"the name has an attribute {attribute.oid.dotted_string}, which can't be changed to")
+            _check_bounds(attribute.oid, attribute.value)
         rdns.append(
             "+".join(
                 f"{attribute.oid.dotted_string}={_SEPARATOR.sub(_escaped, str(attribute.value))}" for attribute in rdn
@@ -95,6 +97,32 @@ def openssl_subject(name: x509.Name) -> str:
     return "/" + "/".join(rdns)
 
 
+def _check_bounds(oid: x509.ObjectIdentifier, text: str) -> None:
+    shortest, longest = _LENGTHS.get(oid, (1, 32768))
+    if not shortest <= len(text) <= longest:
+        raise Malformed(f"the name has an attribute {oid.dotted_string} of {len(text)} characters")
+    if not _ALPHABETS.get(oid, _ANY).fullmatch(text):
+        raise Malformed(f"the name has an attribute {oid.dotted_string} with characters that it can't have")
+
+
+_LENGTHS = {
+    x509.NameOID.COMMON_NAME: (1, 64),
+    x509.NameOID.COUNTRY_NAME: (2, 2),
+    x509.NameOID.EMAIL_ADDRESS: (1, 128),
+    x509.NameOID.LOCALITY_NAME: (1, 128),
+    x509.NameOID.ORGANIZATION_NAME: (1, 64),
+    x509.NameOID.ORGANIZATIONAL_UNIT_NAME: (1, 64),
+    x509.NameOID.SERIAL_NUMBER: (1, 64),
+    x509.NameOID.STATE_OR_PROVINCE_NAME: (1, 128),
+}
+_ANY = re.compile(r".*", re.DOTALL)
+_PRINTABLE, _ASCII = re.compile(r"[A-Za-z0-9 '()+,./:=?-]*"), re.compile(r"[\x00-\x7f]*")
+_ALPHABETS = {
+    x509.NameOID.COUNTRY_NAME: _PRINTABLE,
+    x509.NameOID.DOMAIN_COMPONENT: _ASCII,
+    x509.NameOID.EMAIL_ADDRESS: _ASCII,
+    x509.NameOID.SERIAL_NUMBER: _PRINTABLE,
+}
 _SEPARATOR = re.compile(r"[\\/+=,]")
 
 

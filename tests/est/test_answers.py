@@ -65,7 +65,8 @@ def test_cacerts_may_hold_many():
 
 
 def test_the_rollover_example_of_rfc_7030():
-    assert len(unpacked(to_wire(Body.CA_CERTS, vector("rfc7030-a1-cacerts-response.b64"), columns=64))) == 4
+    body = vector("rfc7030-a1-cacerts-response.b64")  # four certificates, out of DER's order
+    assert to_wire(Body.CA_CERTS, body, columns=64).body == body
 
 
 @pytest.mark.parametrize("output", [LEAF_PEM + ROOT_PEM, certs.pack([LEAF, CA.certificate])])
@@ -132,7 +133,7 @@ def test_csrattrs(der):
 def test_published_csrattrs(file):
     body = vector(file)
     made = to_wire(Body.CSRATTRS, body, columns=64).body
-    assert made == (body if file.endswith("b64") else encoding.encode_base64(body))
+    assert made == encoding.encode_base64(base64.b64decode(body) if file.endswith("b64") else body)
 
 
 @pytest.mark.parametrize(
@@ -164,7 +165,7 @@ def parts(answer: Answer) -> list[tuple[str, str, bytes]]:
     assert message.is_multipart()
     assert not message.defects
     return [
-        (str(part["Content-Type"]), str(part["Content-Transfer-Encoding"]), part.get_payload(decode=True))  # type: ignore[union-attr, misc]
+        (str(part["Content-Type"]), str(part["Content-Transfer-Encoding"]), part.get_payload(decode=True))  # type: ignore[union-attr, index]
         for part in message.get_payload()
     ]
 

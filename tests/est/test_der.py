@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 from cryptography.hazmat import asn1
 from hypothesis import given
@@ -60,10 +62,8 @@ def test_attributes():
 @given(st.binary(max_size=200))
 def test_anything_decodes_or_is_malformed(data):
     for kind in (der.Attribute, der.ContentInfo, asn1.TLV):
-        try:
+        with contextlib.suppress(Malformed):
             der.decode(kind, data, "it")
-        except Malformed:
-            pass
     try:
         parts = der.elements(data, "it")
     except Malformed:

@@ -35,7 +35,7 @@ def common(tag: int, text: bytes) -> x509.Name:
         common(PRINTABLE, b"Device One"),
         common(UTF8, b"device ONE"),
         common(UTF8, b"  Device \t  One "),
-        common(UTF8, "Ｄevice One".encode()),
+        common(UTF8, "\N{FULLWIDTH LATIN CAPITAL LETTER D}evice One".encode()),
     ],
 )
 def test_the_same_name(other):

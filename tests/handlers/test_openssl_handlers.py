@@ -104,8 +104,9 @@ def purposes(certificate: x509.Certificate) -> list[x509.ObjectIdentifier]:
     return list(certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value)
 
 
-def lifetime(certificate: x509.Certificate) -> timedelta:
-    return certificate.not_valid_after_utc - certificate.not_valid_before_utc
+def lives(certificate: x509.Certificate, wanted: timedelta) -> bool:
+    """Whether it is valid for that long; a second may pass between script and openssl."""
+    return wanted - timedelta(seconds=5) < certificate.not_valid_after_utc - certificate.not_valid_before_utc <= wanted
 
 
 # --- the scripts as texts ---------------------------------------------------------------------------
@@ -135,7 +136,7 @@ def test_shfmt_changes_nothing() -> None:
 def test_every_script_is_short_and_strict(path: Path) -> None:
     text = path.read_text()
     assert os.access(path, os.X_OK)
-    assert len(text.splitlines()) <= (80 if path.name == "create-ca" else 40), "a script fits on a screen"
+    assert len(text.splitlines()) <= (79 if path.name == "create-ca" else 40), "a script fits on a screen"
     assert "\nset -euo pipefail\n" in text or path.name == "fullcmc", "that one only says no"
     assert "/dev/stderr" not in text, "stderr is a plain file: opening it again truncates it"
 
@@ -202,7 +203,7 @@ def test_a_certificate_is_issued_and_registered(shared: Workspace, script: str) 
         (ExtensionOID.SUBJECT_ALTERNATIVE_NAME, False),
     }
     assert purposes(certificate) == [ExtendedKeyUsageOID.CLIENT_AUTH]
-    assert lifetime(certificate) == timedelta(days=90)
+    assert lives(certificate, timedelta(days=90))
     assert (certificate.public_key() == P256.public_key()) == (script != KEYGEN)
 
 
@@ -445,7 +446,7 @@ def test_policy_profile_and_lifetime(workspace: Workspace) -> None:
     uncomment(workspace, ENROL, "profile=server")
     certificate = issue(workspace, ENROL, csr())
     assert purposes(certificate) == [ExtendedKeyUsageOID.SERVER_AUTH]
-    assert lifetime(certificate) == timedelta(minutes=10)
+    assert lives(certificate, timedelta(minutes=10))
 
 
 def test_policy_own_name_only(workspace: Workspace) -> None:
@@ -610,7 +611,7 @@ def test_fullcmc_is_not_implemented(shared: Workspace) -> None:
 @pytest.mark.parametrize("operation", ["simpleenroll", "simplereenroll"])
 def test_short_lived(shared: Workspace, operation: str) -> None:
     certificate = shared.run("examples/short-lived", csr(), EST_OPERATION=operation).certificate
-    assert lifetime(certificate) == timedelta(minutes=10)
+    assert lives(certificate, timedelta(minutes=10))
     assert abs(certificate.not_valid_before_utc - datetime.now(UTC)) < timedelta(minutes=1)
     assert extension(certificate, NO_REV_AVAIL).public_bytes() == b"\x05\x00"
 

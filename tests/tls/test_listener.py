@@ -295,7 +295,7 @@ def test_a_connection_that_ends_as_it_begins(world):
     async def scene() -> None:
         infos: list[TLSInfo] = []
         async with serving(world.context(), lambda: Abrupt(infos)) as gateway:
-            with pytest.raises(OSError):
+            with pytest.raises((OSError, AssertionError)):  # a reset or an EOF instead of the word
                 await asyncio.to_thread(exchange, gateway.port, world.client())
             assert len(infos) == 1
             await until(lambda: not gateway.listener.connections)
