@@ -233,7 +233,7 @@ ENV_VARS: tuple[EnvVar, ...] = (
            lambda c: None if c.subject is None else names.dn_text(c.subject)),
     EnvVar("EST", "EST_CSR_SAN_n", "the names it asks for, such as `DNS:host.example` or `IP:192.0.2.1`",
            _SAN, lambda c: [names.san_text(entry) for entry in c.san or ()]),
-    EnvVar("EST", "EST_CSR_SAN_DER",
+    EnvVar("EST", "EST_CSR_EXT_SAN",
            "that SAN extension's value, DER in hex: `subjectAltName=DER:...` copies it and nothing else",
            _SAN, lambda c: c.san.public_bytes().hex() if c.san else None),
     EnvVar("EST", "EST_CHANGE_SUBJECT",

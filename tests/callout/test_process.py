@@ -414,8 +414,7 @@ def test_cancelling_kills_the_whole_group(tmp_path):
 
     async def scene() -> None:
         task = asyncio.create_task(process.run(program, ENV, b"", LIMITS))
-        while not pids.exists():
-            await asyncio.sleep(0.01)
+        await asyncio.to_thread(until, pids.exists)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -432,8 +431,7 @@ def test_cancelling_during_the_grace_kills_too(tmp_path):
 
     async def scene() -> None:
         task = asyncio.create_task(process.run(program, ENV, b"", quick(0.2)))
-        while not mark.exists():
-            await asyncio.sleep(0.01)
+        await asyncio.to_thread(until, mark.exists)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

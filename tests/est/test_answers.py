@@ -164,10 +164,13 @@ def parts(answer: Answer) -> list[tuple[str, str, bytes]]:
     message = email.message_from_bytes(head + answer.body)
     assert message.is_multipart()
     assert not message.defects
-    return [
-        (str(part["Content-Type"]), str(part["Content-Transfer-Encoding"]), part.get_payload(decode=True))  # type: ignore[union-attr, index]
-        for part in message.get_payload()
-    ]
+    found = []
+    for part in message.walk():
+        if part is not message:
+            content = part.get_payload(decode=True)
+            assert isinstance(content, bytes)
+            found.append((str(part["Content-Type"]), str(part["Content-Transfer-Encoding"]), content))
+    return found
 
 
 @pytest.mark.parametrize("columns", [64, None])

@@ -133,7 +133,7 @@ def test_what_cryptography_makes_is_read():
         (csr("x", extension_request(extension(pki.SAN, tlv(SEQUENCE, tlv(0xA3, tlv(SEQUENCE)))))), "x400Address"),
         (csr("x", extension_request(extension(pki.SAN, tlv(SEQUENCE, tlv(0xA5))))), "EDIPartyName"),
         (csr("x", tlv(SEQUENCE, pki.oid("1.2.3"))), "not a PKCS#10 CSR"),
-        (csr("x", attribute("1.2.3", tlv(OCTETS, b"1")), attribute("1.2.3", tlv(OCTETS, b"2"))), "attribute 1.2.3 twice"),
+        (csr("x", attribute("1.2.3"), attribute("1.2.3", tlv(OCTETS, b"2"))), "attribute 1.2.3 twice"),
         (csr("x", san(x509.DNSName("a")), challenge("a"), shuffled=True), "Ordering"),
         (csr("x", challenge("a"), challenge("b")), "attribute challengePassword twice"),
     ],
@@ -248,7 +248,7 @@ def test_an_enormous_rsa_key_is_not_even_tried():
 
 
 def test_p_192():
-    with pytest.raises(Malformed, match="an EC key of 192 bits; 224 is the least|can't be used"):
+    with pytest.raises(Malformed, match=r"an EC key of 192 bits; 224 is the least|can't be used"):
         csrs.verify(csrs.parse(csr(key=ec.generate_private_key(ec.SECP192R1()))))
 
 
@@ -273,7 +273,7 @@ def test_sha_1_with_an_elliptic_curve():
 
 def test_a_signature_algorithm_that_nobody_knows():
     unknown = csr().replace(pki.oid(pki.SHA256_ECDSA), pki.oid("1.2.840.10045.4.3.9"))
-    with pytest.raises(Malformed, match="signature can't be checked|does not fit"):
+    with pytest.raises(Malformed, match=r"can't be checked|does not fit"):
         csrs.verify(csrs.parse(unknown))
 
 
@@ -296,7 +296,7 @@ def test_keys_that_cannot_be_read(algorithm):
 
 def test_a_key_that_cannot_sign():
     x25519 = tlv(SEQUENCE, tlv(SEQUENCE, pki.oid("1.3.101.110")), tlv(BIT_STRING, b"\0", b"\1" * 32))
-    with pytest.raises(Malformed, match="does not fit|can't be checked"):
+    with pytest.raises(Malformed, match=r"does not fit|can't be checked"):
         csrs.verify(csrs.parse(csr(spki=x25519)))
 
 
@@ -383,7 +383,7 @@ def test_rfc_9148_a_2_has_a_challenge_password_that_is_no_binding():
     csrs.verify(found)
     text = found.text_attribute(CHALLENGE_PASSWORD)
     assert text
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"base64|padding|characters|data"):
         base64.b64decode(text, validate=True)
 
 

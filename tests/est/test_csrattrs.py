@@ -103,7 +103,7 @@ def test_an_rsa_size_as_a_dummy_key():
         "300430020500",  # an attribute without OID
         "30073005060155310000",  # a byte too many
         "3080",
-        "300c300a06032a030431030c0161",  # a SET cut off
+        "300c300a06032a030431030c0261",  # a SET cut off
         "30043002060155",
     ],
 )

@@ -64,7 +64,7 @@ class CSR:
             return env
         for number, entry in enumerate(san):
             env[f"EST_CSR_SAN_{number}"] = f"{SAN_KINDS.get(type(entry), 'other')}:{getattr(entry, 'value', '')}"
-        return env | {"EST_CSR_SAN_DER": san.public_bytes().hex()}
+        return env | {"EST_CSR_EXT_SAN": san.public_bytes().hex()}
 
 
 def csr(
