@@ -73,7 +73,8 @@ def refusal(error: RequestError, *, operation: str | None, challenges: list[str]
     headers: Mapping[str, Any] = {"Server": SERVER, **error.headers}
     if isinstance(error, Unauthenticated) and not challenges:
         # RFC 9110 15.5.2 wants a challenge in every 401; without HTTP authentication there is none.
-        status, text = 403, "A TLS client certificate is needed; passwords are not taken here."
+        status = 403
+        text = "Passwords are not taken here: present a TLS client certificate, and send no Authorization header."
     silent = status in (202, 401) or (status == 404 and operation == "csrattrs")
     body = b"" if silent or not text else text.encode() + b"\n"
     response = web.Response(status=status, body=body, headers=headers)

@@ -293,7 +293,9 @@ def environment(call: Call) -> dict[str, str]:
     for row in ENV_VARS:
         try:
             value = row.value(call)
-        except certs.UNREADABLE as fault:  # an otpChallenge that is no text, a name in bytes that are no UTF-8
+        except Malformed as fault:
+            raise BadRequest(f"The value for {row.name} can't be made: {fault}.") from None
+        except certs.UNREADABLE as fault:  # a certificate's name in bytes that are no UTF-8, say
             raise BadRequest(f"The value for {row.name} can't be read.", log=f"{row.name}: {fault}") from None
         match value:
             case None:

@@ -12,7 +12,9 @@ from tests.support import Gateway, Lab, running_gateway
 # What the script of a label does on simpleenroll; {lab} is the workspace.
 SCRIPTS = {
     # The environment, one line per variable, as words for the client.
-    "reflect": "env -0 | tr '\\n\\0' '~\\n' | grep -E \"^$WANTED=\" || true; exit 77",
+    "reflect": "env -0 | tr '\\n\\0' '~\\n' | grep -E \"^($WANTED)=\"; exit 77",
+    "names": "env -0 | tr '\\n\\0' '~\\n' | sed 's/=.*//'; exit 77",
+    "talk": 'printf \'one\\n\\e[31mtwo\\n{"event": "forged"}\\n\\n\' >&2; cat {lab}/openssl-ca/private/cakey.pem >&2; exit 1',
     # Misbehaviour, with the words that the log has for it.
     "crash": "echo 'line 3: no such thing' >&2; exit 1",
     "signal": "kill -SEGV $$",
@@ -39,6 +41,13 @@ SCRIPTS = {
     "slow": "sleep 0.4; cat {lab}/openssl-ca/cacert.pem",
 }
 
+WANTED = (
+    "TLS_UNIQUE_SR|SSL_PROTOCOL|SSL_CLIENT_VERIFY|AUTH_TYPE|REMOTE_USER|QUERY_STRING|SCRIPT_NAME|"
+    "EST_(TLS_BINDING|POP|PROFILE|LABEL|OPERATION|AUTH_METHODS|CLIENT_TRUST|CLIENT_IS_RA|CA_DIR|"
+    "USERNAME|PASSWORD|AUTH_SCHEME)"
+)
+"""What the reflecting script shows; all of it would be more than a client gets to see."""
+
 
 @pytest.fixture(scope="session")
 def bench(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
@@ -48,7 +57,7 @@ def bench(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gatewa
     for name, text in SCRIPTS.items():
         handler = own.script(f"bench/{name}", text.replace("{lab}", str(own.path)))
         labels[name] = {"operations": {"simpleenroll": {"handler": str(handler)}}}
-    labels["reflect"]["operations"]["simpleenroll"]["handler_env"] = {"WANTED": ".*"}
+    labels["reflect"]["operations"]["simpleenroll"]["handler_env"] = {"WANTED": WANTED}
     for name in ("hang", "stubborn"):
         labels[name]["operations"]["simpleenroll"]["timeout"] = 0.5
     nothing = str(own.script("bench/nothing", "exit 0"))
@@ -60,6 +69,8 @@ def bench(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gatewa
         "raw": {"operations": {"simpleenroll": {"handler": junk, "raw_output": True}}},
         "rfc": {"profile": "rfc"},
         "draft": {"profile": "draft"},
+        "reflect-rfc": {"profile": "rfc", **labels["reflect"]},
+        "reflect-draft": {"profile": "draft", **labels["reflect"]},
         "unbroken": {"base64_lines": "none"},
         "lines": {"base64_lines": "64"},
         "open": {"operations": {"simpleenroll": {"requires": "none"}}},

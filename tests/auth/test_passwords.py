@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+import asyncio
+import base64
+import subprocess
+import sys
+
+import pytest
+
+from estgw.auth import http, users
+from estgw.auth.digest import Digest, Nonces
+from estgw.auth.http import Credentials
+from estgw.auth.passwords import Passwords
+from estgw.auth.requirements import authenticate
+from estgw.auth.users import Users
+from estgw.errors import ConfigError, Unauthenticated
+from estgw.est.operations import Requires
+from tests.auth.test_pop_rules import CLIENT
+
+SHA = "{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ="  # "secret", the one kind of hash that costs nothing
+
+
+def known(**stored: str) -> Users:
+    return Users({name or "": text for name, text in (stored or {"alice": SHA}).items()})
+
+
+def right(of: Users, user: str, password: str) -> bool:
+    return asyncio.run(of.verify(user, password))
+
+
+def basic(text: str | bytes) -> list[str]:
+    raw = text.encode() if isinstance(text, str) else text
+    return [f"Basic {base64.b64encode(raw).decode()}"]
+
+
+# Authorization headers.
+
+
+@pytest.mark.parametrize(
+    ("header", "user", "password"),
+    [
+        (basic("alice:secret"), "alice", "secret"),
+        (basic("alice:a:b:c"), "alice", "a:b:c"),
+        (basic(":pw"), "", "pw"),
+        (["Basic Og=="], "", ""),
+        (basic("alice:"), "alice", ""),
+        (basic("gerät:straße"), "gerät", "straße"),
+        (basic("gerät:straße".encode("latin-1")), "gerät", "straße"),
+        (["bAsIc   " + basic("a:b")[0].split()[1] + "  "], "a", "b"),
+    ],
+)
+def test_basic(header, user, password):
+    assert http.parse(header) == Credentials("Basic", user, password)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [""],
+        ["Basic"],
+        ["Basic "],
+        ["Basic !!!!"],
+        ["Basic YWxpY2U6c2VjcmV0 YWxpY2U6c2VjcmV0"],
+        ["Basic YWxpY2U6c2VjcmV"],
+        ["Basic \udce9"],
+        basic("no colon"),
+        basic("alice:sec\0ret"),
+        basic("al\nice:secret"),
+        basic("a:" + "x" * 4096),
+        basic("a:b") + basic("a:b"),
+        ["Bearer YWxpY2U6c2VjcmV0"],
+        ["Digest"],
+        ["YWxpY2U6c2VjcmV0"],
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_what_can_t_be_read_is_a_401_and_says_no_secret(headers):
+    with pytest.raises(Unauthenticated) as refusal:
+        http.parse(headers)
+    assert "secret" not in str(refusal.value)
+    assert "YWxpY2U6" not in str(refusal.value)
+
+
+def test_no_header_claims_nothing():
+    assert http.parse([]) is None
+
+
+def test_no_secret_in_a_repr():
+    assert "secret" not in repr(http.parse(basic("alice:secret")))
+
+
+# What an operation requires.
+
+
+@pytest.mark.parametrize("requires", list(Requires))
+def test_a_header_that_can_t_be_read_neither_satisfies_nor_skips(requires):
+    async def never(_: object) -> bool:
+        raise AssertionError("nothing to verify")
+
+    asked = authenticate(CLIENT, ["Basic !!!!"], requires, never)
+    if requires is Requires.NONE:
+        assert asyncio.run(asked).claimed is None
+    else:
+        with pytest.raises(Unauthenticated):
+            asyncio.run(asked)
+
+
+# The password file.
+
+
+def test_the_empty_user():
+    stored = Users({"": SHA})
+    assert right(stored, "", "secret")
+    assert not right(stored, "", "")
+    assert not right(known(), "", "")
+
+
+def test_unknown_users_and_long_passwords():
+    stored = known()
+    assert right(stored, "alice", "secret")
+    assert not right(stored, "bob", "secret")
+    assert not right(stored, "alice", "secret" * 100)
+    assert not right(Users({}), "alice", "secret")
+
+
+def test_a_success_is_remembered_and_a_failure_is_not(monkeypatch):
+    stored = known()
+    asked = []
+    verify = stored._verify
+    monkeypatch.setattr(stored, "_verify", lambda *of: asked.append(of) or verify(*of))
+    for password in ("secret", "secret", "wrong", "wrong", "secret"):
+        right(stored, "alice", password)
+    assert [password for _, password in asked] == ["secret", "wrong", "wrong"]
+
+
+def test_what_is_remembered_is_bounded(monkeypatch):
+    monkeypatch.setattr(users, "REMEMBERED", 3)
+    stored = Users({str(number): SHA for number in range(10)})
+    assert all(right(stored, str(number), "secret") for number in range(10))
+    assert len(stored._verified) == 3
+
+
+def test_passwd_writes_what_a_gateway_reads(tmp_path):
+    path = tmp_path / "users.htpasswd"
+    for user, password in (("alice", "old"), ("bob", "b"), ("alice", "new"), ("", "nobody's")):
+        users.set_password(path, user, password)
+    stored = users.load(path)
+    assert right(stored, "alice", "new")
+    assert not right(stored, "alice", "old")
+    assert right(stored, "", "nobody's")
+    assert path.read_text().count("\n") == 3
+
+
+def test_the_faults_of_a_file(tmp_path):
+    path = tmp_path / "file"
+    path.write_text(f"alice:{SHA}\nbob\nalice:{SHA}\ncarol:plain\n")
+    with pytest.raises(ConfigError) as refusal:
+        users.load(path)
+    assert [fault.split(":")[1] for fault in refusal.value.faults] == ["2", "3", "4"]
+
+
+# Challenges.
+
+
+def digest_server() -> Digest:
+    return Digest("r", ["SHA-256", "MD5"], {}, Nonces(b"s" * 32, 300))
+
+
+def test_what_is_offered():
+    words = [text.split(",")[0] for text in Passwords("r", known(), digest_server()).challenges()]
+    assert words == ['Digest realm="r"', 'Digest realm="r"', 'Basic realm="r"']
+    assert Passwords("r", known(), None).challenges() == ['Basic realm="r"']
+    assert len(Passwords("r", None, digest_server()).challenges()) == 2
+    assert Passwords("r", None, None).challenges() == []
+    assert Passwords("r", None, digest_server()).challenges(basic_only=True) == ['Basic realm="r"']
+
+
+def test_a_scheme_that_is_not_offered_is_not_verified():
+    claimed = Credentials("Basic", "alice", "secret")
+    assert asyncio.run(Passwords("r", known(), None).verify(claimed, "POST", ["/"]))
+    assert not asyncio.run(Passwords("r", None, digest_server()).verify(claimed, "POST", ["/"]))
+
+
+# The command.
+
+
+@pytest.mark.parametrize("options", [[], ["--digest"]])
+def test_the_command(tmp_path, options):
+    path = tmp_path / "file"
+    command = [sys.executable, "-m", "estgw", "passwd", *options, str(path), "alice"]
+    done = subprocess.run(command, input="secret\n", capture_output=True, text=True, timeout=20, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "secret" not in done.stdout + done.stderr + path.read_text()
+    assert len(path.read_text().splitlines()) == (2 if options else 1)

@@ -1,0 +1,234 @@
+"""Who must link, must not, or may: the rules, and the patterns that a hostile name can't imitate."""
+
+from __future__ import annotations
+
+import ipaddress
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.x509.oid import NameOID
+
+from estgw.auth import pop
+from estgw.auth.identity import Client, Trust
+from estgw.auth.pop import POP, Rules
+from estgw.config import POPRule
+from estgw.errors import BadRequest, Malformed
+from estgw.est import csr as csrs
+from estgw.est.binding import Binding, BindingType
+from estgw.tls.info import TLSInfo
+from tests import pki
+from tests.tls.pki import root
+
+CLIENT = Client("192.0.2.7", 4711, TLSInfo("TLSv1.3", "TLS_AES_128_GCM_SHA256", None, None))
+CA = root("Our CA")
+BOUND = Binding(BindingType.TLS_UNIQUE, b"twelve bytes")
+LINKING = "1.2.840.113549.1.9.16.2.58"
+
+
+def client(subject: str | x509.Name = "CN=a,O=Example", trust: Trust = Trust.EXPLICIT, **more: object) -> Client:
+    certificate = pki.certificate(CA, subject)
+    tls = TLSInfo("TLSv1.2", "c", None, certificate)
+    return Client("192.0.2.7", 4711, tls, certificate, trust, **more)  # type: ignore[arg-type]
+
+
+def word(rule: dict[str, object], of: Client, operation: str = "simpleenroll", label: str | None = None) -> str:
+    """`required` when the rule fits, else the default, `optional`."""
+    return Rules([POPRule(pop="required", **rule)], "optional").linking(of, operation, label)  # type: ignore[arg-type]
+
+
+# Conditions.
+
+
+@pytest.mark.parametrize(
+    ("rule", "fits"),
+    [
+        ({}, True),
+        ({"operation": "simpleenroll"}, True),
+        ({"operation": "serverkeygen"}, False),
+        ({"label": "iot"}, True),
+        ({"label": "other"}, False),
+        ({"label": ""}, False),
+        ({"user": "alice"}, True),
+        ({"user": "bob"}, False),
+        ({"user": ""}, False),
+        ({"trust": "explicit"}, True),
+        ({"trust": "implicit"}, False),
+        ({"trust": "none"}, False),
+        ({"ra": True}, True),
+        ({"ra": False}, False),
+        ({"address": "192.0.2.0/24"}, True),
+        ({"address": "192.0.2.7"}, True),
+        ({"address": "192.0.2.8"}, False),
+        ({"address": "2001:db8::/32"}, False),
+        ({"subject": "CN=a,O=Example"}, True),
+        ({"subject": "CN=*,O=Example"}, True),
+        ({"subject": "CN=*"}, False),
+        ({"subject": "*"}, False),
+        ({"subject": "CN=b,*"}, False),
+        ({"issuer": "CN=Our CA"}, True),
+        ({"issuer": "CN=Their CA"}, False),
+        ({"user": "alice", "ra": True, "label": "iot", "subject": "CN=*,O=*"}, True),
+        ({"user": "alice", "ra": True, "label": "iot", "subject": "CN=*,O=b"}, False),
+    ],
+    ids=str,
+)
+def test_every_condition_that_is_given_must_hold(rule, fits):
+    of = client(user="alice", is_ra=True)
+    assert word(rule, of, label="iot") == ("required" if fits else "optional")
+
+
+def test_the_first_that_fits_decides():
+    rules = Rules(
+        [
+            POPRule(pop="waived", user="alice"),
+            POPRule(pop="optional", operation="simpleenroll"),
+            POPRule(pop="waived"),
+        ],
+        "required",
+    )
+    assert rules.linking(client(user="alice"), "simpleenroll", None) == "waived"
+    assert rules.linking(client(user="bob"), "simpleenroll", None) == "optional"
+    assert rules.linking(client(user="bob"), "simplereenroll", None) == "waived"
+    assert Rules([], "required").linking(CLIENT, "simpleenroll", None) == "required"
+
+
+def test_fingerprint():
+    of = client()
+    assert of.certificate
+    digits = of.certificate.fingerprint(SHA256()).hex()
+    assert word({"fingerprint": digits}, of) == "required"
+    assert word({"fingerprint": of.certificate.fingerprint(SHA256()).hex(":").upper()}, of) == "required"
+    assert word({"fingerprint": "0" * 64}, of) == "optional"
+
+
+@pytest.mark.parametrize("rule", [{"subject": "CN=a,O=Example"}, {"issuer": "CN=Our CA"}, {"fingerprint": ""}], ids=str)
+def test_an_unverified_certificate_is_no_reason_for_anything(rule):
+    of = client(trust=Trust.NONE)
+    assert of.certificate
+    if "fingerprint" in rule:
+        rule = {"fingerprint": of.certificate.fingerprint(SHA256()).hex()}
+    assert word(rule, of) == "optional"
+    assert word(rule, CLIENT) == "optional"
+
+
+def test_the_empty_user_is_a_user():
+    assert word({"user": ""}, client(user="")) == "required"
+    assert word({"user": ""}, client()) == "optional"
+
+
+def test_addresses_with_a_scope():
+    of = Client("fe80::1%eth0", 1, CLIENT.tls)
+    assert word({"address": "fe80::/10"}, of) == "required"
+    assert ipaddress.ip_address("192.0.2.7") not in ipaddress.ip_network("fe80::/10")
+
+
+def named(*rdns: tuple[x509.ObjectIdentifier, str] | list[tuple[x509.ObjectIdentifier, str]]) -> x509.Name:
+    """A name of these RDNs, in the order of the DER; a list is one RDN of several values."""
+    return x509.Name(
+        x509.RelativeDistinguishedName(
+            x509.NameAttribute(oid, text, _validate=False) for oid, text in (rdn if isinstance(rdn, list) else [rdn])
+        )
+        for rdn in rdns
+    )
+
+
+CN, O, OU = NameOID.COMMON_NAME, NameOID.ORGANIZATION_NAME, NameOID.ORGANIZATIONAL_UNIT_NAME
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        named((CN, "a,O=Example")),
+        named((CN, "a\\,O=Example")),
+        named((CN, 'a",O=Example')),
+        named((CN, "a;O=Example")),
+        named((CN, "a+O=Example")),
+        named((CN, "a\0,O=Example")),
+        named((CN, "a\\2CO=Example")),
+        named((O, "Example"), [(CN, "a"), (OU, "b")]),
+        named([(CN, "a"), (O, "Example")]),
+        named((CN, "a"), (O, "Example")),
+        named((O, "Example"), (OU, "b"), (CN, "a")),
+        named((CN, "CN=a,O=Example")),
+        named((O, "Example "), (CN, "a")),
+    ],
+    ids=lambda name: name.rfc4514_string(),
+)
+def test_a_hostile_name_can_t_imitate_rdns(hostile):
+    assert word({"subject": "CN=*,O=Example"}, client(hostile)) == "optional"
+
+
+@pytest.mark.parametrize("text", ["a", "", "a,b", "a\\", "a\\,b+c=d", "#a", " a ", "ä", "*"])
+def test_a_star_takes_any_value(text):
+    assert word({"subject": "CN=*,O=Example"}, client(named((O, "Example"), (CN, text)))) == "required"
+
+
+# What csrattrs announces.
+
+RULES = {
+    "default": ([], "required", True),
+    "nothing": ([], "optional", False),
+    "for an operation": ([{"operation": "simpleenroll", "pop": "required"}], "optional", True),
+    "for a user": ([{"user": "alice", "pop": "required"}], "optional", True),
+    "for this label": ([{"label": "iot", "pop": "required"}], "optional", True),
+    "for another label": ([{"label": "lab", "pop": "required"}], "optional", False),
+    "from elsewhere": ([{"address": "10.0.0.0/8", "pop": "required"}], "optional", False),
+    "not for RAs": ([{"ra": True, "pop": "waived"}], "required", True),
+    "not for this label": ([{"label": "iot", "pop": "optional"}], "required", False),
+    "the first rule counts": ([{"label": "iot", "pop": "optional"}, {"pop": "required"}], "required", False),
+    "a rule for some is not all": ([{"label": "iot", "user": "a", "pop": "optional"}], "required", True),
+}
+
+
+@pytest.mark.parametrize(("rules", "default", "announced"), RULES.values(), ids=RULES)
+def test_announced(rules, default, announced):
+    assert Rules([POPRule(**rule) for rule in rules], default).announces(CLIENT, "iot") is announced
+
+
+# The verdict.
+
+
+def link(*attributes: bytes, binding: Binding | None = BOUND, linking: pop.Linking = "optional") -> POP:
+    csr = csrs.parse(pki.csr("device-1", *attributes))
+    return pop.link(csr, binding, linking, "TLSv1.2", "challengePassword")
+
+
+def test_absent():
+    assert link() is POP.ABSENT
+    assert link(linking="waived") is POP.ABSENT
+    with pytest.raises(BadRequest, match=r"required here: put base64 of this TLSv1\.2 connection's tls-unique value"):
+        link(linking="required")
+    with pytest.raises(BadRequest, match="connect over TLS 1.2"):
+        link(linking="required", binding=None)
+
+
+@pytest.mark.parametrize("linking", ["optional", "required", "waived"])
+def test_linked(linking):
+    assert link(pki.challenge(BOUND.text), linking=linking) is POP.LINKED
+    both = (pki.challenge(BOUND.text), pki.attribute(LINKING, pki.tlv(pki.UTF8, BOUND.text.encode())))
+    assert link(*both, linking=linking) is POP.LINKED
+
+
+@pytest.mark.parametrize("binding", [BOUND, None])
+def test_foreign(binding):
+    foreign = pki.challenge("c29tZWJvZHk=")
+    for linking in ("optional", "required"):
+        with pytest.raises(BadRequest, match="challengePassword"):
+            link(foreign, binding=binding, linking=linking)  # type: ignore[arg-type]
+    assert link(foreign, binding=binding, linking="waived") is POP.WAIVED
+
+
+@pytest.mark.parametrize(
+    "attribute",
+    [
+        pki.attribute(pki.CHALLENGE_PASSWORD),
+        pki.attribute(pki.CHALLENGE_PASSWORD, pki.tlv(pki.BOOLEAN, b"\xff")),
+        pki.attribute(LINKING, pki.tlv(pki.UTF8, b"a"), pki.tlv(pki.UTF8, b"b")),
+        pki.challenge("x" * 256),
+    ],
+)
+def test_an_odd_attribute_is_not_waived(attribute):
+    """Even an RA's CSR has to be readable."""
+    with pytest.raises(Malformed):
+        link(attribute, linking="waived")

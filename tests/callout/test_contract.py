@@ -1,0 +1,467 @@
+"""The contract: every variable as a script sees it, every exit status as it was promised."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import json
+import re
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding
+from hypothesis import given
+from hypothesis import strategies as st
+
+from estgw import __version__
+from estgw.auth.http import Credentials
+from estgw.auth.identity import Trust
+from estgw.auth.pop import POP
+from estgw.callout import contract, process
+from estgw.callout.call import Call
+from estgw.callout.contract import ENV_VARS, EXIT_STATUS, Kind, environment
+from estgw.callout.process import Limits
+from estgw.errors import BadRequest
+from estgw.est import certs
+from estgw.est.binding import Binding, BindingType
+from estgw.est.csr import OTP_CHALLENGE, NewNames, parse
+from estgw.est.operations import Profile
+from tests import pki
+from tests.callout import calls
+from tests.callout.calls import BINDING, CA, CERTIFICATE, CSR, KNOWN, SUB, client, full, plain, tls
+from tests.callout.programs import python
+from tests.pki import CN, OTHER, UTF8, attribute, certificate, csr, dn, tlv
+
+ROWS = {row.name: row for row in ENV_VARS}
+
+
+def pem(made: x509.Certificate) -> str:
+    return made.public_bytes(Encoding.PEM).decode()
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def openssl_time(moment: datetime) -> str:
+    return moment.strftime("%b %e %H:%M:%S %Y GMT")
+
+
+def expected(tmp: Path) -> dict[str, dict[str, str]]:
+    """What each row means for `calls.full`, written down by hand."""
+    now = {
+        "GATEWAY_INTERFACE": "CGI/1.1",
+        "SERVER_SOFTWARE": f"estgw/{__version__}",
+        "SERVER_NAME": "localhost",
+        "SERVER_PORT": "8443",
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "REQUEST_METHOD": "POST",
+        "SCRIPT_NAME": "/.well-known/est/simplereenroll",
+        "QUERY_STRING": "a=b&c",
+        "CONTENT_TYPE": "application/pkcs10; x=y",
+        "CONTENT_LENGTH": str(len(CSR)),
+        "REMOTE_ADDR": "192.0.2.7",
+        "REMOTE_PORT": "40000",
+        "AUTH_TYPE": "Basic",
+        "REMOTE_USER": "ann",
+        "HTTPS": "on",
+        "SSL_PROTOCOL": "TLSv1.2",
+        "SSL_CIPHER": "ECDHE-ECDSA-AES128-GCM-SHA256",
+        "SSL_TLS_SNI": "est.example",
+        "SSL_CLIENT_VERIFY": "SUCCESS",
+        "SSL_CLIENT_CERT": pem(CERTIFICATE),
+        "SSL_CLIENT_S_DN": "CN=device-1,O=Ours",
+        "SSL_CLIENT_I_DN": "CN=Test CA",
+        "SSL_CLIENT_S_DN_CN": "device-1",
+        "SSL_CLIENT_M_SERIAL": "0ABC",
+        "SSL_CLIENT_V_START": openssl_time(CERTIFICATE.not_valid_before_utc),
+        "SSL_CLIENT_V_END": openssl_time(CERTIFICATE.not_valid_after_utc),
+        "TLS_UNIQUE_SR": "AAECAwQFBgcICQoL",
+        "EST_CONTRACT": "1",
+        "EST_REQUEST_ID": "0123456789",
+        "EST_OPERATION": "simplereenroll",
+        "EST_LABEL": "iot",
+        "EST_PROFILE": "draft",
+        "EST_CA_DIR": "/srv/ca",
+        "EST_TMPDIR": str(tmp),
+        "EST_TIMEOUT": "12",
+        "EST_REQUEST": base64.b64encode(CSR).decode(),
+        "EST_CSR_FILE": str(tmp / "csr.pem"),
+        "EST_CSR_SHA256": sha256(CSR),
+        "EST_CSR_SUBJECT": "CN=device-1,O=Ours",
+        "EST_CSR_EXT_SAN": "301e820b6f6e652e6578616d706c65810f616e6e406578616d706c652e6f7267",
+        "EST_CSR_SPKI_SHA256": sha256(certs.spki(CERTIFICATE)),
+        "EST_AUTH_METHODS": "tls+http",
+        "EST_CLIENT_TRUST": "explicit",
+        "EST_CLIENT_IS_RA": "1",
+        "EST_CLIENT_CERT_FILE": str(tmp / "client.pem"),
+        "EST_CLIENT_CERT_SHA256": CERTIFICATE.fingerprint(hashes.SHA256()).hex(),
+        "EST_TLS_BINDING": "tls-unique",
+        "EST_POP": "linked",
+        "EST_POP_REQUIRED": "1",
+        "EST_REENROLL": "renew",
+        "EST_RENEW_CERT_FILE": str(tmp / "renew.pem"),
+        "EST_OTP": "90503846",
+        "EST_REVOCATION_CHALLENGE": "please revoke",
+        "EST_AUTH_SCHEME": "Basic",
+        "EST_USERNAME": "ann",
+        "EST_PASSWORD": "secret",
+        "PATH": "/usr/local/bin:/usr/bin:/bin",
+        "LC_ALL": "C.UTF-8",
+        "TZ": "UTC",
+        "TMPDIR": str(tmp),
+        "HOME": str(tmp),
+        "SSL_CERT_FILE": "/dev/null",
+    }
+    rows = {name: {name: text} for name, text in now.items()}
+    return rows | {
+        "HTTP_<NAME>": {"HTTP_USER_AGENT": "curl/8", "HTTP_X_FORWARDED_FOR": "192.0.2.9"},
+        "SSL_CLIENT_CERT_CHAIN_n": {"SSL_CLIENT_CERT_CHAIN_0": pem(SUB.certificate)},
+        "SSL_CLIENT_SAN_DNS_n": {"SSL_CLIENT_SAN_DNS_0": "one.example", "SSL_CLIENT_SAN_DNS_1": "two.example"},
+        "SSL_CLIENT_SAN_Email_n": {
+            "SSL_CLIENT_SAN_Email_0": "ann@example.org",
+            "SSL_CLIENT_SAN_Email_1": "bob@example.org",
+        },
+        "EST_CSR_SAN_n": {"EST_CSR_SAN_0": "DNS:one.example", "EST_CSR_SAN_1": "email:ann@example.org"},
+        "<any>": {"POLICY": "strict"},
+    }
+
+
+NOT_IN_ONE_CALL = {
+    "EST_PENDING_ID": "a digest; see test_call",
+    "EST_CHANGE_SUBJECT": "a new name takes the place of EST_CSR_SUBJECT",
+}
+ALWAYS_SET = {name for name, row in ROWS.items() if row.when == "always"}
+
+
+def seen_by_a_script(call: Call) -> dict[str, str]:
+    """The environment that a program finds, and what is in the files that it names."""
+    text = """
+import json, os
+files = {name: open(os.environ[name]).read() for name in os.environ if name.endswith("_FILE") and "SSL_" not in name}
+print(json.dumps([dict(os.environ), files]))
+"""
+    program = python(call.tmp_dir, text, name="reflect")
+    outcome = asyncio.run(process.run(program, environment(call), call.body, Limits(10, 1 << 20, 1 << 16)))
+    assert outcome.exit == 0, outcome.stderr
+    found, files = json.loads(outcome.stdout)
+    return {**found, **{f"{name} holds": content for name, content in files.items()}}
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("call")
+
+
+@pytest.fixture(scope="module")
+def reflected(directory: Path) -> dict[str, str]:
+    return seen_by_a_script(full(directory))
+
+
+@pytest.mark.parametrize("name", [name for name in ROWS if name not in NOT_IN_ONE_CALL])
+def test_every_row_reaches_a_script(name, directory, reflected):
+    wanted = expected(directory)[name]
+    assert {each: reflected.get(each) for each in wanted} == wanted
+
+
+def test_nothing_else_reaches_a_script(directory, reflected):
+    known = {variable for row in expected(directory).values() for variable in row} | NOT_IN_ONE_CALL.keys()
+    assert {name for name in reflected if not name.endswith(" holds")} - known == set()
+
+
+def test_the_files_that_are_named(reflected):
+    assert reflected["EST_CSR_FILE holds"].encode() == parse(CSR).pem
+    assert reflected["EST_CLIENT_CERT_FILE holds"] == pem(CERTIFICATE)
+    assert reflected["EST_RENEW_CERT_FILE holds"] == pem(CERTIFICATE)
+
+
+def test_the_least_that_a_script_sees(tmp_path):
+    found = seen_by_a_script(plain(tmp_path))
+    assert found.keys() == ALWAYS_SET
+    assert {name: found[name] for name in ("EST_OPERATION", "EST_PROFILE", "EST_AUTH_METHODS", "EST_CLIENT_TRUST")} == {
+        "EST_OPERATION": "cacerts",
+        "EST_PROFILE": "rfc",
+        "EST_AUTH_METHODS": "",
+        "EST_CLIENT_TRUST": "none",
+    }
+    assert (found["EST_CLIENT_IS_RA"], found["EST_POP_REQUIRED"]) == ("0", "0")
+    assert (found["SSL_CLIENT_VERIFY"], found["QUERY_STRING"]) == ("NONE", "")
+
+
+# One row at a time, where a row has more to say than "it is there".
+
+
+def get(call: Call, name: str) -> str | None:
+    return environment(call).get(name)
+
+
+def test_who_is_verified_and_who_only_claims(tmp_path):
+    claimed = Credentials("Basic", "eve", "guess")
+    call = plain(tmp_path, client=client(claimed=claimed))
+    hidden = ("AUTH_TYPE", "REMOTE_USER", "EST_AUTH_SCHEME", "EST_USERNAME", "EST_PASSWORD")
+    assert [get(call, name) for name in hidden] == [None] * 5
+    shown = replace(call, pass_credentials=True)
+    assert [get(shown, name) for name in hidden] == [None, None, "Basic", "eve", "guess"]
+    draft = replace(call, profile=Profile.DRAFT)
+    assert [get(draft, name) for name in hidden] == [None, None, "Basic", "eve", "guess"]
+
+
+def test_the_empty_user_is_a_user(tmp_path):
+    call = plain(tmp_path, client=client(claimed=Credentials("Basic", "", ""), user=""))
+    assert (get(call, "REMOTE_USER"), get(call, "AUTH_TYPE")) == ("", "Basic")
+    assert get(call, "EST_AUTH_METHODS") == "http"
+
+
+def test_a_certificate_that_does_not_verify_may_be_shown(tmp_path):
+    stranger = client(tls=tls(CERTIFICATE, verify_error="self-signed certificate"), certificate=CERTIFICATE)
+    assert get(plain(tmp_path, client=stranger), "SSL_CLIENT_VERIFY") == "FAILED:self-signed certificate"
+
+
+def test_an_ra_of_a_third_party(tmp_path):
+    call = plain(tmp_path, client=replace(KNOWN, trust=Trust.IMPLICIT, is_ra=False))
+    assert (get(call, "EST_CLIENT_TRUST"), get(call, "EST_CLIENT_IS_RA")) == ("implicit", "0")
+
+
+@pytest.mark.parametrize("kind", BindingType)
+def test_bindings(tmp_path, kind):
+    call = plain(tmp_path, binding=Binding(kind, b"\xff" * 32))
+    assert (get(call, "EST_TLS_BINDING"), get(call, "TLS_UNIQUE_SR")) == (kind.value, "/" * 42 + "8=")
+
+
+@pytest.mark.parametrize("outcome", POP)
+def test_pop(tmp_path, outcome):
+    assert get(full(tmp_path, pop=outcome), "EST_POP") == outcome.value
+
+
+def test_renew_or_rekey(tmp_path):
+    assert get(full(tmp_path), "EST_REENROLL") == "renew"
+    assert get(full(tmp_path, renewed=certificate(CA, key=OTHER)), "EST_REENROLL") == "rekey"
+    assert get(full(tmp_path, renewed=None), "EST_REENROLL") is None
+
+
+def test_names_to_be_changed(tmp_path):
+    new = NewNames(pki.name("CN=new,O=Ours"), None)
+    call = full(tmp_path, new_names=new)
+    assert get(call, "EST_CHANGE_SUBJECT") == "/2.5.4.10=Ours/2.5.4.3=new"
+    assert get(call, "EST_CSR_SUBJECT") == "CN=new,O=Ours"
+    assert get(call, "EST_CSR_SAN_0") is None
+
+
+@pytest.mark.parametrize(("timeout", "text"), [(0.2, "1"), (1, "1"), (2.9, "2"), (30, "30")])
+def test_whole_seconds(tmp_path, timeout, text):
+    assert get(plain(tmp_path, timeout=timeout), "EST_TIMEOUT") == text
+
+
+@pytest.mark.parametrize("body", [CSR, base64.encodebytes(CSR), pki.pem(CSR)])
+def test_the_request_as_text_whatever_coat_it_came_in(tmp_path, body):
+    call = full(tmp_path, body=body)
+    assert get(call, "EST_REQUEST") == base64.b64encode(CSR).decode()
+    assert get(call, "CONTENT_LENGTH") == str(len(body))
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [(b"\x30\x00", "MAA="), (b"MAA=\r\n", "MAA="), (b"no DER at all", base64.b64encode(b"no DER at all").decode())],
+)
+def test_the_request_where_it_is_no_csr(tmp_path, body, text):
+    assert get(plain(tmp_path, "fullcmc", body=body), "EST_REQUEST") == text
+
+
+def test_a_request_that_does_not_fit_is_on_stdin_only(tmp_path):
+    assert get(plain(tmp_path, "fullcmc", body=bytes(72 * 1024)), "EST_REQUEST") is not None
+    assert get(plain(tmp_path, "fullcmc", body=bytes(72 * 1024 + 1)), "EST_REQUEST") is None
+
+
+@pytest.mark.parametrize("moment", [datetime(2026, month, 3, 8, 0, 5, tzinfo=UTC) for month in range(1, 13)])
+def test_times_as_openssl_prints_them(moment):
+    assert contract.openssl_time(moment) == moment.strftime("%b  3 08:00:05 2026 GMT")
+
+
+def test_a_time_with_two_digits_of_day():
+    assert contract.openssl_time(datetime(2026, 11, 23, 18, 0, 0, tzinfo=UTC)) == "Nov 23 18:00:00 2026 GMT"
+
+
+# Values that would do harm.
+
+
+def with_common_name(text: bytes, tmp_path: Path) -> Call:
+    """A call whose SSL_CLIENT_S_DN_CN is this."""
+    made = certs.load(pki.broken_certificate(CA, dn((CN, UTF8, text))))
+    return plain(tmp_path, client=replace(KNOWN, certificate=made, claimed=None, user=None))
+
+
+@pytest.mark.parametrize("body", [b"() { :; }; echo pwned", b"() {"])
+def test_shellshock_is_refused_wherever_it_is(tmp_path, body):
+    text = body.decode()
+    bad = [
+        with_common_name(body, tmp_path),
+        plain(tmp_path, query=text),
+        plain(tmp_path, "fullcmc", content_type=text),
+        plain(tmp_path, headers={"User-Agent": text}),
+        plain(tmp_path, client=client(user=text)),
+        plain(tmp_path, client=client(tls=tls(server_name=text))),
+        full(tmp_path, csr=parse(csr("x", attribute(OTP_CHALLENGE, tlv(UTF8, body))))),
+    ]
+    for call in bad:
+        with pytest.raises(BadRequest, match="begins like a shell function"):
+            environment(call)
+
+
+def test_a_shell_function_further_on_is_no_harm(tmp_path):
+    assert get(plain(tmp_path, query=" () { x"), "QUERY_STRING") == " () { x"
+
+
+@pytest.mark.parametrize(
+    "char", ["\0", "\1", "\t", "\r", "\x1b", "\x7f", "\x80", "\x9f", "\ud800", "\udcff", "\udfff", "\n"]
+)
+@pytest.mark.parametrize("form", ["{}", "a{}b", "-----BEGIN{}"])
+def test_control_characters_are_refused(tmp_path, char, form):
+    for call in (
+        plain(tmp_path, headers={"User-Agent": form.format(char)}),
+        plain(tmp_path, client=client(user=form.format(char))),
+        plain(tmp_path, query=form.format(char)),
+    ):
+        with pytest.raises(BadRequest, match=r"HTTP_USER_AGENT|REMOTE_USER|QUERY_STRING"):
+            environment(call)
+
+
+@pytest.mark.parametrize("text", [b"a\nb", b"a\0b", b"\x1b[31m"])
+def test_control_characters_of_a_certificate_are_made_visible(tmp_path, text):
+    call = with_common_name(text, tmp_path)
+    assert "\\" in str(get(call, "SSL_CLIENT_S_DN_CN"))
+    assert str(get(call, "SSL_CLIENT_S_DN")).isprintable()
+
+
+def test_any_other_text_is_welcome(tmp_path):
+    text = "Zoë € 𝄞 ‮ $(id) `id` \"'\\ ; | & * ?"
+    assert seen_by_a_script(plain(tmp_path, headers={"X-Name": text}))["HTTP_X_NAME"] == text
+
+
+def test_the_longest_value_that_the_kernel_takes(tmp_path):
+    longest = "x" * (128 * 1024 - 1 - len("QUERY_STRING="))
+    assert seen_by_a_script(plain(tmp_path, query=longest))["QUERY_STRING"] == longest
+    with pytest.raises(BadRequest, match="QUERY_STRING is too long"):
+        environment(plain(tmp_path, query=longest + "x"))
+
+
+def test_length_is_counted_in_bytes(tmp_path):
+    with pytest.raises(BadRequest, match="too long"):
+        environment(plain(tmp_path, query="€" * 44_000))
+
+
+def test_too_much_in_all(tmp_path):
+    values = {f"X-{number}": "x" * 120_000 for number in range(9)}
+    with pytest.raises(BadRequest, match="too large for a script"):
+        environment(plain(tmp_path, headers=values))
+    assert environment(plain(tmp_path, headers=dict(list(values.items())[:8])))
+
+
+def test_too_many_names(tmp_path):
+    def asking(count: int) -> Call:
+        wanted = pki.san(*(x509.DNSName(f"h{number}") for number in range(count)))
+        return full(tmp_path, csr=parse(csr("x", wanted)))
+
+    assert get(asking(128), "EST_CSR_SAN_127") == "DNS:h127"
+    with pytest.raises(BadRequest, match="More than 128 values for EST_CSR_SAN_n"):
+        environment(asking(129))
+
+
+@pytest.mark.parametrize(
+    "value", [tlv(pki.BOOLEAN, b"\xff"), tlv(UTF8, b"\xff"), tlv(UTF8, b"x" * 256)], ids=["BOOLEAN", "no UTF-8", "long"]
+)
+def test_an_otp_that_is_no_text_is_the_clients_fault(tmp_path, value):
+    with pytest.raises(BadRequest, match="EST_OTP"):
+        environment(full(tmp_path, csr=parse(csr("x", attribute(OTP_CHALLENGE, value)))))
+
+
+def test_a_certificate_whose_name_cannot_be_read_is_the_clients_fault(tmp_path):
+    with pytest.raises(BadRequest, match="SSL_CLIENT_S_DN"):
+        environment(with_common_name(b"\xff", tmp_path))
+
+
+@given(st.text(st.characters(), max_size=50))
+def test_any_text_reaches_a_script_unharmed_or_is_refused(text):
+    call = plain(Path("/tmp"), query=text, headers={"X-Y": text})
+    try:
+        made = environment(call)
+    except BadRequest:
+        return
+    assert made["QUERY_STRING"] == text == made["HTTP_X_Y"]
+    assert "\0" not in text
+    assert not text.startswith("() {")
+    assert text.encode().decode() == text
+
+
+# The tables themselves.
+
+
+def test_names_are_unique_and_portable():
+    assert len(ROWS) == len(ENV_VARS)
+    for name in ROWS:
+        assert re.fullmatch(r"[A-Z][A-Z0-9_]*(_(DNS|Email))?(_n)?|HTTP_<NAME>|<any>", name), name
+
+
+def test_version_1():
+    assert contract.VERSION == "1"
+
+
+# What an exit status means: handler, authorize (None: go on), authenticate, and whether the words are shown.
+CODES = {
+    0: (200, None, None, False),
+    65: (400, 400, 500, True),
+    69: (503, 503, 503, True),
+    75: (202, 202, 503, False),
+    77: (403, 403, 401, True),
+    64: (501, 500, 500, False),
+}
+
+
+def test_exit_status():
+    found = {
+        row.exit: (
+            row.status(Kind.HANDLER),
+            row.status(Kind.AUTHORIZE),
+            row.status(Kind.AUTHENTICATE),
+            row.shows_words,
+        )
+        for row in EXIT_STATUS
+    }
+    assert found == CODES
+
+
+def test_any_other_exit_status_is_a_fault():
+    row = contract.OTHERWISE
+    assert {row.status(kind) for kind in Kind} == {500}
+    assert not row.shows_words
+
+
+def test_names_of_sysexits():
+    assert {row.exit: row.name for row in EXIT_STATUS} == {
+        0: "OK",
+        64: "USAGE",
+        65: "DATAERR",
+        69: "UNAVAILABLE",
+        75: "TEMPFAIL",
+        77: "NOPERM",
+    }
+
+
+def test_what_set_e_and_tracebacks_end_with_is_no_verdict():
+    assert not {row.exit for row in EXIT_STATUS} & {1, 2, 126, 127, *range(128, 256)}
+
+
+def test_calls_of_these_tests_cover_the_contract(directory):
+    """A new row wants its line above."""
+    assert expected(directory).keys() | NOT_IN_ONE_CALL.keys() == ROWS.keys()
+
+
+def test_nobody_else_changes_a_call(tmp_path):
+    made: Any = calls.plain(tmp_path)
+    assert environment(made) == environment(made)
+    assert BINDING.text == "AAECAwQFBgcICQoL"

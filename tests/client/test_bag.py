@@ -1,0 +1,175 @@
+"""/cacerts: bootstrap by fingerprint, path validation, and a CA that changes its key (RFC 7030 4.1, RFC 4210 4.4)."""
+
+from __future__ import annotations
+
+import datetime as dt
+import io
+
+import pytest
+from cryptography import x509
+
+from estgw.client import bag, trust
+from estgw.client.faults import Exit
+from estgw.est import certs
+from tests.client import pki, rogue
+
+
+@pytest.fixture(scope="module")
+def rollover():
+    """The four certificates of RFC 4210 4.4.1, all of one name."""
+    old, new = pki.make_ca("Rolling CA", days=100), pki.make_ca("Rolling CA", days=3000)
+    return {
+        "OldWithOld": old.certificate,
+        "NewWithNew": new.certificate,
+        "OldWithNew": new.vouch(old, days=100),
+        "NewWithOld": old.vouch(new, days=100),
+    }
+
+
+def roles(entries):
+    return {entry.certificate: entry.role for entry in entries}
+
+
+@pytest.mark.parametrize("anchor", ["OldWithOld", "NewWithNew"])
+def test_either_root_leads_to_all_four(rollover, anchor):
+    entries = bag.examine(list(rollover.values()), [rollover[anchor]])
+    assert roles(entries) == {certificate: role for role, certificate in rollover.items()}
+    assert all(entry.is_good for entry in entries)
+    assert [entry.role for entry in entries if entry.is_newest] == ["NewWithNew"]
+    assert entries[0].is_newest
+
+
+def test_without_the_cross_certificates_an_old_anchor_ends_at_the_old_root(rollover):
+    two = [rollover["NewWithNew"], rollover["OldWithOld"]]
+    entries = {entry.role: entry for entry in bag.examine(two, [rollover["OldWithOld"]])}
+    assert entries["OldWithOld"].is_good
+    assert "none of our anchors" in entries["NewWithNew"].fault
+    vouched = bag.examine(two, [rollover["OldWithOld"]], [trust.fingerprint(rollover["NewWithNew"])])
+    assert all(entry.is_good for entry in vouched)
+
+
+def test_an_expired_old_root_is_left_out_and_no_fault(rollover):
+    later = dt.datetime.now(dt.UTC) + dt.timedelta(days=200)
+    entries = bag.examine(list(rollover.values()), [rollover["NewWithNew"]], now=later)
+    assert [entry.role for entry in entries if entry.is_good] == ["NewWithNew"]
+    assert {entry.role for entry in entries if entry.is_expired} == {"OldWithOld", "OldWithNew", "NewWithOld"}
+
+
+def test_a_forged_root_of_the_same_name_is_not_believed(rollover):
+    forged = pki.make_ca("Rolling CA", days=9000).certificate
+    entries = bag.examine([*rollover.values(), forged], [rollover["OldWithOld"]])
+    by_certificate = {entry.certificate: entry for entry in entries}
+    assert not by_certificate[forged].is_good
+    assert not by_certificate[forged].is_newest
+    assert by_certificate[rollover["NewWithNew"]].is_newest
+
+
+def test_a_link_that_is_no_ca_certificate_links_nothing():
+    """The rollover example of RFC 7030 A.1 has such ones."""
+    old, new = pki.make_ca("CA", days=10), pki.make_ca("CA", days=99)
+    builder = x509.CertificateBuilder().subject_name(pki.name("CA"))
+    link = old.sign(builder, new.key.public_key())
+    entries = bag.examine([new.certificate, link], [old.certificate])
+    assert not any(entry.is_good for entry in entries)
+
+
+def test_subordinates_in_any_order():
+    root = pki.make_ca("Root")
+    first, second = pki.make_ca("Sub 1"), pki.make_ca("Sub 2")
+    chain = [root.certificate, root.vouch(first), pki.CA(first.certificate, first.key).vouch(second)]
+    for one in (chain, chain[::-1]):
+        entries = bag.examine(one, [root.certificate])
+        assert all(entry.is_good for entry in entries)
+        assert sorted(entry.role for entry in entries) == ["intermediate", "intermediate", "root"]
+    alone = bag.examine(chain[2:], [root.certificate])
+    assert alone[0].fault
+
+
+def test_roles_are_printed_and_all_four_stored(rollover, ca, holder, anchor, estclient, tmp_path):
+    server_ca = tmp_path / "both.pem"
+    server_ca.write_bytes(anchor.read_bytes() + pem(rollover["OldWithOld"]))
+    body = rogue.bag(*rollover.values())
+    with rogue.Server(holder, lambda _: rogue.reply(body=body)) as server:
+        ended = estclient("cacerts", "-u", server.url, "-c", server_ca, "-o", "ca.pem")
+    assert ended.status == Exit.DONE
+    assert "NewWithNew, the newest root: CN=Rolling CA" in ended.err
+    stored = certs.load_pem((tmp_path / "ca.pem").read_bytes())
+    assert stored[0] == rollover["NewWithNew"]
+    assert set(stored) == set(rollover.values())
+
+
+def test_one_certificate_that_is_not_believed_and_nothing_is_stored(ca, holder, anchor, estclient, tmp_path):
+    stranger = pki.make_ca("Stranger").certificate
+    body = rogue.bag(ca.certificate, stranger)
+    with rogue.Server(holder, lambda _: rogue.reply(body=body)) as server:
+        ended = estclient("cacerts", "-u", server.url, "-c", anchor, "-o", "ca.pem")
+        assert ended.status == Exit.UNTRUSTED
+        assert "NOT BELIEVED" in ended.err
+        assert not (tmp_path / "ca.pem").exists()
+        command = ("cacerts", "-u", server.url, "-c", anchor, "-o", "ca.pem", "--fingerprint", trust.fingerprint(stranger))
+        assert estclient(*command).status == Exit.DONE
+
+
+# Bootstrap (RFC 7030 4.1.1).
+
+
+def test_bootstrap_shows_fingerprints_and_stores_nothing(ca, holder, estclient, enroller, tmp_path):
+    with rogue.Server(holder, enroller()) as server:
+        ended = estclient("cacerts", "-u", server.url, "-o", "ca.pem")
+    assert ended.status == Exit.UNTRUSTED
+    digits = trust.fingerprint(ca.certificate).upper()
+    assert ":".join(digits[at : at + 2] for at in range(0, 64, 2)) in ended.err
+    assert not ended.out
+    assert not (tmp_path / "ca.pem").exists()
+
+
+@pytest.mark.parametrize("spell", [str, str.upper, lambda text: "sha256:" + text, lambda text: ":".join(text[at : at + 2] for at in range(0, 64, 2))])
+def test_bootstrap_with_the_right_fingerprint(ca, holder, estclient, enroller, tmp_path, spell):
+    with rogue.Server(holder, enroller()) as server:
+        command = ("cacerts", "-u", server.url, "-o", "ca.pem", "--fingerprint", spell(trust.fingerprint(ca.certificate)))
+        assert estclient(*command).status == Exit.DONE
+    assert certs.load_pem((tmp_path / "ca.pem").read_bytes()) == [ca.certificate]
+
+
+def test_bootstrap_with_another_fingerprint(ca, holder, estclient, enroller, tmp_path):
+    with rogue.Server(holder, enroller()) as server:
+        command = ("cacerts", "-u", server.url, "-o", "ca.pem", "--fingerprint")
+        assert estclient(*command, "00" * 32).status == Exit.UNTRUSTED
+        assert estclient(*command, "0" * 63).status == Exit.USAGE
+        # The server's own certificate is no root, whatever its fingerprint.
+        assert estclient(*command, trust.fingerprint(holder.certificate)).status == Exit.UNTRUSTED
+    assert not (tmp_path / "ca.pem").exists()
+
+
+def test_a_fingerprint_vouches_for_one_root_and_not_for_its_neighbours(ca, holder, estclient, tmp_path):
+    body = rogue.bag(ca.certificate, pki.make_ca("Stranger").certificate)
+    with rogue.Server(holder, lambda _: rogue.reply(body=body)) as server:
+        ended = estclient("cacerts", "-u", server.url, "-o", "ca.pem", "--fingerprint", trust.fingerprint(ca.certificate))
+    assert ended.status == Exit.UNTRUSTED
+    assert not (tmp_path / "ca.pem").exists()
+
+
+@pytest.mark.parametrize(("typed", "status"), [("yes\n", 0), ("y\n", 5), ("\n", 5), ("", 5)])
+def test_bootstrap_asks_a_person_at_a_terminal(holder, estclient, enroller, monkeypatch, tmp_path, typed, status):
+    terminal = io.StringIO(typed)
+    terminal.isatty = lambda: True
+    monkeypatch.setattr("sys.stdin", terminal)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    with rogue.Server(holder, enroller()) as server:
+        assert estclient("cacerts", "-u", server.url, "-o", "ca.pem").status == status
+    assert (tmp_path / "ca.pem").exists() == (status == 0)
+
+
+def test_der_holds_one(ca, holder, anchor, estclient, tmp_path):
+    both = rogue.bag(ca.certificate, ca.vouch(pki.make_ca("Sub")))
+    with rogue.Server(holder, lambda _: rogue.reply(body=both)) as server:
+        command = ("cacerts", "-u", server.url, "-c", anchor, "-o", "out", "--outform")
+        assert estclient(*command, "der").status == Exit.USAGE
+        assert estclient(*command, "p7").status == Exit.DONE
+    assert (tmp_path / "out").read_bytes().startswith(b"-----BEGIN PKCS7-----\n")
+
+
+def pem(certificate):
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    return certificate.public_bytes(Encoding.PEM)

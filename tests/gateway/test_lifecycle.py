@@ -1,0 +1,229 @@
+"""A gateway's life: reload on SIGHUP, drain on SIGTERM, scripts that change under it."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from cryptography import x509
+
+from estgw.auth import users
+from tests.support import Gateway, csr, enrol, run, running_gateway, until
+from tests.tls.pki import CA, SERVER_AUTH, Credential
+
+GOOD = csr()
+SLOW = "touch $EST_CA_DIR/started; sleep 0.8; exec $EST_CA_DIR/../handlers/openssl/simpleenroll"
+
+
+# SIGHUP.
+
+
+def served(gateway: Gateway) -> x509.Certificate:
+    """The certificate that the gateway shows to a new connection."""
+    with gateway.connect() as connection:
+        return x509.load_der_x509_certificate(connection.tls.getpeercert(binary_form=True))
+
+
+def demo_ca(gateway: Gateway) -> CA:
+    anchor, key = run("cat", gateway.lab.anchor).stdout, (gateway.lab.ca / "private/cakey.pem").read_bytes()
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    return CA(x509.load_pem_x509_certificate(anchor), load_pem_private_key(key, None))
+
+
+@pytest.fixture
+def living(own_lab):
+    with running_gateway(own_lab) as gateway:
+        yield gateway
+
+
+def test_everything_is_swapped(living, tmp_path):
+    """Configuration, TLS certificate, anchors and users; connections live on."""
+    device = enrol(living, tmp_path)
+    renewed: Credential = demo_ca(living).issue("localhost", eku=(SERVER_AUTH,))
+    certificate, key = renewed.write(living.lab.path, "renewed")
+    other = CA(*_self_made())
+    anchor, _ = other.write(living.lab.path, "other")
+    users.set_password(living.lab.path / "other.htpasswd", "alice", "wonderland")
+    with living.connect(certificate=device) as connection:
+        assert connection.ask("POST", "simplereenroll", GOOD).status == 200
+        living.configure({
+            "tls": {"certificate": str(certificate), "key": str(key)},
+            "client_auth": {"explicit": [str(anchor)], "users": "other.htpasswd", "realm": "elsewhere"},
+            "labels": {"fresh": {}},
+        })  # fmt: skip
+        assert living.post("fresh/simpleenroll", GOOD).status == 404
+        assert living.reload()["event"] == "reloaded"
+
+        # The connection is the one that it was, but who vouches for its client is a matter of the request.
+        assert connection.ask("GET", "fresh/cacerts").status == 200
+        assert connection.ask("POST", "simplereenroll", GOOD).status == 403
+    assert served(living) == renewed.certificate
+    answer = living.post("fresh/simpleenroll", GOOD)
+    assert (answer.status, answer.header("WWW-Authenticate")) == (401, 'Basic realm="elsewhere"')
+    assert living.post("fresh/simpleenroll", GOOD, login="alice:wonderland").status == 200
+    assert living.post("simpleenroll", GOOD, certificate=device, login=None).status == 401
+
+
+def _self_made():
+    from tests.tls.pki import root
+
+    made = root("elsewhere")
+    return made.certificate, made.key
+
+
+@pytest.mark.parametrize(
+    ("overrides", "fault"),
+    [
+        ({"server": {"nonsense": 1}}, "nonsense: no such key here"),
+        ({"tls": {"key": "openssl-ca/private/cakey.pem"}}, "is not the key of"),
+        ({"tls": {"certificate": "nowhere.pem"}}, "nowhere.pem: can't be read: No such file or directory"),
+        ({"client_auth": {"explicit": ["handlers/README.md"]}}, "README.md: no certificate in it"),
+        ({"client_auth": {"users": "nobody.htpasswd"}}, "nobody.htpasswd: No such file or directory"),
+        ({"callouts": {"handlers": "handlers/none"}}, "handlers/none/cacerts: No such file or directory"),
+        ({"callouts": {"ca_dir": "no-ca"}}, "no-ca: not a directory"),
+    ],
+)
+def test_what_is_wrong_is_said_and_the_old_stays(living, overrides, fault):
+    """All or nothing: the new label in the same file is not served."""
+    before = served(living)
+    living.configure({**overrides, "labels": {"fresh": {}}})
+    said = living.reload()
+    assert (said["event"], said["level"]) == ("reload failed, the old configuration stays", "error")
+    assert any(fault in line for line in said["faults"]), said["faults"]
+    assert served(living) == before
+    assert living.post("simpleenroll", GOOD).status == 200
+    assert living.get("fresh/cacerts").status == 404
+    living.configure({"labels": {"fresh": {}}})
+    assert living.reload()["event"] == "reloaded"
+    assert living.get("fresh/cacerts").status == 200
+
+
+def test_a_fault_in_the_file_has_its_line(living):
+    living.config.write_text(living.config.read_text() + "pop: {tls13: maybe}\n")
+    line = len(living.config.read_text().splitlines())
+    (fault,) = living.reload()["faults"]
+    assert f"{living.config}:{line}:" in fault
+    living.config.write_text("server: [")
+    (fault,) = living.reload()["faults"]
+    assert f"{living.config}:" in fault
+
+
+def test_a_request_under_way_ends_as_it_began(own_lab):
+    handler = str(own_lab.script("slow", SLOW))
+    label = {"labels": {"old": {"operations": {"simpleenroll": {"handler": handler}}}}}
+    with running_gateway(own_lab, label) as gateway, ThreadPoolExecutor(1) as aside:
+        answer = aside.submit(gateway.post, "old/simpleenroll", GOOD)
+        until((own_lab.ca / "started").exists)
+        gateway.configure({})
+        assert gateway.reload()["event"] == "reloaded"
+        assert gateway.post("old/simpleenroll", GOOD).status == 404
+        assert not answer.done()
+        own_lab.verify(answer.result().certificate)
+
+
+def test_many_reloads_leave_nothing_behind(living):
+    process = f"/proc/{living.process.pid}/fd"
+    living.reload()
+    living.get("cacerts")
+    before = len(run("ls", process).stdout.split())
+    for _ in range(5):
+        assert living.reload()["event"] == "reloaded"
+        assert living.get("cacerts").status == 200
+    assert len(run("ls", process).stdout.split()) <= before
+
+
+# SIGTERM.
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+def test_a_running_handler_finishes(own_lab, number):
+    """Its client gets the answer; idle connections end at once, new ones are refused."""
+    handler = str(own_lab.script("slow", SLOW))
+    with (
+        running_gateway(own_lab, {"callouts": {"operations": {"simpleenroll": {"handler": handler}}}}) as gateway,
+        ThreadPoolExecutor(1) as aside,
+        gateway.connect() as idle,
+    ):
+        assert idle.ask("GET", "cacerts").status == 200
+        answer = aside.submit(gateway.post, "simpleenroll", GOOD)
+        until((own_lab.ca / "started").exists)
+        gateway.process.send_signal(number)
+        gateway.wait_for("draining")
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", gateway.port))
+        assert idle.rest() == b""
+        assert not answer.done()
+        own_lab.verify(answer.result().certificate)
+        assert gateway.process.wait(5) == 0
+        assert gateway.log[-1]["event"] == "stopped"
+        assert gateway.access[-1]["status"] == 200
+
+
+def test_a_handler_that_takes_too_long_is_not_waited_for(own_lab):
+    script = own_lab.script("hang", "echo $$ >$EST_CA_DIR/started; sleep 60")
+    overrides = {
+        "server": {"drain_timeout": 0.3},
+        "callouts": {"operations": {"simpleenroll": {"handler": str(script)}}},
+    }
+    with running_gateway(own_lab, overrides) as gateway, gateway.connect() as connection:
+        connection.send(_request())
+        until(lambda: (own_lab.ca / "started").exists() and (own_lab.ca / "started").read_text().strip())
+        began = time.monotonic()
+        gateway.process.send_signal(signal.SIGTERM)
+        assert gateway.process.wait(5) == 0
+        assert time.monotonic() - began < 3
+        assert connection.rest() == b""
+    with pytest.raises(ProcessLookupError):
+        signal_nothing(int((own_lab.ca / "started").read_text()))
+
+
+def _request() -> bytes:
+    from tests.support import LOGIN, request
+
+    return request("POST", "simpleenroll", GOOD, login=LOGIN)
+
+
+def signal_nothing(process: int) -> None:
+    """Raises when there is no such process."""
+    import os
+
+    os.kill(process, 0)
+
+
+def test_a_second_gateway_on_the_same_port_says_why_it_can_not(gateway, own_lab):
+    config = own_lab.path / "conf.yaml"
+    config.write_text(config.read_text().replace("127.0.0.1:8443", f"127.0.0.1:{gateway.port}"))
+    import sys
+
+    from tests.support import ROOT
+
+    done = run(sys.executable, "-m", "estgw", "serve", "-c", config, status=1, cwd=ROOT)
+    assert b"can't listen on 127.0.0.1:%d: Address already in use" % gateway.port in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+# Scripts.
+
+
+def test_editing_a_script_takes_effect_with_the_next_request(living):
+    before = living.lab.books()
+    script = "handlers/openssl/simpleenroll"
+    policy = '# [[ $EST_CSR_SUBJECT == "CN=${REMOTE_USER-}" ]] || refuse "you may only be CN=${REMOTE_USER-}"'
+    living.lab.edit(script, policy, policy.removeprefix("# "))
+    answer = living.post("simpleenroll", GOOD)
+    assert (answer.status, answer.words) == (403, "you may only be CN=estuser")
+    assert living.lab.books() == before
+    living.lab.verify(living.post("simpleenroll", csr("estuser")).certificate)
+    living.lab.edit(script, policy.removeprefix("# "), policy)
+    living.lab.verify(living.post("simpleenroll", GOOD).certificate)
+
+
+def test_editing_the_cas_rule_book_does_too(living):
+    living.lab.edit("openssl-ca/openssl.cnf", "policy           = policy_anything", "policy = policy_match")
+    answer = living.post("simpleenroll", GOOD)
+    assert answer.status == 403
+    assert "organizationName" in answer.words

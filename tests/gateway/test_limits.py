@@ -1,0 +1,178 @@
+"""Slow, many and large: each has its limit, and none keeps the others from their certificates."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+
+import pytest
+
+from tests.support import LOGIN, PKCS10, Gateway, Lab, csr, request, running_gateway, until
+
+GOOD = csr()
+SHORT = {"handshake_timeout": 0.5, "idle_timeout": 0.5, "body_timeout": 0.5}
+
+
+@pytest.fixture(scope="module")
+def hasty(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """Short timeouts, six connections, one callout at a time and one chair."""
+    own = lab.copy(tmp_path_factory.mktemp("hasty"))
+    own.script("slow", "touch $EST_CA_DIR/started; sleep 0.7; cat $EST_CA_DIR/cacert.pem")
+    slow = {"slow": {"operations": {"simpleenroll": {"handler": "slow"}}}}
+    overrides = {
+        "server": {**SHORT, "max_connections": 6, "max_body": 4096},
+        "callouts": {"max_running": 1, "max_waiting": 1, "retry_after": 17},
+        "labels": slow,
+    }
+    with running_gateway(own, overrides) as running:
+        yield running
+
+
+# Slow.
+
+
+def test_a_silent_connection_is_closed_and_said_so(hasty):
+    before, began = len(hasty.log), time.monotonic()
+    with socket.create_connection(("127.0.0.1", hasty.port), timeout=10) as plain:
+        assert plain.recv(1) == b""
+    assert 0.4 < time.monotonic() - began < 4
+    assert hasty.wait_for("TLS handshake failed", after=before)["reason"] == "handshake timed out"
+
+
+@pytest.mark.parametrize("beginning", [b"", b"GET /.well-kn", request("GET", "cacerts")[:-2]])
+@pytest.mark.parametrize("kept", [False, True], ids=["new", "kept"])
+def test_a_request_that_does_not_come(hasty, beginning, kept):
+    with hasty.connect() as connection:
+        if kept:
+            assert connection.ask("GET", "cacerts").status == 200
+        began = time.monotonic()
+        connection.send(beginning)
+        assert connection.rest() == b""
+    assert 0.3 < time.monotonic() - began < 4
+
+
+def test_a_request_byte_by_byte_is_no_way_around_it(hasty):
+    with hasty.connect() as connection:
+        began = time.monotonic()
+        try:
+            for byte in request("GET", "cacerts") + bytes(200):
+                connection.send(bytes([byte]))
+                time.sleep(0.02)
+        except OSError:
+            pass
+    assert time.monotonic() - began < 3
+
+
+def test_a_body_that_does_not_come(hasty):
+    with hasty.connect() as connection:
+        connection.send(request("POST", "simpleenroll", GOOD, login=LOGIN)[:-10])
+        began = time.monotonic()
+        answer = connection.response()
+    assert (answer.status, answer.words) == (408, "The body took too long to arrive.")
+    assert answer.header("Connection") == "close"
+    assert 0.4 < time.monotonic() - began < 4
+
+
+def test_slow_is_not_too_slow(gateway):
+    """A byte at a time, as a small device might, within the limits."""
+    with gateway.connect() as connection:
+        for byte in request("POST", "simpleenroll", GOOD, login=LOGIN):
+            connection.send(bytes([byte]))
+        assert connection.response().status == 200
+
+
+# Many.
+
+
+def test_one_more_than_there_is_room_for(hasty):
+    with ExitStack() as stack:
+        kept = [stack.enter_context(hasty.connect()) for _ in range(6)]
+        before = len(hasty.log)
+        with pytest.raises((ConnectionError, OSError)):
+            hasty.connect()
+        line = hasty.wait_for("TLS handshake failed", after=before)
+        assert line["reason"] == "refused: 6 connections are open"
+        assert kept[0].ask("GET", "cacerts").status == 200
+    until(lambda: _is_served(hasty))
+
+
+def _is_served(gateway: Gateway) -> bool:
+    try:
+        return gateway.get("cacerts").status == 200
+    except OSError:
+        return False
+
+
+def test_an_ordinary_enrolment_beside_two_hundred_idle_connections(gateway):
+    """Half of them stuck in the handshake, half of them past it."""
+    with ExitStack() as stack:
+        for _ in range(100):
+            stack.enter_context(socket.create_connection(("127.0.0.1", gateway.port), timeout=10))
+        for _ in range(100):
+            stack.enter_context(gateway.connect())
+        began = time.monotonic()
+        assert gateway.post("simpleenroll", GOOD).status == 200
+        assert time.monotonic() - began < 2
+
+
+def test_a_full_queue_says_when_to_come_back(hasty):
+    (hasty.lab.ca / "started").unlink(missing_ok=True)
+    with ThreadPoolExecutor(2) as crowd:
+        running = crowd.submit(hasty.post, "slow/simpleenroll", GOOD)
+        until((hasty.lab.ca / "started").exists)
+        waiting = crowd.submit(hasty.post, "slow/simpleenroll", GOOD)
+        # Whoever waits has no line in the log yet; the first one that is turned away shows that the chair is taken.
+        answer = until(lambda: _turned_away(hasty, waiting))
+        assert answer.words == "Too many requests at once; try again soon."
+        assert answer.header("Retry-After") == "17"
+        assert [running.result().status, waiting.result().status] == [200, 200]
+    line = next(line for line in hasty.access if line["status"] == 503)
+    assert line["reason"] == "the queue of callouts is full"
+    assert hasty.post("simpleenroll", GOOD).status == 200
+
+
+def _turned_away(gateway, waiting):
+    assert not waiting.done()
+    time.sleep(0.1)
+    answer = gateway.get("cacerts")
+    return answer if answer.status == 503 else None
+
+
+# Large.
+
+
+def test_too_large_is_said_before_it_is_read(hasty):
+    """The client has sent no more than the head, or is in the middle of it and gets to read the answer all the same."""
+    head = request("POST", "simpleenroll", None, login=LOGIN, headers={
+        "Content-Type": PKCS10, "Content-Length": str(10**9)})  # fmt: skip
+    for sent in (b"", bytes(60_000)):
+        with hasty.connect() as connection:
+            connection.send(head + sent)
+            answer = connection.response()
+        assert (answer.status, answer.words) == (413, "The body is larger than 4096 bytes.")
+        assert answer.header("Connection") == "close"
+
+
+def test_too_large_is_not_asked_for(hasty):
+    """A client that waits for 100 Continue never sends it."""
+    head = request("POST", "simpleenroll", None, login=LOGIN, headers={
+        "Content-Type": PKCS10, "Content-Length": "5000", "Expect": "100-continue"})  # fmt: skip
+    with hasty.connect() as connection:
+        connection.send(head)
+        assert connection.response().status == 413
+        assert connection.rest() == b""
+
+
+def test_a_client_that_does_not_wait_for_its_answer(own_lab):
+    """Issuing is a transaction: it is finished, and in the books, whoever is still there."""
+    own_lab.script("slow", "touch $EST_CA_DIR/started; sleep 0.3; exec $EST_CA_DIR/../handlers/openssl/simpleenroll")
+    with running_gateway(own_lab, {"callouts": {"operations": {"simpleenroll": {"handler": "slow"}}}}) as gateway:
+        with gateway.connect() as connection:
+            connection.send(request("POST", "simpleenroll", csr("gone"), login=LOGIN))
+            until((own_lab.ca / "started").exists)
+        until(lambda: "/CN=gone" in (own_lab.ca / "index.txt").read_text())
+        assert gateway.get("cacerts").status == 200
+        until(lambda: any(line.get("subject") == "CN=gone" for line in gateway.log))
