@@ -222,7 +222,7 @@ class Exchange:
                 # RFC 7894 4: what is present must be verified, and only a script can know one-time passwords.
                 raise Malformed("the CSR carries otpChallenge, and nothing here can verify it")
         except Malformed as fault:
-            raise BadRequest(_sentence(fault)) from None
+            raise BadRequest(fault.sentence) from None
         renewed = await renewal.renewed_certificate(call.client, csr, route) if operation.renews else None
         return replace(call, csr=csr, renewed=renewed, new_names=renewal.new_names(call.client, csr, route))
 
@@ -235,7 +235,7 @@ class Exchange:
             attribute = self.state.config.pop.attribute
             linked = pop.link(call.csr, call.binding, linking, call.client.tls.version, attribute)
         except Malformed as fault:
-            raise BadRequest(_sentence(fault)) from None
+            raise BadRequest(fault.sentence) from None
         self.entry["pop"] = linked.value
         return replace(call, pop=linked)
 
@@ -298,7 +298,3 @@ def _port(request: web.BaseRequest) -> int:
     name = request.transport.get_extra_info("sockname") if request.transport else None
     return int(name[1]) if name else 0
 
-
-def _sentence(fault: Exception) -> str:
-    text = str(fault)
-    return f"{text[:1].upper()}{text[1:]}."

@@ -67,8 +67,11 @@ def env(arguments: Namespace) -> int:
     try:
         _, call = asyncio.run(trial.prepare(gateway, _trial(arguments), directory))
         environment = contract.environment(call)
-    except RequestError as refusal:
-        raise ConfigError([f"the gateway would answer {refusal.status}: {refusal.public}"]) from None
+    except BaseException as fault:
+        shutil.rmtree(directory)
+        if isinstance(fault, RequestError):
+            raise ConfigError([f"the gateway would answer {fault.status}: {fault.public}"]) from None
+        raise
     for name, value in environment.items():
         print(f"{name}={shlex.quote(value)}")
     return 0

@@ -22,6 +22,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from estgw import marked_yaml
 from estgw.errors import ConfigError
@@ -49,6 +50,12 @@ def _resolve(value: object, info: ValidationInfo) -> object:
 def _listen(value: str) -> str:
     split_address(value)
     return value
+
+
+def _some(addresses: tuple[str, ...]) -> tuple[str, ...]:
+    if not addresses:
+        raise ValueError("at least one address is wanted")
+    return addresses
 
 
 def split_address(text: str) -> tuple[str, int]:
@@ -109,7 +116,7 @@ class _Model(BaseModel):
 class Server(_Model):
     """Where and how the gateway listens."""
 
-    listen: tuple[Listen, ...] = Field(("127.0.0.1:8443",), min_length=1, strict=False)
+    listen: Annotated[tuple[Listen, ...], AfterValidator(_some), Field(strict=False)] = ("127.0.0.1:8443",)
     name: str = "localhost"
     max_connections: Count = 1000
     handshake_timeout: Seconds = 10
@@ -219,18 +226,22 @@ class ServiceSettings(_Model):
     @field_validator("operations")
     @classmethod
     def _known_or_complete(cls, operations: Mapping[str, OperationSettings]) -> Mapping[str, OperationSettings]:
-        for name, settings in operations.items():
-            shape = (settings.method, settings.response_type, settings.body)
-            if name in OPERATIONS:
-                if any(part is not None for part in (*shape, settings.request_types)):
-                    raise ValueError(f"{name}: its method, types and body are given by RFC 7030")
-            elif is_operation_name(name):
-                raise ValueError(f"{name}: write it in lower case; both spellings are served")
-            elif not LABEL.fullmatch(name):
-                raise ValueError(f"{name!r} can't be a path segment")
-            elif None in shape:
-                raise ValueError(f"{name}: a new operation says method, response_type and body")
+        found = {name: fault for name, settings in operations.items() if (fault := _operation_fault(name, settings))}
+        if found:
+            raise PydanticCustomError("operations", "see ctx", {"faults": found})
         return operations
+
+
+def _operation_fault(name: str, settings: OperationSettings) -> str | None:
+    shape = (settings.method, settings.response_type, settings.body)
+    if name in OPERATIONS:
+        given = any(part is not None for part in (*shape, settings.request_types))
+        return "its method, types and body are given by RFC 7030" if given else None
+    if is_operation_name(name):
+        return "write it in lower case; both spellings are served"
+    if not LABEL.fullmatch(name):
+        return "an operation's name is a path segment: letters, digits and . _ ~ - only"
+    return "a new operation says method, response_type and body" if None in shape else None
 
 
 class Callouts(ServiceSettings):
@@ -280,7 +291,13 @@ def load(path: Path) -> Config:
     try:
         return Config.model_validate(marked.data, context={"base": path.absolute().parent})
     except ValidationError as refusal:
-        raise ConfigError([_fault(marked, error) for error in refusal.errors()]) from None
+        raise ConfigError([fault for error in refusal.errors() for fault in _faults(marked, error)]) from None
+
+
+def _faults(marked: marked_yaml.MarkedYAML, error: Any) -> list[str]:
+    if error["type"] == "operations":
+        return [marked.fault((*error["loc"], name), text) for name, text in error["ctx"]["faults"].items()]
+    return [_fault(marked, error)]
 
 
 def _fault(marked: marked_yaml.MarkedYAML, error: Any) -> str:

@@ -16,6 +16,12 @@ class Malformed(ValueError):
     handler a 500, from a server the client's exit status 7.
     """
 
+    @property
+    def sentence(self) -> str:
+        """The fault as a sentence for a person."""
+        text = str(self)
+        return f"{text[:1].upper()}{text[1:]}."
+
 
 class ConfigError(Exception):
     """The configuration can't be used; `faults` holds one `file:line:column: what` line each."""

@@ -47,7 +47,7 @@ class MarkedYAML:
 def read(path: Path) -> MarkedYAML:
     """Read one YAML document.
 
-    Raises `ConfigError` when the file can't be read, is not YAML or holds a key twice.
+    Raises `ConfigError` when the file can't be read, is not YAML, or has a key twice or one that is no text.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -56,7 +56,8 @@ def read(path: Path) -> MarkedYAML:
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         faults = [
-            f"{path}:{mark.line + 1}:{mark.column + 1}: {key}: stands here twice" for key, mark in _duplicates(root)
+            f"{path}:{key.start_mark.line + 1}:{key.start_mark.column + 1}: {key.value}: {what}"
+            for key, what in _bad_keys(root)
         ]
         if faults:
             raise ConfigError(faults)
@@ -81,8 +82,15 @@ def _child(node: yaml.Node | None, step: str | int) -> tuple[yaml.Node, Any] | N
     return None
 
 
-def _duplicates(root: yaml.Node | None) -> Iterator[tuple[str, Any]]:
-    """Every key that a mapping has more than once; nodes reached by an alias are looked at once."""
+_TEXT = {"str", "merge", "value"}
+"""What a key may be to YAML; `<<` and `=` are words of its own."""
+
+
+def _bad_keys(root: yaml.Node | None) -> Iterator[tuple[yaml.ScalarNode, str]]:
+    """Every key that a mapping has more than once, or that YAML 1.1 takes for a number, `on` and `off` for truth.
+
+    Nodes reached by an alias are looked at once.
+    """
     stack, seen = [root], set[int]()
     while stack:
         node = stack.pop()
@@ -97,6 +105,9 @@ def _duplicates(root: yaml.Node | None) -> Iterator[tuple[str, Any]]:
                 stack.append(value)
                 if not isinstance(key, yaml.ScalarNode):
                     continue  # a list or mapping as a key: the constructor says that it can't be one
+                kind = key.tag.rpartition(":")[2]
                 if key.value in keys:
-                    yield key.value, key.start_mark
+                    yield key, "stands here twice"
+                elif key.tag.startswith("tag:yaml.org,2002:") and kind not in _TEXT:
+                    yield key, f'YAML reads this key as a {kind}; quote it: "{key.value}"'
                 keys.add(key.value)

@@ -35,7 +35,8 @@ async def renewed_certificate(client: Client, csr: CSR, route: Route) -> x509.Ce
     if client.trust is Trust.IMPLICIT:
         raise Forbidden("A reenroll renews a certificate of this CA; yours is another's. Enroll instead.")
     if not route.renew_without_certificate:
-        raise Forbidden("A reenroll renews the certificate that the client presents in TLS; there was none.")
+        why = client.why_not or "; there was none"
+        raise Forbidden(f"A reenroll renews the certificate that the client presents in TLS{why}.")
     found = await asyncio.to_thread(_look_up, route.ca_dir, csr)
     if found is None:
         raise Forbidden("No valid certificate with the CSR's subject and subject alternative name is known here.")
@@ -73,7 +74,8 @@ def _look_up(ca_dir: Path, csr: CSR) -> x509.Certificate | None:
     now = datetime.now(UTC)
     for serial, subject in _valid_rows(ca_dir / INDEX):
         # The index escapes non-ASCII its own way, so it only narrows the search; the certificate decides.
-        if common_name and common_name.isascii() and common_name.isalnum() and common_name not in subject:
+        plain = common_name is not None and common_name.isascii() and common_name.isalnum()
+        if plain and str(common_name).lower() not in subject.lower():
             continue
         try:
             certificate = certs.load_pem((ca_dir / ISSUED / f"{serial}.pem").read_bytes())[0]

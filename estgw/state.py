@@ -88,7 +88,9 @@ def _certificates(paths: Iterable[Path], faults: list[str]) -> list[x509.Certifi
         try:
             here = certs.load_pem(path.read_bytes())
         except OSError as fault:
-            faults.append(f"{path}: {fault.strerror}")
+            maker = path.parent / "create-ca"
+            hint = f"; make a CA with: {maker}" if isinstance(fault, FileNotFoundError) and maker.exists() else ""
+            faults.append(f"{path}: {fault.strerror}{hint}")
         except Malformed as fault:
             faults.append(f"{path}: {fault}")
         else:

@@ -140,7 +140,7 @@ def _csr(body: bytes, route: Route) -> CSR:
         if route.operation.proves_key:
             csrs.verify(csr)
     except Malformed as fault:
-        raise BadRequest(str(fault)) from None
+        raise BadRequest(fault.sentence) from None
     return csr
 
 

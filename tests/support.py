@@ -179,13 +179,15 @@ def running_gateway(
     """Serve a workspace on a port of the kernel's choice; SIGTERM at the end must be a clean end.
 
     `overrides` are merged into the shipped conf.yaml; None as a value takes a key away.  `clean` is whether a
-    traceback in the log fails the test.
+    traceback in the log fails the test; what is left in its temporary directory always does.
     """
     number = next(_numbers)
     config, log_file = lab.path / f"conf-{number}.yaml", lab.path / f"log-{number}"
     _write_config(lab, config, overrides or {})
     command = [sys.executable, "-W", "error", "-m", "estgw", "serve", "-c", str(config), *options]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    temporary = lab.path / f"tmp-{number}"
+    temporary.mkdir()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(temporary)}
     with (
         log_file.open("w") as log,
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment) as process,
@@ -205,6 +207,7 @@ def running_gateway(
         text = log_file.read_text()
         assert "Traceback" not in text, text
         assert "unexpected error" not in text, text
+    assert not list(temporary.iterdir()), "a request's private directory was left behind"
 
 
 def _write_config(lab: Lab, path: Path, overrides: Mapping[str, Any]) -> None:
@@ -280,7 +283,7 @@ class Connection:
     """One TLS connection to a gateway, raw: bytes out, bytes in.
 
     `version` pins TLS to one version, `certificate` is a pair of PEM files, `pyopenssl` takes that library for the
-    standard one, whose sockets can't export keying material.
+    standard one, whose sockets can't export keying material; `source` is the address to come from.
     """
 
     def __init__(
@@ -291,8 +294,10 @@ class Connection:
         certificate: tuple[Path, Path] | None = None,
         anchor: Path | None = None,
         pyopenssl: bool = False,
+        source: str = "127.0.0.1",
     ) -> None:
-        self.plain = socket.create_connection(("127.0.0.1", gateway.port), timeout=DEADLINE)
+        address = ("127.0.0.1", gateway.port)
+        self.plain = socket.create_connection(address, timeout=DEADLINE, source_address=(source, 0))
         try:
             anchor = anchor or gateway.lab.anchor
             make = self._pyopenssl if pyopenssl else self._standard

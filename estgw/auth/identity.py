@@ -63,6 +63,13 @@ class Client:
             return self.certificate.subject.rfc4514_string()
         return self.user
 
+    @property
+    def why_not(self) -> str:
+        """Why a certificate that was offered does not count, as the end of a sentence: what its owner wants to know."""
+        if self.tls.certificate is None or self.trust is not Trust.NONE:
+            return ""
+        return f"; the one offered was not accepted: {self.tls.verify_error or 'no anchor for it here'}"
+
     def with_user(self, user: str) -> Client:
         """The same client with a verified user name."""
         return replace(self, user=user)

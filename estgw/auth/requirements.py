@@ -36,11 +36,11 @@ async def authenticate(client: Client, headers: Sequence[str], requires: Require
     has_certificate = client.trust is not Trust.NONE
     has_user = client.user is not None
     if requires in (Requires.TLS, Requires.BOTH) and not has_certificate:
-        raise Forbidden(f"This operation needs a TLS client certificate{_why_not(client)}.")
+        raise Forbidden(f"This operation needs a TLS client certificate{client.why_not}.")
     if requires in (Requires.HTTP, Requires.BOTH) and not has_user:
         raise Unauthenticated(log="no credentials")
     if requires is Requires.ANY and not (has_certificate or has_user):
-        raise Unauthenticated(log=f"no credentials, and no client certificate{_why_not(client)}")
+        raise Unauthenticated(log=f"no credentials, and no client certificate{client.why_not}")
     return client
 
 
@@ -49,10 +49,3 @@ def _claimed_or_none(headers: Sequence[str]) -> Credentials | None:
         return http.parse(headers)
     except Unauthenticated:
         return None
-
-
-def _why_not(client: Client) -> str:
-    """Why a certificate that was offered does not count: the one thing its owner wants to know."""
-    if client.tls.certificate is None:
-        return ""
-    return f"; the one offered was not accepted: {client.tls.verify_error or 'no anchor for it here'}"

@@ -40,10 +40,13 @@ class Throttle:
 
         Raises `TooManyGuesses` when the turn is too far off.
         """
-        record = self._records.get(_key(address))
+        key, now = _key(address), time.monotonic()
+        record = self._records.get(key)
         if record is None or not self.most:
             return
-        now = time.monotonic()
+        if now - record.last > FORGET:
+            del self._records[key]
+            return
         start = max(now, record.next)
         if start - now > PATIENCE:
             raise TooManyGuesses(retry_after=int(start - now) + 1)

@@ -36,9 +36,7 @@ def read(stdout: bytes) -> Output:
         return Output(stdout)
     head, divider, body = _divide(stdout)
     if not divider:
-        raise Malformed("the header block is not followed by an empty line")
-    if len(head) > MAXIMUM_HEADERS:
-        raise Malformed(f"the header block is longer than {MAXIMUM_HEADERS} bytes")
+        raise Malformed(f"no empty line ends the header block within {MAXIMUM_HEADERS} bytes")
     status: int | None = None
     headers: dict[str, str] = {}
     dropped = []
@@ -67,7 +65,7 @@ def words(text: bytes) -> str:
 
 
 def _divide(stdout: bytes) -> tuple[bytes, bytes, bytes]:
-    found = re.search(rb"\r?\n\r?\n", stdout[: MAXIMUM_HEADERS + 4])
+    found = re.search(rb"\r?\n\r?\n", stdout[: MAXIMUM_HEADERS + 2])
     if not found:
         return stdout, b"", b""
     return stdout[: found.start()], found[0], stdout[found.end() :]

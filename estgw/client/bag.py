@@ -57,15 +57,21 @@ def examine(
     faults: dict[x509.Certificate, str] = {}
     while True:
         rest = [one for one in unique if one not in believed]
-        faults = {one: _fault(one, [*anchors, *believed], rest) or "" for one in rest}
+        usable = [one for one in [*anchors, *believed] if one.not_valid_after_utc >= now]
+        faults = {one: _fault(one, usable, rest, now) or "" for one in rest}
         fresh = [one for one in rest if not faults[one]]
         if not fresh:
             break
         believed += fresh
     roots = [one for one in unique if _is_root(one)]
-    good = [one for one in roots if one in believed and not is_expired[one]]
+    # A root that nobody vouches for must not make another one look old.
+    family = [one for one in roots if one in believed or is_expired[one]]
+    good = [one for one in family if not is_expired[one]]
     newest = max(good, key=lambda one: one.not_valid_after_utc, default=None)
-    entries = [Entry(one, _role(one, roots), faults.get(one), is_expired[one], one is newest) for one in unique]
+    entries = [
+        Entry(one, _role(one, roots if faults.get(one) else family), faults.get(one), is_expired[one], one is newest)
+        for one in unique
+    ]
     return sorted(entries, key=lambda entry: (not entry.is_newest, entry.role == "intermediate"))
 
 
@@ -81,16 +87,27 @@ def _is_root(certificate: x509.Certificate) -> bool:
 
 
 def _fault(
-    certificate: x509.Certificate, believed: Sequence[x509.Certificate], helpers: Sequence[x509.Certificate]
+    certificate: x509.Certificate,
+    believed: Sequence[x509.Certificate],
+    helpers: Sequence[x509.Certificate],
+    now: datetime,
 ) -> str | None:
     if not trust.is_ca(certificate):
         return "it is no CA's certificate"
+    if not trust.is_self_issued(certificate):
+        return trust.path_fault(certificate, believed, helpers)
+    # OpenSSL takes every certificate whose issuer is its subject for a root when no key identifiers tell it
+    # otherwise; so rollover certificates are looked at here, one step at a time.
+    if certificate.not_valid_before_utc > now:
+        return "it is not valid yet"
+    others = [one for one in believed if one.subject == certificate.subject and trust.is_ca(one)]
     if _is_root(certificate):
-        twins = [one for one in believed if one.subject == certificate.subject and _same_key(one, certificate)]
-        if any(trust.is_ca(twin) for twin in twins):
+        if any(_same_key(other, certificate) for other in others):
             return None
         return "a root that none of our anchors vouches for"
-    return trust.path_fault(certificate, believed, helpers)
+    if any(trust.is_signed_by(certificate, other) for other in others):
+        return None
+    return "none of our anchors' keys has signed it"
 
 
 def _same_key(one: x509.Certificate, other: x509.Certificate) -> bool:

@@ -10,7 +10,7 @@ from estgw.client.wire import Exchange
 from estgw.errors import Malformed
 from estgw.est import csr
 
-_SECRET_HEADERS = ("authorization", "proxy-authorization", "cookie", "set-cookie")
+_SECRET_HEADERS = ("cookie", "set-cookie")
 _KEY_PART = re.compile(
     rb"(Content-Type:\s*application/pkcs8\b.*?\r?\n\r?\n)(.*?)(?=\r?\n--)", re.DOTALL | re.IGNORECASE
 )
@@ -37,9 +37,9 @@ def tracer(say: Callable[[str], None]) -> Callable[[Exchange], None]:
 
 
 def _masked(name: str, value: str) -> str:
-    if name.lower() in _SECRET_HEADERS:
-        return f"{clean(value.split(' ', 1)[0], 20)} ***"
-    return clean(value)
+    if name.lower() == "authorization":
+        return f"{value.split(' ', 1)[0]} ***"
+    return "***" if name.lower() in _SECRET_HEADERS else clean(value)
 
 
 def _request_text(body: bytes) -> str:

@@ -195,12 +195,12 @@ def change_subject_name(csr: CSR) -> NewNames | None:
         return None
     if len(values) != 1:
         raise Malformed(f"the CSR's changeSubjectName has {len(values)} values, not one")
-    parts = {
-        bytes(part.tag_bytes): part
-        for part in der_tools.elements(der_tools.whole(values[0]), "a ChangeSubjectName")
-    }
-    if not parts or parts.keys() - {der_tools.SEQUENCE, _SUBJECT_ALT}:
+    found = der_tools.elements(der_tools.whole(values[0]), "a ChangeSubjectName")
+    parts = {bytes(part.tag_bytes): part for part in found}
+    if not parts or parts.keys() - {der_tools.SEQUENCE, _SUBJECT_ALT} or len(parts) < len(found):
         raise Malformed("the CSR's changeSubjectName has neither subject nor subjectAlt, or something else")
+    if _SUBJECT_ALT in parts and not bytes(parts[_SUBJECT_ALT].data):
+        raise Malformed("the CSR's changeSubjectName has a subjectAlt without a name")
     subject = der_tools.whole(parts[der_tools.SEQUENCE]) if der_tools.SEQUENCE in parts else b"\x30\x00"
     san = der_tools.wrap(der_tools.SEQUENCE, bytes(parts[_SUBJECT_ALT].data)) if _SUBJECT_ALT in parts else None
     info = asn1.decode_der(_RequestInfo, csr.request.tbs_certrequest_bytes)

@@ -159,7 +159,7 @@ def test_a_hostile_name_can_t_imitate_rdns(hostile):
     assert word({"subject": "CN=*,O=Example"}, client(hostile)) == "optional"
 
 
-@pytest.mark.parametrize("text", ["a", "", "a,b", "a\\", "a\\,b+c=d", "#a", " a ", "ä", "*"])
+@pytest.mark.parametrize("text", ["a", "a,b", "a\\", "a\\,b+c=d", "#a", " a ", "ä", "*"])
 def test_a_star_takes_any_value(text):
     assert word({"subject": "CN=*,O=Example"}, client(named((O, "Example"), (CN, text)))) == "required"
 

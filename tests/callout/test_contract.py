@@ -182,7 +182,7 @@ def test_the_files_that_are_named(reflected):
 
 
 def test_the_least_that_a_script_sees(tmp_path):
-    found = seen_by_a_script(plain(tmp_path))
+    found = seen_by_a_script(plain(tmp_path, client=client(tls=tls(server_name=None))))
     assert found.keys() == ALWAYS_SET
     assert {name: found[name] for name in ("EST_OPERATION", "EST_PROFILE", "EST_AUTH_METHODS", "EST_CLIENT_TRUST")} == {
         "EST_OPERATION": "cacerts",

@@ -45,7 +45,6 @@ class Ended:
 def estclient(capfd, tmp_path, monkeypatch):
     """Run the command in this process, in a directory of its own; every run must keep its words clean."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.stdin", open("/dev/null"))  # noqa: SIM115
 
     def run(*arguments):
         capfd.readouterr()
@@ -58,10 +57,9 @@ def estclient(capfd, tmp_path, monkeypatch):
         assert "\x1b" not in err
         return Ended(status, out, err)
 
-    yield run
-    import sys
-
-    sys.stdin.close()
+    with open("/dev/null") as nothing:
+        monkeypatch.setattr("sys.stdin", nothing)
+        yield run
 
 
 @pytest.fixture

@@ -41,9 +41,10 @@ def test_either_root_leads_to_all_four(rollover, anchor):
 
 def test_without_the_cross_certificates_an_old_anchor_ends_at_the_old_root(rollover):
     two = [rollover["NewWithNew"], rollover["OldWithOld"]]
-    entries = {entry.role: entry for entry in bag.examine(two, [rollover["OldWithOld"]])}
-    assert entries["OldWithOld"].is_good
-    assert "none of our anchors" in entries["NewWithNew"].fault
+    entries = {entry.certificate: entry for entry in bag.examine(two, [rollover["OldWithOld"]])}
+    assert entries[rollover["OldWithOld"]].is_good
+    assert entries[rollover["OldWithOld"]].is_newest
+    assert "none of our anchors" in entries[rollover["NewWithNew"]].fault
     vouched = bag.examine(two, [rollover["OldWithOld"]], [trust.fingerprint(rollover["NewWithNew"])])
     assert all(entry.is_good for entry in vouched)
 

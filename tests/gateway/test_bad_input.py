@@ -381,7 +381,7 @@ FAILURES = {
     "junk": (500, r"junk: not base64"),
     "silent": (500, r"silent: printed nothing"),
     "broken-head": (500, r"broken-head: not a header line: b'no colon here'"),
-    "endless-head": (500, r"endless-head: the header block is not followed by an empty line"),
+    "endless-head": (500, r"endless-head: .*empty line"),
     "two": (500, r"two: \d certificates, where the answer holds the issued one alone"),
     "key": (500, r"key: the output holds a private key, which this operation never sends"),
     "flood": (500, r"flood: flooded its stdout, killed"),

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from estgw.auth import users
-from tests.support import Gateway, csr, enrol, run, running_gateway, until
-from tests.tls.pki import CA, SERVER_AUTH, Credential
+from tests.support import LOGIN, ROOT, Gateway, csr, enrol, request, run, running_gateway, until
+from tests.tls.pki import CA, SERVER_AUTH, Credential, root
 
 GOOD = csr()
 SLOW = "touch $EST_CA_DIR/started; sleep 0.8; exec $EST_CA_DIR/../handlers/openssl/simpleenroll"
@@ -28,10 +31,8 @@ def served(gateway: Gateway) -> x509.Certificate:
 
 
 def demo_ca(gateway: Gateway) -> CA:
-    anchor, key = run("cat", gateway.lab.anchor).stdout, (gateway.lab.ca / "private/cakey.pem").read_bytes()
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key
-
-    return CA(x509.load_pem_x509_certificate(anchor), load_pem_private_key(key, None))
+    key = load_pem_private_key((gateway.lab.ca / "private/cakey.pem").read_bytes(), None)
+    return CA(x509.load_pem_x509_certificate(gateway.lab.anchor.read_bytes()), key)
 
 
 @pytest.fixture
@@ -45,8 +46,7 @@ def test_everything_is_swapped(living, tmp_path):
     device = enrol(living, tmp_path)
     renewed: Credential = demo_ca(living).issue("localhost", eku=(SERVER_AUTH,))
     certificate, key = renewed.write(living.lab.path, "renewed")
-    other = CA(*_self_made())
-    anchor, _ = other.write(living.lab.path, "other")
+    anchor, _ = root("elsewhere").write(living.lab.path, "other")
     users.set_password(living.lab.path / "other.htpasswd", "alice", "wonderland")
     with living.connect(certificate=device) as connection:
         assert connection.ask("POST", "simplereenroll", GOOD).status == 200
@@ -66,13 +66,6 @@ def test_everything_is_swapped(living, tmp_path):
     assert (answer.status, answer.header("WWW-Authenticate")) == (401, 'Basic realm="elsewhere"')
     assert living.post("fresh/simpleenroll", GOOD, login="alice:wonderland").status == 200
     assert living.post("simpleenroll", GOOD, certificate=device, login=None).status == 401
-
-
-def _self_made():
-    from tests.tls.pki import root
-
-    made = root("elsewhere")
-    return made.certificate, made.key
 
 
 @pytest.mark.parametrize(
@@ -170,7 +163,7 @@ def test_a_handler_that_takes_too_long_is_not_waited_for(own_lab):
         "callouts": {"operations": {"simpleenroll": {"handler": str(script)}}},
     }
     with running_gateway(own_lab, overrides) as gateway, gateway.connect() as connection:
-        connection.send(_request())
+        connection.send(request("POST", "simpleenroll", GOOD, login=LOGIN))
         until(lambda: (own_lab.ca / "started").exists() and (own_lab.ca / "started").read_text().strip())
         began = time.monotonic()
         gateway.process.send_signal(signal.SIGTERM)
@@ -178,29 +171,12 @@ def test_a_handler_that_takes_too_long_is_not_waited_for(own_lab):
         assert time.monotonic() - began < 3
         assert connection.rest() == b""
     with pytest.raises(ProcessLookupError):
-        signal_nothing(int((own_lab.ca / "started").read_text()))
-
-
-def _request() -> bytes:
-    from tests.support import LOGIN, request
-
-    return request("POST", "simpleenroll", GOOD, login=LOGIN)
-
-
-def signal_nothing(process: int) -> None:
-    """Raises when there is no such process."""
-    import os
-
-    os.kill(process, 0)
+        os.kill(int((own_lab.ca / "started").read_text()), 0)
 
 
 def test_a_second_gateway_on_the_same_port_says_why_it_can_not(gateway, own_lab):
     config = own_lab.path / "conf.yaml"
     config.write_text(config.read_text().replace("127.0.0.1:8443", f"127.0.0.1:{gateway.port}"))
-    import sys
-
-    from tests.support import ROOT
-
     done = run(sys.executable, "-m", "estgw", "serve", "-c", config, status=1, cwd=ROOT)
     assert b"can't listen on 127.0.0.1:%d: Address already in use" % gateway.port in done.stderr
     assert b"Traceback" not in done.stderr

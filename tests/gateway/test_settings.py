@@ -8,8 +8,10 @@ import pytest
 from cryptography import x509
 
 from estgw.callout.contract import ENV_VARS
+from estgw.est.certs import CMC_RA
 from tests.gateway.conftest import variables
 from tests.support import LOGIN, Gateway, Lab, csr, run, running_gateway
+from tests.tls.pki import CLIENT_AUTH, root
 
 GOOD = csr()
 
@@ -63,31 +65,21 @@ def test_what_the_script_knows_of_its_client(bench, device, stranger):
     assert told(stranger, LOGIN) == ("http", "none", "NONE", "Basic", "estuser")
 
 
-def test_third_parties_are_kept_apart(own_lab, stranger, device):
+def test_third_parties_are_kept_apart(own_lab, device):
     """An implicit anchor lets a client enrol, but what it has is no certificate of ours."""
-    root = own_lab.path / "third.pem"
-    root.write_bytes(stranger[0].read_bytes())
-    script = own_lab.script("reflect", "printf '%s\\n' \"EST_CLIENT_TRUST=$EST_CLIENT_TRUST\"; exit 77")
-    leaf, key = third_party_leaf(own_lab, stranger)
+    maker = root("Device maker")
+    anchor, _ = maker.write(own_lab.path, "maker")
+    theirs = maker.issue("device-1", eku=(CLIENT_AUTH, CMC_RA)).write(own_lab.path, "theirs")
+    script = own_lab.script("reflect", 'echo "$EST_CLIENT_TRUST $EST_CLIENT_IS_RA"; exit 77')
     overrides = {
-        "client_auth": {"implicit": [str(root)]},
+        "client_auth": {"implicit": [str(anchor)]},
         "callouts": {"operations": {"simpleenroll": {"handler": str(script)}}},
     }
     with running_gateway(own_lab, overrides) as gateway:
-        assert gateway.post("simpleenroll", GOOD, login=None, certificate=(leaf, key)).words == (
-            "EST_CLIENT_TRUST=implicit"
-        )
-        assert gateway.post("simpleenroll", GOOD, login=None, certificate=device).words == "EST_CLIENT_TRUST=explicit"
-
-
-def third_party_leaf(lab: Lab, ca: Pair) -> Pair:
-    """A client certificate by a third party's CA."""
-    command = (
-        "openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout leaf.key -subj /CN=device-1 |"
-        f"openssl x509 -req -CA {ca[0]} -CAkey {ca[1]} -days 2 -out leaf.pem"
-    )
-    run("bash", "-ec", command, cwd=lab.path)
-    return lab.path / "leaf.pem", lab.path / "leaf.key"
+        assert gateway.post("simpleenroll", GOOD, login=None, certificate=theirs).words == "implicit 0"
+        assert gateway.post("simpleenroll", GOOD, login=None, certificate=device).words == "explicit 0"
+    with running_gateway(own_lab) as gateway:
+        assert gateway.post("simpleenroll", GOOD, login=None, certificate=theirs).status == 401
 
 
 def test_strangers_can_be_turned_away_at_the_door(own_lab, stranger):
@@ -179,7 +171,7 @@ def test_variables_of_ones_own(bench):
     }
 
 
-def test_the_environment_is_the_contracts_and_nothing_else(bench, monkeypatch):
+def test_the_environment_is_the_contracts_and_nothing_else(bench):
     """Bash adds three names of its own; of the gateway's environment there is nothing."""
     seen = set(bench.post("names/simpleenroll", GOOD, headers={"Proxy": "evil", "X-Thing": "x"}).words.split())
     promised = {row.name for row in ENV_VARS if row.when == "always"}

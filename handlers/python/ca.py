@@ -1,0 +1,208 @@
+"""What the handlers beside this file share: reading a request, and issuing with the CA in EST_CA_DIR.
+
+Not a program.  A handler decides; whatever it decides, nothing of a CSR but subject, alternative names and key gets
+into a certificate, and no certificate is handed out before its row is in the register (store.py).
+"""
+
+import os
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import NoReturn
+
+import store
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, rsa
+from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes, CertificatePublicKeyTypes
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
+from cryptography.x509.oid import ExtendedKeyUsageOID, PublicKeyAlgorithmOID
+
+KEYS: dict[str, Callable[[], CertificateIssuerPrivateKeyTypes]] = {
+    "p-256": lambda: ec.generate_private_key(ec.SECP256R1()),
+    "p-384": lambda: ec.generate_private_key(ec.SECP384R1()),
+    "p-521": lambda: ec.generate_private_key(ec.SECP521R1()),
+    "rsa-2048": lambda: rsa.generate_private_key(65537, 2048),
+    "rsa-3072": lambda: rsa.generate_private_key(65537, 3072),
+    "rsa-4096": lambda: rsa.generate_private_key(65537, 4096),
+    "ed25519": ed25519.Ed25519PrivateKey.generate,
+    "ml-dsa-44": mldsa.MLDSA44PrivateKey.generate,
+    "ml-dsa-65": mldsa.MLDSA65PrivateKey.generate,
+    "ml-dsa-87": mldsa.MLDSA87PrivateKey.generate,
+}
+"""The kinds of key that serverkeygen and create-ca make."""
+
+CMC_RA = x509.ObjectIdentifier("1.3.6.1.5.5.7.3.28")  # id-kp-cmcRA (RFC 6402 2.10)
+NO_REV_AVAIL = x509.UnrecognizedExtension(x509.ObjectIdentifier("2.5.29.56"), b"\x05\x00")  # RFC 9608
+
+PROFILES: dict[str, Sequence[x509.ExtensionType]] = {
+    "client": [x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])],
+    "server": [x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])],
+    "both": [x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])],
+    "ra": [x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH, CMC_RA])],
+    "short-lived": [x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), NO_REV_AVAIL],
+}
+"""What a certificate is good for; `issue` adds what every certificate has."""
+
+# A name is the client's, as long or odd as it likes; the gateway has refused those that can't be read.
+warnings.filterwarnings("ignore", "Attribute's length", UserWarning)
+
+
+def refuse(words: str, status: int = os.EX_NOPERM) -> NoReturn:
+    """End with words for the client."""
+    print(words)
+    sys.exit(status)
+
+
+def fail(words: str) -> NoReturn:
+    """End with words for the log: the client is told nothing but that the server could not do it."""
+    print(words, file=sys.stderr)
+    sys.exit(os.EX_CONFIG)
+
+
+class Request:
+    """The CSR, whose signature the gateway has checked, and the names that it asks for."""
+
+    def __init__(self) -> None:
+        self.csr = asked = x509.load_pem_x509_csr(Path(os.environ["EST_CSR_FILE"]).read_bytes())
+        if "EST_CHANGE_SUBJECT" in os.environ:
+            import csr  # rarely needed, and a few milliseconds to load
+
+            asked = csr.with_changed_names(self.csr)
+        self.subject = asked.subject
+        try:
+            self.names = list(asked.extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
+        except x509.ExtensionNotFound:
+            self.names = []
+
+    @property
+    def public_key(self) -> CertificatePublicKeyTypes:
+        """The key to be certified; serverkeygen never looks at it."""
+        # It would come out as a key for anything: the library keeps no restriction to one padding (RFC 4055 1.2).
+        if self.csr.public_key_algorithm_oid == PublicKeyAlgorithmOID.RSASSA_PSS:
+            refuse("keys for RSASSA-PSS alone are not certified here", os.EX_DATAERR)
+        return self.csr.public_key()
+
+
+def text(name: x509.GeneralName) -> str:
+    """One alternative name as EST_CSR_SAN_n has it, such as `DNS:host.example`."""
+    match name:
+        case x509.DNSName() | x509.RFC822Name() | x509.UniformResourceIdentifier() | x509.IPAddress():
+            return f"{_KINDS[type(name)]}:{name.value}"
+        case x509.DirectoryName():
+            return f"dirName:{name.value.rfc4514_string()}"
+        case x509.RegisteredID():
+            return f"RID:{name.value.dotted_string}"
+        case x509.OtherName():
+            return f"otherName:{name.type_id.dotted_string};{name.value.hex()}"
+        case _:
+            return repr(name)
+
+
+_KINDS: dict[type[x509.GeneralName], str] = {
+    x509.DNSName: "DNS", x509.RFC822Name: "email", x509.UniformResourceIdentifier: "URI", x509.IPAddress: "IP"
+}  # fmt: skip
+
+
+def issue(
+    subject: x509.Name,
+    key: CertificatePublicKeyTypes,
+    names: Sequence[x509.GeneralName],
+    profile: str,
+    lifetime: timedelta,
+) -> x509.Certificate:
+    """Make a certificate and enter it in the register; what fails ends the handler, and nothing was issued."""
+    if not subject.rdns and not names:
+        refuse("the request names nobody: subject and alternative names are both empty", os.EX_DATAERR)
+    issuer, ca_key = _load()
+    now = datetime.now(UTC).replace(microsecond=0)
+    if now >= issuer.not_valid_after_utc:
+        fail(f"the CA's certificate expired at {issuer.not_valid_after_utc}")
+    builder = x509.CertificateBuilder().subject_name(subject).issuer_name(issuer.subject).public_key(key)
+    builder = builder.serial_number(x509.random_serial_number()).not_valid_before(now)
+    builder = builder.not_valid_after(min(now + lifetime, issuer.not_valid_after_utc))
+    builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+    builder = builder.add_extension(_usage(key), critical=True)
+    for extension in PROFILES[profile]:
+        builder = builder.add_extension(extension, critical=False)
+    builder = builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+    builder = builder.add_extension(_issuer_key_id(issuer), critical=False)
+    if names:  # critical where they are all there is (RFC 5280 4.2.1.6)
+        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=not subject.rdns)
+    certificate = builder.sign(ca_key, signing_hash(ca_key))
+    store.add(certificate, ", ".join(text(name) for name in names), profile)
+    return certificate
+
+
+def _usage(key: CertificatePublicKeyTypes) -> x509.KeyUsage:
+    """Signing, which every key here can do; an RSA key can be encrypted to as well, an ML-DSA key never (RFC 9881 5)."""
+    never = ("content_commitment", "data_encipherment", "key_agreement", "key_cert_sign", "crl_sign")
+    return x509.KeyUsage(
+        digital_signature=True,
+        key_encipherment=isinstance(key, rsa.RSAPublicKey),
+        encipher_only=False,
+        decipher_only=False,
+        **dict.fromkeys(never, False),
+    )
+
+
+def _issuer_key_id(issuer: x509.Certificate) -> x509.AuthorityKeyIdentifier:
+    try:
+        known = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    except x509.ExtensionNotFound:
+        return x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.public_key())  # type: ignore[arg-type]
+    return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(known)
+
+
+def _load() -> tuple[x509.Certificate, CertificateIssuerPrivateKeyTypes]:
+    """The CA's key, and its certificate: the first of cacert.pem and chain.pem that has this key."""
+    folder = Path(os.environ["EST_CA_DIR"])
+    chain = folder / "chain.pem"
+    try:
+        key = load_pem_private_key((folder / "private/cakey.pem").read_bytes(), None)
+        pem = (folder / "cacert.pem").read_bytes() + (chain.read_bytes() if chain.exists() else b"")
+        for certificate in x509.load_pem_x509_certificates(pem):
+            if certificate.public_key() == key.public_key():
+                return certificate, key  # type: ignore[return-value]
+    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as fault:
+        fail(f"the CA can't be used: {fault}")
+    fail(f"the CA can't be used: no certificate in {folder} fits private/cakey.pem")
+
+
+def signing_hash(key: CertificateIssuerPrivateKeyTypes) -> hashes.SHA256 | hashes.SHA384 | None:
+    """What a CA with this key hashes with: as strong as the key, or nothing where the key's algorithm has its own."""
+    match key:
+        case rsa.RSAPrivateKey():
+            return hashes.SHA256()
+        case ec.EllipticCurvePrivateKey():
+            return hashes.SHA256() if key.curve.key_size <= 256 else hashes.SHA384()
+        case _:
+            return None
+
+
+def pem(what: x509.Certificate | CertificateIssuerPrivateKeyTypes) -> str:
+    """A certificate or a private key (PKCS#8, in the clear) as PEM."""
+    if isinstance(what, x509.Certificate):
+        return what.public_bytes(Encoding.PEM).decode()
+    return what.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+
+
+def renewed() -> x509.Certificate:
+    """The certificate that a simplereenroll renews."""
+    return x509.load_pem_x509_certificate(Path(os.environ["EST_RENEW_CERT_FILE"]).read_bytes())
+
+
+def is_revoked(certificate: x509.Certificate) -> bool:
+    """Whether the register says so, or that of `openssl ca`, which may issue from the same directory."""
+    if store.status(certificate) == "revoked":
+        return True
+    for file in ("index.txt", "index.txt.old"):  # the old one too: for a moment it is the only one
+        index = Path(os.environ["EST_CA_DIR"], file)
+        for line in index.read_text(errors="replace").splitlines() if index.exists() else ():
+            fields = line.split("\t")
+            if fields[0] == "R" and int(fields[3], 16) == certificate.serial_number:
+                return True
+    return False

@@ -1,0 +1,138 @@
+"""The register: certs.sqlite in EST_CA_DIR, a row for each certificate, committed before it is handed out.
+
+Not a program.  To look into it:  sqlite3 certs.sqlite "SELECT serial, subject, not_after FROM certificates"
+"""
+
+import contextlib
+import hashlib
+import os
+import sqlite3
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+NAME = "certs.sqlite"
+
+# Times are UTC in ISO 8601, digests and DER are those of the certificate; "revoked" is for a person to set.
+_SCHEMA = """
+PRAGMA journal_mode = WAL;
+PRAGMA user_version = 1;
+CREATE TABLE certificates (
+    serial       TEXT NOT NULL PRIMARY KEY,  -- upper-case hex, as `openssl x509 -serial` prints it
+    status       TEXT NOT NULL DEFAULT 'valid' CHECK (status IN ('valid', 'revoked')),
+    revoked_at   TEXT,
+    reason       TEXT,                       -- why it was revoked, such as keyCompromise
+    subject      TEXT NOT NULL,              -- RFC 4514
+    san          TEXT NOT NULL,
+    spki_sha256  TEXT NOT NULL,
+    not_before   TEXT NOT NULL,
+    not_after    TEXT NOT NULL,
+    profile      TEXT NOT NULL,
+    operation    TEXT NOT NULL,
+    label        TEXT,
+    request_id   TEXT NOT NULL,
+    pending_id   TEXT,
+    issued_at    TEXT NOT NULL,
+    der          BLOB NOT NULL
+);
+CREATE INDEX by_subject ON certificates (subject);
+CREATE INDEX by_pending_id ON certificates (pending_id);
+"""
+
+
+def create(folder: Path) -> None:
+    """Make an empty register where none is: whole, under another name, then linked into place.
+
+    So nobody ever sees half of one, and of two that come at the same time one wins.
+    """
+    path = folder / f".{NAME}.{os.urandom(8).hex()}"
+    try:
+        with contextlib.closing(sqlite3.connect(path)) as db:
+            db.executescript(_SCHEMA)
+        with contextlib.suppress(FileExistsError):
+            (folder / NAME).hardlink_to(path)
+    finally:
+        path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _register() -> Iterator[sqlite3.Connection]:
+    """The open register, each statement a transaction; a fault of it ends the handler, 69 where it stays locked."""
+    folder = Path(os.environ["EST_CA_DIR"]).absolute()
+    patience = int(os.environ["EST_TIMEOUT"]) / 2
+    try:
+        if not (folder / NAME).exists():
+            create(folder)
+        address = f"{(folder / NAME).as_uri()}?mode=rw"
+        with contextlib.closing(sqlite3.connect(address, patience, isolation_level=None, uri=True)) as db:
+            db.execute("PRAGMA synchronous = FULL")  # committed means: it outlives a power cut
+            yield db
+    except (sqlite3.Error, OSError) as fault:
+        print(f"{folder / NAME}: {fault}", file=sys.stderr)
+        busy = getattr(fault, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
+        sys.exit(os.EX_UNAVAILABLE if busy else os.EX_IOERR)
+
+
+def add(certificate: x509.Certificate, san: str, profile: str) -> None:
+    """Enter a certificate; when this returns, the row is on the disk."""
+    spki = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    row = {
+        "serial": _serial(certificate),
+        "subject": _text(certificate.subject),
+        "san": san,
+        "spki_sha256": hashlib.sha256(spki).hexdigest(),
+        "not_before": certificate.not_valid_before_utc.isoformat(),
+        "not_after": certificate.not_valid_after_utc.isoformat(),
+        "profile": profile,
+        "operation": os.environ["EST_OPERATION"],
+        "label": os.environ.get("EST_LABEL"),
+        "request_id": os.environ["EST_REQUEST_ID"],
+        "pending_id": os.environ.get("EST_PENDING_ID"),
+        "issued_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "der": certificate.public_bytes(Encoding.DER),
+    }
+    places = ", ".join(f":{column}" for column in row)
+    with _register() as db:
+        db.execute(f"INSERT INTO certificates ({', '.join(row)}) VALUES ({places})", row)
+
+
+def status(certificate: x509.Certificate) -> str | None:
+    """`valid` or `revoked`; None for a certificate that is not in the register."""
+    with _register() as db:
+        found = db.execute("SELECT status FROM certificates WHERE serial = ?", [_serial(certificate)]).fetchone()
+    return found[0] if found else None
+
+
+def newest(subject: x509.Name) -> x509.Certificate | None:
+    """The last valid certificate that was issued for this subject, or None: the one to renew."""
+    return _last("subject = ? AND not_after > ?", _text(subject), _ago(timedelta(0)))
+
+
+def handed_out(within: timedelta) -> x509.Certificate | None:
+    """What this very request got before, or None: the client may have lost the answer (EST_PENDING_ID)."""
+    return _last("pending_id = ? AND issued_at > ?", os.environ["EST_PENDING_ID"], _ago(within))
+
+
+def _last(condition: str, *values: str) -> x509.Certificate | None:
+    query = f"SELECT der FROM certificates WHERE status = 'valid' AND {condition} ORDER BY rowid DESC LIMIT 1"
+    with _register() as db:
+        found = db.execute(query, values).fetchone()
+    return x509.load_der_x509_certificate(found[0]) if found else None
+
+
+def _ago(time: timedelta) -> str:
+    return (datetime.now(UTC) - time).isoformat(timespec="seconds")
+
+
+def _serial(certificate: x509.Certificate) -> str:
+    digits = f"{certificate.serial_number:X}"
+    return digits.zfill(len(digits) + len(digits) % 2)
+
+
+def _text(name: x509.Name) -> str:
+    """RFC 4514, and no control character that a terminal would obey."""
+    return "".join(char if char.isprintable() else f"\\{char.encode().hex()}" for char in name.rfc4514_string())

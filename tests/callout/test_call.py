@@ -1,0 +1,103 @@
+"""What one callout is told: the files, and the name of a pending request."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from estgw.callout.call import Call
+from estgw.est.csr import NewNames, parse
+from estgw.est.operations import OPERATIONS, Profile
+from tests import pki
+from tests.callout.calls import CERTIFICATE, CSR, KNOWN, client, full, plain
+from tests.pki import OTHER, csr
+
+
+def test_the_files(tmp_path):
+    call = full(tmp_path)
+    assert dict(call.files()) == {
+        tmp_path / "csr.pem": parse(CSR).pem,
+        tmp_path / "client.pem": CERTIFICATE.public_bytes(Encoding.PEM),
+        tmp_path / "renew.pem": CERTIFICATE.public_bytes(Encoding.PEM),
+    }
+
+
+def test_no_files_where_there_is_nothing_to_say(tmp_path):
+    assert list(plain(tmp_path).files()) == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "profile", "shown"),
+    [(False, Profile.RFC, False), (True, Profile.RFC, True), (False, Profile.DRAFT, True)],
+)
+def test_who_sees_credentials(tmp_path, asked, profile, shown):
+    assert plain(tmp_path, pass_credentials=asked, profile=profile).shows_credentials is shown
+
+
+def test_the_names_asked_for(tmp_path):
+    call = full(tmp_path)
+    assert call.csr is not None
+    assert (call.subject, call.san) == (call.csr.subject, call.csr.san)
+    renamed = replace(call, new_names=NewNames(pki.name("CN=new"), None))
+    assert (renamed.subject, renamed.san) == (pki.name("CN=new"), None)
+    assert (plain(tmp_path).subject, plain(tmp_path).san) == (None, None)
+
+
+# EST_PENDING_ID: RFC 7030 4.2.3 has the client come back with the same request, 3.5 makes its bytes differ.
+
+
+@pytest.fixture
+def call(tmp_path) -> Call:
+    return full(tmp_path, csr=parse(csr("device-1", pki.challenge("one"))), client=replace(KNOWN, certificate=None))
+
+
+def test_a_repeat_has_the_same_name(call):
+    again = csr("device-1", pki.challenge("another connection"))
+    assert call.csr is not None
+    assert call.csr.der != again
+    assert replace(call, csr=parse(again)).pending_id == call.pending_id
+
+
+def test_a_repeat_comes_from_anywhere(call):
+    elsewhere = replace(
+        call,
+        client=replace(call.client, address="198.51.100.1", port=1),
+        request_id="9876543210",
+        binding=None,
+        body=b"",
+        query="x",
+        timeout=1,
+    )
+    assert elsewhere.pending_id == call.pending_id
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"csr": parse(csr("device-2"))},
+        {"csr": parse(csr("device-1", key=OTHER))},
+        {"csr": parse(csr("device-1", pki.san(x509.DNSName("a"))))},
+        {"client": client(user="bob")},
+        {"client": client(user=None)},
+        {"client": KNOWN},
+        {"label": "other"},
+        {"label": None},
+        {"operation": OPERATIONS["simpleenroll"]},
+        {"new_names": NewNames(pki.name("CN=new"), None)},
+    ],
+)
+def test_another_request_has_another_name(call, changes):
+    assert replace(call, **changes).pending_id != call.pending_id
+
+
+def test_it_is_a_digest_and_no_path(call):
+    assert call.pending_id is not None
+    assert len(call.pending_id) == 64
+    assert set(call.pending_id) <= set("0123456789abcdef")
+
+
+def test_without_a_csr_there_is_none(tmp_path):
+    assert plain(tmp_path).pending_id is None

@@ -1,0 +1,376 @@
+"""One callout from beginning to end: what its end means for the client and for the log."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from estgw.callout import process
+from estgw.callout.call import Call
+from estgw.callout.caller import Caller, CalloutLimits
+from estgw.callout.cgi import Output
+from estgw.callout.contract import Kind
+from estgw.callout.slots import Slots
+from estgw.errors import HandlerFailed, HandlerTimedOut, RequestError, Unavailable
+from tests.callout.calls import plain
+from tests.callout.programs import script
+
+LIMITS = CalloutLimits(max_stdout=64 * 1024, max_stderr=4096, retry_after=60)
+
+
+def caller(limits: CalloutLimits = LIMITS, running: int = 8, waiting: int = 100) -> Caller:
+    return Caller(Slots(running, waiting), limits)
+
+
+def handle(directory: Path, text: str, call: Call | None = None) -> Output:
+    call = call or plain(directory, "simpleenroll")
+    return asyncio.run(caller().handle(script(directory, text), call))
+
+
+def decide(directory: Path, text: str, kind: Kind, call: Call | None = None) -> None:
+    call = call or plain(directory, "simpleenroll")
+    asyncio.run(caller().decide(script(directory, text), call, kind))
+
+
+def refusal(directory: Path, text: str, call: Call | None = None) -> RequestError:
+    """How a handler's end is told to the client."""
+    with pytest.raises(RequestError) as raised:
+        handle(directory, text, call)
+    return raised.value
+
+
+def answer(error: RequestError) -> tuple[int, str, Mapping[str, str]]:
+    return error.status, error.public, error.headers
+
+
+APOLOGY = "The server could not do this. Its log says why, under request 0123456789."
+WAIT = {"Retry-After": "60"}
+
+
+# Handlers.
+
+
+def test_success(tmp_path):
+    assert handle(tmp_path, "echo body") == Output(b"body\n")
+
+
+def test_a_handler_reads_the_body(tmp_path):
+    assert handle(tmp_path, "cat", plain(tmp_path, "simpleenroll", body=b"request")).body == b"request"
+
+
+def test_a_get_has_none(tmp_path):
+    assert handle(tmp_path, "cat", plain(tmp_path, "cacerts", body=b"smuggled")).body == b""
+
+
+def test_success_with_a_status_of_its_own(tmp_path):
+    text = r"printf 'Status: 307\nLocation: https://x.example/\n\n'"
+    assert handle(tmp_path, text) == Output(b"", 307, {"Location": "https://x.example/"})
+
+
+# exit status -> status, text for the client, headers.
+HANDLER = {
+    65: (400, "Bad words.", {}),
+    69: (503, "Bad words.", WAIT),
+    75: (202, "", WAIT),
+    77: (403, "Bad words.", {}),
+    64: (501, "This operation is not offered here.", {}),
+    1: (500, APOLOGY, {}),
+    2: (500, APOLOGY, {}),
+    127: (500, APOLOGY, {}),
+    255: (500, APOLOGY, {}),
+}
+
+
+@pytest.mark.parametrize("exit_status", HANDLER)
+def test_exit_status_of_a_handler(tmp_path, exit_status):
+    assert answer(refusal(tmp_path, f"echo 'Bad words.'; exit {exit_status}")) == HANDLER[exit_status]
+
+
+@pytest.mark.parametrize(
+    ("exit_status", "text"), [(65, "The request was refused."), (69, "Try again later."), (77, "The request was refused.")]
+)
+def test_without_words_there_are_ours(tmp_path, exit_status, text):
+    assert refusal(tmp_path, f"exit {exit_status}").public == text
+
+
+def test_where_nothing_can_wait_it_is_unavailable(tmp_path):
+    assert answer(refusal(tmp_path, "exit 75", plain(tmp_path, "cacerts"))) == (503, "Try again later.", WAIT)
+
+
+def test_the_log_says_which_exit_status_it_was(tmp_path):
+    assert str(refusal(tmp_path, "exit 77")).startswith("program said 77 (NOPERM)")
+    assert str(refusal(tmp_path, "exit 3")) == "program said 3 (anything else, a signal)"
+
+
+@pytest.mark.parametrize(
+    ("printed", "exit_status", "status"),
+    [
+        (r"Status: 404\n\nno", 77, 404),  # a status of the same kind refines the verdict
+        (r"Status: 422\n\nno", 65, 422),
+        (r"Status: 500\n\nno", 69, 500),
+        (r"Status: 503\n\nno", 77, 403),  # one of another kind does not
+        (r"Status: 200\n\nno", 77, 403),
+        (r"Status: 202\n\nno", 65, 400),
+        (r"Status: 302\nLocation: https://x/\n\nno", 77, 403),
+        (r"Status: 200\n\nno", 75, 202),
+        (r"Status: 502\n\nno", 1, 500),
+        (r"Status: 404\n\nno", 64, 501),
+    ],
+)
+def test_a_status_line_beside_an_exit_status(tmp_path, printed, exit_status, status):
+    assert refusal(tmp_path, f"printf '{printed}'; exit {exit_status}").status == status
+
+
+@pytest.mark.parametrize(
+    ("printed", "answered"),
+    [
+        (r"Status: 404\n\nno such thing", (404, "no such thing", {})),
+        (r"Status: 400\n\nbad", (400, "bad", {})),
+        (r"Status: 401\n\n", (401, "", {})),
+        (r"Status: 403\n\n", (403, "The request was refused.", {})),
+        (r"Status: 500\n\nsorry", (500, "sorry", {})),
+        (r"Status: 503\nRetry-After: 7\n\nbusy", (503, "busy", {"Retry-After": "7"})),
+        (r"Status: 503\n\nbusy", (503, "busy", WAIT)),
+        (r"Status: 599\n\nodd", (599, "odd", {})),
+        (r"Status: 202\n\n", (202, "", WAIT)),
+        (r"Status: 202\nRetry-After: 7\n\nignored", (202, "", {"Retry-After": "7"})),
+    ],
+)
+def test_a_status_line_of_a_handler_that_ended_well(tmp_path, printed, answered):
+    assert answer(refusal(tmp_path, f"printf '{printed}'")) == answered
+
+
+def test_retry_after_of_a_handler_that_asks_to_wait(tmp_path):
+    error = refusal(tmp_path, r"printf 'Status: 202\nRetry-After: 5\n\n'; exit 75")
+    assert error.headers == {"Retry-After": "5"}
+
+
+def test_words_are_made_harmless(tmp_path):
+    assert refusal(tmp_path, r"printf 'a\033[31mb\0c'; exit 77").public == "a?[31mb?c"
+    assert len(refusal(tmp_path, "head -c 9000 /dev/zero | tr '\\0' x; exit 77").public) == 2048
+
+
+def test_a_header_block_that_is_none(tmp_path):
+    error = refusal(tmp_path, "echo Status: fine; exit 0")
+    assert (error.status, error.public) == (500, APOLOGY)
+    assert str(error) == "program: no empty line ends the header block within 8192 bytes"
+
+
+def test_headers_that_are_dropped_are_in_the_log(tmp_path):
+    with capture_logs() as lines:
+        handle(tmp_path, r"printf 'Status: 200\nSet-Cookie: a\n\nbody'")
+    assert [line for line in lines if line["event"] == "headers dropped"] == [
+        {"event": "headers dropped", "handler": "program", "headers": "set-cookie", "log_level": "warning"}
+    ]
+
+
+# Handlers that misbehave: the client gets a sentence, the log the reason.
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("kill -SEGV $$", f"program: ended by signal {int(signal.SIGSEGV)}"),
+        ("kill -KILL $$", "program: ended by signal 9"),
+        ("yes", "program: flooded its stdout, killed"),
+        ("yes >&2", "program: flooded its stderr, killed"),
+        ("echo Status: 403; echo; yes", "program: flooded its stdout, killed"),
+    ],
+)
+def test_bad_ends(tmp_path, text, reason):
+    error = refusal(tmp_path, f"ulimit -c 0; {text}")
+    assert isinstance(error, HandlerFailed)
+    assert (error.public, str(error)) == (APOLOGY, reason)
+
+
+def test_a_handler_that_hangs(tmp_path):
+    began = time.monotonic()
+    error = refusal(tmp_path, "sleep 60", plain(tmp_path, timeout=0.2))
+    assert isinstance(error, HandlerTimedOut)
+    assert answer(error) == (504, "The handler took too long. Request 0123456789.", {})
+    assert str(error) == "program: over its 0.2 s, killed"
+    assert time.monotonic() - began < 5
+
+
+def test_a_handler_that_hangs_and_says_yes_at_the_end_is_late_all_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr(process, "TERM_GRACE", 2)
+    text = "trap 'echo body; exit 0' TERM; sleep 60 & wait"
+    assert refusal(tmp_path, text, plain(tmp_path, timeout=0.2)).status == 504
+
+
+@pytest.mark.parametrize(
+    ("mode", "text", "words"),
+    [
+        (0o644, "#!/bin/bash\n", "Permission denied"),
+        (0o755, "#!/no/such\n", "No such file or directory"),
+        (0o755, "text\n", "Exec format error"),
+        (None, "", "No such file or directory"),
+    ],
+)
+def test_a_handler_that_cannot_start(tmp_path, mode, text, words):
+    program = tmp_path / "program"
+    if mode is not None:
+        program.write_text(text)
+        program.chmod(mode)
+    with pytest.raises(HandlerFailed) as raised:
+        asyncio.run(caller().handle(program, plain(tmp_path)))
+    assert raised.value.public == APOLOGY
+    assert str(raised.value) == f"could not start {program}: {words}"
+
+
+def test_an_environment_that_cannot_be_made_starts_nothing(tmp_path):
+    mark = tmp_path / "mark"
+    assert refusal(tmp_path, f"touch {mark}", plain(tmp_path, query="() { :; }")).status == 400
+    assert not mark.exists()
+
+
+def test_a_handler_that_removed_its_directory(tmp_path):
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    program = script(folder, "exit 0")
+    program.unlink()
+    folder.rmdir()
+    with pytest.raises(HandlerFailed):
+        asyncio.run(caller().handle(program, plain(tmp_path)))
+
+
+# stderr is for the log.
+
+
+def stderr_of(directory: Path, text: str, limits: CalloutLimits = LIMITS) -> list[tuple[str, str]]:
+    with capture_logs() as lines:
+        try:
+            asyncio.run(caller(limits).handle(script(directory, text), plain(directory)))
+        except RequestError:
+            pass
+    return [(line["log_level"], line["line"]) for line in lines if line["event"] == "handler stderr"]
+
+
+def test_stderr_is_information_when_it_ended_well_and_a_warning_otherwise(tmp_path):
+    assert stderr_of(tmp_path, "echo fine >&2; echo body") == [("info", "fine")]
+    assert stderr_of(tmp_path, "echo one >&2; echo two >&2; exit 77") == [("warning", "one"), ("warning", "two")]
+    assert stderr_of(tmp_path, "echo last words >&2; kill -9 $$") == [("warning", "last words")]
+
+
+def test_stderr_never_reaches_the_client(tmp_path):
+    assert refusal(tmp_path, "echo secret >&2; exit 77").public == "The request was refused."
+
+
+def test_a_private_key_on_stderr_is_taken_out(tmp_path):
+    text = "echo '-----BEGIN EC PRIVATE KEY-----' >&2; echo MHcCAQEE >&2; echo '-----END EC PRIVATE KEY-----' >&2"
+    assert stderr_of(tmp_path, text) == [("info", "[private key removed]")]
+
+
+def test_long_stderr_is_cut_off(tmp_path):
+    lines = stderr_of(tmp_path, "head -c 5000 /dev/zero | tr '\\0' x >&2")
+    assert lines == [("info", "x" * 4096), ("info", "[stderr cut off here]")]
+
+
+# Decisions.
+
+YES = None
+DECISIONS = {
+    (Kind.AUTHORIZE, 0): YES,
+    (Kind.AUTHORIZE, 65): (400, "words", {}),
+    (Kind.AUTHORIZE, 69): (503, "words", WAIT),
+    (Kind.AUTHORIZE, 75): (202, "", WAIT),
+    (Kind.AUTHORIZE, 77): (403, "words", {}),
+    (Kind.AUTHORIZE, 64): (500, APOLOGY, {}),
+    (Kind.AUTHORIZE, 1): (500, APOLOGY, {}),
+    (Kind.AUTHENTICATE, 0): YES,
+    (Kind.AUTHENTICATE, 65): (500, "words", {}),
+    (Kind.AUTHENTICATE, 69): (503, "words", WAIT),
+    (Kind.AUTHENTICATE, 75): (503, "Try again later.", WAIT),
+    (Kind.AUTHENTICATE, 77): (401, "", {}),
+    (Kind.AUTHENTICATE, 64): (500, APOLOGY, {}),
+    (Kind.AUTHENTICATE, 1): (500, APOLOGY, {}),
+}
+
+
+@pytest.mark.parametrize(("kind", "exit_status"), DECISIONS)
+def test_decisions(tmp_path, kind, exit_status):
+    wanted = DECISIONS[kind, exit_status]
+    text = f"echo words; exit {exit_status}"
+    if wanted is YES:
+        decide(tmp_path, text, kind)
+        return
+    with pytest.raises(RequestError) as raised:
+        decide(tmp_path, text, kind)
+    assert answer(raised.value) == wanted
+
+
+def test_a_decision_cannot_talk_itself_out(tmp_path):
+    with pytest.raises(RequestError) as raised:
+        decide(tmp_path, r"printf 'Status: 200\n\nyes'; exit 77", Kind.AUTHORIZE)
+    assert raised.value.status == 403
+
+
+def test_authorize_cannot_make_cacerts_wait(tmp_path):
+    with pytest.raises(Unavailable):
+        decide(tmp_path, "exit 75", Kind.AUTHORIZE, plain(tmp_path, "cacerts"))
+
+
+@pytest.mark.parametrize("kind", [Kind.AUTHORIZE, Kind.AUTHENTICATE])
+@pytest.mark.parametrize(
+    ("text", "status"), [("kill -9 $$", 500), ("yes", 500), ("sleep 60", 504), ("exec /no/such/program", 500)]
+)
+def test_silence_means_no(tmp_path, kind, text, status):
+    with pytest.raises(RequestError) as raised:
+        decide(tmp_path, text, kind, plain(tmp_path, timeout=0.3))
+    assert raised.value.status == status
+
+
+# Together.
+
+
+def test_too_many_at_once(tmp_path):
+    program = script(tmp_path, "sleep 0.2; echo body")
+
+    async def scene() -> list[Output | BaseException]:
+        busy = caller(running=1, waiting=1)
+        runs = (busy.handle(program, plain(tmp_path)) for _ in range(3))
+        return await asyncio.gather(*runs, return_exceptions=True)
+
+    first, second, third = asyncio.run(scene())
+    assert first == second == Output(b"body\n")
+    assert isinstance(third, Unavailable)
+    assert answer(third) == (503, "Too many requests at once; try again soon.", WAIT)
+    assert str(third) == "the queue of callouts is full"
+
+
+def test_one_at_a_time_where_asked_for(tmp_path):
+    # A handler that finds another one at work says so.
+    program = script(tmp_path, "mkdir lock || exit 77; sleep 0.05; rmdir lock; echo body")
+
+    async def scene(serialize: str | None) -> list[Output | BaseException]:
+        shared = caller()
+        runs = (shared.handle(program, plain(tmp_path), serialize=serialize) for _ in range(4))
+        return await asyncio.gather(*runs, return_exceptions=True)
+
+    assert asyncio.run(scene("ca")) == [Output(b"body\n")] * 4
+    assert any(isinstance(end, RequestError) for end in asyncio.run(scene(None)))
+
+
+def test_descriptors_come_back(tmp_path):
+    before = set(os.listdir("/proc/self/fd"))
+    call = plain(tmp_path)
+    for text in ("echo body", "exit 77", "kill -9 $$", "yes"):
+        with pytest.raises(RequestError) if text != "echo body" else capture_logs():
+            handle(tmp_path, text, call)
+    with pytest.raises(HandlerFailed):
+        asyncio.run(caller().handle(tmp_path / "missing", call))
+    assert set(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_call_is_not_changed_by_being_made(tmp_path):
+    call = plain(tmp_path)
+    handle(tmp_path, "echo body", call)
+    assert call == replace(call)

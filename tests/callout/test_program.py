@@ -1,0 +1,150 @@
+"""Whether a callout's file can and may be run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from pathlib import Path
+
+import pytest
+
+from estgw.callout.program import faults
+from tests.callout.programs import script
+
+PATH = "/usr/local/bin:/usr/bin:/bin"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "handlers"
+    made.mkdir(mode=0o755)
+    return made
+
+
+def only(program: Path) -> str:
+    """The one fault that is found."""
+    (found,) = faults(program, PATH)
+    return found
+
+
+def with_first_line(folder: Path, line: bytes) -> Path:
+    program = folder / "program"
+    program.write_bytes(line)
+    program.chmod(0o755)
+    return program
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"#!/bin/bash\n",
+        b"#! /bin/bash -eu\n",
+        b"#!/bin/sh",
+        b"#!/usr/bin/env bash\n",
+        b"#!/usr/bin/env -S bash -eu\n",
+        b"#!/usr/bin/env -i\n",
+    ],
+)
+def test_scripts(folder, line):
+    assert faults(with_first_line(folder, line), PATH) == []
+
+
+def test_programs(folder):
+    shutil.copy("/bin/cat", folder / "cat")
+    assert faults(folder / "cat", PATH) == []
+
+
+def test_a_link_is_as_good_as_what_it_leads_to(folder):
+    script(folder, "exit 0")
+    (folder / "link").symlink_to("program")
+    assert faults(folder / "link", PATH) == []
+    (folder / "program").unlink()
+    assert only(folder / "link").endswith("link: No such file or directory")
+
+
+def test_missing(folder):
+    assert only(folder / "program") == f"{folder}/program: No such file or directory"
+    assert only(folder / "no-dir/program").endswith("No such file or directory")
+
+
+def test_not_a_file(folder):
+    assert only(folder) == f"{folder}: not a regular file"
+    with socket.socket(socket.AF_UNIX) as made:
+        here = Path.cwd()
+        os.chdir(folder)  # a socket's path is short
+        try:
+            made.bind("socket")
+        finally:
+            os.chdir(here)
+    assert only(folder / "socket").endswith("not a regular file")
+
+
+def test_no_execute_bit(folder):
+    program = script(folder, "exit 0")
+    program.chmod(0o644)
+    assert only(program) == f"{program}: not executable; chmod +x {program}"
+
+
+def test_what_to_type_can_be_pasted(folder):
+    program = script(folder, "exit 0", name="two words")
+    program.chmod(0o644)
+    assert f"chmod +x '{program}'" in only(program)
+
+
+@pytest.mark.parametrize("mode", [0o775, 0o757, 0o777])
+def test_writable_by_others(folder, mode):
+    program = script(folder, "exit 0")
+    program.chmod(mode)
+    assert only(program) == f"{program}: writable by group or others; chmod go-w {program}"
+
+
+@pytest.mark.parametrize("mode", [0o775, 0o757])
+def test_in_a_directory_where_others_may_write(folder, mode):
+    program = script(folder, "exit 0")
+    folder.chmod(mode)
+    assert only(program) == f"{folder}: writable by group or others; chmod go-w {folder}"
+    folder.chmod(0o1777)
+    assert faults(program, PATH) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (b"", "neither a #! line nor a program"),
+        (b"echo hello\n", "neither a #! line nor a program"),
+        (b"\xef\xbb\xbf#!/bin/bash\n", "neither a #! line nor a program"),
+        (b"#!/bin/bash\r\n", "carriage return"),
+        (b"#!\n", "nothing after #!"),
+        (b"#!   \n", "nothing after #!"),
+        (b"#!/no/such/bash\n", "its interpreter /no/such/bash does not exist"),
+        (b"#!/etc/passwd\n", "its interpreter /etc/passwd does not exist"),
+        (b"#!/usr/bin/env no-such-program\n", f"its interpreter no-such-program is not in {PATH}"),
+        (b"#!\xff\xfe\n", "does not exist"),
+    ],
+)
+def test_interpreters(folder, line, words):
+    assert words in only(with_first_line(folder, line))
+
+
+def test_an_interpreter_is_looked_for_where_callouts_will(folder):
+    own = folder / "bin"
+    own.mkdir()
+    script(own, "exit 0", name="my-python")
+    program = with_first_line(folder, b"#!/usr/bin/env my-python\n")
+    assert "is not in" in only(program)
+    assert faults(program, f"{own}:{PATH}") == []
+
+
+def test_all_that_is_wrong_at_once(folder):
+    program = with_first_line(folder, b"text\n")
+    program.chmod(0o666)
+    folder.chmod(0o777)
+    assert len(faults(program, PATH)) == 4
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_one_that_cannot_be_read(folder):
+    program = script(folder, "exit 0")
+    program.chmod(0o311)
+    assert only(program).endswith("can't be read: Permission denied")

@@ -1,0 +1,142 @@
+"""How many callouts run at once."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from estgw.callout.slots import Busy, Slots
+
+
+class Scene:
+    """Callouts that run until they are let go; who is running is written down."""
+
+    def __init__(self, slots: Slots) -> None:
+        self.slots = slots
+        self.running: list[str] = []
+        self.gates: dict[str, asyncio.Event] = {}
+        self.tasks: dict[str, asyncio.Task[None]] = {}
+
+    async def start(self, name: str, serialize: str | None = None) -> None:
+        self.gates[name] = asyncio.Event()
+        self.tasks[name] = asyncio.create_task(self._hold(name, serialize))
+        await self.settle()
+
+    async def _hold(self, name: str, serialize: str | None) -> None:
+        async with self.slots.take(serialize):
+            self.running.append(name)
+            try:
+                await self.gates[name].wait()
+            finally:
+                self.running.remove(name)
+
+    async def end(self, name: str) -> None:
+        self.gates[name].set()
+        await self.tasks[name]
+        await self.settle()
+
+    async def cancel(self, name: str) -> None:
+        self.tasks[name].cancel()
+        await self.settle()
+
+    async def settle(self) -> None:
+        for _ in range(10):
+            await asyncio.sleep(0)
+
+
+def test_so_many_run_and_the_others_wait_in_order():
+    async def play() -> None:
+        scene = Scene(Slots(2, 5))
+        for name in "abcd":
+            await scene.start(name)
+        assert scene.running == ["a", "b"]
+        await scene.end("b")
+        assert scene.running == ["a", "c"]
+        await scene.end("a")
+        assert scene.running == ["c", "d"]
+
+    asyncio.run(play())
+
+
+def test_past_the_last_chair_it_is_busy_at_once():
+    async def play() -> None:
+        scene = Scene(Slots(1, 1))
+        await scene.start("running")
+        await scene.start("waiting")
+        with pytest.raises(Busy):
+            async with scene.slots.take():
+                raise AssertionError
+        await scene.end("running")
+        await scene.start("next")
+        assert scene.running == ["waiting"]
+        await scene.end("waiting")
+        assert scene.running == ["next"]
+
+    asyncio.run(play())
+
+
+def test_without_chairs_only_places_count():
+    async def play() -> None:
+        slots = Slots(1, 0)
+        async with slots.take():
+            with pytest.raises(Busy):
+                async with slots.take():
+                    raise AssertionError
+        async with slots.take():
+            pass
+
+    asyncio.run(play())
+
+
+def test_one_of_a_name_at_a_time():
+    async def play() -> None:
+        scene = Scene(Slots(5, 5))
+        await scene.start("a", "ca")
+        await scene.start("b", "ca")
+        await scene.start("other", "other-ca")
+        await scene.start("free")
+        assert scene.running == ["a", "other", "free"]
+        await scene.end("a")
+        assert scene.running == ["other", "free", "b"]
+
+    asyncio.run(play())
+
+
+def test_who_waits_for_a_turn_takes_no_place():
+    async def play() -> None:
+        scene = Scene(Slots(2, 5))
+        await scene.start("a", "ca")
+        await scene.start("b", "ca")
+        await scene.start("free")
+        assert scene.running == ["a", "free"]
+
+    asyncio.run(play())
+
+
+@pytest.mark.parametrize("serialize", [None, "ca"])
+def test_whoever_goes_away_gives_everything_back(serialize):
+    async def play() -> None:
+        scene = Scene(Slots(1, 2))
+        for name in "abc":
+            await scene.start(name, serialize)
+        await scene.cancel("b")  # was waiting
+        await scene.cancel("a")  # was running
+        assert scene.running == ["c"]
+        await scene.end("c")
+        for name in "def":
+            await scene.start(name, serialize)
+        assert scene.running == ["d"]
+
+    asyncio.run(play())
+
+
+def test_an_exception_gives_everything_back():
+    async def play() -> None:
+        slots = Slots(1, 0)
+        for _ in range(3):
+            with pytest.raises(ZeroDivisionError):
+                async with slots.take("ca"):
+                    raise ZeroDivisionError
+
+    asyncio.run(play())

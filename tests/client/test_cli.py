@@ -1,0 +1,321 @@
+"""The command itself: its start, its words, its files, and the documents made from its parser."""
+
+from __future__ import annotations
+
+import base64
+import configparser
+import json
+import os
+import pty
+import shlex
+import shutil
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from estgw import client
+from estgw.client import cli, faults, manpage
+from estgw.client.faults import Exit, clean
+from estgw.est import csrattrs
+from estgw.est.csrattrs import AttributeWish, CsrAttrs
+from tests.client import rogue
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = Path(client.__file__).parent / "examples"
+COMMANDS = ("cacerts", "csrattrs", "enroll", "simpleenroll", "reenroll", "simplereenroll", "serverkeygen", "fullcmc")
+
+
+def python(*arguments, **options):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True, **options)
+
+
+def test_version_starts_in_no_time():
+    """150 ms on an idle machine; the best of five, because this one may be busy."""
+    took = []
+    for _ in range(5):
+        began = time.monotonic()
+        done = python("-m", "estgw.client.cli", "--version")
+        took.append(time.monotonic() - began)
+        assert done.stdout.startswith("estclient ")
+    assert min(took) < 0.3, took
+
+
+def test_version_loads_nothing_that_costs():
+    code = "import sys; from estgw.client.cli import parser; parser(); print([m for m in sys.modules])"
+    loaded = python("-c", code, check=True).stdout
+    for name in ("aiohttp", "pydantic", "cryptography", "OpenSSL", "http.client", "ssl"):
+        assert f"'{name}'" not in loaded
+
+
+def test_no_command_loads_what_the_gateway_needs():
+    modules = sorted(path.stem for path in Path(client.__file__).parent.glob("*.py"))
+    lines = "; ".join(f"import estgw.client.{name}" for name in modules if name != "__init__")
+    loaded = python("-c", f"import sys; {lines}; print([m for m in sys.modules])", check=True).stdout
+    for name in ("aiohttp", "pydantic", "structlog", "pyasn1", "yaml", "estgw.config", "estgw.app"):
+        assert f"'{name}'" not in loaded
+
+
+def test_usage_is_status_2(estclient, anchor):
+    for arguments in (
+        (),
+        ("enroll",),
+        ("enroll", "-u", "x"),
+        ("cacerts", "-u", "http://x", "-c", anchor),
+        ("cacerts", "-u", "localhost", "-c", "nosuch"),
+        ("cacerts", "-u", "localhost", "-c", __file__),
+        ("cacerts", "-u", "localhost", "--timeout", "0"),
+        ("cacerts", "-u", "localhost", "-c", anchor, "--key", anchor),
+        ("csrattrs", "-u", "localhost", "-c", anchor, "--cert", anchor),
+        ("reenroll", "-u", "localhost", "-c", anchor),
+        ("enroll", "-u", "localhost", "-c", anchor, "--csr", "-", "--new-key"),
+        ("enroll", "-u", "localhost", "-c", anchor, "-p", "a:b:c\n", "--csr", "x"),
+    ):
+        assert estclient(*arguments).status == Exit.USAGE, arguments
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_the_exit_statuses(estclient, command):
+    ended = estclient(command, "--help")
+    assert ended.status == 0
+    assert "7 invalid answer" in ended.out
+
+
+def test_both_spellings_of_a_command(holder, anchor, estclient, enroller):
+    with rogue.Server(holder, enroller()) as server:
+        for name in ("enroll", "simpleenroll"):
+            command = (name, "-u", server.url, "-c", anchor, "--new-key", "--subject", "CN=x", "-o", f"{name}.pem")
+            assert estclient(*command).status == Exit.DONE
+
+
+def test_json_is_one_object_whatever_happens(holder, anchor, estclient, enroller):
+    with rogue.Server(holder, enroller()) as server:
+        common = ("-u", server.url, "-c", anchor, "--json")
+        done = estclient("cacerts", *common)
+        assert done.json["status"] == "done"
+        assert done.json["certificates"][0]["newest"] is True
+        assert estclient("csrattrs", *common).json["wishes"] == []
+        issued = estclient("enroll", *common, "--new-key", "--subject", "CN=x", "--key-out", "k").json
+        assert issued["certificate"]["pem"].startswith("-----BEGIN CERTIFICATE")
+    lost = estclient("cacerts", *common)
+    assert (lost.status, lost.json["exit"], lost.json["status"]) == (6, 6, "no_connection")
+
+
+def test_trace_shows_the_exchange_and_masks_the_password(holder, anchor, estclient, enroller):
+    def answer(request):
+        if "Authorization" not in request.headers:
+            return rogue.reply(401, content_type=None, WWW_Authenticate="Basic realm=x", Set_Cookie="a=hidden")
+        return enroller()(request)
+
+    with rogue.Server(holder, answer) as server:
+        common = ("-u", server.url, "-c", anchor, "-p", "estuser:estpwd", "--trace")
+        ended = estclient("enroll", *common, "--new-key", "--subject", "CN=x", "-o", "c.pem", "--no-csrattrs")
+    assert ended.status == Exit.DONE
+    assert "> POST /.well-known/est/simpleenroll HTTP/1.1" in ended.err
+    assert "> Authorization: Basic ***" in ended.err
+    for secret in (base64.b64encode(b"estuser:estpwd").decode(), "estpwd", "hidden", "PRIVATE"):
+        assert secret not in ended.err
+
+
+def test_trace_hides_an_otp():
+    from estgw.client import keys, request, trace
+    from estgw.est import csr
+
+    plan = request.plan(request.Wanted(), None)
+    key = keys.generate(keys.parse_spec("ec:P-256"))
+    secret = AttributeWish(csr.OTP_CHALLENGE, (request.string("90503846"),))
+    body = base64.b64encode(request.build(plan, key, None, [secret]))
+    assert trace._request_text(body) == f"[{len(body)} bytes of CSR with a secret in it ***]"
+
+
+def test_sslkeylogfile(holder, anchor, estclient, enroller, tmp_path, monkeypatch):
+    monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "keys"))
+    with rogue.Server(holder, enroller()) as server:
+        assert estclient("cacerts", "-u", server.url, "-c", anchor).status == Exit.DONE
+    assert "EXPORTER_SECRET" in (tmp_path / "keys").read_text()
+    assert stat.S_IMODE((tmp_path / "keys").stat().st_mode) == 0o600
+
+
+def test_csrattrs_in_words_and_bytes(holder, anchor, estclient, enroller, tmp_path):
+    wishes = CsrAttrs(
+        (
+            "1.2.840.113549.1.9.7",
+            AttributeWish(csrattrs.EC_PUBLIC_KEY, (csrattrs.encode_oid("1.3.132.0.34"),)),
+            AttributeWish(csrattrs.EXTENSION_REQUEST, (bytes.fromhex("300b30090603551d1304023000".replace(" ", "")),)),
+            "1.2.840.10045.4.3.3",
+        )
+    )
+    body = rogue.reply(body=base64.b64encode(wishes.encode()), content_type="application/csrattrs")
+    with rogue.Server(holder, enroller(csrattrs=body)) as server:
+        common = ("csrattrs", "-u", server.url, "-c", anchor)
+        text = estclient(*common).out
+        assert estclient(*common, "--outform", "der", "-o", "out").status == Exit.DONE
+    assert "key: ec:P-384" in text
+    assert "challengePassword" in text
+    assert "SHA-384" in text
+    assert (tmp_path / "out").read_bytes() == wishes.encode()
+
+
+def test_a_progress_line_on_a_terminal(holder, anchor, enroller, tmp_path):
+    count = [0]
+
+    def later(_):
+        count[0] += 1
+        return rogue.reply(202, content_type=None, Retry_After="1") if count[0] < 2 else ...
+
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with rogue.Server(holder, enroller(simpleenroll=later)) as server:
+        command = ["enroll", "-u", server.url, "-c", str(anchor), "--new-key", "--subject", "CN=x", "-o", "c.pem", "--wait", "1m"]
+        code = "import sys; from estgw.client.cli import main; sys.exit(main())"
+        done = subprocess.run([sys.executable, "-W", "ignore", "-c", code, *command], env=environment, stderr=theirs,
+                              stdin=subprocess.DEVNULL, cwd=tmp_path, check=False, timeout=30)  # fmt: skip
+    os.close(theirs)
+    shown = os.read(ours, 65536).decode()
+    os.close(ours)
+    assert done.returncode == 0
+    assert "Waiting for the server: next try in 1 s" in shown
+    assert "Issued: CN=x" in shown
+
+
+def test_a_reader_that_has_gone_is_no_success(holder, anchor, enroller, tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with rogue.Server(holder, enroller()) as server:
+        code = "import sys; from estgw.client.cli import main; sys.exit(main())"
+        command = [sys.executable, "-c", code, "cacerts", "-u", server.url, "-c", str(anchor)]
+        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            process.stdout.close()
+            assert b"Traceback" not in process.stderr.read()
+        assert process.returncode == Exit.FAILED
+
+
+def test_where_a_file_can_not_be_written(holder, anchor, estclient, enroller):
+    with rogue.Server(holder, enroller()) as server:
+        assert estclient("cacerts", "-u", server.url, "-c", anchor, "-o", "no/such/dir").status == Exit.FAILED
+        command = ("enroll", "-u", server.url, "-c", anchor, "--new-key", "--subject", "CN=x", "-o", "no/such/dir.pem")
+        assert estclient(*command).status == Exit.FAILED
+        assert not any(request.method == "POST" for request in server.requests)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain ä 日本", "plain ä 日本"),
+        ("a\r\nb\n", "a\nb"),
+        ("\x1b]0;x\x07", "\\x1b]0;x\\x07"),
+        ("\u202e\u2066\ufeff", "\\u202e\\u2066\\ufeff"),
+        ("\U000e0001", "\\U000e0001"),
+        ("x" * 3000, "x" * 2048 + "..."),
+    ],
+)
+def test_clean(text, shown):
+    assert clean(text) == shown
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("30d", 2592000), ("12h", 43200), ("5m", 300), ("7", 7), ("2w", 1209600)])
+def test_durations(text, seconds):
+    assert cli.duration(text).total_seconds() == seconds
+
+
+def test_the_exit_statuses_are_a_promise():
+    promised = {fault.status for fault in vars(faults).values() if isinstance(fault, type) and issubclass(fault, faults.ClientError)}
+    assert promised == {1, 2, 3, 4, 5, 6, 7}
+
+
+# The documents.
+
+
+def options_of(parser):
+    return {option for action in parser._actions for option in action.option_strings}
+
+
+def test_the_man_page_has_every_command_and_option():
+    top = cli.parser()
+    page = manpage.man(top)
+    plain = page.replace("\\-", "-").replace("\\fB", "").replace("\\fR", "").replace("\\fI", "")
+    for name, command, _ in manpage._commands(top):
+        assert f".SS {name}\n" in page
+        for option in options_of(command):
+            assert option in plain
+    assert "Try later" in page
+
+
+@pytest.mark.skipif(shutil.which("groff") is None, reason="groff is not installed")
+def test_the_man_page_is_good_roff():
+    done = subprocess.run(["groff", "-man", "-Tutf8", "-ww", "-z"], input=manpage.man(cli.parser()), text=True, capture_output=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def complete(*words):
+    script = manpage.bash(cli.parser()) + (
+        f"COMP_WORDS=({shlex.join(words)}); COMP_CWORD={len(words) - 1}; _estclient; printf '%s\\n' \"${{COMPREPLY[@]}}\""
+    )
+    return subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True).stdout.split()
+
+
+def test_the_completion(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ca.pem").touch()
+    assert complete("estclient", "") == [*COMMANDS, "--help", "--version"]
+    assert complete("estclient", "reenr") == ["reenroll"]
+    assert complete("estclient", "enroll", "--pop") == ["--pop-finished"]
+    assert complete("estclient", "cacerts", "--pop") == []
+    assert complete("estclient", "cacerts", "-c", "c") == ["ca.pem"]
+    assert complete("estclient", "enroll", "--new-key", "ml-") == ["ml-dsa-44", "ml-dsa-65", "ml-dsa-87"]
+    assert complete("estclient", "enroll", "--tls", "") == ["1.2", "1.3"]
+    assert complete("estclient", "enroll", "--subject", "") == []
+
+
+def test_the_documents_from_the_command_line():
+    for what, begins in (("man", ".TH ESTCLIENT"), ("bash", "# Completion for estclient")):
+        assert python("-m", "estgw.client.manpage", what, check=True).stdout.startswith(begins)
+
+
+def test_the_systemd_example_calls_us_correctly():
+    parser = configparser.ConfigParser(strict=False, interpolation=None)
+    parser.optionxform = str
+    parser.read(EXAMPLES / "estclient-renew.service")
+    program, *arguments = shlex.split(parser["Service"]["ExecStart"])
+    assert program == "/usr/bin/estclient"
+    parsed = cli.parser().parse_args(arguments)
+    assert parsed.if_expires_within.days == 30
+    assert parsed.new_key == "auto"
+    assert parser["Service"]["SuccessExitStatus"] == str(int(Exit.TRY_LATER))
+    parser.read(EXAMPLES / "estclient-renew.timer")
+    assert parser["Timer"]["OnCalendar"] == "daily"
+
+
+def test_genp10_is_a_tidy_script():
+    script = ROOT / "handlers" / "examples" / "genp10"
+    assert os.access(script, os.X_OK)
+    assert len(script.read_text().splitlines()) <= 40
+    tools = Path(sys.executable).parent
+    for command in (["shellcheck", script], ["shfmt", "-i", "4", "-ci", "-d", script]):
+        program = tools / command[0]
+        assert program.exists(), f"{program} is among the test requirements"
+        done = subprocess.run([program, *command[1:]], capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout
+
+
+def test_genp10_without_a_binding(tmp_path):
+    environment = {"PATH": os.environ["PATH"], "KEY": str(tmp_path / "k"), "CN": "$(id)=/x,\n[req]"}
+    done = subprocess.run([ROOT / "handlers/examples/genp10"], env=environment, capture_output=True, check=False)
+    if done.returncode == 0:  # the name is data, whatever it looks like
+        from estgw.est import csr
+
+        parsed = csr.parse(done.stdout)
+        assert parsed.text_attribute(csr.CHALLENGE_PASSWORD) is None
+        assert parsed.subject.rdns
+    assert stat.S_IMODE((tmp_path / "k").stat().st_mode) == 0o600
+
+
+def test_the_library_face_is_lazy():
+    code = "import sys, estgw.client; print('OpenSSL' in sys.modules); from estgw.client import Session; print(Session.__name__)"
+    assert python("-c", code, check=True).stdout.split() == ["False", "Session"]
+    with pytest.raises(AttributeError):
+        client.Nothing  # noqa: B018
+    assert json.dumps(client.__all__)

@@ -1,0 +1,133 @@
+"""Full CMC: what goes out, and that a no inside a 200 is a no."""
+
+from __future__ import annotations
+
+import base64
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from estgw.client import cmc
+from estgw.client.faults import Exit
+from estgw.errors import Malformed
+from estgw.est.csrattrs import encode_oid
+from estgw.est.der import wrap
+from tests.client import pki, rogue
+from tests.client.test_rogue import ber
+
+REQUEST = (Path(__file__).parents[1] / "vectors" / "altmod-rfc6402-cmc-fullpkirequest.b64").read_bytes()
+TYPE = "application/pkcs7-mime; smime-type=CMC-response"
+PKI_RESPONSE, STATUS_INFO_V2 = "1.3.6.1.5.5.7.12.3", "1.3.6.1.5.5.7.7.25"
+
+
+def integer(value):
+    return wrap(b"\x02", bytes([value]))
+
+
+def sequence(*parts):
+    return wrap(b"\x30", b"".join(parts))
+
+
+def status(code, failure=None, text=None):
+    parts = [integer(code), sequence(integer(1))]
+    if text is not None:
+        parts.append(wrap(b"\x0c", text.encode()))
+    if failure is not None:
+        parts.append(integer(failure))
+    return sequence(integer(1), encode_oid(STATUS_INFO_V2), wrap(b"\x31", sequence(*parts)))
+
+
+@pytest.fixture
+def respond(ca, tmp_path):
+    """A PKI Response with these controls, signed by somebody."""
+
+    def make(*controls, oid=PKI_RESPONSE):
+        signer = ca.issue("signer", usages=())
+        (tmp_path / "signer.pem").write_bytes(signer.both)
+        content = sequence(sequence(*controls), sequence(), sequence())
+        command = ["openssl", "cms", "-sign", "-binary", "-nodetach", "-outform", "DER", "-econtent_type", oid]
+        command += ["-signer", str(tmp_path / "signer.pem")]
+        return subprocess.run(command, input=content, capture_output=True, check=True).stdout
+
+    return make
+
+
+@pytest.fixture
+def ask(holder, estclient, anchor, tmp_path):
+    def run(answer, *options):
+        (tmp_path / "request").write_bytes(REQUEST)
+        with rogue.Server(holder, lambda _: answer) as server:
+            ended = estclient("fullcmc", "-u", server.url, "-c", anchor, "--cmc", "request", "-o", "out", *options)
+        return ended, server.requests
+
+    return run
+
+
+def test_success(ask, respond, tmp_path):
+    der = respond(status(0))
+    ended, (request,) = ask(rogue.reply(body=base64.encodebytes(der), content_type=TYPE))
+    assert ended.status == Exit.DONE
+    assert request.headers["Content-Type"] == "application/pkcs7-mime; smime-type=CMC-request"
+    assert request.der == base64.b64decode(REQUEST)
+    assert (tmp_path / "out").read_bytes().startswith(b"-----BEGIN CERTIFICATE")
+    ended, _ = ask(rogue.reply(body=base64.encodebytes(ber(der)), content_type=TYPE), "--outform", "p7")
+    assert ended.status == Exit.DONE
+    assert (tmp_path / "out").read_bytes().startswith(b"-----BEGIN PKCS7")
+    ended, _ = ask(rogue.reply(body=base64.encodebytes(der), content_type=TYPE), "--outform", "der")
+    assert (tmp_path / "out").read_bytes() == der
+
+
+def test_a_simple_response_is_success(ask, ca):
+    ended, _ = ask(rogue.reply(body=rogue.bag(ca.certificate), content_type=rogue.CERTS_ONLY))
+    assert ended.status == Exit.DONE
+
+
+@pytest.mark.parametrize(
+    ("controls", "expected", "words"),
+    [
+        ([(2, 7, "no such secret")], 4, "failed (badIdentity): no such secret"),
+        ([(0,), (2, 9)], 4, "failed (popFailed)"),
+        ([(2, 99)], 4, "failInfo 99"),
+        ([(7,)], 4, "partial"),
+        ([(4,)], 4, "noSupport"),
+        ([(77,)], 4, "status 77"),
+        ([(3,)], 3, "pending"),
+        ([(2, 2, "\x1b[2J")], 4, "\\x1b[2J"),
+        ([], 7, "without any status"),
+    ],
+)
+def test_a_200_that_is_none(ask, respond, tmp_path, controls, expected, words):
+    body = base64.encodebytes(respond(*(status(*control) for control in controls)))
+    ended, _ = ask(rogue.reply(body=body, content_type=TYPE))
+    assert ended.status == expected
+    assert words in ended.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_rejection_with_a_cmc_answer_in_it(ask, respond):
+    """RFC 7030 4.3.2: the body of the 4xx is a PKI Response."""
+    body = base64.encodebytes(respond(status(2, 8, "link it")))
+    ended, _ = ask(rogue.reply(400, body, TYPE))
+    assert ended.status == Exit.REFUSED
+    assert "CMC failed (popRequired): link it" in ended.err
+
+
+@pytest.mark.parametrize("body", [b"", b"MAA=", b"<html>", base64.b64encode(b"\x30\x80" * 100)])
+def test_an_answer_that_is_none(ask, body):
+    for kind in (TYPE, "text/html"):
+        ended, _ = ask(rogue.reply(body=body, content_type=kind))
+        assert ended.status == Exit.INVALID_ANSWER
+
+
+def test_another_content_type_inside(ask, respond):
+    ended, _ = ask(rogue.reply(body=base64.encodebytes(respond(oid="1.2.840.113549.1.7.1")), content_type=TYPE))
+    assert ended.status == Exit.INVALID_ANSWER
+
+
+def test_what_is_no_cmc_request(estclient, anchor, tmp_path):
+    for data in (b"", b"hello", base64.b64encode(pki.make_ca().pem)):
+        (tmp_path / "request").write_bytes(data)
+        assert estclient("fullcmc", "-u", "localhost:1", "-c", anchor, "--cmc", "request").status == Exit.USAGE
+    with pytest.raises(Malformed):
+        cmc.request(base64.b64encode(sequence(encode_oid("1.2.840.113549.1.7.1"), wrap(b"\xa0", b"\x04\x00"))))

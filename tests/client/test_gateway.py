@@ -1,0 +1,279 @@
+"""The client against our own gateway: every operation, both TLS versions, both profiles, every way to authenticate."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import subprocess
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from estgw.client import Credentials, Session, Trust, options
+from estgw.client.faults import Exit
+from estgw.est import certs, csr
+from estgw.est.der import wrap
+from tests.support import running_gateway
+
+ROOT = Path(__file__).parents[2]
+LOGIN = ("-p", "estuser:estpwd")
+SHARED, SHARED_ID = bytes(range(16)), b"device-7"
+VERSIONS = ("1.2", "1.3")
+PROFILES = ("rfc", "draft")
+
+# A handler that encrypts keys, for the shared key above.
+SEALED = """
+cd "$EST_TMPDIR"
+openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out key.pem
+openssl req -new -key key.pem -subj /CN=sealed -out csr.pem
+openssl x509 -req -in csr.pem -CA "$EST_CA_DIR/cacert.pem" -CAkey "$EST_CA_DIR/private/cakey.pem" -CAserial serial \\
+    -CAcreateserial -days 9 -out cert.pem 2>/dev/null
+openssl pkcs8 -topk8 -nocrypt -in key.pem -outform DER |
+    openssl cms -sign -binary -nodetach -outform DER -econtent_type 2.16.840.1.101.2.1.2.78.5 \\
+        -signer "$EST_CA_DIR/cacert.pem" -inkey "$EST_CA_DIR/private/cakey.pem" |
+    openssl cms -encrypt -binary -outform PEM -aes-256-cbc -secretkey KEY -secretkeyid ID
+cat cert.pem
+"""
+
+
+def cmc_answer(lab):
+    """A PKI Response that says success, signed by the CA."""
+    status = wrap(b"\x30", bytes.fromhex("020101 06082b06010505070719 310a 3008 020100 3003 020101".replace(" ", "")))
+    content = wrap(b"\x30", wrap(b"\x30", status) + b"\x30\x00\x30\x00")
+    command = ["openssl", "cms", "-sign", "-binary", "-nodetach", "-outform", "DER", "-econtent_type", "1.3.6.1.5.5.7.12.3"]
+    command += ["-signer", lab.anchor, "-inkey", lab.ca / "private" / "cakey.pem"]
+    return subprocess.run(command, input=content, capture_output=True, check=True).stdout
+
+
+@pytest.fixture(scope="module")
+def server(lab, tmp_path_factory):
+    """A gateway with all operations, and labels for what takes a setting of its own."""
+    own = lab.copy(tmp_path_factory.mktemp("client"))
+    sealed = own.script("bench/sealed", SEALED.replace("KEY", SHARED.hex()).replace("ID", SHARED_ID.hex()))
+    (own.path / "answer.der").write_bytes(cmc_answer(own))
+    cmc = own.script("bench/cmc", f"cat {own.path}/answer.der")
+    nothing = own.script("bench/nothing", "exit 0")
+    overrides = {
+        "pop": {"rules": [{"label": "linked", "pop": "required"}]},
+        "callouts": {"retry_after": 1, "operations": {"serverkeygen": {"enabled": True}, "fullcmc": {"handler": str(cmc)}}},
+        "labels": {
+            "linked": {},
+            "plain": {"operations": {"csrattrs": {"handler": str(nothing)}}},
+            "sealed": {"operations": {"serverkeygen": {"handler": str(sealed)}}},
+            "pending": {"operations": {"simpleenroll": {"handler": "handlers/examples/manual-approval"}}},
+            "bare": {"operations": {"serverkeygen": {"enabled": False}, "fullcmc": {"enabled": False}}},
+        },
+    }
+    with running_gateway(own, overrides) as running:
+        yield running
+
+
+@pytest.fixture(scope="module", params=["SHA-256", "MD5"])
+def digest(request, lab, tmp_path_factory):
+    """A gateway that offers Digest with one hash, and links by Finished at TLS 1.3 as libest's servers do."""
+    own = lab.copy(tmp_path_factory.mktemp("digest"))
+    hashed = {"MD5": hashlib.md5, "SHA-256": hashlib.sha256}[request.param](b"estuser:estrealm:estpwd").hexdigest()
+    (own.path / "users.htdigest").write_text(f"estuser:estrealm:{hashed}\n")
+    overrides = {
+        "client_auth": {"digest": [request.param], "digest_users": str(own.path / "users.htdigest")},
+        "pop": {"tls13": "finished", "default": "required"},
+    }
+    with running_gateway(own, overrides) as running:
+        yield request.param, running
+
+
+def at(server, profile="rfc", label=None):
+    """A URL of the profile: a draft-spelled operation makes all of them so."""
+    place = f"{server.url}/.well-known/est" + (f"/{label}" if label else "")
+    return place + ("/CACerts" if profile == "draft" else "")
+
+
+def common(server, *, version="1.3", profile="rfc", label=None):
+    return ("-u", at(server, profile, label), "-c", server.lab.anchor, "--tls", version)
+
+
+def check(server, room, stem="device"):
+    """The pair fits, and the CA stands behind the certificate."""
+    certificate = x509.load_pem_x509_certificate((room / f"{stem}.pem").read_bytes())
+    key = load_pem_private_key((room / f"{stem}.key").read_bytes(), None)
+    assert key.public_key() == certificate.public_key()
+    server.lab.verify(certificate)
+    return certificate
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("version", VERSIONS)
+def test_all_operations(server, estclient, tmp_path, version, profile):
+    """cacerts, csrattrs, enroll by password, reenroll by certificate, serverkeygen and fullcmc; always linked."""
+    options = common(server, version=version, profile=profile)
+    assert estclient("cacerts", *options, "-o", "ca.pem").status == Exit.DONE
+    assert certs.load_pem((tmp_path / "ca.pem").read_bytes()) == certs.load_pem(server.lab.anchor.read_bytes())
+    assert "key: ec:P-256" in estclient("csrattrs", *options).out
+
+    new = ("--new-key", "--subject", "CN=device,O=Example", "--dns", "a.example", "-o", "device.pem")
+    ended = estclient("enroll", *options, *LOGIN, *new, "--json")
+    assert ended.status == Exit.DONE, ended.err
+    assert ended.json["connection"]["binding"] == ("tls-unique" if version == "1.2" else "tls-exporter")
+    line = server.access[-1]
+    assert (line["operation"], line["pop"], line["status"]) == ("simpleenroll", "linked", 200)
+    first = check(server, tmp_path)
+
+    pair = ("--cert", "device.pem", "--key", "device.key")
+    for more in ((), ("--new-key", "ec:P-256")):
+        ended = estclient("reenroll", *options, *pair, *more)
+        assert ended.status == Exit.DONE, ended.err
+        line = server.access[-1]
+        assert (line["operation"], line["pop"], line["status"]) == ("simplereenroll", "linked", 200)
+    renewed = check(server, tmp_path)
+    assert renewed.subject == first.subject
+    assert certs.spki(renewed) != certs.spki(first)
+
+    ended = estclient("serverkeygen", *options, *LOGIN, "--subject", "CN=kept", "-o", "kept.pem")
+    assert ended.status == Exit.DONE, ended.err
+    assert check(server, tmp_path, "kept").subject.rfc4514_string() == "CN=kept"
+
+    request = ROOT / "tests" / "vectors" / "altmod-rfc6402-cmc-fullpkirequest.b64"
+    ended = estclient("fullcmc", *options, *LOGIN, "--cmc", request, "-o", "cmc.pem")
+    assert ended.status == Exit.DONE, ended.err
+    paths = {entry["path"] for entry in server.access[-8:]}
+    assert any("serverKeyGen" in path for path in paths) == (profile == "draft")
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_certificate_enrols_too(server, estclient, tmp_path, version):
+    options = common(server, version=version)
+    new = ("--new-key", "--subject", "CN=first", "-o", "first.pem")
+    assert estclient("enroll", *options, *LOGIN, *new).status == Exit.DONE
+    more = ("--cert", "first.pem", "--key", "first.key", "--new-key", "--subject", "CN=second", "-o", "second.pem")
+    ended = estclient("enroll", *options, *more)
+    assert ended.status == Exit.DONE, ended.err
+    assert server.access[-1]["identity"] == "CN=first"
+    check(server, tmp_path, "second")
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_digest(digest, estclient, tmp_path, version):
+    """The challenge and its answer share a connection, and so does the binding; POP is required here."""
+    algorithm, server = digest
+    options = ("-u", server.url, "-c", server.lab.anchor, "--tls", version, *LOGIN)
+    ended = estclient("enroll", *options, "--new-key", "--subject", "CN=d", "-o", "d.pem", "--pop-finished")
+    assert ended.status == Exit.DONE, ended.err
+    check(server, tmp_path, "d")
+    seen = []
+    anchors = tuple(certs.load_pem(server.lab.anchor.read_bytes()))
+    with Session(
+        server.url, Trust(explicit=anchors), credentials=Credentials("estuser", "wrong"), observer=seen.append
+    ) as session, pytest.raises(Exception, match="does not accept"):
+        session.enroll(options_csr)
+    sent = [exchange.headers.get("Authorization", "") for exchange in seen]
+    assert sent[0] == ""
+    assert sent[1].startswith("Digest ")
+    assert ("algorithm=SHA-256" in sent[1]) == (algorithm == "SHA-256")
+    assert len(sent) == 2
+
+
+def options_csr(binding):
+    from estgw.client import keys, request
+
+    plan = request.plan(request.Wanted(x509.Name.from_rfc4514_string("CN=x")), None)
+    return request.build(plan, keys.generate(keys.parse_spec("ec:P-256")), binding)
+
+
+def test_the_exporter_is_refused_where_finished_is_wanted(digest, estclient):
+    _, server = digest
+    options = ("-u", server.url, "-c", server.lab.anchor, "--tls", "1.3", *LOGIN)
+    ended = estclient("enroll", *options, "--new-key", "--subject", "CN=d", "-o", "d.pem")
+    assert ended.status == Exit.REFUSED
+
+
+def test_where_linking_is_required(server, estclient, tmp_path):
+    options = common(server, label="linked")
+    assert "challengePassword" in estclient("csrattrs", *options).out
+    new = ("--new-key", "--subject", "CN=d", "-o", "d.pem")
+    ended = estclient("enroll", *options, *LOGIN, *new, "--no-pop")
+    assert ended.status == Exit.REFUSED
+    assert "400" in ended.err
+    assert estclient("enroll", *options, *LOGIN, *new).status == Exit.DONE
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_seeds_line_with_its_script(server, estclient, tmp_path, monkeypatch, version):
+    monkeypatch.setenv("CN", "scripted")
+    script = ROOT / "handlers" / "examples" / "genp10"
+    options = common(server, version=version, label="linked")
+    ended = estclient("enroll", *options, *LOGIN, "-R", script, "-o", "device.pem")
+    assert ended.status == Exit.DONE, ended.err
+    assert check(server, tmp_path).subject.rfc4514_string() == "CN=scripted"
+
+
+def test_an_approval_takes_a_while(server, estclient, tmp_path):
+    """202, then the same request with the same key on another connection, and another binding."""
+    options = (*common(server, label="pending"), *LOGIN)
+    ended = estclient("enroll", *options, "--new-key", "--subject", "CN=patient", "-o", "p.pem")
+    assert ended.status == Exit.TRY_LATER
+    pending = server.lab.ca / "pending"
+    (request,) = [path for path in pending.glob("*.request") if "patient" in path.read_text()]
+    request.with_suffix(".approved").touch()
+    again = ("--reuse-key", "p.key", "--subject", "CN=patient", "-o", "p.pem", "--wait", "20")
+    assert estclient("enroll", *options, *again).status == Exit.DONE
+    check(server, tmp_path, "p")
+
+
+def test_a_sealed_key(server, estclient, tmp_path):
+    (tmp_path / "shared").write_bytes(SHARED)
+    secret = ("--decrypt-key", "shared", "--decrypt-key-id", SHARED_ID.decode())
+    new = ("--subject", "CN=sealed", "-o", "s.pem")
+    ended = estclient("serverkeygen", *common(server, label="sealed"), *LOGIN, *new, *secret)
+    assert ended.status == Exit.DONE, ended.err
+    check(server, tmp_path, "s")
+    # A server that can't encrypt says so, and gives nothing in the clear.
+    ended = estclient("serverkeygen", *common(server), *LOGIN, "--subject", "CN=c", "-o", "c.pem", *secret)
+    assert ended.status == Exit.REFUSED
+    assert not (tmp_path / "c.key").exists()
+
+
+def test_no_wishes_and_no_such_operation(server, estclient):
+    assert "no wishes" in estclient("csrattrs", *common(server, label="plain")).err
+    new = ("--subject", "CN=x", "-o", "x.pem")
+    assert estclient("serverkeygen", *common(server, label="bare"), *LOGIN, *new).status == Exit.REFUSED
+    assert estclient("csrattrs", *common(server, label="nosuch"), "-v").err.endswith("no wishes.\n")
+    assert estclient("cacerts", *common(server, label="nosuch")).status == Exit.REFUSED
+
+
+def test_bootstrap_then_enrol(server, estclient, tmp_path):
+    """RFC 7030 4.1.1 end to end: a fingerprint, a new connection, a certificate."""
+    (root,) = certs.load_pem(server.lab.anchor.read_bytes())
+    fingerprint = hashlib.sha256(base64.b64decode("".join(server.lab.anchor.read_text().split("-----")[2].split()))).hexdigest()
+    assert options.certificates(server.lab.anchor) == [root]
+    assert estclient("cacerts", "-u", server.url, "-o", "ca.pem").status == Exit.UNTRUSTED
+    assert estclient("cacerts", "-u", server.url, "-o", "ca.pem", "--fingerprint", fingerprint).status == Exit.DONE
+    new = ("--new-key", "--subject", "CN=d", "-o", "d.pem")
+    assert estclient("enroll", "-u", server.url, "-c", "ca.pem", *LOGIN, *new).status == Exit.DONE
+
+
+@pytest.mark.parametrize("kind", ["rsa:3072", "ed25519", "ec:P-384"])
+def test_kinds_of_keys(server, estclient, tmp_path, kind):
+    options = common(server, label="plain")
+    ended = estclient("enroll", *options, *LOGIN, "--new-key", kind, "--subject", "CN=d", "-o", "d.pem")
+    assert ended.status == Exit.DONE, ended.err
+    check(server, tmp_path, "d")
+
+
+def test_an_ml_dsa_key_gets_an_answer(server, estclient, tmp_path):
+    """`openssl ca` of before 3.5 knows no ML-DSA; the gateway's words about it must come through either way."""
+    options = common(server, label="plain")
+    ended = estclient("enroll", *options, *LOGIN, "--new-key", "ml-dsa-65", "--subject", "CN=d", "-o", "d.pem")
+    assert ended.status in (Exit.DONE, Exit.FAILED, Exit.REFUSED), ended.err
+    assert server.access[-1]["pop"] == "linked"
+
+
+def test_a_request_is_what_the_gateway_expects(server, estclient):
+    """One connection and two requests for a password: the challenge costs no handshake."""
+    before = len(server.access)
+    new = ("--new-key", "--subject", "CN=d", "-o", "d.pem", "--no-csrattrs")
+    assert estclient("enroll", *common(server), *LOGIN, *new).status == Exit.DONE
+    first, second = server.access[before:]
+    assert (first["status"], second["status"]) == (401, 200)
+    assert csr.CHALLENGE_PASSWORD

@@ -1,0 +1,173 @@
+"""YAML that remembers where everything stood."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from estgw import marked_yaml
+from estgw.errors import ConfigError
+from estgw.marked_yaml import MarkedYAML
+
+
+def read(directory: Path, text: str) -> MarkedYAML:
+    path = directory / "conf.yaml"
+    path.write_text(text)
+    return marked_yaml.read(path)
+
+
+def faults(directory: Path, text: str) -> list[str]:
+    with pytest.raises(ConfigError) as refusal:
+        read(directory, text)
+    return [fault.removeprefix(str(directory)) for fault in refusal.value.faults]
+
+
+TEXT = """\
+a: 1
+group:
+  key: "value"
+  list: [one, two,
+         three]
+  map: {x: {y: yes}}
+"""
+
+
+def test_data(tmp_path):
+    assert read(tmp_path, TEXT).data == {
+        "a": 1,
+        "group": {"key": "value", "list": ["one", "two", "three"], "map": {"x": {"y": True}}},
+    }
+
+
+@pytest.mark.parametrize(
+    ("loc", "where"),
+    [
+        ((), "1:1: what"),
+        (("a",), "1:1: a: what"),
+        (("group",), "2:1: group: what"),
+        (("group", "key"), "3:3: group.key: what"),
+        (("group", "list", 0), "4:10: group.list.0: what"),
+        (("group", "list", 2), "5:10: group.list.2: what"),
+        (("group", "map", "x", "y"), "6:13: group.map.x.y: what"),
+        (("group", "missing"), "2:1: group.missing: what"),
+        (("group", "missing", "below"), "2:1: group.missing.below: what"),
+        (("group", "list", 9), "4:3: group.list.9: what"),
+        (("a", "below"), "1:1: a.below: what"),
+        (("nothing",), "1:1: nothing: what"),
+    ],
+)
+def test_where_a_fault_is(tmp_path, loc, where):
+    assert read(tmp_path, TEXT).fault(loc, "what") == f"{tmp_path}/conf.yaml:{where}"
+
+
+@pytest.mark.parametrize(("key", "kind"), [("8", "int"), ("on", "bool"), ("1.2", "float"), ("~", "null")])
+def test_keys_that_are_no_text(tmp_path, key, kind):
+    expected = f'/conf.yaml:2:3: {key}: YAML reads this key as a {kind}; quote it: "{key}"'
+    assert faults(tmp_path, f"group:\n  {key}: x\n") == [expected]
+    assert read(tmp_path, f'group:\n  "{key}": x\n').data == {"group": {key: "x"}}
+
+
+def test_merge_keys(tmp_path):
+    assert read(tmp_path, "a: &a {x: 1}\nb: {<<: *a, y: 2}\n").data["b"] == {"x": 1, "y": 2}
+
+
+@pytest.mark.parametrize(
+    ("loc", "text"),
+    [
+        (("a",), "1"),
+        (("group", "key"), None),
+        (("group", "list", 1), "two"),
+        (("group", "list"), None),
+        (("group", "map", "x", "y"), "yes"),
+        (("nothing",), None),
+    ],
+)
+def test_plain_scalars(tmp_path, loc, text):
+    assert read(tmp_path, TEXT).plain_scalar(loc) == text
+
+
+def test_an_empty_file(tmp_path):
+    marked = read(tmp_path, "# nothing\n")
+    assert marked.data is None
+    assert marked.fault(("a",), "what") == f"{tmp_path}/conf.yaml:1:1: a: what"
+    assert marked.plain_scalar(()) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a: 1\nb: 2\na: 3\n", ["/conf.yaml:3:1: a: stands here twice"]),
+        (
+            "a: {x: 1, x: 2, x: 3}\nb:\n  - {y: 1,\n     y: 2}\n",
+            ["/conf.yaml:1:11: x: stands here twice", "/conf.yaml:1:17: x: stands here twice", "/conf.yaml:4:6: y: "],
+        ),
+        ('"a": 1\na: 2\n', ["/conf.yaml:2:1: a: stands here twice"]),
+        ("a: &x {k: 1, k: 2}\nb: *x\n", ["/conf.yaml:1:14: k: stands here twice"]),
+    ],
+)
+def test_keys_that_stand_there_twice(tmp_path, text, expected):
+    found = sorted(faults(tmp_path, text))
+    assert len(found) == len(expected)
+    assert all(fault.startswith(start) for fault, start in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("a: b: c\n", "/conf.yaml:1:5: mapping values are not allowed here"),
+        ("a: [1, 2\nb: 3\n", "/conf.yaml:2:"),
+        ("a:\n\t- x\n", "/conf.yaml:2:1: found character '\\t'"),
+        ('a: "open\n', "/conf.yaml:2:1: found unexpected end of stream"),
+        ("a: *nobody\n", "/conf.yaml:1:4: found undefined alias"),
+        ("--- 1\n--- 2\n", "/conf.yaml:2:1: but found another document"),
+        ("a: !!python/object:os.system x\n", "/conf.yaml:1:4: could not determine a constructor"),
+        ("a: !secret x\n", "/conf.yaml:1:4: could not determine a constructor"),
+        ("? [a]\n: b\n", "/conf.yaml:1:3: found unhashable key"),
+        ("{{a: 1}: 2}\n", "/conf.yaml:1:2: found unhashable key"),
+        ("a: 2026-99-99\n", "/conf.yaml:1:1: not YAML: month must be in 1..12"),
+        ("a: \x07\n", "/conf.yaml:1:1: not YAML: unacceptable character"),
+        ("[" * 600, "/conf.yaml:1:1: not YAML: maximum recursion depth"),
+        ("{" * 600, "/conf.yaml:1:1: not YAML: maximum recursion depth"),
+    ],
+)
+def test_what_is_not_yaml(tmp_path, text, fault):
+    (found,) = faults(tmp_path, text)
+    assert found.startswith(fault), found
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    with pytest.raises(ConfigError, match="conf.yaml: can't be read: No such file or directory"):
+        marked_yaml.read(tmp_path / "conf.yaml")
+    with pytest.raises(ConfigError, match="can't be read: Is a directory"):
+        marked_yaml.read(tmp_path)
+    (tmp_path / "latin").write_bytes(b"name: Zo\xeb\n")
+    with pytest.raises(ConfigError, match="latin: can't be read: 'utf-8' codec can't decode byte 0xeb"):
+        marked_yaml.read(tmp_path / "latin")
+
+
+def test_aliases_are_looked_at_once(tmp_path):
+    levels = "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 10))
+    assert read(tmp_path, "a0: &a0 [1]\n" + levels).data["a1"] == [[1]] * 10
+
+
+def test_a_list_that_holds_itself(tmp_path):
+    marked = read(tmp_path, "a: &a [*a, 2]\n")
+    assert marked.fault(("a", 0, 0, 1), "what").endswith(":1:12: a.0.0.1: what")
+
+
+@given(st.text("ab: -[]{}&*!|>'\"%#,?\n1~.", max_size=40))
+@example("&a [*a]")
+@example("? ? a")
+@example("a: !!set {x}")
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_text_is_read_or_refused_with_a_place(tmp_path, text):
+    try:
+        marked = read(tmp_path, text)
+    except ConfigError as refusal:
+        for fault in refusal.faults:
+            assert fault.startswith(f"{tmp_path}/conf.yaml:")
+    else:
+        assert marked.fault(("a", 0), "what")
