@@ -61,7 +61,7 @@ class App:
                 response = exchange.refuse(refusal)
             except ConnectionError:
                 log.info("client went away", **exchange.entry)
-                raise
+                return web.Response(status=400)  # for nobody; the error itself would become a 500 with a traceback
             except Exception:  # noqa: BLE001 - whatever it is, the client gets an answer and the log a traceback
                 log.exception("unexpected error", **exchange.entry)
                 response = exchange.refuse(HandlerFailed(reply.apology(exchange.request_id)))
@@ -216,6 +216,7 @@ class Exchange:
             csr = csrs.parse(call.body)
             self.entry["subject"] = names.dn_text(csr.subject)[:500]
             csrs.require_subject(csr)
+            names.require_sound(csr.san)
             if operation.proves_key:
                 csrs.verify(csr)
             if csr.text_attribute(OTP_CHALLENGE) is not None and route.authorize is None:
@@ -297,4 +298,3 @@ def _columns(request: web.BaseRequest, service: Service) -> int | None:
 def _port(request: web.BaseRequest) -> int:
     name = request.transport.get_extra_info("sockname") if request.transport else None
     return int(name[1]) if name else 0
-

@@ -83,6 +83,12 @@ def _variable(name: str) -> str:
     return name
 
 
+def _value(text: str) -> str:
+    if not text.isprintable() or text.startswith("() {"):
+        raise ValueError("a variable's value has no control character and does not begin like a shell function")
+    return text
+
+
 def _header(name: str) -> str:
     if name.lower() in FORBIDDEN_HEADERS or not re.fullmatch(r"[A-Za-z0-9-]{1,64}", name):
         raise ValueError(f"{name} can't be passed to a script")
@@ -203,7 +209,9 @@ class OperationSettings(_Model):
     raw_output: bool = False
     pass_credentials: bool = False
     serialize: str | None = None
-    handler_env: Mapping[Annotated[str, AfterValidator(_variable)], str] = Field(default_factory=dict)
+    handler_env: Mapping[Annotated[str, AfterValidator(_variable)], Annotated[str, AfterValidator(_value)]] = Field(
+        default_factory=dict
+    )
     method: Literal["GET", "POST"] | None = None
     request_types: tuple[str, ...] | None = Field(None, strict=False)
     response_type: str | None = None

@@ -59,6 +59,7 @@ def new_names(client: Client, csr: CSR, route: Route) -> NewNames | None:
         raise BadRequest("Names are not changed here: leave ChangeSubjectName out of the CSR.")
     try:
         names.openssl_subject(wanted.subject)
+        names.require_sound(wanted.san)
     except Malformed as fault:
         raise BadRequest(f"In the CSR's ChangeSubjectName: {fault}.") from None
     if client.certificate is None or client.trust is Trust.NONE:

@@ -213,6 +213,8 @@ def test_a_fault_and_its_place(tmp_path, text, fault):
         ("operations: {cacerts: {requires: tls+http}}", "1:24: callouts.operations.cacerts.requires: input should be"),
         ("operations: {cacerts: {handler_env: {A-B: x}}}", "1:38: callouts.operations.cacerts.handler_env.A-B: no name"),
         ("operations: {cacerts: {handler_env: {A: 5}}}", "1:38: callouts.operations.cacerts.handler_env.A: YAML reads 5"),
+        ('operations: {cacerts: {handler_env: {A: "a\\tb"}}}', "1:38: callouts.operations.cacerts.handler_env.A: a variable"),
+        ('operations: {cacerts: {handler_env: {A: "() {"}}}', "1:38: callouts.operations.cacerts.handler_env.A: a variable"),
         ("operations: {cacerts: {enabled: 1}}", "1:24: callouts.operations.cacerts.enabled: input should be a valid bool"),
         ("timeout: 100000", "1:1: callouts.timeout: input should be less than or equal to 86400"),
         ("handlers: again", "1:1: handlers: stands here twice"),

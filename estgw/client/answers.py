@@ -15,8 +15,8 @@ from estgw.errors import Malformed
 from estgw.est import ber, certs, der, encoding
 from estgw.est.operations import Operation
 
-MAXIMUM_CERTIFICATES = 256
-"""In one bag.  Validating them is quadratic, and no CA has so many."""
+MAXIMUM_CERTIFICATES = 100
+"""In one bag.  Validating them costs the square of it, and no CA has so many."""
 DEFAULT_DELAY = 60
 """Seconds to wait when a 202 names no time, although RFC 7030 4.2.3 demands it."""
 MAXIMUM_DELAY = 366 * 24 * 3600

@@ -16,6 +16,9 @@ from estgw.client import trust
 from estgw.errors import Malformed
 from estgw.est import certs
 
+MAXIMUM_GENERATIONS = 8
+"""Changes of key between an anchor and the newest root.  Without a bound a bag could keep us busy for minutes."""
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -55,7 +58,7 @@ def examine(
         one for one in unique if one in anchors or (trust.fingerprint(one) in fingerprints and trust.is_ca(one))
     ]
     faults: dict[x509.Certificate, str] = {}
-    while True:
+    for _ in range(MAXIMUM_GENERATIONS):
         rest = [one for one in unique if one not in believed]
         usable = [one for one in [*anchors, *believed] if one.not_valid_after_utc >= now]
         faults = {one: _fault(one, usable, rest, now) or "" for one in rest}

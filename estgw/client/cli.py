@@ -98,7 +98,7 @@ def _command(
                         help="follow redirects to another origin, with all checks anew")  # fmt: skip
     who = command.add_argument_group("who you are")
     who.add_argument("-p", "--userpass", metavar="USER[:PASS]",
-                     help="for HTTP Basic or Digest; asks for a missing PASS")  # fmt: skip
+                     help="for HTTP Basic or Digest; asks for a missing PASS, which ps(1) would show")  # fmt: skip
     who.add_argument("--password-file", type=Path, metavar="FILE", help="the first line is the password")
     who.add_argument("--cert", type=Path, metavar="FILE", help="certificate for TLS client authentication, PEM")
     who.add_argument("--key", type=Path, metavar="FILE", help="its private key, when not in the same file")

@@ -73,7 +73,8 @@ def cacerts(arguments: argparse.Namespace, report: Report) -> Exit:
     with open_session(arguments, report, may_bootstrap=True) as session:
         found = session.cacerts()
         describe(session, report)
-        connected = session.connect()
+        connected = session.connected
+        assert connected is not None
     anchors = _vouched(arguments, found, connected.verdict.anchor, report)
     entries = bag.examine(found, anchors, arguments.fingerprint)
     _list(entries, report)

@@ -12,7 +12,7 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_private_key
 
-from estgw.client import answers, cms, commands, enrolling, files, keys, options, out, request, secrets, waiting
+from estgw.client import answers, cms, commands, enrolling, files, keys, options, out, request, sealing, waiting
 from estgw.client.faults import ClientError, Exit, InvalidAnswer, UsageError, clean
 from estgw.client.report import Report
 from estgw.client.session import RequestMaker, Session
@@ -25,7 +25,7 @@ from estgw.est.operations import essence
 
 def serverkeygen(arguments: argparse.Namespace, report: Report) -> Exit:
     """Get a key and its certificate from the server."""
-    secret = secrets.wanted(arguments)
+    secret = sealing.wanted(arguments)
     key_path = enrolling.key_path_of(arguments)
     if key_path.exists():
         raise ClientError(f"{key_path} exists already; a key is never overwritten")
@@ -53,7 +53,7 @@ def serverkeygen(arguments: argparse.Namespace, report: Report) -> Exit:
 
 
 def read(
-    answer: Answer, secret: secrets.Secret, anchors: Callable[[], Sequence[x509.Certificate]] = tuple
+    answer: Answer, secret: sealing.Secret, anchors: Callable[[], Sequence[x509.Certificate]] = tuple
 ) -> tuple[bytes, x509.Certificate]:
     """Private key (PKCS#8 DER) and certificate of an answer (RFC 7030 4.4.2); raises `InvalidAnswer`.
 
@@ -79,11 +79,11 @@ def read(
     return der, _fitting(der, found)
 
 
-def _opened(der: bytes, secret: secrets.Secret) -> bytes:
+def _opened(der: bytes, secret: sealing.Secret) -> bytes:
     if secret.key is not None:
         return cms.open_with_secret(der, secret.key, secret.key_id)
     if secret.certificate is None or secret.certificate_key is None:
-        raise AssertionError("secrets.wanted lets no such thing through")
+        raise AssertionError("sealing.wanted lets no such thing through")
     return cms.open_with_certificate(der, secret.certificate, secret.certificate_key)
 
 
@@ -125,7 +125,7 @@ def _parts(answer: Answer) -> tuple[str, bytes, bytes]:
 
 
 def _maker(
-    arguments: argparse.Namespace, session: Session, secret: secrets.Secret, report: Report
+    arguments: argparse.Namespace, session: Session, secret: sealing.Secret, report: Report
 ) -> bytes | RequestMaker:
     if arguments.script is not None or arguments.csr is not None:
         made = enrolling.ready(arguments, session, report)
@@ -151,7 +151,7 @@ def _maker(
     return make
 
 
-def _require_attributes(made: bytes, secret: secrets.Secret) -> None:
+def _require_attributes(made: bytes, secret: sealing.Secret) -> None:
     """A CSR made elsewhere must itself ask for the encryption that we are going to insist on."""
     try:
         present = csr.parse(made).attributes

@@ -35,6 +35,7 @@ _COPIED = ("1.2.840.113549.1.9.2", "1.2.840.113549.1.9.8", "1.2.840.113549.1.9.2
 _PRINTABLE = re.compile(r"[A-Za-z0-9 '()+,./:=?-]*")
 _KINDS = {0x81: "--email", 0x82: "--dns", 0x86: "--uri", 0x87: "--ip"}
 _DIRECTORY_NAME = 0xA4
+_NO_NAME = b"\x30\x00"
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,8 @@ def _plan(wanted: Wanted, attrs: CsrAttrs) -> Plan:
     spec = keys.wished(key) if key is not None else None
     if key is not None and spec is None:
         raise ClientError(f"the server wants a kind of key that can't be made here ({key.oid})")
+    if not wanted.is_fixed and subject == _NO_NAME and all(extension.oid != SAN for extension in extensions):
+        raise UsageError("a certificate for whom?  --subject, or one of --dns, --ip, --email and --uri")
     hash_name = next((keys.HASH_OIDS[oid] for oid in sorted(oids) if oid in keys.HASH_OIDS), None)
     linking = EST_IDENTITY_LINKING if EST_IDENTITY_LINKING in oids else CHALLENGE_PASSWORD
     known = {CHALLENGE_PASSWORD, EST_IDENTITY_LINKING, *keys.HASH_OIDS, *keys.KEY_OIDS}
@@ -200,7 +203,7 @@ def _merge_san(wish: ExtensionWish, mine: list[bytes]) -> list[bytes]:
     rest, merged = list(mine), []
     for entry in elements(wish.value, "a subject alternative name"):
         tag, encoded = bytes(entry.tag_bytes)[0], whole(entry)
-        if len(entry.data) == 0 or (tag == _DIRECTORY_NAME and bytes(entry.data) == b"\x30\x00"):
+        if len(entry.data) == 0 or (tag == _DIRECTORY_NAME and bytes(entry.data) == _NO_NAME):
             own = next((candidate for candidate in rest if candidate[0] == tag), None)
             if own is None:
                 raise UsageError(

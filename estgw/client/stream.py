@@ -42,10 +42,15 @@ class Stream:
         self._run(self._connection.do_handshake)
 
     def sendall(self, data: bytes) -> None:
-        """Send all of it."""
+        """Send all of it, or as much as the other side takes.
+
+        A server may answer and close before it has read everything, as with a 413: so a failure to send is
+        left for the reading that follows to explain.
+        """
         view = memoryview(data)
-        while view:
-            view = view[self._run(self._connection.send, bytes(view[:65536])) :]
+        with contextlib.suppress(SSL.Error):
+            while view:
+                view = view[self._run(self._connection.send, bytes(view[:65536])) :]
 
     def makefile(self, mode: str) -> io.BufferedReader:
         """A reader for one response."""

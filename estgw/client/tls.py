@@ -22,6 +22,7 @@ from estgw.client.stream import Stream, reason
 from estgw.client.trust import Anchor, Trust, Verdict
 from estgw.client.url import Place
 from estgw.est import binding as bindings
+from estgw.est import names
 from estgw.est.binding import Binding, BindingType
 
 VERSIONS = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
@@ -168,8 +169,6 @@ def _present(context: SSL.Context, identity: Identity) -> None:
 
 
 def _path_problem(error: int, depth: int, certificate: x509.Certificate) -> str:
-    from estgw.est import names
-
     words = {
         10: "has expired",
         9: "is not valid yet",

@@ -12,7 +12,7 @@ from estgw.est.der import wrap
 MAXIMUM_DEPTH = 32
 """A certificate in a CMS is some 15 deep."""
 MAXIMUM_ELEMENTS = 100_000
-"""A bag of 256 certificates has about a third of that."""
+"""A bag of 100 certificates has about a tenth of that."""
 
 _CONSTRUCTED = 0x20
 _OCTET_STRING = 0x24

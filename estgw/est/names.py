@@ -64,6 +64,17 @@ def san_text(entry: x509.GeneralName) -> str:
             raise AssertionError(f"a GeneralName of a new kind: {entry!r}")
 
 
+def require_sound(san: x509.SubjectAlternativeName | None) -> None:
+    """Raise `Malformed` for a name with a control character in it, which no host, address or URI has.
+
+    A policy on suffixes would see the end of `evil.example\\0.ours.example`, and some relying parties its beginning.
+    """
+    for entry in san or ():
+        value = entry.value
+        if isinstance(value, str) and escape_controls(value) != value:
+            raise Malformed(f"the subject alternative name {san_text(entry)} holds a control character")
+
+
 def san_of(extensions: x509.Extensions) -> x509.SubjectAlternativeName | None:
     """The subject alternative name among these extensions, or None."""
     try:

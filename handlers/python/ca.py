@@ -82,7 +82,7 @@ class Request:
     def public_key(self) -> CertificatePublicKeyTypes:
         """The key to be certified; serverkeygen never looks at it."""
         # It would come out as a key for anything: the library keeps no restriction to one padding (RFC 4055 1.2).
-        if self.csr.public_key_algorithm_oid == PublicKeyAlgorithmOID.RSASSA_PSS:
+        if self.csr.public_key_algorithm_oid == PublicKeyAlgorithmOID.RSASSA_PSS:  # type: ignore[attr-defined]
             refuse("keys for RSASSA-PSS alone are not certified here", os.EX_DATAERR)
         return self.csr.public_key()
 
@@ -138,7 +138,7 @@ def issue(
 
 
 def _usage(key: CertificatePublicKeyTypes) -> x509.KeyUsage:
-    """Signing, which every key here can do; an RSA key can be encrypted to as well, an ML-DSA key never (RFC 9881 5)."""
+    """Signing, which every key here can do; encrypting to it, which only RSA can (and ML-DSA must not: RFC 9881 5)."""
     never = ("content_commitment", "data_encipherment", "key_agreement", "key_cert_sign", "crl_sign")
     return x509.KeyUsage(
         digital_signature=True,

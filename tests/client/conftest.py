@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import dataclass
 
@@ -28,6 +29,13 @@ def anchor(ca, tmp_path):
     return path
 
 
+class Terminal(io.StringIO):
+    """A standard input at which somebody sits."""
+
+    def isatty(self):
+        return True
+
+
 @dataclass
 class Ended:
     """How a run of estclient ended."""
@@ -51,7 +59,7 @@ def estclient(capfd, tmp_path, monkeypatch):
         try:
             status = main([str(argument) for argument in arguments])
         except SystemExit as end:
-            status = end.code
+            status = int(end.code or 0)
         out, err = capfd.readouterr()
         assert "Traceback" not in err
         assert "\x1b" not in err

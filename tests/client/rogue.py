@@ -11,7 +11,9 @@ import contextlib
 import socket
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from OpenSSL import SSL
 
@@ -25,12 +27,12 @@ CERTS_ONLY = "application/pkcs7-mime; smime-type=certs-only"
 class Request:
     method: str
     target: str
-    headers: dict
+    headers: dict[str, str]
     body: bytes
     binding: str
     finished: str
     connection: int
-    peer: object = None
+    peer: Any = None
 
     @property
     def operation(self):
@@ -57,17 +59,18 @@ def bag(*certificates):
 class Server:
     """Use as a context manager; `answer(request)` returns bytes, or an iterable of pieces, or None to hang up."""
 
-    holder: object
-    answer: object
-    anchors: tuple = ()
+    holder: Any
+    answer: Callable[[Request], Any]
     version: int | None = None
-    requests: list = field(default_factory=list)
+    requests: list[Request] = field(default_factory=list)
     handshakes: int = 0
-    failures: list = field(default_factory=list)
+    failures: list[SSL.Error] = field(default_factory=list)
     host: str = "127.0.0.1"
 
     def __enter__(self):
-        self._listener = socket.create_server((self.host, 0), family=socket.AF_INET6 if ":" in self.host else socket.AF_INET)
+        self._listener = socket.create_server(
+            (self.host, 0), family=socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        )
         self._open = True
         self._sockets = []
         self._threads = [threading.Thread(target=self._accept, daemon=True)]

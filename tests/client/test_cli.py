@@ -22,7 +22,7 @@ from estgw.client import cli, faults, manpage
 from estgw.client.faults import Exit, clean
 from estgw.est import csrattrs
 from estgw.est.csrattrs import AttributeWish, CsrAttrs
-from tests.client import rogue
+from tests.client import pki, rogue
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = Path(client.__file__).parent / "examples"
@@ -125,7 +125,7 @@ def test_trace_hides_an_otp():
     from estgw.client import keys, request, trace
     from estgw.est import csr
 
-    plan = request.plan(request.Wanted(), None)
+    plan = request.plan(request.Wanted(pki.name("x")), None)
     key = keys.generate(keys.parse_spec("ec:P-256"))
     secret = AttributeWish(csr.OTP_CHALLENGE, (request.string("90503846"),))
     body = base64.b64encode(request.build(plan, key, None, [secret]))
@@ -170,7 +170,20 @@ def test_a_progress_line_on_a_terminal(holder, anchor, enroller, tmp_path):
     ours, theirs = pty.openpty()
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with rogue.Server(holder, enroller(simpleenroll=later)) as server:
-        command = ["enroll", "-u", server.url, "-c", str(anchor), "--new-key", "--subject", "CN=x", "-o", "c.pem", "--wait", "1m"]
+        command = [
+            "enroll",
+            "-u",
+            server.url,
+            "-c",
+            str(anchor),
+            "--new-key",
+            "--subject",
+            "CN=x",
+            "-o",
+            "c.pem",
+            "--wait",
+            "1m",
+        ]
         code = "import sys; from estgw.client.cli import main; sys.exit(main())"
         done = subprocess.run([sys.executable, "-W", "ignore", "-c", code, *command], env=environment, stderr=theirs,
                               stdin=subprocess.DEVNULL, cwd=tmp_path, check=False, timeout=30)  # fmt: skip
@@ -188,7 +201,9 @@ def test_a_reader_that_has_gone_is_no_success(holder, anchor, enroller, tmp_path
         code = "import sys; from estgw.client.cli import main; sys.exit(main())"
         command = [sys.executable, "-c", code, "cacerts", "-u", server.url, "-c", str(anchor)]
         with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            assert process.stdout is not None
             process.stdout.close()
+            assert process.stderr is not None
             assert b"Traceback" not in process.stderr.read()
         assert process.returncode == Exit.FAILED
 
@@ -216,13 +231,19 @@ def test_clean(text, shown):
     assert clean(text) == shown
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("30d", 2592000), ("12h", 43200), ("5m", 300), ("7", 7), ("2w", 1209600)])
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("30d", 2592000), ("12h", 43200), ("5m", 300), ("7", 7), ("2w", 1209600)]
+)
 def test_durations(text, seconds):
     assert cli.duration(text).total_seconds() == seconds
 
 
 def test_the_exit_statuses_are_a_promise():
-    promised = {fault.status for fault in vars(faults).values() if isinstance(fault, type) and issubclass(fault, faults.ClientError)}
+    promised = {
+        fault.status
+        for fault in vars(faults).values()
+        if isinstance(fault, type) and issubclass(fault, faults.ClientError)
+    }
     assert promised == {1, 2, 3, 4, 5, 6, 7}
 
 
@@ -246,14 +267,15 @@ def test_the_man_page_has_every_command_and_option():
 
 @pytest.mark.skipif(shutil.which("groff") is None, reason="groff is not installed")
 def test_the_man_page_is_good_roff():
-    done = subprocess.run(["groff", "-man", "-Tutf8", "-ww", "-z"], input=manpage.man(cli.parser()), text=True, capture_output=True)
+    done = subprocess.run(
+        ["groff", "-man", "-Tutf8", "-ww", "-z"], input=manpage.man(cli.parser()), text=True, capture_output=True
+    )
     assert (done.returncode, done.stderr) == (0, "")
 
 
 def complete(*words):
-    script = manpage.bash(cli.parser()) + (
-        f"COMP_WORDS=({shlex.join(words)}); COMP_CWORD={len(words) - 1}; _estclient; printf '%s\\n' \"${{COMPREPLY[@]}}\""
-    )
+    typed = f"COMP_WORDS=({shlex.join(words)}); COMP_CWORD={len(words) - 1}"
+    script = f"{manpage.bash(cli.parser())}{typed}; _estclient; printf '%s\\n' \"${{COMPREPLY[@]}}\""
     return subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True).stdout.split()
 
 
@@ -276,8 +298,8 @@ def test_the_documents_from_the_command_line():
 
 
 def test_the_systemd_example_calls_us_correctly():
-    parser = configparser.ConfigParser(strict=False, interpolation=None)
-    parser.optionxform = str
+    parser = configparser.RawConfigParser(strict=False)
+    parser.optionxform = lambda option: option  # type: ignore[method-assign]  # its documented use
     parser.read(EXAMPLES / "estclient-renew.service")
     program, *arguments = shlex.split(parser["Service"]["ExecStart"])
     assert program == "/usr/bin/estclient"
@@ -293,11 +315,10 @@ def test_genp10_is_a_tidy_script():
     script = ROOT / "handlers" / "examples" / "genp10"
     assert os.access(script, os.X_OK)
     assert len(script.read_text().splitlines()) <= 40
-    tools = Path(sys.executable).parent
-    for command in (["shellcheck", script], ["shfmt", "-i", "4", "-ci", "-d", script]):
-        program = tools / command[0]
+    for name, *arguments in (("shellcheck",), ("shfmt", "-i", "4", "-ci", "-d")):
+        program = Path(sys.executable).with_name(name)
         assert program.exists(), f"{program} is among the test requirements"
-        done = subprocess.run([program, *command[1:]], capture_output=True, text=True)
+        done = subprocess.run([program, *arguments, script], capture_output=True, text=True)
         assert done.returncode == 0, done.stdout
 
 
@@ -314,7 +335,7 @@ def test_genp10_without_a_binding(tmp_path):
 
 
 def test_the_library_face_is_lazy():
-    code = "import sys, estgw.client; print('OpenSSL' in sys.modules); from estgw.client import Session; print(Session.__name__)"
+    code = "import sys, estgw.client as c; print('OpenSSL' in sys.modules); print(c.Session.__name__)"
     assert python("-c", code, check=True).stdout.split() == ["False", "Session"]
     with pytest.raises(AttributeError):
         client.Nothing  # noqa: B018

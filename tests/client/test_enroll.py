@@ -8,20 +8,24 @@ import os
 import stat
 import time
 from email.utils import format_datetime
+from functools import partial
 from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from OpenSSL import SSL
 
-from estgw.client import Credentials, Identity, Session, Trust, enrolling, files, waiting
+from estgw.client import Credentials, Identity, Session, Trust, files, keys, request, waiting
 from estgw.client.answers import delay
 from estgw.client.faults import Exit, TryLater
 from estgw.client.report import Report
+from estgw.client.wire import Exchange
 from estgw.est import csr, csrattrs
 from estgw.est.csrattrs import AttributeWish, CsrAttrs
 from tests.client import pki, rogue
+from tests.client.conftest import Terminal
 
 ROOT = Path(__file__).parents[2]
 NEW = ("--new-key", "ec:P-256", "--subject", "CN=device", "-o", "device.pem")
@@ -148,9 +152,9 @@ def test_a_request_script_sees_the_binding(holder, anchor, estclient, enroller, 
 
 def test_what_a_request_script_may_print(holder, anchor, estclient, enroller, tmp_path):
     script = tmp_path / "script"
-    for last in ("openssl req -in r.pem -outform DER", "openssl req -in r.pem -outform DER | base64 -w0", "cat r.pem"):
-        script.write_text(f"#!/bin/bash\nopenssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout k.pem "
-                          f"-subj /CN=x -out r.pem 2>/dev/null && {last}\n")  # fmt: skip
+    made = "openssl req -new -newkey rsa:2048 -nodes -keyout k -subj /CN=x -out r 2>/dev/null"
+    for last in ("openssl req -in r -outform DER", "openssl req -in r -outform DER | base64 -w0", "cat r"):
+        script.write_text(f"#!/bin/bash\n{made} && {last}\n")
         script.chmod(0o755)
         with rogue.Server(holder, enroller()) as server:
             assert estclient("enroll", "-u", server.url, "-c", anchor, "-R", "script").status == Exit.DONE
@@ -180,8 +184,8 @@ def test_a_request_script_must_be_executable(holder, anchor, estclient, enroller
 
 
 def test_a_finished_csr_can_not_be_linked(holder, anchor, estclient, enroller, tmp_path):
-    key = enrolling.keys.generate(enrolling.keys.parse_spec("ec:P-256"))
-    made = enrolling.request.build(enrolling.request.plan(enrolling.Wanted(pki.name("x")), None), key, None)
+    key = keys.generate(keys.parse_spec("ec:P-256"))
+    made = request.build(request.plan(request.Wanted(pki.name("x")), None), key, None)
     (tmp_path / "csr.der").write_bytes(made)
     with rogue.Server(holder, enroller()) as server:
         ended = estclient("enroll", "-u", server.url, "-c", anchor, "--csr", "csr.der")
@@ -213,7 +217,20 @@ def test_a_new_key_needs_a_file_and_overwrites_none(holder, anchor, estclient, e
 
 def test_one_file_for_both(holder, anchor, estclient, enroller, tmp_path):
     with rogue.Server(holder, enroller()) as server:
-        command = ("enroll", "-u", server.url, "-c", anchor, "--new-key", "--subject", "CN=x", "-o", "b", "--key-out", "b")
+        command = (
+            "enroll",
+            "-u",
+            server.url,
+            "-c",
+            anchor,
+            "--new-key",
+            "--subject",
+            "CN=x",
+            "-o",
+            "b",
+            "--key-out",
+            "b",
+        )
         assert estclient(*command).status == Exit.DONE
         assert pair_fits(tmp_path / "b", tmp_path / "b")
         assert stat.S_IMODE((tmp_path / "b").stat().st_mode) == 0o600
@@ -226,7 +243,9 @@ def test_one_file_for_both(holder, anchor, estclient, enroller, tmp_path):
 
 
 def test_the_server_decides_on_the_kind_of_key(holder, anchor, estclient, enroller, tmp_path):
-    wishes = CsrAttrs((AttributeWish(csrattrs.EC_PUBLIC_KEY, (csrattrs.encode_oid("1.3.132.0.34"),)), "1.2.840.10045.4.3.4"))
+    wishes = CsrAttrs(
+        (AttributeWish(csrattrs.EC_PUBLIC_KEY, (csrattrs.encode_oid("1.3.132.0.34"),)), "1.2.840.10045.4.3.4")
+    )
     body = rogue.reply(body=base64.b64encode(wishes.encode()), content_type="application/csrattrs")
     with rogue.Server(holder, enroller(csrattrs=body)) as server:
         command = ("enroll", "-u", server.url, "-c", anchor, "--subject", "CN=x", "-o", "c.pem")
@@ -234,9 +253,11 @@ def test_the_server_decides_on_the_kind_of_key(holder, anchor, estclient, enroll
         assert ended.status == Exit.FAILED
         assert "wants a key ec:P-384" in ended.err
         assert estclient(*command, "--new-key").status == Exit.DONE
-        request = csr.parse(server.requests[-1].body).request
-        assert request.public_key().curve.name == "secp384r1"
-        assert request.signature_hash_algorithm.name == "sha512"
+        asked = csr.parse(server.requests[-1].body).request
+        assert keys.spec_of(load_pem_private_key((tmp_path / "c.key").read_bytes(), None)) == keys.parse_spec(
+            "ec:P-384"
+        )
+        assert isinstance(asked.signature_hash_algorithm, hashes.SHA512)
         (tmp_path / "c.key").unlink()
         assert estclient(*command, "--new-key", "ec:P-256", "--no-csrattrs").status == Exit.DONE
 
@@ -255,7 +276,9 @@ def device(ca, tmp_path):
 
 
 @pytest.mark.parametrize("version", [V12, V13])
-def test_a_renewal_has_the_old_names_and_goes_in_their_place(ca, holder, anchor, estclient, enroller, device, version, tmp_path):
+def test_a_renewal_has_the_old_names_and_goes_in_their_place(
+    ca, holder, anchor, estclient, enroller, device, version, tmp_path
+):
     old = (tmp_path / "device.pem").read_bytes()
     with rogue.Server(holder, enroller(), version=version) as server:
         command = ("reenroll", "-u", server.url, "-c", anchor, *device)
@@ -319,7 +342,23 @@ def test_a_rekey_that_is_cut_off_goes_on_with_the_same_key(holder, anchor, estcl
 
 def test_a_crash_at_any_instant_leaves_a_pair_that_works(ca, tmp_path, monkeypatch):
     """Every call that changes the file system is in turn the last one; what two names lead to must always fit."""
-    changing = [("os", name) for name in ("open", "write", "fsync", "mkdir", "fchmod", "fchown", "unlink", "rmdir", "rename", "replace", "symlink", "chmod")]
+    changing = [
+        ("os", name)
+        for name in (
+            "open",
+            "write",
+            "fsync",
+            "mkdir",
+            "fchmod",
+            "fchown",
+            "unlink",
+            "rmdir",
+            "rename",
+            "replace",
+            "symlink",
+            "chmod",
+        )
+    ]
 
     class PowerCut(BaseException):
         pass
@@ -350,6 +389,9 @@ def test_a_crash_at_any_instant_leaves_a_pair_that_works(ca, tmp_path, monkeypat
                 return True
         return False
 
+    def renew(room, holder):
+        files.replace_pair(room / "d.pem", room / "d.key", holder.pem, holder.key_pem)
+
     seen_old = seen_new = 0
     for round_trip in range(2):  # from plain files, and from links
         for count in range(200):
@@ -358,16 +400,16 @@ def test_a_crash_at_any_instant_leaves_a_pair_that_works(ca, tmp_path, monkeypat
             old = lay_out(room)
             if round_trip:
                 old = ca.issue("device")
-                files.replace_pair(room / "d.pem", room / "d.key", old.pem, old.key_pem)
+                renew(room, old)
             new = ca.issue("device")
-            was_cut = cut_after(count, lambda: files.replace_pair(room / "d.pem", room / "d.key", new.pem, new.key_pem))
+            was_cut = cut_after(count, partial(renew, room, new))
             assert pair_fits(room / "d.pem", room / "d.key"), (round_trip, count)
             is_new = (room / "d.pem").read_bytes() == new.pem
             assert is_new or (room / "d.pem").read_bytes() == old.pem
             seen_new, seen_old = seen_new + is_new, seen_old + (not is_new)
             # And the next run, after the lights are on again, goes through.
             last = ca.issue("device")
-            files.replace_pair(room / "d.pem", room / "d.key", last.pem, last.key_pem)
+            renew(room, last)
             assert (room / "d.pem").read_bytes() == last.pem
             assert pair_fits(room / "d.pem", room / "d.key")
             if not was_cut:
@@ -415,17 +457,20 @@ def test_waiting_re_signs_for_every_connection(holder, anchor, estclient, enroll
 
     with rogue.Server(holder, enroller(simpleenroll=later)) as server:
         began = time.monotonic()
-        assert estclient("enroll", "-u", server.url, "-c", anchor, *NEW, "--wait", "30", "--no-csrattrs").status == Exit.DONE
+        assert (
+            estclient("enroll", "-u", server.url, "-c", anchor, *NEW, "--wait", "30", "--no-csrattrs").status
+            == Exit.DONE
+        )
         assert time.monotonic() - began >= 2
     assert [request.connection for request in server.requests] == [1, 2, 3]
     parsed = [csr.parse(request.body) for request in server.requests]
     assert len({one.spki for one in parsed}) == 1
-    for request, one in zip(server.requests, parsed, strict=True):
-        assert one.text_attribute(csr.CHALLENGE_PASSWORD) == request.binding
+    for sent, one in zip(server.requests, parsed, strict=True):
+        assert one.text_attribute(csr.CHALLENGE_PASSWORD) == sent.binding
 
 
 def test_patience_that_does_not_last_is_not_spent():
-    slept = []
+    slept: list[float] = []
 
     def attempt():
         raise TryLater("later", seconds=100, when=dt.datetime.now(dt.UTC))
@@ -438,7 +483,16 @@ def test_patience_that_does_not_last_is_not_spent():
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("120", 120), (" 7 ", 7), ("0", 1), ("99999999999999", 366 * 86400), (None, None), ("soon", None), ("-5", None), ("1.5", None)],
+    [
+        ("120", 120),
+        (" 7 ", 7),
+        ("0", 1),
+        ("99999999999999", 366 * 86400),
+        (None, None),
+        ("soon", None),
+        ("-5", None),
+        ("1.5", None),
+    ],
 )
 def test_retry_after_in_seconds(text, seconds):
     assert delay(text, dt.datetime.now(dt.UTC)) == seconds
@@ -465,9 +519,9 @@ def test_503_with_a_time_is_try_later_too(holder, anchor, estclient):
 def test_the_library(ca, holder, enroller):
     """Session as the README shows it."""
     me = ca.issue("me", usages=())
-    key = enrolling.keys.generate(enrolling.keys.parse_spec("ml-dsa-65"))
-    plan = enrolling.request.plan(enrolling.Wanted(pki.name("library")), None)
-    seen = []
+    key = keys.generate(keys.parse_spec("ml-dsa-65"))
+    plan = request.plan(request.Wanted(pki.name("library")), None)
+    seen: list[Exchange] = []
     with (
         rogue.Server(holder, enroller()) as server,
         Session(
@@ -480,8 +534,10 @@ def test_the_library(ca, holder, enroller):
     ):
         assert session.cacerts() == [ca.certificate]
         assert session.csrattrs() is None
-        issued = session.enroll(lambda binding: enrolling.request.build(plan, key, binding))
+        issued = session.enroll(lambda binding: request.build(plan, key, binding))
+        assert session.connected is not None
         assert session.connected.verdict.by == "name"
+        assert session.connected.binding is not None
         assert session.connected.binding.text == server.requests[-1].binding
     assert issued.subject == pki.name("library")
     assert server.handshakes == 1
@@ -495,3 +551,31 @@ def test_a_connection_that_went_away_between_two_operations(ca, holder, enroller
         session.csrattrs()
         session.csrattrs()
     assert [request.connection for request in server.requests] == [1, 2, 2]
+
+
+def test_a_password_is_asked_for_at_a_terminal(holder, anchor, estclient, enroller, monkeypatch):
+    monkeypatch.setattr("sys.stdin", Terminal())
+    asked = []
+
+    def ask(prompt):
+        asked.append(prompt)
+        return "estpwd"
+
+    monkeypatch.setattr("getpass.getpass", ask)
+    accept = "Basic " + base64.b64encode(b"estuser:estpwd").decode()
+    with rogue.Server(holder, challenged(enroller(), "Basic realm=x", accept)) as server:
+        assert estclient("enroll", "-u", server.url, "-c", anchor, *NEW, "-p", "estuser").status == Exit.DONE
+    assert asked == ["Password for estuser: "]
+
+
+def test_a_label_of_its_own_option(holder, anchor, estclient, enroller):
+    with rogue.Server(holder, enroller()) as server:
+        assert estclient("enroll", "-u", server.url, "--label", "iot", "-c", anchor, *NEW).status == Exit.DONE
+    assert server.requests[-1].target == "/.well-known/est/iot/simpleenroll"
+
+
+def test_a_certificate_for_nobody_is_not_asked_for(holder, anchor, estclient, enroller):
+    with rogue.Server(holder, enroller()) as server:
+        ended = estclient("enroll", "-u", server.url, "-c", anchor, "--new-key", "-o", "x.pem")
+    assert ended.status == Exit.USAGE
+    assert "for whom" in ended.err

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from estgw.client import Credentials, Session, Trust, options
 from estgw.client.faults import Exit
+from estgw.client.wire import Exchange
 from estgw.est import certs, csr
 from estgw.est.der import wrap
 from tests.support import running_gateway
@@ -42,7 +43,17 @@ def cmc_answer(lab):
     """A PKI Response that says success, signed by the CA."""
     status = wrap(b"\x30", bytes.fromhex("020101 06082b06010505070719 310a 3008 020100 3003 020101".replace(" ", "")))
     content = wrap(b"\x30", wrap(b"\x30", status) + b"\x30\x00\x30\x00")
-    command = ["openssl", "cms", "-sign", "-binary", "-nodetach", "-outform", "DER", "-econtent_type", "1.3.6.1.5.5.7.12.3"]
+    command = [
+        "openssl",
+        "cms",
+        "-sign",
+        "-binary",
+        "-nodetach",
+        "-outform",
+        "DER",
+        "-econtent_type",
+        "1.3.6.1.5.5.7.12.3",
+    ]
     command += ["-signer", lab.anchor, "-inkey", lab.ca / "private" / "cakey.pem"]
     return subprocess.run(command, input=content, capture_output=True, check=True).stdout
 
@@ -57,7 +68,10 @@ def server(lab, tmp_path_factory):
     nothing = own.script("bench/nothing", "exit 0")
     overrides = {
         "pop": {"rules": [{"label": "linked", "pop": "required"}]},
-        "callouts": {"retry_after": 1, "operations": {"serverkeygen": {"enabled": True}, "fullcmc": {"handler": str(cmc)}}},
+        "callouts": {
+            "retry_after": 1,
+            "operations": {"serverkeygen": {"enabled": True}, "fullcmc": {"handler": str(cmc)}},
+        },
         "labels": {
             "linked": {},
             "plain": {"operations": {"csrattrs": {"handler": str(nothing)}}},
@@ -161,11 +175,14 @@ def test_digest(digest, estclient, tmp_path, version):
     ended = estclient("enroll", *options, "--new-key", "--subject", "CN=d", "-o", "d.pem", "--pop-finished")
     assert ended.status == Exit.DONE, ended.err
     check(server, tmp_path, "d")
-    seen = []
+    seen: list[Exchange] = []
     anchors = tuple(certs.load_pem(server.lab.anchor.read_bytes()))
-    with Session(
-        server.url, Trust(explicit=anchors), credentials=Credentials("estuser", "wrong"), observer=seen.append
-    ) as session, pytest.raises(Exception, match="does not accept"):
+    with (
+        Session(
+            server.url, Trust(explicit=anchors), credentials=Credentials("estuser", "wrong"), observer=seen.append
+        ) as session,
+        pytest.raises(Exception, match="does not accept"),
+    ):
         session.enroll(options_csr)
     sent = [exchange.headers.get("Authorization", "") for exchange in seen]
     assert sent[0] == ""
@@ -245,7 +262,9 @@ def test_no_wishes_and_no_such_operation(server, estclient):
 def test_bootstrap_then_enrol(server, estclient, tmp_path):
     """RFC 7030 4.1.1 end to end: a fingerprint, a new connection, a certificate."""
     (root,) = certs.load_pem(server.lab.anchor.read_bytes())
-    fingerprint = hashlib.sha256(base64.b64decode("".join(server.lab.anchor.read_text().split("-----")[2].split()))).hexdigest()
+    fingerprint = hashlib.sha256(
+        base64.b64decode("".join(server.lab.anchor.read_text().split("-----")[2].split()))
+    ).hexdigest()
     assert options.certificates(server.lab.anchor) == [root]
     assert estclient("cacerts", "-u", server.url, "-o", "ca.pem").status == Exit.UNTRUSTED
     assert estclient("cacerts", "-u", server.url, "-o", "ca.pem", "--fingerprint", fingerprint).status == Exit.DONE

@@ -1,4 +1,4 @@
-"""Keys from the server: in the clear, under a shared key, for an RSA or EC certificate, and everything that is wrong."""
+"""Keys from the server: in the clear, under a shared key, for an RSA or EC certificate, and all that is wrong."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from estgw.client import cms, keygen
 from estgw.client.faults import Exit, InvalidAnswer
-from estgw.client.secrets import ASYMMETRIC_DECRYPT_KEY_ID, DECRYPT_KEY_ID, SMIME_CAPABILITIES, Secret
+from estgw.client.sealing import ASYMMETRIC_DECRYPT_KEY_ID, DECRYPT_KEY_ID, SMIME_CAPABILITIES, Secret
 from estgw.client.wire import Answer
 from estgw.est import certs, csr
 from estgw.est.csrattrs import decode_oid
@@ -31,7 +31,9 @@ ASK = ("--subject", "CN=device", "-o", "device.pem", "--no-csrattrs")
 
 
 def pkcs8(key):
-    return key.private_bytes(serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    return key.private_bytes(
+        serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
 
 
 def multipart(key_type, key_der, certificate, boundary="estServerExampleBoundary", encode=base64.encodebytes):
@@ -128,7 +130,9 @@ def test_a_shared_key(serve, generated, signed, tmp_path, size):
 
 def capabilities(parsed):
     (value,) = parsed.attributes[SMIME_CAPABILITIES]
-    return [decode_oid(whole(elements(whole(one), "a capability")[0])) for one in elements(whole(value), "capabilities")]
+    return [
+        decode_oid(whole(elements(whole(one), "a capability")[0])) for one in elements(whole(value), "capabilities")
+    ]
 
 
 def test_a_shared_key_and_gcm(serve, generated, signed, tmp_path):
@@ -158,7 +162,9 @@ def test_a_certificate_to_encrypt_to(serve, ca, generated, signed, tmp_path, kin
     key = ec.generate_private_key(ec.SECP256R1()) if kind == "ec" else rsa.generate_private_key(65537, 2048)
     certificate, ski = recipient(ca, key)
     (tmp_path / "to.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    (tmp_path / "to.key").write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
+    (tmp_path / "to.key").write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
     padding = ("-keyopt", "rsa_padding_mode:oaep") if kind == "rsa-oaep" else ()
     encrypted = enveloped(signed, "-recip", tmp_path / "to.pem", *padding)
     options = (*ASK, "--decrypt-cert", "to.pem", "--decrypt-cert-key", "to.key")
@@ -232,7 +238,10 @@ def test_a_key_that_does_not_fit(serve, generated, tmp_path):
         ("multipart/mixed; boundary=x", b"--x\r\nContent-Type: application/pkcs8\r\n\r\nMAA=\r\n--x--\r\n"),
         ("multipart/mixed; boundary=x", b"--x\r\nContent-Type: application/pkcs8\r\n\r\nMAA=\r\n" * 2 + b"--x--\r\n"),
         ("multipart/mixed; boundary=x", b"--x\r\nContent-Type: text/plain\r\n\r\nMAA=\r\n" * 2 + b"--x--\r\n"),
-        ("multipart/mixed; boundary=x", b"--x\r\nContent-Type: multipart/mixed; boundary=y\r\n\r\n--y--\r\n" * 2 + b"--x--"),
+        (
+            "multipart/mixed; boundary=x",
+            b"--x\r\nContent-Type: multipart/mixed; boundary=y\r\n\r\n--y--\r\n" * 2 + b"--x--",
+        ),
         ("multipart/mixed; boundary=x", b"--x\r\n" * 100_000),
         ("application/pkcs8", b"MAA="),
         ("text/html", b"<p>"),

@@ -47,7 +47,9 @@ def test_every_kind_of_key_signs_a_csr(spec):
 @pytest.mark.parametrize("spec", ["ec:P-256", "rsa:2048", "ed25519"])
 def test_openssl_agrees(spec):
     parsed = made(Wanted(DEVICE.subject, (x509.DNSName("a.example"),)), key=keys.generate(keys.parse_spec(spec)))
-    done = subprocess.run(["openssl", "req", "-verify", "-noout", "-text"], input=parsed.pem, capture_output=True, check=True)
+    done = subprocess.run(
+        ["openssl", "req", "-verify", "-noout", "-text"], input=parsed.pem, capture_output=True, check=True
+    )
     text = done.stdout.decode()
     assert "challengePassword" in text
     assert BINDING.text in text
@@ -55,7 +57,9 @@ def test_openssl_agrees(spec):
     assert b"OK" in done.stderr
 
 
-@pytest.mark.parametrize("spec", ["", "ec", "ec:P-224", "rsa:1024", "rsa:99999", "rsa:", "dsa", "ed25519:1", "ml-dsa-99"])
+@pytest.mark.parametrize(
+    "spec", ["", "ec", "ec:P-224", "rsa:1024", "rsa:99999", "rsa:", "dsa", "ed25519:1", "ml-dsa-99"]
+)
 def test_no_kind_of_key(spec):
     with pytest.raises(UsageError):
         keys.parse_spec(spec)
@@ -121,7 +125,11 @@ def test_the_template_of_rfc_9908_is_filled_in():
     assert any("2.5.4.10" in note for note in plan.notes)
     parsed = made(wanted, template_of_the_rfc())
     assert parsed.subject.rfc4514_string() == "OU=myGroup,OU=myDept,CN=device"
-    assert [entry.value for entry in parsed.san] == ["www.myServer.com", ipaddress.ip_address("192.0.2.7"), "own.example"]
+    assert [entry.value for entry in parsed.san] == [
+        "www.myServer.com",
+        ipaddress.ip_address("192.0.2.7"),
+        "own.example",
+    ]
     usage = parsed.extensions.get_extension_for_class(x509.KeyUsage)
     assert usage.critical
     assert usage.value.digital_signature
@@ -156,7 +164,11 @@ def test_a_template_with_values_of_its_own():
     template = Template(
         subject=((NamePart("2.5.4.3"), NamePart("2.5.4.5", b"\x13\x02AB")),),
         key=KeyWish("2.16.840.1.101.3.4.3.18"),
-        attributes=(AttributeWish("2.999.7", (b"\x0c\x01x",)), AttributeWish(csr.EST_IDENTITY_LINKING), request_template),
+        attributes=(
+            AttributeWish("2.999.7", (b"\x0c\x01x",)),
+            AttributeWish(csr.EST_IDENTITY_LINKING),
+            request_template,
+        ),
     )
     with pytest.raises(UsageError, match="--dns"):
         request.plan(DEVICE, attrs_with(template))
@@ -192,7 +204,9 @@ def test_a_broken_template_is_the_servers_fault():
         request.plan(DEVICE, CsrAttrs((AttributeWish(csrattrs.TEMPLATE, (b"\x30\x00",)),)))
 
 
-@pytest.mark.parametrize("attributes", [{"subject": "device"}, {"ip": ["nohost"]}, {"email": ["ü@x"]}, {"uri": ["http://ü"]}])
+@pytest.mark.parametrize(
+    "attributes", [{"subject": "device"}, {"ip": ["nohost"]}, {"email": ["ü@x"]}, {"uri": ["http://ü"]}]
+)
 def test_names_that_are_none(attributes):
     from argparse import Namespace
 

@@ -14,7 +14,7 @@ SCRIPTS = {
     # The environment, one line per variable, as words for the client.
     "reflect": "env -0 | tr '\\n\\0' '~\\n' | grep -E \"^($WANTED)=\"; exit 77",
     "names": "env -0 | tr '\\n\\0' '~\\n' | sed 's/=.*//'; exit 77",
-    "talk": r"""printf 'one\n\e[31mtwo\n{"event": "forged"}\n\n' >&2; cat {lab}/openssl-ca/private/cakey.pem >&2; false""",
+    "talk": r"""printf 'one\n\e[31mtwo\n{"event": "forged"}\n\n' >&2; cat {lab}/openssl-ca/private/c*.pem >&2; false""",
     # Misbehaviour, with the words that the log has for it.
     "crash": "echo 'line 3: no such thing' >&2; exit 1",
     "signal": "kill -SEGV $$",

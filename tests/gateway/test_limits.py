@@ -12,17 +12,17 @@ import pytest
 from tests.support import LOGIN, PKCS10, Gateway, Lab, csr, request, running_gateway, until
 
 GOOD = csr()
-SHORT = {"handshake_timeout": 0.5, "idle_timeout": 0.5, "body_timeout": 0.5}
+SHORT = {"handshake_timeout": 0.8, "idle_timeout": 0.8, "body_timeout": 0.8}
 
 
 @pytest.fixture(scope="module")
 def hasty(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """Short timeouts, six connections, one callout at a time and one chair."""
+    """Short timeouts, small bodies, one callout at a time and one chair."""
     own = lab.copy(tmp_path_factory.mktemp("hasty"))
     own.script("slow", "touch $EST_CA_DIR/started; sleep 0.7; cat $EST_CA_DIR/cacert.pem")
     slow = {"slow": {"operations": {"simpleenroll": {"handler": "slow"}}}}
     overrides = {
-        "server": {**SHORT, "max_connections": 6, "max_body": 4096},
+        "server": {**SHORT, "max_body": 4096},
         "callouts": {"max_running": 1, "max_waiting": 1, "retry_after": 17},
         "labels": slow,
     }
@@ -37,7 +37,7 @@ def test_a_silent_connection_is_closed_and_said_so(hasty):
     before, began = len(hasty.log), time.monotonic()
     with socket.create_connection(("127.0.0.1", hasty.port), timeout=10) as plain:
         assert plain.recv(1) == b""
-    assert 0.4 < time.monotonic() - began < 4
+    assert 0.7 < time.monotonic() - began < 5
     assert hasty.wait_for("TLS handshake failed", after=before)["reason"] == "handshake timed out"
 
 
@@ -50,14 +50,14 @@ def test_a_request_that_does_not_come(hasty, beginning, kept):
         began = time.monotonic()
         connection.send(beginning)
         assert connection.rest() == b""
-    assert 0.3 < time.monotonic() - began < 4
+    assert 0.5 < time.monotonic() - began < 5
 
 
 def test_a_request_byte_by_byte_is_no_way_around_it(hasty):
     with hasty.connect() as connection:
         began = time.monotonic()
         try:
-            for byte in request("GET", "cacerts") + bytes(200):
+            for byte in request("GET", "cacerts") + bytes(400):
                 connection.send(bytes([byte]))
                 time.sleep(0.02)
         except OSError:
@@ -72,7 +72,7 @@ def test_a_body_that_does_not_come(hasty):
         answer = connection.response()
     assert (answer.status, answer.words) == (408, "The body took too long to arrive.")
     assert answer.header("Connection") == "close"
-    assert 0.4 < time.monotonic() - began < 4
+    assert 0.7 < time.monotonic() - began < 5
 
 
 def test_slow_is_not_too_slow(gateway):
@@ -86,16 +86,15 @@ def test_slow_is_not_too_slow(gateway):
 # Many.
 
 
-def test_one_more_than_there_is_room_for(hasty):
-    with ExitStack() as stack:
-        kept = [stack.enter_context(hasty.connect()) for _ in range(6)]
-        before = len(hasty.log)
-        with pytest.raises((ConnectionError, OSError)):
-            hasty.connect()
-        line = hasty.wait_for("TLS handshake failed", after=before)
-        assert line["reason"] == "refused: 6 connections are open"
-        assert kept[0].ask("GET", "cacerts").status == 200
-    until(lambda: _is_served(hasty))
+def test_one_more_than_there_is_room_for(own_lab):
+    with running_gateway(own_lab, {"server": {"max_connections": 6}}) as gateway:
+        with ExitStack() as stack:
+            kept = [stack.enter_context(gateway.connect()) for _ in range(6)]
+            with pytest.raises(OSError):
+                gateway.connect()
+            assert gateway.wait_for("TLS handshake failed")["reason"] == "refused: 6 connections are open"
+            assert kept[0].ask("GET", "cacerts").status == 200
+        until(lambda: _is_served(gateway))
 
 
 def _is_served(gateway: Gateway) -> bool:
@@ -132,7 +131,7 @@ def test_a_full_queue_says_when_to_come_back(hasty):
         assert answer.header("Retry-After") == "17"
     line = next(line for line in hasty.access if line["status"] == 503)
     assert line["reason"] == "the queue of callouts is full"
-    assert line["ms"] < 500
+    assert line["ms"] < 600
     assert hasty.post("simpleenroll", GOOD).status == 200
 
 
@@ -171,3 +170,16 @@ def test_a_client_that_does_not_wait_for_its_answer(own_lab):
         until(lambda: "/CN=gone" in (own_lab.ca / "index.txt").read_text())
         assert gateway.get("cacerts").status == 200
         until(lambda: any(line.get("subject") == "CN=gone" for line in gateway.log))
+
+
+@pytest.mark.parametrize("sent", [1, 60, -1], ids=["head", "more", "most"])
+def test_a_client_that_goes_away_in_the_middle(gateway, sent):
+    """One line that says so, at no higher level than information."""
+    before = len(gateway.log)
+    raw = request("POST", "simpleenroll", GOOD, login=LOGIN)
+    with gateway.connect() as connection:
+        connection.send(raw[: -len(GOOD) + sent] if sent > 0 else raw[:sent])
+    line = gateway.wait_for("client went away", after=before)
+    assert (line["level"], line["operation"]) == ("info", "simpleenroll")
+    assert gateway.get("cacerts").status == 200
+    assert [line["event"] for line in gateway.log[before:]] == ["client went away", "request"]

@@ -1,0 +1,594 @@
+"""handlers/openssl and handlers/python: two ways to the same answers, held to the same checks."""
+
+from __future__ import annotations
+
+import base64
+import ipaddress
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID, NameOID
+
+from tests import pki
+from tests.handlers.bench import CSR, P256, Key, csr, element, lint, subject
+from tests.handlers.sets import ISSUING, Bench, keygen
+
+SETS = ("openssl", "python")
+OPERATIONS = ("cacerts", "csrattrs", *ISSUING, "fullcmc")
+CMC_RA = x509.ObjectIdentifier("1.3.6.1.5.5.7.3.28")
+
+issuing = pytest.mark.parametrize("operation", ISSUING)
+
+
+@pytest.fixture(scope="module", params=SETS)
+def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """One CA a set for the tests that only add to it."""
+    return Bench.create(request.param, tmp_path_factory.mktemp("ca") / "work shop $HOME ?#%20")
+
+
+@pytest.fixture
+def bench(shared: Bench, tmp_path: Path) -> Bench:
+    """A CA and scripts for the tests that edit or break something."""
+    return shared.copy(tmp_path / "ws")
+
+
+def subject_of(certificate: x509.Certificate) -> bytes:
+    """The subject as it is encoded in the certificate."""
+    return element(certificate.tbs_certificate_bytes, 5)
+
+
+def extensions(certificate: x509.Certificate) -> dict[x509.ObjectIdentifier, tuple[bool, x509.ExtensionType]]:
+    return {found.oid: (found.critical, found.value) for found in certificate.extensions}
+
+
+def purposes(certificate: x509.Certificate) -> list[x509.ObjectIdentifier]:
+    return list(certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value)
+
+
+def lives(certificate: x509.Certificate, wanted: timedelta) -> bool:
+    """Whether it is valid for that long; a second may pass between script and openssl."""
+    return wanted - timedelta(seconds=5) < certificate.not_valid_after_utc - certificate.not_valid_before_utc <= wanted
+
+
+# The contract.
+
+
+@pytest.mark.parametrize("operation", [*OPERATIONS, "authorize"])
+def test_every_operation_is_there_and_can_be_run(shared: Bench, operation: str) -> None:
+    path = shared.script(operation)
+    assert os.access(path, os.X_OK)
+    assert not path.stat().st_mode & 0o022
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_an_unknown_operation_is_64_and_leaves_no_trace(shared: Bench, operation: str) -> None:
+    before = sorted(shared.ca.rglob("*"))
+    result = shared.run(operation, csr(), EST_OPERATION="frobnicate", EST_LABEL="x")
+    assert (result.status, result.out, result.err) == (64, b"", "")
+    assert sorted(shared.ca.rglob("*")) == before
+
+
+@pytest.mark.parametrize("operation", [*OPERATIONS, "authorize"])
+def test_unknown_variables_change_nothing(shared: Bench, operation: str) -> None:
+    unknown = {"EST_FROM_THE_FUTURE": "1", "BASH_FUNC_id%%": "() { :; }", "profile": "ra", "names": "x", "key": "x"}
+    result = shared.run(operation, csr(), **unknown)
+    assert result.status == (64 if operation == "fullcmc" else 0)
+
+
+# Issuing.
+
+
+@issuing
+def test_a_certificate_is_issued_and_registered(shared: Bench, operation: str) -> None:
+    request = csr("device-1", x509.DNSName("device-1.example.org"))
+    before = shared.rows
+    certificate = shared.issue(operation, request)
+    certificate.verify_directly_issued_by(shared.root)
+    assert [row.serial for row in shared.rows] == [*(row.serial for row in before), certificate.serial_number]
+    assert shared.rows[-1].subject == "CN=device-1"
+    assert subject_of(certificate) == request.subject_der
+    found = extensions(certificate)
+    assert {oid: critical for oid, (critical, _) in found.items()} == {
+        ExtensionOID.BASIC_CONSTRAINTS: True,
+        ExtensionOID.KEY_USAGE: True,
+        ExtensionOID.EXTENDED_KEY_USAGE: False,
+        ExtensionOID.SUBJECT_KEY_IDENTIFIER: False,
+        ExtensionOID.AUTHORITY_KEY_IDENTIFIER: False,
+        ExtensionOID.SUBJECT_ALTERNATIVE_NAME: False,
+    }
+    assert found[ExtensionOID.BASIC_CONSTRAINTS][1] == x509.BasicConstraints(ca=False, path_length=None)
+    root_id = extensions(shared.root)[ExtensionOID.SUBJECT_KEY_IDENTIFIER][1]
+    assert isinstance(root_id, x509.SubjectKeyIdentifier)
+    authority = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(root_id)
+    assert found[ExtensionOID.AUTHORITY_KEY_IDENTIFIER][1] == authority
+    own_id = x509.SubjectKeyIdentifier.from_public_key(certificate.public_key())
+    assert found[ExtensionOID.SUBJECT_KEY_IDENTIFIER][1] == own_id
+    assert purposes(certificate) == [ExtendedKeyUsageOID.CLIENT_AUTH]
+    assert lives(certificate, timedelta(days=90))
+    assert 0 < certificate.serial_number < 1 << 159
+    assert (certificate.public_key() == P256.public_key()) == (operation != "serverkeygen")
+
+
+def test_openssl_verifies_what_was_issued(shared: Bench, tmp_path: Path) -> None:
+    file = tmp_path / "cert.pem"
+    file.write_bytes(shared.issue("simpleenroll", csr("zoe")).public_bytes(Encoding.PEM))
+    command = ["openssl", "verify", "-x509_strict", "-purpose", "sslclient", "-CAfile", shared.ca / "cacert.pem", file]
+    assert subprocess.run(command, capture_output=True, check=True).stdout == f"{file}: OK\n".encode()
+
+
+HOSTILE = {
+    "utf-8": "Zoë 名前 Ω",
+    "emoji": "🦉 owl",
+    "slashes": "a/CN=b+O=c,d;e<f>g=h",
+    "quotes": "\"double\" 'single' `id`",
+    "sql": "'); DROP TABLE certificates; --",
+    "dollar": "$(id) ${PATH} $ENV::PATH",
+    "function": "() { :; }; id",
+    "lines": "one\r\ntwo\n\n[default]\nbasicConstraints=CA:TRUE",
+    "tab": "a\tb\t",
+    "nul": "a\0b",
+    "backslash": "\\ \\n \\",
+    "format": "%s%n%x {0} {} %(",
+    "long": "x" * 200,
+    "bidi": "abc\u202edef\u2028ghi",
+    "armour": "-----END CERTIFICATE REQUEST-----",
+}
+
+
+@pytest.mark.parametrize("operation", ["simpleenroll", "serverkeygen"])
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
+def test_a_hostile_subject_arrives_byte_for_byte(shared: Bench, operation: str, text: str) -> None:
+    short = text[:64]  # beyond that, cryptography warns
+    request = csr(subject({NameOID.ORGANIZATION_NAME: text}, {NameOID.COMMON_NAME: short, NameOID.SURNAME: "x"}))
+    before = len(shared.rows)
+    certificate = shared.issue(operation, request)
+    assert subject_of(certificate) == request.subject_der
+    assert not certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    assert len(shared.rows) == before + 1
+    assert shared.rows[-1].subject.isprintable()
+
+
+STRINGS = {
+    "utf8": (pki.UTF8, "Zoë".encode()),
+    "printable": (pki.PRINTABLE, b"upside down"),
+    "t61": (pki.T61, b"teletex"),
+    "ia5": (pki.IA5, b"a@example.org"),
+    "universal": (pki.UNIVERSAL, "Zoë".encode("utf-32-be")),
+    "bmp": (pki.BMP, "Zoë".encode("utf-16-be")),
+}
+
+
+@pytest.mark.parametrize("operation", ["simpleenroll", "serverkeygen"])
+def test_string_types_and_order_survive(shared: Bench, operation: str) -> None:
+    rdns = [("2.5.4.11", tag, text) for tag, text in STRINGS.values()]  # organizational units
+    name = pki.dn((pki.CN, pki.PRINTABLE, b"first"), *rdns, ("1.2.3.4.5", pki.UTF8, b"private"), *reversed(rdns))
+    request = CSR(x509.load_der_x509_csr(pki.csr(name)))
+    assert subject_of(shared.issue(operation, request)) == name
+
+
+@issuing
+def test_nothing_but_names_comes_from_the_csr(shared: Bench, operation: str) -> None:
+    no = dict.fromkeys(
+        ["content_commitment", "key_encipherment", "data_encipherment", "key_agreement", "encipher_only"], False
+    )
+    wishes: list[x509.ExtensionType] = [
+        x509.BasicConstraints(ca=True, path_length=None),
+        x509.KeyUsage(digital_signature=True, key_cert_sign=True, crl_sign=True, decipher_only=False, **no),
+        x509.ExtendedKeyUsage([CMC_RA, ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE]),
+        x509.CRLDistributionPoints(
+            [x509.DistributionPoint([x509.UniformResourceIdentifier("http://evil.example")], None, None, None)]
+        ),
+        x509.SubjectKeyIdentifier(b"chosen"),
+        x509.NameConstraints([x509.DNSName("example.org")], None),
+        x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4"), b"\x05\x00"),
+    ]
+    greedy = extensions(shared.issue(operation, csr("greedy", extensions=wishes)))
+    modest = extensions(shared.issue(operation, csr("modest")))
+    if operation == "serverkeygen":  # whose key, and so its identifier, is new each time
+        assert greedy.pop(ExtensionOID.SUBJECT_KEY_IDENTIFIER) != modest.pop(ExtensionOID.SUBJECT_KEY_IDENTIFIER)
+    assert greedy == modest
+
+
+NAMES = [
+    x509.DNSName("b.example.org"),
+    x509.DNSName("a.example.org,DNS:evil.example\nbasicConstraints=CA:TRUE"),
+    x509.DNSName("b.example.org"),
+    x509.IPAddress(ipaddress.ip_address("2001:db8::1")),
+    x509.RFC822Name("$ENV::PATH@example.org"),
+    x509.UniformResourceIdentifier("urn:dev:mac:0024befffe804ff1"),
+    x509.DirectoryName(subject("Zoë", {NameOID.COMMON_NAME: "a", NameOID.ORGANIZATION_NAME: "b"})),
+    x509.RegisteredID(x509.ObjectIdentifier("1.2.3.4")),
+    x509.OtherName(x509.ObjectIdentifier("1.3.6.1.5.5.7.8.4"), bytes.fromhex("300606012a04010a")),
+]
+
+
+@issuing
+def test_the_names_are_copied_exactly(shared: Bench, operation: str) -> None:
+    request = csr("many names", *NAMES)
+    certificate = shared.issue(operation, request)
+    san = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert san.public_bytes() == x509.SubjectAlternativeName(NAMES).public_bytes()
+
+
+@issuing
+def test_the_names_are_left_out_when_the_policy_says_so(bench: Bench, operation: str) -> None:
+    old, new = {"openssl": ("names=${EST_CSR_EXT_SAN-}", "names="), "python": ("request.names", "[]")}[bench.name]
+    bench.edit(operation, old, new)
+    certificate = bench.issue(operation, csr("many names", *NAMES))
+    assert ExtensionOID.SUBJECT_ALTERNATIVE_NAME not in extensions(certificate)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        rsa.generate_private_key(65537, 2048),
+        ec.generate_private_key(ec.SECP384R1()),
+        ec.generate_private_key(ec.SECP521R1()),
+        ed25519.Ed25519PrivateKey.generate(),
+        ed448.Ed448PrivateKey.generate(),
+    ],
+    ids=["rsa", "p384", "p521", "ed25519", "ed448"],
+)
+def test_every_kind_of_key(shared: Bench, key: Key) -> None:
+    certificate = shared.issue("simpleenroll", csr(key=key))
+    assert certificate.public_key() == key.public_key()
+    usage = certificate.extensions.get_extension_for_class(x509.KeyUsage).value
+    assert usage.digital_signature
+    assert not (usage.key_cert_sign or usage.crl_sign or usage.key_agreement)
+    assert shared.issue("serverkeygen", csr(key=key)).public_key() != key.public_key()
+
+
+def changing(new_subject: bytes | None, *new_names: x509.GeneralName) -> tuple[CSR, dict[str, str]]:
+    """A CSR with ChangeSubjectName (RFC 6402 2.8), and the variables with what it wants."""
+    parts = [] if new_subject is None else [new_subject]
+    env = {}
+    if new_names:
+        san = x509.SubjectAlternativeName(new_names).public_bytes()
+        parts += [b"\xa1" + san[1:]]  # [1] IMPLICIT
+        env["EST_CSR_EXT_SAN"] = san.hex()
+    wish = pki.attribute("1.3.6.1.5.5.7.7.36", pki.tlv(pki.SEQUENCE, *parts))
+    der = pki.csr("old", wish, pki.san(x509.DNSName("old.example.org")))
+    return CSR(x509.load_der_x509_csr(der)), env
+
+
+@issuing
+def test_a_client_may_change_its_names(shared: Bench, operation: str) -> None:
+    """The gateway sets EST_CHANGE_SUBJECT only where that is allowed."""
+    ou = ("2.5.4.10", pki.UTF8, 'Zoë "$HOME" / + ='.encode())
+    new = pki.dn(ou, (pki.CN, pki.UTF8, b"new\\"))
+    request, env = changing(new, x509.DNSName("new.example.org"))
+    env["EST_CHANGE_SUBJECT"] = r"/2.5.4.10=Zoë \"$HOME\" \/ \+ \=/2.5.4.3=new\\"
+    certificate = shared.issue(operation, request, **env)
+    assert subject_of(certificate) == new
+    san = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert san.get_values_for_type(x509.DNSName) == ["new.example.org"]
+    # Without the variable, the attribute is not looked at.
+    plain = shared.issue(operation, request)
+    assert plain.subject.rfc4514_string() == "CN=old"
+
+
+def test_an_absent_part_of_a_name_change_is_an_empty_one(shared: Bench) -> None:
+    request, _ = changing(pki.dn((pki.CN, pki.UTF8, b"new")))
+    certificate = shared.issue("simplereenroll", request, EST_CHANGE_SUBJECT="/2.5.4.3=new", EST_CSR_EXT_SAN="")
+    assert certificate.subject.rfc4514_string() == "CN=new"
+    assert ExtensionOID.SUBJECT_ALTERNATIVE_NAME not in extensions(certificate)
+    request, env = changing(None, x509.DNSName("new.example.org"))
+    assert shared.run("simplereenroll", request, EST_CHANGE_SUBJECT="/", **env).status == 77
+
+
+def test_twenty_at_a_time(bench: Bench) -> None:
+    """The register of the Python set is made by the first of them; none is ahead of the others for long."""
+    jobs = list(enumerate((ISSUING * 7)[:20]))
+    with ThreadPoolExecutor(20) as pool:
+        issued = list(pool.map(lambda job: bench.issue(job[1], csr(f"parallel-{job[0]}")), jobs))
+    serials = {certificate.serial_number for certificate in issued}
+    assert len(serials) == 20
+    rows = [row for row in bench.rows if row.subject.startswith("CN=parallel")]
+    assert {row.serial for row in rows} == serials
+    assert sorted(row.subject for row in rows) == sorted(f"CN=parallel-{number}" for number in range(20))
+
+
+@issuing
+def test_a_busy_register_is_69(bench: Bench, operation: str) -> None:
+    bench.issue(operation, csr())
+    before = bench.rows
+    with bench.locked():
+        result = bench.run(operation, csr(), EST_TIMEOUT="1")
+    assert (result.status, result.out) == (69, b"")
+    assert bench.rows == before
+    assert bench.run(operation, csr()).status == 0
+
+
+# Refusing.
+
+
+@issuing
+def test_a_subject_without_a_common_name_is_refused(shared: Bench, operation: str) -> None:
+    before = shared.rows
+    result = shared.run(operation, csr(subject({NameOID.ORGANIZATION_NAME: "x"}), x509.DNSName("a.example.org")))
+    assert result.status == 77
+    assert "commonName" in result.words
+    assert shared.rows == before
+
+
+def another_key(ca: Path) -> None:
+    shutil.copy(ca / "private/serverkey.pem", ca / "private/cakey.pem")
+
+
+def no_register(ca: Path) -> None:
+    for name in ("index.txt", "certs.sqlite"):
+        (ca / name).unlink(missing_ok=True)
+        (ca / name).mkdir()
+
+
+def broken_register(ca: Path) -> None:
+    for old in ca.glob("certs.sqlite-*"):
+        old.unlink()
+    for name in ("index.txt", "certs.sqlite"):
+        (ca / name).write_text("V\tnonsense\n" * 1000)
+
+
+BREAKAGES: dict[str, Callable[[Path], object]] = {
+    "no CA": shutil.rmtree,
+    "no key": lambda ca: (ca / "private/cakey.pem").unlink(),
+    "another key": another_key,
+    "broken certificate": lambda ca: (ca / "cacert.pem").write_text("-----BEGIN CERTIFICATE-----\nAAAA\n"),
+    "no room for the register": no_register,
+    "broken register": broken_register,
+}
+
+
+@issuing
+@pytest.mark.parametrize("break_it", BREAKAGES.values(), ids=BREAKAGES.keys())
+def test_a_broken_ca_issues_nothing_and_tells_the_client_nothing(
+    bench: Bench, operation: str, break_it: Callable[[Path], object]
+) -> None:
+    break_it(bench.ca)
+    result = bench.run(operation, csr(), EST_RENEW_CERT_FILE=str(bench.ca.parent / "renewed.pem"))
+    assert result.status not in (0, 64, 65, 69, 75, 77)
+    assert result.out == b""
+    assert result.err
+    assert "PRIVATE" not in result.err
+
+
+# Policies.
+
+
+def switch_on(bench: Bench, operation: str, **starts: str) -> None:
+    bench.uncomment(operation, starts[bench.name])
+
+
+def test_policy_profile_and_lifetime(bench: Bench) -> None:
+    switch_on(bench, "simpleenroll", openssl="profile=server", python="profile, lifetime")
+    certificate = bench.issue("simpleenroll", csr())
+    assert purposes(certificate) == [ExtendedKeyUsageOID.SERVER_AUTH]
+    assert lives(certificate, timedelta(minutes=10))
+
+
+@pytest.mark.parametrize("operation", ["simpleenroll", "authorize"])
+def test_policy_own_name_only(bench: Bench, operation: str) -> None:
+    switch_on(
+        bench,
+        operation,
+        openssl="[[ ! -v REMOTE_USER" if operation == "authorize" else "[[ $EST_CSR_SUBJECT ==",
+        python='if "REMOTE_USER" in env' if operation == "authorize" else 'if os.environ["EST_CSR_SUBJECT"]',
+    )
+    assert bench.run(operation, csr("zoe"), REMOTE_USER="zoe").status == 0
+    for name, user in (("zoe", "adam"), ("*", "zoe")):
+        result = bench.run(operation, csr(name), REMOTE_USER=user)
+        assert (result.status, result.words) == (77, f"you may only be CN={user}")
+
+
+def test_policy_trusted_clients_only(bench: Bench) -> None:
+    switch_on(bench, "simpleenroll", openssl="[[ $EST_CLIENT_TRUST", python='if os.environ["EST_CLIENT_TRUST"]')
+    assert bench.run("simpleenroll", csr()).status == 77
+    assert bench.run("simpleenroll", csr(), EST_CLIENT_TRUST="explicit").status == 0
+
+
+@pytest.mark.parametrize("operation", ["simpleenroll", "authorize"])
+def test_policy_names(bench: Bench, operation: str) -> None:
+    bench.uncomment(operation, "for ")
+    assert bench.run(operation, csr()).status == 0
+    assert bench.run(operation, csr("a", x509.DNSName("a.example.org"), x509.DNSName("b.example.org"))).status == 0
+    for stranger in (x509.DNSName("a.example.net"), x509.RFC822Name("a@a.example.org")):
+        result = bench.run(operation, csr("a", x509.DNSName("a.example.org"), stranger))
+        assert (result.status, result.words.endswith(f"{stranger.value} is not ours to certify")) == (77, True)
+
+
+def renewing(bench: Bench, certificate: x509.Certificate, path: Path, **env: str) -> tuple[int, str]:
+    """Renew a certificate; exit status, and the words of a refusal."""
+    path.write_bytes(certificate.public_bytes(Encoding.PEM))
+    result = bench.run("simplereenroll", csr(), EST_RENEW_CERT_FILE=str(path), **env)
+    return result.status, "" if result.status == 0 else result.words
+
+
+def test_policy_renewal(bench: Bench, tmp_path: Path) -> None:
+    switch_on(bench, "simplereenroll", openssl="[[ $EST_CLIENT_IS_RA", python='if os.environ["EST_CLIENT_IS_RA"]')
+    switch_on(bench, "simplereenroll", openssl="[[ $EST_REENROLL", python='if os.environ["EST_REENROLL"]')
+    switch_on(bench, "simplereenroll", openssl="openssl x509", python="if renewed.not_valid_after_utc")
+    file = tmp_path / "renewed.pem"
+    young = bench.issue("simpleenroll", csr())
+    too_early = (77, "too early: come back in the last 30 days")
+    assert renewing(bench, young, file, EST_REENROLL="rekey") == too_early
+    old, new = {"openssl": ("$((90 * 24", "$((29 * 24"), "python": ("days=90", "days=29")}[bench.name]
+    bench.edit("simpleenroll", old, new)
+    due = bench.issue("simpleenroll", csr())
+    assert renewing(bench, due, file, EST_REENROLL="renew") == (77, "make a new key first")
+    assert renewing(bench, due, file, EST_REENROLL="rekey") == (0, "")
+    ra = bench.issue(
+        "simplereenroll", csr(), EST_REENROLL="rekey", EST_CLIENT_IS_RA="1", EST_RENEW_CERT_FILE=str(file)
+    )
+    assert CMC_RA in purposes(ra)
+
+
+def test_a_certificate_that_openssl_ca_revoked_is_not_renewed(bench: Bench, tmp_path: Path) -> None:
+    """Both sets can issue from one directory, and `openssl ca` can revoke what it never issued."""
+    certificate = bench.issue("simpleenroll", csr())
+    file = tmp_path / "renewed.pem"
+    assert renewing(bench, certificate, file) == (0, "")
+    command = ["openssl", "ca", "-config", "openssl.cnf", "-revoke", file]
+    subprocess.run(command, cwd=bench.ca, env={"PATH": os.environ["PATH"]}, capture_output=True, check=True)
+    refusal = (77, "your certificate is revoked")
+    assert renewing(bench, certificate, file) == refusal
+    (bench.ca / "index.txt").replace(bench.ca / "index.txt.old")  # the moment in which the index is replaced
+    assert renewing(bench, certificate, file) == refusal
+
+
+@pytest.mark.parametrize(
+    ("env", "status"),
+    [
+        ({"EST_AUTH_METHODS": "http"}, 0),
+        ({"EST_AUTH_METHODS": "tls+http", "EST_CLIENT_TRUST": "explicit"}, 0),
+        ({"EST_AUTH_METHODS": ""}, 77),
+        ({"EST_OTP": "90503846"}, 77),
+    ],
+)
+def test_authorize(shared: Bench, env: dict[str, str], status: int) -> None:
+    operation = {"EST_OPERATION": "simpleenroll"}
+    result = shared.run("authorize", csr(), **operation, **env)
+    assert (result.status, bool(result.words), result.err) == (status, status != 0, "")
+
+
+AUTHORIZE = {
+    "list": ("grep -qsixF", "if env.get"),
+    "hours": ("printf -v now", "if (now :="),
+    "ra": ("((EST_CLIENT_IS_RA))", 'if env["EST_CLIENT_IS_RA"]'),
+}
+
+
+def test_authorize_policies(bench: Bench) -> None:
+    bench.uncomment("authorize", AUTHORIZE["list"][bench.name == "python"])
+    (bench.script("authorize").parent / "allowed-fingerprints").write_text(f"{'0a' * 32}\n{'0b' * 32}\n")
+    assert bench.run("authorize", csr()).words == "your certificate is not listed"
+    assert bench.run("authorize", csr(), EST_CLIENT_CERT_SHA256="0c" * 32).status == 77
+    listed = {"EST_CLIENT_CERT_SHA256": "0b" * 32}
+    assert bench.run("authorize", csr(), **listed).status == 0
+    bench.uncomment("authorize", AUTHORIZE["ra"][bench.name == "python"])
+    assert bench.run("authorize", csr("zoe"), **listed).words == "only an RA may name others"
+    assert bench.run("authorize", csr("zoe"), **listed, SSL_CLIENT_S_DN="CN=zoe").status == 0
+    assert bench.run("authorize", csr("zoe"), **listed, EST_CLIENT_IS_RA="1").status == 0
+    bench.uncomment("authorize", AUTHORIZE["hours"][bench.name == "python"])
+    result = bench.run("authorize", csr("zoe"), **listed, EST_CLIENT_IS_RA="1")
+    assert (result.status, result.words) in ((0, ""), (77, "come back in office hours"))
+
+
+# serverkeygen.
+
+
+def test_serverkeygen_gives_the_key_of_the_certificate(shared: Bench) -> None:
+    request = csr("keyless", x509.DNSName("keyless.example.org"))
+    key, certificate = keygen(shared.run("serverkeygen", request))
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    assert key.public_key() == certificate.public_key()
+    assert subject_of(certificate) == request.subject_der
+
+
+def test_serverkeygen_makes_other_keys(bench: Bench) -> None:
+    line = next(line for line in bench.script("serverkeygen").read_text().splitlines() if re.search("RSA|rsa", line))
+    if bench.name == "openssl":
+        bench.edit("serverkeygen", line, "key=" + line.partition("# or ")[2].replace("3072", "2048"))
+    else:
+        bench.edit("serverkeygen", '"p-256"', '"rsa-2048"')
+    key, certificate = keygen(bench.run("serverkeygen", csr()))
+    assert isinstance(key, rsa.RSAPrivateKey)
+    assert key.public_key() == certificate.public_key()
+
+
+def test_serverkeygen_ignores_the_signature_of_the_csr(shared: Bench) -> None:
+    request = csr("unsigned")
+    der = bytearray(request.request.public_bytes(Encoding.DER))
+    der[-1] ^= 1
+    broken = CSR(x509.load_der_x509_csr(bytes(der)))
+    assert not broken.request.is_signature_valid
+    assert subject_of(keygen(shared.run("serverkeygen", broken))[1]) == request.subject_der
+
+
+@pytest.mark.parametrize("oid", ["1.2.840.113549.1.9.16.2.37", "1.2.840.113549.1.9.16.2.54"])
+def test_serverkeygen_never_falls_back_to_a_clear_key(shared: Bench, oid: str) -> None:
+    before = shared.rows
+    der = pki.csr("secretive", pki.attribute(oid, pki.tlv(pki.OCTETS, b"key 17")), pki.attribute("1.2.3", b"", b"\5\0"))
+    result = shared.run("serverkeygen", CSR(x509.load_der_x509_csr(der)))
+    assert result.status == 65
+    assert "encrypt" in result.words
+    assert b"BEGIN" not in result.out
+    assert shared.rows == before
+
+
+def test_serverkeygen_leaves_no_key_behind(bench: Bench) -> None:
+    key, _ = keygen(bench.run("serverkeygen", csr()))
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    secret = key.private_numbers().private_value.to_bytes(32)
+    pem = bench.run("serverkeygen", csr()).out.splitlines()[1]
+    for path in bench.workspace.path.rglob("*"):
+        assert not path.is_file() or (secret not in path.read_bytes() and pem not in path.read_bytes())
+
+
+def test_serverkeygen_gives_no_key_with_a_failure(bench: Bench) -> None:
+    bench.issue("serverkeygen", csr())
+    with bench.locked():
+        result = bench.run("serverkeygen", csr(), EST_TIMEOUT="1")
+    assert result.status == 69
+    assert b"KEY" not in result.out
+    assert "PRIVATE" not in result.err
+
+
+# The operations that issue nothing.
+
+
+def test_cacerts(bench: Bench) -> None:
+    root = (bench.ca / "cacert.pem").read_bytes()
+    assert bench.run("cacerts").out == root
+    extra = (bench.ca / "server.pem").read_bytes()
+    (bench.ca / "chain.pem").write_bytes(extra)
+    assert bench.run("cacerts").out == root + extra
+
+
+def wishes(bench: Bench, **env: str) -> str:
+    """What csrattrs prints, whichever of DER and base64 it is, in hex and without its head."""
+    result = bench.run("csrattrs", **env)
+    assert (result.status, result.err) == (0, "")
+    der = result.out if result.out.startswith(b"\x30") else base64.b64decode(result.out, validate=False)
+    assert der[:2] == bytes([0x30, len(der) - 2])
+    return der[2:].hex()
+
+
+SIGNATURE = "06082a8648ce3d040302"  # ecdsa-with-SHA256
+EC_KEY = "301506072a8648ce3d0201310a06082a8648ce3d030107"  # id-ecPublicKey { prime256v1 }
+RSA_KEY = "301106092a864886f70d010101310402020c00"  # rsaEncryption { 3072 }
+CHALLENGE = "06092a864886f70d010907"  # challengePassword
+SERIAL = "0603550405"  # serialNumber
+
+
+def test_csrattrs(bench: Bench) -> None:
+    assert wishes(bench) == SIGNATURE + EC_KEY
+    assert wishes(bench, EST_POP_REQUIRED="1") == SIGNATURE + EC_KEY + CHALLENGE
+    switch_on(bench, "csrattrs", openssl="wishes='key = SEQUENCE:rsa_key'", python="wishes = [csr.attribute(")
+    switch_on(bench, "csrattrs", openssl="wishes+=", python="wishes += [")
+    assert wishes(bench) == RSA_KEY + SERIAL
+
+
+# An outside opinion.
+
+# What pkilint may say about an end-entity certificate, and why it may.
+ACCEPTED = {
+    "pkix.subject_key_identifier_method_1_identified",  # a remark: RFC 5280 4.2.1.2 method (1), as wished
+}
+
+
+@issuing
+@pytest.mark.parametrize("profile", ["client", "server", "both", "ra", "short-lived"])
+def test_pkilint_accepts_every_profile(bench: Bench, operation: str, profile: str) -> None:
+    old = {"openssl": "profile=client ", "python": 'profile = "client"'}[bench.name]
+    bench.edit(operation, old, old.replace("client", profile))
+    pem = bench.run(operation, csr("device-1", x509.DNSName("device-1.example.org"))).out
+    assert lint(pem[pem.index(b"-----BEGIN CERT") :]) <= ACCEPTED

@@ -1,0 +1,177 @@
+"""Who may import whom: every module stands on what comes before it, and a few stand alone."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support import ROOT
+
+PACKAGE = ROOT / "estgw"
+
+# From the ground up; a name that is a package stands for all in it.
+ORDER = [
+    "errors",
+    "logs",
+    "est",
+    "marked_yaml",
+    "config",
+    "services",
+    "tls",
+    "auth",
+    "callout",
+    "renewal",
+    "state",
+    "reply",
+    "app",
+    "server",
+    "workspace",
+    "trial",
+    "commands",
+    "cli",
+]
+CLIENT_STANDS_ON = {"errors", "est"}
+FREE = {"__init__", "__main__"}
+
+# Third parties, and the only rooms that may call them.  pyasn1 decodes nothing in a process of ours.
+ONLY_IN: dict[str, set[str]] = {
+    "aiohttp": {"app", "body", "reply", "server", "trial"},
+    "OpenSSL": {"tls", "trial", "client"},
+    "passlib": {"auth"},
+    "pydantic": {"config"},
+    "pydantic_core": {"config"},
+    "structlog": {"logs", "app", "server"},
+    "yaml": {"marked_yaml", "client"},
+    "pyasn1": set(),
+    "pyasn1_alt_modules": set(),
+    "pyasn1_modules": set(),
+    "requests": set(),
+    "uvloop": set(),
+}
+
+
+def module_name(path: Path) -> str:
+    """`est.csr` for estgw/est/csr.py; a package is its own name."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
+
+
+MODULES = {
+    module_name(path): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+    if "template" not in path.parts and "examples" not in path.parts
+}
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Dotted names of what a module imports, inside its functions too."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        match node:
+            case ast.Import():
+                yield from (alias.name for alias in node.names)
+            case ast.ImportFrom(module=str() as module, level=0):
+                yield from (f"{module}.{alias.name}" for alias in node.names)
+            case ast.ImportFrom():
+                pytest.fail(f"{path}: a relative import")
+
+
+def own(path: Path) -> set[str]:
+    """The modules of ours that a module imports."""
+    found = set()
+    for dotted in imports(path):
+        parts = dotted.split(".")
+        if parts[0] != "estgw":
+            continue
+        # The last part is a module or a name in one.
+        name = ".".join(parts[1:])
+        found.add(name if name in MODULES else ".".join(parts[1:-1]))
+    return found - {""}
+
+
+def room(module: str) -> str:
+    return module.split(".")[0]
+
+
+def test_every_module_has_a_place():
+    assert {room(module) for module in MODULES} - FREE - {"client"} - LATECOMERS.keys() == set(ORDER)
+
+
+# A room of one request's step, beside the order: it may stand on what its neighbour may.
+LATECOMERS = {"body": "app"}
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if room(module) not in FREE | {"client"}])
+def test_a_module_stands_on_what_comes_before_it(module):
+    place = ORDER.index(LATECOMERS.get(room(module), room(module)))
+    allowed = {*ORDER[:place], room(module), *(late for late, at in LATECOMERS.items() if ORDER.index(at) <= place)}
+    assert {room(each) for each in own(MODULES[module])} <= allowed
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if room(module) == "client"])
+def test_the_client_stands_on_errors_and_est_alone(module):
+    assert {room(each) for each in own(MODULES[module])} <= CLIENT_STANDS_ON | {"client"}
+
+
+def test_nobody_stands_on_the_client():
+    for module, path in MODULES.items():
+        if room(module) != "client":
+            assert "client" not in {room(each) for each in own(path)}, module
+
+
+def test_no_circles():
+    """Modules of one room may import each other, never in a circle."""
+    graph = {module: own(path) for module, path in MODULES.items()}
+    done: set[str] = set()
+
+    def visit(module: str, way: tuple[str, ...]) -> None:
+        assert module not in way, " -> ".join((*way[way.index(module) :], module))
+        if module not in done:
+            for each in graph.get(module, ()):
+                visit(each, (*way, module))
+            done.add(module)
+
+    for module in graph:
+        visit(module, ())
+
+
+def test_who_runs_programs_knows_nothing_of_est():
+    assert own(MODULES["callout.process"]) == set()
+
+
+def test_the_contract_starts_no_process_and_opens_no_file():
+    path = MODULES["callout.contract"]
+    assert "callout.process" not in own(path)
+    assert not {dotted.split(".")[0] for dotted in imports(path)} & {"subprocess", "asyncio", "signal", "pathlib"}
+    calls = [node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    assert "open" not in {call.id for call in calls if isinstance(call, ast.Name)}
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if room(module) == "est"])
+def test_what_the_standards_say_is_pure(module):
+    names = {dotted.split(".")[0] for dotted in imports(MODULES[module])}
+    assert not names & {"aiohttp", "asyncio", "os", "pathlib", "socket", "ssl", "OpenSSL", "subprocess", "time"}
+    calls = [node.func for node in ast.walk(ast.parse(MODULES[module].read_text())) if isinstance(node, ast.Call)]
+    assert "open" not in {call.id for call in calls if isinstance(call, ast.Name)}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_third_parties_are_called_where_they_belong(module):
+    names = {dotted.split(".")[0] for dotted in imports(MODULES[module])}
+    strangers = {name for name in names if name in ONLY_IN and room(module) not in ONLY_IN[name]}
+    assert strangers == set()
+    known = {*ONLY_IN, "estgw", "cryptography", *sys.stdlib_module_names}
+    assert names <= known
+
+
+def test_the_main_module_only_starts_the_command_line():
+    assert own(MODULES["__main__"]) == {"cli"}
+    assert own(MODULES["__init__"]) == set()
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_rooms_are_small(module):
+    assert len(MODULES[module].read_text().splitlines()) <= 400

@@ -1,0 +1,201 @@
+"""The log: structured lines, escaped, with nothing secret."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import structlog
+from hypothesis import given
+from hypothesis import strategies as st
+
+from estgw import logs
+from tests.pki import P256, key_pem
+
+
+@pytest.fixture(autouse=True)
+def as_before() -> Iterator[None]:
+    """What a test configures is undone."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    logging.captureWarnings(False)
+    root.handlers[:], root.level = handlers, level
+    structlog.reset_defaults()
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def written(form: str, say: Callable[[], Any], level: str = "info", stream: io.StringIO | None = None) -> str:
+    stream = stream or io.StringIO()
+    logs.configure(form, level, stream)
+    say()
+    return stream.getvalue()
+
+
+def test_json():
+    text = written("json", lambda: logs.log.info("request", status=200, subject="CN=Zoë"))
+    line = json.loads(text)
+    assert text.count("\n") == 1
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z", line.pop("timestamp"))
+    assert line == {"event": "request", "level": "info", "status": 200, "subject": "CN=Zoë"}
+
+
+def test_text():
+    text = written("text", lambda: logs.log.info("request", status=200, subject="CN=a"))
+    assert "request" in text
+    assert "status=200" in text
+    assert "\x1b" not in text
+
+
+@pytest.mark.parametrize(("form", "stream", "is_json"), [("auto", io.StringIO, True), ("auto", Terminal, False), ("json", Terminal, True)])  # fmt: skip
+def test_text_is_for_terminals(form, stream, is_json):
+    text = written(form, lambda: logs.log.info("request"), stream=stream())
+    assert text.startswith("{") is is_json
+
+
+@pytest.mark.parametrize(("level", "seen"), [("debug", 3), ("info", 2), ("warning", 1)])
+def test_levels(level, seen):
+    def say() -> None:
+        logs.log.debug("a")
+        logs.log.info("b")
+        logs.log.warning("c")
+
+    assert written("json", say, level).count("\n") == seen
+
+
+def test_the_request_id_is_in_every_line():
+    def say() -> None:
+        with structlog.contextvars.bound_contextvars(request_id="0123"):
+            logs.log.info("a")
+        logs.log.info("b")
+
+    first, second = map(json.loads, written("json", say).splitlines())
+    assert first["request_id"] == "0123"
+    assert "request_id" not in second
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+@pytest.mark.parametrize(
+    "value", ["a\nstatus=200", "\x1b[2J", "\r", "\x85", "\u2028", "\ud800", "\0", 'a" status="200', "\u202e"]
+)
+def test_no_value_makes_a_second_line_or_moves_the_cursor(form, value):
+    text = written(form, lambda: logs.log.info("request", subject=value))
+    assert text.count("\n") == 1
+    assert text.removesuffix("\n").isprintable()
+    if form == "json":
+        assert json.loads(text)["event"] == "request"
+
+
+def test_a_traceback_is_kept():
+    def say() -> None:
+        try:
+            raise ZeroDivisionError("no")
+        except ZeroDivisionError:
+            logs.log.exception("unexpected error")
+
+    line = json.loads(written("json", say))
+    assert "ZeroDivisionError: no" in line["exception"]
+    assert line["level"] == "error"
+
+
+def test_the_standard_librarys_words_join_in():
+    def say() -> None:
+        logging.getLogger("aiohttp.server").error("oh\nno %s", "x")
+        logging.getLogger("asyncio").info("not this")
+
+    line = json.loads(written("json", say))
+    assert (line["event"], line["logger"], line["level"]) == ("oh\\nno x", "aiohttp.server", "error")
+
+
+def test_their_tracebacks_too():
+    def say() -> None:
+        try:
+            raise ZeroDivisionError("no")
+        except ZeroDivisionError:
+            logging.getLogger("asyncio").exception("oh")
+
+    assert "ZeroDivisionError: no" in json.loads(written("json", say))["exception"]
+
+
+def test_warnings_are_lines_like_any_other():
+    def say() -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            logging.captureWarnings(True)  # pytest has its own way with warnings
+            warnings.warn("a name of 65 characters", UserWarning, stacklevel=1)
+
+    line = json.loads(written("json", say))
+    assert "a name of 65 characters" in line["event"]
+    assert line["level"] == "warning"
+
+
+# Escaping.
+
+
+@pytest.mark.parametrize(
+    ("text", "escaped"),
+    [
+        ("plain Zoë €", "plain Zoë €"),
+        ("a\nb\tc\r", r"a\nb\tc\r"),
+        ("\x1b[31m", r"\x1b[31m"),
+        ("\x85", r"\x85"),
+        ("\u2028", r"\u2028"),
+        ("\ud800", r"\ud800"),
+        ("", ""),
+    ],
+)
+def test_escape(text, escaped):
+    assert logs.escape(text) == escaped
+
+
+@given(st.text(st.characters()))
+def test_what_is_escaped_is_printable(text):
+    assert logs.escape(text).isprintable()
+
+
+def test_request_ids():
+    made = {logs.new_request_id() for _ in range(100)}
+    assert len(made) == 100
+    assert all(re.fullmatch("[0-9a-f]{10}", one) for one in made)
+
+
+# A script's stderr.
+
+
+KEY = key_pem(P256).decode()
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        (f"before\n{KEY}after", "before\n[private key removed]\nafter"),
+        (KEY + KEY, "[private key removed]\n[private key removed]\n"),
+        (KEY[:100], "[private key removed]"),
+        (KEY.replace("PRIVATE", "ENCRYPTED PRIVATE"), "[private key removed]\n"),
+        (KEY.replace("PRIVATE", "EC PRIVATE"), "[private key removed]\n"),
+        (KEY.replace("\n", "\\n"), "[private key removed]\\n"),
+        ("-----BEGIN PUBLIC KEY-----\n", "-----BEGIN PUBLIC KEY-----\n"),
+    ],
+)
+def test_private_keys_are_taken_out(text, masked):
+    assert logs.masked(text) == masked
+
+
+def test_stderr_lines():
+    raw = b"one\n\n  \r\ntwo\r\nZo\xc3\xab \xff\n"
+    assert logs.stderr_lines(raw, truncated=False) == ["one", "two", "Zoë \\xff"]
+    assert logs.stderr_lines(b"", truncated=False) == []
+
+
+def test_stderr_is_bounded():
+    assert logs.stderr_lines(b"x" * 5000, truncated=True) == ["x" * 4096, "[stderr cut off here]"]
