@@ -27,10 +27,9 @@ def serverkeygen(arguments: argparse.Namespace, report: Report) -> Exit:
     """Get a key and its certificate from the server."""
     secret = sealing.wanted(arguments)
     key_path = enrolling.key_path_of(arguments)
-    if key_path.exists():
-        raise ClientError(f"{key_path} exists already; a key is never overwritten")
     with commands.open_session(arguments, report) as session:
         made = _maker(arguments, session, secret, report)
+        files.create_key(key_path, b"")  # a key that could not be stored must not be asked for
 
         def attempt() -> tuple[bytes, x509.Certificate]:
             try:
@@ -40,12 +39,16 @@ def serverkeygen(arguments: argparse.Namespace, report: Report) -> Exit:
                 commands.describe(session, report)
                 session.close()
 
-        key, certificate = waiting.until_done(attempt, arguments.wait, report)
+        try:
+            key, certificate = waiting.until_done(attempt, arguments.wait, report)
+        except BaseException:
+            key_path.unlink()
+            raise
     pem = encoding.encode_pem(key, "PRIVATE KEY")
     if key_path == arguments.out:
-        files.create_key(key_path, pem + out.render([certificate], "pem"))
+        files.write(key_path, pem + out.render([certificate], "pem"), mode=0o600)
     else:
-        files.create_key(key_path, pem)
+        files.write(key_path, pem, mode=0o600)
         out.deliver(report, [certificate], arguments.outform, arguments.out)
     report.say(f"Issued: {out.line(certificate)}; its key is in {key_path}")
     report.fact(certificate=out.facts(certificate), key=str(key_path))

@@ -10,7 +10,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from estgw.client import files, trust
-from estgw.client.faults import UsageError
+from estgw.client.faults import ClientError, UsageError
 from estgw.client.report import Report
 from estgw.est import certs, encoding, names
 
@@ -34,12 +34,19 @@ def deliver(report: Report, certificates: Sequence[x509.Certificate], form: str,
 
 
 def write(report: Report, data: bytes, path: Path | None) -> None:
-    """Write bytes to a file, or to stdout when there is none."""
+    """Write bytes to a file, or to stdout when there is none.
+
+    A file that can't be written is a failure, but what a CA has issued is not to be lost: it goes to stdout.
+    """
     if path is None:
         report.output(data)
-    else:
+        return
+    try:
         files.write(path, data)
-        report.fact(out=str(path))
+    except ClientError:
+        report.output(data)
+        raise
+    report.fact(out=str(path))
 
 
 def facts(certificate: x509.Certificate) -> dict[str, Any]:

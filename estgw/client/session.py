@@ -12,6 +12,7 @@ binding.  Whenever a new connection is needed the request is made anew for its b
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
@@ -230,9 +231,12 @@ class Session:
         authorization = authorizer.header(method, target) if authorizer else None
         if authorization is not None:
             sent["Authorization"] = authorization
+        exchange = Exchange(link.connected, method, target, sent, body or b"")
+        if self._observer is not None:
+            self._observer(exchange)
         answer = link.exchange(method, target, sent, body, self._timeout)
         if self._observer is not None:
-            self._observer(Exchange(link.connected, method, target, sent, body or b"", answer))
+            self._observer(replace(exchange, answer=answer))
         return answer
 
     def _learn(self, link: Link, answer: Answer, *, again: bool) -> bool:

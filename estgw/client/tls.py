@@ -189,7 +189,8 @@ def _verdict(connection: SSL.Connection, trust: Trust, place: Place) -> Verdict:
             raise Untrusted("the server showed no certificate")
         return Verdict(leaf, Anchor.NONE, "nobody")
     chain = connection.get_verified_chain(as_cryptography=True)
-    return trust_room.judge(trust, chain or (), place.host)
+    sent = connection.get_peer_cert_chain(as_cryptography=True)
+    return trust_room.judge(trust, chain or (), place.host, sent or ())
 
 
 def _binding(connection: SSL.Connection, finished: bool) -> Binding | None:

@@ -23,11 +23,13 @@ def tracer(say: Callable[[str], None]) -> Callable[[Exchange], None]:
 
     def show(exchange: Exchange) -> None:
         connected, answer = exchange.connected, exchange.answer
-        say(f"* {connected.version} {connected.cipher} to {connected.place.authority}")
-        say(f"> {exchange.method} {clean(exchange.target)} HTTP/1.1")
-        for name, value in exchange.headers.items():
-            say(f"> {name}: {_masked(name, value)}")
-        _body(say, ">", _request_text(exchange.body))
+        if answer is None:
+            say(f"* {connected.version} {connected.cipher} to {connected.place.authority}")
+            say(f"> {exchange.method} {clean(exchange.target)} HTTP/1.1")
+            for name, value in exchange.headers.items():
+                say(f"> {name}: {_masked(name, value)}")
+            _body(say, ">", _request_text(exchange.body))
+            return
         say(f"< {answer.status} {answer.reason}")
         for name, value in answer.headers.items():
             say(f"< {clean(name, 100)}: {_masked(name, value)}")

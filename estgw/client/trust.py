@@ -72,15 +72,17 @@ def objection(trust: Trust, certificate: x509.Certificate, host: str) -> str | N
     )
 
 
-def judge(trust: Trust, chain: Sequence[x509.Certificate], host: str) -> Verdict:
-    """Authorize the server of a handshake that succeeded; `chain` is the verified one, leaf first.
+def judge(trust: Trust, chain: Sequence[x509.Certificate], host: str, sent: Sequence[x509.Certificate] = ()) -> Verdict:
+    """Authorize the server of a handshake that succeeded.
 
+    `chain` is the verified one, leaf first; `sent` is what else the server showed, which may hold the way to an
+    explicit anchor when OpenSSL went to an implicit one.
     Raises `Untrusted`.  RFC 7030 3.6.1 for explicit anchors, 3.6.2 for implicit ones.
     """
     if not chain:
         raise Untrusted("the server showed no certificate that could be verified")
     leaf = chain[0]
-    is_explicit = not trust.implicit or path_fault(leaf, trust.explicit, chain[1:]) is None
+    is_explicit = not trust.implicit or path_fault(leaf, trust.explicit, [*chain[1:], *sent]) is None
     anchor = Anchor.EXPLICIT if is_explicit else Anchor.IMPLICIT
     if matches(leaf, host):
         return Verdict(leaf, anchor, "name")

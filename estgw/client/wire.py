@@ -51,14 +51,15 @@ class Answer:
 
 @dataclass(frozen=True)
 class Exchange:
-    """A request and its answer, for an observer such as `--trace`."""
+    """A request and its answer, for an observer such as `--trace`: called before the one and after the other."""
 
     connected: Connected
     method: str
     target: str
     headers: Mapping[str, str]
     body: bytes
-    answer: Answer
+    answer: Answer | None = None
+    """None before the request is sent."""
 
 
 class Link:

@@ -541,7 +541,7 @@ def test_the_library(ca, holder, enroller):
         assert session.connected.binding.text == server.requests[-1].binding
     assert issued.subject == pki.name("library")
     assert server.handshakes == 1
-    assert [exchange.answer.status for exchange in seen] == [200, 204, 200]
+    assert [exchange.answer.status for exchange in seen if exchange.answer] == [200, 204, 200]
 
 
 def test_a_connection_that_went_away_between_two_operations(ca, holder, enroller):

@@ -184,7 +184,7 @@ def test_digest(digest, estclient, tmp_path, version):
         pytest.raises(Exception, match="does not accept"),
     ):
         session.enroll(options_csr)
-    sent = [exchange.headers.get("Authorization", "") for exchange in seen]
+    sent = [exchange.headers.get("Authorization", "") for exchange in seen if exchange.answer]
     assert sent[0] == ""
     assert sent[1].startswith("Digest ")
     assert ("algorithm=SHA-256" in sent[1]) == (algorithm == "SHA-256")

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ObjectIdentifier
 
 from tests import pki
-from tests.support import EST, Connection, Gateway, Lab, Response
+from tests.support import EST, Connection, Lab, Response
 from tests.tls.pki import CLIENT_AUTH, DAY, NOW, Credential, root
 
 CMC_RA = ObjectIdentifier("1.3.6.1.5.5.7.3.28")
@@ -38,7 +38,8 @@ def sha_user(user: str, password: str) -> str:
 def seen(answer: Response) -> dict[str, str]:
     """What a reflecting handler saw."""
     assert answer.status == 200, (answer, answer.body)
-    return dict(line.split("=", 1) for line in answer.body.decode().splitlines() if re.match(r"[A-Za-z_0-9]+=", line))
+    text = re.sub(r"(=-----BEGIN [A-Z ]+-----)[^-]*-----END [A-Z ]+-----\n", r"\1", answer.body.decode())
+    return dict(line.split("=", 1) for line in text.splitlines() if re.match(r"\w+=", line))
 
 
 def linking(text: str | bytes, tag: int = pki.UTF8, kind: str = LINKING) -> bytes:
@@ -128,12 +129,13 @@ def answered(
 def digest_file(lab: Lab, *logins: str, realm: str = "estrealm") -> Path:
     """An htdigest file with MD5 and SHA-256 lines, written without our command."""
     path = lab.path / "users.htdigest"
-    lines = []
+    lines = ""
     for login in logins:
         user, _, password = login.partition(":")
-        for h in (hashlib.md5, hashlib.sha256):
-            lines.append(f"{user}:{realm}:{h(f'{user}:{realm}:{password}'.encode()).hexdigest()}")
-    path.write_text("\n".join(lines) + "\n")
+        secret = f"{user}:{realm}:{password}".encode()
+        lines += f"{user}:{realm}:{hashlib.md5(secret).hexdigest()}\n"
+        lines += f"{user}:{realm}:{hashlib.sha256(secret).hexdigest()}\n"
+    path.write_text(lines)
     return path
 
 
@@ -146,7 +148,3 @@ def bound(connection: Connection) -> str:
     """The channel binding of a connection of either library."""
     plain = hasattr(connection.tls, "get_channel_binding")
     return text(connection.tls_unique if plain else connection.tls_exporter)
-
-
-def reflecting(gateway: Gateway) -> str:
-    return str(gateway.lab.path / "reflect")

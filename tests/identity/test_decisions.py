@@ -95,6 +95,11 @@ def gateway(own: Lab, people: People) -> Iterator[Gateway]:
         yield running
 
 
+def shown(answer: Response) -> dict[str, str]:
+    """What a script wrote down, a variable a line."""
+    return dict(line.split("=", 1) for line in answer.body.decode().splitlines())
+
+
 # authenticate: is this password right?
 
 
@@ -173,7 +178,7 @@ def test_however_authenticate_ends_only_0_is_yes(gateway, own, people, end):
 def test_what_authenticate_is_told(gateway):
     """The credentials as claimed, and nothing that looks verified."""
     answer = gateway.post("claims/simpleenroll", BODY, login="al ice:s e:c'r\"et $(id)")
-    facts = dict(line.split("=", 1) for line in answer.body.decode().splitlines() if "=" in line)
+    facts = shown(answer)
     assert (facts["EST_USERNAME"], facts["EST_PASSWORD"]) == ("al ice", "s e:c'r\"et $(id)")
     assert (facts["EST_AUTH_SCHEME"], facts["EST_LABEL"]) == ("Basic", "claims")
     assert facts["EST_OPERATION"] == "simpleenroll"
@@ -223,10 +228,8 @@ def test_authorize_is_told_everything(gateway, people):
     """What the handler is told, but for the seconds it may take."""
     body = pki.csr("device-1", pki.san(x509.DNSName("a.example")))
     with gateway.connect(certificate=people.pairs["our RA"], version=V12) as connection:
-        authorize = connection.ask("POST", "environment/simpleenroll", body, login=LOGIN)
-        handler = connection.ask("POST", "seen/simpleenroll", body, login=LOGIN)
-    told = dict(line.split("=", 1) for line in authorize.body.decode().splitlines() if "=" in line)
-    handled = seen(handler)
+        told = shown(connection.ask("POST", "environment/simpleenroll", body, login=LOGIN))
+        handled = seen(connection.ask("POST", "seen/simpleenroll", body, login=LOGIN))
     bash = {"PWD", "SHLVL", "_", "OLDPWD"}
     assert told.keys() - bash == handled.keys() - bash
     expected = {

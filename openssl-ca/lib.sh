@@ -1,0 +1,135 @@
+# shellcheck shell=bash
+# What create-ca, rollover, revoke and crl share; each reads it in with `source`.
+#
+# All that belongs to one signing key lies in generations/N, and the link `current` says which N signs. A generation
+# is complete before that one link is renamed: whatever kills a script, the CA is the old one or the new one, whole.
+umask 077
+export TZ=UTC LC_ALL=C.UTF-8
+
+die() {
+    printf '%s: %s\n' "${0##*/}" "$1" >&2
+    exit 1
+}
+
+# Run a command whose words nobody wants unless it fails.
+quietly() { "$@" 2>"$tmp/log" || die "$(<"$tmp/log")"; }
+
+# enter DIR: work there, alone, with a directory $tmp that goes away.
+enter() {
+    cd "$1" 2>/dev/null || die "no directory: $1"
+    exec 9>>ca.lock
+    flock -w 30 9 || die "the CA in $PWD is busy"
+    rm -rf .{create-ca,rollover,revoke,crl}.* # what a killed run left behind
+    tmp=$(mktemp -d "$PWD/.${0##*/}.XXXXXX")
+    trap 'rm -rf "$tmp"' EXIT
+    export EST_CA_DIR=$PWD # where openssl.cnf looks for the CA
+}
+
+# enter_ca DIR: the same where there is a CA; $generation is the number of the one that signs.
+enter_ca() {
+    enter "$1"
+    generation=$(readlink current) || die "no CA in $PWD; if it is a copy, copy it with its links (cp -a)"
+    generation=${generation##*/}
+}
+
+# key_kind NAME: the kind of key to make from now on: RSA, Ed25519 or the name of a curve.
+key_kind() {
+    case $1 in
+        RSA) key=(-algorithm RSA -pkeyopt rsa_keygen_bits:3072) ;;
+        Ed25519 | ED25519) key=(-algorithm ED25519) ;;
+        *) key=(-algorithm EC -pkeyopt "ec_paramgen_curve:$1") ;;
+    esac
+}
+
+# key_kind_of FILE: the kind of the key in there.
+key_kind_of() {
+    local text
+    text=$(openssl pkey -in "$1" -noout -text_pub)
+    if [[ $text =~ "ASN1 OID: "([^[:space:]]+) || $text =~ ^(ED25519) ]]; then
+        key_kind "${BASH_REMATCH[1]}"
+    else
+        key_kind RSA
+        [[ ! $text =~ \(([0-9]+)\ bit ]] || key[3]=rsa_keygen_bits:${BASH_REMATCH[1]}
+    fi
+}
+
+now() { printf '%(%Y%m%d%H%M%SZ)T' "$((EPOCHSECONDS + ${1-0}))"; } # or in so many seconds
+
+# stamp start|end FILE: when a certificate's validity starts or ends, as `openssl ca` takes it.
+stamp() {
+    local text
+    text=$(openssl x509 -in "$2" -noout "-$1date" -dateopt iso_8601)
+    printf '%sZ' "${text//[!0-9]/}"
+}
+
+# living FILE...: the certificates in these files that have not expired, each once.
+living() {
+    local pem='' line
+    local -A seen=()
+    while IFS= read -r line; do
+        [[ $line != -----BEGIN* ]] || pem=
+        pem+=$line$'\n'
+        [[ $line == -----END* && ! ${seen[$pem]-} ]] || continue
+        seen[$pem]=yes
+        [[ $(stamp end /dev/stdin <<<"$pem") < $(now) ]] || printf %s "$pem"
+    done < <(cat "$@")
+}
+
+# sign BOOKS OPTION...: `openssl ca` for the CA's own certificates, whatever openssl.cnf wants of everybody else's.
+sign() {
+    EST_CA_DIR=$1 quietly openssl ca -config /dev/stdin -batch -notext "${@:2}" <<'END'
+[ca]
+default_ca    = ca
+preserve      = yes
+dir           = $ENV::EST_CA_DIR
+certificate   = $dir/issuer.pem
+private_key   = $dir/private/cakey.pem
+database      = $dir/index.txt
+new_certs_dir = $dir/newcerts
+serial        = $dir/serial
+default_md    = default
+policy        = anything
+[anything]
+commonName    = optional
+END
+}
+
+# make_issuing ROOT NEXT [OLD]: let the root certify the key in $tmp/csr for five years, or as long as it lives itself,
+# and fill the generation NEXT; what OLD has in its bag stays in the bag.
+make_issuing() {
+    local end last
+    end=$(now $((5 * 365 * 86400))) last=$(stamp end "$1/issuer.pem")
+    [[ $end < $last ]] || end=$last
+    sign "$1" -rand_serial -enddate "$end" -extfile openssl.cnf -extensions issuing -in "$tmp/csr" -out "$2/issuer.pem"
+    cp "$1/cacert.pem" "$2"
+    living "$2/issuer.pem" "$1/current/links.pem" >"$2/links.pem"
+    living "$2/issuer.pem" "$1/chain.pem" ${3:+"$3/chain.pem"} >"$2/chain.pem"
+    living "$2/issuer.pem" "$1/anchors.pem" ${3:+"$3/anchors.pem"} >"$2/anchors.pem"
+}
+
+# make_server BOOKS NEXT NAMES: the gateway's certificate for the key in $tmp/csr, and what links it to every anchor.
+make_server() {
+    printf '.include profiles/est-server\nsubjectAltName = %s\n' "$3" >"$tmp/extensions"
+    sign "$1" -rand_serial -days 397 -cert "$2/issuer.pem" -keyfile "$2/private/cakey.pem" \
+        -extfile "$tmp/extensions" -in "$tmp/csr" -out "$tmp/server.pem"
+    cat "$tmp/server.pem" "$2/links.pem" >"$2/server.pem"
+}
+
+# make_crl OUT GENERATION...: one list of what is revoked, signed with the key of each generation, and each in DER, too.
+make_crl() {
+    local one
+    for one in "${@:2}"; do
+        [[ -e $one/private/cakey.pem && $(stamp end "$one/issuer.pem") > $(now) ]] || continue
+        quietly openssl ca -config openssl.cnf -gencrl -cert "$one/issuer.pem" -keyfile "$one/private/cakey.pem" \
+            -out "$tmp/crl"
+        openssl crl -in "$tmp/crl" -outform DER -out "$tmp/der"
+        chmod 644 "$tmp/der"
+        mv "$tmp/der" "$one/crl.der"
+        cat "$tmp/crl" >>"$tmp/crls"
+    done
+    chmod 644 "$tmp/crls"
+    mv "$tmp/crls" "$1"
+}
+
+# generations: the directories of all generations, the one that signs first.
+generations() { for ((n = generation; n; n--)); do echo "generations/$n"; done; }

@@ -1,0 +1,130 @@
+"""Answers with a few bytes changed: an exception of ours or a sound result, and nothing else."""
+
+from __future__ import annotations
+
+import base64
+from email.message import Message
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from hypothesis import HealthCheck, given, settings, strategies
+
+from estgw.client import answers, cmc, keygen, request
+from estgw.client.faults import ClientError
+from estgw.client.sealing import Secret
+from estgw.client.wire import Answer
+from estgw.errors import Malformed
+from estgw.est import ber, csrattrs
+from tests.client.test_rogue import ber as indefinite
+
+VECTORS = Path(__file__).parents[1] / "vectors"
+BAG = base64.b64decode((VECTORS / "rfc7030-a1-cacerts-response.b64").read_bytes())
+CMC = base64.b64decode((VECTORS / "altmod-rfc6402-cmc-fullpkirequest.b64").read_bytes())
+TEMPLATE = base64.b64decode((VECTORS / "derived-rfc9908-template.b64").read_bytes())
+MULTIPART = (VECTORS / "rfc7030-a4-serverkeygen-response.multipart").read_bytes()
+SECRET = Secret(b"id", key=bytes(16))
+WANTED = request.Wanted(x509.Name.from_rfc4514_string("CN=x"))
+FEW = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+def changed(data):
+    """`data` with up to four bytes replaced, cut off, or doubled somewhere."""
+    spots = strategies.lists(
+        strategies.tuples(strategies.integers(0, len(data) - 1), strategies.binary(max_size=3)), max_size=4
+    )
+
+    def apply(changes):
+        made = bytearray(data)
+        for at, other in changes:
+            made[at : at + 1] = other
+        return bytes(made)
+
+    return spots.map(apply)
+
+
+@FEW
+@given(changed(BAG) | changed(indefinite(BAG)))
+def test_a_bag(data):
+    try:
+        found = answers.bag_of(data)
+    except ClientError:
+        return
+    assert found
+
+
+@FEW
+@given(changed(CMC) | changed(indefinite(CMC)))
+def test_cmc(data):
+    try:
+        _ = cmc.response(data).worst
+    except Malformed:
+        return
+
+
+@FEW
+@given(changed(TEMPLATE))
+def test_wishes(data):
+    try:
+        plan = request.plan(WANTED, csrattrs.decode_csrattrs(data))
+    except (ClientError, Malformed):
+        return
+    assert plan.subject
+
+
+@FEW
+@given(changed(MULTIPART), strategies.sampled_from([Secret(), SECRET]))
+def test_a_key(body, secret):
+    headers = Message()
+    headers["Content-Type"] = "multipart/mixed; boundary=estServerExampleBoundary"
+    try:
+        key, certificate = keygen.read(Answer(200, "OK", headers, body), secret)
+    except ClientError:
+        return
+    assert key
+    assert certificate
+
+
+def test_the_original_is_sound():
+    assert len(answers.bag_of(BAG)) == len(answers.bag_of(indefinite(BAG))) == 4
+
+
+@pytest.mark.parametrize("data", [BAG, CMC, TEMPLATE])
+def test_der_stays_as_it_is(data):
+    assert ber.to_der(data) == data
+    assert ber.to_der(indefinite(data)) == data
+
+
+@pytest.mark.parametrize(
+    ("given_", "der"),
+    [
+        ("2480 0401aa 0402bbcc 0000", "0403aabbcc"),
+        ("2405 0401aa 0400", "0401aa"),
+        ("3081 00", "3000"),
+        ("1f8101 8100", "1f810100"),
+    ],
+)
+def test_forms_of_ber(given_, der):
+    assert ber.to_der(bytes.fromhex(given_)) == bytes.fromhex(der)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        "",
+        "30",
+        "3080",
+        "3001",
+        "0480",
+        "30800401aa",
+        "2480020100 0000",
+        "3000 00",
+        "1f81",
+        "3082ff",
+        "30030402aa",
+        "30" * 40,
+    ],
+)
+def test_what_is_no_ber(data):
+    with pytest.raises(Malformed):
+        ber.to_der(bytes.fromhex(data))
