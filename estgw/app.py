@@ -264,7 +264,9 @@ class Exchange:
         if isinstance(error, Unauthenticated):
             basic_only = self.route is not None and self.route.authenticate is not None
             challenges = self.state.passwords.challenges(basic_only=basic_only)
-        return reply.refusal(error, operation=self.entry.get("operation"), challenges=challenges)
+        # Without a route, an unknown label say, the path's last word is what the client meant.
+        operation = self.entry.get("operation") or self.request.rel_url.raw_path.rpartition("/")[2].lower()
+        return reply.refusal(error, operation=operation, challenges=challenges)
 
     async def _decide(self, script: Path, call: Call, kind: Kind) -> None:
         self._lay_out(call)

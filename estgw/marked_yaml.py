@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,11 +54,20 @@ def read(path: Path) -> MarkedYAML:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as fault:
         raise ConfigError([f"{path}: can't be read: {getattr(fault, 'strerror', None) or fault}"]) from None
+    return parse(path, text)
+
+
+def parse(path: Path, text: str, *, plain: bool = False) -> MarkedYAML:
+    """Parse one YAML document, as if it stood in `path`; raises `ConfigError`.
+
+    `plain` is for what may come from anywhere: lists, mappings, texts, whole numbers and nothing else, so that
+    neither an alias nor YAML 1.1's idea of a text (`NO`, `2.10`, `0123`) makes something unexpected of it.
+    """
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         faults = [
-            f"{path}:{key.start_mark.line + 1}:{key.start_mark.column + 1}: {key.value}: {what}"
-            for key, what in _bad_keys(root)
+            f"{path}:{node.start_mark.line + 1}:{node.start_mark.column + 1}: {what}"
+            for node, what in (*_bad_keys(root), *(_not_plain(root) if plain else ()))
         ]
         if faults:
             raise ConfigError(faults)
@@ -69,6 +79,32 @@ def read(path: Path) -> MarkedYAML:
     except (yaml.YAMLError, ValueError, RecursionError) as fault:
         raise ConfigError([f"{path}:1:1: not YAML: {fault}"]) from None
     return MarkedYAML(path, data, root)
+
+
+def dump(data: Any) -> str:
+    """YAML for a person: in the given order, short lists on one line, nothing where there is nothing."""
+    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=115)
+
+
+class _Dumper(yaml.SafeDumper):
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
+        super().increase_indent(flow, False)
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _represent_list(dumper: yaml.SafeDumper, data: list[Any]) -> yaml.Node:
+    flow = all(isinstance(element, str) for element in data)
+    return dumper.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=flow)
+
+
+def _represent_none(dumper: yaml.SafeDumper, _: None) -> yaml.Node:
+    return dumper.represent_scalar("tag:yaml.org,2002:null", "")
+
+
+_Dumper.add_representer(list, _represent_list)
+_Dumper.add_representer(type(None), _represent_none)
 
 
 def _child(node: yaml.Node | None, step: str | int) -> tuple[yaml.Node, Any] | None:
@@ -86,7 +122,7 @@ _TEXT = {"str", "merge", "value"}
 """What a key may be to YAML; `<<` and `=` are words of its own."""
 
 
-def _bad_keys(root: yaml.Node | None) -> Iterator[tuple[yaml.ScalarNode, str]]:
+def _bad_keys(root: yaml.Node | None) -> Iterator[tuple[yaml.Node, str]]:
     """Every key that a mapping has more than once, or that YAML 1.1 takes for a number, `on` and `off` for truth.
 
     Nodes reached by an alias are looked at once.
@@ -107,7 +143,37 @@ def _bad_keys(root: yaml.Node | None) -> Iterator[tuple[yaml.ScalarNode, str]]:
                     continue  # a list or mapping as a key: the constructor says that it can't be one
                 kind = key.tag.rpartition(":")[2]
                 if key.value in keys:
-                    yield key, "stands here twice"
+                    yield key, f"{key.value}: stands here twice"
                 elif key.tag.startswith("tag:yaml.org,2002:") and kind not in _TEXT:
-                    yield key, f'YAML reads this key as a {kind}; quote it: "{key.value}"'
+                    yield key, f'{key.value}: YAML reads this key as a {kind}; quote it: "{key.value}"'
                 keys.add(key.value)
+
+
+_PLAIN = {"tag:yaml.org,2002:" + kind for kind in ("map", "seq", "str", "int", "null")}
+_DECIMAL = re.compile("-?(0|[1-9][0-9]*)")
+
+
+def _not_plain(root: yaml.Node | None) -> Iterator[tuple[yaml.Node, str]]:
+    """Every alias, tag, merge and scalar that plain data has no use for."""
+    stack, seen = [root], set[int]()
+    while stack:
+        node = stack.pop()
+        if node is None:
+            continue
+        if id(node) in seen:
+            yield node, "what has this anchor (&) is used again (*); write it out there"
+            continue
+        seen.add(id(node))
+        kind = node.tag.rpartition(":")[2]
+        if kind == "merge":
+            yield node, "<< merges nothing here; write it out"
+        elif isinstance(node, yaml.ScalarNode) and node.tag not in _PLAIN:
+            yield node, f'YAML reads {node.value} as a {kind}; quote it: "{node.value}"'
+        elif isinstance(node, yaml.ScalarNode) and kind == "int" and not _DECIMAL.fullmatch(node.value):
+            yield node, f'YAML reads {node.value} as a number that is written otherwise; quote it: "{node.value}"'
+        elif node.tag not in _PLAIN:
+            yield node, f"a tag ({node.tag[:80]}) that has no meaning here"
+        elif isinstance(node, yaml.SequenceNode):
+            stack.extend(node.value)
+        elif isinstance(node, yaml.MappingNode):
+            stack.extend(part for pair in node.value for part in pair)

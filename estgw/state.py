@@ -23,11 +23,14 @@ from estgw.callout.slots import Slots
 from estgw.config import Config
 from estgw.errors import ConfigError, Malformed
 from estgw.est import certs
+from estgw.est.encoding import pem_blocks
 from estgw.tls.adapter import TLSContext
 from estgw.tls.context import TLSSettings, server_context
 
 MINIMUM_SECRET = 32
 """Bytes of a shared nonce secret: what the HMAC can make use of."""
+
+_CRL = "X509 CRL"
 
 
 @dataclass(frozen=True)
@@ -101,14 +104,19 @@ def _certificates(paths: Iterable[Path], faults: list[str]) -> list[x509.Certifi
 
 
 def _crls(paths: Iterable[Path], faults: list[str]) -> list[x509.CertificateRevocationList]:
-    found = []
+    found: list[x509.CertificateRevocationList] = []
     for path in paths:
         try:
-            found.append(x509.load_pem_x509_crl(path.read_bytes()))
+            # A file may have several: a CA that changed its key signs one with each.
+            here = [x509.load_der_x509_crl(block.der) for block in pem_blocks(path.read_bytes()) if block.label == _CRL]
         except OSError as fault:
             faults.append(f"{path}: {fault.strerror}")
         except ValueError as fault:
             faults.append(f"{path}: not a CRL in PEM: {fault}")
+        else:
+            found += here
+            if not here:
+                faults.append(f"{path}: not a CRL in PEM: no X509 CRL block in it")
     return found
 
 

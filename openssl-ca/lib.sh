@@ -25,11 +25,14 @@ enter() {
     export EST_CA_DIR=$PWD # where openssl.cnf looks for the CA
 }
 
-# enter_ca DIR: the same where there is a CA; $generation is the number of the one that signs.
+# enter_ca DIR: the same where there is a CA; `generations` are its directories, that of the key that signs first.
 enter_ca() {
+    local number
+    [[ -L $1/current ]] || die "no CA in $1; if it is a copy, copy it with its links (cp -a)"
     enter "$1"
-    generation=$(readlink current) || die "no CA in $PWD; if it is a copy, copy it with its links (cp -a)"
-    generation=${generation##*/}
+    number=$(readlink current)
+    generations=()
+    for ((number = ${number##*/}; number; number--)); do generations+=("generations/$number"); done
 }
 
 # key_kind NAME: the kind of key to make from now on: RSA, Ed25519 or the name of a curve.
@@ -49,48 +52,56 @@ key_kind_of() {
         key_kind "${BASH_REMATCH[1]}"
     else
         key_kind RSA
-        [[ ! $text =~ \(([0-9]+)\ bit ]] || key[3]=rsa_keygen_bits:${BASH_REMATCH[1]}
+        [[ ! $text =~ \(([0-9]+)\ bit ]] || key=("${key[@]:0:3}" "rsa_keygen_bits:${BASH_REMATCH[1]}")
     fi
 }
 
-now() { printf '%(%Y%m%d%H%M%SZ)T' "$((EPOCHSECONDS + ${1-0}))"; } # or in so many seconds
+# moment SECONDS: a time since the epoch, as `openssl ca` takes it.
+moment() { printf '%(%Y%m%d%H%M%SZ)T' "$1"; }
 
-# stamp start|end FILE: when a certificate's validity starts or ends, as `openssl ca` takes it.
-stamp() {
+# starts FILE, ends FILE: from and until when a certificate is valid, in seconds since the epoch.
+starts() { date_of -startdate "$1"; }
+ends() { date_of -enddate "$1"; }
+date_of() {
     local text
-    text=$(openssl x509 -in "$2" -noout "-$1date" -dateopt iso_8601)
-    printf '%sZ' "${text//[!0-9]/}"
+    text=$(openssl x509 -in "$2" -noout "$1" -dateopt iso_8601)
+    date -d "${text#*=}" +%s
 }
 
 # living FILE...: the certificates in these files that have not expired, each once.
 living() {
-    local pem='' line
+    local pem='' line end
     local -A seen=()
     while IFS= read -r line; do
         [[ $line != -----BEGIN* ]] || pem=
         pem+=$line$'\n'
         [[ $line == -----END* && ! ${seen[$pem]-} ]] || continue
         seen[$pem]=yes
-        [[ $(stamp end /dev/stdin <<<"$pem") < $(now) ]] || printf %s "$pem"
+        end=$(ends /dev/stdin <<<"$pem")
+        ((end < EPOCHSECONDS)) || printf %s "$pem"
     done < <(cat "$@")
 }
 
 # sign BOOKS OPTION...: `openssl ca` for the CA's own certificates, whatever openssl.cnf wants of everybody else's.
+# Serial numbers are random, unless the books have a file of them.
 sign() {
-    EST_CA_DIR=$1 quietly openssl ca -config /dev/stdin -batch -notext "${@:2}" <<'END'
+    local serial='rand_serial    = yes'
+    [[ ! -e $1/serial ]] || serial="serial         = \$dir/serial"
+    EST_CA_DIR=$1 quietly openssl ca -config /dev/stdin -batch -notext "${@:2}" <<END
 [ca]
-default_ca    = ca
-preserve      = yes
-dir           = $ENV::EST_CA_DIR
-certificate   = $dir/issuer.pem
-private_key   = $dir/private/cakey.pem
-database      = $dir/index.txt
-new_certs_dir = $dir/newcerts
-serial        = $dir/serial
-default_md    = default
-policy        = anything
+default_ca     = ca
+preserve       = yes
+dir            = \$ENV::EST_CA_DIR
+certificate    = \$dir/issuer.pem
+private_key    = \$dir/private/cakey.pem
+database       = \$dir/index.txt
+new_certs_dir  = \$dir/newcerts
+default_md     = default
+policy         = anything
+unique_subject = no
+$serial
 [anything]
-commonName    = optional
+commonName     = optional
 END
 }
 
@@ -98,9 +109,9 @@ END
 # and fill the generation NEXT; what OLD has in its bag stays in the bag.
 make_issuing() {
     local end last
-    end=$(now $((5 * 365 * 86400))) last=$(stamp end "$1/issuer.pem")
-    [[ $end < $last ]] || end=$last
-    sign "$1" -rand_serial -enddate "$end" -extfile openssl.cnf -extensions issuing -in "$tmp/csr" -out "$2/issuer.pem"
+    end=$((EPOCHSECONDS + 5 * 365 * 86400)) last=$(ends "$1/issuer.pem")
+    sign "$1" -enddate "$(moment $((end < last ? end : last)))" \
+        -extfile openssl.cnf -extensions issuing -in "$tmp/csr" -out "$2/issuer.pem"
     cp "$1/cacert.pem" "$2"
     living "$2/issuer.pem" "$1/current/links.pem" >"$2/links.pem"
     living "$2/issuer.pem" "$1/chain.pem" ${3:+"$3/chain.pem"} >"$2/chain.pem"
@@ -109,27 +120,34 @@ make_issuing() {
 
 # make_server BOOKS NEXT NAMES: the gateway's certificate for the key in $tmp/csr, and what links it to every anchor.
 make_server() {
-    printf '.include profiles/est-server\nsubjectAltName = %s\n' "$3" >"$tmp/extensions"
-    sign "$1" -rand_serial -days 397 -cert "$2/issuer.pem" -keyfile "$2/private/cakey.pem" \
+    sed "s/crl-[0-9]*\.der/crl-${2##*/}.der/" profiles/est-server >"$tmp/extensions"
+    echo "subjectAltName = $3" >>"$tmp/extensions"
+    sign "$1" -days 397 -cert "$2/issuer.pem" -keyfile "$2/private/cakey.pem" \
         -extfile "$tmp/extensions" -in "$tmp/csr" -out "$tmp/server.pem"
     cat "$tmp/server.pem" "$2/links.pem" >"$2/server.pem"
 }
 
-# make_crl OUT GENERATION...: one list of what is revoked, signed with the key of each generation, and each in DER, too.
+# make_crl OUT GENERATION...: the list of what is revoked, signed with the key of each generation; in DER as well.
 make_crl() {
-    local one
+    local one end
     for one in "${@:2}"; do
-        [[ -e $one/private/cakey.pem && $(stamp end "$one/issuer.pem") > $(now) ]] || continue
+        end=$(ends "$one/issuer.pem")
+        [[ -e $one/private/cakey.pem && $end -gt $EPOCHSECONDS ]] || continue
         quietly openssl ca -config openssl.cnf -gencrl -cert "$one/issuer.pem" -keyfile "$one/private/cakey.pem" \
             -out "$tmp/crl"
         openssl crl -in "$tmp/crl" -outform DER -out "$tmp/der"
         chmod 644 "$tmp/der"
-        mv "$tmp/der" "$one/crl.der"
+        mv "$tmp/der" "crl-${one##*/}.der"
         cat "$tmp/crl" >>"$tmp/crls"
     done
+    [[ -e $tmp/crls ]] || die "no key in $PWD to sign a CRL with"
     chmod 644 "$tmp/crls"
     mv "$tmp/crls" "$1"
 }
 
-# generations: the directories of all generations, the one that signs first.
-generations() { for ((n = generation; n; n--)); do echo "generations/$n"; done; }
+# write_crl: that, for the CA as it is.
+write_crl() {
+    make_crl current/crl.pem "${generations[@]}"
+    [[ -e crl.pem ]] || ln -sf current/crl.pem crl.pem
+    echo "made $PWD/crl.pem, good until $(openssl crl -in crl.pem -noout -nextupdate | cut -d= -f2)"
+}

@@ -60,7 +60,7 @@ class Lab:
 
     def copy(self, path: Path) -> Lab:
         """A twin with the same CA, keys included."""
-        shutil.copytree(self.path, path, dirs_exist_ok=True)
+        shutil.copytree(self.path, path, symlinks=True, dirs_exist_ok=True)
         return Lab(path)
 
     @property

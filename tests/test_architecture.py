@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -67,9 +68,14 @@ MODULES = {
 }
 
 
+@functools.cache
+def nodes(path: Path) -> tuple[ast.AST, ...]:
+    return tuple(ast.walk(ast.parse(path.read_text())))
+
+
 def imports(path: Path) -> Iterator[str]:
     """Dotted names of what a module imports, inside its functions too."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes(path):
         match node:
             case ast.Import():
                 yield from (alias.name for alias in node.names)
@@ -90,6 +96,11 @@ def own(path: Path) -> set[str]:
         name = ".".join(parts[1:])
         found.add(name if name in MODULES else ".".join(parts[1:-1]))
     return found - {""}
+
+
+def opens_files(path: Path) -> bool:
+    calls = [node.func for node in nodes(path) if isinstance(node, ast.Call)]
+    return "open" in {call.id for call in calls if isinstance(call, ast.Name)}
 
 
 def room(module: str) -> str:
@@ -146,16 +157,14 @@ def test_the_contract_starts_no_process_and_opens_no_file():
     path = MODULES["callout.contract"]
     assert "callout.process" not in own(path)
     assert not {dotted.split(".")[0] for dotted in imports(path)} & {"subprocess", "asyncio", "signal", "pathlib"}
-    calls = [node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
-    assert "open" not in {call.id for call in calls if isinstance(call, ast.Name)}
+    assert not opens_files(path)
 
 
 @pytest.mark.parametrize("module", [module for module in MODULES if room(module) == "est"])
 def test_what_the_standards_say_is_pure(module):
     names = {dotted.split(".")[0] for dotted in imports(MODULES[module])}
     assert not names & {"aiohttp", "asyncio", "os", "pathlib", "socket", "ssl", "OpenSSL", "subprocess", "time"}
-    calls = [node.func for node in ast.walk(ast.parse(MODULES[module].read_text())) if isinstance(node, ast.Call)]
-    assert "open" not in {call.id for call in calls if isinstance(call, ast.Name)}
+    assert not opens_files(MODULES[module])
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -331,7 +331,9 @@ def test_addresses(text, address):
     assert config.split_address(text) == address
 
 
-@pytest.mark.parametrize("text", ["", ":", "8443", "127.0.0.1", "127.0.0.1:", "127.0.0.1:65536", "127.0.0.1:-1", "127.0.0.1:x"])  # fmt: skip
+@pytest.mark.parametrize(
+    "text", ["", ":", "8443", "127.0.0.1", "127.0.0.1:", "127.0.0.1:65536", "127.0.0.1:-1", "127.0.0.1:x"]
+)
 def test_what_is_no_address_with_a_port(text):
     with pytest.raises(ValueError, match="give it as ADDRESS:PORT"):
         config.split_address(text)
@@ -365,9 +367,7 @@ OWN_GROUPS = [name for name in Config.model_fields if name not in ("callouts", "
 
 
 def wanted_keys() -> list[tuple[str, str]]:
-    groups = [
-        (name, field.annotation) for name, field in Config.model_fields.items() if name in OWN_GROUPS
-    ]
+    groups = [(name, field.annotation) for name, field in Config.model_fields.items() if name in OWN_GROUPS]
     return [
         *((name, key) for name, model in groups for _, key in keys(model, name)),  # type: ignore[arg-type]
         *keys(Callouts, "callouts"),

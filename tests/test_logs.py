@@ -17,17 +17,14 @@ from hypothesis import strategies as st
 
 from estgw import logs
 from tests.pki import P256, key_pem
+from tests.restore import logging_as_before
 
 
 @pytest.fixture(autouse=True)
 def as_before() -> Iterator[None]:
     """What a test configures is undone."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    logging.captureWarnings(False)
-    root.handlers[:], root.level = handlers, level
-    structlog.reset_defaults()
+    with logging_as_before():
+        yield
 
 
 class Terminal(io.StringIO):
@@ -57,7 +54,10 @@ def test_text():
     assert "\x1b" not in text
 
 
-@pytest.mark.parametrize(("form", "stream", "is_json"), [("auto", io.StringIO, True), ("auto", Terminal, False), ("json", Terminal, True)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("form", "stream", "is_json"),
+    [("auto", io.StringIO, True), ("auto", Terminal, False), ("json", Terminal, True)],
+)
 def test_text_is_for_terminals(form, stream, is_json):
     text = written(form, lambda: logs.log.info("request"), stream=stream())
     assert text.startswith("{") is is_json
@@ -186,6 +186,7 @@ KEY = key_pem(P256).decode()
         (KEY.replace("\n", "\\n"), "[private key removed]\\n"),
         ("-----BEGIN PUBLIC KEY-----\n", "-----BEGIN PUBLIC KEY-----\n"),
     ],
+    ids=["among text", "two", "cut off", "encrypted", "EC", "in one line", "a public one"],
 )
 def test_private_keys_are_taken_out(text, masked):
     assert logs.masked(text) == masked

@@ -139,7 +139,7 @@ def test_what_is_not_yaml(tmp_path, text, fault):
 
 
 def test_files_that_cannot_be_read(tmp_path):
-    with pytest.raises(ConfigError, match="conf.yaml: can't be read: No such file or directory"):
+    with pytest.raises(ConfigError, match=r"conf\.yaml: can't be read: No such file or directory"):
         marked_yaml.read(tmp_path / "conf.yaml")
     with pytest.raises(ConfigError, match="can't be read: Is a directory"):
         marked_yaml.read(tmp_path)

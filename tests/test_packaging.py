@@ -50,19 +50,19 @@ def test_what_travels_in_the_wheel(wheel):
         names = set(archive.namelist())
         content = b"".join(archive.read(name) for name in names)
     scripts = [path for path in (ROOT / "handlers").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
-    profiles = (ROOT / "openssl-ca/profiles").iterdir()
-    for path in (
-        ROOT / "conf.yaml",
-        *scripts,
-        ROOT / "openssl-ca/create-ca",
-        ROOT / "openssl-ca/openssl.cnf",
-        *profiles,
-    ):
+    for path in (ROOT / "conf.yaml", *scripts, *ca_files()):
         assert f"{TEMPLATE}/{path.relative_to(ROOT)}" in names
     assert "estgw/py.typed" in names
     assert not [name for name in names if not name.startswith(("estgw/", f"estgw-{__version__}.dist-info/"))]
     assert b"made by a run" not in content
     assert not [name for name in names if name.endswith((".key", ".htpasswd", ".pyc")) or "private" in name]
+
+
+def ca_files() -> list[Path]:
+    """What belongs to the project in openssl-ca/, where everything else is made by a run: .gitignore has the list."""
+    ignored = (ROOT / ".gitignore").read_text().splitlines()
+    kept = [ROOT / line.removeprefix("!/") for line in ignored if line.startswith("!/openssl-ca/")]
+    return [path for entry in kept for path in (entry.iterdir() if entry.is_dir() else [entry])]
 
 
 def test_its_commands(wheel):
@@ -80,6 +80,7 @@ def test_init_lays_out_a_workspace_that_can_be_edited(unpacked, tmp_path):
     said = estgw(unpacked, "init", "lab", cwd=tmp_path).stdout.decode()
     assert "estgw demo --dir lab" in said
     lab = tmp_path / "lab"
+    assert all((lab / path.relative_to(ROOT)).exists() for path in ca_files())
     assert sorted(path.name for path in lab.iterdir()) == ["conf.yaml", "handlers", "openssl-ca"]
     for script in ("handlers/openssl/simpleenroll", "handlers/examples/echo-env", "openssl-ca/create-ca"):
         assert os.access(lab / script, os.X_OK)

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from estgw import renewal
 from estgw.auth.identity import Client, Trust
-from estgw.errors import BadRequest, Forbidden
+from estgw.errors import BadRequest, Forbidden, Malformed
 from estgw.est import csr as csrs
 from estgw.tls.info import TLSInfo
 from tests import pki
@@ -117,7 +118,7 @@ class Books:
         extensions = [x509.SubjectAlternativeName(san)] if san else []
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         made = pki.certificate(OURS, subject, *extensions, serial=self.serial, ends=ends)
-        (self.path / f"newcerts/{self.serial:X}.pem").write_bytes(made.public_bytes(pki.Encoding.PEM))
+        (self.path / f"newcerts/{self.serial:X}.pem").write_bytes(made.public_bytes(Encoding.PEM))
         escaped = "".join(char if char.isascii() else "".join(f"\\x{b:02X}" for b in char.encode()) for char in name)
         with (self.path / "index.txt").open("a") as index:
             index.write(f"{status}\t270101000000Z\t\t{self.serial:X}\tunknown\t/CN={escaped}\n")
@@ -249,5 +250,5 @@ def test_odd_values_are_the_clients_fault(attribute):
     with pytest.raises(BadRequest):
         try:
             new_names(client(), attribute)
-        except csrs.Malformed:  # of the CSR as a whole
+        except Malformed:  # of the CSR as a whole
             raise BadRequest from None

@@ -38,7 +38,7 @@ def test_without_a_word_rfc_7030s_operations_are_served_but_for_key_generation(t
     assert (service.label, service.profile, service.base64_lines) == (None, "auto", "auto")
 
 
-@pytest.mark.parametrize("name", OPERATIONS.keys() - {"serverkeygen"})
+@pytest.mark.parametrize("name", sorted(OPERATIONS.keys() - {"serverkeygen"}))
 def test_a_route_of_the_defaults(tmp_path, name):
     made = route(tmp_path, name)
     assert (made.operation, made.label, made.is_new) == (OPERATIONS[name], None, False)
@@ -80,7 +80,11 @@ def test_every_setting_of_an_operation(tmp_path):
     )
     assert (made.handler, made.requires, made.timeout) == (tmp_path / "own", Requires.BOTH, 5)
     assert (made.raw_output, made.pass_credentials, made.serialize) == (True, True, "ca")
-    assert (dict(made.handler_env), made.authenticate, made.authorize) == ({"A": "b"}, tmp_path / "who", tmp_path / "may")
+    assert (dict(made.handler_env), made.authenticate, made.authorize) == (
+        {"A": "b"},
+        tmp_path / "who",
+        tmp_path / "may",
+    )
 
 
 # Labels.

@@ -102,7 +102,7 @@ def test_all_faults_at_once(own_lab):
         found[2],
         found[3],
         "missing.crl: No such file or directory",
-        f"bad.htpasswd:1:1: not of the form user:hash",
+        "bad.htpasswd:1:1: not of the form user:hash",
         "bad.htpasswd:2:5: not a hash that is accepted (bcrypt is best)",
     ]
     assert found[2].startswith("broken.pem: not a certificate")

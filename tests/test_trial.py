@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import os
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def device(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "req.pem").write_bytes(pki.pem(csr("device-1")))
     ca = lab.ca
     sign = ["openssl", "x509", "-req", "-in", folder / "req.pem", "-CA", ca / "cacert.pem"]
-    run(*sign, "-CAkey", ca / "private/cakey.pem", "-CAcreateserial", "-out", folder / "cert.pem")
+    run(*map(str, sign), "-CAkey", ca / "private/cakey.pem", "-CAcreateserial", "-out", folder / "cert.pem")
     (ca / "cacert.srl").unlink(missing_ok=True)
     return folder / "cert.pem"
 
@@ -131,10 +132,10 @@ def test_wishes_that_cannot_be_granted(served, tmp_path, operation, wishes, word
 @pytest.mark.parametrize(
     ("request_", "words"),
     [
-        (b"", "the body is empty"),
-        (b"junk!", "not base64"),
+        (b"", "The body is empty"),
+        (b"junk!", "Not base64"),
         (csr(pki.tlv(pki.SEQUENCE)), "subject is empty"),
-        (csr(key=rsa_key(1024)), "an RSA key of 1024 bits"),
+        (csr(key=rsa_key(1024)), "An RSA key of 1024 bits"),
         (csr("device-1").replace(b"device-1", b"device-0"), "signature does not fit"),
     ],
 )
@@ -157,7 +158,7 @@ def test_a_reenroll_without_or_with_another_certificate(served, tmp_path, reques
 
 def test_a_challenge_password_that_is_no_text(served, tmp_path, request_file):
     request_file.write_bytes(csr("device-1", pki.attribute(pki.CHALLENGE_PASSWORD, pki.tlv(pki.BOOLEAN, b"\xff"))))
-    with pytest.raises((RequestError, ValueError), match="challengePassword has ASN.1 tag 0x01"):
+    with pytest.raises((RequestError, ValueError), match=r"challengePassword has ASN\.1 tag 0x01"):
         prepare(served, tmp_path, "simpleenroll", csr_file=request_file)
 
 
@@ -165,7 +166,7 @@ def test_a_challenge_password_that_is_no_text(served, tmp_path, request_file):
 
 
 @pytest.fixture
-def scripted(own_lab: Lab) -> Iterator[Any]:
+def scripted(own_lab: Lab) -> Callable[[str], State]:
     """A laboratory whose cacerts is what the test says."""
 
     def make(text: str) -> State:
@@ -180,7 +181,7 @@ def test_the_shipped_cacerts(served, lab, tmp_path):
     report = try_out(served, tmp_path, "cacerts")
     assert (report.response.status, report.reason, report.stderr) == (200, None, [])
     assert report.response.headers["Content-Type"] == "application/pkcs7-mime"
-    found = pkcs7.load_der_pkcs7_certificates(__import__("base64").b64decode(body(report)))
+    found = pkcs7.load_der_pkcs7_certificates(base64.b64decode(body(report)))
     assert found == [x509.load_pem_x509_certificate(lab.anchor.read_bytes())]
 
 
@@ -197,7 +198,7 @@ def test_a_certificate_is_issued(own_lab, tmp_path, request_file):
         ("echo no; echo why >&2; exit 77", 403, "cacerts said 77 (NOPERM): no", ["why"]),
         ("exit 1", 500, "cacerts said 1 (anything else, a signal)", []),
         ("kill -9 $$", 500, "cacerts: ended by signal 9", []),
-        ("echo junk", 500, "cacerts: not base64: byte 0x00", []),
+        ("echo junk", 500, "cacerts: base64 of something that is not a DER SEQUENCE", []),
         ("exit 0", 500, "cacerts: printed nothing", []),
         (r"printf 'Status: 404\n\nno'", 404, "cacerts said 0 (OK): no", []),
     ],
@@ -205,8 +206,7 @@ def test_a_certificate_is_issued(own_lab, tmp_path, request_file):
 def test_refusals_and_crashes(scripted, tmp_path, text, status, reason, stderr):
     report = try_out(scripted(text), tmp_path, "cacerts")
     assert (report.response.status, report.stderr) == (status, stderr)
-    assert report.reason is not None
-    assert report.reason.startswith(reason.split(": byte")[0]) or "base64" in report.reason
+    assert report.reason == reason
 
 
 def test_a_handler_that_cannot_start(scripted, own_lab, tmp_path):

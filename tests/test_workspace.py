@@ -74,7 +74,7 @@ def test_into_an_existing_directory_but_never_over_anything(tmp_path):
     (tmp_path / "notes").write_text("mine")
     workspace.init(tmp_path)
     (tmp_path / "conf.yaml").write_text("mine")
-    with pytest.raises(WorkspaceError, match="conf.yaml exists; a workspace is never overwritten"):
+    with pytest.raises(WorkspaceError, match=r"conf\.yaml exists; a workspace is never overwritten"):
         workspace.init(tmp_path)
     assert (tmp_path / "conf.yaml").read_text() == "mine"
 
@@ -105,7 +105,9 @@ def test_scripts_are_executable_and_nothing_is_writable_by_others(tmp_path):
             assert bool(mode(path) & stat.S_IXUSR) is path.read_bytes().startswith(b"#!"), path
 
 
-@pytest.mark.parametrize(("before", "after"), [(0o644, 0o755), (0o666, 0o755), (0o600, 0o700), (0o640, 0o750), (0o755, 0o755)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("before", "after"), [(0o644, 0o755), (0o666, 0o755), (0o600, 0o700), (0o640, 0o750), (0o755, 0o755)]
+)
 def test_whoever_may_read_a_script_may_run_it(tmp_path, before, after):
     workspace.init(tmp_path)
     script = tmp_path / "handlers/openssl/simpleenroll"

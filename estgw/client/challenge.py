@@ -115,7 +115,8 @@ class Authorizer:
                 offered = challenge.parameters.get("algorithm", "MD5").upper()
                 qop = challenge.parameters.get("qop")
                 usable = qop is None or "auth" in [word.strip().lower() for word in qop.split(",")]
-                named = all(challenge.parameters.get(name, "\n").isprintable() for name in ("realm", "nonce"))
+                named = {"realm", "nonce"} <= challenge.parameters.keys()
+                named = named and all(value.isprintable() for value in challenge.parameters.values())
                 if challenge.scheme == "digest" and offered.removesuffix("-SESS") == algorithm and usable and named:
                     return challenge, algorithm
         return next(((challenge, "") for challenge in challenges if challenge.scheme == "basic"), None)

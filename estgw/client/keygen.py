@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
-from email import policy
-from email.message import Message
-from email.parser import BytesParser
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_private_key
 
-from estgw.client import answers, cms, commands, enrolling, files, keys, options, out, request, sealing, waiting
+from estgw.client import (
+    answers,
+    cms,
+    commands,
+    enrolling,
+    files,
+    keys,
+    multipart,
+    options,
+    out,
+    request,
+    sealing,
+    waiting,
+)
 from estgw.client.faults import ClientError, Exit, InvalidAnswer, UsageError, clean
 from estgw.client.report import Report
 from estgw.client.session import RequestMaker, Session
@@ -20,7 +30,9 @@ from estgw.client.wire import Answer
 from estgw.errors import Malformed
 from estgw.est import certs, csr, encoding
 from estgw.est.binding import Binding
-from estgw.est.operations import essence
+
+CLEAR = "application/pkcs8"
+ENCRYPTED = "server-generated-key"
 
 
 def serverkeygen(arguments: argparse.Namespace, report: Report) -> Exit:
@@ -69,7 +81,7 @@ def read(
         der = encoding.decode(key_body, ("PRIVATE KEY", *certs.PKCS7_LABELS))
     except Malformed as fault:
         raise InvalidAnswer(f"the private key can't be read: {fault}") from None
-    if key_type == "application/pkcs8":
+    if key_type == CLEAR:
         if secret.is_wanted:
             raise InvalidAnswer("the private key came in the clear although its encryption was asked for; refused")
     else:
@@ -107,24 +119,13 @@ def _parts(answer: Answer) -> tuple[str, bytes, bytes]:
     """Type and body of the key's part, and the body of the certificate's, in either order."""
     if answer.content_type != "multipart/mixed":
         raise InvalidAnswer(f"an answer of type {clean(answer.content_type, 100)!r}, not multipart/mixed")
-    head = b"Content-Type: " + str(answer.headers["Content-Type"]).encode("ascii", "replace") + b"\r\n\r\n"
-    message = BytesParser(policy=policy.compat32).parsebytes(head + answer.body)
-    parts = message.get_payload() if message.is_multipart() else []
-    if not isinstance(parts, list) or len(parts) != 2 or message.defects:
-        raise InvalidAnswer("a serverkeygen answer has two parts, key and certificate; this one can't be read so")
-    found: dict[str, bytes] = {}
-    for part in parts:
-        payload = part.get_payload() if isinstance(part, Message) else None
-        if not isinstance(part, Message) or not isinstance(payload, str):
-            raise InvalidAnswer("a serverkeygen answer with a multipart inside")
-        kind = essence(part.get("Content-Type"))
-        smime = str(part.get_param("smime-type", "")).lower()
-        found[f"{kind}; {smime}" if smime else kind] = payload.encode("ascii", "surrogateescape")
-    keys_found = [kind for kind in found if kind == "application/pkcs8" or "server-generated-key" in kind]
-    rest = [kind for kind in found if kind not in keys_found]
-    if len(keys_found) != 1 or len(rest) != 1 or not rest[0].startswith("application/pkcs7-mime"):
-        raise InvalidAnswer(f"a serverkeygen answer with parts of type {clean(', '.join(found), 200)}")
-    return keys_found[0], found[keys_found[0]], found[rest[0]]
+    parts = multipart.split(answer.headers, answer.body)
+    keys_found = [part for part in parts if part.content_type == CLEAR or part.smime_type == ENCRYPTED]
+    rest = [part for part in parts if part not in keys_found and part.content_type == "application/pkcs7-mime"]
+    if len(parts) != 2 or len(keys_found) != 1 or len(rest) != 1:
+        kinds = ", ".join(f"{part.content_type} {part.smime_type}".strip() for part in parts)
+        raise InvalidAnswer(f"a serverkeygen answer is a key and a certificate; this one has: {clean(kinds, 200)}")
+    return keys_found[0].content_type, keys_found[0].body, rest[0].body
 
 
 def _maker(

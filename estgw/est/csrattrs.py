@@ -63,6 +63,10 @@ class NamePart:
     oid: str
     value: bytes | None = None
 
+    def encode(self) -> bytes:
+        """As DER of a SingleAttributeTemplate."""
+        return wrap(SEQUENCE, encode_oid(self.oid) + (self.value or b""))
+
 
 @dataclass(frozen=True)
 class KeyWish:
@@ -244,8 +248,7 @@ def _rdn(rdn: asn1.TLV) -> tuple[NamePart, ...]:
 
 
 def _encode_rdn(rdn: Sequence[NamePart]) -> bytes:
-    parts = [wrap(SEQUENCE, encode_oid(part.oid) + (part.value or b"")) for part in rdn]
-    return wrap(_SET, b"".join(parts))
+    return wrap(_SET, b"".join(part.encode() for part in rdn))
 
 
 def _key(der: bytes) -> KeyWish:

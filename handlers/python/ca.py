@@ -158,18 +158,19 @@ def _issuer_key_id(issuer: x509.Certificate) -> x509.AuthorityKeyIdentifier:
 
 
 def _load() -> tuple[x509.Certificate, CertificateIssuerPrivateKeyTypes]:
-    """The CA's key, and its certificate: the first of cacert.pem and chain.pem that has this key."""
+    """The CA's key and its certificate, which is the first that has this key."""
     folder = Path(os.environ["EST_CA_DIR"])
-    chain = folder / "chain.pem"
-    try:
-        key = load_pem_private_key((folder / "private/cakey.pem").read_bytes(), None)
-        pem = (folder / "cacert.pem").read_bytes() + (chain.read_bytes() if chain.exists() else b"")
-        for certificate in x509.load_pem_x509_certificates(pem):
-            if certificate.public_key() == key.public_key():
-                return certificate, key  # type: ignore[return-value]
-    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as fault:
-        fail(f"the CA can't be used: {fault}")
-    fail(f"the CA can't be used: no certificate in {folder} fits private/cakey.pem")
+    for _ in range(2):  # twice, because a roll-over may come between the reading of key and certificate
+        try:
+            key = load_pem_private_key((folder / "private/cakey.pem").read_bytes(), None)
+            files = [folder / name for name in ("issuer.pem", "cacert.pem", "chain.pem")]
+            pem = b"".join(file.read_bytes() for file in files if file.exists())
+            for certificate in x509.load_pem_x509_certificates(pem):
+                if certificate.public_key() == key.public_key():
+                    return certificate, key  # type: ignore[return-value]
+        except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as fault:
+            fail(f"the CA in {folder} can't be used: {fault}")
+    fail(f"the CA in {folder} can't be used: it has no certificate for the key in private/cakey.pem")
 
 
 def signing_hash(key: CertificateIssuerPrivateKeyTypes) -> hashes.SHA256 | hashes.SHA384 | None:

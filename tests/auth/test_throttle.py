@@ -28,7 +28,7 @@ class Clock:
 def clock(monkeypatch) -> Clock:
     made = Clock()
     monkeypatch.setattr(throttle, "time", made)
-    monkeypatch.setattr(throttle.asyncio, "sleep", made.sleep)
+    monkeypatch.setattr(asyncio, "sleep", made.sleep)
     return made
 
 
@@ -82,7 +82,7 @@ def test_attempts_side_by_side_wait_one_after_another(monkeypatch):
     async def sleep(seconds: float) -> None:
         slept.append(round(seconds, 3))  # and no time passes: they all came at once
 
-    monkeypatch.setattr(throttle.asyncio, "sleep", sleep)
+    monkeypatch.setattr(asyncio, "sleep", sleep)
     guessed = Throttle(2)
     for _ in range(8):
         guessed.failed("192.0.2.1")

@@ -95,7 +95,8 @@ def test_exit_status_of_a_handler(tmp_path, exit_status):
 
 
 @pytest.mark.parametrize(
-    ("exit_status", "text"), [(65, "The request was refused."), (69, "Try again later."), (77, "The request was refused.")]
+    ("exit_status", "text"),
+    [(65, "The request was refused."), (69, "Try again later."), (77, "The request was refused.")],
 )
 def test_without_words_there_are_ours(tmp_path, exit_status, text):
     assert refusal(tmp_path, f"exit {exit_status}").public == text

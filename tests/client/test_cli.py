@@ -341,3 +341,51 @@ def test_the_library_face_is_lazy():
     with pytest.raises(AttributeError):
         client.Nothing  # noqa: B018
     assert json.dumps(client.__all__)
+
+
+def test_trace_shows_a_request_that_gets_no_answer(holder, anchor, estclient):
+    with rogue.Server(holder, lambda _: None) as server:
+        ended = estclient("cacerts", "-u", server.url, "-c", anchor, "--trace")
+    assert ended.status == Exit.NO_CONNECTION
+    assert "> GET /.well-known/est/cacerts HTTP/1.1" in ended.err
+
+
+def test_what_a_ca_has_issued_is_not_lost(holder, anchor, estclient, enroller, tmp_path):
+    (tmp_path / "out").mkdir()
+    with rogue.Server(holder, enroller()) as server:
+        command = (
+            "enroll",
+            "-u",
+            server.url,
+            "-c",
+            anchor,
+            "--new-key",
+            "--subject",
+            "CN=x",
+            "--key-out",
+            "k",
+            "-o",
+            "out",
+        )
+        ended = estclient(*command)
+    assert ended.status == Exit.FAILED
+    assert ended.out.startswith("-----BEGIN CERTIFICATE")
+    assert (tmp_path / "k").exists()
+
+
+def test_a_server_key_that_could_not_be_stored_is_not_asked_for(holder, anchor, estclient, enroller):
+    with rogue.Server(holder, enroller()) as server:
+        command = (
+            "serverkeygen",
+            "-u",
+            server.url,
+            "-c",
+            anchor,
+            "--subject",
+            "CN=x",
+            "-o",
+            "no/such/dir",
+            "--no-csrattrs",
+        )
+        assert estclient(*command).status == Exit.FAILED
+        assert not server.requests

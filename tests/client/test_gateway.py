@@ -296,3 +296,34 @@ def test_a_request_is_what_the_gateway_expects(server, estclient):
     first, second = server.access[before:]
     assert (first["status"], second["status"]) == (401, 200)
     assert csr.CHALLENGE_PASSWORD
+
+
+def test_the_library_example(server, tmp_path, monkeypatch):
+    """The README's lines, run as they stand but for the port."""
+    (tmp_path / "openssl-ca").symlink_to(server.lab.ca)
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "estgw" / "client" / "examples" / "library.py").read_text()
+    exec(compile(text.replace(":8443", f":{server.port}"), "library.py", "exec"), {})
+    check(server, tmp_path, "device-3")
+    assert server.access[-1]["pop"] == "linked"
+
+
+def test_a_ca_with_a_new_key(lab, estclient, tmp_path):
+    """RFC 7030 4.1.3 with the sample CA: whoever has the old root gets to the new one, and enrols under it."""
+    own = lab.copy(tmp_path / "rolled")
+    old = tmp_path / "old.pem"
+    old.write_bytes(own.anchor.read_bytes())
+    subprocess.run([own.ca / "rollover"], check=True, capture_output=True)
+    with running_gateway(own) as rolled:
+        ended = estclient("cacerts", "-u", rolled.url, "-c", old, "-o", "ca.pem", "--json")
+        assert ended.status == Exit.DONE, ended.err
+        roles = {entry["role"]: entry for entry in ended.json["certificates"]}
+        assert set(roles) == {"OldWithOld", "NewWithNew", "OldWithNew", "NewWithOld"}
+        assert roles["NewWithNew"]["newest"]
+        new = ("--new-key", "--subject", "CN=d", "-o", "d.pem")
+        for anchors in ("ca.pem", old):
+            assert estclient("enroll", "-u", rolled.url, "-c", anchors, *LOGIN, *new).status == Exit.DONE
+            (tmp_path / "d.key").unlink()
+    stored = certs.load_pem((tmp_path / "ca.pem").read_bytes())
+    issued = x509.load_pem_x509_certificate((tmp_path / "d.pem").read_bytes())
+    issued.verify_directly_issued_by(stored[0])

@@ -25,7 +25,7 @@ TEMPLATE = base64.b64decode((VECTORS / "derived-rfc9908-template.b64").read_byte
 MULTIPART = (VECTORS / "rfc7030-a4-serverkeygen-response.multipart").read_bytes()
 SECRET = Secret(b"id", key=bytes(16))
 WANTED = request.Wanted(x509.Name.from_rfc4514_string("CN=x"))
-FEW = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+FEW = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def changed(data):

@@ -134,7 +134,7 @@ class Workspace:
         """Copy the shipped files and make a CA; the name of the directory is no easy one."""
         shutil.copytree(ROOT / "handlers", path / "handlers", ignore=shutil.ignore_patterns("python"))
         (path / "openssl-ca").mkdir()
-        for part in ("create-ca", "openssl.cnf", "README.md"):
+        for part in ("create-ca", "crl", "lib.sh", "openssl.cnf", "README.md", "revoke", "rollover"):
             shutil.copy(ROOT / "openssl-ca" / part, path / "openssl-ca")
         shutil.copytree(ROOT / "openssl-ca/profiles", path / "openssl-ca/profiles")
         workspace = cls(path)
@@ -144,7 +144,7 @@ class Workspace:
 
     def copy(self, path: Path) -> Workspace:
         """A twin with the same CA, to be spoilt."""
-        shutil.copytree(self.path, path)
+        shutil.copytree(self.path, path, symlinks=True)
         return Workspace(path)
 
     @property

@@ -33,8 +33,13 @@ SCRIPTS = sorted(
     for path in (ROOT / folder).rglob("*")
     if path.is_file() and path.read_bytes().startswith((b"#!/bin/bash", b"#!/bin/sh"))
 )
-NOT_HANDLERS = {"create-ca", "authorize", "one-time-password", "genp10"}  # decisions, and a client's script
-HANDLERS = [str(path.relative_to(ROOT / "handlers")) for path in SCRIPTS if path.name not in NOT_HANDLERS]
+NOT_HANDLERS = {"authorize", "one-time-password", "genp10"}  # decisions, and a client's script
+HANDLERS = [
+    str(path.relative_to(ROOT / "handlers"))
+    for path in SCRIPTS
+    if path.parent.name != "openssl-ca" and path.name not in NOT_HANDLERS
+]
+LIBRARY = ROOT / "openssl-ca/lib.sh"
 
 CMC_RA = x509.ObjectIdentifier("1.3.6.1.5.5.7.3.28")
 NO_REV_AVAIL = x509.ObjectIdentifier("2.5.29.56")
@@ -124,11 +129,11 @@ def test_there_are_scripts() -> None:
 
 
 def test_shellcheck_is_silent() -> None:
-    assert subprocess.run([tool("shellcheck"), *SCRIPTS], capture_output=True, check=False).stdout == b""
+    assert subprocess.run([tool("shellcheck"), LIBRARY, *SCRIPTS], capture_output=True, check=False).stdout == b""
 
 
 def test_shfmt_changes_nothing() -> None:
-    result = subprocess.run([tool("shfmt"), "-i", "4", "-ci", "-d", *SCRIPTS], capture_output=True, check=False)
+    result = subprocess.run([tool("shfmt"), "-i", "4", "-ci", "-d", LIBRARY, *SCRIPTS], capture_output=True, check=False)
     assert (result.stdout, result.returncode) == (b"", 0)
 
 
@@ -136,7 +141,7 @@ def test_shfmt_changes_nothing() -> None:
 def test_every_script_is_short_and_strict(path: Path) -> None:
     text = path.read_text()
     assert os.access(path, os.X_OK)
-    assert len(text.splitlines()) <= (79 if path.name == "create-ca" else 40), "a script fits on a screen"
+    assert len(text.splitlines()) <= (100 if path.name in ("create-ca", "rollover") else 40), "a script fits on a screen"
     assert "\nset -euo pipefail\n" in text or path.name == "fullcmc", "that one only says no"
     assert "/dev/stderr" not in text, "stderr is a plain file: opening it again truncates it"
 
@@ -155,7 +160,7 @@ def test_the_issue_block_is_the_same_everywhere() -> None:
     blocks = {
         re.search(r"^#### Issue: .*?^}\n", path.read_text(), re.MULTILINE | re.DOTALL)[0]  # type: ignore[index]
         for path in SCRIPTS
-        if "openssl ca " in path.read_text() and path.name != "create-ca"
+        if "openssl ca " in path.read_text() and path.parent.name != "openssl-ca"
     }
     assert len(blocks) == 1
 

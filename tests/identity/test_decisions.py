@@ -378,7 +378,7 @@ def test_names_are_compared_as_names(gateway, tmp_path):
     for subject, names, words in (
         ("Device Two", SAN, "the CSR's subject is CN=Device Two, the certificate's is CN=Device One"),
         ("DeviceOne", SAN, "the CSR's subject"),
-        (pki.name("CN=Device One,O=x"), SAN, "the CSR's subject"),
+        (pki.name("CN=Device One,O=x").public_bytes(), SAN, "the CSR's subject"),
         ("Device One", SAN[1:], "the CSR lacks DNS:a.example"),
         ("Device One", [*SAN, x509.DNSName("c.example")], "the CSR adds DNS:c.example"),
         ("Device One", [*SAN[:2], x509.RFC822Name("D@a.example")], "email:D@a.example"),

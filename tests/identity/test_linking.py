@@ -77,7 +77,7 @@ def subjects(own: Lab, people: People) -> dict[str, tuple[Path, Path]]:
 def settings(own: Lab, people: People, **pop: Any) -> dict[str, Any]:
     operation = {"handler": str(own.path / "reflect"), **REFLECTING}
     ours = people.certificates["ours"].certificate.fingerprint(hashes.SHA256()).hex()
-    rules = [
+    rules: list[dict[str, Any]] = [
         {"label": "must", "pop": "required"},
         {"label": "waive", "pop": "waived"},
         {"label": "ra", "ra": True, "pop": "waived"},
@@ -90,7 +90,7 @@ def settings(own: Lab, people: People, **pop: Any) -> dict[str, Any]:
         {"label": "trust", "trust": "implicit", "pop": "required"},
         {"label": "address", "address": "127.0.0.2/32", "pop": "required"},
     ]
-    labels: dict[str, Any] = {str(rule["label"]): {} for rule in rules}
+    labels: dict[str, Any] = {rule["label"]: {} for rule in rules}
     labels["otp"] = {"authorize": str(own.path / "one-time")}
     return {
         "client_auth": {

@@ -1,19 +1,22 @@
 """Who gets in: every kind of certificate with every kind of credentials, against every requirement.
 
-The tables were written by hand from RFC 7030 (3.2.3, 3.3.2, 3.7, 4.1.2, 4.2.2, 4.5) and RFC 9110 (15.5.2), not from the code.
+The tables were written by hand from RFC 7030 (3.2.3, 3.3.2, 3.7, 4.1.2, 4.2.2, 4.5) and RFC 9110 (15.5.2), not from
+the code.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from tests import pki
-from tests.identity.kit import REFLECT, REFLECTING, People, seen, sha_user
+from tests.identity.kit import CMC_RA, REFLECT, REFLECTING, People, seen, sha_user
 from tests.support import V12, V13, Connection, Gateway, Lab, Response, basic, running_gateway
-from tests.tls.pki import DAY, NOW
+from tests.tls.pki import CLIENT_AUTH, DAY, NOW, SERVER_AUTH, root
 
 BASIC = 'Basic realm="estrealm"'
 
@@ -61,8 +64,6 @@ REQUIREMENTS = ("none", "any", "tls", "http", "both")
 
 
 def rows(table: str) -> list[dict[str, str]]:
-    import re
-
     head, *lines = [re.split(r"\s{2,}", line.strip()) for line in table.strip().splitlines()]
     return [dict(zip(head, line, strict=True)) for line in lines]
 
@@ -241,10 +242,12 @@ def test_reject_refuses_in_the_handshake(own, people):
             for version in (V12, V13):
                 if kind in FAULTS:
                     before = len(gateway.log)
-                    # At 1.3 the client learns of it with its first read (4.1.2 is lost on these clients: hence no default).
-                    with pytest.raises((OSError, AssertionError)):
-                        with gateway.connect(certificate=pair, version=version) as connection:
-                            ask(connection, "cacerts", None, "none")
+                    # At 1.3 the client learns of it with its first read.
+                    with (
+                        pytest.raises((OSError, AssertionError)),
+                        gateway.connect(certificate=pair, version=version) as connection,
+                    ):
+                        ask(connection, "cacerts", None, "none")
                     line = gateway.wait_for("TLS handshake failed", after=before)
                     assert FAULTS[kind] in line["reason"]
                 else:
@@ -269,7 +272,7 @@ def test_third_parties_are_off_by_default(own, people):
 
 def test_a_crl_counts_after_a_reload(own, people):
     path = own.path / "later.crl"
-    path.write_bytes(people.ours.crl().public_bytes(pki.Encoding.PEM))
+    path.write_bytes(people.ours.crl().public_bytes(Encoding.PEM))
     config = settings(own, people, crls=[str(path)])
     with running_gateway(own, config) as gateway:
 
@@ -278,25 +281,23 @@ def test_a_crl_counts_after_a_reload(own, people):
                 return ask(connection, "simplereenroll", None, "none").status
 
         assert status() == 200
-        path.write_bytes(people.ours.crl(people.certificates["ours"]).public_bytes(pki.Encoding.PEM))
+        path.write_bytes(people.ours.crl(people.certificates["ours"]).public_bytes(Encoding.PEM))
         assert status() == 200
         with gateway.connect(certificate=people.pairs["ours"]) as before:
             assert gateway.reload()["event"] == "reloaded"
             assert status() == 403
             # A connection keeps what its handshake found; it ends soon enough.
             assert ask(before, "cacerts", None, "none").status == 200
-        path.write_bytes(people.ours.crl(starts=NOW - 9 * DAY, ends=NOW - DAY).public_bytes(pki.Encoding.PEM))
+        path.write_bytes(people.ours.crl(starts=NOW - 9 * DAY, ends=NOW - DAY).public_bytes(Encoding.PEM))
         assert gateway.reload()["event"] == "reloaded"
         assert status() == 403  # a list that is out of date vouches for nobody
 
 
 def test_every_generation_of_our_key_is_ours(own, people, tmp_path):
     """RFC 7030 4.1.3: one name, several keys, all of them explicit anchors."""
-    from tests.tls.pki import root
-
     older, newer = root("Our CA"), root("Our CA")
     bag = tmp_path / "generations.pem"
-    bag.write_bytes(b"".join(ca.certificate.public_bytes(pki.Encoding.PEM) for ca in (older, newer)))
+    bag.write_bytes(b"".join(ca.certificate.public_bytes(Encoding.PEM) for ca in (older, newer)))
     with running_gateway(own, settings(own, people, explicit=[str(bag)], crls=[])) as gateway:
         for number, ca in enumerate((older, newer)):
             pair = ca.issue("device-1").write(tmp_path, f"g{number}")
@@ -307,9 +308,6 @@ def test_every_generation_of_our_key_is_ours(own, people, tmp_path):
 @pytest.mark.parametrize(("eku", "status"), [("none", 200), ("client", 200), ("server", 403), ("ra", 403)])
 def test_client_auth_or_no_usage_at_all(gateway, people, tmp_path, eku, status):
     """An RA, too, needs clientAuth to speak as a client."""
-    from tests.identity.kit import CMC_RA
-    from tests.tls.pki import CLIENT_AUTH, SERVER_AUTH
-
     usages = {"none": None, "client": (CLIENT_AUTH,), "server": (SERVER_AUTH,), "ra": (CMC_RA,)}
     pair = people.ours.issue("device-1", eku=usages[eku]).write(tmp_path, "some")
     with gateway.connect(certificate=pair) as connection:
