@@ -45,7 +45,8 @@ class App:
         self.throttle = Throttle(state.config.client_auth.guess_delay)
 
     def reload(self, state: State) -> None:
-        """Serve the next requests with another state; who guessed passwords stays remembered."""
+        """Serve the next requests with another state; who guessed passwords, and which nonces, stays remembered."""
+        state.passwords.continue_from(self.state.passwords)
         self.state = state
         self.throttle.most = state.config.client_auth.guess_delay
 
@@ -225,7 +226,9 @@ class Exchange:
         except Malformed as fault:
             raise BadRequest(fault.sentence) from None
         renewed = await renewal.renewed_certificate(call.client, csr, route) if operation.renews else None
-        return replace(call, csr=csr, renewed=renewed, new_names=renewal.new_names(call.client, csr, route))
+        new_names = renewal.new_names(call.client, csr, route)
+        self.state.insist(route, csr, new_names)
+        return replace(call, csr=csr, renewed=renewed, new_names=new_names)
 
     def link(self, call: Call) -> Call:
         """Linking identity and POP: does the CSR belong to this TLS connection?"""

@@ -67,6 +67,27 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument("--user", metavar="NAME", help="the verified user name")
         sub.add_argument("--label", metavar="L", help="the CA label")
 
+    csrattrs = made.add_parser(
+        "csrattrs",
+        help="csrattrs.yaml to what travels, and back",
+        description="CSR attributes: from YAML to base64, and from base64 or DER to YAML.",
+        epilog="example: estgw csrattrs explain answer.b64",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    ).add_subparsers(required=True, metavar="COMMAND")
+    for name, summary, example, what in (
+        ("explain", "print CSR attributes as YAML", "explain answer.b64", "base64, DER or PEM"),
+        ("encode", "print the base64 of csrattrs.yaml", "encode handlers/openssl/csrattrs.yaml", "YAML"),
+    ):
+        sub = csrattrs.add_parser(
+            name,
+            help=summary,
+            description=f"{summary[:1].upper()}{summary[1:]}.",
+            epilog=f"example: estgw csrattrs {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        sub.add_argument("file", metavar="FILE", help=f"{what}; - is standard input")
+        sub.set_defaults(run=getattr(commands, f"csrattrs_{name}"))
+
     passwd = command(
         "passwd", "add a user to a password file, or change the password", "estgw passwd users.htpasswd alice"
     )

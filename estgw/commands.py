@@ -11,11 +11,13 @@ import tempfile
 from argparse import Namespace
 from pathlib import Path
 
-from estgw import config, logs, server, state, trial, workspace
+from estgw import config, csrattrs_yaml, logs, server, state, trial, workspace
 from estgw.auth import digest, users
 from estgw.callout import contract, process
 from estgw.config import Log, split_address
 from estgw.errors import ConfigError, RequestError
+from estgw.est import encoding
+from estgw.est.csrattrs import CsrAttrs, decode_csrattrs
 
 
 def demo(arguments: Namespace) -> int:
@@ -98,6 +100,27 @@ def run(arguments: Namespace) -> int:
     sys.stdout.buffer.write(body)
     sys.stdout.flush()
     return 0 if response.status < 400 else 1
+
+
+def csrattrs_explain(arguments: Namespace) -> int:
+    """Print CSR attributes as YAML."""
+    attrs = decode_csrattrs(encoding.decode(_content(arguments.file), ()))
+    sys.stdout.write(csrattrs_yaml.write(attrs))
+    return 0
+
+
+def csrattrs_encode(arguments: Namespace) -> int:
+    """Print the base64 of CSR attributes in YAML, as the gateway would send it."""
+    attrs = csrattrs_yaml.read(_content(arguments.file), Path(arguments.file)) or CsrAttrs()
+    sys.stdout.write(encoding.encode_base64(attrs.encode()).decode())
+    return 0
+
+
+def _content(name: str) -> bytes:
+    try:
+        return sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+    except OSError as fault:
+        raise ConfigError([f"{name}: {fault.strerror}"]) from None
 
 
 def passwd(arguments: Namespace) -> int:

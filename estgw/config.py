@@ -229,6 +229,7 @@ class ServiceSettings(_Model):
     authorize: FilePath | None = None
     change_subject_name: bool | None = None
     renew_without_certificate: bool | None = None
+    csr_template: FilePath | None = None
     operations: Mapping[str, OperationSettings] = Field(default_factory=dict)
 
     @field_validator("operations")

@@ -11,6 +11,7 @@ from estgw.errors import ConfigError, Malformed
 from estgw.est import csrattrs_data
 from estgw.est.csrattrs import CsrAttrs
 from estgw.est.csrattrs_values import Unfit
+from estgw.est.insist import Insistence
 
 MOST_BYTES = 64 * 1024
 """A template with everything in it has a few hundred; this much still parses in a fraction of a second."""
@@ -47,14 +48,20 @@ def _to_der(output: bytes) -> bytes:
     return b"" if attrs is None else attrs.encode()
 
 
-def load(path: Path) -> CsrAttrs:
+def load_insistence(path: Path) -> Insistence:
     """What a file insists on; raises `ConfigError`."""
     try:
         with path.open("rb") as file:
             content = file.read(MOST_BYTES + 1)
     except OSError as fault:
         raise ConfigError([f"{path}: {fault.strerror}"]) from None
-    return read(content, path, alternatives=True) or CsrAttrs()
+    wanted = read(content, path, alternatives=True)
+    if wanted is None:
+        raise ConfigError([f"{path}:1:1: there is nothing in it to insist on"])
+    try:
+        return Insistence.of(wanted)
+    except Malformed as fault:
+        raise ConfigError([f"{path}:1:1: nothing can be compared with this: {fault}"]) from None
 
 
 def read(content: bytes, path: Path, *, alternatives: bool = False) -> CsrAttrs | None:

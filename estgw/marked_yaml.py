@@ -82,8 +82,21 @@ def parse(path: Path, text: str, *, plain: bool = False) -> MarkedYAML:
 
 
 def dump(data: Any) -> str:
-    """YAML for a person: in the given order, short lists on one line, nothing where there is nothing."""
-    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=115)
+    """YAML for a person: in the given order, a key's list of texts on its line, nothing where there is nothing."""
+    return yaml.dump(_lay_out(data), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=115)
+
+
+class _Line(list[Any]):
+    """A list that goes on one line."""
+
+
+def _lay_out(data: Any) -> Any:
+    if isinstance(data, dict):
+        lines = {
+            key for key, value in data.items() if isinstance(value, list) and all(isinstance(x, str) for x in value)
+        }
+        return {key: _Line(value) if key in lines else _lay_out(value) for key, value in data.items()}
+    return [_lay_out(element) for element in data] if isinstance(data, list) else data
 
 
 class _Dumper(yaml.SafeDumper):
@@ -94,17 +107,10 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
-def _represent_list(dumper: yaml.SafeDumper, data: list[Any]) -> yaml.Node:
-    flow = all(isinstance(element, str) for element in data)
-    return dumper.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=flow)
-
-
-def _represent_none(dumper: yaml.SafeDumper, _: None) -> yaml.Node:
-    return dumper.represent_scalar("tag:yaml.org,2002:null", "")
-
-
-_Dumper.add_representer(list, _represent_list)
-_Dumper.add_representer(type(None), _represent_none)
+_Dumper.add_representer(
+    _Line, lambda dumper, line: dumper.represent_sequence("tag:yaml.org,2002:seq", line, flow_style=True)
+)
+_Dumper.add_representer(type(None), lambda dumper, _: dumper.represent_scalar("tag:yaml.org,2002:null", ""))
 
 
 def _child(node: yaml.Node | None, step: str | int) -> tuple[yaml.Node, Any] | None:

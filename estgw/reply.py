@@ -7,7 +7,7 @@ from typing import Any
 
 from aiohttp import web
 
-from estgw import __version__
+from estgw import __version__, csrattrs_yaml
 from estgw.callout import cgi
 from estgw.callout.call import Call
 from estgw.errors import HandlerFailed, Malformed, RequestError, Unauthenticated
@@ -38,8 +38,10 @@ def to_wire(route: Route, output: cgi.Output, call: Call, *, columns: int | None
     if route.raw_output or output.status not in (None, 200):
         return Answer(text)
     try:
-        if operation.body is Body.CSRATTRS and call.pop_required:
-            text = answers.announce(text, LINKING_OIDS[linking_attribute])
+        if operation.body is Body.CSRATTRS:
+            text = csrattrs_yaml.to_der(text)
+            if call.pop_required:
+                text = answers.announce(text, LINKING_OIDS[linking_attribute])
         if not text.strip():
             if operation.body is Body.CSRATTRS:
                 return Answer(b"")

@@ -28,6 +28,7 @@ class Route:
     authorize: Path | None
     change_subject_name: bool
     renew_without_certificate: bool
+    csr_template: Path | None
     timeout: float
     raw_output: bool
     pass_credentials: bool
@@ -118,6 +119,7 @@ def _route(label: str | None, name: str, own: ServiceSettings, common: Callouts)
         authorize=_own("authorize", chosen, authorize),
         change_subject_name=bool(_inherited("change_subject_name", own, common)),
         renew_without_certificate=bool(_inherited("renew_without_certificate", own, common)),
+        csr_template=_inherited("csr_template", own, common) if operation.has_csr else None,
         timeout=chosen.timeout or common.timeout,
         raw_output=chosen.raw_output,
         pass_credentials=chosen.pass_credentials,

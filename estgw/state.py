@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cryptography import x509
 
-from estgw import config, services
+from estgw import config, csrattrs_yaml, services
 from estgw.auth import digest as digests
 from estgw.auth import users
 from estgw.auth.digest import Digest, Nonces
@@ -21,12 +21,17 @@ from estgw.callout import program
 from estgw.callout.caller import Caller, CalloutLimits
 from estgw.callout.slots import Slots
 from estgw.config import Config
-from estgw.errors import ConfigError, Malformed
+from estgw.errors import BadRequest, ConfigError, Malformed
 from estgw.est import certs
+from estgw.est.csr import CSR, NewNames
 from estgw.est.encoding import pem_blocks
+from estgw.est.insist import Insistence
+from estgw.services import Route
 from estgw.tls.adapter import TLSContext
 from estgw.tls.context import TLSSettings, server_context
 
+_OWN_SECRET = secrets.token_bytes(32)
+"""For nonces that nobody else has to know; it outlives a reload, so that a challenge does."""
 MINIMUM_SECRET = 32
 """Bytes of a shared nonce secret: what the HMAC can make use of."""
 
@@ -44,8 +49,20 @@ class State:
     anchors: Anchors
     passwords: Passwords
     pop: Rules
+    insistences: Mapping[Path, Insistence]
+    """What `csr_template` files insist on."""
     context: TLSContext
     caller: Caller
+
+    def insist(self, route: Route, csr: CSR, new_names: NewNames | None) -> None:
+        """Raise `BadRequest` with the list of what the CSR lacks of the route's `csr_template`."""
+        if route.csr_template is None:
+            return
+        try:
+            wanted = self.insistences[route.csr_template]
+            wanted.require(csr, new_names, proves_key=route.operation.proves_key)
+        except Malformed as fault:
+            raise BadRequest(fault.sentence) from None
 
 
 def load(path: Path) -> State:
@@ -64,6 +81,7 @@ def load(path: Path) -> State:
     for folder in sorted({route.ca_dir for route in routes}):
         if not folder.is_dir():
             faults.append(f"{folder}: not a directory")
+    insistences = _insistences({route.csr_template for route in routes}, faults)
     if faults or context is None:
         raise ConfigError(faults)
     limits = settings.callouts
@@ -77,6 +95,7 @@ def load(path: Path) -> State:
         anchors=Anchors(explicit, implicit),
         passwords=passwords,
         pop=Rules(settings.pop.rules, settings.pop.default),
+        insistences=insistences,
         context=context,
         caller=Caller(
             Slots(limits.max_running, limits.max_waiting),
@@ -100,6 +119,16 @@ def _certificates(paths: Iterable[Path], faults: list[str]) -> list[x509.Certifi
             found += here
             if not here:
                 faults.append(f"{path}: no certificate in it")
+    return found
+
+
+def _insistences(paths: Iterable[Path | None], faults: list[str]) -> dict[Path, Insistence]:
+    found = {}
+    for path in sorted(path for path in paths if path is not None):
+        try:
+            found[path] = csrattrs_yaml.load_insistence(path)
+        except ConfigError as refusal:
+            faults += refusal.faults
     return found
 
 
@@ -142,7 +171,7 @@ def _nonce_secret(settings: Config) -> bytes:
     """The secret that several gateways share, or one of our own."""
     path = settings.client_auth.nonce_secret
     if path is None:
-        return secrets.token_bytes(32)
+        return _OWN_SECRET
     try:
         secret = path.read_bytes().strip()
     except OSError as fault:

@@ -102,6 +102,8 @@ async def prepare(gateway: State, trial: Trial, directory: Path) -> tuple[Route,
         pop=None if csr is None else POP.LINKED if csr.text_attribute(csrs.CHALLENGE_PASSWORD) else POP.ABSENT,
         renewed=renewed,
     )
+    if csr is not None:
+        gateway.insist(route, csr, call.new_names)
     for path, content in call.files():
         path.write_bytes(content)
     return route, call

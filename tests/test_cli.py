@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from cryptography import x509
 
 from estgw import __version__, cli, commands
@@ -205,7 +206,7 @@ def test_check_of_a_good_one(lab, capsys):
 
 
 def test_check_says_every_fault_of_the_file_with_its_place(here, capsys):
-    here.edit("conf.yaml", "explicit: [openssl-ca/cacert.pem]", "explicitt: [openssl-ca/cacert.pem]")
+    here.edit("conf.yaml", "  users: users.htpasswd", "  userss: users.htpasswd")
     here.edit("conf.yaml", "  # max_body: 262144", "  max_body: 1")
     here.edit("conf.yaml", "  # timeout: 30   ", "  timeout: soon")
     status, out, err = main(capsys, "check")
@@ -217,7 +218,7 @@ def test_check_says_every_fault_of_the_file_with_its_place(here, capsys):
     assert (status, out) == (1, "")
     assert err.splitlines() == [
         f"estgw: conf.yaml:{at('  max_body')}:3: server.max_body: input should be greater than or equal to 1024",
-        f"estgw: conf.yaml:{at('  explicitt')}:3: client_auth.explicitt: no such key here",
+        f"estgw: conf.yaml:{at('  userss')}:3: client_auth.userss: no such key here",
         f"estgw: conf.yaml:{at('  timeout')}:3: callouts.timeout: input should be a valid number",
     ]
 
@@ -229,7 +230,8 @@ def test_check_says_what_is_wrong_with_handlers_and_ca(here, capsys):
     (handlers / "fullcmc").write_text("#!/no/such/perl\n")
     (handlers / "simpleenroll").unlink()
     (handlers / "simplereenroll").write_text("#!/bin/bash\r\n")
-    here.anchor.unlink()
+    (anchor,) = yaml.safe_load((here.path / "conf.yaml").read_text())["client_auth"]["explicit"]
+    (here.path / anchor).unlink()
     (here.ca / "private/serverkey.pem").unlink()
     (here.path / "users.htpasswd").write_text("nonsense\n")
     status, _, err = main(capsys, "check")
@@ -241,7 +243,7 @@ def test_check_says_what_is_wrong_with_handlers_and_ca(here, capsys):
         f"{folder}/handlers/openssl/fullcmc: its interpreter /no/such/perl does not exist",
         f"{folder}/handlers/openssl/simpleenroll: No such file or directory",
         f"{folder}/handlers/openssl/simplereenroll: its #! line ends in a carriage return",
-        f"{folder}/openssl-ca/cacert.pem: No such file or directory",
+        f"{folder}/{anchor}: No such file or directory",
         f"{folder}/openssl-ca/private/serverkey.pem",
         f"{folder}/users.htpasswd:1:1: not of the form user:hash",
     ):

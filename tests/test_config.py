@@ -111,7 +111,7 @@ def test_every_key_at_once(tmp_path):
           rules:
             - {pop: waived, ra: true}
             - {pop: optional, operation: simpleenroll, label: iot, user: ann, subject: "CN=*", issuer: "CN=x",
-               fingerprint: "AA:BB:%s", trust: implicit, address: "2001:db8::/32"}
+               fingerprint: "AA:BB:REST", trust: implicit, address: "2001:db8::/32"}
         callouts:
           handlers: h
           ca_dir: ca
@@ -138,8 +138,7 @@ def test_every_key_at_once(tmp_path):
           iot: {handlers: h2, ca_dir: ca2, profile: rfc, base64_lines: none, authorize: z, operations: {}}
           Fleet.2_~-: {}
         log: {format: json, level: debug}
-        """
-        % ":".join(["00"] * 30),
+        """.replace("REST", ":".join(["00"] * 30)),
     )
     assert made.server.listen == ("0.0.0.0:443", "[::]:443")
     assert made.pop.rules[1].fingerprint == "aabb" + "00" * 30
@@ -211,17 +210,17 @@ def test_a_fault_and_its_place(tmp_path, text, fault):
         ("operations: {new: {method: PUT}}", "1:20: callouts.operations.new.method: input should be 'GET' or 'POST'"),
         ("operations: {new: {body: xml}}", "1:20: callouts.operations.new.body: input should be 'ca-certs'"),
         ("operations: {cacerts: {requires: tls+http}}", "1:24: callouts.operations.cacerts.requires: input should be"),
-        ("operations: {cacerts: {handler_env: {A-B: x}}}", "1:38: callouts.operations.cacerts.handler_env.A-B: no name"),
-        ("operations: {cacerts: {handler_env: {A: 5}}}", "1:38: callouts.operations.cacerts.handler_env.A: YAML reads 5"),
-        ('operations: {cacerts: {handler_env: {A: "a\\tb"}}}', "1:38: callouts.operations.cacerts.handler_env.A: a variable"),
-        ('operations: {cacerts: {handler_env: {A: "() {"}}}', "1:38: callouts.operations.cacerts.handler_env.A: a variable"),
-        ("operations: {cacerts: {enabled: 1}}", "1:24: callouts.operations.cacerts.enabled: input should be a valid bool"),
+        ("operations: {cacerts: {handler_env: {A-B: x}}}", "1:38: @.handler_env.A-B: no name"),
+        ("operations: {cacerts: {handler_env: {A: 5}}}", "1:38: @.handler_env.A: YAML reads 5"),
+        ('operations: {cacerts: {handler_env: {A: "a\\tb"}}}', "1:38: @.handler_env.A: a variable"),
+        ('operations: {cacerts: {handler_env: {A: "() {"}}}', "1:38: @.handler_env.A: a variable"),
+        ("operations: {cacerts: {enabled: 1}}", "1:24: @.enabled: input should be a valid bool"),
         ("timeout: 100000", "1:1: callouts.timeout: input should be less than or equal to 86400"),
         ("handlers: again", "1:1: handlers: stands here twice"),
     ],
 )  # fmt: skip
 def test_a_fault_in_callouts_and_its_place(tmp_path, text, fault):
-    assert in_callouts(tmp_path, text + "\n").startswith(fault)
+    assert in_callouts(tmp_path, text + "\n").startswith(fault.replace("@", "callouts.operations.cacerts"))
 
 
 # YAML 1.1 has traps; each is named and shown with quotes.

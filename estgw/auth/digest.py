@@ -90,6 +90,11 @@ class Nonces:
         # Counts of earlier nonces, if the secret is older than we are, are not known here.
         self._floor = time.time()
 
+    def continue_from(self, older: Nonces) -> None:
+        """Take over what is known of an older instance's nonces, if the secret is the same (after a reload)."""
+        if hmac.compare_digest(self._secret, older._secret):
+            self._used, self._floor = older._used, older._floor
+
     def make(self) -> str:
         """A fresh nonce: base64url, so that it never needs escaping."""
         content = _TIME.pack(time.time()) + secrets.token_bytes(_RANDOM)
@@ -143,6 +148,10 @@ class Digest:
         self._algorithms = tuple(algorithms)
         self._hashes = dict(hashes)
         self._nonces = nonces
+
+    def continue_from(self, older: Digest) -> None:
+        """Let clients that were challenged before a reload answer after it, once."""
+        self._nonces.continue_from(older._nonces)
 
     def challenges(self) -> list[str]:
         """One WWW-Authenticate value per algorithm, best first (curl takes the first that it knows).

@@ -17,6 +17,11 @@ class Passwords:
         self._users = users
         self._digest = digest
 
+    def continue_from(self, older: Passwords) -> None:
+        """Take over what must outlive a reload."""
+        if self._digest is not None and older._digest is not None:
+            self._digest.continue_from(older._digest)
+
     def challenges(self, *, basic_only: bool = False) -> list[str]:
         """The WWW-Authenticate values of a 401, best first, one header each; empty: passwords are not taken.
 

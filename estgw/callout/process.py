@@ -12,14 +12,19 @@ import fcntl
 import os
 import signal
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
+from typing import Any, Protocol, TypeAlias
 
 POLL = 0.01
 """Seconds between two looks at how much the program has written; a flood gets this far past its limit."""
 TERM_GRACE = 5.0
 """Seconds between TERM and KILL."""
+
+Files: TypeAlias = tuple[int, int, int]
+"""Descriptors of stdin, stdout and stderr."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,7 @@ class Outcome:
     exit: int | None
     """The exit status, or None when a signal ended it."""
     signal: int | None
+    """The signal; when this is None, too, nobody knows how it ended."""
     stdout: bytes
     stderr: bytes
     stderr_truncated: bool = False
@@ -67,6 +73,22 @@ def _ignore(_number: int, _frame: object) -> None:
     """Do nothing, like SIG_IGN."""
 
 
+class Child(Protocol):
+    """A program that runs, however it was started."""
+
+    ended: asyncio.Future[Any]
+    """Done when it has ended, whatever ended it."""
+
+    def signal_group(self, number: signal.Signals) -> None:
+        """Send a signal to its process group, if there still is one."""
+
+    async def finish(self) -> int | None:
+        """Kill what is left of its group and collect it.
+
+        The exit status as `subprocess` has it, negative for a signal; None when nobody can know it any more.
+        """
+
+
 async def run(program: Path, env: Mapping[str, str], stdin: bytes, limits: Limits) -> Outcome:
     """Run a program to its end; argv is its own path and the working directory its own.
 
@@ -74,98 +96,138 @@ async def run(program: Path, env: Mapping[str, str], stdin: bytes, limits: Limit
     umask 077, default signals and three descriptors.  Whatever happens, cancellation included, its process group
     is gone when this returns.  Raises `CouldNotStart`.
     """
-    files = [_memory_file("stdin", stdin), _memory_file("stdout"), _memory_file("stderr")]
+    with memory_files(stdin) as files:
+        return await supervise(_Process(program, env, files), files, limits)
+
+
+@contextlib.contextmanager
+def memory_files(stdin: bytes) -> Iterator[Files]:
+    """stdin, stdout and stderr for one program."""
+    files: list[int] = []
     try:
-        process = _start(program, env, files)
-        try:
-            timed_out, flooded = await _wait(process, limits, files[1], files[2])
-        finally:
-            _end(process)
-        stdout, _ = _contents(files[1], limits.stdout)
-        stderr, truncated = _contents(files[2], limits.stderr)
-        code = process.returncode
-        return Outcome(
-            exit=code if code >= 0 else None,
-            signal=-code if code < 0 else None,
-            stdout=stdout,
-            stderr=stderr,
-            stderr_truncated=truncated,
-            timed_out=timed_out,
-            flooded=flooded,
-        )
+        for name, content in (("stdin", stdin), ("stdout", b""), ("stderr", b"")):
+            files.append(memory_file(name, content))
+            # Appending, so that two writers that opened it apart do not overwrite each other.
+            fcntl.fcntl(files[-1], fcntl.F_SETFL, os.O_APPEND)
+        yield (files[0], files[1], files[2])
     finally:
         for descriptor in files:
             os.close(descriptor)
 
 
-def _memory_file(name: str, content: bytes = b"") -> int:
-    """An anonymous file; appending, so that two writers that opened it apart do not overwrite each other."""
+def memory_file(name: str, content: bytes = b"") -> int:
+    """An anonymous file, read from its beginning."""
     descriptor = os.memfd_create(f"estgw-{name}", os.MFD_CLOEXEC)
     if content:
         os.write(descriptor, content)
         os.lseek(descriptor, 0, os.SEEK_SET)
-    fcntl.fcntl(descriptor, fcntl.F_SETFL, os.O_APPEND)
     return descriptor
 
 
-def _start(program: Path, env: Mapping[str, str], files: list[int]) -> subprocess.Popen[bytes]:
-    # No preexec_fn, user= or group=: each turns vfork off, and the start then copies the gateway's page tables.
+async def supervise(child: Child, files: Files, limits: Limits) -> Outcome:
+    """Wait for a program's end and see to it that it comes; what it printed, and how it ended."""
     try:
-        return subprocess.Popen(
-            [program],
-            stdin=files[0],
-            stdout=files[1],
-            stderr=files[2],
-            env=dict(env),
-            cwd=program.parent,
-            start_new_session=True,
-            umask=0o077,
-        )
-    except OSError as fault:
-        raise CouldNotStart(f"{program}: {fault.strerror or fault}") from None
-
-
-async def _wait(process: subprocess.Popen[bytes], limits: Limits, out: int, err: int) -> tuple[bool, bool]:
-    """Wait for the end, whatever brings it; returns (timed out, flooded).  The process is a zombie afterwards."""
-    loop = asyncio.get_running_loop()
-    ended: asyncio.Future[None] = loop.create_future()
-    descriptor = os.pidfd_open(process.pid)
-    loop.add_reader(descriptor, _resolve, ended)
-    deadline = loop.time() + limits.seconds
-    try:
-        while not ended.done():
-            await asyncio.wait([ended], timeout=max(0.0, min(POLL, deadline - loop.time())))
-            if ended.done():
-                break
-            if os.fstat(out).st_size > limits.stdout or os.fstat(err).st_size > 16 * limits.stderr:
-                return False, True
-            if loop.time() >= deadline:
-                _signal_group(process, signal.SIGTERM)
-                await asyncio.wait([ended], timeout=TERM_GRACE)
-                return True, False
-        return False, os.fstat(out).st_size > limits.stdout
+        end = await _wait(child, files, limits, limits.seconds)
+        if end is _End.OVERTIME:
+            child.signal_group(signal.SIGTERM)
+            await _wait(child, files, limits, TERM_GRACE)
     finally:
-        loop.remove_reader(descriptor)
-        os.close(descriptor)
+        code = await child.finish()
+    _, out, err = files
+    stdout, more = _contents(out, limits.stdout)
+    stderr, truncated = _contents(err, limits.stderr)
+    return Outcome(
+        exit=code if code is not None and code >= 0 else None,
+        signal=-code if code is not None and code < 0 else None,
+        stdout=stdout,
+        stderr=stderr,
+        stderr_truncated=truncated,
+        timed_out=end is _End.OVERTIME,
+        flooded=end is _End.FLOOD or (end is _End.ENDED and more),
+    )
 
 
-def _resolve(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
+class _End(Enum):
+    """What a wait can end with."""
+
+    ENDED = 1
+    FLOOD = 2
+    OVERTIME = 3
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Kill what is left of the group, then reap the leader.
+async def _wait(child: Child, files: Files, limits: Limits, seconds: float) -> _End:
+    """Wait until it ends, floods, or has had its seconds; timers and no tasks, as this happens for every callout."""
+    loop = asyncio.get_running_loop()
+    verdict: asyncio.Future[_End] = loop.create_future()
+    timer: asyncio.TimerHandle
 
-    In this order: as long as the leader is not reaped, its process group id can't belong to anybody else.
-    """
-    _signal_group(process, signal.SIGKILL)
-    process.wait()
+    def settle(end: _End) -> None:
+        if not verdict.done():
+            verdict.set_result(end)
+
+    def ended(_: asyncio.Future[Any]) -> None:
+        settle(_End.ENDED)
+
+    def look() -> None:
+        nonlocal timer
+        if os.fstat(files[1]).st_size > limits.stdout or os.fstat(files[2]).st_size > 16 * limits.stderr:
+            settle(_End.FLOOD)
+        else:
+            timer = loop.call_later(POLL, look)
+
+    timer = loop.call_later(POLL, look)
+    deadline = loop.call_later(seconds, settle, _End.OVERTIME)
+    child.ended.add_done_callback(ended)
+    try:
+        return await verdict
+    finally:
+        timer.cancel()
+        deadline.cancel()
+        child.ended.remove_done_callback(ended)
 
 
-def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, number)
+class _Process:
+    """A child of ours, started by exec."""
+
+    def __init__(self, program: Path, env: Mapping[str, str], files: Files) -> None:
+        # No preexec_fn, user= or group=: each turns vfork off, and the start then copies the gateway's page tables.
+        try:
+            self._process = subprocess.Popen(
+                [program],
+                stdin=files[0],
+                stdout=files[1],
+                stderr=files[2],
+                env=env,
+                cwd=program.parent,
+                start_new_session=True,
+                umask=0o077,
+            )
+        except OSError as fault:
+            raise CouldNotStart(f"{program}: {fault.strerror or fault}") from None
+        self._loop = asyncio.get_running_loop()
+        self.ended: asyncio.Future[None] = self._loop.create_future()
+        self._descriptor = os.pidfd_open(self._process.pid)
+        self._loop.add_reader(self._descriptor, self._note_end)
+
+    def _note_end(self) -> None:
+        self._loop.remove_reader(self._descriptor)
+        if not self.ended.done():
+            self.ended.set_result(None)
+
+    def signal_group(self, number: signal.Signals) -> None:
+        """Send a signal to everything that it has started and that has not gone away on purpose."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, number)
+
+    async def finish(self) -> int:
+        """Kill what is left of the group, then reap the leader.
+
+        In this order: as long as the leader is not reaped, its process group id can't belong to anybody else.
+        """
+        self._loop.remove_reader(self._descriptor)
+        os.close(self._descriptor)
+        self.signal_group(signal.SIGKILL)
+        return self._process.wait()
 
 
 def _contents(descriptor: int, limit: int) -> tuple[bytes, bool]:

@@ -148,7 +148,7 @@ def _cacerts(commands: _Subparsers) -> None:
 
 
 def _csrattrs(commands: _Subparsers) -> None:
-    _command(commands, "csrattrs", "Show what the server wants to see in a CSR.", "csrattrs")
+    _command(commands, "csrattrs", "Show what the server wants to see in a CSR, in words or as DER.", "csrattrs")
 
 
 def _sources(command: argparse.ArgumentParser) -> None:

@@ -146,6 +146,8 @@ def _grouped(fingerprint: str) -> str:
 
 def csrattrs(arguments: argparse.Namespace, report: Report) -> Exit:
     """What the server wants to see in a CSR (RFC 7030 4.5)."""
+    if arguments.outform == "p7":
+        raise UsageError("CSR attributes are no PKCS#7: --outform der for the bytes, nothing for words")
     with open_session(arguments, report) as session:
         attrs = session.csrattrs()
         describe(session, report)

@@ -16,13 +16,14 @@ from estgw.client.report import Report
 from estgw.client.request import Plan, Wanted
 from estgw.client.session import RequestMaker, Session
 from estgw.errors import Malformed
-from estgw.est import csr
+from estgw.est import certs, csr
 from estgw.est.binding import Binding
 from estgw.est.csr import CHALLENGE_PASSWORD, EST_IDENTITY_LINKING
 
 
 def enroll(arguments: argparse.Namespace, report: Report) -> Exit:
     """Get a first certificate."""
+    options.require_sense(arguments)
     key_path = key_path_of(arguments) if arguments.new_key is not None else None
     with commands.open_session(arguments, report) as session:
         if arguments.script is not None or arguments.csr is not None:
@@ -71,6 +72,7 @@ def _enroll_with(
 
 def reenroll(arguments: argparse.Namespace, report: Report) -> Exit:
     """Renew `--cert`, with its key or a new one, and put the new pair in the place of the old (RFC 7030 4.2.2)."""
+    options.require_sense(arguments)
     if arguments.cert is None:
         raise UsageError("reenroll needs --cert, the certificate to be renewed, and its --key")
     old = options.certificates(arguments.cert)[0]
@@ -88,7 +90,7 @@ def reenroll(arguments: argparse.Namespace, report: Report) -> Exit:
             _renewed(arguments, certificate, key_path, None, report)
         else:
             staged = key_path.with_name(key_path.name + ".next")
-            key = _staged_key(staged, choose(arguments.new_key, plan))
+            key = _staged_key(staged, choose(arguments.new_key, plan), old)
             certificate = _send(session, "simplereenroll", linked(plan, key, arguments), arguments, report)
             _renewed(arguments, certificate, key_path, keys.to_pem(key), report)
             staged.unlink()
@@ -97,11 +99,14 @@ def reenroll(arguments: argparse.Namespace, report: Report) -> Exit:
     return report.done()
 
 
-def _staged_key(path: Path, spec: keys.KeySpec) -> PrivateKeyTypes:
-    """The next key: made now, or the one of a run that got 202 or was cut off, so that the CA knows it again."""
+def _staged_key(path: Path, spec: keys.KeySpec, old: x509.Certificate) -> PrivateKeyTypes:
+    """The next key: made now, or the one of a run that got 202 or was cut off, so that the CA knows it again.
+
+    A run that was cut off at its very end leaves the key that is in use already: that one is not next.
+    """
     if path.exists():
         key = options.private_key(path)
-        if keys.spec_of(key) == spec:
+        if keys.spec_of(key) == spec and keys.spki(key) != certs.spki(old):
             return key
         path.unlink()
     key = keys.generate(spec)

@@ -37,6 +37,7 @@ ENCRYPTED = "server-generated-key"
 
 def serverkeygen(arguments: argparse.Namespace, report: Report) -> Exit:
     """Get a key and its certificate from the server."""
+    options.require_sense(arguments)
     secret = sealing.wanted(arguments)
     key_path = enrolling.key_path_of(arguments)
     with commands.open_session(arguments, report) as session:

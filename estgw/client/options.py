@@ -114,6 +114,30 @@ def wanted(arguments: argparse.Namespace) -> Wanted:
     return Wanted(subject, tuple(san))
 
 
+def require_sense(arguments: argparse.Namespace) -> None:
+    """Raise `UsageError` for options of enroll, reenroll and serverkeygen that contradict or ignore each other."""
+    given = {name for name, value in vars(arguments).items() if value not in (None, False, [])}
+    made_elsewhere = given & {"script", "csr"}
+    if made_elsewhere and (idle := given & {"subject", "dns", "ip", "email", "uri", "no_csrattrs"}):
+        raise UsageError(f"{_spelled(idle)} can't change a CSR that is made elsewhere")
+    if {"no_pop", "require_pop"} <= given:
+        raise UsageError("--no-pop or --require-pop, not both")
+    makes_key = "new_key" in given or arguments.operation == "serverkeygen"
+    if "key_out" in given and not makes_key:
+        raise UsageError("--key-out is for a new key, and none is made here")
+    if arguments.operation == "simplereenroll" and "out" not in given:
+        if "key_out" in given:
+            raise UsageError("--key-out needs -o: without it the new pair takes the place of the old")
+        if arguments.outform != "pem":
+            raise UsageError("what takes the place of --cert is PEM; --outform needs -o")
+    if "key_out" in given and arguments.key_out == arguments.out and arguments.outform != "pem":
+        raise UsageError("one file for key and certificate is PEM")
+
+
+def _spelled(names: set[str]) -> str:
+    return " and ".join(sorted(f"--{name.replace('_', '-')}" for name in names))
+
+
 def _ascii(name: str) -> str:
     """A DNS name in A-labels; a wildcard passes."""
     return name if name.isascii() else name.encode("idna").decode()

@@ -6,21 +6,14 @@ from cryptography import x509
 
 from estgw.client import keys
 from estgw.client.faults import clean
-from estgw.est import csrattrs, encoding
+from estgw.est import csrattrs
 from estgw.est.csr import ATTRIBUTE_NAMES
 from estgw.est.csrattrs import AttributeWish, CsrAttrs, ExtensionWish, KeyWish
 
 
 def render(attrs: CsrAttrs, lines: list[str], form: str) -> bytes:
-    """The answer for stdout or a file: `der` and `p7` give DER and its base64, `pem` the lines of `describe`.
-
-    There is no PEM label for CsrAttrs.
-    """
-    if form == "der":
-        return attrs.encode()
-    if form == "p7":
-        return encoding.encode_base64(attrs.encode())
-    return "".join(f"{line}\n" for line in lines).encode()
+    """For stdout or a file: `der` as it came; `pem` the lines of `describe`, since PEM has no label for it."""
+    return attrs.encode() if form == "der" else "".join(f"{line}\n" for line in lines).encode()
 
 
 def describe(attrs: CsrAttrs) -> list[str]:

@@ -8,7 +8,7 @@ the output is not what the operation promises; the client then gets a 500 and th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -17,7 +17,8 @@ from cryptography.hazmat.primitives import serialization
 
 from estgw.errors import Malformed
 from estgw.est import certs, encoding
-from estgw.est.der import SEQUENCE, Attribute, ContentInfo, decode, elements, whole, wrap
+from estgw.est.csrattrs import TEMPLATE, AttributeWish, CsrAttrs, Item, decode_csrattrs, decode_template
+from estgw.est.der import ContentInfo, decode
 from estgw.est.operations import CERTS_ONLY, Body
 
 BASE64 = "base64"
@@ -94,28 +95,31 @@ def _issued(output: bytes) -> tuple[bytes, x509.Certificate]:
 def csrattrs(output: bytes) -> bytes:
     """CsrAttrs in DER (RFC 7030 4.5.2: a SEQUENCE OF OID or Attribute); raises `Malformed`."""
     der = encoding.decode(output, ())
-    for element in elements(der, "CsrAttrs"):
-        kind: type = x509.ObjectIdentifier if bytes(element.tag_bytes) == b"\x06" else Attribute
-        try:
-            element.parse(kind)
-        except ValueError as fault:
-            raise Malformed(f"CsrAttrs with an element that is neither OID nor Attribute: {fault}") from None
+    _ = decode_csrattrs(der).template  # RFC 9908 3.4: one at most, and it can be read
     return der
 
 
 def announce(output: bytes, attribute: str) -> bytes:
     """CsrAttrs, in DER, with this OID among its elements; the output may be empty.  Raises `Malformed`.
 
-    An element that names the OID already, alone or as an attribute with values, is enough.
+    An element that names the OID already, alone or as an attribute with values, is enough.  A template gets it as
+    well, as an attribute to be filled in: a client that knows templates ignores all the rest (RFC 9908 4).
     """
-    found = elements(csrattrs(output), "CsrAttrs") if output.strip() else []
-    wanted = x509.ObjectIdentifier(attribute)
-    for element in found:
-        is_oid = bytes(element.tag_bytes) == b"\x06"
-        if (element.parse(x509.ObjectIdentifier) if is_oid else element.parse(Attribute).type) == wanted:
-            return csrattrs(output)
-    content = b"".join(whole(element) for element in found) + asn1.encode_der(wanted)
-    return wrap(SEQUENCE, content)
+    found = decode_csrattrs(csrattrs(output)) if output.strip() else CsrAttrs()
+    items = [_with_attribute(item, attribute) for item in found.items]
+    if not any(attribute == (item if isinstance(item, str) else item.oid) for item in items):
+        items.append(attribute)
+    return CsrAttrs(tuple(items)).encode()
+
+
+def _with_attribute(item: Item, attribute: str) -> Item:
+    if isinstance(item, str) or item.oid != TEMPLATE or not item.values:
+        return item
+    template = decode_template(item.values[0])
+    if any(wish.oid == attribute for wish in template.attributes):
+        return item
+    attributes = sorted((*template.attributes, AttributeWish(attribute)), key=AttributeWish.encode)
+    return AttributeWish(TEMPLATE, (replace(template, attributes=tuple(attributes)).encode(),))
 
 
 def _keygen(output: bytes, columns: int | None) -> Answer:

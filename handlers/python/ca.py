@@ -165,7 +165,7 @@ def _load() -> tuple[x509.Certificate, CertificateIssuerPrivateKeyTypes]:
             key = load_pem_private_key((folder / "private/cakey.pem").read_bytes(), None)
             files = [folder / name for name in ("issuer.pem", "cacert.pem", "chain.pem")]
             pem = b"".join(file.read_bytes() for file in files if file.exists())
-            for certificate in x509.load_pem_x509_certificates(pem):
+            for certificate in x509.load_pem_x509_certificates(pem) if pem else ():
                 if certificate.public_key() == key.public_key():
                     return certificate, key  # type: ignore[return-value]
         except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as fault:

@@ -63,7 +63,7 @@ def create(folder: Path) -> None:
 def _register() -> Iterator[sqlite3.Connection]:
     """The open register, each statement a transaction; a fault of it ends the handler, 69 where it stays locked."""
     folder = Path(os.environ["EST_CA_DIR"]).absolute()
-    patience = int(os.environ["EST_TIMEOUT"]) / 2
+    patience = int(os.environ["EST_TIMEOUT"]) / 3  # a handler comes here up to three times
     try:
         if not (folder / NAME).exists():
             create(folder)

@@ -10,7 +10,6 @@ import re
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 from cryptography import x509
@@ -33,8 +32,7 @@ from estgw.est.binding import Binding, BindingType
 from estgw.est.csr import OTP_CHALLENGE, NewNames, parse
 from estgw.est.operations import Profile
 from tests import pki
-from tests.callout import calls
-from tests.callout.calls import BINDING, CA, CERTIFICATE, CSR, KNOWN, SUB, client, full, plain, tls
+from tests.callout.calls import CA, CERTIFICATE, CSR, KNOWN, SUB, client, full, plain, tls
 from tests.callout.programs import python
 from tests.pki import CN, OTHER, UTF8, attribute, certificate, csr, dn, tlv
 
@@ -459,9 +457,3 @@ def test_what_set_e_and_tracebacks_end_with_is_no_verdict():
 def test_calls_of_these_tests_cover_the_contract(directory):
     """A new row wants its line above."""
     assert expected(directory).keys() | NOT_IN_ONE_CALL.keys() == ROWS.keys()
-
-
-def test_nobody_else_changes_a_call(tmp_path):
-    made: Any = calls.plain(tmp_path)
-    assert environment(made) == environment(made)
-    assert BINDING.text == "AAECAwQFBgcICQoL"

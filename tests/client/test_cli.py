@@ -77,6 +77,28 @@ def test_usage_is_status_2(estclient, anchor):
         assert estclient(*arguments).status == Exit.USAGE, arguments
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("enroll", "--csr", "x", "--subject", "CN=x"),
+        ("enroll", "-R", "x", "--dns", "x", "--ip", "::1"),
+        ("enroll", "--csr", "x", "--no-csrattrs"),
+        ("enroll", "--csr", "x", "--key-out", "k"),
+        ("enroll", "--reuse-key", "x", "--subject", "CN=x", "--key-out", "k"),
+        ("enroll", "--new-key", "--subject", "CN=x", "-o", "x", "--no-pop", "--require-pop"),
+        ("enroll", "--new-key", "--subject", "CN=x", "-o", "x", "--key-out", "x", "--outform", "der"),
+        ("reenroll", "--cert", "x", "--key-out", "k"),
+        ("reenroll", "--cert", "x", "--new-key", "--key-out", "k"),
+        ("reenroll", "--cert", "x", "--outform", "der"),
+        ("serverkeygen", "--csr", "x", "--uri", "x:y", "-o", "x"),
+    ],
+)
+def test_no_option_is_silently_ignored(estclient, anchor, options):
+    ended = estclient(*options, "-u", "localhost:1", "-c", anchor)
+    assert ended.status == Exit.USAGE
+    assert "x: No such file" not in ended.err
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_has_the_exit_statuses(estclient, command):
     ended = estclient(command, "--help")
@@ -153,6 +175,7 @@ def test_csrattrs_in_words_and_bytes(holder, anchor, estclient, enroller, tmp_pa
         common = ("csrattrs", "-u", server.url, "-c", anchor)
         text = estclient(*common).out
         assert estclient(*common, "--outform", "der", "-o", "out").status == Exit.DONE
+        assert estclient(*common, "--outform", "p7").status == Exit.USAGE
     assert "key: ec:P-384" in text
     assert "challengePassword" in text
     assert "SHA-384" in text

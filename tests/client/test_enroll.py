@@ -340,6 +340,16 @@ def test_a_rekey_that_is_cut_off_goes_on_with_the_same_key(holder, anchor, estcl
     assert pair_fits(tmp_path / "device.pem", tmp_path / "device.key")
 
 
+def test_a_rekey_never_goes_on_with_the_key_in_use(holder, anchor, estclient, enroller, device, tmp_path):
+    """What a power cut between the switch and the tidying up leaves."""
+    (tmp_path / "device.key.next").write_bytes((tmp_path / "device.key").read_bytes())
+    before = (tmp_path / "device.key").read_bytes()
+    with rogue.Server(holder, enroller()) as server:
+        assert estclient("reenroll", "-u", server.url, "-c", anchor, *device, "--new-key").status == Exit.DONE
+    assert (tmp_path / "device.key").read_bytes() != before
+    assert pair_fits(tmp_path / "device.pem", tmp_path / "device.key")
+
+
 def test_a_crash_at_any_instant_leaves_a_pair_that_works(ca, tmp_path, monkeypatch):
     """Every call that changes the file system is in turn the last one; what two names lead to must always fit."""
     changing = [

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from estgw.errors import Malformed
 from estgw.est import names
-from tests.pki import BMP, CN, PRINTABLE, T61, UTF8, csr, dn, name, tlv
+from tests.pki import BMP, CN, PRINTABLE, T61, UTF8, csr, dn, name
 
 UID = "2.5.4.45"
 """uniqueIdentifier: the one attribute whose value is no text."""
@@ -214,7 +214,3 @@ def test_a_multi_valued_rdn_stays_one():
     made = names.openssl_subject(name("CN=a+O=b"))
     assert made.count("/") == 1
     assert made.count("+") == 1
-
-
-def test_tlv_helper_is_what_x509_says():
-    assert tlv(0x30) == x509.Name([]).public_bytes()

@@ -13,7 +13,7 @@ from typing import TypeAlias
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
 from cryptography.x509.oid import NameOID
 from pkilint.loader import load_pem_certificate  # type: ignore[import-untyped]
 from pkilint.pkix import certificate, extension, name  # type: ignore[import-untyped]
@@ -157,9 +157,29 @@ class Workspace:
         return [line.split("\t") for line in (self.ca / "index.txt").read_text().splitlines()]
 
     def create_ca(self, *options: str, path: str = PATH) -> subprocess.CompletedProcess[str]:
+        return self.tool("create-ca", *options, path=path)
+
+    def tool(self, script: str, *options: str, path: str = PATH) -> subprocess.CompletedProcess[str]:
+        """Run one of the CA's own scripts, from anywhere."""
         return subprocess.run(
-            [self.ca / "create-ca", *options], capture_output=True, text=True, env={"PATH": path}, check=False
+            [self.ca / script, *options], capture_output=True, text=True, env={"PATH": path}, check=False
         )
+
+    def do(self, script: str, *options: str) -> str:
+        """The same where it must go well; what it says."""
+        done = self.tool(script, *options)
+        assert (done.returncode, done.stderr) == (0, ""), done
+        return done.stdout
+
+    def load(self, file: str) -> list[x509.Certificate]:
+        """The certificates of a file in the CA's directory."""
+        return x509.load_pem_x509_certificates((self.ca / file).read_bytes())
+
+    @property
+    def bag(self) -> list[x509.Certificate]:
+        """What /cacerts hands out, in the order of the wire."""
+        handed = x509.load_pem_x509_certificates(self.run("openssl/cacerts").out)
+        return pkcs7.load_der_pkcs7_certificates(pkcs7.serialize_certificates(handed, Encoding.DER))
 
     def edit(self, file: str, old: str, new: str) -> None:
         """Change a text that occurs once in a file, as a user would in an editor."""

@@ -120,8 +120,8 @@ def test_a_certificate_is_issued_and_registered(shared: Bench, operation: str) -
 def test_openssl_verifies_what_was_issued(shared: Bench, tmp_path: Path) -> None:
     file = tmp_path / "cert.pem"
     file.write_bytes(shared.issue("simpleenroll", csr("zoe")).public_bytes(Encoding.PEM))
-    command = ["openssl", "verify", "-x509_strict", "-purpose", "sslclient", "-CAfile", shared.ca / "cacert.pem", file]
-    assert subprocess.run(command, capture_output=True, check=True).stdout == f"{file}: OK\n".encode()
+    verify = ["openssl", "verify", "-x509_strict", "-purpose", "sslclient", "-CAfile", str(shared.ca / "cacert.pem")]
+    assert subprocess.run([*verify, file], capture_output=True, check=True).stdout == f"{file}: OK\n".encode()
 
 
 HOSTILE = {
@@ -433,8 +433,8 @@ def test_a_certificate_that_openssl_ca_revoked_is_not_renewed(bench: Bench, tmp_
     certificate = bench.issue("simpleenroll", csr())
     file = tmp_path / "renewed.pem"
     assert renewing(bench, certificate, file) == (0, "")
-    command = ["openssl", "ca", "-config", "openssl.cnf", "-revoke", file]
-    subprocess.run(command, cwd=bench.ca, env={"PATH": os.environ["PATH"]}, capture_output=True, check=True)
+    revoke = ["openssl", "ca", "-config", "openssl.cnf", "-revoke"]
+    subprocess.run([*revoke, file], cwd=bench.ca, env={"PATH": os.environ["PATH"]}, capture_output=True, check=True)
     refusal = (77, "your certificate is revoked")
     assert renewing(bench, certificate, file) == refusal
     (bench.ca / "index.txt").replace(bench.ca / "index.txt.old")  # the moment in which the index is replaced
@@ -552,7 +552,7 @@ def test_cacerts(bench: Bench) -> None:
 
 def wishes(bench: Bench, **env: str) -> str:
     """What csrattrs prints, whichever of DER and base64 it is, in hex and without its head."""
-    result = bench.run("csrattrs", **env)
+    result = bench.run("csrattrs", None, **env)
     assert (result.status, result.err) == (0, "")
     der = result.out if result.out.startswith(b"\x30") else base64.b64decode(result.out, validate=False)
     assert der[:2] == bytes([0x30, len(der) - 2])

@@ -583,25 +583,27 @@ def test_cacerts(workspace: Workspace) -> None:
     assert workspace.run("openssl/cacerts").out == root + extra
 
 
-SIGNATURE = "06082a8648ce3d040302"  # ecdsa-with-SHA256
-EC_KEY = "301506072a8648ce3d0201310a06082a8648ce3d030107"  # id-ecPublicKey { prime256v1 }
-RSA_KEY = "301106092a864886f70d010101310402020c00"  # rsaEncryption { 3072 }
-CHALLENGE = "06092a864886f70d010907"  # challengePassword
-SERIAL = "0603550405"  # serialNumber
+def test_csrattrs_prints_the_file_beside_it(workspace: Workspace) -> None:
+    beside = workspace.path / "handlers/openssl/csrattrs.yaml"
+    printed = workspace.run("openssl/csrattrs")
+    assert (printed.status, printed.out, printed.err) == (0, beside.read_bytes(), "")
+    beside.write_text("- challengePassword\n")
+    assert workspace.run("openssl/csrattrs").out == b"- challengePassword\n"
 
 
-def csrattrs(*wishes: str) -> bytes:
-    content = bytes.fromhex("".join(wishes))
-    return bytes([0x30, len(content)]) + content
+def test_csrattrs_for_some(workspace: Workspace) -> None:
+    for name, env in (("members", {"EST_CLIENT_TRUST": "explicit"}), ("printers", {"REMOTE_USER": "printer-1"})):
+        uncomment(workspace, "openssl/csrattrs", f"[[ ${'EST_CLIENT_TRUST' if name == 'members' else '{REMOTE_USER'}")
+        (workspace.path / f"handlers/openssl/{name}.yaml").write_text(f"# for {name}\n")
+        assert workspace.run("openssl/csrattrs", **env).out == f"# for {name}\n".encode()
+        assert workspace.run("openssl/csrattrs").out.startswith(b"# What this CA")
 
 
-def test_csrattrs(workspace: Workspace) -> None:
-    assert workspace.run("openssl/csrattrs").out == csrattrs(SIGNATURE, EC_KEY)
-    linked = workspace.run("openssl/csrattrs", EST_POP_REQUIRED="1")
-    assert (linked.out, linked.err) == (csrattrs(SIGNATURE, EC_KEY, CHALLENGE), "")
-    uncomment(workspace, "openssl/csrattrs", "wishes='key = SEQUENCE:rsa_key'")
-    uncomment(workspace, "openssl/csrattrs", "wishes+=")
-    assert workspace.run("openssl/csrattrs").out == csrattrs(RSA_KEY, SERIAL)
+def test_csrattrs_without_its_file_is_a_failure(workspace: Workspace) -> None:
+    (workspace.path / "handlers/openssl/csrattrs.yaml").unlink()
+    failed = workspace.run("openssl/csrattrs")
+    assert (failed.status, failed.out) == (1, b"")
+    assert "csrattrs.yaml: No such file" in failed.err
 
 
 def test_fullcmc_is_not_implemented(shared: Workspace) -> None:

@@ -232,7 +232,7 @@ def test_create_ca_leaves_the_demo_ca_alone(bench: Bench) -> None:
 
 
 def test_create_ca_without_the_library_names_the_remedy(tmp_path: Path) -> None:
-    command = [sys.executable, "-S", HANDLERS / "create-ca", tmp_path / "ca"]
+    command = [sys.executable, "-S", str(HANDLERS / "create-ca"), str(tmp_path / "ca")]
     done = subprocess.run(command, capture_output=True, text=True, env={}, check=False)
     assert done.returncode == 1
     assert ".venv/bin/python" in done.stderr
@@ -629,6 +629,7 @@ def served(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gatew
     label = {
         "handlers": "handlers/python",
         "authorize": "handlers/python/authorize",
+        "change_subject_name": True,
         "operations": {"serverkeygen": {"enabled": True}},
     }
     overrides = {
@@ -649,10 +650,17 @@ def test_every_operation_through_the_gateway(served: Gateway, tmp_path: Path) ->
     lab.verify(certificate)
     (tmp_path / "cert.pem").write_bytes(certificate.public_bytes(Encoding.PEM))
     (tmp_path / "key.pem").write_bytes(support.KEY_PEM)
-    login = {"login": None, "certificate": (tmp_path / "cert.pem", tmp_path / "key.pem")}
-    renewed = served.post("python/simplereenroll", support.csr("device-1", name), **login)
+    files = (tmp_path / "cert.pem", tmp_path / "key.pem")
+    renewed = served.post("python/simplereenroll", support.csr("device-1", name), login=None, certificate=files)
     lab.verify(renewed.certificate)
-    assert served.post("python/simplereenroll", support.csr("device-2", name), **login).status == 403
+    other = served.post("python/simplereenroll", support.csr("device-2", name), login=None, certificate=files)
+    assert other.status == 403
+    new = pki.dn((pki.CN, pki.BMP, "Zoë".encode("utf-16-be")))
+    change = pki.attribute("1.3.6.1.5.5.7.7.36", pki.tlv(pki.SEQUENCE, new))  # RFC 6402 2.8: no names, so none at all
+    body = pki.csr("device-1", pki.san(name), change, key=support.KEY)
+    changed = served.post("python/simplereenroll", body, login=None, certificate=files).certificate
+    assert new in changed.tbs_certificate_bytes
+    assert b"device-1" not in changed.tbs_certificate_bytes
     keys = served.post("python/serverkeygen", support.csr("keyless"))
     assert keys.status == 200
     assert re.findall(rb"Content-Type: ([^\r;]+)", keys.body) == [b"application/pkcs8", b"application/pkcs7-mime"]
@@ -664,6 +672,7 @@ def test_every_operation_through_the_gateway(served: Gateway, tmp_path: Path) ->
     assert rows == [
         ("simpleenroll", "python", "CN=device-1", "DNS:device-1.example.org"),
         ("simplereenroll", "python", "CN=device-1", "DNS:device-1.example.org"),
+        ("simplereenroll", "python", "CN=Zoë", ""),
         ("serverkeygen", "python", "CN=keyless", ""),
     ]
 
@@ -698,3 +707,28 @@ def test_an_ml_dsa_client_enrols_and_renews_with_its_certificate(served: Gateway
     assert renewed.certificate.public_key() == key.public_key()
     assert renewed.certificate.extensions.get_extension_for_oid(ExtensionOID.EXTENDED_KEY_USAGE)
     assert served.access[-1]["status"] == 200
+
+
+# The README.
+
+
+@pytest.mark.client("sqlite3")
+def test_the_lines_of_the_readme_work(bench: Bench) -> None:
+    blocks = re.findall(r"```sh\n(.*?)```", (HANDLERS / "README.md").read_text(), re.DOTALL)
+    workspace = bench.workspace.path
+    (workspace / ".venv").symlink_to(sys.prefix)
+    certificate = bench.issue("simpleenroll", csr("zoe", x509.DNSName("a.example.org")))
+
+    def paste(text: str, folder: Path) -> str:
+        command = ["bash", "-euo", "pipefail", "-c", text]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert paste(blocks[0], workspace) == f"made {workspace}/pq-ca/cacert.pem\n"
+    assert "|valid|CN=zoe|DNS:a.example.org|" in paste(blocks[1], bench.ca)
+    paste("".join(blocks[2:]), bench.ca)
+    assert "|revoked|CN=zoe|" in paste(blocks[1], bench.ca)
+    (revoked,) = [row for row in bench.workspace.rows if row[0] == "R"]
+    assert int(revoked[3], 16) == certificate.serial_number
+    assert load_pem_private_key((workspace / "pq-ca/private/cakey.pem").read_bytes(), None)

@@ -533,7 +533,10 @@ def test_a_devices_own_certificate_may_ask_for_other_names(gateway, people):
     body = pki.csr("device-1", change(cn("new"), SAN[0]))
     with gateway.connect(certificate=people.pairs["theirs"], version=V13) as connection:
         issued = connection.ask("POST", "change/simpleenroll", body).certificate
-    assert names_of(issued) == ("new", SAN[:1])
+        assert names_of(issued) == ("new", SAN[:1])
+        # The names in the CSR are still those of the certificate.
+        other = connection.ask("POST", "change/simpleenroll", pki.csr("device-2", change(cn("new"))))
+        assert (other.status, "keeps the certificate's own names" in other.words) == (403, True)
     answer = gateway.post("change/simpleenroll", body)
     assert (answer.status, "needs a TLS client certificate" in answer.words) == (403, True)
 

@@ -469,11 +469,18 @@ def test_basic_alone_is_the_default(own):
         assert post(connection, answered(made_up, ALICE)).status == 401
 
 
-def test_a_reload_forgets_no_account_of_what_was_used(own):
-    """With a shared secret a used nonce stays used, with or without a reload in between."""
-    shared = settings(own, nonce_secret=str(own.path / "nonce.secret"))
-    with running_gateway(own, shared) as gateway, gateway.connect() as connection:
-        header = answered(challenge(post(connection, None)), ALICE)
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_reload_forgets_nothing(own, shared):
+    """A used count stays used, and who was challenged before may answer after: curl asks only once."""
+    config = settings(own, nonce_secret=str(own.path / "nonce.secret")) if shared else settings(own)
+    with running_gateway(own, config) as gateway, gateway.connect() as connection:
+        given = challenge(post(connection, None))
+        header = answered(given, ALICE)
         assert post(connection, header).status == 200
         assert gateway.reload()["event"] == "reloaded"
         assert post(connection, header).status == 401
+        assert post(connection, answered(given, ALICE, nc=2)).status == 200
+        (own.path / "nonce.other").write_text("fedcba9876543210" * 4)
+        gateway.configure(settings(own, nonce_secret=str(own.path / "nonce.other")))
+        assert gateway.reload()["event"] == "reloaded"
+        assert post(connection, answered(given, ALICE, nc=3)).status == 401

@@ -270,25 +270,27 @@ def test_third_parties_are_off_by_default(own, people):
                 assert (facts["EST_CLIENT_TRUST"], facts["EST_CLIENT_IS_RA"]) == ("none", "0")
 
 
-def test_a_crl_counts_after_a_reload(own, people):
+@pytest.mark.parametrize("whose", ["ours", "theirs"])
+def test_a_crl_counts_after_a_reload(own, people, whose):
+    ca = people.ours if whose == "ours" else people.theirs
     path = own.path / "later.crl"
-    path.write_bytes(people.ours.crl().public_bytes(Encoding.PEM))
+    path.write_bytes(ca.crl().public_bytes(Encoding.PEM))
     config = settings(own, people, crls=[str(path)])
     with running_gateway(own, config) as gateway:
 
         def status() -> int:
-            with gateway.connect(certificate=people.pairs["ours"]) as connection:
-                return ask(connection, "simplereenroll", None, "none").status
+            with gateway.connect(certificate=people.pairs[whose]) as connection:
+                return ask(connection, "simpleenroll", "tls", "none").status
 
         assert status() == 200
-        path.write_bytes(people.ours.crl(people.certificates["ours"]).public_bytes(Encoding.PEM))
+        path.write_bytes(ca.crl(people.certificates[whose]).public_bytes(Encoding.PEM))
         assert status() == 200
-        with gateway.connect(certificate=people.pairs["ours"]) as before:
+        with gateway.connect(certificate=people.pairs[whose]) as before:
             assert gateway.reload()["event"] == "reloaded"
             assert status() == 403
             # A connection keeps what its handshake found; it ends soon enough.
             assert ask(before, "cacerts", None, "none").status == 200
-        path.write_bytes(people.ours.crl(starts=NOW - 9 * DAY, ends=NOW - DAY).public_bytes(Encoding.PEM))
+        path.write_bytes(ca.crl(starts=NOW - 9 * DAY, ends=NOW - DAY).public_bytes(Encoding.PEM))
         assert gateway.reload()["event"] == "reloaded"
         assert status() == 403  # a list that is out of date vouches for nobody
 

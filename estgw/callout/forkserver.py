@@ -1,0 +1,231 @@
+"""The warm parent: it has imported what Python handlers import, and forks a child for each request.
+
+It is a process of its own, started by exec: the gateway, with its keys, sockets and threads, is never forked.  One
+thread, no keys, no sockets but the one to the gateway; when that one closes, everything here ends.  It is kept
+small, as every page that it has touched is a page to be copied for a child.
+
+The conversation is in packets, each a list in JSON, the first word saying what it is:
+
+    gateway   run ID PROGRAM      with descriptors: environment, stdin, stdout, stderr
+    gateway   work ID PROGRAM REQUESTS                with one end of a socket pair: a persistent worker
+    gateway   signal ID NUMBER    to the child's process group
+    parent    ready               imports and warm-up are done
+    child     began ID PID        about to run the script
+    parent    ended ID CODE       as `subprocess` has it; its group is gone
+    parent    failed ID WORDS     there is no child
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import json
+import mmap
+import os
+import selectors
+import signal
+import socket
+import sys
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from estgw.callout import interpreter, worker
+from estgw.callout.interpreter import Fresh, Sources
+
+PACKET = 64 * 1024
+"""The longest packet: a path of 4 KiB in JSON's most tedious spelling fits."""
+PRELOADED = (
+    "base64",
+    "cryptography.hazmat.primitives.asymmetric.ec",
+    "cryptography.hazmat.primitives.asymmetric.rsa",
+    "cryptography.hazmat.primitives.hashes",
+    "cryptography.hazmat.primitives.serialization",
+    "cryptography.hazmat.primitives.serialization.pkcs7",
+    "cryptography.x509",
+    "datetime",
+    "json",
+    "logging",
+    "sqlite3",
+    "subprocess",
+)
+
+
+def main(descriptor: int, modules: Collection[str]) -> NoReturn:
+    """Be the warm parent; `modules` are those that Python had imported before us."""
+    control = socket.socket(fileno=descriptor)
+    os.umask(0o077)
+    for name in PRELOADED:
+        with contextlib.suppress(ImportError):  # the script that needs it will say so better
+            importlib.import_module(name)
+    _warm_up()
+    fresh = Fresh(modules)
+    os.environ.clear()
+    # A collection in a child would touch, and so copy, every page; what is here now stays for good.
+    gc.collect()
+    gc.disable()
+    gc.freeze()
+    parent = _Parent(control, fresh)
+    try:
+        parent.send("ready")
+        parent.serve()
+    except ConnectionError:  # the gateway is gone
+        parent.end_all()
+        os._exit(0)
+
+
+def _warm_up() -> None:
+    """Issue a certificate to nobody: OpenSSL fills its tables on first use, better once here than in every child."""
+    from datetime import UTC, datetime, timedelta
+
+    try:
+        from cryptography import x509
+        from cryptography.hazmat.primitives import hashes, serialization
+        from cryptography.hazmat.primitives.asymmetric import ec, rsa
+        from cryptography.hazmat.primitives.serialization import pkcs7
+    except ImportError:
+        return
+    name = x509.Name.from_rfc4514_string("CN=nobody")
+    now = datetime.now(UTC)
+    for key in (ec.generate_private_key(ec.SECP256R1()), rsa.generate_private_key(65537, 1024)):
+        pem = key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        loaded: Any = serialization.load_pem_private_key(pem, None)
+        san = x509.SubjectAlternativeName([x509.DNSName("nobody.example")])
+        made = x509.CertificateSigningRequestBuilder(name).add_extension(san, critical=False)
+        request = x509.load_pem_x509_csr(
+            made.sign(loaded, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+        )
+        assert request.is_signature_valid
+        builder = x509.CertificateBuilder(name, request.subject, request.public_key(), x509.random_serial_number())
+        builder = builder.not_valid_before(now).not_valid_after(now + timedelta(days=1))
+        for extension in (
+            x509.BasicConstraints(ca=False, path_length=None),
+            x509.SubjectKeyIdentifier.from_public_key(request.public_key()),
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(loaded.public_key()),
+            request.extensions.get_extension_for_class(x509.SubjectAlternativeName).value,
+        ):
+            builder = builder.add_extension(extension, critical=False)
+        issued = builder.sign(loaded, hashes.SHA256())
+        x509.load_pem_x509_certificate(issued.public_bytes(serialization.Encoding.PEM))
+        pkcs7.serialize_certificates([issued], serialization.Encoding.DER)
+
+
+@dataclass(frozen=True)
+class _Child:
+    """A child under way."""
+
+    number: int
+    pid: int
+
+
+class _Parent:
+    """The loop: packets in, children out."""
+
+    def __init__(self, control: socket.socket, fresh: Fresh) -> None:
+        self._control = control
+        self._fresh = fresh
+        self._sources = Sources()
+        self._children: dict[int, _Child] = {}  # by pidfd
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(control, selectors.EVENT_READ)
+
+    def send(self, *packet: object) -> None:
+        """Tell the gateway."""
+        self._control.send(json.dumps(packet).encode())
+
+    def serve(self) -> NoReturn:
+        """Fork and reap until the gateway goes away, which is a ConnectionError."""
+        while True:
+            for key, _ in self._selector.select():
+                if key.fd in self._children:
+                    self._reap(key.fd)
+                else:
+                    self._obey()
+
+    def _obey(self) -> None:
+        packet, files, _, _ = socket.recv_fds(self._control, PACKET, 4, socket.MSG_CMSG_CLOEXEC)
+        if not packet:
+            raise ConnectionResetError
+        match json.loads(packet):
+            case ["run", int(number), str(program)]:
+                self._fork(number, program, files)
+            case ["work", int(number), str(program), int(requests)]:
+                self._fork(number, program, files, requests)
+            case ["signal", int(number), int(what)]:
+                for child in self._children.values():
+                    if child.number == number:
+                        _signal(child.pid, what)
+        for descriptor in files:
+            os.close(descriptor)
+
+    def _fork(self, number: int, program: str, files: list[int], requests: int | None = None) -> None:
+        source = self._sources.get(program)
+        try:
+            pid = os.fork()
+        except OSError as fault:
+            self.send("failed", number, fault.strerror)
+            return
+        if pid == 0:
+            # Never back into the loop, whatever happens.
+            try:
+                os.setsid()
+                # Said by the child: so the gateway, when it finds this socket closed at the other end, knows of
+                # every script that has begun.
+                self.send("began", number, os.getpid())
+                if requests is None:
+                    self._run(program, source, files)
+                else:
+                    worker.serve(program, self._sources, files[0], requests, self._fresh)
+            except BaseException:  # noqa: BLE001 - our own fault or that of the circumstances; stderr is the script's
+                sys.excepthook(*sys.exc_info())
+            finally:
+                os._exit(1)
+        descriptor = os.pidfd_open(pid)
+        self._children[descriptor] = _Child(number, pid)
+        self._selector.register(descriptor, selectors.EVENT_READ)
+
+    def _run(self, program: str, source: interpreter.Source | None, files: list[int]) -> NoReturn:
+        page = mmap.mmap(files[0], 0)
+        environment = interpreter.read_environment(page[interpreter.HEADER.size :])
+        interpreter.take_files(files[1:])
+        if not self._fresh.can_be_had_by_fork(program, environment):
+            interpreter.start_anew(program, environment)
+        interpreter.enter(program, environment, self._fresh)
+        me = os.getpid()
+
+        def record(code: int) -> None:
+            if os.getpid() == me:  # and not a fork of the script's own that ends like this one
+                interpreter.HEADER.pack_into(page, 0, code)
+
+        interpreter.leave(interpreter.execute(program, source), self._fresh, record)
+
+    def _reap(self, descriptor: int) -> None:
+        """Kill what is left of the group, tell, reap: until then its number can't belong to anybody else."""
+        child = self._children.pop(descriptor)
+        info = os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        assert info is not None
+        _signal(child.pid, signal.SIGKILL)
+        try:
+            self.send("ended", child.number, info.si_status if info.si_code == os.CLD_EXITED else -info.si_status)
+        finally:
+            os.waitpid(child.pid, 0)
+            self._selector.unregister(descriptor)
+            os.close(descriptor)
+
+    def end_all(self) -> None:
+        """Kill and reap all children, groups included."""
+        for child in self._children.values():
+            _signal(child.pid, signal.SIGKILL)
+        for child in self._children.values():
+            os.waitpid(child.pid, 0)
+
+
+def _signal(pid: int, number: int) -> None:
+    """Send a signal to a child's group, or to itself when it had no time to make one."""
+    try:
+        os.killpg(pid, number)
+    except ProcessLookupError:
+        os.kill(pid, number)

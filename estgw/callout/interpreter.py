@@ -1,0 +1,274 @@
+"""To the script that it runs, a forked child is an interpreter that was started for it.
+
+What Python does between its start and the first line of a script, and between the last line and the end of the
+process, is done here once more.  Runs in children of the warm parent alone; the gateway never imports a script.
+"""
+
+from __future__ import annotations
+
+import atexit
+import builtins
+import contextlib
+import gc
+import io
+import os
+import signal
+import struct
+import sys
+import threading
+import time
+import types
+import warnings
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from importlib.machinery import SourceFileLoader
+from typing import Any, NoReturn
+
+BROKEN_OUTPUT = 120
+"""Python's exit status when its last words could not be written."""
+START_ONLY = (b"PYTHON", b"LD_", b"MALLOC_", b"GLIBC_")
+"""How variables begin that a process reads once, when it starts: too late for them after a fork."""
+LOCALE = b"C.UTF-8"
+"""What the warm parent was started with; the contract promises it to scripts."""
+HEADER = struct.Struct("=i")
+"""An environment begins with a place for the exit status, in case that the parent is not there any more to tell it."""
+UNKNOWN = 0x7FFFFFFF
+"""What stands in that place until then."""
+
+Stamp = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A script, compiled; without code when that failed, which the child is to find out for itself."""
+
+    stamp: Stamp
+    code: types.CodeType | None
+    complaints: tuple[warnings.WarningMessage, ...]
+    """What the compiler warned of; each run is to hear it."""
+
+
+class Sources:
+    """Compiled scripts; an edit counts at once, as each look compares what tells one version from another."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Source] = {}
+
+    def get(self, program: str) -> Source | None:
+        """The script as it is now; None when it can't be read."""
+        try:
+            with open(program, "rb") as file:
+                now = stamp(os.fstat(file.fileno()))
+                known = self._known.get(program)
+                if known is not None and known.stamp == now:
+                    return known
+                text = file.read()
+        except OSError:
+            return None
+        source = self._known[program] = Source(now, *_compiled(text, program))
+        return source
+
+
+def stamp(info: os.stat_result) -> Stamp:
+    """What differs between two versions of a file."""
+    return info.st_mtime_ns, info.st_ctime_ns, info.st_size, info.st_ino
+
+
+def _compiled(text: bytes, program: str) -> tuple[types.CodeType | None, tuple[warnings.WarningMessage, ...]]:
+    with warnings.catch_warnings(record=True) as complaints:
+        warnings.simplefilter("always")
+        try:
+            code = compile(text, program, "exec", dont_inherit=True)
+        except Exception:  # noqa: BLE001 - whatever a text may do to the compiler, it is the script's fault, not ours
+            return None, ()
+    return code, tuple(complaints)
+
+
+class Fresh:
+    """What belongs to Python itself, as opposed to a script; made once, before the first script runs."""
+
+    def __init__(self, modules: Collection[str]) -> None:
+        """`modules` are those that every interpreter has at its start."""
+        self.modules = frozenset(sys.modules)
+        self.search_path = tuple(sys.path[1:])
+        self._preloaded = frozenset(name for name in sys.modules if "." not in name) - frozenset(modules)
+
+    def can_be_had_by_fork(self, program: str, environment: dict[bytes, bytes]) -> bool:
+        """Whether a script can't tell this child from an interpreter that was started for it.
+
+        It can when a variable changes how Python starts, or when a file beside the script has the name of a module
+        that is here already but would have been found there first.
+        """
+        if environment.get(b"LC_ALL") != LOCALE or any(name.startswith(START_ONLY) for name in environment):
+            return False
+        with os.scandir(directory(program)) as beside:
+            return not any(entry.name.partition(".")[0] in self._preloaded and _is_module(entry) for entry in beside)
+
+
+def _is_module(entry: os.DirEntry[str]) -> bool:
+    if entry.name.endswith((".py", ".so", ".pyc")):
+        return True
+    return entry.is_dir() and os.path.exists(os.path.join(entry.path, "__init__.py"))
+
+
+def directory(program: str) -> str:
+    """Where a script's own modules are; links are followed, as Python does."""
+    return os.path.dirname(os.path.realpath(program))
+
+
+def read_environment(text: bytes) -> dict[bytes, bytes]:
+    """The environment from its file: `NAME=value`, each with a final NUL."""
+    pairs = (entry.partition(b"=") for entry in text.split(b"\0") if entry)
+    return {name: value for name, _, value in pairs}
+
+
+def take_files(files: Collection[int], keep: Collection[int] = ()) -> None:
+    """Make these stdin, stdout and stderr, and close everything else but `keep`."""
+    for number, descriptor in enumerate(files):
+        os.dup2(descriptor, number)
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) > 2 and int(name) not in keep:
+            with contextlib.suppress(OSError):  # the listing's own
+                os.close(int(name))
+
+
+def enter(program: str, environment: dict[bytes, bytes], fresh: Fresh) -> None:
+    """Be where a script's interpreter is when it begins."""
+    os.chdir(os.path.dirname(program))
+    os.environ.clear()
+    for name, value in environment.items():
+        os.environb[name] = value
+    time.tzset()
+    sys.stdin = sys.__stdin__ = _stream(0, "r", "surrogateescape")  # type: ignore[misc]
+    sys.stdout = sys.__stdout__ = _stream(1, "w", "surrogateescape")  # type: ignore[misc]
+    sys.stderr = sys.__stderr__ = _stream(2, "w", "backslashreplace")  # type: ignore[misc]
+    sys.excepthook, sys.unraisablehook = sys.__excepthook__, sys.__unraisablehook__
+    sys.argv = [program]
+    sys.orig_argv = [sys.executable, program]
+    sys.path[:] = [directory(program), *fresh.search_path]
+    gc.enable()
+
+
+def start_anew(program: str, environment: dict[bytes, bytes]) -> NoReturn:
+    """Become an interpreter that was started for this script."""
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # the two that Python ignores
+        signal.signal(number, signal.SIG_DFL)
+    os.chdir(os.path.dirname(program))
+    os.execve(sys.executable, [sys.executable, program], environment)  # noqa: S606 - no shell is what we want
+
+
+def _stream(descriptor: int, mode: str, errors: str) -> io.TextIOWrapper:
+    """A standard stream as Python makes it in the locale C.UTF-8."""
+    name = ("<stdin>", "<stdout>", "<stderr>")[descriptor]
+    buffer = open(descriptor, f"{mode}b", closefd=False)  # noqa: SIM115 - it stays open until the end
+    buffer.raw.name = name  # type: ignore[attr-defined]
+    stream = io.TextIOWrapper(buffer, "utf-8", errors, newline="\n", line_buffering=descriptor == 2)
+    stream.mode = mode  # type: ignore[misc]
+    return stream
+
+
+def execute(program: str, source: Source | None) -> int:
+    """Run a script as `__main__`; its exit status, negative when it is to end by a signal."""
+    main = types.ModuleType("__main__")
+    loader = SourceFileLoader("__main__", program)
+    main.__dict__.update(__annotations__={}, __builtins__=builtins, __file__=program, __cached__=None)
+    main.__loader__ = loader
+    sys.modules["__main__"] = main
+    try:
+        if source is None or source.code is None:
+            code = compile(loader.get_data(program), program, "exec", dont_inherit=True)
+        else:
+            code = source.code
+            for said in source.complaints:
+                warnings.warn_explicit(said.message, said.category, said.filename, said.lineno)
+        exec(code, main.__dict__)  # noqa: S102 - running the script is what this is for
+    except SystemExit as end:
+        return _exit_status(end.code)
+    except KeyboardInterrupt as fault:
+        _report(fault)
+        return -signal.SIGINT
+    except BaseException as fault:  # noqa: BLE001 - Python ends with 1, whatever it was
+        _report(fault)
+        return 1
+    return 0
+
+
+def _exit_status(code: object) -> int:
+    """What the argument of `sys.exit` amounts to."""
+    if code is None:
+        return 0
+    if isinstance(code, int):
+        return code & 0xFF if -(2**63) <= code < 2**63 else 0xFF
+    with contextlib.suppress(Exception):
+        print(code, file=sys.stderr)  # noqa: T201 - as Python does
+    return 1
+
+
+def _report(fault: BaseException) -> None:
+    """The traceback, without our own frame on top."""
+    trace = fault.__traceback__
+    fault.__traceback__ = trace.tb_next if trace else None
+    try:
+        sys.excepthook(type(fault), fault, fault.__traceback__)
+    except BaseException as second:  # noqa: BLE001 - a hook of the script's own can raise anything
+        sys.__excepthook__(type(second), second, second.__traceback__)
+        sys.__excepthook__(type(fault), fault, fault.__traceback__)
+
+
+def last_words(fresh: Fresh) -> bool:
+    """What Python does when a script has ended, in its order; returns whether everything could be written.
+
+    Threads are waited for, `atexit` runs, modules are emptied (which closes, and so writes out, the files that a
+    script has left open) and the streams flushed.
+    """
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    written = flush()
+    forget_modules(fresh)
+    return flush() and written
+
+
+def forget_modules(fresh: Fresh) -> None:
+    """Empty the script's module and those that it has imported."""
+    main = sys.modules["__main__"]
+    for module in [main, *(each for name, each in sys.modules.items() if name not in fresh.modules)]:
+        names: dict[str, Any] = getattr(module, "__dict__", {})
+        for private in (True, False):
+            for name in [name for name in names if name.startswith("_") is private and not name.startswith("__")]:
+                names[name] = None
+    gc.collect()
+
+
+def flush() -> bool:
+    """Write out what stdout and stderr still hold; returns whether that was possible."""
+    written = True
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None and not stream.closed:
+                stream.flush()
+        except Exception as fault:  # noqa: BLE001 - a script may have put anything in their place
+            written = False
+            if stream is sys.stdout:
+                _complain(fault, stream)
+    return written
+
+
+def _complain(fault: Exception, stream: object) -> None:
+    trace = fault.__traceback__
+    unraisable: Any = types.SimpleNamespace(
+        exc_type=type(fault), exc_value=fault, exc_traceback=None if trace is None else trace.tb_next,
+        err_msg=None, object=stream,
+    )  # fmt: skip
+    with contextlib.suppress(Exception):
+        sys.unraisablehook(unraisable)
+
+
+def leave(code: int, fresh: Fresh, record: Callable[[int], None] = lambda _: None) -> NoReturn:
+    """End this process as Python would, without taking apart what the next child still needs."""
+    if not last_words(fresh):
+        code = BROKEN_OUTPUT
+    record(code)
+    if code < 0:
+        signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    os._exit(code)

@@ -1,0 +1,329 @@
+"""The gateway's end of the warm parent: starts it, asks it for children, replaces it when it dies.
+
+What is asked and answered is written down in `forkserver`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from estgw.callout import interpreter, process
+from estgw.callout.process import CouldNotStart, Limits, Outcome
+from estgw.logs import log
+
+PACKET = 64 * 1024
+LONGEST_VARIABLE = 128 * 1024
+"""Linux refuses to exec with a longer NAME=value, its final NUL included; here nobody would stop it."""
+PATIENCE = 5.0
+"""Seconds that a child may take to die of KILL before the parent counts as hung."""
+STILLBORN = 3
+"""Parents that die before they are ready, one after the other, before requests are refused."""
+
+# Its search path is that of an interpreter that runs a script, but for the first entry, which says where we are.
+_BEGIN = (
+    "import sys; modules = set(sys.modules); sys.path[0] = sys.argv[1]; "
+    "from estgw.callout import forkserver; forkserver.main(int(sys.argv[2]), modules)"
+)
+_ROOT = str(Path(__file__).resolve().parents[2])
+# What the interpreter reads at its start and the contract promises; HOME keeps it away from a user's own modules.
+_ENVIRONMENT = {"LC_ALL": "C.UTF-8", "TZ": "UTC", "HOME": "/nonexistent"}
+
+
+class Warm:
+    """The warm parent, as long as the gateway lives; it is started by `start`, or when it is first needed."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
+        self._words = -1  # its stderr
+        self._ready = False
+        self._stillborn = 0
+        self._numbers = 0
+        self._jobs: dict[int, Job] = {}
+        self._outbox: deque[tuple[bytes, Sequence[int], Job | None]] = deque()
+
+    @property
+    def pid(self) -> int | None:
+        """The parent's process id; None when there is none."""
+        return self._process.pid if self._process else None
+
+    def start(self) -> None:
+        """Start it, if it does not run; it gets ready while we go on.  Raises OSError."""
+        if self._process is not None:
+            return
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        words = process.memory_file("warm-stderr")
+        with theirs:
+            try:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-c", _BEGIN, _ROOT, str(theirs.fileno())],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=words,
+                    env=_ENVIRONMENT,
+                    cwd="/",
+                    pass_fds=[theirs.fileno()],
+                    start_new_session=True,
+                )
+            except OSError:
+                ours.close()
+                os.close(words)
+                raise
+        ours.setblocking(False)
+        self._control, self._words, self._ready = ours, words, False
+        asyncio.get_running_loop().add_reader(ours, self._receive)
+
+    async def run(self, program: Path, env: Mapping[str, str], stdin: bytes, limits: Limits) -> Outcome:
+        """Run a Python script to its end in a child of its own; all that `process.run` promises holds."""
+        with environment_file(program, env) as environment, process.memory_files(stdin) as files:
+            job = self.ask(program, "run", str(program), descriptors=(environment, *files))
+            return await process.supervise(job, files, limits)
+
+    def ask(
+        self,
+        program: Path,
+        word: str,
+        *details: object,
+        descriptors: Sequence[int],
+        on_begin: Callable[[], None] = lambda: None,
+    ) -> Job:
+        """Ask for a child; the descriptors must stay open until it has begun or ended."""
+        self._numbers += 1
+        packet = json.dumps([word, self._numbers, *details]).encode()
+        job = self._jobs[self._numbers] = Job(self, self._numbers, program, packet, descriptors, on_begin)
+        self._dispatch([job])
+        return job
+
+    def signal(self, job: Job, number: signal.Signals) -> None:
+        """Signal a child's group; only the parent knows for sure that the number still is that child's."""
+        waiting = next((item for item in self._outbox if item[2] is job), None)
+        if waiting is None:
+            self._post(json.dumps(["signal", job.number, int(number)]).encode(), ())
+        else:
+            self._outbox.remove(waiting)
+            self.settle(job, -number)
+
+    def settle(self, job: Job, code: int | None = None, fault: Exception | None = None) -> None:
+        """A child has ended, or there will be none."""
+        self._jobs.pop(job.number, None)
+        if job.ended.done():
+            return
+        if fault is None:
+            job.ended.set_result(code)
+        else:
+            job.ended.set_exception(fault)
+
+    def give_up(self) -> None:
+        """The parent does not do what it is told: end it, which starts another."""
+        if self._process is not None:
+            self._process.kill()
+
+    def close(self) -> None:
+        """End the parent, and with it whatever of its children is left."""
+        if self._process is None:
+            return
+        self._part()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(PATIENCE)
+        self._process.kill()
+        self._process.wait()
+        self._process = None
+        for job in list(self._jobs.values()):
+            self.settle(job)
+
+    def _dispatch(self, jobs: list[Job]) -> None:
+        try:
+            self.start()
+        except OSError as fault:
+            for job in jobs:
+                self.settle(job, fault=CouldNotStart(f"{job.program}: no warm parent: {fault.strerror}"))
+            return
+        for job in jobs:
+            self._post(job.packet, job.descriptors, job)
+
+    def _post(self, packet: bytes, descriptors: Sequence[int], job: Job | None = None) -> None:
+        self._outbox.append((packet, descriptors, job))
+        if len(self._outbox) == 1:
+            self._empty_outbox()
+
+    def _empty_outbox(self) -> None:
+        assert self._control is not None
+        loop = asyncio.get_running_loop()
+        while self._outbox:
+            packet, descriptors, job = self._outbox[0]
+            try:
+                socket.send_fds(self._control, [packet], descriptors)
+            except BlockingIOError:  # the kernel keeps ten or so unread packets; the rest waits here
+                loop.add_writer(self._control, self._empty_outbox)
+                return
+            except ConnectionError:  # it has just died, and we are about to be told
+                break
+            self._outbox.popleft()
+            if job is not None:
+                job.sent = True
+        loop.remove_writer(self._control)
+
+    def _receive(self) -> None:
+        assert self._control is not None
+        try:
+            packet = self._control.recv(PACKET)
+        except BlockingIOError:
+            return
+        except ConnectionError:
+            packet = b""
+        if not packet:
+            self._replace()
+            return
+        match json.loads(packet):
+            case ["ready"]:
+                self._ready, self._stillborn = True, 0
+            case ["began", int(number), int(pid)] if job := self._jobs.get(number):
+                job.pid = pid
+                job.on_begin()
+            case ["ended", int(number), int(code)] if job := self._jobs.get(number):
+                self.settle(job, code)
+            case ["failed", int(number), str(words)] if job := self._jobs.get(number):
+                self.settle(job, fault=CouldNotStart(f"{job.program}: {words}"))
+
+    def _part(self) -> bytes:
+        """Close our end; returns what it said on stderr."""
+        assert self._control is not None
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self._control)
+        loop.remove_writer(self._control)
+        self._control.close()
+        self._outbox.clear()
+        words = os.pread(self._words, PACKET, max(0, os.fstat(self._words).st_size - PACKET))
+        os.close(self._words)
+        return words
+
+    def _replace(self) -> None:
+        """The parent is dead: another one, at once.
+
+        Every child that it had forked has said so before this socket closed.  Those go on, as orphans.  What was
+        sent and has not begun was at most read: the first of these is what it died at, and is not tried again.
+        The others are, and so is all that was not sent.
+        """
+        assert self._process is not None
+        words = self._part()
+        self._process.kill()
+        code = self._process.wait()
+        self._process = None
+        log.error("the warm parent died", code=code, stderr=words.decode("utf-8", "backslashreplace"))
+        for job in [job for job in self._jobs.values() if job.pid is not None and not job.is_orphan]:
+            job.become_orphan()
+        waiting = [job for job in self._jobs.values() if job.pid is None]
+        suspects: list[Job] = [job for job in waiting if job.sent][:1]
+        if not self._ready:
+            self._stillborn += 1
+            suspects = waiting if self._stillborn >= STILLBORN else []
+        for job in suspects:
+            self.settle(job, fault=CouldNotStart(f"{job.program}: the warm parent died at it"))
+        again = [job for job in waiting if job not in suspects]
+        for job in again:
+            job.sent = False
+        if again or self._ready:
+            self._dispatch(again)
+
+
+class Job:
+    """One child of the warm parent; what `process.supervise` wants of a child."""
+
+    def __init__(
+        self,
+        warm: Warm,
+        number: int,
+        program: Path,
+        packet: bytes,
+        descriptors: Sequence[int],
+        on_begin: Callable[[], None],
+    ) -> None:
+        self._warm = warm
+        self.number = number
+        self.program = program
+        self.packet = packet
+        self.descriptors = descriptors
+        self.on_begin = on_begin
+        self.ended: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
+        self.sent = False
+        self.pid: int | None = None
+        self._orphan: int | None = None  # a pidfd, once the parent is dead
+
+    @property
+    def is_orphan(self) -> bool:
+        """Whether the parent died before it."""
+        return self._orphan is not None
+
+    def signal_group(self, number: signal.Signals) -> None:
+        """Signal it and all that it has started."""
+        if self.ended.done():
+            return
+        if self._orphan is None:
+            self._warm.signal(self, number)
+        else:
+            self._kill(number)
+
+    async def finish(self) -> int | None:
+        """Have it killed if it has not ended; its exit status."""
+        if not self.ended.done():
+            self.signal_group(signal.SIGKILL)
+            await asyncio.wait([self.ended], timeout=PATIENCE)
+            if not self.ended.done():
+                self._warm.give_up()
+                await asyncio.wait([self.ended], timeout=PATIENCE)
+        return self.ended.result()
+
+    def become_orphan(self) -> None:
+        """Nobody will tell how it ends: watch for it, and look whether it has left word."""
+        assert self.pid is not None
+        try:
+            self._orphan = os.pidfd_open(self.pid)
+        except ProcessLookupError:
+            self._orphan = -1
+            self._bury()
+        else:
+            asyncio.get_running_loop().add_reader(self._orphan, self._bury)
+
+    def _bury(self) -> None:
+        if self._orphan is not None and self._orphan >= 0:
+            asyncio.get_running_loop().remove_reader(self._orphan)
+            os.close(self._orphan)
+        self._kill(signal.SIGKILL)
+        self._warm.settle(self, self._left_word())
+
+    def _kill(self, number: signal.Signals) -> None:
+        assert self.pid is not None
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, number)
+
+    def _left_word(self) -> int | None:
+        """What a `run` has put into its environment's header; anything else leaves none."""
+        if self.ended.done() or len(self.descriptors) != 4:
+            return None
+        (code,) = interpreter.HEADER.unpack(os.pread(self.descriptors[0], interpreter.HEADER.size, 0))
+        return None if code == interpreter.UNKNOWN else code
+
+
+@contextlib.contextmanager
+def environment_file(program: Path, env: Mapping[str, str]) -> Iterator[int]:
+    """An environment in a file of its own, as it may be larger than any packet.  Raises `CouldNotStart`."""
+    entries = [os.fsencode(f"{name}={value}\0") for name, value in env.items()]
+    if any(len(entry) > LONGEST_VARIABLE for entry in entries):
+        raise CouldNotStart(f"{program}: Argument list too long")
+    header = interpreter.HEADER.pack(interpreter.UNKNOWN)
+    descriptor = process.memory_file("environment", b"".join([header, *entries]))
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,124 @@
+"""A persistent worker: one script, many requests, one process.
+
+Between two requests everything is put back that a process has: environment, working directory, umask, signals,
+streams, `__main__`.  What can't be put back ends the worker: an exception, a thread or a process that was started.
+What modules keep for themselves stays, which is the point of a worker and the danger in it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from estgw.callout import interpreter
+from estgw.callout.interpreter import Fresh, Sources, Stamp
+
+STARTS_A_PROCESS = frozenset(
+    {"os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.system", "pty.spawn", "subprocess.Popen"}
+)
+"""Audit events after which somebody else may be in our process group."""
+STALE = "stale"
+"""The answer when a module has been edited since we imported it: ask another worker."""
+
+
+class _Watch:
+    """What a script does that the next one must not meet; hooks that stay until the worker ends."""
+
+    def __init__(self) -> None:
+        self.spoilt = False
+        self._register = atexit.register
+        sys.addaudithook(self._audit)
+        atexit.register = self._at_exit
+
+    def _audit(self, event: str, _arguments: object) -> None:
+        if event in STARTS_A_PROCESS:
+            self.spoilt = True
+
+    def _at_exit(self, function: Callable[..., Any], /, *arguments: Any, **options: Any) -> Callable[..., Any]:
+        # A module registers once and for good; a script does it in each request, and counts on it.
+        if sys._getframe(1).f_globals.get("__name__") == "__main__":
+            self.spoilt = True
+        return self._register(function, *arguments, **options)
+
+
+def serve(program: str, sources: Sources, control: int, requests: int, fresh: Fresh) -> NoReturn:
+    """Answer requests on a socket until one spoils the process, `requests` are served, or the gateway closes it.
+
+    A request is an empty packet with four descriptors: environment, stdin, stdout, stderr.  The answer is the exit
+    status and whether there can be another request.
+    """
+    with socket.socket(fileno=control) as gateway:
+        nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        interpreter.take_files([nothing] * 3, keep=(control, nothing))
+        me, left = os.getpid(), requests
+        signals = {number: signal.getsignal(number) for number in signal.valid_signals()}
+        imported: dict[str, Stamp | None] = {}
+        watch = _Watch()
+        while True:
+            packet, files, _, _ = socket.recv_fds(gateway, 16, 4, socket.MSG_CMSG_CLOEXEC)
+            if not packet:
+                os._exit(0)
+            if any(_stamp(path) != known for path, known in imported.items()):
+                gateway.send(json.dumps([STALE]).encode())
+                os._exit(0)
+            left -= 1
+            environment = os.pread(files[0], os.fstat(files[0]).st_size, interpreter.HEADER.size)
+            for number, descriptor in enumerate(files[1:]):
+                os.dup2(descriptor, number)
+            for descriptor in files:
+                os.close(descriptor)
+            interpreter.enter(program, interpreter.read_environment(environment), fresh)
+            code = interpreter.execute(program, sources.get(program))
+            if os.getpid() != me:  # a fork of the script's own that went on to its end
+                interpreter.leave(code, fresh)
+            spoilt = watch.spoilt or code in (1, -signal.SIGINT) or threading.active_count() > 1 or left == 0
+            if spoilt:
+                code = code if interpreter.last_words(fresh) else interpreter.BROKEN_OUTPUT
+            elif not _clear(signals):
+                code, spoilt = interpreter.BROKEN_OUTPUT, True
+            for number in range(3):
+                os.dup2(nothing, number)
+            for path in _own_modules(program, fresh):
+                imported.setdefault(path, _stamp(path))
+            gateway.send(json.dumps([code, not spoilt]).encode())
+            if spoilt:
+                gateway.recv(1)  # the gateway ends us, and with us our group
+                os._exit(0)
+
+
+def _clear(signals: dict[int, Any]) -> bool:
+    """Put back what a process has; returns whether the script's last words could be written."""
+    main = sys.modules["__main__"].__dict__
+    for name in [name for name in main if not name.startswith("__")]:
+        main[name] = None
+    written = interpreter.flush()
+    signal.alarm(0)
+    signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+    signal.setitimer(signal.ITIMER_PROF, 0)
+    for number, handler in signals.items():
+        if handler is not None and signal.getsignal(number) is not handler:
+            signal.signal(number, handler)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    os.umask(0o077)
+    return written
+
+
+def _own_modules(program: str, fresh: Fresh) -> list[str]:
+    """The files of the modules that were imported from the script's own directory."""
+    directory = interpreter.directory(program) + os.sep
+    files = (getattr(module, "__file__", None) for name, module in sys.modules.items() if name not in fresh.modules)
+    return [os.path.realpath(file) for file in files if file and os.path.realpath(file).startswith(directory)]
+
+
+def _stamp(path: str) -> Stamp | None:
+    try:
+        return interpreter.stamp(os.stat(path))
+    except OSError:
+        return None

@@ -1,0 +1,110 @@
+"""Whether a client is authenticated well enough for an operation: every requirement, every kind of client."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from estgw.auth.identity import Client, Trust
+from estgw.auth.requirements import authenticate
+from estgw.errors import BadRequest, Forbidden, Unauthenticated
+from estgw.est.operations import Requires
+from tests.callout.calls import CERTIFICATE, client, tls
+from tests.support import basic
+
+GOOD, BAD = [basic("ann:secret")], [basic("ann:wrong")]
+
+
+async def verify(claiming: Client) -> bool:
+    assert claiming.claimed is not None
+    return claiming.claimed.password == "secret"
+
+
+def asked(requires: Requires, headers: list[str], trust: Trust = Trust.NONE) -> Client:
+    certificate = CERTIFICATE if trust is not Trust.NONE else None
+    known = client(certificate=certificate, trust=trust, tls=tls(certificate))
+    return asyncio.run(authenticate(known, headers, requires, verify))
+
+
+# Requirement -> without anything, with a password, with a certificate, with both: in, or the status.
+MATRIX = {
+    Requires.NONE: ("in", "in", "in", "in"),
+    Requires.ANY: (401, "in", "in", "in"),
+    Requires.TLS: (403, 403, "in", "in"),
+    Requires.HTTP: (401, "in", 401, "in"),
+    Requires.BOTH: (403, 403, 401, "in"),
+}
+KINDS = {
+    "nothing": (False, False),
+    "password": (True, False),
+    "certificate": (False, True),
+    "both": (True, True),
+}
+
+
+def test_the_matrix_is_whole():
+    assert MATRIX.keys() == set(Requires)
+
+
+@pytest.mark.parametrize("requires", Requires)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("trust", [Trust.EXPLICIT, Trust.IMPLICIT])
+def test_every_cell(requires, kind, trust):
+    password, certificate = KINDS[kind]
+    wanted = MATRIX[requires][list(KINDS).index(kind)]
+    headers = GOOD if password else []
+    if wanted == "in":
+        found = asked(requires, headers, trust if certificate else Trust.NONE)
+        assert found.user == ("ann" if password and requires is not Requires.NONE else None)
+        return
+    with pytest.raises((Unauthenticated, Forbidden)) as refusal:
+        asked(requires, headers, trust if certificate else Trust.NONE)
+    assert refusal.value.status == wanted
+
+
+@pytest.mark.parametrize("requires", [each for each in Requires if each is not Requires.NONE])
+@pytest.mark.parametrize("trust", [Trust.EXPLICIT, Trust.NONE])
+def test_wrong_credentials_are_refused_whatever_else_there_is(requires, trust):
+    with pytest.raises(Unauthenticated) as refusal:
+        asked(requires, BAD, trust)
+    assert str(refusal.value) == "wrong user name or password"
+    assert refusal.value.public == ""
+
+
+def test_who_needs_nothing_is_never_refused_and_never_verified():
+    found = asked(Requires.NONE, BAD)
+    assert found.user is None
+    assert found.claimed is not None
+    assert found.claimed.username == "ann"
+    assert asked(Requires.NONE, ["nonsense"]).claimed is None
+
+
+def test_what_is_claimed_is_kept_beside_what_is_verified():
+    found = asked(Requires.ANY, GOOD)
+    assert found.claimed is not None
+    assert (found.claimed.username, found.user) == ("ann", "ann")
+
+
+def test_the_verdict_of_whoever_verifies_passes_through():
+    async def refuses(_: Client) -> bool:
+        raise BadRequest("The digest uri is another's.")
+
+    with pytest.raises(BadRequest):
+        asyncio.run(authenticate(client(), GOOD, Requires.ANY, refuses))
+
+
+@pytest.mark.parametrize("requires", [Requires.TLS, Requires.BOTH])
+def test_the_owner_of_a_refused_certificate_learns_why(requires):
+    offered = client(tls=tls(CERTIFICATE, verify_error="certificate has expired"))
+    with pytest.raises(Forbidden) as refusal:
+        asyncio.run(authenticate(offered, GOOD, requires, verify))
+    assert refusal.value.public == (
+        "This operation needs a TLS client certificate; the one offered was not accepted: certificate has expired."
+    )
+
+
+def test_and_so_does_the_log_where_a_password_would_do():
+    offered = client(tls=tls(CERTIFICATE, verify_error="certificate has expired"))
+    with pytest.raises(Unauthenticated, match=r"no client certificate; the one offered .* has expired"):
+        asyncio.run(authenticate(offered, [], Requires.ANY, verify))
