@@ -113,6 +113,7 @@ Seconds = Annotated[float, Field(gt=0, le=86400)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Bytes = Annotated[int, Field(ge=1024, le=64 * 1024 * 1024)]
 TLSVersion = Literal["1.2", "1.3"]
+Runner = Literal["auto", "exec", "fork", "pool"]
 
 
 class _Model(BaseModel):
@@ -209,6 +210,7 @@ class OperationSettings(_Model):
     raw_output: bool = False
     pass_credentials: bool = False
     serialize: str | None = None
+    runner: Runner | None = None
     handler_env: Mapping[Annotated[str, AfterValidator(_variable)], Annotated[str, AfterValidator(_value)]] = Field(
         default_factory=dict
     )
@@ -230,6 +232,7 @@ class ServiceSettings(_Model):
     change_subject_name: bool | None = None
     renew_without_certificate: bool | None = None
     csr_template: FilePath | None = None
+    runner: Runner | None = None
     operations: Mapping[str, OperationSettings] = Field(default_factory=dict)
 
     @field_validator("operations")
@@ -269,6 +272,10 @@ class Callouts(ServiceSettings):
     max_waiting: Count = 100
     max_stdout: Bytes = 1024 * 1024
     max_stderr: Bytes = 64 * 1024
+    runner: Runner = "auto"
+    pool_size: Count = 4
+    pool_requests: Count = 1000
+    max_file: Annotated[int, Field(ge=1024 * 1024, le=1 << 40)] = 1 << 30
     path: str = "/usr/local/bin:/usr/bin:/bin"
     pass_headers: tuple[Annotated[str, AfterValidator(_header)], ...] = Field((), strict=False)
 

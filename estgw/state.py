@@ -99,7 +99,7 @@ def load(path: Path) -> State:
         context=context,
         caller=Caller(
             Slots(limits.max_running, limits.max_waiting),
-            CalloutLimits(limits.max_stdout, limits.max_stderr, limits.retry_after),
+            CalloutLimits(limits.max_stdout, limits.max_stderr, limits.retry_after, limits.max_file),
         ),
     )
 

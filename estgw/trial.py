@@ -128,7 +128,7 @@ async def run(gateway: State, trial: Trial, directory: Path) -> Report:
 
 async def _run(gateway: State, route: Route, call: Call) -> Outcome:
     limits = gateway.config.callouts
-    bounds = Limits(call.timeout, limits.max_stdout, limits.max_stderr)
+    bounds = Limits(call.timeout, limits.max_stdout, limits.max_stderr, limits.max_file)
     try:
         return await process.run(route.handler, contract.environment(call), call.body, bounds)
     except CouldNotStart as fault:

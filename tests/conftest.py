@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import functools
+import resource
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -9,6 +10,11 @@ from pathlib import Path
 import pytest
 
 from tests.support import Gateway, Lab, enrol, running_gateway
+
+
+# Tests let scripts flood their outputs on purpose; should one outlive its test, the kernel stops it here.
+_soft, _hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 30, _hard))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -34,6 +34,7 @@ class CalloutLimits:
     max_stdout: int
     max_stderr: int
     retry_after: int
+    max_file: int = process.FILE_LIMIT
 
 
 class Caller:
@@ -60,7 +61,7 @@ class Caller:
 
     async def _run(self, program: Path, call: Call, stdin: bytes, serialize: str | None) -> Outcome:
         environment = contract.environment(call)
-        limits = Limits(call.timeout, self._limits.max_stdout, self._limits.max_stderr)
+        limits = Limits(call.timeout, self._limits.max_stdout, self._limits.max_stderr, self._limits.max_file)
         try:
             async with self._slots.take(serialize):
                 outcome = await process.run(program, environment, stdin, limits)

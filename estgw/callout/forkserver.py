@@ -88,16 +88,15 @@ def _warm_up() -> None:
         return
     name = x509.Name.from_rfc4514_string("CN=nobody")
     now = datetime.now(UTC)
-    for key in (ec.generate_private_key(ec.SECP256R1()), rsa.generate_private_key(65537, 1024)):
+    keys = (ec.generate_private_key(ec.SECP256R1()), rsa.generate_private_key(65537, 1024))  # noqa: S505 - for nobody
+    for key in keys:
         pem = key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
         loaded: Any = serialization.load_pem_private_key(pem, None)
         san = x509.SubjectAlternativeName([x509.DNSName("nobody.example")])
         made = x509.CertificateSigningRequestBuilder(name).add_extension(san, critical=False)
-        request = x509.load_pem_x509_csr(
-            made.sign(loaded, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
-        )
+        request = x509.load_pem_x509_csr(made.sign(loaded, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
         assert request.is_signature_valid
         builder = x509.CertificateBuilder(name, request.subject, request.public_key(), x509.random_serial_number())
         builder = builder.not_valid_before(now).not_valid_after(now + timedelta(days=1))

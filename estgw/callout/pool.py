@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from estgw.callout import process
+from estgw.callout.job import Job, environment_file
 from estgw.callout.process import CouldNotStart, Limits, Outcome
-from estgw.callout.warm import Job, Warm, environment_file
+from estgw.callout.warm import Warm
 from estgw.logs import log
 
 TRIES = 3
@@ -79,7 +80,7 @@ class Worker:
         self.turn: Turn | None = None
         self._socket, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket.setblocking(False)
-        self._spoilt = False
+        self._spoilt = self._closed = False
         asyncio.get_running_loop().add_reader(self._socket, self._receive)
         # Its end stays open here until it has it, or a death would look like one of a worker that never lived.
         self.job: Job = warm.ask(
@@ -102,9 +103,10 @@ class Worker:
 
     def close(self) -> None:
         """No more requests: it ends by itself."""
-        self._spoilt = True
-        if self._socket.fileno() >= 0:
-            asyncio.get_running_loop().remove_reader(self._socket)
+        if self._closed:
+            return
+        self._closed = self._spoilt = True
+        asyncio.get_running_loop().remove_reader(self._socket)
         self._socket.close()
         self._theirs.close()
 
@@ -129,15 +131,18 @@ class Worker:
             case _:
                 self._give_up(Unread())
 
-    def _give_up(self, fault: Exception) -> None:
+    def _give_up(self, fault: BaseException) -> None:
         self._spoilt = True
         asyncio.get_running_loop().remove_reader(self._socket)
         if self.turn is not None:
             self.turn.fail(fault)
 
     def _died(self, job: asyncio.Future[int | None]) -> None:
-        if fault := job.exception():
-            self._give_up(fault if isinstance(fault, Exception) else Unread())
+        fault = job.exception()
+        if self._closed:
+            return
+        if fault is not None:
+            self._give_up(fault)
         elif self.turn is not None:
             self.turn.settle(job.result())
         else:
@@ -158,7 +163,7 @@ class Turn:
         if not self.ended.done():
             self.ended.set_result(code)
 
-    def fail(self, fault: Exception) -> None:
+    def fail(self, fault: BaseException) -> None:
         """It has not begun."""
         if not self.ended.done():
             self.ended.set_exception(fault)
@@ -170,7 +175,9 @@ class Turn:
     async def finish(self) -> int | None:
         """A worker that is still at it, or has been spoilt, ends here with its whole group."""
         if not self.ended.done() or not self.worker.is_fit:
-            code = await self.worker.job.finish()
-            self.settle(code)
+            try:
+                self.settle(await self.worker.job.finish())
+            except CouldNotStart as fault:
+                self.fail(fault)
         self.worker.turn = None
         return self.ended.result()

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import resource
 import signal
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -22,6 +23,12 @@ POLL = 0.01
 """Seconds between two looks at how much the program has written; a flood gets this far past its limit."""
 TERM_GRACE = 5.0
 """Seconds between TERM and KILL."""
+FILE_LIMIT = 1 << 30
+"""Bytes of the largest file that a program may write, its outputs included, unless the configuration says otherwise.
+
+The kernel sees to it (SIGXFSZ), so a flood ends even when the gateway was killed and nobody looks any more: without
+it, one orphaned `yes` fills the machine's memory.
+"""
 
 Files: TypeAlias = tuple[int, int, int]
 """Descriptors of stdin, stdout and stderr."""
@@ -34,6 +41,7 @@ class Limits:
     seconds: float
     stdout: int
     stderr: int
+    file: int = FILE_LIMIT
 
 
 @dataclass(frozen=True)
@@ -54,6 +62,21 @@ class Outcome:
 
 class CouldNotStart(Exception):
     """The program could not be started: no such file, no execute bit, no interpreter."""
+
+
+@contextlib.contextmanager
+def inherited_file_limit(size: int) -> Iterator[None]:
+    """Let what is started inside have files of at most `size` bytes.
+
+    Our own soft limit is lowered for that moment: setting the child's afterwards would leave it a moment without.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    bounds = [limit for limit in (size, soft, hard) if limit != resource.RLIM_INFINITY]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (min(bounds), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def default_signals() -> None:
@@ -97,7 +120,7 @@ async def run(program: Path, env: Mapping[str, str], stdin: bytes, limits: Limit
     is gone when this returns.  Raises `CouldNotStart`.
     """
     with memory_files(stdin) as files:
-        return await supervise(_Process(program, env, files), files, limits)
+        return await supervise(_Process(program, env, files, limits.file), files, limits)
 
 
 @contextlib.contextmanager
@@ -189,19 +212,20 @@ async def _wait(child: Child, files: Files, limits: Limits, seconds: float) -> _
 class _Process:
     """A child of ours, started by exec."""
 
-    def __init__(self, program: Path, env: Mapping[str, str], files: Files) -> None:
+    def __init__(self, program: Path, env: Mapping[str, str], files: Files, file_limit: int) -> None:
         # No preexec_fn, user= or group=: each turns vfork off, and the start then copies the gateway's page tables.
         try:
-            self._process = subprocess.Popen(
-                [program],
-                stdin=files[0],
-                stdout=files[1],
-                stderr=files[2],
-                env=env,
-                cwd=program.parent,
-                start_new_session=True,
-                umask=0o077,
-            )
+            with inherited_file_limit(file_limit):
+                self._process = subprocess.Popen(
+                    [program],
+                    stdin=files[0],
+                    stdout=files[1],
+                    stderr=files[2],
+                    env=env,
+                    cwd=program.parent,
+                    start_new_session=True,
+                    umask=0o077,
+                )
         except OSError as fault:
             raise CouldNotStart(f"{program}: {fault.strerror or fault}") from None
         self._loop = asyncio.get_running_loop()

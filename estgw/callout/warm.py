@@ -14,19 +14,15 @@ import socket
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from estgw.callout import interpreter, process
+from estgw.callout import process
+from estgw.callout.job import PATIENCE, Job, environment_file
 from estgw.callout.process import CouldNotStart, Limits, Outcome
 from estgw.logs import log
 
 PACKET = 64 * 1024
-LONGEST_VARIABLE = 128 * 1024
-"""Linux refuses to exec with a longer NAME=value, its final NUL included; here nobody would stop it."""
-PATIENCE = 5.0
-"""Seconds that a child may take to die of KILL before the parent counts as hung."""
 STILLBORN = 3
 """Parents that die before they are ready, one after the other, before requests are refused."""
 
@@ -43,7 +39,9 @@ _ENVIRONMENT = {"LC_ALL": "C.UTF-8", "TZ": "UTC", "HOME": "/nonexistent"}
 class Warm:
     """The warm parent, as long as the gateway lives; it is started by `start`, or when it is first needed."""
 
-    def __init__(self) -> None:
+    def __init__(self, file_limit: int = process.FILE_LIMIT) -> None:
+        """`file_limit` is the largest file that a child may write, in bytes."""
+        self._file_limit = file_limit
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         self._words = -1  # its stderr
@@ -66,16 +64,17 @@ class Warm:
         words = process.memory_file("warm-stderr")
         with theirs:
             try:
-                self._process = subprocess.Popen(
-                    [sys.executable, "-c", _BEGIN, _ROOT, str(theirs.fileno())],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=words,
-                    env=_ENVIRONMENT,
-                    cwd="/",
-                    pass_fds=[theirs.fileno()],
-                    start_new_session=True,
-                )
+                with process.inherited_file_limit(self._file_limit):
+                    self._process = subprocess.Popen(
+                        [sys.executable, "-c", _BEGIN, _ROOT, str(theirs.fileno())],
+                        stdin=subprocess.DEVNULL,
+                        stdout=subprocess.DEVNULL,
+                        stderr=words,
+                        env=_ENVIRONMENT,
+                        cwd="/",
+                        pass_fds=[theirs.fileno()],
+                        start_new_session=True,
+                    )
             except OSError:
                 ours.close()
                 os.close(words)
@@ -107,6 +106,8 @@ class Warm:
 
     def signal(self, job: Job, number: signal.Signals) -> None:
         """Signal a child's group; only the parent knows for sure that the number still is that child's."""
+        if self._process is None:
+            return
         waiting = next((item for item in self._outbox if item[2] is job), None)
         if waiting is None:
             self._post(json.dumps(["signal", job.number, int(number)]).encode(), ())
@@ -223,6 +224,8 @@ class Warm:
         log.error("the warm parent died", code=code, stderr=words.decode("utf-8", "backslashreplace"))
         for job in [job for job in self._jobs.values() if job.pid is not None and not job.is_orphan]:
             job.become_orphan()
+        for job in [job for job in self._jobs.values() if job.pid is None and job.told is not None]:
+            self.settle(job, -signal.SIGKILL)
         waiting = [job for job in self._jobs.values() if job.pid is None]
         suspects: list[Job] = [job for job in waiting if job.sent][:1]
         if not self._ready:
@@ -235,95 +238,3 @@ class Warm:
             job.sent = False
         if again or self._ready:
             self._dispatch(again)
-
-
-class Job:
-    """One child of the warm parent; what `process.supervise` wants of a child."""
-
-    def __init__(
-        self,
-        warm: Warm,
-        number: int,
-        program: Path,
-        packet: bytes,
-        descriptors: Sequence[int],
-        on_begin: Callable[[], None],
-    ) -> None:
-        self._warm = warm
-        self.number = number
-        self.program = program
-        self.packet = packet
-        self.descriptors = descriptors
-        self.on_begin = on_begin
-        self.ended: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
-        self.sent = False
-        self.pid: int | None = None
-        self._orphan: int | None = None  # a pidfd, once the parent is dead
-
-    @property
-    def is_orphan(self) -> bool:
-        """Whether the parent died before it."""
-        return self._orphan is not None
-
-    def signal_group(self, number: signal.Signals) -> None:
-        """Signal it and all that it has started."""
-        if self.ended.done():
-            return
-        if self._orphan is None:
-            self._warm.signal(self, number)
-        else:
-            self._kill(number)
-
-    async def finish(self) -> int | None:
-        """Have it killed if it has not ended; its exit status."""
-        if not self.ended.done():
-            self.signal_group(signal.SIGKILL)
-            await asyncio.wait([self.ended], timeout=PATIENCE)
-            if not self.ended.done():
-                self._warm.give_up()
-                await asyncio.wait([self.ended], timeout=PATIENCE)
-        return self.ended.result()
-
-    def become_orphan(self) -> None:
-        """Nobody will tell how it ends: watch for it, and look whether it has left word."""
-        assert self.pid is not None
-        try:
-            self._orphan = os.pidfd_open(self.pid)
-        except ProcessLookupError:
-            self._orphan = -1
-            self._bury()
-        else:
-            asyncio.get_running_loop().add_reader(self._orphan, self._bury)
-
-    def _bury(self) -> None:
-        if self._orphan is not None and self._orphan >= 0:
-            asyncio.get_running_loop().remove_reader(self._orphan)
-            os.close(self._orphan)
-        self._kill(signal.SIGKILL)
-        self._warm.settle(self, self._left_word())
-
-    def _kill(self, number: signal.Signals) -> None:
-        assert self.pid is not None
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.pid, number)
-
-    def _left_word(self) -> int | None:
-        """What a `run` has put into its environment's header; anything else leaves none."""
-        if self.ended.done() or len(self.descriptors) != 4:
-            return None
-        (code,) = interpreter.HEADER.unpack(os.pread(self.descriptors[0], interpreter.HEADER.size, 0))
-        return None if code == interpreter.UNKNOWN else code
-
-
-@contextlib.contextmanager
-def environment_file(program: Path, env: Mapping[str, str]) -> Iterator[int]:
-    """An environment in a file of its own, as it may be larger than any packet.  Raises `CouldNotStart`."""
-    entries = [os.fsencode(f"{name}={value}\0") for name, value in env.items()]
-    if any(len(entry) > LONGEST_VARIABLE for entry in entries):
-        raise CouldNotStart(f"{program}: Argument list too long")
-    header = interpreter.HEADER.pack(interpreter.UNKNOWN)
-    descriptor = process.memory_file("environment", b"".join([header, *entries]))
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)

@@ -55,8 +55,7 @@ def serve(program: str, sources: Sources, control: int, requests: int, fresh: Fr
     status and whether there can be another request.
     """
     with socket.socket(fileno=control) as gateway:
-        nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-        interpreter.take_files([nothing] * 3, keep=(control, nothing))
+        interpreter.take_files((), keep=(control,))
         me, left = os.getpid(), requests
         signals = {number: signal.getsignal(number) for number in signal.valid_signals()}
         imported: dict[str, Stamp | None] = {}
@@ -83,8 +82,7 @@ def serve(program: str, sources: Sources, control: int, requests: int, fresh: Fr
                 code = code if interpreter.last_words(fresh) else interpreter.BROKEN_OUTPUT
             elif not _clear(signals):
                 code, spoilt = interpreter.BROKEN_OUTPUT, True
-            for number in range(3):
-                os.dup2(nothing, number)
+            _let_go_of_files()
             for path in _own_modules(program, fresh):
                 imported.setdefault(path, _stamp(path))
             gateway.send(json.dumps([code, not spoilt]).encode())
@@ -93,7 +91,7 @@ def serve(program: str, sources: Sources, control: int, requests: int, fresh: Fr
                 os._exit(0)
 
 
-def _clear(signals: dict[int, Any]) -> bool:
+def _clear(signals: dict[signal.Signals, Any]) -> bool:
     """Put back what a process has; returns whether the script's last words could be written."""
     main = sys.modules["__main__"].__dict__
     for name in [name for name in main if not name.startswith("__")]:
@@ -108,6 +106,15 @@ def _clear(signals: dict[int, Any]) -> bool:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     os.umask(0o077)
     return written
+
+
+def _let_go_of_files() -> None:
+    """Nothing is written after an answer, and memory files are not kept alive by an idle worker."""
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for number in range(3):
+        os.dup2(nothing, number)
+    if nothing > 2:
+        os.close(nothing)
 
 
 def _own_modules(program: str, fresh: Fresh) -> list[str]:

@@ -134,5 +134,9 @@ def _serial(certificate: x509.Certificate) -> str:
 
 
 def _text(name: x509.Name) -> str:
-    """RFC 4514, and no control character that a terminal would obey."""
-    return "".join(char if char.isprintable() else f"\\{char.encode().hex()}" for char in name.rfc4514_string())
+    """RFC 4514, with hex pairs for what a terminal would obey instead of print."""
+
+    def shown(char: str) -> str:
+        return char if char.isprintable() else "".join(f"\\{byte:02X}" for byte in char.encode())
+
+    return "".join(map(shown, name.rfc4514_string()))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import ipaddress
 import os
 import re
@@ -548,30 +547,6 @@ def test_cacerts(bench: Bench) -> None:
     extra = (bench.ca / "server.pem").read_bytes()
     (bench.ca / "chain.pem").write_bytes(extra)
     assert bench.run("cacerts").out == root + extra
-
-
-def wishes(bench: Bench, **env: str) -> str:
-    """What csrattrs prints, whichever of DER and base64 it is, in hex and without its head."""
-    result = bench.run("csrattrs", None, **env)
-    assert (result.status, result.err) == (0, "")
-    der = result.out if result.out.startswith(b"\x30") else base64.b64decode(result.out, validate=False)
-    assert der[:2] == bytes([0x30, len(der) - 2])
-    return der[2:].hex()
-
-
-SIGNATURE = "06082a8648ce3d040302"  # ecdsa-with-SHA256
-EC_KEY = "301506072a8648ce3d0201310a06082a8648ce3d030107"  # id-ecPublicKey { prime256v1 }
-RSA_KEY = "301106092a864886f70d010101310402020c00"  # rsaEncryption { 3072 }
-CHALLENGE = "06092a864886f70d010907"  # challengePassword
-SERIAL = "0603550405"  # serialNumber
-
-
-def test_csrattrs(bench: Bench) -> None:
-    assert wishes(bench) == SIGNATURE + EC_KEY
-    assert wishes(bench, EST_POP_REQUIRED="1") == SIGNATURE + EC_KEY + CHALLENGE
-    switch_on(bench, "csrattrs", openssl="wishes='key = SEQUENCE:rsa_key'", python="wishes = [csr.attribute(")
-    switch_on(bench, "csrattrs", openssl="wishes+=", python="wishes += [")
-    assert wishes(bench) == RSA_KEY + SERIAL
 
 
 # An outside opinion.

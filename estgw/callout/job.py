@@ -1,0 +1,129 @@
+"""One child of the warm parent, seen from the gateway."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from estgw.callout import interpreter, process
+from estgw.callout.process import CouldNotStart
+
+LONGEST_VARIABLE = 128 * 1024
+"""Linux refuses to exec with a longer NAME=value, its final NUL included; here nobody would stop it."""
+PATIENCE = 5.0
+"""Seconds that a child may take to die of KILL before the parent counts as hung."""
+
+
+class Parent(Protocol):
+    """What a child wants of the warm parent."""
+
+    def signal(self, job: Job, number: signal.Signals) -> None:
+        """Signal a child's group."""
+
+    def settle(self, job: Job, code: int | None = None) -> None:
+        """Take note that a child has ended."""
+
+    def give_up(self) -> None:
+        """Take note that the parent does not do what it is told."""
+
+
+class Job:
+    """One child of the warm parent; what `process.supervise` wants of a child."""
+
+    def __init__(
+        self,
+        warm: Parent,
+        number: int,
+        program: Path,
+        packet: bytes,
+        descriptors: Sequence[int],
+        on_begin: Callable[[], None],
+    ) -> None:
+        self._warm = warm
+        self.number = number
+        self.program = program
+        self.packet = packet
+        self.descriptors = descriptors
+        self.on_begin = on_begin
+        self.ended: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
+        self.sent = False
+        self.pid: int | None = None
+        self.told: signal.Signals | None = None
+        """The last signal sent to it, which a dying parent may have taken with it."""
+        self._orphan: int | None = None  # a pidfd, once the parent is dead
+
+    @property
+    def is_orphan(self) -> bool:
+        """Whether the parent died before it."""
+        return self._orphan is not None
+
+    def signal_group(self, number: signal.Signals) -> None:
+        """Signal it and all that it has started."""
+        if self.ended.done():
+            return
+        self.told = number
+        if self._orphan is None:
+            self._warm.signal(self, number)
+        else:
+            self._kill(number)
+
+    async def finish(self) -> int | None:
+        """Have it killed if it has not ended; its exit status."""
+        if not self.ended.done():
+            self.signal_group(signal.SIGKILL)
+            await asyncio.wait([self.ended], timeout=PATIENCE)
+            if not self.ended.done() and not self.is_orphan:
+                self._warm.give_up()
+                await asyncio.wait([self.ended], timeout=PATIENCE)
+        return self.ended.result()
+
+    def become_orphan(self) -> None:
+        """Nobody will tell how it ends: watch for it, and look whether it has left word."""
+        assert self.pid is not None
+        try:
+            self._orphan = os.pidfd_open(self.pid)
+        except ProcessLookupError:
+            self._orphan = -1
+            self._bury()
+        else:
+            asyncio.get_running_loop().add_reader(self._orphan, self._bury)
+            if self.told is not None:
+                self._kill(self.told)
+
+    def _bury(self) -> None:
+        if self._orphan is not None and self._orphan >= 0:
+            asyncio.get_running_loop().remove_reader(self._orphan)
+            os.close(self._orphan)
+        self._kill(signal.SIGKILL)
+        self._warm.settle(self, self._left_word())
+
+    def _kill(self, number: signal.Signals) -> None:
+        assert self.pid is not None
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, number)
+
+    def _left_word(self) -> int | None:
+        """What a `run` has put into its environment's header; anything else leaves none."""
+        if self.ended.done() or len(self.descriptors) != 4:
+            return None
+        (code,) = interpreter.HEADER.unpack(os.pread(self.descriptors[0], interpreter.HEADER.size, 0))
+        return None if code == interpreter.UNKNOWN else code
+
+
+@contextlib.contextmanager
+def environment_file(program: Path, env: Mapping[str, str]) -> Iterator[int]:
+    """An environment in a file of its own, as it may be larger than any packet.  Raises `CouldNotStart`."""
+    entries = [os.fsencode(f"{name}={value}\0") for name, value in env.items()]
+    if any(len(entry) > LONGEST_VARIABLE for entry in entries):
+        raise CouldNotStart(f"{program}: Argument list too long")
+    header = interpreter.HEADER.pack(interpreter.UNKNOWN)
+    descriptor = process.memory_file("environment", b"".join([header, *entries]))
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,95 @@
+"""Which runner runs what: `exec` starts a program, `fork` and `pool` know Python scripts by their `#!` line."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Mapping
+from enum import Enum
+from pathlib import Path
+
+from estgw.callout import process
+from estgw.callout.interpreter import Stamp, stamp
+from estgw.callout.pool import Pool
+from estgw.callout.process import Limits, Outcome
+from estgw.callout.warm import Warm
+
+_PYTHON = re.compile(r"python(3(\.\d+)?)?")
+_VERSION = f"python{sys.version_info.major}.{sys.version_info.minor}"
+
+
+class Language(Enum):
+    """What a script's `#!` line says."""
+
+    OURS = "the gateway's own Python"
+    PYTHON = "another Python, or ours with options"
+    OTHER = "no Python"
+
+
+def language(program: Path) -> Language:
+    """Read the `#!` line; a file that can't be run is OTHER, as exec has the right words for it."""
+    try:
+        with program.open("rb") as file:
+            first = file.readline(256)
+    except OSError:
+        return Language.OTHER
+    if not first.startswith(b"#!") or not os.access(program, os.X_OK):
+        return Language.OTHER
+    command, *options = os.fsdecode(first[2:]).split() or [""]
+    if Path(command).name == "env" and options:
+        command, *options = options
+        ours = command in ("python", "python3", _VERSION)
+    else:
+        ours = _is_this_interpreter(command)
+    if not _PYTHON.fullmatch(Path(command).name):
+        return Language.OTHER
+    return Language.OURS if ours and not options else Language.PYTHON
+
+
+def _is_this_interpreter(path: str) -> bool:
+    """The same program in the same virtual environment, or out of one: with another's libraries it is another."""
+    theirs, ours = Path(path), Path(sys.executable)
+    return theirs.resolve() == ours.resolve() and _environment(theirs) == _environment(ours)
+
+
+def _environment(interpreter: Path) -> Path | None:
+    """The virtual environment that an interpreter's path lies in."""
+    home = interpreter.parent.parent
+    return home.resolve() if (home / "pyvenv.cfg").exists() else None
+
+
+class Runners:
+    """The runners of one configuration.  Without a warm parent everything is started by exec."""
+
+    def __init__(self, warm: Warm | None = None, pool: Pool | None = None) -> None:
+        self._warm = warm
+        self._pool = pool
+        self._languages: dict[Path, tuple[Stamp, Language]] = {}
+
+    async def run(self, runner: str, program: Path, env: Mapping[str, str], stdin: bytes, limits: Limits) -> Outcome:
+        """Run a program by `auto`, `exec`, `fork` or `pool`; one that is no Python script by exec all the same."""
+        if self._warm is None or runner == "exec":
+            return await process.run(program, env, stdin, limits)
+        written_in = self._language(program)
+        if written_in is Language.OTHER or (runner == "auto" and written_in is not Language.OURS):
+            return await process.run(program, env, stdin, limits)
+        if runner == "pool" and self._pool is not None:
+            return await self._pool.run(program, env, stdin, limits)
+        return await self._warm.run(program, env, stdin, limits)
+
+    def close(self) -> None:
+        """Another configuration has taken over: no worker of this one is kept."""
+        if self._pool is not None:
+            self._pool.close()
+
+    def _language(self, program: Path) -> Language:
+        """The script's language, read again when the file is another."""
+        try:
+            now = stamp(program.stat())
+        except OSError:
+            return Language.OTHER
+        known = self._languages.get(program)
+        if known is None or known[0] != now:
+            known = self._languages[program] = (now, language(program))
+        return known[1]
