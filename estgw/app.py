@@ -27,10 +27,10 @@ from estgw.callout import cgi
 from estgw.callout.call import Call
 from estgw.callout.contract import Kind
 from estgw.errors import BadRequest, HandlerFailed, Malformed, NotFound, RequestError, Unauthenticated
-from estgw.est import certs, names, operations
+from estgw.est import certs, keygen, names, operations
 from estgw.est import csr as csrs
 from estgw.est.csr import OTP_CHALLENGE
-from estgw.est.operations import Profile
+from estgw.est.operations import Body, Profile
 from estgw.logs import log, new_request_id
 from estgw.services import Route, Service, search_path
 from estgw.state import State
@@ -202,7 +202,7 @@ class Exchange:
         if claimed.password is None:
             return False
         try:
-            await self._decide(route.authenticate, replace(call, pass_credentials=True), Kind.AUTHENTICATE)
+            await self._decide(route, route.authenticate, replace(call, pass_credentials=True), Kind.AUTHENTICATE)
         except Unauthenticated as refusal:
             log.info("not authenticated", reason=str(refusal))
             return False
@@ -220,6 +220,8 @@ class Exchange:
             names.require_sound(csr.san)
             if operation.proves_key:
                 csrs.verify(csr)
+            if operation.body is Body.KEYGEN:
+                keygen.wish(csr)
             if csr.text_attribute(OTP_CHALLENGE) is not None and route.authorize is None:
                 # RFC 7894 4: what is present must be verified, and only a script can know one-time passwords.
                 raise Malformed("the CSR carries otpChallenge, and nothing here can verify it")
@@ -246,12 +248,12 @@ class Exchange:
     async def authorize(self, route: Route, call: Call) -> None:
         """May this client do this?"""
         if route.authorize is not None:
-            await self._decide(route.authorize, call, Kind.AUTHORIZE)
+            await self._decide(route, route.authorize, call, Kind.AUTHORIZE)
 
     async def handle(self, route: Route, call: Call) -> cgi.Output:
         """The operation's handler."""
         self._lay_out(call)
-        return await self.state.caller.handle(route.handler, call, serialize=route.serialize)
+        return await self.state.caller.handle(route.handler, call, serialize=route.serialize, runner=route.runner)
 
     def answer(self, service: Service, route: Route, call: Call, output: cgi.Output) -> web.Response:
         """The wire form, validated."""
@@ -271,10 +273,10 @@ class Exchange:
         operation = self.entry.get("operation") or self.request.rel_url.raw_path.rpartition("/")[2].lower()
         return reply.refusal(error, operation=operation, challenges=challenges)
 
-    async def _decide(self, script: Path, call: Call, kind: Kind) -> None:
+    async def _decide(self, route: Route, script: Path, call: Call, kind: Kind) -> None:
         self._lay_out(call)
         call = replace(call, timeout=self.state.config.callouts.decision_timeout)
-        await self.state.caller.decide(script, call, kind)
+        await self.state.caller.decide(script, call, kind, runner=route.decision_runner)
 
     def _lay_out(self, call: Call) -> None:
         """The private directory and the files that the variables name."""

@@ -14,6 +14,7 @@ from estgw.errors import HandlerFailed, Malformed, RequestError, Unauthenticated
 from estgw.est import answers, certs
 from estgw.est.answers import Answer
 from estgw.est.csr import CHALLENGE_PASSWORD, EST_IDENTITY_LINKING
+from estgw.est.keygen import Protection
 from estgw.est.operations import Body, Operation, Profile
 from estgw.logs import log
 from estgw.services import Route
@@ -47,11 +48,18 @@ def to_wire(route: Route, output: cgi.Output, call: Call, *, columns: int | None
                 return Answer(b"")
             raise Malformed("printed nothing")
         answer = answers.to_wire(operation.body, text, columns=columns)
+        _require_protected(call, answer)
     except Malformed as fault:
         raise HandlerFailed(apology(call.request_id), log=f"{route.handler.name}: {fault}") from None
     if answer.issued and call.csr and operation.proves_key and certs.spki(answer.issued) != call.csr.spki:
         log.warning("the certificate issued is for another key than the CSR's", handler=route.handler.name)
     return answer
+
+
+def _require_protected(call: Call, answer: Answer) -> None:
+    """Raise `Malformed` for a key in the clear where encryption was asked for (RFC 7030 4.4.1): no script may slip."""
+    if call.keygen and call.keygen.protection is not Protection.NONE and not answer.encrypted:
+        raise Malformed("printed a private key in the clear, and the client asked for an encrypted one")
 
 
 def success(operation: Operation, profile: Profile, output: cgi.Output, answer: Answer) -> web.Response:

@@ -13,6 +13,7 @@ from aiohttp.web_protocol import RequestHandler
 
 from estgw import state
 from estgw.app import App
+from estgw.callout.warm import Warm
 from estgw.config import split_address
 from estgw.errors import ConfigError
 from estgw.logs import escape, log, new_request_id
@@ -73,7 +74,12 @@ class Server:
     def __init__(self, config_file: Path, listen: str | None = None) -> None:
         """Raises `ConfigError`; `listen` takes the place of the configured addresses."""
         self._config_file = config_file
-        self._state = state.load(config_file)
+        self._warm = Warm()
+        try:
+            self._state = state.load(config_file, self._warm)
+        except ConfigError:
+            self._warm.close()
+            raise
         self._listen = (listen,) if listen else self._state.config.server.listen
         self._app = App(self._state)
         self._stop = asyncio.Event()
@@ -115,6 +121,8 @@ class Server:
             http.pre_shutdown()
             await http.shutdown(settings.drain_timeout)
             await listener.close()
+            self._app.state.caller.retire()
+            self._warm.close()
             for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
         log.info("stopped")
@@ -122,10 +130,11 @@ class Server:
     def _reload(self, listener: Listener) -> None:
         """Swap in a new state, or keep the old one and say why.  Addresses and limits of `server` stay."""
         try:
-            fresh: State = state.load(self._config_file)
+            fresh: State = state.load(self._config_file, self._warm)
         except ConfigError as refusal:
             log.error("reload failed, the old configuration stays", faults=refusal.faults)
             return
+        self._app.state.caller.retire()
         self._app.reload(fresh)
         listener.context = fresh.context
         log.info("reloaded", file=str(self._config_file))

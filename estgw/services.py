@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from estgw.config import Callouts, Config, OperationSettings, ServiceSettings
+from estgw.config import Callouts, Config, OperationSettings, Runner, ServiceSettings
 from estgw.est.operations import OPERATIONS, Body, Operation, Requires
 
 OFF_BY_DEFAULT = frozenset({"serverkeygen"})
@@ -34,11 +34,19 @@ class Route:
     pass_credentials: bool
     serialize: str | None
     handler_env: Mapping[str, str]
+    runner: Runner = "auto"
+    decision_runner: Runner = "auto"
+    """How the authenticate and authorize scripts are run; `runner` is for the handler alone."""
 
     @property
     def programs(self) -> tuple[Path, ...]:
         """Every script that this route may run."""
-        return tuple(script for script in (self.handler, self.authorize, self.authenticate) if script)
+        return (self.handler, *self.decisions)
+
+    @property
+    def decisions(self) -> tuple[Path, ...]:
+        """Its decision callouts."""
+        return tuple(script for script in (self.authorize, self.authenticate) if script)
 
     @property
     def is_new(self) -> bool:
@@ -125,6 +133,8 @@ def _route(label: str | None, name: str, own: ServiceSettings, common: Callouts)
         pass_credentials=chosen.pass_credentials,
         serialize=chosen.serialize,
         handler_env=chosen.handler_env,
+        runner=chosen.runner or own.runner or common.runner,
+        decision_runner=own.runner or common.runner,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +18,12 @@ from estgw.auth.identity import Anchors
 from estgw.auth.passwords import Passwords
 from estgw.auth.pop import Rules
 from estgw.auth.users import Users
-from estgw.callout import program
+from estgw.callout import program, runners
 from estgw.callout.caller import Caller, CalloutLimits
+from estgw.callout.pool import Pool
+from estgw.callout.runners import Language, Runners
 from estgw.callout.slots import Slots
+from estgw.callout.warm import Warm
 from estgw.config import Config
 from estgw.errors import BadRequest, ConfigError, Malformed
 from estgw.est import certs
@@ -65,17 +69,22 @@ class State:
             raise BadRequest(fault.sentence) from None
 
 
-def load(path: Path) -> State:
-    """Read the configuration and every file that it names; raises `ConfigError` with all that is wrong."""
+def load(path: Path, warm: Warm | None = None) -> State:
+    """Read the configuration and every file that it names; raises `ConfigError` with all that is wrong.
+
+    `warm` is started when a script is to be run by it, and before a private key is read; without one, as in the
+    commands that run nothing or one script, there is only exec.
+    """
     settings = config.load(path)
     faults: list[str] = []
+    served = services.build(settings)
+    routes = list(services.routes(served))
+    caller = _caller(settings, routes, warm, faults)
     explicit = _certificates(settings.client_auth.explicit, faults)
     implicit = _certificates(settings.client_auth.implicit, faults)
     crls = _crls(settings.client_auth.crls, faults)
     passwords = _passwords(settings, faults)
     context = _context(settings, (*explicit, *implicit), crls, faults)
-    served = services.build(settings)
-    routes = list(services.routes(served))
     for script in sorted({script for route in routes for script in route.programs}):
         faults += program.faults(script, services.search_path(settings))
     for folder in sorted({route.ca_dir for route in routes}):
@@ -84,7 +93,6 @@ def load(path: Path) -> State:
     insistences = _insistences({route.csr_template for route in routes}, faults)
     if faults or context is None:
         raise ConfigError(faults)
-    limits = settings.callouts
     return State(
         config=settings,
         services=served,
@@ -97,10 +105,28 @@ def load(path: Path) -> State:
         pop=Rules(settings.pop.rules, settings.pop.default),
         insistences=insistences,
         context=context,
-        caller=Caller(
-            Slots(limits.max_running, limits.max_waiting),
-            CalloutLimits(limits.max_stdout, limits.max_stderr, limits.retry_after, limits.max_file),
-        ),
+        caller=caller,
+    )
+
+
+def _caller(settings: Config, routes: Iterable[Route], warm: Warm | None, faults: list[str]) -> Caller:
+    limits = settings.callouts
+    faults += [
+        f"{route.handler}: the runner {route.runner} is for Python scripts; auto and exec are for all"
+        for route in routes
+        if route.runner in ("fork", "pool") and runners.language(route.handler) is Language.OTHER
+    ]
+    asked = {(route.runner, route.handler) for route in routes}
+    asked |= {(route.decision_runner, script) for route in routes for script in route.decisions}
+    if warm is not None and any(runners.forks(runner, runners.language(script)) for runner, script in asked):
+        try:
+            warm.start()
+        except OSError as fault:
+            faults.append(f"{sys.executable}: {fault.strerror}")
+    return Caller(
+        Slots(limits.max_running, limits.max_waiting),
+        CalloutLimits(limits.max_stdout, limits.max_stderr, limits.retry_after, limits.max_file),
+        Runners(warm, Pool(warm, limits.pool_size, limits.pool_requests)) if warm is not None else None,
     )
 
 

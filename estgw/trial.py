@@ -18,11 +18,11 @@ from estgw.callout import contract, process
 from estgw.callout.call import Call
 from estgw.callout.process import CouldNotStart, Limits, Outcome
 from estgw.errors import BadRequest, ConfigError, HandlerFailed, Malformed, RequestError
-from estgw.est import certs
+from estgw.est import certs, keygen
 from estgw.est import csr as csrs
 from estgw.est.binding import EXPORTER_LENGTH, Binding, BindingType
 from estgw.est.csr import CSR
-from estgw.est.operations import Profile
+from estgw.est.operations import Body, Profile
 from estgw.logs import new_request_id, stderr_lines
 from estgw.services import Route, search_path
 from estgw.state import State
@@ -141,6 +141,8 @@ def _csr(body: bytes, route: Route) -> CSR:
         csrs.require_subject(csr)
         if route.operation.proves_key:
             csrs.verify(csr)
+        if route.operation.body is Body.KEYGEN:
+            keygen.wish(csr)
     except Malformed as fault:
         raise BadRequest(fault.sentence) from None
     return csr

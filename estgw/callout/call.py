@@ -13,10 +13,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from estgw.auth.identity import Client
 from estgw.auth.pop import POP
-from estgw.est import names
+from estgw.est import keygen, names
 from estgw.est.binding import Binding
 from estgw.est.csr import CSR, NewNames
-from estgw.est.operations import Operation, Profile
+from estgw.est.operations import Body, Operation, Profile
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,11 @@ class Call:
         if self.new_names is not None:
             return self.new_names.san
         return self.csr.san if self.csr else None
+
+    @property
+    def keygen(self) -> keygen.Wish | None:
+        """How the client wants its new private key protected, where the server makes one; may raise `Malformed`."""
+        return keygen.wish(self.csr) if self.csr and self.operation.body is Body.KEYGEN else None
 
     @property
     def csr_file(self) -> Path:

@@ -11,6 +11,7 @@ from estgw.callout import cgi, contract, process
 from estgw.callout.call import Call
 from estgw.callout.contract import Kind
 from estgw.callout.process import CouldNotStart, Limits, Outcome
+from estgw.callout.runners import Runners
 from estgw.callout.slots import Busy, Slots
 from estgw.errors import (
     BadRequest,
@@ -40,31 +41,34 @@ class CalloutLimits:
 class Caller:
     """Runs callouts; the one place that knows both the contract and how a program is run."""
 
-    def __init__(self, slots: Slots, limits: CalloutLimits) -> None:
+    def __init__(self, slots: Slots, limits: CalloutLimits, runners: Runners | None = None) -> None:
         self._slots = slots
         self._limits = limits
+        self._runners = runners or Runners()
 
-    async def handle(self, program: Path, call: Call, *, serialize: str | None = None) -> cgi.Output:
+    async def handle(
+        self, program: Path, call: Call, *, serialize: str | None = None, runner: str = "auto"
+    ) -> cgi.Output:
         """Run a handler; returns what it printed when it means success, else raises the `RequestError`."""
         stdin = call.body if call.operation.takes_body else b""
-        outcome = await self._run(program, call, stdin, serialize)
+        outcome = await self._run(program, call, stdin, runner, serialize)
         return self.judge_handler(program, call, outcome)
 
-    async def decide(self, program: Path, call: Call, kind: Kind) -> None:
+    async def decide(self, program: Path, call: Call, kind: Kind, *, runner: str = "auto") -> None:
         """Run a decision callout; returns for yes, raises the `RequestError` for anything else."""
-        outcome = await self._run(program, call, b"", None)
+        outcome = await self._run(program, call, b"", runner)
         self._require_sound_end(program, call, outcome)
         row = _row(outcome)
         status = row.status(kind)
         if status is not None:
             raise self._refusal(status, row, program, call, cgi.words(outcome.stdout))
 
-    async def _run(self, program: Path, call: Call, stdin: bytes, serialize: str | None) -> Outcome:
+    async def _run(self, program: Path, call: Call, stdin: bytes, runner: str, serialize: str | None = None) -> Outcome:
         environment = contract.environment(call)
         limits = Limits(call.timeout, self._limits.max_stdout, self._limits.max_stderr, self._limits.max_file)
         try:
             async with self._slots.take(serialize):
-                outcome = await process.run(program, environment, stdin, limits)
+                outcome = await self._runners.run(runner, program, environment, stdin, limits)
         except Busy:
             raise Unavailable(
                 "Too many requests at once; try again soon.",
@@ -75,6 +79,10 @@ class Caller:
             raise HandlerFailed(_apology(call), log=f"could not start {fault}") from None
         _log_end(program, outcome)
         return outcome
+
+    def retire(self) -> None:
+        """Another configuration has taken over; what runs goes on to its end."""
+        self._runners.close()
 
     def judge_handler(self, program: Path, call: Call, outcome: Outcome) -> cgi.Output:
         """What a handler's end means; the same for `estgw run`."""
@@ -106,6 +114,8 @@ class Caller:
         if outcome.flooded:
             stream = "stderr" if len(outcome.stdout) < self._limits.max_stdout else "stdout"
             raise HandlerFailed(_apology(call), log=f"{program.name}: flooded its {stream}, killed")
+        if outcome.exit is None and outcome.signal is None:
+            raise HandlerFailed(_apology(call), log=f"{program.name}: nobody knows how it ended: the warm parent died")
         if outcome.exit is None:
             raise HandlerFailed(_apology(call), log=f"{program.name}: ended by signal {outcome.signal}")
 

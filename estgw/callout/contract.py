@@ -26,6 +26,7 @@ from estgw.callout.call import Call
 from estgw.errors import BadRequest, Malformed
 from estgw.est import certs, encoding, names
 from estgw.est.csr import CSR, OTP_CHALLENGE, REVOCATION_CHALLENGE
+from estgw.est.keygen import Wish
 
 VERSION = "1"
 
@@ -157,6 +158,10 @@ def _pem(certificate: x509.Certificate) -> str:
     return certificate.public_bytes(Encoding.PEM).decode()
 
 
+def _keygen(get: Callable[[Wish], Value]) -> Callable[[Call], Value]:
+    return lambda call: get(call.keygen) if call.keygen else None
+
+
 def _reenroll(call: Call) -> Value:
     if call.renewed is None or call.csr is None:
         return None
@@ -166,6 +171,7 @@ def _reenroll(call: Call) -> Value:
 
 _ALWAYS, _CERT, _PKCS10 = "always", "client certificate", "the operation takes a PKCS#10"
 _HTTP, _SAN = "HTTP authentication succeeded", "the CSR asks for a SAN"
+_KEYGEN = "serverkeygen, and the CSR wants the key encrypted"
 _BINDING, _CLAIMED = "a binding is in force", "`pass_credentials`, or draft profile"
 
 ENV_VARS: tuple[EnvVar, ...] = (
@@ -264,6 +270,15 @@ ENV_VARS: tuple[EnvVar, ...] = (
            _csr(lambda x: x.text_attribute(OTP_CHALLENGE))),
     EnvVar("EST", "EST_REVOCATION_CHALLENGE", "RFC 7894 revocationChallenge", "present in the CSR",
            _csr(lambda x: x.text_attribute(REVOCATION_CHALLENGE))),
+    EnvVar("EST", "EST_KEYGEN_PROTECT",
+           "`none`, `symmetric` or `asymmetric`: what the new private key is to be encrypted with (RFC 7030 4.4.1)",
+           "serverkeygen", _keygen(lambda w: w.protection.value)),
+    EnvVar("EST", "EST_KEYGEN_KEY_ID", "the identifier of the key to encrypt with, in hex", _KEYGEN,
+           _keygen(lambda w: w.key_id.hex() or None)),
+    EnvVar("EST", "EST_KEYGEN_ALGORITHMS",
+           "the key encipherment algorithms that the client takes, best first, by OpenSSL's names: "
+           "`rsaesOaep:sha256 dhSinglePass-stdDH-sha256kdf-scheme:id-aes256-wrap aes-256-cbc`", _KEYGEN,
+           _keygen(lambda w: " ".join(w.algorithms) or None)),
     EnvVar("EST", "EST_PENDING_ID", "names this request: the same for a repeat with a re-signed CSR", _PKCS10,
            lambda c: c.pending_id),
     EnvVar("EST", "EST_AUTH_SCHEME", "`Basic` or `Digest`, **not verified**", _CLAIMED,

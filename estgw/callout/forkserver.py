@@ -6,8 +6,8 @@ small, as every page that it has touched is a page to be copied for a child.
 
 The conversation is in packets, each a list in JSON, the first word saying what it is:
 
-    gateway   run ID PROGRAM      with descriptors: environment, stdin, stdout, stderr
-    gateway   work ID PROGRAM REQUESTS                with one end of a socket pair: a persistent worker
+    gateway   run ID PROGRAM FILE_LIMIT     with descriptors: environment, stdin, stdout, stderr
+    gateway   work ID PROGRAM REQUESTS      with one end of a socket pair: a persistent worker
     gateway   signal ID NUMBER    to the child's process group
     parent    ready               imports and warm-up are done
     child     began ID PID        about to run the script
@@ -18,6 +18,7 @@ The conversation is in packets, each a list in JSON, the first word saying what 
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import importlib
 import json
@@ -27,12 +28,12 @@ import selectors
 import signal
 import socket
 import sys
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from estgw.callout import interpreter, worker
-from estgw.callout.interpreter import Fresh, Sources
+from estgw.callout.interpreter import Fresh, Source, Sources
 
 PACKET = 64 * 1024
 """The longest packet: a path of 4 KiB in JSON's most tedious spelling fits."""
@@ -149,10 +150,11 @@ class _Parent:
         if not packet:
             raise ConnectionResetError
         match json.loads(packet):
-            case ["run", int(number), str(program)]:
-                self._fork(number, program, files)
+            case ["run", int(number), str(program), int(limit)]:
+                self._fork(number, program, lambda source: self._run(program, source, files, limit))
             case ["work", int(number), str(program), int(requests)]:
-                self._fork(number, program, files, requests)
+                serve = functools.partial(worker.serve, program, self._sources, files[0], requests, self._fresh)
+                self._fork(number, program, lambda _: serve())
             case ["signal", int(number), int(what)]:
                 for child in self._children.values():
                     if child.number == number:
@@ -160,7 +162,7 @@ class _Parent:
         for descriptor in files:
             os.close(descriptor)
 
-    def _fork(self, number: int, program: str, files: list[int], requests: int | None = None) -> None:
+    def _fork(self, number: int, program: str, child: Callable[[Source | None], NoReturn]) -> None:
         source = self._sources.get(program)
         try:
             pid = os.fork()
@@ -174,10 +176,7 @@ class _Parent:
                 # Said by the child: so the gateway, when it finds this socket closed at the other end, knows of
                 # every script that has begun.
                 self.send("began", number, os.getpid())
-                if requests is None:
-                    self._run(program, source, files)
-                else:
-                    worker.serve(program, self._sources, files[0], requests, self._fresh)
+                child(source)
             except BaseException:  # noqa: BLE001 - our own fault or that of the circumstances; stderr is the script's
                 sys.excepthook(*sys.exc_info())
             finally:
@@ -186,10 +185,11 @@ class _Parent:
         self._children[descriptor] = _Child(number, pid)
         self._selector.register(descriptor, selectors.EVENT_READ)
 
-    def _run(self, program: str, source: interpreter.Source | None, files: list[int]) -> NoReturn:
+    def _run(self, program: str, source: Source | None, files: list[int], limit: int) -> NoReturn:
         page = mmap.mmap(files[0], 0)
         environment = interpreter.read_environment(page[interpreter.HEADER.size :])
         interpreter.take_files(files[1:])
+        interpreter.limit_files(limit)
         if not self._fresh.can_be_had_by_fork(program, environment):
             interpreter.start_anew(program, environment)
         interpreter.enter(program, environment, self._fresh)

@@ -12,6 +12,7 @@ import contextlib
 import gc
 import io
 import os
+import resource
 import signal
 import struct
 import sys
@@ -19,7 +20,7 @@ import threading
 import time
 import types
 import warnings
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from importlib.machinery import SourceFileLoader
 from typing import Any, NoReturn
@@ -34,6 +35,8 @@ HEADER = struct.Struct("=i")
 """An environment begins with a place for the exit status, in case that the parent is not there any more to tell it."""
 UNKNOWN = 0x7FFFFFFF
 """What stands in that place until then."""
+
+_FILE_LIMITS = resource.getrlimit(resource.RLIMIT_FSIZE)
 
 Stamp = tuple[int, int, int, int]
 
@@ -89,9 +92,18 @@ class Fresh:
 
     def __init__(self, modules: Collection[str]) -> None:
         """`modules` are those that every interpreter has at its start."""
-        self.modules = frozenset(sys.modules)
+        self._modules = frozenset(sys.modules)
+        self._last = next(reversed(sys.modules))
         self.search_path = tuple(sys.path[1:])
         self._preloaded = frozenset(name for name in sys.modules if "." not in name) - frozenset(modules)
+
+    def imported_since(self) -> Iterator[types.ModuleType]:
+        """What the script has imported; from the end, as to look at each module here is to copy its page."""
+        for name in reversed(sys.modules):
+            if name == self._last:
+                break
+            if name not in self._modules:
+                yield sys.modules[name]
 
     def can_be_had_by_fork(self, program: str, environment: dict[bytes, bytes]) -> bool:
         """Whether a script can't tell this child from an interpreter that was started for it.
@@ -130,6 +142,13 @@ def take_files(files: Collection[int], keep: Collection[int] = ()) -> None:
         if int(name) > 2 and int(name) not in keep:
             with contextlib.suppress(OSError):  # the listing's own
                 os.close(int(name))
+
+
+def limit_files(size: int) -> None:
+    """Let files grow to `size` bytes, and to no more than we were given ourselves."""
+    soft, hard = _FILE_LIMITS
+    bounds = [limit for limit in (size, soft, hard) if limit != resource.RLIM_INFINITY]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (min(bounds), hard))
 
 
 def enter(program: str, environment: dict[bytes, bytes], fresh: Fresh) -> None:
@@ -231,7 +250,7 @@ def last_words(fresh: Fresh) -> bool:
 def forget_modules(fresh: Fresh) -> None:
     """Empty the script's module and those that it has imported."""
     main = sys.modules["__main__"]
-    for module in [main, *(each for name, each in sys.modules.items() if name not in fresh.modules)]:
+    for module in [main, *fresh.imported_since()]:
         names: dict[str, Any] = getattr(module, "__dict__", {})
         for private in (True, False):
             for name in [name for name in names if name.startswith("_") is private and not name.startswith("__")]:

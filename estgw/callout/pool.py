@@ -35,7 +35,7 @@ class Pool:
         async with self._places.setdefault(program, asyncio.Semaphore(self._size)):
             for _ in range(TRIES):
                 with environment_file(program, env) as environment, process.memory_files(stdin) as files:
-                    turn = Turn(self._take(program), (environment, *files))
+                    turn = Turn(self._take(program), limits.file, (environment, *files))
                     try:
                         return await process.supervise(turn, files, limits)
                     except Unread:
@@ -94,10 +94,10 @@ class Worker:
         """Whether it can take another request."""
         return not self._spoilt and not self.job.ended.done()
 
-    def send(self, descriptors: Sequence[int]) -> None:
+    def send(self, file_limit: int, descriptors: Sequence[int]) -> None:
         """Hand over a request; it is the only one."""
         try:
-            socket.send_fds(self._socket, [b"?"], descriptors)
+            socket.send_fds(self._socket, [json.dumps(file_limit).encode()], descriptors)
         except ConnectionError:
             self._give_up(Unread())
 
@@ -152,11 +152,11 @@ class Worker:
 class Turn:
     """One request in a worker; what `process.supervise` wants of a child."""
 
-    def __init__(self, worker: Worker, descriptors: Sequence[int]) -> None:
+    def __init__(self, worker: Worker, file_limit: int, descriptors: Sequence[int]) -> None:
         self.worker = worker
         self.ended: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
         worker.turn = self
-        worker.send(descriptors)
+        worker.send(file_limit, descriptors)
 
     def settle(self, code: int | None) -> None:
         """It has ended."""

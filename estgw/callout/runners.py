@@ -59,6 +59,13 @@ def _environment(interpreter: Path) -> Path | None:
     return home.resolve() if (home / "pyvenv.cfg").exists() else None
 
 
+def forks(runner: str, written_in: Language) -> bool:
+    """Whether a script needs the warm parent."""
+    if runner == "auto":
+        return written_in is Language.OURS
+    return runner != "exec" and written_in is not Language.OTHER
+
+
 class Runners:
     """The runners of one configuration.  Without a warm parent everything is started by exec."""
 
@@ -69,10 +76,7 @@ class Runners:
 
     async def run(self, runner: str, program: Path, env: Mapping[str, str], stdin: bytes, limits: Limits) -> Outcome:
         """Run a program by `auto`, `exec`, `fork` or `pool`; one that is no Python script by exec all the same."""
-        if self._warm is None or runner == "exec":
-            return await process.run(program, env, stdin, limits)
-        written_in = self._language(program)
-        if written_in is Language.OTHER or (runner == "auto" and written_in is not Language.OURS):
+        if self._warm is None or not forks(runner, self._language(program)):
             return await process.run(program, env, stdin, limits)
         if runner == "pool" and self._pool is not None:
             return await self._pool.run(program, env, stdin, limits)

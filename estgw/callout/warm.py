@@ -86,7 +86,7 @@ class Warm:
     async def run(self, program: Path, env: Mapping[str, str], stdin: bytes, limits: Limits) -> Outcome:
         """Run a Python script to its end in a child of its own; all that `process.run` promises holds."""
         with environment_file(program, env) as environment, process.memory_files(stdin) as files:
-            job = self.ask(program, "run", str(program), descriptors=(environment, *files))
+            job = self.ask(program, "run", str(program), limits.file, descriptors=(environment, *files))
             return await process.supervise(job, files, limits)
 
     def ask(

@@ -51,7 +51,7 @@ class _Watch:
 def serve(program: str, sources: Sources, control: int, requests: int, fresh: Fresh) -> NoReturn:
     """Answer requests on a socket until one spoils the process, `requests` are served, or the gateway closes it.
 
-    A request is an empty packet with four descriptors: environment, stdin, stdout, stderr.  The answer is the exit
+    A request is the file limit, with four descriptors: environment, stdin, stdout, stderr.  The answer is the exit
     status and whether there can be another request.
     """
     with socket.socket(fileno=control) as gateway:
@@ -61,13 +61,14 @@ def serve(program: str, sources: Sources, control: int, requests: int, fresh: Fr
         imported: dict[str, Stamp | None] = {}
         watch = _Watch()
         while True:
-            packet, files, _, _ = socket.recv_fds(gateway, 16, 4, socket.MSG_CMSG_CLOEXEC)
+            packet, files, _, _ = socket.recv_fds(gateway, 64, 4, socket.MSG_CMSG_CLOEXEC)
             if not packet:
                 os._exit(0)
             if any(_stamp(path) != known for path, known in imported.items()):
                 gateway.send(json.dumps([STALE]).encode())
                 os._exit(0)
             left -= 1
+            interpreter.limit_files(json.loads(packet))
             environment = os.pread(files[0], os.fstat(files[0]).st_size, interpreter.HEADER.size)
             for number, descriptor in enumerate(files[1:]):
                 os.dup2(descriptor, number)
@@ -120,7 +121,7 @@ def _let_go_of_files() -> None:
 def _own_modules(program: str, fresh: Fresh) -> list[str]:
     """The files of the modules that were imported from the script's own directory."""
     directory = interpreter.directory(program) + os.sep
-    files = (getattr(module, "__file__", None) for name, module in sys.modules.items() if name not in fresh.modules)
+    files = (getattr(module, "__file__", None) for module in fresh.imported_since())
     return [os.path.realpath(file) for file in files if file and os.path.realpath(file).startswith(directory)]
 
 

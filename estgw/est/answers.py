@@ -16,7 +16,7 @@ from cryptography.hazmat import asn1
 from cryptography.hazmat.primitives import serialization
 
 from estgw.errors import Malformed
-from estgw.est import certs, encoding
+from estgw.est import ber, certs, encoding
 from estgw.est.csrattrs import TEMPLATE, AttributeWish, CsrAttrs, Item, decode_csrattrs, decode_template
 from estgw.est.der import ContentInfo, decode
 from estgw.est.operations import CERTS_ONLY, Body
@@ -26,6 +26,7 @@ BOUNDARY = "estgw-serverkeygen"
 """Base64 has no hyphen, so a fixed boundary can't occur inside a part."""
 SERVER_GENERATED_KEY = "application/pkcs7-mime; smime-type=server-generated-key"
 _SIGNED_DATA = "1.2.840.113549.1.7.2"
+_ENVELOPED = {"1.2.840.113549.1.7.3": "EnvelopedData", "1.2.840.113549.1.9.16.1.23": "AuthEnvelopedData"}
 _KEY_LABELS = ("PRIVATE KEY", "EC PRIVATE KEY", "RSA PRIVATE KEY")
 
 
@@ -38,6 +39,8 @@ class Answer:
     """Content-Type where the operation's own needs a parameter, and Content-Transfer-Encoding."""
     issued: x509.Certificate | None = None
     """The certificate that the answer hands out, for the log."""
+    encrypted: bool = False
+    """Whether the private key in the answer is encrypted on top of TLS."""
 
 
 _ENCODED = {"Content-Transfer-Encoding": BASE64}
@@ -59,7 +62,7 @@ def to_wire(kind: Body, output: bytes, *, columns: int | None) -> Answer:
             return _keygen(output, columns)
         case Body.CMC:
             der = encoding.decode(output, certs.PKCS7_LABELS)
-            _require_signed_data(der)
+            _require_type(der, {_SIGNED_DATA: "SignedData"})
             return Answer(encoding.encode_base64(der, columns=columns), _ENCODED)
         case Body.DER:
             der = encoding.decode(output, ())
@@ -134,9 +137,11 @@ def _keygen(output: bytes, columns: int | None) -> Answer:
         key_type, key_der = "application/pkcs8", _pkcs8(keys[0], issued[0])
     else:
         key_type, key_der = SERVER_GENERATED_KEY, enveloped[0].der
+        _require_type(ber.to_der(key_der), _ENVELOPED)
     parts = ((key_type, key_der), (CERTS_ONLY, certs.pack(issued)))
     body = b"".join(_part(kind, der, columns) for kind, der in parts) + f"--{BOUNDARY}--\r\n".encode()
-    return Answer(body, {"Content-Type": f"multipart/mixed; boundary={BOUNDARY}"}, issued[0])
+    headers = {"Content-Type": f"multipart/mixed; boundary={BOUNDARY}"}
+    return Answer(body, headers, issued[0], encrypted=bool(enveloped))
 
 
 def _pkcs8(block: encoding.PEMBlock, certificate: x509.Certificate) -> bytes:
@@ -159,7 +164,7 @@ def _part(content_type: str, der: bytes, columns: int | None) -> bytes:
     return head.encode() + lines + (b"" if lines.endswith(b"\r\n") else b"\r\n")
 
 
-def _require_signed_data(der: bytes) -> None:
+def _require_type(der: bytes, types: Mapping[str, str]) -> None:
     info = decode(ContentInfo, der, "a CMS message")
-    if info.content_type.dotted_string != _SIGNED_DATA:
-        raise Malformed(f"a CMS message of type {info.content_type.dotted_string}, not SignedData")
+    if info.content_type.dotted_string not in types:
+        raise Malformed(f"a CMS message of type {info.content_type.dotted_string}, not {' or '.join(types.values())}")

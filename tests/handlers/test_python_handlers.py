@@ -316,6 +316,12 @@ def test_serverkeygen_makes_other_keys(bench: Bench, kind: str) -> None:
     assert lint(certificate.public_bytes(Encoding.PEM)) <= ACCEPTED
 
 
+def test_a_key_that_is_to_be_protected_is_not_given_in_the_clear(bench: Bench) -> None:
+    result = bench.run("serverkeygen", csr("keyless"), EST_KEYGEN_PROTECT="symmetric")
+    assert (result.status, b"BEGIN" in result.out, bench.rows) == (65, False, [])
+    keygen(bench.run("serverkeygen", csr("keyless"), EST_KEYGEN_PROTECT="none"))
+
+
 # csrattrs.
 
 
