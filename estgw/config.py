@@ -330,5 +330,5 @@ def _fault(marked: marked_yaml.MarkedYAML, error: Any) -> str:
     scalar = marked.plain_scalar(loc)
     wants_text = "string" in text or error["type"] in ("literal_error", "enum")
     if scalar and wants_text and not isinstance(error["input"], str):
-        text = f'YAML reads {scalar} as a {type(error["input"]).__name__}; quote it: "{scalar}"'
+        text = f'YAML reads {scalar} as {marked_yaml.a(type(error["input"]).__name__)}; quote it: "{scalar}"'
     return marked.fault(loc, text)

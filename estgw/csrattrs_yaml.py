@@ -10,7 +10,7 @@ from estgw import marked_yaml
 from estgw.errors import ConfigError, Malformed
 from estgw.est import csrattrs_data
 from estgw.est.csrattrs import CsrAttrs
-from estgw.est.csrattrs_values import Unfit
+from estgw.est.csrattrs_values import MOST_FAULTS, Unfit
 from estgw.est.insist import Insistence
 
 MOST_BYTES = 64 * 1024
@@ -30,14 +30,14 @@ def is_yaml(output: bytes) -> bool:
 def to_der(output: bytes) -> bytes:
     """A handler's YAML as CsrAttrs in DER, and empty when it has no wish; anything else as it came.
 
-    Raises `Malformed` with every fault as `stdout:line:column: what`.
+    Raises `Malformed` with the faults, each as `stdout:line:column: what`.
     """
     if not is_yaml(output):
         return output
     try:
         return _to_der(output)
     except ConfigError as refusal:
-        faults = "; ".join(refusal.faults)
+        faults = "; ".join(refusal.faults[:MOST_FAULTS])
         raise Malformed(f"printed neither DER, base64, PEM nor good csrattrs YAML: {faults}") from None
 
 

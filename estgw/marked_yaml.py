@@ -65,17 +65,20 @@ def parse(path: Path, text: str, *, plain: bool = False) -> MarkedYAML:
     """
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
-        faults = [
-            f"{path}:{node.start_mark.line + 1}:{node.start_mark.column + 1}: {what}"
-            for node, what in (*_bad_keys(root), *(_not_plain(root) if plain else ()))
-        ]
+        faults: dict[tuple[int, int], str] = {}
+        for node, what in (*_bad_keys(root), *(_not_plain(root) if plain else ())):
+            faults.setdefault((node.start_mark.line + 1, node.start_mark.column + 1), what)
         if faults:
-            raise ConfigError(faults)
+            raise ConfigError([f"{path}:{line}:{column}: {what}" for (line, column), what in sorted(faults.items())])
         data = yaml.safe_load(text)
     except yaml.MarkedYAMLError as fault:
         mark = fault.problem_mark or fault.context_mark
         where = f"{mark.line + 1}:{mark.column + 1}" if mark else "1:1"
         raise ConfigError([f"{path}:{where}: {fault.problem or fault.context}"]) from None
+    except yaml.reader.ReaderError as fault:
+        before = text[: fault.position].split("\n")
+        what = f"not YAML: unacceptable character #x{fault.character:04x}"
+        raise ConfigError([f"{path}:{len(before)}:{len(before[-1]) + 1}: {what}"]) from None
     except (yaml.YAMLError, ValueError, RecursionError) as fault:
         raise ConfigError([f"{path}:1:1: not YAML: {fault}"]) from None
     return MarkedYAML(path, data, root)
@@ -84,6 +87,11 @@ def parse(path: Path, text: str, *, plain: bool = False) -> MarkedYAML:
 def dump(data: Any) -> str:
     """YAML for a person: in the given order, a key's list of texts on its line, nothing where there is nothing."""
     return yaml.dump(_lay_out(data), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=115)
+
+
+def a(kind: str) -> str:
+    """The name of a type with its article."""
+    return f"an {kind}" if kind == "int" else f"a {kind}"
 
 
 class _Line(list[Any]):
@@ -151,7 +159,7 @@ def _bad_keys(root: yaml.Node | None) -> Iterator[tuple[yaml.Node, str]]:
                 if key.value in keys:
                     yield key, f"{key.value}: stands here twice"
                 elif key.tag.startswith("tag:yaml.org,2002:") and kind not in _TEXT:
-                    yield key, f'{key.value}: YAML reads this key as a {kind}; quote it: "{key.value}"'
+                    yield key, f'{key.value}: YAML reads this key as {a(kind)}; quote it: "{key.value}"'
                 keys.add(key.value)
 
 
@@ -174,7 +182,7 @@ def _not_plain(root: yaml.Node | None) -> Iterator[tuple[yaml.Node, str]]:
         if kind == "merge":
             yield node, "<< merges nothing here; write it out"
         elif isinstance(node, yaml.ScalarNode) and node.tag not in _PLAIN:
-            yield node, f'YAML reads {node.value} as a {kind}; quote it: "{node.value}"'
+            yield node, f'YAML reads {node.value} as {a(kind)}; quote it: "{node.value}"'
         elif isinstance(node, yaml.ScalarNode) and kind == "int" and not _DECIMAL.fullmatch(node.value):
             yield node, f'YAML reads {node.value} as a number that is written otherwise; quote it: "{node.value}"'
         elif node.tag not in _PLAIN:

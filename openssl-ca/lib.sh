@@ -22,7 +22,8 @@ enter() {
     rm -rf .{create-ca,rollover,revoke,crl}.* # what a killed run left behind
     tmp=$(mktemp -d "$PWD/.${0##*/}.XXXXXX")
     trap 'rm -rf "$tmp"' EXIT
-    export EST_CA_DIR=$PWD # where openssl.cnf looks for the CA
+    export BOOKS=$tmp/books
+    mkdir "$BOOKS"
 }
 
 # enter_ca DIR: the same where there is a CA; `generations` are its directories, that of the key that signs first.
@@ -82,11 +83,22 @@ living() {
     done < <(cat "$@")
 }
 
-# sign BOOKS OPTION...: `openssl ca` for the CA's own certificates, whatever openssl.cnf wants of everybody else's.
-# Serial numbers are random, unless the books have a file of them.
+# `openssl ca` renames its register twice when it writes it: killed in between, it would leave none. So the scripts let it
+# write a copy and put that in place with one renaming. The copy is in $BOOKS.
+
+# by_the_book OPTION...: `openssl ca` by the rules of openssl.cnf.
+by_the_book() {
+    cp index.txt* crlnumber "$BOOKS"
+    EST_CA_DIR=$BOOKS quietly openssl ca -config openssl.cnf "$@"
+    mv "$BOOKS/crlnumber" "$BOOKS/index.txt" .
+}
+
+# sign DIR OPTION...: `openssl ca` for the CA's own certificates, whatever openssl.cnf wants of everybody else's, on the
+# books in DIR. Serial numbers are random, unless there is a file of them.
 sign() {
     local serial='rand_serial    = yes'
     [[ ! -e $1/serial ]] || serial="serial         = \$dir/serial"
+    cp "$1/index.txt" "$BOOKS"
     EST_CA_DIR=$1 quietly openssl ca -config /dev/stdin -batch -notext "${@:2}" <<END
 [ca]
 default_ca     = ca
@@ -94,7 +106,7 @@ preserve       = yes
 dir            = \$ENV::EST_CA_DIR
 certificate    = \$dir/issuer.pem
 private_key    = \$dir/private/cakey.pem
-database       = \$dir/index.txt
+database       = \$ENV::BOOKS/index.txt
 new_certs_dir  = \$dir/newcerts
 default_md     = default
 policy         = anything
@@ -103,6 +115,7 @@ $serial
 [anything]
 commonName     = optional
 END
+    mv "$BOOKS/index.txt" "$1"
 }
 
 # make_issuing ROOT NEXT [OLD]: let the root certify the key in $tmp/csr for five years, or as long as it lives itself,
@@ -133,8 +146,7 @@ make_crl() {
     for one in "${@:2}"; do
         end=$(ends "$one/issuer.pem")
         [[ -e $one/private/cakey.pem && $end -gt $EPOCHSECONDS ]] || continue
-        quietly openssl ca -config openssl.cnf -gencrl -cert "$one/issuer.pem" -keyfile "$one/private/cakey.pem" \
-            -out "$tmp/crl"
+        by_the_book -gencrl -cert "$one/issuer.pem" -keyfile "$one/private/cakey.pem" -out "$tmp/crl"
         openssl crl -in "$tmp/crl" -outform DER -out "$tmp/der"
         chmod 644 "$tmp/der"
         mv "$tmp/der" "crl-${one##*/}.der"
@@ -145,8 +157,22 @@ make_crl() {
     mv "$tmp/crls" "$1"
 }
 
+# point_profiles: a profile that says where the list is says it of the one that the present key signs.
+point_profiles() {
+    local file number
+    number=$(readlink current)
+    for file in profiles/*; do
+        [[ -e $file ]] || continue # the root above a sub-CA has none
+        sed "s/crl-[0-9]*\.der/crl-${number##*/}.der/" "$file" >"$tmp/profile"
+        cmp -s "$tmp/profile" "$file" && continue
+        chmod --reference="$file" "$tmp/profile"
+        mv "$tmp/profile" "$file"
+    done
+}
+
 # write_crl: that, for the CA as it is.
 write_crl() {
+    point_profiles # in case that a rollover was killed just before it did
     make_crl current/crl.pem "${generations[@]}"
     [[ -e crl.pem ]] || ln -sf current/crl.pem crl.pem
     echo "made $PWD/crl.pem, good until $(openssl crl -in crl.pem -noout -nextupdate | cut -d= -f2)"

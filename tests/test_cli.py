@@ -370,7 +370,7 @@ def test_run_of_junk(here, capsys):
 
 
 def test_run_with_a_binding_and_a_label(here, tmp_path, capsys):
-    here.edit("conf.yaml", "labels: {} ", "labels: {iot: {}} ")
+    here.edit("conf.yaml", "  # iot:  ", "  iot: {}\n  # iot:  ")
     here.script("handlers/openssl/simpleenroll", 'echo "$EST_LABEL $EST_POP"; exit 77')
     file = tmp_path / "linked.pem"
     file.write_bytes(csr("x", challenge("abc")))

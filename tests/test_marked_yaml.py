@@ -63,9 +63,9 @@ def test_where_a_fault_is(tmp_path, loc, where):
     assert read(tmp_path, TEXT).fault(loc, "what") == f"{tmp_path}/conf.yaml:{where}"
 
 
-@pytest.mark.parametrize(("key", "kind"), [("8", "int"), ("on", "bool"), ("1.2", "float"), ("~", "null")])
+@pytest.mark.parametrize(("key", "kind"), [("8", "an int"), ("on", "a bool"), ("1.2", "a float"), ("~", "a null")])
 def test_keys_that_are_no_text(tmp_path, key, kind):
-    expected = f'/conf.yaml:2:3: {key}: YAML reads this key as a {kind}; quote it: "{key}"'
+    expected = f'/conf.yaml:2:3: {key}: YAML reads this key as {kind}; quote it: "{key}"'
     assert faults(tmp_path, f"group:\n  {key}: x\n") == [expected]
     assert read(tmp_path, f'group:\n  "{key}": x\n').data == {"group": {key: "x"}}
 
@@ -128,7 +128,7 @@ def test_keys_that_stand_there_twice(tmp_path, text, expected):
         ("? [a]\n: b\n", "/conf.yaml:1:3: found unhashable key"),
         ("{{a: 1}: 2}\n", "/conf.yaml:1:2: found unhashable key"),
         ("a: 2026-99-99\n", "/conf.yaml:1:1: not YAML: month must be in 1..12"),
-        ("a: \x07\n", "/conf.yaml:1:1: not YAML: unacceptable character"),
+        ("b: 1\na: \x07\n", "/conf.yaml:2:4: not YAML: unacceptable character #x0007"),
         ("[" * 600, "/conf.yaml:1:1: not YAML: maximum recursion depth"),
         ("{" * 600, "/conf.yaml:1:1: not YAML: maximum recursion depth"),
     ],

@@ -12,16 +12,18 @@ from aiohttp import web
 from cryptography.hazmat.primitives.serialization import Encoding
 from structlog.testing import capture_logs
 
-from estgw import __version__, errors, reply
+from estgw import __version__, errors, reply, services
 from estgw.callout.call import Call
 from estgw.callout.cgi import Output
+from estgw.config import Config
 from estgw.errors import HandlerFailed, RequestError
 from estgw.est.answers import Answer
 from estgw.est.csr import parse
+from estgw.est.csrattrs import decode_csrattrs
 from estgw.est.operations import OPERATIONS, Body, Operation, Profile, Requires
 from estgw.services import Route
 from tests.callout.calls import CA, plain
-from tests.pki import OTHER, SEQUENCE, certificate, csr, key_pem, oid, pem, tlv
+from tests.pki import OTHER, SEQUENCE, VECTORS, certificate, csr, key_pem, oid, pem, tlv
 
 LEAF = certificate(CA)
 LEAF_PEM = LEAF.public_bytes(Encoding.PEM)
@@ -30,25 +32,12 @@ CERTS_ONLY = "application/pkcs7-mime; smime-type=certs-only"
 
 
 def route(operation: str | Operation, **changes: Any) -> Route:
+    """A route as the least of configurations makes it, whatever fields it has by now."""
     known = OPERATIONS[operation] if isinstance(operation, str) else operation
+    least = {"tls": {"certificate": "c", "key": "k"}, "callouts": {"handlers": "handlers", "ca_dir": "ca"}}
+    made = services.build(Config.model_validate(least, context={"base": Path("/")}))[None].routes["cacerts"]
     return replace(
-        Route(
-            operation=known,
-            label=None,
-            handler=Path("/handlers") / known.name,
-            ca_dir=Path("/ca"),
-            requires=known.requires,
-            authenticate=None,
-            authorize=None,
-            change_subject_name=False,
-            renew_without_certificate=False,
-            timeout=30,
-            raw_output=False,
-            pass_credentials=False,
-            serialize=None,
-            handler_env={},
-        ),
-        **changes,
+        made, operation=known, handler=made.handler.with_name(known.name), requires=known.requires, **changes
     )
 
 
@@ -212,6 +201,46 @@ def test_junk_is_a_fault_there_too():
         to_wire("csrattrs", b"junk", call("csrattrs", pop_required=True))
     with pytest.raises(HandlerFailed):
         to_wire("csrattrs", pem(tlv(SEQUENCE, tlv(2, b"\5")), "X"), call("csrattrs", pop_required=True))
+
+
+# csrattrs in YAML.
+
+
+def test_yaml_is_encoded():
+    yaml = b"- challengePassword\n- key: ec:P-384\n- macAddress\n- ecdsa-with-SHA384\n"
+    vector = (VECTORS / "rfc9908-5.2-rfc7030-example-corrected.b64").read_bytes()
+    assert base64.b64decode(to_wire("csrattrs", yaml).body) == base64.b64decode(vector)
+
+
+def test_yaml_without_a_wish_is_204():
+    assert told(answer("csrattrs", b"# nothing today\n")) == (204, {}, b"")
+
+
+@pytest.mark.parametrize(
+    ("yaml", "faults"),
+    [
+        (b"- serialNumbr\n", "stdout:1:3: 0: 'serialNumbr' is no name known here; do you mean serialNumber?"),
+        (b"- serialNumber\n- NO\n", 'stdout:2:3: YAML reads NO as a bool; quote it: "NO"'),
+        (b"- key: rsa:100\n- x y\n", "stdout:1:3: 0.key: an RSA key has 1024 to 16384 bits, not '100'; stdout:2:3: 1: "),
+    ],
+)
+def test_faults_in_yaml_are_for_the_log_and_have_a_place(yaml, faults):
+    with pytest.raises(HandlerFailed) as raised:
+        to_wire("csrattrs", yaml)
+    assert faults in str(raised.value)
+    assert "stdout" not in raised.value.public
+
+
+def test_linking_is_announced_in_yaml_and_inside_its_template():
+    """RFC 9908 4: who knows templates ignores the bare OID."""
+    yaml = b"- serialNumber\n- template:\n    key: ec:P-256\n"
+    made = to_wire("csrattrs", yaml, call("csrattrs", pop_required=True))
+    attrs = decode_csrattrs(base64.b64decode(made.body))
+    assert attrs.oids == ("2.5.4.5", CHALLENGE_PASSWORD)
+    assert attrs.template is not None
+    assert [attribute.oid for attribute in attrs.template.attributes] == [CHALLENGE_PASSWORD]
+    nothing = to_wire("csrattrs", b"# nothing\n", call("csrattrs", pop_required=True))
+    assert base64.b64decode(nothing.body) == tlv(SEQUENCE, oid(CHALLENGE_PASSWORD))
 
 
 # Refusals.

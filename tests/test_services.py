@@ -159,6 +159,15 @@ def test_what_is_allowed_for_all_and_for_a_label(tmp_path, key):
     assert found == {None: True, "strict": False, "iot": True}
 
 
+def test_what_a_csr_must_have(tmp_path):
+    made = build(tmp_path, {"csr_template": "t.yaml", "operations": {"serverkeygen": {"enabled": True}}},
+                 labels={"iot": {"csr_template": "iot.yaml"}, "free": {"csr_template": None}, "other": {}})  # fmt: skip
+    found = {label: service.routes["simpleenroll"].csr_template for label, service in made.items()}
+    assert found == {None: tmp_path / "t.yaml", "iot": tmp_path / "iot.yaml", "free": None, "other": tmp_path / "t.yaml"}
+    bound = {name for name, each in made[None].routes.items() if each.csr_template is not None}
+    assert bound == {"simpleenroll", "simplereenroll", "serverkeygen"}
+
+
 # Operations that RFC 7030 does not know.
 
 
@@ -191,7 +200,7 @@ def test_all_routes(tmp_path):
 
 def test_the_shipped_configuration():
     made = services.build(config.load(ROOT / "conf.yaml"))
-    assert made.keys() == {None}
+    assert made.keys() == {None, "python"}
     for each in services.routes(made):
         assert all(program.is_file() for program in each.programs), each
 

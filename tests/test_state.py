@@ -12,7 +12,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from estgw import state
-from estgw.errors import ConfigError
+from estgw.errors import BadRequest, ConfigError
+from estgw.est.csr import parse
+from tests import pki
 from tests.support import Lab
 from tests.tls.pki import root
 
@@ -35,7 +37,7 @@ def faults(path: Path) -> list[str]:
 
 def test_the_shipped_configuration(lab):
     made = state.load(lab.path / "conf.yaml")
-    assert made.labels == frozenset()
+    assert made.labels == {"python"}
     assert made.extra_operations == frozenset()
     assert [each.subject for each in made.anchors.explicit] == [
         x509.load_pem_x509_certificate(lab.anchor.read_bytes()).subject
@@ -48,9 +50,9 @@ def test_labels_and_new_operations(own_lab):
     own_lab.script("handlers/openssl/crls", "exit 0")
     crls = {"method": "GET", "response_type": "application/pkix-crl", "body": "der", "requires": "none"}
     made = state.load(change(own_lab, labels={"iot": {"operations": {"crls": crls}}, "other": {}}))
-    assert made.labels == {"iot", "other"}
+    assert made.labels == {"python", "iot", "other"}
     assert made.extra_operations == {"crls"}
-    assert made.services.keys() == {None, "iot", "other"}
+    assert made.services.keys() == {None, "python", "iot", "other"}
 
 
 def test_anchors_of_both_classes_are_kept_apart(own_lab, tmp_path):
@@ -163,6 +165,52 @@ def test_digest_is_offered_beside_basic(own_lab):
     changes = {"digest": ["SHA-256", "MD5"], "digest_users": "good", "nonce_secret": "secret"}
     offered = state.load(change(own_lab, client_auth=changes)).passwords.challenges()
     assert [challenge.split()[0] for challenge in offered] == ["Digest", "Digest", "Basic"]
+
+
+# What CSRs must have.
+
+
+def test_insistences_are_read_once_for_all_who_name_them(own_lab):
+    (own_lab.path / "iot.yaml").write_text("- key: rsa:3072\n")
+    shipped = "handlers/openssl/csrattrs.yaml"
+    made = state.load(
+        change(own_lab, callouts={"csr_template": shipped}, labels={"iot": {"csr_template": "iot.yaml"}, "x": {}})
+    )
+    assert made.insistences.keys() == {own_lab.path / shipped, own_lab.path / "iot.yaml"}
+
+
+def test_a_csr_that_lacks_something_is_refused_with_the_list(own_lab):
+    (own_lab.path / "t.yaml").write_text("- key: ec:P-384\n- serialNumber\n")
+    made = state.load(change(own_lab, callouts={"csr_template": "t.yaml"}))
+    csr = parse(pki.csr("device-1"))
+    with pytest.raises(BadRequest) as refusal:
+        made.insist(made.services[None].routes["simpleenroll"], csr, None)
+    assert refusal.value.public == (
+        "The CSR lacks what is insisted on here: a key ec:P-384 (it has ec:P-256); serialNumber."
+    )
+
+
+def test_where_nothing_is_insisted_on(lab):
+    made = state.load(lab.path / "conf.yaml")
+    made.insist(made.services[None].routes["simpleenroll"], parse(pki.csr("device-1")), None)
+    assert made.insistences == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        (None, "t.yaml: No such file or directory"),
+        ("# nothing", "t.yaml:1:1: there is nothing in it to insist on"),
+        ("- key: P-256\n- serialNumber: 5\n", "t.yaml:1:3: 0.key: 'P-256' is no kind of key"),
+        ("- template: {subject: [commonname, nonsense]}\n", "t.yaml:1:14: 0.template.subject"),
+        ("- hex: 3018061 6\n", "t.yaml:1:3: 0.hex: no hex digits"),
+    ],
+)
+def test_insistences_that_are_none(own_lab, text, fault):
+    if text is not None:
+        (own_lab.path / "t.yaml").write_text(text)
+    found = faults(change(own_lab, labels={"iot": {"csr_template": "t.yaml"}}))
+    assert found[0].startswith(fault), found
 
 
 def test_loading_leaves_nothing_open(own_lab):

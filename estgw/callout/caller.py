@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -117,7 +118,8 @@ class Caller:
         if outcome.exit is None and outcome.signal is None:
             raise HandlerFailed(_apology(call), log=f"{program.name}: nobody knows how it ended: the warm parent died")
         if outcome.exit is None:
-            raise HandlerFailed(_apology(call), log=f"{program.name}: ended by signal {outcome.signal}")
+            why = f" ({_TOO_LARGE})" if outcome.signal == signal.SIGXFSZ else ""
+            raise HandlerFailed(_apology(call), log=f"{program.name}: ended by signal {outcome.signal}{why}")
 
     def _refusal(
         self,
@@ -156,13 +158,19 @@ class Caller:
         return Pending(int(headers.get("Retry-After", self._limits.retry_after)))
 
 
+_TOO_LARGE = "SIGXFSZ: it wrote a file larger than callouts.max_file"
+
 # A handler that ended well and printed a Status of 400 or more: it chose its words deliberately.
 _SPOKEN = contract.ExitStatus(0, "OK", 200, None, None, True, "")
 
 
 def _row(outcome: Outcome) -> contract.ExitStatus:
     known = next((row for row in contract.EXIT_STATUS if row.exit == outcome.exit), None)
-    return known or replace(contract.OTHERWISE, exit=outcome.exit)
+    if known is not None:
+        return known
+    # A shell adds 128 to the signal that ended what it ran.
+    name = _TOO_LARGE if outcome.exit == 128 + signal.SIGXFSZ else contract.OTHERWISE.name
+    return replace(contract.OTHERWISE, exit=outcome.exit, name=name)
 
 
 def _with_headers(error: RequestError, output: cgi.Output) -> RequestError:

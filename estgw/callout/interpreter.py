@@ -244,7 +244,7 @@ def last_words(fresh: Fresh) -> bool:
     atexit._run_exitfuncs()
     written = flush()
     forget_modules(fresh)
-    return flush() and written
+    return flush(complain=False) and written
 
 
 def forget_modules(fresh: Fresh) -> None:
@@ -256,9 +256,10 @@ def forget_modules(fresh: Fresh) -> None:
             for name in [name for name in names if name.startswith("_") is private and not name.startswith("__")]:
                 names[name] = None
     gc.collect()
+    sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
 
 
-def flush() -> bool:
+def flush(*, complain: bool = True) -> bool:
     """Write out what stdout and stderr still hold; returns whether that was possible."""
     written = True
     for stream in (sys.stdout, sys.stderr):
@@ -267,19 +268,11 @@ def flush() -> bool:
                 stream.flush()
         except Exception as fault:  # noqa: BLE001 - a script may have put anything in their place
             written = False
-            if stream is sys.stdout:
-                _complain(fault, stream)
+            if complain and stream is sys.stdout:
+                with contextlib.suppress(Exception):
+                    words = f"Exception ignored in: {stream!r}\n{type(fault).__name__}: {fault}"
+                    print(words, file=sys.stderr)  # noqa: T201 - as Python does
     return written
-
-
-def _complain(fault: Exception, stream: object) -> None:
-    trace = fault.__traceback__
-    unraisable: Any = types.SimpleNamespace(
-        exc_type=type(fault), exc_value=fault, exc_traceback=None if trace is None else trace.tb_next,
-        err_msg=None, object=stream,
-    )  # fmt: skip
-    with contextlib.suppress(Exception):
-        sys.unraisablehook(unraisable)
 
 
 def leave(code: int, fresh: Fresh, record: Callable[[int], None] = lambda _: None) -> NoReturn:

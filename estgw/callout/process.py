@@ -154,8 +154,11 @@ async def supervise(child: Child, files: Files, limits: Limits) -> Outcome:
         if end is _End.OVERTIME:
             child.signal_group(signal.SIGTERM)
             await _wait(child, files, limits, TERM_GRACE)
-    finally:
-        code = await child.finish()
+    except BaseException:
+        with contextlib.suppress(Exception):  # how it ended interests nobody any more
+            await child.finish()
+        raise
+    code = await child.finish()
     _, out, err = files
     stdout, more = _contents(out, limits.stdout)
     stderr, truncated = _contents(err, limits.stderr)

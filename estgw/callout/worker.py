@@ -98,6 +98,8 @@ def _clear(signals: dict[signal.Signals, Any]) -> bool:
     for name in [name for name in main if not name.startswith("__")]:
         main[name] = None
     written = interpreter.flush()
+    sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
+    written &= interpreter.flush(complain=False)
     signal.alarm(0)
     signal.setitimer(signal.ITIMER_VIRTUAL, 0)
     signal.setitimer(signal.ITIMER_PROF, 0)

@@ -10,8 +10,8 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
-from estgw.client import commands, files, keys, options, out, request, script, waiting
-from estgw.client.faults import ClientError, Exit, Refused, UsageError
+from estgw.client import commands, files, keys, options, out, request, script, trust, waiting
+from estgw.client.faults import ClientError, Exit, InvalidAnswer, Refused, ServerFailed, UsageError
 from estgw.client.report import Report
 from estgw.client.request import Plan, Wanted
 from estgw.client.session import RequestMaker, Session
@@ -118,21 +118,34 @@ def _renewed(
     arguments: argparse.Namespace, certificate: x509.Certificate, key_path: Path, key: bytes | None, report: Report
 ) -> None:
     """Put the outcome in place: over the old pair, or where `-o` and `--key-out` say."""
-    pem = out.render([certificate], "pem")
     target = arguments.out or arguments.cert
     report.fact(out=str(target))
     if arguments.out is not None and arguments.out != arguments.cert:
         if key is not None:
             files.create_key(key_path_of(arguments), key)
         files.write(target, out.render([certificate], arguments.outform))
-    elif key is not None:
+        return
+    pem = out.render([certificate, *_chain(arguments.cert, certificate, report)], "pem")
+    if key is not None:
         files.replace_pair(arguments.cert, key_path, pem, key)
     elif key_path.resolve() == target.resolve():
         # One file for both: the key stays as it was, byte for byte.
         kept = b"".join(files.private_key_blocks(files.read(key_path)))
-        files.write(target, kept + pem, mode=0o600)
+        files.renew(target, kept + pem, holds_key=True)
     else:
-        files.write(target, pem)
+        files.renew(target, pem)
+
+
+def _chain(path: Path, certificate: x509.Certificate, report: Report) -> list[x509.Certificate]:
+    """What stands behind the old certificate in its file, and belongs behind the new one too.
+
+    The answer is the issued certificate alone (RFC 7030 4.2.3), and whoever reads the file may need the rest.
+    """
+    chain = options.certificates(path)[1:]
+    if chain and not trust.is_signed_by(certificate, chain[0]):
+        report.say(f"{path}: the chain behind the old certificate is not the new one's and is left out.")
+        return []
+    return chain
 
 
 def ready(arguments: argparse.Namespace, session: Session, report: Report) -> bytes | RequestMaker:
@@ -167,7 +180,11 @@ def linked(plan: Plan, key: PrivateKeyTypes, arguments: argparse.Namespace) -> R
 
 def follow(arguments: argparse.Namespace, session: Session, wanted: Wanted, report: Report) -> Plan:
     """A plan for the CSR that follows /csrattrs, unless `--no-csrattrs` (RFC 7030 4.5: clients ask first)."""
-    attrs = None if arguments.no_csrattrs else session.csrattrs()
+    try:
+        attrs = None if arguments.no_csrattrs else session.csrattrs()
+    except (Refused, ServerFailed, InvalidAnswer):
+        report.say("This is about the server's wishes for a CSR; --no-csrattrs does without them.")
+        raise
     plan = request.plan(wanted, attrs)
     for note in plan.notes:
         report.detail(note)

@@ -11,6 +11,7 @@ import contextlib
 import os
 import re
 import shutil
+import stat
 import tempfile
 from pathlib import Path
 
@@ -43,6 +44,18 @@ def write(path: Path, data: bytes, mode: int = 0o644) -> None:
         raise ClientError(f"{path}: {fault.strerror}") from None
 
 
+def renew(path: Path, data: bytes, *, holds_key: bool = False) -> None:
+    """Put a file in the place of an old one, whose owner and mode it takes; raises `ClientError`.
+
+    Whoever could read the old certificate can read the new one; with a key in it the file is never for everybody.
+    """
+    try:
+        real = Path(os.path.realpath(path))
+        _replace(real, data, _mode_of(real) if holds_key else stat.S_IMODE(real.stat().st_mode), real.stat())
+    except OSError as fault:
+        raise ClientError(f"{path}: {fault.strerror}") from None
+
+
 def create_key(path: Path, pem: bytes) -> None:
     """Write a private key to a file that must not exist yet, mode 0600; raises `ClientError`."""
     try:
@@ -64,7 +77,7 @@ def replace_pair(certificate_path: Path, key_path: Path, certificate: bytes, key
     """
     try:
         if certificate_path.resolve() == key_path.resolve():
-            _replace(certificate_path.resolve(), key + certificate, _mode_of(key_path))
+            renew(certificate_path, key + certificate, holds_key=True)
             return
         link = certificate_path.parent / f".{certificate_path.name}.pair"
         if not (_leads_to(certificate_path, link / _CERTIFICATE) and _leads_to(key_path, link / _KEY)):
@@ -91,8 +104,7 @@ def _generation(link: Path, certificate: bytes, key: bytes, model: Path) -> Path
     for name, data, mode in ((_KEY, key, _mode_of(model)), (_CERTIFICATE, certificate, 0o644)):
         handle = os.open(directory / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _KEY_MODE)
         with os.fdopen(handle, "wb") as file:
-            with contextlib.suppress(PermissionError):
-                os.fchown(handle, status.st_uid, status.st_gid)
+            _give(handle, status)
             os.fchmod(handle, mode)
             _write_out(file.fileno(), data)
     _sync_directory(directory)
@@ -126,10 +138,18 @@ def _mode_of(key_path: Path) -> int:
     return (key_path.stat().st_mode & 0o770) or _KEY_MODE
 
 
-def _replace(path: Path, data: bytes, mode: int) -> None:
+def _give(handle: int, model: os.stat_result) -> None:
+    """To the owner of another file, as far as we may."""
+    with contextlib.suppress(PermissionError):
+        os.fchown(handle, model.st_uid, model.st_gid)
+
+
+def _replace(path: Path, data: bytes, mode: int, model: os.stat_result | None = None) -> None:
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
+            if model is not None:
+                _give(handle, model)
             os.fchmod(handle, mode)
             _write_out(file.fileno(), data)
         Path(name).replace(path)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import sys
 from typing import Any
 
@@ -27,8 +29,7 @@ class Report:
     def say(self, text: str) -> None:
         """One or more lines for a person."""
         self._end_progress()
-        sys.stderr.write(text + "\n")
-        sys.stderr.flush()
+        _tell(text + "\n")
 
     def detail(self, text: str) -> None:
         """Like `say`, with `-v` only."""
@@ -37,20 +38,18 @@ class Report:
 
     def progress(self, text: str) -> None:
         """A line that the next one replaces; on a terminal only."""
-        if sys.stderr.isatty():
+        if _is_terminal():
             self._has_progress = True
-            sys.stderr.write(f"\r\x1b[K{text}")
-            sys.stderr.flush()
+            _tell(f"\r\x1b[K{text}")
 
     def fact(self, **facts: Any) -> None:
         """Something for the JSON object."""
         self._facts |= facts
 
     def output(self, data: bytes) -> None:
-        """The result itself on stdout; with `--json` it belongs into a fact instead."""
+        """The result itself on stdout; with `--json` it belongs into a fact instead.  Raises `ClientError`."""
         if not self._as_json:
-            sys.stdout.buffer.write(data)
-            sys.stdout.buffer.flush()
+            _print(data)
 
     def done(self) -> Exit:
         """Close a run that went well."""
@@ -66,16 +65,40 @@ class Report:
             facts |= {"retry_after": fault.seconds, "retry_at": f"{fault.when:%Y-%m-%dT%H:%M:%SZ}"}
         if isinstance(fault, Refused):
             facts |= {"http_status": fault.http_status, "words": fault.words}
-        self._object(facts)
+        with contextlib.suppress(ClientError):
+            self._object(facts)
         return fault.status
 
     def _object(self, facts: dict[str, Any]) -> None:
         if self._as_json:
-            json.dump({"command": self._command, **facts, **self._facts}, sys.stdout, indent=2, ensure_ascii=True)
-            sys.stdout.write("\n")
-            sys.stdout.flush()
+            text = json.dumps({"command": self._command, **facts, **self._facts}, indent=2, ensure_ascii=True)
+            _print(text.encode() + b"\n")
 
     def _end_progress(self) -> None:
         if self._has_progress:
             self._has_progress = False
-            sys.stderr.write("\r\x1b[K")
+            _tell("\r\x1b[K")
+
+
+def _is_terminal() -> bool:
+    return bool(sys.stderr) and sys.stderr.isatty()
+
+
+def _tell(text: str) -> None:
+    """Words on stderr; that nobody can read them there must not fail a run that goes well."""
+    with contextlib.suppress(OSError, AttributeError):
+        sys.stderr.write(text)
+        sys.stderr.flush()
+
+
+def _print(data: bytes) -> None:
+    """Bytes on stdout; raises `ClientError` when they do not get through: a result that is lost is a failure."""
+    if sys.stdout is None:
+        raise ClientError("standard output is closed")
+    try:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except OSError as fault:
+        # The interpreter flushes once more at its end, and would complain about it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise ClientError(f"standard output: {fault.strerror}") from None

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 from collections.abc import Callable
 
 from estgw.client.faults import ClientError, Exit, UsageError
@@ -22,10 +20,6 @@ def run(arguments: argparse.Namespace) -> int:
         return report.failed(fault)
     except KeyboardInterrupt:
         return report.failed(ClientError("interrupted"))
-    except BrokenPipeError:
-        # Whoever read our output has gone.  stdout is not usable even for the interpreter's last flush.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return Exit.FAILED
 
 
 def _command(operation: str) -> Command:

@@ -19,7 +19,7 @@ DECRYPT_KEY_ID = "1.2.840.113549.1.9.16.2.37"  # id-aa-decryptKeyID: RFC 4108 2.
 ASYMMETRIC_DECRYPT_KEY_ID = "1.2.840.113549.1.9.16.2.54"  # id-aa-asymmDecryptKeyID: RFC 7030 4.4.1.2
 SMIME_CAPABILITIES = "1.2.840.113549.1.9.15"  # RFC 2985, RFC 8551 2.5.2
 _CONTENT_CIPHERS = ("2.16.840.1.101.3.4.1.42", "2.16.840.1.101.3.4.1.2")  # AES-256-CBC, AES-128-CBC
-_RSA_TRANSPORT = ("1.2.840.113549.1.1.7", "1.2.840.113549.1.1.1")  # RSAES-OAEP, rsaEncryption
+_OAEP, _MGF1, _SHA256 = "1.2.840.113549.1.1.7", "1.2.840.113549.1.1.8", "2.16.840.1.101.3.4.2.1"
 _EC_AGREEMENT = "1.3.132.1.11.1"  # dhSinglePass-stdDH-sha256kdf-scheme: RFC 5753
 _NULL = b"\x05\x00"
 
@@ -79,12 +79,21 @@ def wanted(arguments: argparse.Namespace) -> Secret:
 def _recipient_capabilities(certificate: x509.Certificate) -> tuple[bytes, ...]:
     match certificate.public_key():
         case rsa.RSAPublicKey():
-            return _capabilities(*_RSA_TRANSPORT, *_CONTENT_CIPHERS)
+            return (*_oaep(), *_capabilities(csrattrs.RSA_ENCRYPTION, *_CONTENT_CIPHERS))
         case ec.EllipticCurvePublicKey():
             wrapping = wrap(SEQUENCE, csrattrs.encode_oid(cms.WRAPS[32]))
             agreement = wrap(SEQUENCE, csrattrs.encode_oid(_EC_AGREEMENT) + wrapping)
             return (agreement, *_capabilities(*cms.WRAPS.values(), *_CONTENT_CIPHERS))
     raise UsageError("--decrypt-cert has to be for an RSA or EC key")
+
+
+def _oaep() -> tuple[bytes, bytes]:
+    """RSAES-OAEP with SHA-256, and with SHA-1, which is its default and means empty parameters (RFC 3560 5)."""
+    identifier = csrattrs.encode_oid(_OAEP)
+    sha256 = wrap(SEQUENCE, csrattrs.encode_oid(_SHA256) + _NULL)
+    mask = wrap(SEQUENCE, csrattrs.encode_oid(_MGF1) + sha256)
+    parameters = wrap(SEQUENCE, wrap(b"\xa0", sha256) + wrap(b"\xa1", mask))
+    return wrap(SEQUENCE, identifier + parameters), wrap(SEQUENCE, identifier + wrap(SEQUENCE, b""))
 
 
 def _capabilities(*oids: str) -> tuple[bytes, ...]:

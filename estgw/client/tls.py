@@ -6,6 +6,7 @@ resumed and renegotiation is off, so that the binding belongs to this one handsh
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from collections.abc import Callable, Sequence
@@ -208,11 +209,21 @@ def _binding(connection: SSL.Connection, finished: bool) -> Binding | None:
 
 
 def _keylog(path: Path) -> Callable[[SSL.Connection, bytes], None]:
-    def write(_: SSL.Connection, line: bytes) -> None:
+    """A callback for the TLS secrets.  Who wants them and can't have them is told now, not in the handshake."""
+
+    def append(data: bytes) -> None:
         handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         try:
-            os.write(handle, line + b"\n")
+            os.write(handle, data)
         finally:
             os.close(handle)
 
+    def write(_: SSL.Connection, line: bytes) -> None:
+        with contextlib.suppress(OSError):
+            append(line + b"\n")
+
+    try:
+        append(b"")
+    except OSError as fault:
+        raise UsageError(f"SSLKEYLOGFILE: {clean(str(path), 200)}: {fault.strerror}") from None
     return write

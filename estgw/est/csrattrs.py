@@ -209,7 +209,7 @@ def encode_oid(oid: str) -> bytes:
     try:
         return asn1.encode_der(x509.ObjectIdentifier(oid))
     except ValueError:
-        raise Malformed(f"not an object identifier: {oid!r}") from None
+        raise Malformed(f"not an object identifier: {oid[:80]!r}") from None
 
 
 def decode_oid(der: bytes) -> str:

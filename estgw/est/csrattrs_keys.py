@@ -47,7 +47,7 @@ def read_kind(text: Any) -> Kind:
         if text == plain:
             return Kind(oid)
     if name == "ec":
-        return Kind(EC_PUBLIC_KEY, oids.oid_of(detail) if colon else None)
+        return Kind(EC_PUBLIC_KEY, oids.curve_of(detail) if colon else None)
     if name != "rsa":
         plain = ", ".join(oids.PLAIN_KEYS.values())
         raise Malformed(f"{text[:80]!r} is no kind of key; there are ec:P-256 and other curves, rsa:3072, {plain}")

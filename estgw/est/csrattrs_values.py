@@ -43,8 +43,12 @@ def at(*steps: str | int) -> Iterator[None]:
         raise Unfit([(steps, str(fault))]) from None
 
 
+MOST_FAULTS = 20
+"""Who has more to mend begins with these; what looks for a name that is meant takes its time."""
+
+
 def collect(data: Sequence[Any] | Mapping[str, Any], read: Callable[[Any, Any], Any]) -> list[Any]:
-    """Read each element, told its number or key, and say what is wrong with all of them at once."""
+    """Read each element, told its number or key, and say what is wrong with all of them at once, or with the first."""
     made: list[Any] = []
     faults: list[tuple[Loc, str]] = []
     for step, element in data.items() if isinstance(data, Mapping) else enumerate(data):
@@ -53,8 +57,10 @@ def collect(data: Sequence[Any] | Mapping[str, Any], read: Callable[[Any, Any], 
                 made.append(read(step, element))
         except Unfit as fault:
             faults += fault.faults
+        if len(faults) >= MOST_FAULTS:
+            break
     if faults:
-        raise Unfit(faults)
+        raise Unfit(faults[:MOST_FAULTS])
     return made
 
 
@@ -137,7 +143,7 @@ def text_of(der: bytes) -> str | None:
 def read_hex(text: Any) -> bytes:
     """Bytes from hex digits, white space and colons between them allowed."""
     if not isinstance(text, str):
-        raise Malformed(f'hex digits are wanted; quote them ("{text}")')
+        raise Malformed(f'hex digits are wanted; quote them ("{text}")' if text is not None else "hex digits are wanted")
     try:
         return bytes.fromhex(text.replace(":", ""))
     except ValueError:

@@ -168,3 +168,11 @@ def oid_of(text: str) -> str:
     near = difflib.get_close_matches(text.lower(), _OIDS, n=1)
     hint = f"do you mean {name_of(_OIDS[near[0]])}?" if near else "give it as a dotted number"
     raise Malformed(f"{text[:80]!r} is no name known here; {hint}")
+
+
+def curve_of(text: str) -> str:
+    """The dotted form of a curve; raises `Malformed` for the name of anything else."""
+    found = oid_of(text)
+    if found in _ALL and found not in CURVES:
+        raise Malformed(f"{text[:80]!r} is no curve; there are {', '.join(CURVES.values())}")
+    return found

@@ -93,3 +93,15 @@ def enroller(ca):
         return answer
 
     return make
+
+
+@pytest.fixture
+def ask(estclient, anchor, holder):
+    """Run a command against a server that has but one answer."""
+
+    def run(raw, *command):
+        command = command or ("cacerts", "-o", "out.pem")
+        with rogue.Server(holder, lambda _: raw) as server:
+            return estclient(*command, "-u", server.url, "-c", anchor, "--timeout", "3")
+
+    return run

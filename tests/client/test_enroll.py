@@ -1,36 +1,22 @@
-"""Enrolment and renewal against a server that behaves: linking, challenges, waiting, and what lies in files after."""
+"""Enrolment with a server that behaves: linking, challenges, and where the request comes from."""
 
 from __future__ import annotations
 
 import base64
-import datetime as dt
-import os
 import stat
-import time
-from email.utils import format_datetime
-from functools import partial
-from pathlib import Path
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
-from OpenSSL import SSL
 
-from estgw.client import Credentials, Identity, Session, Trust, files, keys, request, waiting
-from estgw.client.answers import delay
-from estgw.client.faults import Exit, TryLater
-from estgw.client.report import Report
-from estgw.client.wire import Exchange
+from estgw.client import keys, request
+from estgw.client.faults import Exit
 from estgw.est import csr, csrattrs
 from estgw.est.csrattrs import AttributeWish, CsrAttrs
 from tests.client import pki, rogue
+from tests.client.common import LOGIN, NEW, ROOT, V12, V13, pair_fits
 from tests.client.conftest import Terminal
-
-ROOT = Path(__file__).parents[2]
-NEW = ("--new-key", "ec:P-256", "--subject", "CN=device", "-o", "device.pem")
-LOGIN = ("-p", "estuser:estpwd")
-V12, V13 = SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION
 
 
 def challenged(answer, header, accept):
@@ -43,11 +29,6 @@ def challenged(answer, header, accept):
         return answer(request)
 
     return check
-
-
-def pair_fits(certificate, key):
-    loaded = x509.load_pem_x509_certificate(Path(certificate).read_bytes())
-    return loaded.public_key() == load_pem_private_key(Path(key).read_bytes(), None).public_key()
 
 
 @pytest.mark.parametrize("version", [V12, V13])
@@ -260,307 +241,6 @@ def test_the_server_decides_on_the_kind_of_key(holder, anchor, estclient, enroll
         assert isinstance(asked.signature_hash_algorithm, hashes.SHA512)
         (tmp_path / "c.key").unlink()
         assert estclient(*command, "--new-key", "ec:P-256", "--no-csrattrs").status == Exit.DONE
-
-
-# Renewal.
-
-
-@pytest.fixture
-def device(ca, tmp_path):
-    """A device with a pair in two files."""
-    made = ca.issue("device", dns=["a.example"], usages=())
-    (tmp_path / "device.pem").write_bytes(made.pem)
-    (tmp_path / "device.key").write_bytes(made.key_pem)
-    (tmp_path / "device.key").chmod(0o640)
-    return ("--cert", "device.pem", "--key", "device.key")
-
-
-@pytest.mark.parametrize("version", [V12, V13])
-def test_a_renewal_has_the_old_names_and_goes_in_their_place(
-    ca, holder, anchor, estclient, enroller, device, version, tmp_path
-):
-    old = (tmp_path / "device.pem").read_bytes()
-    with rogue.Server(holder, enroller(), version=version) as server:
-        command = ("reenroll", "-u", server.url, "-c", anchor, *device)
-        assert estclient(*command).status == Exit.DONE
-        assert (tmp_path / "device.pem").read_bytes() != old
-        assert not (tmp_path / "device.pem").is_symlink()
-        for _ in range(3):
-            assert estclient(*command, "--new-key").status == Exit.DONE
-            assert pair_fits(tmp_path / "device.pem", tmp_path / "device.key")
-        assert estclient(*command).status == Exit.DONE  # with the same key, through the links
-        assert pair_fits(tmp_path / "device.pem", tmp_path / "device.key")
-    request = server.requests[-1]
-    assert request.operation == "simplereenroll"
-    assert request.peer.subject == pki.name("device")  # RFC 7030 3.3.2: by the certificate being renewed
-    parsed = csr.parse(request.body)
-    assert csr.difference(parsed, x509.load_pem_x509_certificate(old)) is None
-    assert parsed.text_attribute(csr.CHALLENGE_PASSWORD) == request.binding
-    assert stat.S_IMODE((tmp_path / "device.key").stat().st_mode) == 0o640
-    assert len([path for path in tmp_path.iterdir() if path.name.startswith(".device.pem.pair-")]) == 2
-    assert not (tmp_path / "device.key.next").exists()
-
-
-def test_renewal_into_other_files_leaves_the_old_ones(holder, anchor, estclient, enroller, device, tmp_path):
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
-    with rogue.Server(holder, enroller()) as server:
-        command = ("reenroll", "-u", server.url, "-c", anchor, *device, "--new-key", "ed25519", "-o", "new.pem")
-        assert estclient(*command).status == Exit.DONE
-    assert pair_fits(tmp_path / "new.pem", tmp_path / "new.key")
-    assert all((tmp_path / name).read_bytes() == data for name, data in before.items())
-
-
-def test_nothing_is_done_before_it_is_due(holder, anchor, estclient, enroller, device):
-    with rogue.Server(holder, enroller()) as server:
-        command = ("reenroll", "-u", server.url, "-c", anchor, *device, "--json", "--if-expires-within")
-        ended = estclient(*command, "10d")
-        assert (ended.status, ended.json["renewed"]) == (Exit.DONE, False)
-        assert server.handshakes == 0
-        assert estclient(*command, "40d").json["renewed"] is True
-        assert estclient(*command, "forever").status == Exit.USAGE
-
-
-def test_a_rekey_that_is_cut_off_goes_on_with_the_same_key(holder, anchor, estclient, enroller, device, tmp_path):
-    """The CA knows a pending request by its public key: another key would begin another request."""
-    pending = [True]
-
-    def later(_):
-        return rogue.reply(202, content_type=None, Retry_After="3600") if pending[0] else ...
-
-    with rogue.Server(holder, enroller(simplereenroll=later)) as server:
-        command = ("reenroll", "-u", server.url, "-c", anchor, *device, "--new-key", "ec:P-384")
-        assert estclient(*command).status == Exit.TRY_LATER
-        assert pair_fits(tmp_path / "device.pem", tmp_path / "device.key")
-        assert stat.S_IMODE((tmp_path / "device.key.next").stat().st_mode) == 0o600
-        pending[0] = False
-        assert estclient(*command).status == Exit.DONE
-    first, second = [csr.parse(request.body) for request in server.requests if request.method == "POST"]
-    assert first.spki == second.spki
-    assert first.sha256 != second.sha256
-    assert pair_fits(tmp_path / "device.pem", tmp_path / "device.key")
-
-
-def test_a_rekey_never_goes_on_with_the_key_in_use(holder, anchor, estclient, enroller, device, tmp_path):
-    """What a power cut between the switch and the tidying up leaves."""
-    (tmp_path / "device.key.next").write_bytes((tmp_path / "device.key").read_bytes())
-    before = (tmp_path / "device.key").read_bytes()
-    with rogue.Server(holder, enroller()) as server:
-        assert estclient("reenroll", "-u", server.url, "-c", anchor, *device, "--new-key").status == Exit.DONE
-    assert (tmp_path / "device.key").read_bytes() != before
-    assert pair_fits(tmp_path / "device.pem", tmp_path / "device.key")
-
-
-def test_a_crash_at_any_instant_leaves_a_pair_that_works(ca, tmp_path, monkeypatch):
-    """Every call that changes the file system is in turn the last one; what two names lead to must always fit."""
-    changing = [
-        ("os", name)
-        for name in (
-            "open",
-            "write",
-            "fsync",
-            "mkdir",
-            "fchmod",
-            "fchown",
-            "unlink",
-            "rmdir",
-            "rename",
-            "replace",
-            "symlink",
-            "chmod",
-        )
-    ]
-
-    class PowerCut(BaseException):
-        pass
-
-    def lay_out(room):
-        old = ca.issue("device")
-        (room / "d.pem").write_bytes(old.pem)
-        (room / "d.key").write_bytes(old.key_pem)
-        return old
-
-    def cut_after(count, action):
-        """Run with a power cut at call number `count`; False when the run was over before."""
-        left = [count]
-        with monkeypatch.context() as patch:
-            for _, name in changing:
-                real = getattr(os, name)
-
-                def counted(*arguments, real=real, **options):
-                    if left[0] == 0:
-                        raise PowerCut
-                    left[0] -= 1
-                    return real(*arguments, **options)
-
-                patch.setattr(os, name, counted)
-            try:
-                action()
-            except PowerCut:
-                return True
-        return False
-
-    def renew(room, holder):
-        files.replace_pair(room / "d.pem", room / "d.key", holder.pem, holder.key_pem)
-
-    seen_old = seen_new = 0
-    for round_trip in range(2):  # from plain files, and from links
-        for count in range(200):
-            room = tmp_path / f"{round_trip}-{count}"
-            room.mkdir()
-            old = lay_out(room)
-            if round_trip:
-                old = ca.issue("device")
-                renew(room, old)
-            new = ca.issue("device")
-            was_cut = cut_after(count, partial(renew, room, new))
-            assert pair_fits(room / "d.pem", room / "d.key"), (round_trip, count)
-            is_new = (room / "d.pem").read_bytes() == new.pem
-            assert is_new or (room / "d.pem").read_bytes() == old.pem
-            seen_new, seen_old = seen_new + is_new, seen_old + (not is_new)
-            # And the next run, after the lights are on again, goes through.
-            last = ca.issue("device")
-            renew(room, last)
-            assert (room / "d.pem").read_bytes() == last.pem
-            assert pair_fits(room / "d.pem", room / "d.key")
-            if not was_cut:
-                assert is_new
-                break
-        else:
-            pytest.fail("it never came to an end")
-    assert seen_old > 20
-    assert seen_new > 2
-
-
-def test_a_pair_in_two_directories(ca, tmp_path):
-    for name in ("certs", "private"):
-        (tmp_path / name).mkdir()
-    old, new = ca.issue("x"), ca.issue("x")
-    certificate, key = tmp_path / "certs" / "x.pem", tmp_path / "private" / "x.key"
-    certificate.write_bytes(old.pem)
-    key.write_bytes(old.key_pem)
-    files.replace_pair(certificate, key, new.pem, new.key_pem)
-    assert certificate.read_bytes() == new.pem
-    assert pair_fits(certificate, key)
-
-
-# Waiting.
-
-
-def test_202_ends_with_3_and_says_when(holder, anchor, estclient, enroller, tmp_path):
-    later = rogue.reply(202, content_type=None, Retry_After="90")
-    with rogue.Server(holder, enroller(simpleenroll=later)) as server:
-        ended = estclient("enroll", "-u", server.url, "-c", anchor, *NEW, "--json")
-    assert ended.status == Exit.TRY_LATER
-    assert "Come back in 90 s" in ended.err
-    assert ended.json["retry_after"] == 90
-    assert "--reuse-key device.key" in ended.err
-    assert (tmp_path / "device.key").exists()
-    assert not (tmp_path / "device.pem").exists()
-
-
-def test_waiting_re_signs_for_every_connection(holder, anchor, estclient, enroller):
-    count = [0]
-
-    def later(_):
-        count[0] += 1
-        return rogue.reply(202, content_type=None, Retry_After="1") if count[0] < 3 else ...
-
-    with rogue.Server(holder, enroller(simpleenroll=later)) as server:
-        began = time.monotonic()
-        assert (
-            estclient("enroll", "-u", server.url, "-c", anchor, *NEW, "--wait", "30", "--no-csrattrs").status
-            == Exit.DONE
-        )
-        assert time.monotonic() - began >= 2
-    assert [request.connection for request in server.requests] == [1, 2, 3]
-    parsed = [csr.parse(request.body) for request in server.requests]
-    assert len({one.spki for one in parsed}) == 1
-    for sent, one in zip(server.requests, parsed, strict=True):
-        assert one.text_attribute(csr.CHALLENGE_PASSWORD) == sent.binding
-
-
-def test_patience_that_does_not_last_is_not_spent():
-    slept: list[float] = []
-
-    def attempt():
-        raise TryLater("later", seconds=100, when=dt.datetime.now(dt.UTC))
-
-    report = Report("enroll", as_json=False, is_verbose=False)
-    with pytest.raises(TryLater):
-        waiting.until_done(attempt, 99, report, sleep=slept.append)
-    assert not slept
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [
-        ("120", 120),
-        (" 7 ", 7),
-        ("0", 1),
-        ("99999999999999", 366 * 86400),
-        (None, None),
-        ("soon", None),
-        ("-5", None),
-        ("1.5", None),
-    ],
-)
-def test_retry_after_in_seconds(text, seconds):
-    assert delay(text, dt.datetime.now(dt.UTC)) == seconds
-
-
-def test_retry_after_as_a_date():
-    now = dt.datetime(2026, 11, 23, 12, 0, 0, tzinfo=dt.UTC)
-    assert delay(format_datetime(now + dt.timedelta(seconds=75), usegmt=True), now) == 75
-    assert delay(format_datetime(now - dt.timedelta(days=1), usegmt=True), now) == 1
-    assert delay("Mon, 23 Nov 2026 12:00:30 -0000", now) == 30
-
-
-def test_503_with_a_time_is_try_later_too(holder, anchor, estclient):
-    busy = rogue.reply(503, b"the CA sleeps", "text/plain", Retry_After="5")
-    with rogue.Server(holder, lambda _: busy) as server:
-        ended = estclient("enroll", "-u", server.url, "-c", anchor, *NEW, "--no-csrattrs")
-    assert ended.status == Exit.TRY_LATER
-    assert "the CA sleeps" in ended.err
-
-
-# The library face.
-
-
-def test_the_library(ca, holder, enroller):
-    """Session as the README shows it."""
-    me = ca.issue("me", usages=())
-    key = keys.generate(keys.parse_spec("ml-dsa-65"))
-    plan = request.plan(request.Wanted(pki.name("library")), None)
-    seen: list[Exchange] = []
-    with (
-        rogue.Server(holder, enroller()) as server,
-        Session(
-            server.url,
-            Trust(explicit=(ca.certificate,)),
-            credentials=Credentials("u", "p"),
-            identity=Identity(me.certificate, me.key),
-            observer=seen.append,
-        ) as session,
-    ):
-        assert session.cacerts() == [ca.certificate]
-        assert session.csrattrs() is None
-        issued = session.enroll(lambda binding: request.build(plan, key, binding))
-        assert session.connected is not None
-        assert session.connected.verdict.by == "name"
-        assert session.connected.binding is not None
-        assert session.connected.binding.text == server.requests[-1].binding
-    assert issued.subject == pki.name("library")
-    assert server.handshakes == 1
-    assert [exchange.answer.status for exchange in seen if exchange.answer] == [200, 204, 200]
-
-
-def test_a_connection_that_went_away_between_two_operations(ca, holder, enroller):
-    gone = enroller(cacerts=lambda _: rogue.reply(body=rogue.bag(ca.certificate), Connection="close"))
-    with rogue.Server(holder, gone) as server, Session(server.url, Trust(explicit=(ca.certificate,))) as session:
-        session.cacerts()
-        session.csrattrs()
-        session.csrattrs()
-    assert [request.connection for request in server.requests] == [1, 2, 2]
 
 
 def test_a_password_is_asked_for_at_a_terminal(holder, anchor, estclient, enroller, monkeypatch):

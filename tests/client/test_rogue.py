@@ -1,247 +1,22 @@
-"""Servers that are wrong in one way each: what may leave, what is believed, and how the run ends."""
+"""Answers that are wrong in one way each, and some that only look it."""
 
 from __future__ import annotations
 
 import base64
 import contextlib
-import shutil
-import subprocess
 import time
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509.oid import ExtendedKeyUsageOID
 from OpenSSL import SSL
 
 from estgw.client.faults import Exit
 from estgw.est import certs
 from estgw.est.der import wrap
 from tests.client import pki, rogue
-
-ENROLL = ("--new-key", "ec:P-256", "--subject", "CN=device", "-o", "device.pem", "--no-csrattrs")
-LOGIN = ("-p", "estuser:estpwd")
-BASIC = {"WWW_Authenticate": 'Basic realm="estrealm"'}
-
-
-def challenge(_):
-    return rogue.reply(401, content_type=None, **BASIC)
-
-
-def nothing_left(server):
-    """No credentials and no request body have reached the server."""
-    return not any("Authorization" in request.headers or request.body for request in server.requests)
-
-
-# Who the server is.
-
-
-def test_a_wrong_name_ends_the_handshake(ca, anchor, estclient):
-    holder = ca.issue("other", dns=["other.example"])
-    with rogue.Server(holder, challenge) as server:
-        ended = estclient("enroll", "-u", server.url, "-c", anchor, *LOGIN, *ENROLL)
-    assert ended.status == Exit.UNTRUSTED
-    assert "DNS:other.example, not for localhost" in ended.err
-    assert not server.requests
-
-
-def test_a_wrong_name_with_cmcra_is_good_enough_for_an_explicit_anchor(ca, anchor, estclient, enroller):
-    holder = ca.issue("ra", dns=["other.example"], usages=pki.RA_USAGES)
-    with rogue.Server(holder, enroller()) as server:
-        ended = estclient("enroll", "-u", server.url, "-c", anchor, "--json", *ENROLL)
-    assert ended.status == Exit.DONE
-    assert ended.json["connection"]["authorized_by"] == "cmcRA"
-
-
-def test_a_wrong_name_with_cmcra_is_nothing_under_implicit_anchors(ca, anchor, estclient, monkeypatch):
-    monkeypatch.setenv("SSL_CERT_FILE", str(anchor))
-    holder = ca.issue("ra", dns=["other.example"], usages=pki.RA_USAGES)
-    with rogue.Server(holder, challenge) as server:
-        ended = estclient("enroll", "-u", server.url, "--implicit", *LOGIN, *ENROLL)
-    assert ended.status == Exit.UNTRUSTED
-    assert not server.requests
-
-
-def test_with_both_kinds_of_anchors_cmcra_counts_under_the_explicit_ones_only(ca, anchor, estclient, monkeypatch):
-    stranger = pki.make_ca("Third party")
-    other = anchor.with_name("other.pem")
-    other.write_bytes(stranger.pem)
-    monkeypatch.setenv("SSL_CERT_FILE", str(anchor))
-    holder = ca.issue("ra", dns=["other.example"], usages=pki.RA_USAGES)
-    with rogue.Server(holder, challenge) as server:
-        ended = estclient("enroll", "-u", server.url, "--implicit", "-c", other, *LOGIN, *ENROLL)
-    assert ended.status == Exit.UNTRUSTED
-    assert "under explicit anchors only" in ended.err
-    assert nothing_left(server)
-
-
-def test_implicit_anchors_with_the_right_name_will_do(anchor, holder, estclient, enroller, monkeypatch):
-    monkeypatch.setenv("SSL_CERT_FILE", str(anchor))
-    with rogue.Server(holder, enroller()) as server:
-        ended = estclient("enroll", "-u", server.url, "--implicit", "--json", *ENROLL)
-    assert ended.status == Exit.DONE
-    assert ended.json["connection"]["anchor"] == "implicit"
-
-
-def test_the_system_is_not_trusted_unasked(anchor, holder, estclient, enroller, monkeypatch):
-    monkeypatch.setenv("SSL_CERT_FILE", str(anchor))
-    stranger = anchor.with_name("stranger.pem")
-    stranger.write_bytes(pki.make_ca("Third party").pem)
-    with rogue.Server(holder, enroller()) as server:
-        assert estclient("enroll", "-u", server.url, "-c", stranger, *ENROLL).status == Exit.UNTRUSTED
-        assert estclient("enroll", "-u", server.url, *ENROLL).status == Exit.USAGE
-    assert not server.requests
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"start": -30, "days": -1}, "has expired"),
-        ({"start": 1, "days": 30}, "is not valid yet"),
-        ({"usages": (ExtendedKeyUsageOID.CLIENT_AUTH,)}, "may not be a TLS server's"),
-    ],
-)
-def test_a_certificate_that_is_not_good_now_or_for_this(ca, anchor, estclient, change, words):
-    holder = ca.issue("localhost", dns=["localhost"], **change)
-    with rogue.Server(holder, challenge) as server:
-        ended = estclient("enroll", "-u", server.url, "-c", anchor, *LOGIN, *ENROLL)
-    assert ended.status == Exit.UNTRUSTED
-    assert words in ended.err
-    assert not server.requests
-
-
-def test_an_unknown_issuer_gets_nothing_and_an_alert(anchor, estclient):
-    holder = pki.make_ca("Test CA").issue("localhost", dns=["localhost"])  # the same name, another key
-    with rogue.Server(holder, challenge) as server:
-        ended = estclient("enroll", "-u", server.url, "-c", anchor, *LOGIN, *ENROLL)
-        assert ended.status == Exit.UNTRUSTED
-        assert not server.requests
-        deadline = time.monotonic() + 5
-        while not server.failures and time.monotonic() < deadline:
-            time.sleep(0.01)
-    assert isinstance(server.failures[0], SSL.Error)
-
-
-def test_the_common_name_is_no_name(ca, anchor, estclient):
-    with rogue.Server(ca.issue("localhost"), challenge) as server:
-        ended = estclient("cacerts", "-u", server.url, "-c", anchor)
-    assert ended.status == Exit.UNTRUSTED
-    assert "no SAN" in ended.err
-
-
-@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
-def test_ip_addresses_are_names_too(ca, holder, anchor, estclient, enroller, host):
-    with rogue.Server(holder, enroller(), host=host.strip("[]")) as server:
-        assert estclient("cacerts", "-u", f"{host}:{server.port}", "-c", anchor).status == Exit.DONE
-    wrong = ca.issue("x", dns=["localhost"], ips=["192.0.2.1"])
-    with rogue.Server(wrong, enroller(), host=host.strip("[]")) as server:
-        assert estclient("cacerts", "-u", f"{host}:{server.port}", "-c", anchor).status == Exit.UNTRUSTED
-
-
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
-def test_tls_1_1_is_not_spoken(holder, anchor, estclient, tmp_path):
-    pair = tmp_path / "server.pem"
-    pair.write_bytes(holder.both)
-    command = ["openssl", "s_server", "-accept", "127.0.0.1:0", "-cert", pair, "-tls1_1", "-cipher", "ALL:@SECLEVEL=0"]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    ) as process:
-        try:
-            assert process.stdout is not None
-            accept = next(line for line in process.stdout if line.startswith("ACCEPT"))
-            port = accept.strip().rpartition(":")[2]
-            ended = estclient("cacerts", "-u", f"localhost:{port}", "-c", anchor, "--timeout", "5")
-        finally:
-            process.kill()
-    assert ended.status == Exit.UNTRUSTED
-    assert "protocol version" in ended.err
-
-
-def test_a_server_without_tls(anchor, estclient):
-    import socket
-    import threading
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def speak():
-            raw, _ = listener.accept()
-            with raw:
-                raw.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-                raw.recv(1000)
-
-        thread = threading.Thread(target=speak)
-        thread.start()
-        port = listener.getsockname()[1]
-        assert estclient("cacerts", "-u", f"localhost:{port}", "-c", anchor).status == Exit.UNTRUSTED
-        thread.join()
-
-
-def test_nobody_at_home(anchor, estclient):
-    import socket
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        ended = estclient("cacerts", "-u", f"localhost:{free.getsockname()[1]}", "-c", anchor)
-    assert ended.status == Exit.NO_CONNECTION
-
-
-# What may leave.
-
-
-def test_an_unauthorised_server_gets_no_answer_to_its_401(ca, anchor, estclient):
-    """RFC 7030 3.2.3: neither a server of the wrong name nor one of another CA ever sees an Authorization."""
-    for holder in (
-        ca.issue("other", dns=["other.example"]),
-        pki.make_ca("Other CA").issue("localhost", dns=["localhost"]),
-    ):
-        for command in (("cacerts",), ("enroll", *ENROLL)):
-            with rogue.Server(holder, challenge) as server:
-                assert estclient(*command, "-u", server.url, "-c", anchor, *LOGIN).status == Exit.UNTRUSTED
-            assert nothing_left(server)
-
-
-def test_bootstrap_sends_no_credentials_and_takes_none(holder, ca, estclient, tmp_path):
-    """RFC 7030 4.1.1: no HTTP authentication on a connection that has not been verified, and no certificate."""
-    me = tmp_path / "me.pem"
-    me.write_bytes(ca.issue("me").both)
-    with rogue.Server(holder, challenge) as server:
-        assert estclient("cacerts", "-u", server.url, *LOGIN).status == Exit.USAGE
-        assert estclient("cacerts", "-u", server.url, "--cert", me).status == Exit.USAGE
-        assert not server.requests
-        ended = estclient("cacerts", "-u", server.url)
-    assert ended.status == Exit.REFUSED
-    assert [request.headers.get("Authorization") for request in server.requests] == [None]
-    assert server.requests[0].peer is None
-
-
-def test_no_command_falls_back_to_an_unverified_server(holder, estclient, enroller, tmp_path):
-    (tmp_path / "cmc.der").write_bytes(b"0\0")
-    with rogue.Server(holder, enroller()) as server:
-        for command in (
-            ("csrattrs",),
-            ("enroll", *ENROLL),
-            ("serverkeygen", "--subject", "CN=x", "-o", "x.pem"),
-        ):
-            assert estclient(*command, "-u", server.url).status == Exit.USAGE
-    assert server.handshakes == 0
-
-
-def test_the_client_certificate_is_not_shown_to_the_wrong_server(ca, anchor, estclient, tmp_path):
-    me = tmp_path / "me.pem"
-    me.write_bytes(ca.issue("me").both)
-    holder = ca.issue("other", dns=["other.example"])
-    with rogue.Server(holder, challenge) as server:
-        assert estclient("csrattrs", "-u", server.url, "-c", anchor, "--cert", me).status == Exit.UNTRUSTED
-    assert server.handshakes == 0
-
-
-# What is believed.
-
-
-def send(raw, ca, estclient, anchor, holder, operation="cacerts", *more):
-    with rogue.Server(holder, lambda _: raw) as server:
-        return estclient(operation, "-u", server.url, "-c", anchor, "--timeout", "5", *more)
+from tests.client.common import ENROLL
 
 
 def head(*lines):
@@ -249,16 +24,6 @@ def head(*lines):
 
 
 TYPE = b"Content-Type: application/pkcs7-mime"
-
-
-@pytest.fixture
-def ask(ca, estclient, anchor, holder):
-    def run(raw, *command):
-        command = command or ("cacerts", "-o", "out.pem")
-        with rogue.Server(holder, lambda _: raw) as server:
-            return estclient(*command, "-u", server.url, "-c", anchor, "--timeout", "3")
-
-    return run
 
 
 @pytest.fixture
@@ -483,99 +248,6 @@ def test_a_key_that_got_no_certificate_does_not_stay(ask, tmp_path):
     assert not (tmp_path / "device.key").exists()
     assert ask(rogue.reply(500, b"no", None), "enroll", *ENROLL).status == Exit.FAILED
     assert (tmp_path / "device.key").exists()
-
-
-# Redirects.
-
-
-def test_a_redirect_on_the_same_origin_is_followed(ca, anchor, holder, estclient, enroller):
-    def away(request):
-        if request.target.startswith("/elsewhere"):
-            return ...
-        return rogue.reply(307, content_type=None, Location="/elsewhere/simpleenroll")
-
-    with rogue.Server(holder, enroller(simpleenroll=away)) as server:
-        assert estclient("enroll", "-u", server.url, "-c", anchor, *ENROLL).status == Exit.DONE
-    assert server.handshakes == 1
-    assert server.requests[0].body == server.requests[1].body
-
-
-def test_another_origin_needs_consent(ca, anchor, holder, estclient, enroller):
-    with rogue.Server(holder, enroller()) as other:
-
-        def away(_):
-            return rogue.reply(307, content_type=None, Location=f"{other.url}/.well-known/est/simpleenroll")
-
-        with rogue.Server(holder, away) as server:
-            ended = estclient("enroll", "-u", server.url, "-c", anchor, *ENROLL)
-            assert ended.status == Exit.REFUSED
-            assert "--allow-redirect" in ended.err
-            assert other.handshakes == 0
-            assert estclient("enroll", "-u", server.url, "-c", anchor, *ENROLL, "--allow-redirect").status == Exit.DONE
-    first, second = server.requests[-1], other.requests[-1]
-    assert first.body != second.body  # made anew for the new connection
-    from estgw.est import csr
-
-    assert csr.parse(second.body).text_attribute(csr.CHALLENGE_PASSWORD) == second.binding
-
-
-def test_another_origin_is_checked_anew(ca, anchor, holder, estclient):
-    stranger = pki.make_ca("Other CA").issue("localhost", dns=["localhost"])
-    with rogue.Server(stranger, challenge) as other:
-        location = f"{other.url}/.well-known/est/simpleenroll"
-        with rogue.Server(holder, lambda _: rogue.reply(307, content_type=None, Location=location)) as server:
-            ended = estclient("enroll", "-u", server.url, "-c", anchor, *LOGIN, *ENROLL, "--allow-redirect")
-    assert ended.status == Exit.UNTRUSTED
-    assert not other.requests
-
-
-def test_credentials_do_not_travel_along_unasked(ca, anchor, holder, estclient, enroller):
-    """Another origin sees the password only after a challenge of its own."""
-    with rogue.Server(holder, enroller()) as other:
-
-        def away(request):
-            if "Authorization" not in request.headers:
-                return challenge(request)
-            return rogue.reply(308, content_type=None, Location=f"{other.url}/.well-known/est/simpleenroll")
-
-        with rogue.Server(holder, away) as server:
-            command = ("enroll", "-u", server.url, "-c", anchor, *LOGIN, *ENROLL, "--allow-redirect")
-            assert estclient(*command).status == Exit.DONE
-    assert "Authorization" in server.requests[-1].headers
-    assert "Authorization" not in other.requests[-1].headers
-
-
-@pytest.mark.parametrize(
-    "location",
-    [
-        "http://localhost/x",
-        "https://user@localhost/",
-        "ftp://x",
-        "//",
-        "https://localhost:99999/",
-        "https://[::1/",
-        "\t",
-    ],
-)
-def test_a_redirect_to_nowhere(ask, location):
-    ended = ask(rogue.reply(302, content_type=None, Location=location), "cacerts", "--allow-redirect")
-    assert ended.status in (Exit.INVALID_ANSWER, Exit.REFUSED)
-
-
-def test_redirects_that_go_round_in_circles(anchor, holder, estclient):
-    with rogue.Server(holder, lambda r: rogue.reply(302, content_type=None, Location=r.target)) as server:
-        ended = estclient("cacerts", "-u", server.url, "-c", anchor)
-    assert ended.status == Exit.INVALID_ANSWER
-    assert "redirects" in ended.err
-    assert len(server.requests) == 6
-
-
-def test_challenges_that_do_not_end(anchor, holder, estclient):
-    stale = 'Digest realm="r", nonce="n", qop="auth", stale=true'
-    with rogue.Server(holder, lambda _: rogue.reply(401, content_type=None, WWW_Authenticate=stale)) as server:
-        ended = estclient("csrattrs", "-u", server.url, "-c", anchor, *LOGIN)
-    assert ended.status == Exit.INVALID_ANSWER
-    assert len(server.requests) < 20
 
 
 def test_a_key_of_an_unreadable_kind_is_no_crash(ca, anchor, holder, estclient, enroller):

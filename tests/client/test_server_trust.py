@@ -1,0 +1,222 @@
+"""Servers that must not be believed: what may leave, and how the run ends (RFC 7030 3.6)."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import time
+
+import pytest
+from cryptography.x509.oid import ExtendedKeyUsageOID
+from OpenSSL import SSL
+
+from estgw.client.faults import Exit
+from tests.client import pki, rogue
+from tests.client.common import ENROLL, LOGIN, challenge
+
+
+def nothing_left(server):
+    """No credentials and no request body have reached the server."""
+    return not any("Authorization" in request.headers or request.body for request in server.requests)
+
+
+# Who the server is.
+
+
+def test_a_wrong_name_ends_the_handshake(ca, anchor, estclient):
+    holder = ca.issue("other", dns=["other.example"])
+    with rogue.Server(holder, challenge) as server:
+        ended = estclient("enroll", "-u", server.url, "-c", anchor, *LOGIN, *ENROLL)
+    assert ended.status == Exit.UNTRUSTED
+    assert "DNS:other.example, not for localhost" in ended.err
+    assert not server.requests
+
+
+def test_a_wrong_name_with_cmcra_is_good_enough_for_an_explicit_anchor(ca, anchor, estclient, enroller):
+    holder = ca.issue("ra", dns=["other.example"], usages=pki.RA_USAGES)
+    with rogue.Server(holder, enroller()) as server:
+        ended = estclient("enroll", "-u", server.url, "-c", anchor, "--json", *ENROLL)
+    assert ended.status == Exit.DONE
+    assert ended.json["connection"]["authorized_by"] == "cmcRA"
+
+
+def test_a_wrong_name_with_cmcra_is_nothing_under_implicit_anchors(ca, anchor, estclient, monkeypatch):
+    monkeypatch.setenv("SSL_CERT_FILE", str(anchor))
+    holder = ca.issue("ra", dns=["other.example"], usages=pki.RA_USAGES)
+    with rogue.Server(holder, challenge) as server:
+        ended = estclient("enroll", "-u", server.url, "--implicit", *LOGIN, *ENROLL)
+    assert ended.status == Exit.UNTRUSTED
+    assert not server.requests
+
+
+def test_with_both_kinds_of_anchors_cmcra_counts_under_the_explicit_ones_only(ca, anchor, estclient, monkeypatch):
+    stranger = pki.make_ca("Third party")
+    other = anchor.with_name("other.pem")
+    other.write_bytes(stranger.pem)
+    monkeypatch.setenv("SSL_CERT_FILE", str(anchor))
+    holder = ca.issue("ra", dns=["other.example"], usages=pki.RA_USAGES)
+    with rogue.Server(holder, challenge) as server:
+        ended = estclient("enroll", "-u", server.url, "--implicit", "-c", other, *LOGIN, *ENROLL)
+    assert ended.status == Exit.UNTRUSTED
+    assert "under explicit anchors only" in ended.err
+    assert nothing_left(server)
+
+
+def test_implicit_anchors_with_the_right_name_will_do(anchor, holder, estclient, enroller, monkeypatch):
+    monkeypatch.setenv("SSL_CERT_FILE", str(anchor))
+    with rogue.Server(holder, enroller()) as server:
+        ended = estclient("enroll", "-u", server.url, "--implicit", "--json", *ENROLL)
+    assert ended.status == Exit.DONE
+    assert ended.json["connection"]["anchor"] == "implicit"
+
+
+def test_the_system_is_not_trusted_unasked(anchor, holder, estclient, enroller, monkeypatch):
+    monkeypatch.setenv("SSL_CERT_FILE", str(anchor))
+    stranger = anchor.with_name("stranger.pem")
+    stranger.write_bytes(pki.make_ca("Third party").pem)
+    with rogue.Server(holder, enroller()) as server:
+        assert estclient("enroll", "-u", server.url, "-c", stranger, *ENROLL).status == Exit.UNTRUSTED
+        assert estclient("enroll", "-u", server.url, *ENROLL).status == Exit.USAGE
+    assert not server.requests
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"start": -30, "days": -1}, "has expired"),
+        ({"start": 1, "days": 30}, "is not valid yet"),
+        ({"usages": (ExtendedKeyUsageOID.CLIENT_AUTH,)}, "may not be a TLS server's"),
+    ],
+)
+def test_a_certificate_that_is_not_good_now_or_for_this(ca, anchor, estclient, change, words):
+    holder = ca.issue("localhost", dns=["localhost"], **change)
+    with rogue.Server(holder, challenge) as server:
+        ended = estclient("enroll", "-u", server.url, "-c", anchor, *LOGIN, *ENROLL)
+    assert ended.status == Exit.UNTRUSTED
+    assert words in ended.err
+    assert not server.requests
+
+
+def test_an_unknown_issuer_gets_nothing_and_an_alert(anchor, estclient):
+    holder = pki.make_ca("Test CA").issue("localhost", dns=["localhost"])  # the same name, another key
+    with rogue.Server(holder, challenge) as server:
+        ended = estclient("enroll", "-u", server.url, "-c", anchor, *LOGIN, *ENROLL)
+        assert ended.status == Exit.UNTRUSTED
+        assert not server.requests
+        deadline = time.monotonic() + 5
+        while not server.failures and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert isinstance(server.failures[0], SSL.Error)
+
+
+def test_the_common_name_is_no_name(ca, anchor, estclient):
+    with rogue.Server(ca.issue("localhost"), challenge) as server:
+        ended = estclient("cacerts", "-u", server.url, "-c", anchor)
+    assert ended.status == Exit.UNTRUSTED
+    assert "no SAN" in ended.err
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
+def test_ip_addresses_are_names_too(ca, holder, anchor, estclient, enroller, host):
+    with rogue.Server(holder, enroller(), host=host.strip("[]")) as server:
+        assert estclient("cacerts", "-u", f"{host}:{server.port}", "-c", anchor).status == Exit.DONE
+    wrong = ca.issue("x", dns=["localhost"], ips=["192.0.2.1"])
+    with rogue.Server(wrong, enroller(), host=host.strip("[]")) as server:
+        assert estclient("cacerts", "-u", f"{host}:{server.port}", "-c", anchor).status == Exit.UNTRUSTED
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+def test_tls_1_1_is_not_spoken(holder, anchor, estclient, tmp_path):
+    pair = tmp_path / "server.pem"
+    pair.write_bytes(holder.both)
+    command = ["openssl", "s_server", "-accept", "127.0.0.1:0", "-cert", pair, "-tls1_1", "-cipher", "ALL:@SECLEVEL=0"]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            accept = next(line for line in process.stdout if line.startswith("ACCEPT"))
+            port = accept.strip().rpartition(":")[2]
+            ended = estclient("cacerts", "-u", f"localhost:{port}", "-c", anchor, "--timeout", "5")
+        finally:
+            process.kill()
+    assert ended.status == Exit.UNTRUSTED
+    assert "protocol version" in ended.err
+
+
+def test_a_server_without_tls(anchor, estclient):
+    import socket
+    import threading
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def speak():
+            raw, _ = listener.accept()
+            with raw:
+                raw.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+                raw.recv(1000)
+
+        thread = threading.Thread(target=speak)
+        thread.start()
+        port = listener.getsockname()[1]
+        assert estclient("cacerts", "-u", f"localhost:{port}", "-c", anchor).status == Exit.UNTRUSTED
+        thread.join()
+
+
+def test_nobody_at_home(anchor, estclient):
+    import socket
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        ended = estclient("cacerts", "-u", f"localhost:{free.getsockname()[1]}", "-c", anchor)
+    assert ended.status == Exit.NO_CONNECTION
+
+
+# What may leave.
+
+
+def test_an_unauthorised_server_gets_no_answer_to_its_401(ca, anchor, estclient):
+    """RFC 7030 3.2.3: neither a server of the wrong name nor one of another CA ever sees an Authorization."""
+    for holder in (
+        ca.issue("other", dns=["other.example"]),
+        pki.make_ca("Other CA").issue("localhost", dns=["localhost"]),
+    ):
+        for command in (("cacerts",), ("enroll", *ENROLL)):
+            with rogue.Server(holder, challenge) as server:
+                assert estclient(*command, "-u", server.url, "-c", anchor, *LOGIN).status == Exit.UNTRUSTED
+            assert nothing_left(server)
+
+
+def test_bootstrap_sends_no_credentials_and_takes_none(holder, ca, estclient, tmp_path):
+    """RFC 7030 4.1.1: no HTTP authentication on a connection that has not been verified, and no certificate."""
+    me = tmp_path / "me.pem"
+    me.write_bytes(ca.issue("me").both)
+    with rogue.Server(holder, challenge) as server:
+        assert estclient("cacerts", "-u", server.url, *LOGIN).status == Exit.USAGE
+        assert estclient("cacerts", "-u", server.url, "--cert", me).status == Exit.USAGE
+        assert not server.requests
+        ended = estclient("cacerts", "-u", server.url)
+    assert ended.status == Exit.REFUSED
+    assert [request.headers.get("Authorization") for request in server.requests] == [None]
+    assert server.requests[0].peer is None
+
+
+def test_no_command_falls_back_to_an_unverified_server(holder, estclient, enroller, tmp_path):
+    (tmp_path / "cmc.der").write_bytes(b"0\0")
+    with rogue.Server(holder, enroller()) as server:
+        for command in (
+            ("csrattrs",),
+            ("enroll", *ENROLL),
+            ("serverkeygen", "--subject", "CN=x", "-o", "x.pem"),
+        ):
+            assert estclient(*command, "-u", server.url).status == Exit.USAGE
+    assert server.handshakes == 0
+
+
+def test_the_client_certificate_is_not_shown_to_the_wrong_server(ca, anchor, estclient, tmp_path):
+    me = tmp_path / "me.pem"
+    me.write_bytes(ca.issue("me").both)
+    holder = ca.issue("other", dns=["other.example"])
+    with rogue.Server(holder, challenge) as server:
+        assert estclient("csrattrs", "-u", server.url, "-c", anchor, "--cert", me).status == Exit.UNTRUSTED
+    assert server.handshakes == 0
