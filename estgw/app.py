@@ -180,9 +180,10 @@ class Exchange:
         """HTTP credentials, by a callout or by the password files, and what the operation requires."""
 
         async def verify(client: Client) -> bool:
-            await self.throttle.wait(client.address)
-            good = await self._is_genuine(route, replace(call, client=client))
-            (self.throttle.succeeded if good else self.throttle.failed)(client.address)
+            name = client.claimed.username if client.claimed else ""
+            async with self.throttle.turn(client.address):
+                good = await self._is_genuine(route, replace(call, client=client))
+                (self.throttle.succeeded if good else self.throttle.failed)(client.address, name)
             return good
 
         headers = self.request.headers.getall("Authorization", [])

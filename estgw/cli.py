@@ -13,6 +13,7 @@ from pathlib import Path
 from estgw import __version__, commands
 from estgw.auth.users import BCRYPT_BYTES
 from estgw.errors import ConfigError, Malformed
+from estgw.pending import PendingError
 from estgw.workspace import WorkspaceError
 
 _EPILOG = """\
@@ -88,6 +89,37 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument("file", metavar="FILE", help=f"{what}; - is standard input")
         sub.set_defaults(run=getattr(commands, f"csrattrs_{name}"))
 
+    pending = made.add_parser(
+        "pending",
+        help="what waits for a human: list, show, approve, refuse",
+        description="Requests that wait for approval: handlers/examples/manual-approval lets them.",
+        epilog="example: estgw pending list",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    ).add_subparsers(required=True, metavar="COMMAND")
+    for name, summary, example in (
+        ("list", "print the requests that wait, one a line", "list --all"),
+        ("show", "print all about one request", "show 1a2b"),
+        ("approve", "let a request be issued when the client comes back", "approve 1a2b"),
+        ("refuse", "let the client be told no", 'refuse 1a2b --reason "ask your teacher"'),
+    ):
+        sub = pending.add_parser(
+            name,
+            help=summary,
+            description=f"{summary[:1].upper()}{summary[1:]}.",
+            epilog=f"example: estgw pending {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        sub.add_argument("-c", "--config", type=Path, default=Path("conf.yaml"), help="default: conf.yaml")
+        if name != "list":
+            sub.add_argument("id", metavar="ID", help="its EST_PENDING_ID, or enough of the beginning")
+        if name in ("list", "show"):
+            sub.add_argument("--json", action="store_true", help="for a program to read")
+        sub.set_defaults(run=getattr(commands, f"pending_{name}"))
+        if name == "list":
+            sub.add_argument("--all", action="store_true", help="those issued or refused as well")
+        if name == "refuse":
+            sub.add_argument("--reason", required=True, metavar="TEXT", help="the words for the client, one line")
+
     passwd = command(
         "passwd", "add a user to a password file, or change the password", "estgw passwd users.htpasswd alice"
     )
@@ -111,7 +143,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for fault in refusal.faults:
             print(f"estgw: {fault}", file=sys.stderr)
         return 1
-    except (WorkspaceError, Malformed, OSError) as fault:
+    except (WorkspaceError, PendingError, Malformed, OSError) as fault:
         print(f"estgw: {fault}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import getpass
+import json
 import shlex
 import shutil
 import sys
@@ -11,7 +12,7 @@ import tempfile
 from argparse import Namespace
 from pathlib import Path
 
-from estgw import config, csrattrs_yaml, logs, server, state, trial, workspace
+from estgw import config, csrattrs_yaml, logs, pending, server, services, state, trial, workspace
 from estgw.auth import digest, users
 from estgw.callout import contract, process
 from estgw.config import Log, split_address
@@ -121,6 +122,53 @@ def _content(name: str) -> bytes:
         return sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
     except OSError as fault:
         raise ConfigError([f"{name}: {fault.strerror}"]) from None
+
+
+def pending_list(arguments: Namespace) -> int:
+    """One line a request, the oldest first."""
+    found = pending.requests(_pending_folders(arguments.config))
+    found = [request for request in found if arguments.all or request.state in ("waiting", "approved")]
+    if arguments.json:
+        print(json.dumps([request.describe() for request in found], indent=2))
+        return 0
+    for request in found:
+        what = f"{request.facts.get('EST_OPERATION')} of {request.facts.get('EST_CSR_SUBJECT')}"
+        line = f"{request.id[:12]}  {request.state:8}  {request.since:%Y-%m-%d %H:%M}  {what}, by {request.client}"
+        print(logs.escape(line))
+    return 0
+
+
+def pending_show(arguments: Namespace) -> int:
+    """All about one request."""
+    facts = pending.find(_pending_folders(arguments.config), arguments.id).describe()
+    if arguments.json:
+        print(json.dumps(facts, indent=2))
+        return 0
+    for name, value in facts.items():
+        for text in value if isinstance(value, list) else [value]:
+            if text:
+                print(logs.escape(f"{name}: {text}"))
+    return 0
+
+
+def pending_approve(arguments: Namespace) -> int:
+    """Let a request be issued."""
+    request = pending.approve(_pending_folders(arguments.config), arguments.id)
+    print(f"{request.id[:12]}: approved; the certificate is issued when the client comes back")
+    return 0
+
+
+def pending_refuse(arguments: Namespace) -> int:
+    """Let a client be told no."""
+    request = pending.refuse(_pending_folders(arguments.config), arguments.id, arguments.reason)
+    print(f"{request.id[:12]}: refused; the client is told so when it comes back")
+    return 0
+
+
+def _pending_folders(config_file: Path) -> list[Path]:
+    """Where the handlers of a configuration keep what waits: in the directory of each CA."""
+    routes = services.routes(services.build(config.load(config_file)))
+    return sorted({route.ca_dir / "pending" for route in routes})
 
 
 def passwd(arguments: Namespace) -> int:

@@ -71,12 +71,12 @@ def new_names(client: Client, csr: CSR, route: Route) -> NewNames | None:
 
 def _look_up(ca_dir: Path, csr: CSR) -> x509.Certificate | None:
     """The newest valid certificate with the CSR's subject and SAN in the index of `openssl ca`."""
-    common_name = names.common_name(csr.subject)
+    words = (names.common_name(csr.subject) or "").lower().split()
     now = datetime.now(UTC)
     for serial, subject in _valid_rows(ca_dir / INDEX):
-        # The index escapes non-ASCII its own way, so it only narrows the search; the certificate decides.
-        plain = common_name is not None and common_name.isascii() and common_name.isalnum()
-        if plain and str(common_name).lower() not in subject.lower():
+        # The index writes everything but printable ASCII with backslashes, so it can only rule out what it has plainly;
+        # the certificate decides.
+        if "\\" not in subject and not all(word in subject.lower() for word in words if word.isascii()):
             continue
         try:
             certificate = certs.load_pem((ca_dir / ISSUED / f"{serial}.pem").read_bytes())[0]

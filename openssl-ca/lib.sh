@@ -83,13 +83,13 @@ living() {
     done < <(cat "$@")
 }
 
-# `openssl ca` renames its register twice when it writes it: killed in between, it would leave none. So the scripts let it
-# write a copy and put that in place with one renaming. The copy is in $BOOKS.
+# `openssl ca` takes two renamings to write its register: killed in between, it would leave none. So the scripts let it
+# write a copy, in $BOOKS, and put that in place with one.
 
 # by_the_book OPTION...: `openssl ca` by the rules of openssl.cnf.
 by_the_book() {
     cp index.txt* crlnumber "$BOOKS"
-    EST_CA_DIR=$BOOKS quietly openssl ca -config openssl.cnf "$@"
+    EST_CA_DIR=$BOOKS quietly openssl ca -config openssl.cnf -cert issuer.pem -keyfile private/cakey.pem "$@"
     mv "$BOOKS/crlnumber" "$BOOKS/index.txt" .
 }
 

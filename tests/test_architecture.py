@@ -34,6 +34,7 @@ ORDER = [
     "server",
     "workspace",
     "trial",
+    "pending",
     "commands",
     "cli",
 ]

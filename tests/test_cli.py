@@ -30,7 +30,8 @@ from tests.pki import challenge, csr, san
 from tests.restore import logging_as_before
 from tests.support import DEADLINE, ROOT, Lab, run
 
-COMMANDS = ("demo", "init", "serve", "check", "env", "run", "passwd")
+COMMANDS = ("demo", "init", "serve", "check", "env", "run", "csrattrs", "passwd")
+CSRATTRS = ("csrattrs explain", "csrattrs encode")
 
 
 @pytest.fixture(autouse=True)
@@ -85,20 +86,40 @@ def test_help_explains_the_exit_status(capsys):
     assert all(command in text for command in COMMANDS)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [*COMMANDS, *CSRATTRS])
 def test_help_of_each_command_has_an_example_that_parses(command, capsys):
     with pytest.raises(SystemExit) as ended:
-        cli.main([command, "--help"])
+        cli.main([*command.split(), "--help"])
     assert ended.value.code == 0
     example = re.search(r"^example: estgw (.*)$", capsys.readouterr().out, re.MULTILINE)
     assert example is not None
-    words = shlex.split(example[1])
-    assert words[0] == command
-    assert cli.parser().parse_args(words).run is getattr(commands, command)
+    assert example[1].startswith(command)
+    arguments = cli.parser().parse_args(shlex.split(example[1]))
+    does = commands.csrattrs_explain if command == "csrattrs" else getattr(commands, command.replace(" ", "_"))
+    assert arguments.run is does
+
+
+def test_every_command_is_here(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["nonsense"])
+    known = re.search(r"choose from (.*)\)", capsys.readouterr().err)
+    assert known is not None
+    assert set(known[1].replace("'", "").split(", ")) >= set(COMMANDS)
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["nonsense"], ["serve", "--nonsense"], ["init"], ["env"], ["passwd", "file"], ["check", "extra"]]
+    "arguments",
+    [
+        [],
+        ["nonsense"],
+        ["serve", "--nonsense"],
+        ["init"],
+        ["env"],
+        ["passwd", "file"],
+        ["check", "extra"],
+        ["csrattrs"],
+        ["csrattrs", "explain"],
+    ],
 )
 def test_a_wrong_command_line_is_2(arguments, capsys):
     with pytest.raises(SystemExit) as ended:
@@ -383,6 +404,95 @@ def test_run_of_a_file_that_is_no_csr(here, capsys):
     assert status == 1
     assert out.startswith("HTTP/1.1 400 Bad Request\n")
     assert "ot base64" in out
+
+
+def test_run_of_a_script_that_writes_too_much(here, capsys):
+    here.edit("conf.yaml", "  # max_file: 1073741824", "  max_file: 1048576")
+    here.script("handlers/openssl/cacerts", "ulimit -c 0; exec head -c 3000000 /dev/zero >big")
+    status, out, err = main(capsys, "run", "cacerts")
+    assert (status, out.splitlines()[0]) == (1, "HTTP/1.1 500 Internal Server Error")
+    assert "signal 25 (SIGXFSZ: it wrote a file larger than callouts.max_file)" in err
+
+
+def test_run_of_a_csr_that_lacks_what_is_insisted_on(here, request_file, capsys):
+    (here.path / "t.yaml").write_text("- serialNumber\n- key: rsa:3072\n")
+    here.edit("conf.yaml", "  # csr_template: null", "  csr_template: t.yaml")
+    status, out, _ = main(capsys, "run", "simpleenroll", "--csr", request_file)
+    assert (status, out.splitlines()[0]) == (1, "HTTP/1.1 400 Bad Request")
+    assert "a key rsa:3072 (it has ec:P-256); serialNumber." in out
+
+
+def test_run_of_csrattrs_in_yaml(here, capsys):
+    (here.path / "handlers/openssl/csrattrs.yaml").write_text("- serialNumber\n- nobody\n")
+    status, _, err = main(capsys, "run", "csrattrs")
+    assert status == 1
+    assert "log: csrattrs: printed neither DER, base64, PEM nor good csrattrs YAML: stdout:2:3: 1: 'nobody'" in err
+
+
+# csrattrs.
+
+VECTOR = pki.VECTORS / "derived-rfc9908-template-with-legacy.b64"
+
+
+@pytest.mark.parametrize("form", ["base64", "der", "pem", "stdin"])
+def test_csrattrs_explain_and_encode(tmp_path, monkeypatch, capsys, form):
+    der = base64.b64decode(VECTOR.read_bytes())
+    file = tmp_path / "answer"
+    file.write_bytes({"der": der, "pem": pki.pem(der, "CSRATTRS")}.get(form, VECTOR.read_bytes()))
+    if form == "stdin":
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(VECTOR.read_bytes())))
+    status, text, err = main(capsys, "csrattrs", "explain", "-" if form == "stdin" else file)
+    assert (status, err) == (0, "")
+    assert text.startswith("- challengePassword\n- key: ec:P-256\n- ecdsa-with-SHA256\n- template:\n")
+    (tmp_path / "again.yaml").write_text(text)
+    assert main(capsys, "csrattrs", "encode", tmp_path / "again.yaml") == (0, VECTOR.read_text(), "")
+
+
+def test_csrattrs_encode_of_no_wish_is_an_empty_sequence(tmp_path, capsys):
+    (tmp_path / "none.yaml").write_text("# nothing\n")
+    assert main(capsys, "csrattrs", "encode", tmp_path / "none.yaml") == (0, "MAA=\n", "")
+
+
+def test_csrattrs_encode_says_what_is_wrong_and_where(tmp_path, capsys):
+    file = tmp_path / "bad.yaml"
+    file.write_text("- serialNumbr\n- NO\n")
+    assert main(capsys, "csrattrs", "encode", file) == (
+        1,
+        "",
+        f'estgw: {file}:2:3: YAML reads NO as a bool; quote it: "NO"\n',
+    )
+    file.write_text("- serialNumbr\n- key: x\n")
+    status, _, err = main(capsys, "csrattrs", "encode", file)
+    assert status == 1
+    assert [line.split(": ")[1] for line in err.splitlines()] == [f"{file}:1:3", f"{file}:2:3"]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "the body is empty"),
+        (b"serialNumber!", "not base64"),
+        (b"\x30\x03\x02\x01\x05", "neither OID nor Attribute"),
+        (pki.pem(b"\x30\0", "PRIVATE KEY"), "no key"),
+        (None, "No such file or directory"),
+    ],
+)
+def test_csrattrs_explain_of_what_is_none(tmp_path, capsys, content, words):
+    file = tmp_path / "answer"
+    if content is not None:
+        file.write_bytes(content)
+    status, out, err = main(capsys, "csrattrs", "explain", file)
+    assert (status, out) == (1, "")
+    assert words in err
+
+
+@pytest.mark.parametrize("path", sorted(pki.VECTORS.glob("*csrattrs*")) + sorted(pki.VECTORS.glob("*9908*")), ids=str)
+def test_csrattrs_as_a_program_in_a_pipe(path):
+    """explain | encode is byte-identical for every published answer."""
+    der = base64.b64decode(path.read_bytes()) if path.suffix == ".b64" else path.read_bytes()
+    text = run(sys.executable, "-m", "estgw", "csrattrs", "explain", path, cwd=ROOT).stdout
+    again = run(sys.executable, "-m", "estgw", "csrattrs", "encode", "-", stdin=text, cwd=ROOT).stdout
+    assert base64.b64decode(again) == der
 
 
 # passwd.

@@ -138,6 +138,93 @@ def test_what_is_not_yaml(tmp_path, text, fault):
     assert found.startswith(fault), found
 
 
+# Plain data: what may come from anywhere.
+
+
+def plain(text: str) -> MarkedYAML:
+    return marked_yaml.parse(Path("x"), text, plain=True)
+
+
+def not_plain(text: str) -> list[str]:
+    with pytest.raises(ConfigError) as refusal:
+        plain(text)
+    return [fault.removeprefix("x:") for fault in refusal.value.faults]
+
+
+def test_plain_data():
+    data = plain('- text\n- "NO"\n- {a: 5, b: -12, c: 0, d: }\n- [x, [y]]\n- |\n  lines\n').data
+    assert data == ["text", "NO", {"a": 5, "b": -12, "c": 0, "d": None}, ["x", ["y"]], "lines\n"]
+    assert plain("# nothing\n").data is None
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("- NO", '1:3: YAML reads NO as a bool; quote it: "NO"'),
+        ("- 2.10", '1:3: YAML reads 2.10 as a float; quote it: "2.10"'),
+        ("- 0123", '1:3: YAML reads 0123 as a number that is written otherwise; quote it: "0123"'),
+        ("- 1:30", '1:3: YAML reads 1:30 as a number that is written otherwise; quote it: "1:30"'),
+        ("- 2026-01-01", '1:3: YAML reads 2026-01-01 as a timestamp; quote it: "2026-01-01"'),
+        ("a: &a [x]\nb: *a", "1:4: what has this anchor (&) is used again (*); write it out there"),
+        ("a: {x: 1}\nb: {<<: {y: 1}}", "2:5: << merges nothing here; write it out"),
+        ("- !mine [x]", "1:3: a tag (!mine) that has no meaning here"),
+        ("- !!python/name:os.system", "1:3: YAML reads  as a python/name"),
+        ("{5: x}", '1:2: 5: YAML reads this key as an int; quote it: "5"'),
+        ("{!mine k: x}", '1:2: YAML reads k as a !mine; quote it: "k"'),
+    ],
+)
+def test_what_is_not_plain(text, fault):
+    (found,) = not_plain(text)
+    assert found.startswith(fault), found
+
+
+def test_faults_come_in_the_files_order_one_for_each_place():
+    found = not_plain("- NO\n- 5: {1.5: on, a: 1, a: 2.5}\n- 0x1\n")
+    assert [fault.split(": ")[0] for fault in found] == ["1:3", "2:3", "2:7", "2:12", "2:22", "2:25", "3:3"]
+
+
+@pytest.mark.parametrize("text", ["- NO", "- 2.10", "- 0123", "a: &a [x]\nb: *a", "a: &a {x: 1}\nb: {<<: *a}"])
+def test_conf_yaml_may_have_all_that(tmp_path, text):
+    assert read(tmp_path, text).data
+
+
+# Writing.
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        (["a", {"b": "c"}], "- a\n- b: c\n"),
+        ([{"key": ["x", "y"]}], "- key: [x, y]\n"),
+        ([{"key": ["x", {"y": "z"}]}], "- key:\n    - x\n    - y: z\n"),
+        ([{"z": "1", "a": None}], "- z: '1'\n  a:\n"),
+        ([{"a": {"b": {"c": 5}}}], "- a:\n    b:\n      c: 5\n"),
+        ([], "[]\n"),
+        (["NO", "2.10", "", "Zoë"], "- 'NO'\n- '2.10'\n- ''\n- Zoë\n"),
+    ],
+)
+def test_what_is_written(data, text):
+    assert marked_yaml.dump(data) == text
+    assert plain(text).data == data
+
+
+def test_nothing_is_an_alias():
+    same = ["x", {"y": "z"}]
+    assert "&" not in marked_yaml.dump([{"a": same}, {"b": same}])
+
+
+_DATA = st.recursive(
+    st.text(max_size=10) | st.integers() | st.none(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=10,
+)
+
+
+@given(_DATA)
+def test_what_is_written_is_read_as_it_was(data):
+    assert plain(marked_yaml.dump(data)).data == data
+
+
 def test_files_that_cannot_be_read(tmp_path):
     with pytest.raises(ConfigError, match=r"conf\.yaml: can't be read: No such file or directory"):
         marked_yaml.read(tmp_path / "conf.yaml")

@@ -15,6 +15,7 @@ from estgw import renewal
 from estgw.auth.identity import Client, Trust
 from estgw.errors import BadRequest, Forbidden, Malformed
 from estgw.est import csr as csrs
+from estgw.est.certs import load_pem
 from estgw.tls.info import TLSInfo
 from tests import pki
 from tests.tls.pki import DAY, NOW, root
@@ -152,9 +153,29 @@ def test_names_that_the_index_writes_its_own_way(books, name):
     assert books.find(pki.csr(name.lower())) == made
 
 
-def test_case_does_not_count_for_plain_words_either(books):
-    made = books.issue("Device")
-    assert books.find(pki.csr("dEVICE")) == made
+def test_neither_case_nor_white_space_nor_string_type_counts(books):
+    made = books.issue("Device 1")
+    bmp = pki.dn((pki.CN, pki.BMP, "device 1".encode("utf-16-be")))
+    for name in ("dEVICE 1", " device   1 ", bmp):
+        assert books.find(pki.csr(name)) == made
+
+
+def test_a_name_that_the_index_spells_in_hex(books):
+    """`openssl ca` writes a BMPString so; its certificate is one like any other."""
+    made = books.issue("device-1")
+    index = books.path / "index.txt"
+    index.write_text(index.read_text().replace("device-1", "\\x00d\\x00e\\x00v\\x00i\\x00c\\x00e\\x00-\\x001"))
+    assert books.find(pki.csr("device-1")) == made
+
+
+def test_the_index_spares_the_reading_of_others_certificates(books, monkeypatch):
+    made = books.issue("device-1")
+    for number in range(20):
+        books.issue(f"host-{number}.example")
+    read: list[bytes] = []
+    monkeypatch.setattr(renewal.certs, "load_pem", lambda pem: read.append(pem) or load_pem(pem))
+    assert books.find(pki.csr("Device-1")) == made
+    assert len(read) == 1
 
 
 def test_nothing_is_found(books):

@@ -202,7 +202,7 @@ def test_where_nothing_is_insisted_on(lab):
         (None, "t.yaml: No such file or directory"),
         ("# nothing", "t.yaml:1:1: there is nothing in it to insist on"),
         ("- key: P-256\n- serialNumber: 5\n", "t.yaml:1:3: 0.key: 'P-256' is no kind of key"),
-        ("- template: {subject: [commonname, nonsense]}\n", "t.yaml:1:14: 0.template.subject"),
+        ("- template: {subject: [commonname, nonsense]}\n", "t.yaml:1:36: 0.template.subject.1: 'nonsense' is no name"),
         ("- hex: 3018061 6\n", "t.yaml:1:3: 0.hex: no hex digits"),
     ],
 )

@@ -228,3 +228,5 @@ def _signal(pid: int, number: int) -> None:
         os.killpg(pid, number)
     except ProcessLookupError:
         os.kill(pid, number)
+    except PermissionError:  # all that is left of it has become somebody else, by sudo, say
+        pass

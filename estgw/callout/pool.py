@@ -141,6 +141,9 @@ class Worker:
         fault = job.exception()
         if self._closed:
             return
+        if self.turn is not None and not self.turn.ended.done():
+            # Its last word, or that the request lies there unread, may be known on the socket already.
+            self._receive()
         if fault is not None:
             self._give_up(fault)
         elif self.turn is not None:

@@ -21,6 +21,8 @@ from typing import Any, Protocol, TypeAlias
 
 POLL = 0.01
 """Seconds between two looks at how much the program has written; a flood gets this far past its limit."""
+LONGEST_POLL = 0.05
+"""The same for one that has long written nothing: each look wakes the gateway, and most of a callout is waiting."""
 TERM_GRACE = 5.0
 """Seconds between TERM and KILL."""
 FILE_LIMIT = 1 << 30
@@ -194,14 +196,16 @@ async def _wait(child: Child, files: Files, limits: Limits, seconds: float) -> _
     def ended(_: asyncio.Future[Any]) -> None:
         settle(_End.ENDED)
 
-    def look() -> None:
+    def look(before: tuple[int, int], pause: float) -> None:
         nonlocal timer
-        if os.fstat(files[1]).st_size > limits.stdout or os.fstat(files[2]).st_size > 16 * limits.stderr:
+        now = os.fstat(files[1]).st_size, os.fstat(files[2]).st_size
+        if now[0] > limits.stdout or now[1] > 16 * limits.stderr:
             settle(_End.FLOOD)
         else:
-            timer = loop.call_later(POLL, look)
+            pause = POLL if now != before else min(2 * pause, LONGEST_POLL)
+            timer = loop.call_later(pause, look, now, pause)
 
-    timer = loop.call_later(POLL, look)
+    timer = loop.call_later(POLL, look, (0, 0), POLL)
     deadline = loop.call_later(seconds, settle, _End.OVERTIME)
     child.ended.add_done_callback(ended)
     try:

@@ -56,6 +56,11 @@ class Warm:
         """The parent's process id; None when there is none."""
         return self._process.pid if self._process else None
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether it has done its imports; what is asked before waits for that."""
+        return self._process is not None and self._ready
+
     def start(self) -> None:
         """Start it, if it does not run; it gets ready while we go on.  Raises OSError."""
         if self._process is not None:
@@ -236,5 +241,5 @@ class Warm:
         again = [job for job in waiting if job not in suspects]
         for job in again:
             job.sent = False
-        if again or self._ready:
+        if again or self._ready or self._stillborn < STILLBORN:
             self._dispatch(again)

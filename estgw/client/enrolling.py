@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -82,6 +83,8 @@ def reenroll(arguments: argparse.Namespace, report: Report) -> Exit:
         report.fact(certificate=out.facts(old), renewed=False)
         return report.done()
     key_path = arguments.key or arguments.cert
+    if arguments.new_key is not None and not _is_in_place(arguments) and key_path_of(arguments).exists():
+        raise ClientError(f"{key_path_of(arguments)} exists already; a key is never overwritten")
     with commands.open_session(arguments, report) as session:
         plan = follow(arguments, session, request.fixed_to(old), report)
         if arguments.new_key is None:
@@ -102,12 +105,14 @@ def reenroll(arguments: argparse.Namespace, report: Report) -> Exit:
 def _staged_key(path: Path, spec: keys.KeySpec, old: x509.Certificate) -> PrivateKeyTypes:
     """The next key: made now, or the one of a run that got 202 or was cut off, so that the CA knows it again.
 
-    A run that was cut off at its very end leaves the key that is in use already: that one is not next.
+    A run that was cut off at its very end leaves the key that is in use already: that one is not next.  One that
+    was cut off at its beginning leaves a file without a key, which must not stand in the way for ever.
     """
     if path.exists():
-        key = options.private_key(path)
-        if keys.spec_of(key) == spec and keys.spki(key) != certs.spki(old):
-            return key
+        with contextlib.suppress(UsageError):
+            key = options.private_key(path)
+            if keys.spec_of(key) == spec and keys.spki(key) != certs.spki(old):
+                return key
         path.unlink()
     key = keys.generate(spec)
     files.create_key(path, keys.to_pem(key))
@@ -120,7 +125,7 @@ def _renewed(
     """Put the outcome in place: over the old pair, or where `-o` and `--key-out` say."""
     target = arguments.out or arguments.cert
     report.fact(out=str(target))
-    if arguments.out is not None and arguments.out != arguments.cert:
+    if not _is_in_place(arguments):
         if key is not None:
             files.create_key(key_path_of(arguments), key)
         files.write(target, out.render([certificate], arguments.outform))
@@ -134,6 +139,11 @@ def _renewed(
         files.renew(target, kept + pem, holds_key=True)
     else:
         files.renew(target, pem)
+
+
+def _is_in_place(arguments: argparse.Namespace) -> bool:
+    """Whether the renewed certificate takes the place of the old one, which `-o` may name too."""
+    return arguments.out is None or bool(arguments.out.resolve() == arguments.cert.resolve())
 
 
 def _chain(path: Path, certificate: x509.Certificate, report: Report) -> list[x509.Certificate]:

@@ -8,6 +8,7 @@ one step: whatever moment the power fails at, both names lead to a key and the c
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import shutil
@@ -37,9 +38,15 @@ def read(path: Path) -> bytes:
 
 
 def write(path: Path, data: bytes, mode: int = 0o644) -> None:
-    """Put a file in place in one step, through a symbolic link if it is one; raises `ClientError`."""
+    """Put a file in place in one step, through a symbolic link if it is one; raises `ClientError`.
+
+    What is no file, such as /dev/null or a pipe, is written to: root could replace it by a file.
+    """
     try:
-        _replace(Path(os.path.realpath(path)), data, mode)
+        if path.exists() and not path.is_file():
+            path.write_bytes(data)
+        else:
+            _replace(Path(os.path.realpath(path)), data, mode)
     except OSError as fault:
         raise ClientError(f"{path}: {fault.strerror}") from None
 
@@ -50,6 +57,8 @@ def renew(path: Path, data: bytes, *, holds_key: bool = False) -> None:
     Whoever could read the old certificate can read the new one; with a key in it the file is never for everybody.
     """
     try:
+        if not path.is_file():
+            raise OSError(errno.EINVAL, "not a file")
         real = Path(os.path.realpath(path))
         _replace(real, data, _mode_of(real) if holds_key else stat.S_IMODE(real.stat().st_mode), real.stat())
     except OSError as fault:
@@ -76,6 +85,8 @@ def replace_pair(certificate_path: Path, key_path: Path, certificate: bytes, key
     before the last one.  One file for both is simply replaced.
     """
     try:
+        if not (certificate_path.is_file() and key_path.is_file()):
+            raise OSError(errno.EINVAL, "not two files")
         if certificate_path.resolve() == key_path.resolve():
             renew(certificate_path, key + certificate, holds_key=True)
             return

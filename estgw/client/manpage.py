@@ -195,7 +195,14 @@ def _value(action: argparse.Action) -> str:
 
 def _usage(command: argparse.ArgumentParser) -> str:
     required = [f"{action.option_strings[0]} {action.metavar}" for action in command._actions if action.required]
+    either = [group._group_actions for group in command._mutually_exclusive_groups if group.required]
+    required += ["{ " + " | ".join(map(_brief, actions)) + " }" for actions in either]
     return " ".join([*required, "[options]"])
+
+
+def _brief(action: argparse.Action) -> str:
+    value = f"[{action.metavar}]" if action.nargs == "?" else action.metavar
+    return f"{action.option_strings[0]} {value}"
 
 
 def _roff(text: str) -> str:

@@ -102,6 +102,9 @@ def credentials(userpass: str | None, password_file: Path | None) -> Credentials
 
 def wanted(arguments: argparse.Namespace) -> Wanted:
     """`--subject`, `--dns`, `--ip`, `--email` and `--uri`; raises `UsageError`."""
+    for kind in ("dns", "email", "uri"):
+        if "" in getattr(arguments, kind):
+            raise UsageError(f"--{kind} without a name")
     try:
         subject = x509.Name.from_rfc4514_string(arguments.subject or "", _SHORT_NAMES)
         san: list[x509.GeneralName] = [x509.DNSName(_ascii(name)) for name in arguments.dns]

@@ -188,6 +188,7 @@ _USAGES = (
 _GENERAL_NAMES = {"email": 0x81, "DNS": 0x82, "dirName": 0xA4, "URI": 0x86, "IP": 0x87, "RID": 0x88, "otherName": 0xA0}
 _OPEN = {"email": b"", "DNS": b"", "dirName": b"\x30\x00", "URI": b"", "IP": b""}
 """What a general name holds where the client is to fill it in (RFC 9908 3.4)."""
+_NAME_PARTS = {name: x509.ObjectIdentifier(oid) for name, oid in oids.NAME_PARTS.items()}
 _KIND_OF_TAG = {tag: kind for kind, tag in _GENERAL_NAMES.items()}
 
 
@@ -260,7 +261,7 @@ def read_general_name(word: str) -> bytes:
     try:
         match kind:
             case "dirName":
-                return wrap(tag, x509.Name.from_rfc4514_string(text).public_bytes())
+                return wrap(tag, x509.Name.from_rfc4514_string(text, _NAME_PARTS).public_bytes())
             case "IP":
                 return wrap(tag, ipaddress.ip_address(text).packed)
             case "RID":
@@ -273,7 +274,9 @@ def read_general_name(word: str) -> bytes:
     except UnicodeEncodeError:
         raise Malformed(f"{kind}: only ASCII goes in there (RFC 5280 7: xn-- for other hosts)") from None
     except ValueError as fault:
-        raise Malformed(f"{word[:80]!r} can't be read as {kind}: {fault}") from None
+        # The library has no words for what is wrong with a name.
+        why = str(fault) or "a name is wanted, such as CN=device-1,O=Example (RFC 4514)"
+        raise Malformed(f"{word[:80]!r} can't be read as {kind}: {why}") from None
 
 
 def write_general_names(der: bytes) -> list[str]:

@@ -64,7 +64,7 @@ _EXTENSIONS = """
 2.5.29.18                   issuerAltName
 2.5.29.19                   basicConstraints
 2.5.29.30                   nameConstraints
-2.5.29.31                   cRLDistributionPoints crlDistributionPoints
+2.5.29.31                   cRLDistributionPoints
 2.5.29.32                   certificatePolicies
 2.5.29.35                   authorityKeyIdentifier
 2.5.29.36                   policyConstraints
@@ -73,7 +73,7 @@ _EXTENSIONS = """
 2.5.29.56                   noRevAvail
 1.3.6.1.5.5.7.1.1           authorityInfoAccess
 1.3.6.1.5.5.7.1.11          subjectInfoAccess
-1.3.6.1.5.5.7.1.24          tlsfeature TLSFeature
+1.3.6.1.5.5.7.1.24          tlsfeature
 """
 
 # RFC 5280 4.2.1.12, RFC 6402 2.10.
@@ -141,6 +141,8 @@ def _rows(*tables: str) -> dict[str, list[str]]:
     return {oid: names for table in tables for oid, *names in map(str.split, table.strip().splitlines())}
 
 
+NAME_PARTS: Mapping[str, str] = {name: oid for oid, names in _rows(_NAMES).items() for name in names}
+"""What a distinguished name is made of, by name."""
 KEYS = frozenset(_rows(_KEYS, _PLAIN_KEYS))
 PLAIN_KEYS: Mapping[str, str] = {oid: names[0] for oid, names in _rows(_PLAIN_KEYS).items()}
 CURVES: Mapping[str, str] = {oid: names[0] for oid, names in _rows(_CURVES).items()}

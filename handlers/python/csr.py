@@ -12,7 +12,6 @@ from cryptography.x509.oid import ExtensionOID
 
 CHANGE_SUBJECT_NAME = "1.3.6.1.5.5.7.7.36"  # RFC 6402 2.8
 EXTENSION_REQUEST = x509.ObjectIdentifier("1.2.840.113549.1.9.14")  # RFC 2985 5.4.2
-KEY_IDENTIFIERS = {"1.2.840.113549.1.9.16.2.37", "1.2.840.113549.1.9.16.2.54"}  # RFC 7030 4.4.1.1, 4.4.1.2
 
 SEQUENCE, SET = 0x30, 0x31
 

@@ -62,7 +62,7 @@ ALIKE = {
     "a-thread-that-goes-on": "import threading, time\ndef f():\n    time.sleep(0.2)\n    print('thread')\n"
     "threading.Thread(target=f).start()\nprint('main')",
     "a-daemon-thread": "import threading, time\nthreading.Thread(target=time.sleep, args=[9], daemon=True).start()",
-    "a-thread-that-fails": "import threading\nt = threading.Thread(target=lambda: 1 / 0)\nt.start()\nt.join()",
+    "a-thread-that-fails": "import threading\nt = threading.Thread(None, lambda: 1 / 0, 't')\nt.start()\nt.join()",
     "an-open-file": "f = open('left', 'w')\nf.write('words')",
     "a-destructor": "class C:\n    def __del__(self):\n        print('gone')\nc = C()\nd = C()\nd.me = d",
     "fork": "import os\nprint('once')\nif os.fork() == 0:\n    os._exit(0)\nos.wait()",
@@ -104,7 +104,7 @@ ALIKE = {
     "sys.dont_write_bytecode, sys.pycache_prefix, sys.hexversion)",
     "hooks": "import sys\nprint(sys.excepthook is sys.__excepthook__, sys.displayhook is sys.__displayhook__, "
     "hasattr(sys, 'last_value'), hasattr(sys, 'ps1'))",
-    "warnings": "import warnings\nprint(warnings.filters)\nwarnings.warn('!')\nwarnings.warn('old', DeprecationWarning)",
+    "warnings": "import warnings\nprint(warnings.filters)\nwarnings.warn('!')\nwarnings.warn('', DeprecationWarning)",
     "logging": "import logging\nlogging.warning('to stderr')\nprint(logging.root.handlers)",
     "decimal": "import decimal, random\nprint(decimal.getcontext(), random.getstate()[0])",
     "pickle": "import pickle\nclass C: pass\nprint(pickle.loads(pickle.dumps(C())).__class__ is C)",

@@ -93,5 +93,9 @@ def alive(pid: int) -> bool:
         return False
 
 
+def dead(pid: int) -> bool:
+    return not alive(pid)
+
+
 def quick(seconds: float) -> Limits:
     return Limits(seconds, LIMITS.stdout, LIMITS.stderr)

@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -190,6 +191,27 @@ def test_bad_ends(tmp_path, text, reason):
     error = refusal(tmp_path, f"ulimit -c 0; {text}")
     assert isinstance(error, HandlerFailed)
     assert (error.public, str(error)) == (APOLOGY, reason)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("exec head -c 3000000 /dev/zero >big", "program: ended by signal 25 (SIGXFSZ: it wrote a file larger than "),
+        ("set -e; head -c 3000000 /dev/zero >big", "program said 153 (SIGXFSZ: it wrote a file larger than "),
+        ("head -c 3000000 /dev/zero >big || exit", "program said 153 (SIGXFSZ: it wrote a file larger than "),
+    ],
+)
+@pytest.mark.parametrize("kind", [None, Kind.AUTHORIZE, Kind.AUTHENTICATE])
+def test_a_file_that_grew_too_large(tmp_path, kind, text, reason):
+    """The kernel's word for it is a signal, a shell's 128 more; the log's is the key in conf.yaml."""
+    program = script(tmp_path, f"ulimit -c 0; {text}")
+    ours = caller(replace(LIMITS, max_file=1 << 20))
+    call = plain(tmp_path, "simpleenroll")
+    with pytest.raises(HandlerFailed) as raised:
+        asyncio.run(ours.handle(program, call) if kind is None else ours.decide(program, call, kind))
+    assert (raised.value.status, raised.value.public) == (500, APOLOGY)
+    assert str(raised.value) == f"{reason}callouts.max_file)"
+    assert (tmp_path / "big").stat().st_size == 1 << 20
 
 
 def test_a_handler_that_hangs(tmp_path):

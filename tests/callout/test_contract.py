@@ -30,11 +30,12 @@ from estgw.errors import BadRequest
 from estgw.est import certs
 from estgw.est.binding import Binding, BindingType
 from estgw.est.csr import OTP_CHALLENGE, NewNames, parse
+from estgw.est.keygen import DECRYPT_KEY_ID, SMIME_CAPABILITIES
 from estgw.est.operations import Profile
 from tests import pki
 from tests.callout.calls import CA, CERTIFICATE, CSR, KNOWN, SUB, client, full, plain, tls
 from tests.callout.programs import python
-from tests.pki import CN, OTHER, UTF8, attribute, certificate, csr, dn, tlv
+from tests.pki import CN, OCTETS, OTHER, UTF8, attribute, certificate, csr, dn, tlv
 
 ROWS = {row.name: row for row in ENV_VARS}
 
@@ -134,6 +135,9 @@ def expected(tmp: Path) -> dict[str, dict[str, str]]:
 NOT_IN_ONE_CALL = {
     "EST_PENDING_ID": "a digest; see test_call",
     "EST_CHANGE_SUBJECT": "a new name takes the place of EST_CSR_SUBJECT",
+    **dict.fromkeys(
+        ("EST_KEYGEN_PROTECT", "EST_KEYGEN_KEY_ID", "EST_KEYGEN_ALGORITHMS"), "serverkeygen alone has them"
+    ),
 }
 ALWAYS_SET = {name for name, row in ROWS.items() if row.when == "always"}
 
@@ -249,6 +253,23 @@ def test_names_to_be_changed(tmp_path):
     assert get(call, "EST_CHANGE_SUBJECT") == "/2.5.4.10=Ours/2.5.4.3=new"
     assert get(call, "EST_CSR_SUBJECT") == "CN=new,O=Ours"
     assert get(call, "EST_CSR_SAN_0") is None
+
+
+def keygen(call: Call) -> list[str | None]:
+    return [get(call, f"EST_KEYGEN_{name}") for name in ("PROTECT", "KEY_ID", "ALGORITHMS")]
+
+
+def test_how_a_new_key_is_to_be_protected(tmp_path):
+    assert keygen(full(tmp_path)) == [None, None, None]
+    assert keygen(plain(tmp_path, "serverkeygen", csr=parse(CSR))) == ["none", None, None]
+    wishes = [
+        attribute(DECRYPT_KEY_ID, tlv(OCTETS, b"\0key\n")),
+        attribute(SMIME_CAPABILITIES, bytes.fromhex("301a300b060960864801650304012d300b060960864801650304012a")),
+    ]
+    asking = plain(tmp_path, "serverkeygen", csr=parse(csr("x", *wishes)))
+    assert keygen(asking) == ["symmetric", "006b65790a", "id-aes256-wrap aes-256-cbc"]
+    with pytest.raises(BadRequest, match="no SMIMECapabilities"):
+        environment(plain(tmp_path, "serverkeygen", csr=parse(csr("x", wishes[0]))))
 
 
 @pytest.mark.parametrize(("timeout", "text"), [(0.2, "1"), (1, "1"), (2.9, "2"), (30, "30")])

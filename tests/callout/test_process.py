@@ -259,6 +259,110 @@ def test_much_stderr_is_cut_and_no_flood(tmp_path):
     assert (outcome.stderr_truncated, len(outcome.stderr)) == (True, LIMITS.stderr)
 
 
+# The kernel's limit, which holds even when nobody looks.
+
+SMALL = 1 << 20
+FSIZE = resource.RLIMIT_FSIZE
+
+
+def with_small_files(stdout: int = LIMITS.stdout) -> Limits:
+    return Limits(seconds=10, stdout=stdout, stderr=4096, file=SMALL)
+
+
+def test_a_file_can_only_grow_so_large(tmp_path):
+    outcome = run(script(tmp_path, "ulimit -c 0; exec head -c 3000000 /dev/zero >big"), limits=with_small_files())
+    assert (outcome.exit, outcome.signal, outcome.flooded) == (None, signal.SIGXFSZ, False)
+    assert (tmp_path / "big").stat().st_size == SMALL
+
+
+def test_what_a_script_runs_has_the_limit_too(tmp_path):
+    text = "ulimit -c 0; head -c 3000000 /dev/zero >big; echo $?; head -c 3000 /dev/zero >small; echo $?"
+    assert run(script(tmp_path, text), limits=with_small_files()).stdout == b"153\n0\n"
+
+
+def test_a_file_of_the_limit_itself(tmp_path):
+    outcome = run(script(tmp_path, f"head -c {SMALL} /dev/zero >big"), limits=with_small_files())
+    assert (outcome.exit, (tmp_path / "big").stat().st_size) == (0, SMALL)
+
+
+def test_python_gets_an_error_it_can_tell(tmp_path):
+    program = python(tmp_path, "open('big', 'wb').write(bytes(3000000))")
+    outcome = run(program, limits=with_small_files())
+    assert outcome.exit == 1
+    assert b"File too large" in outcome.stderr
+
+
+def test_the_outputs_are_files_as_well(tmp_path):
+    outcome = run(script(tmp_path, "ulimit -c 0; exec yes"), limits=with_small_files(stdout=1 << 30))
+    assert (outcome.signal, len(outcome.stdout), outcome.flooded) == (signal.SIGXFSZ, SMALL, False)
+
+
+def test_a_script_sees_it(tmp_path):
+    assert run(script(tmp_path, "ulimit -Sf"), limits=with_small_files()).stdout == b"1024\n"  # KiB
+
+
+def test_our_own_limit_is_what_it_was(tmp_path):
+    before = resource.getrlimit(FSIZE)
+    run(script(tmp_path, "exit 0"), limits=with_small_files())
+    with pytest.raises(CouldNotStart):
+        run(tmp_path / "missing", limits=with_small_files())
+    assert resource.getrlimit(FSIZE) == before
+
+
+def test_the_limit_is_inherited_for_a_moment_only():
+    before = soft, hard = resource.getrlimit(FSIZE)
+    with process.inherited_file_limit(SMALL):
+        assert resource.getrlimit(FSIZE) == (SMALL, hard)
+        with process.inherited_file_limit(SMALL * 2):
+            assert resource.getrlimit(FSIZE) == (SMALL, hard), "it only ever gets smaller"
+        assert resource.getrlimit(FSIZE) == (SMALL, hard)
+    assert resource.getrlimit(FSIZE) == before
+    with pytest.raises(RuntimeError), process.inherited_file_limit(SMALL):
+        raise RuntimeError
+    assert resource.getrlimit(FSIZE) == (soft, hard)
+
+
+def test_where_nothing_is_limited_everything_is_restored():
+    """In a process of its own: what the tests run under is theirs."""
+    code = (
+        "import resource as r\n"
+        "from estgw.callout.process import inherited_file_limit\n"
+        "_, hard = r.getrlimit(r.RLIMIT_FSIZE)\n"
+        "r.setrlimit(r.RLIMIT_FSIZE, (hard, hard))\n"
+        "with inherited_file_limit(5000):\n"
+        "    assert r.getrlimit(r.RLIMIT_FSIZE) == (5000, hard)\n"
+        "assert r.getrlimit(r.RLIMIT_FSIZE) == (hard, hard)\n"
+        "r.setrlimit(r.RLIMIT_FSIZE, (4000, 4000))\n"
+        "with inherited_file_limit(5000):\n"
+        "    assert r.getrlimit(r.RLIMIT_FSIZE) == (4000, 4000)\n"
+        "assert r.getrlimit(r.RLIMIT_FSIZE) == (4000, 4000)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, timeout=60)
+
+
+def test_a_flood_ends_when_nobody_is_left_to_stop_it(tmp_path):
+    """The gateway was killed; without the limit an orphaned `yes` would fill the machine's memory."""
+    mark, go = tmp_path / "pid", tmp_path / "go"
+    program = script(tmp_path, f"ulimit -c 0; echo $$ >{mark}; until [[ -e {go} ]]; do sleep 0.02; done; exec yes")
+    code = (
+        "import asyncio, sys\n"
+        "from pathlib import Path\n"
+        "from estgw.callout.process import Limits, run\n"
+        f"limits = Limits(seconds=60, stdout=1 << 40, stderr=4096, file={SMALL})\n"
+        "asyncio.run(run(Path(sys.argv[1]), {'PATH': '/usr/bin:/bin'}, b'', limits))\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(program)], cwd=ROOT) as gateway:
+        orphan = int(until(lambda: mark.exists() and mark.read_text().strip()) or 0)
+        gateway.kill()
+    try:
+        assert alive(orphan)
+        go.touch()
+        until(lambda: not alive(orphan))
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(orphan, signal.SIGKILL)
+
+
 def test_junk_is_output_like_any_other(tmp_path):
     assert len(run(script(tmp_path, "head -c 30000 /dev/urandom")).stdout) == 30000
 

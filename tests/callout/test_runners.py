@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import re
@@ -19,7 +20,7 @@ import pytest
 from estgw.callout import process
 from estgw.callout.process import CouldNotStart, Limits, Outcome
 from tests.callout.alike import ALIKE, NOT_IN_A_WORKER, STDIN
-from tests.callout.running import ENV, LIMITS, Running, alive, quick, running, script
+from tests.callout.running import ENV, LIMITS, Running, alive, dead, quick, running, script
 from tests.support import until
 
 Run = Callable[..., Outcome]
@@ -227,13 +228,13 @@ def test_a_child_that_stays_delays_nothing_and_dies(run: Run, text: str) -> None
     assert outcome.exit == 0
     assert time.monotonic() - began < 10
     pid = int(outcome.stdout)
-    until(lambda: not alive(pid) or None)
+    until(functools.partial(dead, pid))
 
 
 def test_a_child_of_one_that_hangs_dies_too(run: Run) -> None:
     text = "import subprocess, time\nprint(subprocess.Popen(['sleep', '60']).pid, flush=True)\ntime.sleep(60)"
     pid = int(run(text, limits=quick(0.5)).stdout)
-    until(lambda: not alive(pid) or None)
+    until(functools.partial(dead, pid))
 
 
 def test_openssl_does_not_wait_for_a_pass_phrase(run: Run, tmp_path: Path) -> None:
@@ -265,7 +266,7 @@ def test_cancelling_kills_the_whole_group(machine: Running, runner: str, tmp_pat
     machine.do(scene())
     leader, child = map(int, pids.read_text().split())
     assert not alive(leader)
-    until(lambda: not alive(child) or None)
+    until(functools.partial(dead, child))
 
 
 def test_cancelling_at_once(machine: Running, runner: str, tmp_path: Path) -> None:
@@ -399,7 +400,7 @@ def test_a_spoilt_worker_serves_no_more(machine: Running, tmp_path: Path, name: 
     pids = [int(machine.run("pool", program).stdout.split()[0]) for _ in range(3)]
     assert len(set(pids)) == 3
     for pid in pids:
-        until(lambda pid=pid: not alive(pid) or None)  # type: ignore[misc]
+        until(functools.partial(dead, pid))
 
 
 def test_a_worker_ends_after_its_requests(tmp_path: Path) -> None:
@@ -413,7 +414,8 @@ def test_a_worker_puts_back_what_a_process_has(machine: Running, tmp_path: Path)
     text = """
 import os, signal, sys
 print(os.environ.get("MARK"), os.getcwd() == os.path.dirname(__file__), oct(os.umask(0)),
-      signal.getsignal(signal.SIGUSR1), signal.getsignal(signal.SIGTERM), signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2]), signal.alarm(50),
+      signal.getsignal(signal.SIGUSR1), signal.getsignal(signal.SIGTERM),
+      signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2]), signal.alarm(50),
       len(sys.path), sys.argv[1:], "mark" in globals(), sys.stdout.name, sys.excepthook is sys.__excepthook__)
 mark = os.environ["MARK"] = "left"
 os.chdir("/")

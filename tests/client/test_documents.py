@@ -34,6 +34,7 @@ def test_the_man_page_has_every_command_and_option():
         for option in options_of(command):
             assert option in plain
     assert "Try later" in page
+    assert ".B estclient enroll\n\\-u URL { \\-R SCRIPT | \\-\\-csr FILE | " in page
 
 
 @pytest.mark.skipif(shutil.which("groff") is None, reason="groff is not installed")
@@ -77,6 +78,15 @@ def test_the_systemd_example_calls_us_correctly():
     assert parsed.new_key == "auto"
     assert service["SuccessExitStatus"] == str(int(Exit.TRY_LATER))
     assert timer["OnCalendar"] == "daily"
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+def test_the_systemd_example_is_what_systemd_reads(tmp_path):
+    for path in EXAMPLES.glob("estclient-renew.*"):
+        (tmp_path / path.name).write_text(path.read_text().replace("/usr/bin/estclient", sys.executable))
+    units = sorted(str(path) for path in tmp_path.iterdir())
+    done = subprocess.run(["systemd-analyze", "verify", "--man=no", *units], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def settings(name):

@@ -133,7 +133,9 @@ def test_a_request_script_sees_the_binding(holder, anchor, estclient, enroller, 
 
 def test_what_a_request_script_may_print(holder, anchor, estclient, enroller, tmp_path):
     script = tmp_path / "script"
-    made = "openssl req -new -newkey rsa:2048 -nodes -keyout k -subj /CN=x -out r 2>/dev/null"
+    made = (
+        "openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout k -subj /CN=x -out r 2>/dev/null"
+    )
     for last in ("openssl req -in r -outform DER", "openssl req -in r -outform DER | base64 -w0", "cat r"):
         script.write_text(f"#!/bin/bash\n{made} && {last}\n")
         script.chmod(0o755)
@@ -269,3 +271,21 @@ def test_a_certificate_for_nobody_is_not_asked_for(holder, anchor, estclient, en
         ended = estclient("enroll", "-u", server.url, "-c", anchor, "--new-key", "-o", "x.pem")
     assert ended.status == Exit.USAGE
     assert "for whom" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("answer", "status"),
+    [
+        (rogue.reply(500, content_type=None), Exit.FAILED),
+        (rogue.reply(403, content_type=None), Exit.REFUSED),
+        (rogue.reply(body=b"MAA", content_type="application/csrattrs"), Exit.INVALID_ANSWER),
+    ],
+)
+def test_a_server_whose_wishes_can_not_be_had(holder, anchor, estclient, enroller, tmp_path, answer, status):
+    """Going on unasked might bring a certificate of the wrong kind, so that is left to the user."""
+    with rogue.Server(holder, enroller(csrattrs=answer)) as server:
+        ended = estclient("enroll", "-u", server.url, "-c", anchor, *NEW)
+        assert ended.status == status
+        assert "--no-csrattrs does without" in ended.err
+        assert not (tmp_path / "device.key").exists()
+        assert estclient("enroll", "-u", server.url, "-c", anchor, *NEW, "--no-csrattrs").status == Exit.DONE

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,73 +16,22 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from estgw.client import Credentials, Session, Trust, options
 from estgw.client.faults import Exit
 from estgw.client.wire import Exchange
-from estgw.est import certs, csr
-from estgw.est.der import wrap
+from estgw.est import certs
+from tests.client import bench, pki
+from tests.client.bench import SHARED, SHARED_ID
 from tests.support import running_gateway
 
 ROOT = Path(__file__).parents[2]
 LOGIN = ("-p", "estuser:estpwd")
-SHARED, SHARED_ID = bytes(range(16)), b"device-7"
 VERSIONS = ("1.2", "1.3")
 PROFILES = ("rfc", "draft")
-
-# A handler that encrypts keys, for the shared key above.
-SEALED = """
-cd "$EST_TMPDIR"
-openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out key.pem
-openssl req -new -key key.pem -subj /CN=sealed -out csr.pem
-openssl x509 -req -in csr.pem -CA "$EST_CA_DIR/cacert.pem" -CAkey "$EST_CA_DIR/private/cakey.pem" -CAserial serial \\
-    -CAcreateserial -days 9 -out cert.pem 2>/dev/null
-openssl pkcs8 -topk8 -nocrypt -in key.pem -outform DER |
-    openssl cms -sign -binary -nodetach -outform DER -econtent_type 2.16.840.1.101.2.1.2.78.5 \\
-        -signer "$EST_CA_DIR/cacert.pem" -inkey "$EST_CA_DIR/private/cakey.pem" |
-    openssl cms -encrypt -binary -outform PEM -aes-256-cbc -secretkey KEY -secretkeyid ID
-cat cert.pem
-"""
-
-
-def cmc_answer(lab):
-    """A PKI Response that says success, signed by the CA."""
-    status = wrap(b"\x30", bytes.fromhex("020101 06082b06010505070719 310a 3008 020100 3003 020101".replace(" ", "")))
-    content = wrap(b"\x30", wrap(b"\x30", status) + b"\x30\x00\x30\x00")
-    command = [
-        "openssl",
-        "cms",
-        "-sign",
-        "-binary",
-        "-nodetach",
-        "-outform",
-        "DER",
-        "-econtent_type",
-        "1.3.6.1.5.5.7.12.3",
-    ]
-    command += ["-signer", lab.anchor, "-inkey", lab.ca / "private" / "cakey.pem"]
-    return subprocess.run(command, input=content, capture_output=True, check=True).stdout
 
 
 @pytest.fixture(scope="module")
 def server(lab, tmp_path_factory):
     """A gateway with all operations, and labels for what takes a setting of its own."""
     own = lab.copy(tmp_path_factory.mktemp("client"))
-    sealed = own.script("bench/sealed", SEALED.replace("KEY", SHARED.hex()).replace("ID", SHARED_ID.hex()))
-    (own.path / "answer.der").write_bytes(cmc_answer(own))
-    cmc = own.script("bench/cmc", f"cat {own.path}/answer.der")
-    nothing = own.script("bench/nothing", "exit 0")
-    overrides = {
-        "pop": {"rules": [{"label": "linked", "pop": "required"}]},
-        "callouts": {
-            "retry_after": 1,
-            "operations": {"serverkeygen": {"enabled": True}, "fullcmc": {"handler": str(cmc)}},
-        },
-        "labels": {
-            "linked": {},
-            "plain": {"operations": {"csrattrs": {"handler": str(nothing)}}},
-            "sealed": {"operations": {"serverkeygen": {"handler": str(sealed)}}},
-            "pending": {"operations": {"simpleenroll": {"handler": "handlers/examples/manual-approval"}}},
-            "bare": {"operations": {"serverkeygen": {"enabled": False}, "fullcmc": {"enabled": False}}},
-        },
-    }
-    with running_gateway(own, overrides) as running:
+    with running_gateway(own, bench.furnish(own)) as running:
         yield running
 
 
@@ -215,8 +166,30 @@ def test_where_linking_is_required(server, estclient, tmp_path):
     assert estclient("enroll", *options, *LOGIN, *new).status == Exit.DONE
 
 
+SEEDS_LINE = """
+./estclient enroll -u https://$ESTSRVR:$ESTPORT/$ESTURL -p estuser:estpwd -c $EST_DEMOCLIENT_CACERT \\
+    -R ESThandlerC_genp10.sh
+"""
+
+
+@pytest.mark.parametrize("path", ["", ".well-known/est/linked", ".well-known/est/simpleEnroll"])
+def test_the_seeds_own_line(server, tmp_path, path):
+    """The reference client's call to the letter; its script is found by its bare name, and links the CSR."""
+    program = tmp_path / "estclient"
+    program.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -W error -m estgw.client.cli "$@"\n')
+    program.chmod(0o755)
+    (tmp_path / "ESThandlerC_genp10.sh").symlink_to(ROOT / "handlers" / "examples" / "genp10")
+    given = {"ESTSRVR": "localhost", "ESTPORT": str(server.port), "ESTURL": path, "CN": "demostep4"}
+    given |= {"EST_DEMOCLIENT_CACERT": str(server.lab.anchor), "PATH": os.environ["PATH"]}
+    done = subprocess.run(["bash", "-c", SEEDS_LINE], cwd=tmp_path, env=given, capture_output=True, timeout=30)
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "device.pem").write_bytes(done.stdout)
+    assert check(server, tmp_path).subject.rfc4514_string() == "CN=demostep4"
+    assert server.access[-1]["pop"] == "linked"
+
+
 @pytest.mark.parametrize("version", VERSIONS)
-def test_the_seeds_line_with_its_script(server, estclient, tmp_path, monkeypatch, version):
+def test_the_seeds_script_where_linking_is_required(server, estclient, tmp_path, monkeypatch, version):
     monkeypatch.setenv("CN", "scripted")
     script = ROOT / "handlers" / "examples" / "genp10"
     options = common(server, version=version, label="linked")
@@ -228,14 +201,31 @@ def test_the_seeds_line_with_its_script(server, estclient, tmp_path, monkeypatch
 def test_an_approval_takes_a_while(server, estclient, tmp_path):
     """202, then the same request with the same key on another connection, and another binding."""
     options = (*common(server, label="pending"), *LOGIN)
-    ended = estclient("enroll", *options, "--new-key", "--subject", "CN=patient", "-o", "p.pem")
+    ended = estclient("enroll", *options, "--new-key", "--subject", "CN=patient", "-o", "p.pem", "--wait", "2")
     assert ended.status == Exit.TRY_LATER
-    pending = server.lab.ca / "pending"
-    (request,) = [path for path in pending.glob("*.request") if "patient" in path.read_text()]
-    request.with_suffix(".approved").touch()
-    again = ("--reuse-key", "p.key", "--subject", "CN=patient", "-o", "p.pem", "--wait", "20")
+    asked = (server.lab.ca / "asked").read_text().splitlines()
+    assert len(asked) > 1
+    assert len(set(asked)) == 1, "one request, however often it came"
+    (server.lab.ca / f"approved-{asked[0].split()[0]}").touch()
+    again = ("--reuse-key", "p.key", "--subject", "CN=patient", "-o", "p.pem")
     assert estclient("enroll", *options, *again).status == Exit.DONE
     check(server, tmp_path, "p")
+
+
+def test_a_template_of_the_gateways_is_followed(server, estclient, tmp_path):
+    """RFC 9908 from end to end: what /csrattrs says is in the CSR, or the gateway would not take it."""
+    options = (*common(server, label="template"), *LOGIN)
+    new = ("--new-key", "--subject", "CN=device", "-o", "t.pem")
+    ended = estclient("enroll", *options, *new)
+    assert ended.status == Exit.USAGE
+    assert "wants an entry in the subject alternative name: --dns" in ended.err
+    assert estclient("enroll", *options, *new, "--dns", "t.example", "--no-csrattrs").status == Exit.REFUSED
+    ended = estclient("enroll", *options, *new, "--dns", "t.example")
+    assert ended.status == Exit.DONE, ended.err
+    certificate = check(server, tmp_path, "t")
+    assert certificate.subject.rfc4514_string() == "CN=device,O=Example"
+    assert certificate.public_key().key_size == 384
+    assert list(certs.san(certificate) or ()) == [x509.DNSName("t.example")]
 
 
 def test_a_sealed_key(server, estclient, tmp_path):
@@ -295,17 +285,31 @@ def test_a_request_is_what_the_gateway_expects(server, estclient):
     assert estclient("enroll", *common(server), *LOGIN, *new).status == Exit.DONE
     first, second = server.access[before:]
     assert (first["status"], second["status"]) == (401, 200)
-    assert csr.CHALLENGE_PASSWORD
 
 
 def test_the_library_example(server, tmp_path, monkeypatch):
-    """The README's lines, run as they stand but for the port."""
+    """A program of 15 lines, run as it stands but for the port; the key is nobody else's."""
     (tmp_path / "openssl-ca").symlink_to(server.lab.ca)
     monkeypatch.chdir(tmp_path)
     text = (ROOT / "estgw" / "client" / "examples" / "library.py").read_text()
+    assert len([line for line in text.splitlines() if line]) <= 15
     exec(compile(text.replace(":8443", f":{server.port}"), "library.py", "exec"), {})
     check(server, tmp_path, "device-3")
+    assert (tmp_path / "device-3.key").stat().st_mode & 0o777 == 0o600
     assert server.access[-1]["pop"] == "linked"
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_certificate_that_the_gateway_does_not_take(lab, estclient, tmp_path, version):
+    """At TLS 1.3 the alert comes after the handshake, when a request may be under way: it must still be heard."""
+    own = lab.copy(tmp_path / "strict")
+    (tmp_path / "me.pem").write_bytes(pki.make_ca("Stranger").issue("me", usages=()).both)
+    with running_gateway(own, {"client_auth": {"unknown_certificates": "reject"}}) as server:
+        for command in (("csrattrs",), ("enroll", *LOGIN, "--new-key", "--subject", "CN=d", "-o", "d.pem")):
+            ended = estclient(*command, *common(server, version=version), "--cert", "me.pem")
+            assert ended.status == Exit.UNTRUSTED
+            assert "alert unknown ca" in ended.err
+            assert not (tmp_path / "d.key").exists()
 
 
 def test_a_ca_with_a_new_key(lab, estclient, tmp_path):

@@ -19,6 +19,7 @@ from estgw.client.faults import Exit, InvalidAnswer
 from estgw.client.sealing import ASYMMETRIC_DECRYPT_KEY_ID, DECRYPT_KEY_ID, SMIME_CAPABILITIES, Secret
 from estgw.client.wire import Answer
 from estgw.est import certs, csr
+from estgw.est import keygen as gateway_keygen
 from estgw.est.csrattrs import decode_oid
 from estgw.est.der import elements, whole, wrap
 from tests.client import pki, rogue
@@ -157,7 +158,7 @@ def recipient(ca, key):
     return ca.sign(builder.add_extension(ski, critical=False), key.public_key()), ski
 
 
-@pytest.mark.parametrize("kind", ["rsa", "rsa-oaep", "ec"])
+@pytest.mark.parametrize("kind", ["rsa", "rsa-oaep", "rsa-oaep-sha256", "ec"])
 def test_a_certificate_to_encrypt_to(serve, ca, generated, signed, tmp_path, kind):
     key = ec.generate_private_key(ec.SECP256R1()) if kind == "ec" else rsa.generate_private_key(65537, 2048)
     certificate, ski = recipient(ca, key)
@@ -165,7 +166,9 @@ def test_a_certificate_to_encrypt_to(serve, ca, generated, signed, tmp_path, kin
     (tmp_path / "to.key").write_bytes(
         key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )
-    padding = ("-keyopt", "rsa_padding_mode:oaep") if kind == "rsa-oaep" else ()
+    oaep, sha256 = ("rsa_padding_mode:oaep",), ("rsa_oaep_md:sha256", "rsa_mgf1_md:sha256")
+    settings = {"rsa-oaep": oaep, "rsa-oaep-sha256": oaep + sha256}.get(kind, ())
+    padding = [word for setting in settings for word in ("-keyopt", setting)]
     encrypted = enveloped(signed, "-recip", tmp_path / "to.pem", *padding)
     options = (*ASK, "--decrypt-cert", "to.pem", "--decrypt-cert-key", "to.key")
     ended, (request,) = serve(multipart(ENVELOPED, encrypted, generated[1]), *options)
@@ -176,6 +179,13 @@ def test_a_certificate_to_encrypt_to(serve, ca, generated, signed, tmp_path, kin
     assert bytes(identifier.data) == ski.digest
     expected = "1.3.132.1.11.1" if kind == "ec" else "1.2.840.113549.1.1.7"
     assert expected in capabilities(parsed)
+    # The gateway's reading of it, best first: OAEP with SHA-256, and in its default form.
+    understood = gateway_keygen.wish(parsed).algorithms
+    ours = ("dhSinglePass-stdDH-sha256kdf-scheme:id-aes256-wrap", "id-aes128-wrap")
+    assert understood[:2] == (ours if kind == "ec" else ("rsaesOaep:sha256", "rsaesOaep"))
+    assert {"aes-256-cbc", "aes-128-cbc"} <= set(understood)
+    if kind != "ec":
+        assert bytes.fromhex("300d06092a864886f70d0101073000") in request.der  # RFC 3560 5, byte for byte
 
 
 def test_clear_text_is_refused_when_encryption_was_asked_for(serve, generated, tmp_path):

@@ -8,10 +8,11 @@ from functools import partial
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from estgw.client import files
 from estgw.client.faults import Exit
-from estgw.est import csr
+from estgw.est import certs, csr
 from tests.client import pki, rogue
 from tests.client.common import V12, V13, pair_fits
 
@@ -101,6 +102,27 @@ def test_a_rekey_never_goes_on_with_the_key_in_use(holder, anchor, estclient, en
     assert pair_fits(tmp_path / "device.pem", tmp_path / "device.key")
 
 
+def test_a_next_key_that_was_never_written_out_is_no_obstacle(holder, anchor, estclient, enroller, device, tmp_path):
+    """What a power cut at the very beginning leaves: a timer must get over it by itself."""
+    for rest in (b"", b"-----BEGIN PRIVATE KEY-----\nMIG", b"\0" * 200):
+        (tmp_path / "device.key.next").write_bytes(rest)
+        with rogue.Server(holder, enroller()) as server:
+            assert estclient("reenroll", "-u", server.url, "-c", anchor, *device, "--new-key").status == Exit.DONE
+        assert pair_fits(tmp_path / "device.pem", tmp_path / "device.key")
+
+
+def test_out_may_name_the_old_certificate(holder, anchor, estclient, enroller, device, tmp_path):
+    with rogue.Server(holder, enroller()) as server:
+        command = ("reenroll", "-u", server.url, "-c", anchor, *device, "--new-key", "-o")
+        assert estclient(*command, tmp_path / "device.pem").status == Exit.DONE
+        assert pair_fits(tmp_path / "device.pem", tmp_path / "device.key")
+        (tmp_path / "new.key").write_text("precious")
+        asked = len(server.requests)
+        assert estclient(*command, "new.pem").status == Exit.FAILED
+        assert len(server.requests) == asked
+    assert (tmp_path / "new.key").read_text() == "precious"
+
+
 def test_a_crash_at_any_instant_leaves_a_pair_that_works(ca, tmp_path, monkeypatch):
     """Every call that changes the file system is in turn the last one; what two names lead to must always fit."""
     changing = [
@@ -120,6 +142,8 @@ def test_a_crash_at_any_instant_leaves_a_pair_that_works(ca, tmp_path, monkeypat
             "chmod",
         )
     ]
+
+    monkeypatch.setattr("os.fsync", lambda _: None)  # counted like the others, but the disk need not turn
 
     class PowerCut(BaseException):
         pass
@@ -192,3 +216,49 @@ def test_a_pair_in_two_directories(ca, tmp_path):
     files.replace_pair(certificate, key, new.pem, new.key_pem)
     assert certificate.read_bytes() == new.pem
     assert pair_fits(certificate, key)
+
+
+def test_the_chain_behind_the_certificate_stays_if_it_is_still_its_chain(
+    ca, holder, anchor, estclient, enroller, device, tmp_path
+):
+    """RFC 7030 4.2.3: the answer is one certificate; a web server that reads the file needs what was behind it too."""
+    sub = pki.make_ca("Subordinate")
+    above = ca.vouch(sub)
+
+    def answer(request):
+        return rogue.reply(body=rogue.bag(sub.certify(request.der)), content_type=rogue.CERTS_ONLY)
+
+    path = tmp_path / "device.pem"
+    path.write_bytes(path.read_bytes() + above.public_bytes(Encoding.PEM))
+    with rogue.Server(holder, enroller(simplereenroll=answer)) as server:
+        for more in ((), ("--new-key",)):
+            assert estclient("reenroll", "-u", server.url, "-c", anchor, *device, *more).status == Exit.DONE
+            renewed, *chain = certs.load_pem(path.read_bytes())
+            assert chain == [above]
+            renewed.verify_directly_issued_by(above)
+            assert pair_fits(path, tmp_path / "device.key")
+    with rogue.Server(holder, enroller()) as server:
+        ended = estclient("reenroll", "-u", server.url, "-c", anchor, *device)
+    assert ended.status == Exit.DONE
+    assert "is left out" in ended.err
+    assert len(certs.load_pem(path.read_bytes())) == 1
+
+
+def test_who_may_read_the_files_stays_as_it_was(ca, holder, anchor, estclient, enroller, tmp_path, monkeypatch):
+    """A service that reads its pair as another user must be able to after a renewal by root."""
+    given: list[tuple[int, int]] = []
+    monkeypatch.setattr("os.fchown", lambda _, user, group: given.append((user, group)))
+    made = ca.issue("device", usages=())
+    both, certificate, key = tmp_path / "both.pem", tmp_path / "c.pem", tmp_path / "c.key"
+    both.write_bytes(made.both)
+    certificate.write_bytes(made.pem)
+    key.write_bytes(made.key_pem)
+    for path, mode in ((both, 0o646), (certificate, 0o604), (key, 0o440)):
+        path.chmod(mode)
+    with rogue.Server(holder, enroller()) as server:
+        for pair in (("--cert", both), ("--cert", both, "--new-key"), ("--cert", certificate, "--key", key)):
+            assert estclient("reenroll", "-u", server.url, "-c", anchor, *pair).status == Exit.DONE
+    assert stat.S_IMODE(both.stat().st_mode) == 0o640  # with a key in it, never for everybody
+    assert stat.S_IMODE(certificate.stat().st_mode) == 0o604
+    assert set(given) == {(os.getuid(), os.getgid())}
+    assert len(given) == 3

@@ -205,7 +205,16 @@ def test_a_broken_template_is_the_servers_fault():
 
 
 @pytest.mark.parametrize(
-    "attributes", [{"subject": "device"}, {"ip": ["nohost"]}, {"email": ["ü@x"]}, {"uri": ["http://ü"]}]
+    "attributes",
+    [
+        {"subject": "device"},
+        {"ip": ["nohost"]},
+        {"email": ["ü@x"]},
+        {"uri": ["http://ü"]},
+        {"dns": [""]},
+        {"email": [""]},
+        {"uri": ["x:y", ""]},
+    ],
 )
 def test_names_that_are_none(attributes):
     from argparse import Namespace

@@ -92,3 +92,20 @@ def test_503_with_a_time_is_try_later_too(holder, anchor, estclient):
         ended = estclient("enroll", "-u", server.url, "-c", anchor, *NEW, "--no-csrattrs")
     assert ended.status == Exit.TRY_LATER
     assert "the CA sleeps" in ended.err
+
+
+def test_a_date_on_the_wire(holder, anchor, estclient, enroller):
+    """RFC 9110 10.2.3: Retry-After may be a date; half a minute ahead of us is about half a minute."""
+    when = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=30)
+    later = rogue.reply(202, content_type=None, Retry_After=format_datetime(when, usegmt=True))
+    with rogue.Server(holder, enroller(simpleenroll=later)) as server:
+        ended = estclient("enroll", "-u", server.url, "-c", anchor, *NEW, "--json", "--wait", "10")
+    assert ended.status == Exit.TRY_LATER
+    assert 20 <= ended.json["retry_after"] <= 30
+
+
+def test_no_time_at_all(holder, anchor, estclient, enroller):
+    later = rogue.reply(202, content_type=None)
+    with rogue.Server(holder, enroller(simpleenroll=later)) as server:
+        ended = estclient("enroll", "-u", server.url, "-c", anchor, *NEW, "--json")
+    assert (ended.status, ended.json["retry_after"]) == (Exit.TRY_LATER, 60)

@@ -18,6 +18,10 @@ from cryptography.x509.oid import NameOID
 from pkilint.loader import load_pem_certificate  # type: ignore[import-untyped]
 from pkilint.pkix import certificate, extension, name  # type: ignore[import-untyped]
 
+from estgw.errors import Malformed
+from estgw.est import keygen
+from estgw.est.csr import parse
+
 ROOT = Path(__file__).resolve().parents[2]
 PATH = "/usr/local/bin:/usr/bin:/bin"
 
@@ -54,6 +58,18 @@ class CSR:
     def subject_der(self) -> bytes:
         """The subject as it is encoded in the request."""
         return element(self.request.tbs_certrequest_bytes, 1)
+
+    @property
+    def keygen_environment(self) -> dict[str, str]:
+        """What serverkeygen is told; a wish that the gateway refuses sets nothing, and the script has to end."""
+        try:
+            wish = keygen.wish(parse(self.pem))
+        except Malformed:
+            return {}
+        env = {"EST_KEYGEN_PROTECT": wish.protection.value}
+        if wish.key_id:
+            env |= {"EST_KEYGEN_KEY_ID": wish.key_id.hex(), "EST_KEYGEN_ALGORITHMS": " ".join(wish.algorithms)}
+        return env
 
     @property
     def environment(self) -> dict[str, str]:
@@ -221,6 +237,7 @@ class Workspace:
             if request is not None:
                 file = Path(private, "csr-of-the-client.pem")
                 file.write_bytes(request.pem)
+                environment |= request.keygen_environment
                 environment |= request.environment | {"EST_CSR_FILE": str(file), "EST_PENDING_ID": "0a1b2c"}
                 environment["EST_RENEW_CERT_FILE"] = str(self.ca / "server.pem")  # any certificate of this CA
             status = subprocess.run(

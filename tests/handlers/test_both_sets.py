@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID, NameOID
 
+from estgw.est.keygen import ASYMMETRIC_DECRYPT_KEY_ID, DECRYPT_KEY_ID, SMIME_CAPABILITIES
 from tests import pki
 from tests.handlers.bench import CSR, P256, Key, csr, element, lint, subject
 from tests.handlers.sets import ISSUING, Bench, keygen
@@ -509,11 +510,14 @@ def test_serverkeygen_ignores_the_signature_of_the_csr(shared: Bench) -> None:
     assert subject_of(keygen(shared.run("serverkeygen", broken))[1]) == request.subject_der
 
 
-@pytest.mark.parametrize("oid", ["1.2.840.113549.1.9.16.2.37", "1.2.840.113549.1.9.16.2.54"])
+@pytest.mark.parametrize("oid", [DECRYPT_KEY_ID, ASYMMETRIC_DECRYPT_KEY_ID])
 def test_serverkeygen_never_falls_back_to_a_clear_key(shared: Bench, oid: str) -> None:
     before = shared.rows
-    der = pki.csr("secretive", pki.attribute(oid, pki.tlv(pki.OCTETS, b"key 17")), pki.attribute("1.2.3", b"", b"\5\0"))
-    result = shared.run("serverkeygen", CSR(x509.load_der_x509_csr(der)))
+    wishes = [pki.attribute(oid, pki.tlv(pki.OCTETS, b"key 17")), pki.attribute("1.2.3", b"", b"\5\0")]
+    incomplete = CSR(x509.load_der_x509_csr(pki.csr("secretive", *wishes)))
+    wishes.append(pki.attribute(SMIME_CAPABILITIES, bytes.fromhex("300d300b0609608648016503040105")))  # id-aes128-wrap
+    result = shared.run("serverkeygen", CSR(x509.load_der_x509_csr(pki.csr("secretive", *wishes))))
+    assert shared.run("serverkeygen", incomplete).status == 1, "which no gateway lets through"
     assert result.status == 65
     assert "encrypt" in result.words
     assert b"BEGIN" not in result.out

@@ -230,7 +230,7 @@ def test_the_readme_works(workspace: Workspace, tmp_path: Path) -> None:
     """Every line that the README tells a person to type, in its order, in one shell."""
     readme = (workspace.ca / "README.md").read_text()
     lines = re.findall(r"^```sh\n(.*?)^```", readme, re.MULTILINE | re.DOTALL)
-    assert len(lines) == 5
+    assert len(lines) == 6
     result = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", "\n".join(lines)],
         cwd=workspace.ca,
@@ -241,7 +241,7 @@ def test_the_readme_works(workspace: Workspace, tmp_path: Path) -> None:
     )
     assert result.returncode == 0, result.stderr
     states = [row[0] for row in workspace.rows]
-    assert states == ["V", "R", "V"], "create-ca's server, a new and revoked server, a registration authority"
+    assert states == ["V", "R", "V", "V"], "create-ca's server, a new and revoked one, rollover's, an RA"
     crl = x509.load_pem_x509_crl((workspace.ca / "crl.pem").read_bytes())
     assert [entry.serial_number for entry in crl] == [int(workspace.rows[1][3], 16)]
     assert crl.is_signature_valid(load(workspace.ca / "cacert.pem").public_key())  # type: ignore[arg-type]

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID, NameOID
 
+from estgw.est.keygen import DECRYPT_KEY_ID
 from tests.handlers.bench import CSR, P256, PATH, ROOT, Key, Result, Workspace, csr, element, lint, subject
 
 ENROL = "openssl/simpleenroll"
@@ -39,7 +40,7 @@ HANDLERS = [
     for path in SCRIPTS
     if path.parent.name != "openssl-ca" and path.name not in NOT_HANDLERS
 ]
-LIBRARY = ROOT / "openssl-ca/lib.sh"
+LIBRARIES = [ROOT / "openssl-ca/lib.sh", ROOT / "handlers/examples/pending.sh"]
 
 CMC_RA = x509.ObjectIdentifier("1.3.6.1.5.5.7.3.28")
 NO_REV_AVAIL = x509.ObjectIdentifier("2.5.29.56")
@@ -129,11 +130,11 @@ def test_there_are_scripts() -> None:
 
 
 def test_shellcheck_is_silent() -> None:
-    assert subprocess.run([tool("shellcheck"), LIBRARY, *SCRIPTS], capture_output=True, check=False).stdout == b""
+    assert subprocess.run([tool("shellcheck"), *LIBRARIES, *SCRIPTS], capture_output=True, check=False).stdout == b""
 
 
 def test_shfmt_changes_nothing() -> None:
-    result = subprocess.run([tool("shfmt"), "-i", "4", "-ci", "-d", LIBRARY, *SCRIPTS], capture_output=True, check=False)
+    result = subprocess.run([tool("shfmt"), "-i", "4", "-ci", "-d", *LIBRARIES, *SCRIPTS], capture_output=True, check=False)
     assert (result.stdout, result.returncode) == (b"", 0)
 
 
@@ -545,14 +546,17 @@ def test_serverkeygen_ignores_the_signature_of_the_csr(shared: Workspace) -> Non
     assert subject_of(keygen(shared.run(KEYGEN, broken))[1]) == request.subject_der
 
 
-@pytest.mark.parametrize("oid", ["1.2.840.113549.1.9.16.2.37", "1.2.840.113549.1.9.16.2.54"])
-def test_serverkeygen_never_falls_back_to_a_clear_key(shared: Workspace, oid: str) -> None:
-    before = shared.rows
-    result = shared.run(KEYGEN, csr("secretive", attributes=[(oid, b"key 17")]))
-    assert result.status == 65
-    assert "encrypt" in result.words
+@pytest.mark.parametrize("wish", ["unset", "symmetric", "asymmetric"])
+def test_serverkeygen_without_what_encrypts_gives_no_clear_key(workspace: Workspace, wish: str) -> None:
+    """No helper, or another gateway that sets no such variable: whatever is missing, nothing is issued."""
+    (workspace.path / "handlers/seal").unlink()
+    before = workspace.rows
+    request = csr("secretive", attributes=[(DECRYPT_KEY_ID, b"key 17")])  # no OCTET STRING: nothing is set for it
+    assert "EST_KEYGEN_PROTECT" not in request.keygen_environment
+    result = workspace.run(KEYGEN, request, **({"EST_KEYGEN_PROTECT": wish} if wish != "unset" else {}))
+    assert result.status not in (0, 64, 65, 69, 75, 77)
     assert b"BEGIN" not in result.out
-    assert shared.rows == before
+    assert workspace.rows == before
 
 
 def test_serverkeygen_leaves_no_key_behind(workspace: Workspace) -> None:
@@ -644,15 +648,19 @@ def test_manual_approval_does_not_hand_over_to_itself(workspace: Workspace) -> N
 def test_manual_approval(workspace: Workspace) -> None:
     script = "examples/manual-approval"
     pending = workspace.ca / "pending"
+    env = {"EST_OPERATION": "simpleenroll", "REMOTE_USER": "zoe", "EST_LABEL": ""}
     for _ in range(2):
-        result = workspace.run(script, csr("patient"), EST_OPERATION="simpleenroll", REMOTE_USER="zoe")
+        result = workspace.run(script, csr("patient"), **env)
         assert (result.status, result.out, result.err) == (75, b"", "")
-    assert (pending / "0a1b2c.request").read_text() == ("simpleenroll of CN=patient\nby zoe\nfrom 192.0.2.9\n")
-    (pending / "0a1b2c.approved").touch()
-    assert workspace.run(script, csr("patient"), EST_OPERATION="simpleenroll").certificate
-    assert keygen(workspace.run(script, csr("patient"), EST_OPERATION="serverkeygen"))
-    (pending / "0a1b2c.denied").write_text("ask your teacher\n")
-    result = workspace.run(script, csr("patient"), EST_OPERATION="simpleenroll")
+    facts = (pending / "waiting/0a1b2c/request").read_text().splitlines()
+    assert {"EST_OPERATION=simpleenroll", "EST_CSR_SUBJECT=CN=patient", "REMOTE_USER=zoe", "EST_LABEL="} <= set(facts)
+    assert (pending / "waiting/0a1b2c/csr.pem").read_bytes().startswith(b"-----BEGIN CERTIFICATE REQUEST-----")
+    (pending / "waiting/0a1b2c").rename(pending / "approved/0a1b2c")
+    certificate = workspace.run(script, csr("patient"), **env).certificate
+    assert workspace.run(script, csr("patient"), **env).certificate == certificate
+    (pending / "issued/0a1b2c").rename(pending / "refused/0a1b2c")
+    (pending / "refused/0a1b2c/reason").write_text("ask your teacher\n")
+    result = workspace.run(script, csr("patient"), **env)
     assert (result.status, result.words) == (77, "ask your teacher")
 
 

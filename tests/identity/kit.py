@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,40 @@ class People:
         path = self.directory / name
         path.write_bytes(item.public_bytes(Encoding.PEM))
         return str(path)
+
+
+# Scripts, edited as by somebody with an editor; nothing is restarted.
+
+
+@contextlib.contextmanager
+def edited(lab: Lab, script: str, changed: str) -> Iterator[None]:
+    """Another text of a script for a while."""
+    path = lab.path / script
+    before = path.read_text()
+    assert changed != before
+    path.write_text(changed)
+    try:
+        yield
+    finally:
+        path.write_text(before)
+
+
+def policy(lab: Lab, heading: str) -> contextlib.AbstractContextManager[None]:
+    """Uncomment all lines below a heading of the shipped `authorize`."""
+    script = "handlers/openssl/authorize"
+    above, found, below = (lab.path / script).read_text().partition(f"# {heading}")
+    assert found, heading
+    rest, *lines = below.splitlines(keepends=True)
+    count = next((at for at, line in enumerate(lines) if not line.startswith("# ")), len(lines))
+    changed = [line.removeprefix("# ") for line in lines[:count]]
+    return edited(lab, script, above + found + rest + "".join(changed + lines[count:]))
+
+
+def uncommented(lab: Lab, script: str, start: str) -> contextlib.AbstractContextManager[None]:
+    """Uncomment the one line of a script that begins like this, and what belongs to it."""
+    text = (lab.path / script).read_text()
+    (found,) = re.findall(rf"^# {re.escape(start)}.*\n(?:# (?:    |done).*\n)*", text, re.MULTILINE)
+    return edited(lab, script, text.replace(found, re.sub(r"^# ", "", found, flags=re.MULTILINE)))
 
 
 # Digest by hand.

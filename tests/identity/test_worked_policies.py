@@ -1,4 +1,4 @@
-"""The three policies that the README works out, served as they stand there."""
+"""What the README says of who may enrol: the order of the gates, the words, and three policies as they stand there."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 import yaml
+from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from estgw.est.operations import OPERATIONS, Requires
 from tests import pki
-from tests.identity.kit import People, bound
+from tests.identity.kit import Pair, People, bound, policy
 from tests.support import KEY, LOGIN, ROOT, V12, Lab, csr, running_gateway
 
 FOREIGN = pki.challenge("c29tZWJvZHkgZWxzZSdz")
@@ -73,8 +74,10 @@ def test_devices_with_a_makers_certificate(own_lab, people):
 
 def test_an_ra_enrols_for_others(own_lab, people, tmp_path):
     settings = worked("An RA enrols for others")
-    own_lab.edit("handlers/openssl/authorize", "# ((EST_CLIENT_IS_RA))", "((EST_CLIENT_IS_RA))")
-    with running_gateway(own_lab, {**settings, "client_auth": trusting(people)}) as gateway:
+    with (
+        policy(own_lab, "Only RAs may name others"),
+        running_gateway(own_lab, {**settings, "client_auth": trusting(people)}) as gateway,
+    ):
         with gateway.connect(version=V12, certificate=people.pairs["our RA"]) as ra:
             for body in (pki.csr("another", FOREIGN), pki.csr("another")):
                 status = ra.ask("POST", "simpleenroll", body).status
@@ -87,9 +90,59 @@ def test_an_ra_enrols_for_others(own_lab, people, tmp_path):
             assert client.ask("POST", "simpleenroll", pki.csr("device-1")).status == 400
 
 
+def gates() -> dict[int, set[int]]:
+    """The statuses that each gate of the README's table refuses with."""
+    text = (ROOT / "README.md").read_text().partition("\n| # | gate |")[2].partition("\n\n")[0]
+    rows = re.findall(r"^\| (\d) \|.*\|([^|]*)\|$", text, re.MULTILINE)
+    return {int(number): {int(status) for status in re.findall(r"\b[2-5]\d\d\b", last)} for number, last in rows}
+
+
+def test_the_gates_stand_in_that_order(own_lab, people):
+    """Requests with something wrong at every gate from one on: that gate answers, and no later one is asked."""
+    asked = own_lab.path / "asked"
+    ask = f'echo "${{EST_CSR_SAN_0-nobody}}" >>{asked}\n'
+    decision = own_lab.script("decision", ask + "[[ -v EST_CSR_SAN_0 ]] || { echo 'the decision says no'; exit 77; }")
+    handler = own_lab.script(
+        "handler", "[[ $EST_CSR_SUBJECT == CN=lucky ]] || { echo 'the handler says no'; exit 77; }"
+    )
+    operation = {"requires": "both", "handler": str(handler), "raw_output": True}
+    config = {
+        "client_auth": {**people.config, "unknown_certificates": "reject"},
+        "callouts": {"authorize": str(decision), "operations": {"simpleenroll": operation}},
+    }
+    foreign, named = FOREIGN, pki.san(x509.DNSName("a.example"))
+    linked, unlinked = pki.csr("unlucky"), pki.csr("unlucky", foreign)
+    spoilt = unlinked[:-1] + bytes([unlinked[-1] ^ 1])
+    ours = people.pairs["ours"]
+    steps: list[tuple[int, str, bytes, str, Pair | None, int, str]] = [
+        (2, "no-label/simpleenroll", spoilt, "estuser:no", None, 404, ""),
+        (3, "simpleenroll", spoilt, "estuser:no", None, 401, ""),
+        (4, "simpleenroll", spoilt, LOGIN, None, 403, "needs a TLS client certificate"),
+        (5, "simpleenroll", spoilt, LOGIN, ours, 400, "signature"),
+        (6, "simpleenroll", unlinked, LOGIN, ours, 400, "challengePassword"),
+        (7, "simpleenroll", linked, LOGIN, ours, 403, "the decision says no"),
+        (8, "simpleenroll", pki.csr("unlucky", named), LOGIN, ours, 403, "so does the handler"),
+    ]
+    assert [1, *(step[0] for step in steps)] == list(gates())
+    with running_gateway(own_lab, config) as gateway:
+        # At 1.3 a client learns of the alert with its first read.
+        with (
+            pytest.raises((OSError, AssertionError)),
+            gateway.connect(certificate=people.pairs["unknown"]) as stranger,
+        ):
+            stranger.ask("POST", "no-label/simpleenroll", spoilt, login="estuser:no")
+        for gate, path, body, login, certificate, status, words in steps:
+            answer = gateway.post(path, body, login=login, certificate=certificate)
+            assert (answer.status, words.encode() in answer.body) == (status, True), gate
+            assert status in gates()[gate]
+            assert asked.exists() is (gate >= 7)
+        whole = gateway.post("simpleenroll", pki.csr("lucky", named), certificate=ours)
+        assert whole.status == 200
+    assert asked.read_text() == "nobody\nDNS:a.example\nDNS:a.example\n"
+
+
 def test_the_table_of_requirement_words():
     """Every word of the README's table is one of the configuration's, and the other way round."""
-
     text = (ROOT / "README.md").read_text().partition("\n| `requires` |")[2].partition("\n\n")[0]
     rows = {row[0]: row[1] for row in re.findall(r"^\| `(\w+)` \|.*\|(.*)\|$", text, re.MULTILINE)}
     assert rows.keys() == {word.value for word in Requires}

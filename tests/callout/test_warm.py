@@ -1,0 +1,560 @@
+"""The warm parent and its workers: what they are, and what happens when one of them dies."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import functools
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from estgw.callout import job, process, runners, warm
+from estgw.callout.process import CouldNotStart, Limits, Outcome
+from estgw.callout.runners import Language, Runners, language
+from tests.callout.running import ENV, LIMITS, Running, alive, dead, quick, running, script
+from tests.support import ROOT, Gateway, Lab, running_gateway, until
+
+
+@pytest.fixture
+def machine() -> Iterator[Running]:
+    with running() as made:
+        yield made
+
+
+def pid_of(machine: Running) -> int:
+    assert machine.warm.pid is not None
+    return machine.warm.pid
+
+
+def begin(
+    machine: Running, program: Path, limits: Limits = LIMITS, runner: str = "fork"
+) -> concurrent.futures.Future[Outcome]:
+    future: concurrent.futures.Future[Outcome] = machine.submit(machine.runners.run(runner, program, ENV, b"", limits))
+    return future
+
+
+def begun(directory: Path) -> int:
+    """Wait for a script that has written its process id."""
+    text: str = until(lambda: (directory / "pid").exists() and (directory / "pid").read_text())  # type: ignore[assignment]
+    (directory / "pid").unlink()
+    return int(text)
+
+
+TELL = "import os\nwith open('pid.new', 'w') as f:\n    f.write(str(os.getpid()))\nos.rename('pid.new', 'pid')\n"
+"""A script's first lines: that it has begun."""
+
+
+def replaced(machine: Running, before: int) -> int:
+    return until(lambda: machine.warm.pid if machine.warm.pid not in (None, before) else None)
+
+
+def children(pid: int | str = "self") -> list[int]:
+    tasks = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for task in tasks for child in task.read_text().split()]
+
+
+# What it is.
+
+
+def test_it_is_lean_and_has_nothing_of_ours(monkeypatch, tmp_path):
+    monkeypatch.setenv("SECRET_OF_THE_GATEWAY", "1")
+    with open(os.devnull) as file:
+        os.set_inheritable(file.fileno(), True)
+        with running() as machine:
+            machine.run("fork", script(tmp_path, "pass"))
+            place = Path(f"/proc/{pid_of(machine)}")
+            status = (place / "status").read_text()
+            assert "Threads:\t1\n" in status
+            memory = int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1])
+            assert memory < 60_000
+            assert b"SECRET" not in (place / "environ").read_bytes()
+            links = {number.name: os.readlink(number) for number in (place / "fd").iterdir()}
+            assert links.pop("0") == links.pop("1") == os.devnull
+            assert "warm-stderr" in links.pop("2")
+            assert sorted(link.partition(":")[0] for link in links.values()) == ["anon_inode", "socket"]
+            assert os.getsid(pid_of(machine)) == pid_of(machine)
+            assert os.readlink(place / "cwd") == "/"
+
+
+def test_it_is_an_interpreter_of_its_own_and_no_fork_of_ours(machine):
+    assert os.readlink(f"/proc/{pid_of(machine)}/exe") == os.path.realpath(sys.executable)
+    assert Path(f"/proc/{pid_of(machine)}/cmdline").read_bytes().startswith(sys.executable.encode() + b"\0-c\0")
+
+
+def test_what_scripts_import_is_there_already(machine, tmp_path):
+    text = """
+import sys
+wanted = "base64 cryptography.x509 cryptography.hazmat.primitives.serialization.pkcs7 sqlite3 json subprocess"
+print([name for name in wanted.split() if name not in sys.modules], "asyncio" in sys.modules, "pydantic" in sys.modules)
+"""
+    assert machine.run("fork", script(tmp_path, text)).stdout == b"[] False False\n"
+
+
+def test_scripts_are_started_neither_by_us_nor_left_to_us(machine, tmp_path):
+    program = script(tmp_path, "import os; print(os.getppid())")
+    for _ in range(3):
+        assert int(machine.run("fork", program).stdout) == pid_of(machine)
+    assert children() == [pid_of(machine)]
+    until(lambda: children(pid_of(machine)) == [])
+
+
+# Which scripts it is for.
+
+OURS, PYTHON, OTHER = Language.OURS, Language.PYTHON, Language.OTHER
+MINOR = f"python3.{sys.version_info.minor}"
+
+
+@pytest.mark.parametrize(
+    ("line", "wanted"),
+    [
+        (f"#!{sys.executable}", OURS),
+        (f"#! {sys.executable} ", OURS),
+        ("#!/usr/bin/env python3", OURS),
+        ("#!/usr/bin/env python", OURS),
+        (f"#!/usr/bin/env {MINOR}", OURS),
+        ("#!/usr/bin/env python3.2", PYTHON),
+        ("#!/usr/bin/env -S python3 -u", OTHER),
+        ("#!/usr/bin/env python3 -u", PYTHON),
+        (f"#!{sys.executable} -I", PYTHON),
+        ("#!/opt/other/bin/python3", PYTHON),
+        ("#!/opt/other/bin/python3.2", PYTHON),
+        ("#!/usr/bin/python2", OTHER),
+        ("#!/bin/bash", OTHER),
+        ("#!/usr/bin/env bash", OTHER),
+        ("#!/usr/bin/env", OTHER),
+        ("#!/usr/bin/env pypy3", OTHER),
+        ("#!", OTHER),
+        ("#!/usr/bin/pythonista", OTHER),
+        ("print()", OTHER),
+        ("", OTHER),
+    ],
+)
+def test_the_language_of_a_script(tmp_path, line, wanted):
+    program = tmp_path / "handler"
+    program.write_text(f"{line}\npass\n")
+    program.chmod(0o755)
+    assert language(program) is wanted
+    program.chmod(0o644)
+    assert language(program) is OTHER
+
+
+def test_a_python_of_another_environment_is_another(tmp_path):
+    """With other libraries, although it may be the same program."""
+    other = tmp_path / "venv/bin/python3"
+    other.parent.mkdir(parents=True)
+    other.symlink_to(os.path.realpath(sys.executable))
+    (tmp_path / "venv/pyvenv.cfg").touch()
+    program = tmp_path / "handler"
+    program.write_text(f"#!{other}\n")
+    program.chmod(0o755)
+    assert language(program) is PYTHON
+
+
+def test_what_is_not_there_is_no_python(tmp_path):
+    assert language(tmp_path / "nothing") is OTHER
+    assert language(tmp_path) is OTHER
+
+
+@pytest.mark.parametrize(
+    ("runner", "forks"),
+    [("auto", {OURS}), ("exec", set()), ("fork", {OURS, PYTHON}), ("pool", {OURS, PYTHON})],
+)
+def test_who_needs_it(runner, forks):
+    assert {each for each in Language if runners.forks(runner, each)} == forks
+
+
+def test_without_it_everything_is_exec(tmp_path):
+    program = script(tmp_path, "import os; print(os.getppid())")
+    for runner in ("auto", "exec", "fork", "pool"):
+        outcome = asyncio.run(Runners().run(runner, program, ENV, b"", LIMITS))
+        assert int(outcome.stdout) == os.getpid()
+
+
+def test_a_new_language_counts_at_once(machine, tmp_path):
+    program = script(tmp_path, "import os; print(os.getppid())")
+    assert int(machine.run("auto", program).stdout) == pid_of(machine)
+    program.write_text("#!/bin/bash\necho $PPID\n")
+    assert int(machine.run("auto", program).stdout) == os.getpid()
+
+
+# When it dies.
+
+
+def test_it_is_replaced_at_once(machine, tmp_path):
+    program = script(tmp_path, "print('served')")
+    first = pid_of(machine)
+    with capture_logs() as lines:
+        os.kill(first, signal.SIGKILL)
+        second = replaced(machine, first)
+        assert machine.run("fork", program).stdout == b"served\n"
+    assert [(line["event"], line["code"]) for line in lines] == [("the warm parent died", -9)]
+    assert children() == [second]
+
+
+def test_a_script_that_runs_goes_on_without_it(machine, tmp_path):
+    text = TELL + "import subprocess, sys, time\nchild = subprocess.Popen(['sleep', '60'])\ntime.sleep(0.5)\n"
+    future = begin(machine, script(tmp_path, text + "print(child.pid)\nsys.exit(77)"))
+    begun(tmp_path)
+    first = pid_of(machine)
+    os.kill(first, signal.SIGKILL)
+    outcome = future.result(20)
+    assert outcome.exit == 77
+    until(functools.partial(dead, int(outcome.stdout)))  # and what it leaves behind is cleared away
+
+
+@pytest.mark.parametrize("end", ["os._exit(0)", "os.kill(os.getpid(), 9)"])
+def test_of_one_that_ends_out_of_turn_nobody_knows_how(machine, tmp_path, end):
+    future = begin(machine, script(tmp_path, TELL + f"import time\ntime.sleep(0.5)\n{end}"))
+    begun(tmp_path)
+    os.kill(pid_of(machine), signal.SIGKILL)
+    outcome = future.result(20)
+    assert (outcome.exit, outcome.signal) == (None, None)
+
+
+def test_an_orphan_keeps_its_time(machine, tmp_path):
+    future = begin(machine, script(tmp_path, TELL + "import time\ntime.sleep(60)"), quick(1))
+    pid = begun(tmp_path)
+    os.kill(pid_of(machine), signal.SIGKILL)
+    assert future.result(20).timed_out
+    assert not alive(pid)
+
+
+def test_an_orphan_dies_when_it_is_cancelled(machine, tmp_path):
+    future = begin(machine, script(tmp_path, TELL + "import time\ntime.sleep(60)"))
+    pid = begun(tmp_path)
+    first = pid_of(machine)
+    os.kill(first, signal.SIGKILL)
+    replaced(machine, first)
+    future.cancel()
+    until(functools.partial(dead, pid))
+
+
+def test_who_cancels_just_when_it_dies_is_heard(machine, tmp_path):
+    """The order to kill is lost with the parent; the successor can't know of it."""
+    future = begin(machine, script(tmp_path, TELL + "import time\ntime.sleep(60)"))
+    pid = begun(tmp_path)
+    os.kill(pid_of(machine), signal.SIGSTOP)
+    future.cancel()
+    machine.do(asyncio.sleep(0.1))
+    os.kill(pid_of(machine), signal.SIGKILL)
+    until(functools.partial(dead, pid))
+
+
+def test_only_the_request_that_it_died_at_is_lost(machine, tmp_path):
+    machine.run("fork", script(tmp_path, "pass"))
+    first = pid_of(machine)
+    os.kill(first, signal.SIGSTOP)
+    futures = [begin(machine, script(tmp_path, f"print({n})", name=f"h{n}")) for n in range(30)]
+    machine.do(asyncio.sleep(0.1))
+    os.kill(first, signal.SIGKILL)
+    with pytest.raises(CouldNotStart, match=r"h0: the warm parent died at it"):
+        futures[0].result(20)
+    assert [future.result(20).stdout for future in futures[1:]] == [f"{n}\n".encode() for n in range(1, 30)]
+
+
+def test_under_fire_each_death_costs_one_request_at_most(machine, tmp_path):
+    program = script(tmp_path, "import time; time.sleep(0.02); print('served')")
+    results: list[Any] = []
+
+    async def client() -> None:
+        for _ in range(15):
+            try:
+                results.append((await machine.runners.run("fork", program, ENV, b"", LIMITS)).stdout)
+            except CouldNotStart as fault:
+                results.append(fault)
+
+    async def fire() -> None:
+        for _ in range(3):
+            await asyncio.sleep(0.1)
+            while not machine.warm.is_ready:
+                await asyncio.sleep(0.01)
+            os.kill(pid_of(machine), signal.SIGKILL)
+
+    async def scene() -> None:
+        await asyncio.gather(fire(), *(client() for _ in range(8)))
+
+    with capture_logs():
+        machine.do(scene())
+    assert len(results) == 120
+    assert results.count(b"served\n") >= 117
+
+
+def test_one_that_hangs_is_replaced(machine, tmp_path, monkeypatch):
+    monkeypatch.setattr(job, "PATIENCE", 0.3)
+    monkeypatch.setattr(process, "TERM_GRACE", 0.1)
+    future = begin(machine, script(tmp_path, TELL + "import time\ntime.sleep(60)"), quick(0.5))
+    pid, first = begun(tmp_path), pid_of(machine)
+    os.kill(first, signal.SIGSTOP)
+    assert future.result(20).timed_out
+    assert not alive(pid)
+    assert replaced(machine, first)
+    assert machine.run("fork", script(tmp_path, "print('served')")).stdout == b"served\n"
+
+
+def test_one_that_never_gets_ready_is_not_tried_for_ever(tmp_path, monkeypatch):
+    program = script(tmp_path, "print('served')")
+    good = warm._BEGIN
+    monkeypatch.setattr(warm, "_BEGIN", "raise SystemExit('a bad installation')")
+    with capture_logs() as lines, running() as machine:
+        with pytest.raises(CouldNotStart, match="the warm parent died"):
+            machine.run("fork", program)
+        assert len(lines) >= warm.STILLBORN
+        assert lines[0]["stderr"] == "a bad installation\n"
+        monkeypatch.setattr(warm, "_BEGIN", good)
+        assert machine.run("fork", program).stdout == b"served\n"
+
+
+def test_no_interpreter_any_more(machine, tmp_path, monkeypatch):
+    """As after an upgrade under our feet."""
+    program = script(tmp_path, "print('served')")
+    monkeypatch.setattr(sys, "executable", "/no/such/python")
+    first = pid_of(machine)
+    with capture_logs():
+        os.kill(first, signal.SIGKILL)
+        until(lambda: machine.warm.pid is None or None)
+        with pytest.raises(CouldNotStart, match="no warm parent: No such file"):
+            machine.do(machine.warm.run(program, ENV, b"", LIMITS))
+        monkeypatch.undo()
+        assert machine.run("fork", program).stdout == b"served\n"
+
+
+def test_closing_it_ends_what_still_runs(tmp_path):
+    with running() as machine:
+        text = (
+            TELL + "import subprocess, time\nprint(subprocess.Popen(['sleep', '60']).pid, flush=True)\ntime.sleep(60)"
+        )
+        future = begin(machine, script(tmp_path, text))
+        pid = begun(tmp_path)
+        first = pid_of(machine)
+    assert not alive(pid)
+    assert not alive(first)
+    assert children() == []
+    outcome = future.result(5)
+    assert (outcome.exit, outcome.signal) == (None, None)
+
+
+def test_it_dies_with_the_gateway_and_takes_all_with_it(tmp_path):
+    text = TELL + "import subprocess, time\nprint(subprocess.Popen(['sleep', '60']).pid, flush=True)\ntime.sleep(60)"
+    program = script(tmp_path, text)
+    gateway = f"""
+import asyncio, sys
+sys.path.insert(0, {str(ROOT)!r})
+from pathlib import Path
+from estgw.callout.process import Limits
+from estgw.callout.warm import Warm
+warm = Warm()
+asyncio.run(warm.run(Path({str(program)!r}), {ENV!r}, b"", Limits(60, 65536, 65536)))
+"""
+    with subprocess.Popen([sys.executable, "-c", gateway]) as running_one:
+        pid = begun(tmp_path)
+        (parent,) = children(running_one.pid)
+        offspring = until(lambda: children(pid))
+        running_one.kill()
+    for each in (parent, pid, *offspring):
+        until(functools.partial(dead, each))
+
+
+# When a worker dies.
+
+
+def test_a_dead_idle_worker_is_replaced(machine, tmp_path):
+    program = script(tmp_path, "import os; print(os.getpid())")
+    first = int(machine.run("pool", program).stdout)
+    os.kill(first, signal.SIGKILL)
+    assert int(machine.run("pool", program).stdout) != first
+    until(functools.partial(dead, first))
+    assert first not in children(pid_of(machine))
+
+
+def test_a_worker_that_dies_at_a_request_costs_that_one(machine, tmp_path):
+    program = script(tmp_path, TELL + "import time\ntime.sleep(1)\nprint('served')")
+    future = begin(machine, program, runner="pool")
+    os.kill(begun(tmp_path), signal.SIGSEGV)
+    assert future.result(20).signal == signal.SIGSEGV
+    assert machine.run("pool", program).stdout == b"served\n"
+
+
+def test_workers_outlive_the_parent(machine, tmp_path):
+    program = script(tmp_path, TELL + "import os, time\ntime.sleep(0.3)\nprint(os.getpid())")
+    future = begin(machine, program, runner="pool")
+    worker = begun(tmp_path)
+    first = pid_of(machine)
+    os.kill(first, signal.SIGKILL)
+    assert int(future.result(20).stdout) == worker
+    replaced(machine, first)
+    assert int(machine.run("pool", program).stdout) == worker
+    machine.loop.call_soon_threadsafe(machine.pool.close)
+    until(functools.partial(dead, worker))
+
+
+def test_an_orphaned_worker_keeps_its_time(machine, tmp_path):
+    future = begin(machine, script(tmp_path, TELL + "import time\ntime.sleep(60)"), quick(1), runner="pool")
+    worker = begun(tmp_path)
+    os.kill(pid_of(machine), signal.SIGKILL)
+    assert future.result(20).timed_out
+    until(functools.partial(dead, worker))
+
+
+def test_a_worker_that_the_parent_died_at(machine, tmp_path):
+    program = script(tmp_path, "pass")
+    machine.run("fork", program)
+    os.kill(pid_of(machine), signal.SIGSTOP)
+    future = begin(machine, program, runner="pool")
+    machine.do(asyncio.sleep(0.1))
+    first = pid_of(machine)
+    with capture_logs():
+        os.kill(first, signal.SIGKILL)
+        with pytest.raises(CouldNotStart, match="the warm parent died at it"):
+            future.result(20)
+        assert machine.run("pool", program).exit == 0
+
+
+# In a gateway.
+
+CACERTS = """#!/usr/bin/env python3
+import os, sys, time
+with open(os.path.join(os.environ["EST_CA_DIR"], "cacert.pem")) as file:
+    print(file.read())
+print(os.getppid(), os.getpid(), file=sys.stderr, flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def house(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Lab:
+    own = lab.copy(tmp_path_factory.mktemp("warm"))
+    own.script("warm/cacerts", CACERTS)
+    own.script("warm/slow", CACERTS + "time.sleep(1)\nsys.stdout.flush()\nos._exit(0)")
+    return own
+
+
+def labels(house: Lab, **settings: Any) -> dict[str, Any]:
+    def label(name: str, **own: Any) -> dict[str, Any]:
+        return {"operations": {"cacerts": {"handler": str(house.path / "warm" / name), **own}}}
+
+    return {
+        "labels": {
+            "auto": label("cacerts"),
+            "exec": label("cacerts", runner="exec"),
+            "pool": label("cacerts", runner="pool"),
+            "slow": label("slow"),
+        },
+        "callouts": settings,
+    }
+
+
+def ask(gateway: Gateway, label: str) -> list[int]:
+    """What a script said of its parent and itself."""
+    before = len(gateway.log)
+    assert gateway.get(f"/.well-known/est/{label}/cacerts").status == 200
+    return [int(word) for word in gateway.wait_for("handler stderr", after=before)["line"].split()]
+
+
+def test_a_gateway_with_python_handlers(house):
+    with running_gateway(house, labels(house)) as gateway:
+        (parent,) = children(gateway.process.pid)
+        assert ask(gateway, "auto")[0] == parent
+        assert ask(gateway, "exec")[0] == gateway.process.pid
+        worker = ask(gateway, "pool")
+        assert worker[0] == parent
+        assert ask(gateway, "pool") == worker
+        # A reload keeps the parent and lets the workers go.
+        assert gateway.reload()["event"] == "reloaded"
+        assert ask(gateway, "auto")[0] == parent
+        assert ask(gateway, "pool")[0] == parent
+        until(functools.partial(dead, worker[1]))
+        until(lambda: children(gateway.process.pid) == [parent] or None)
+        # Another configuration, which has no word about runners: they are as they were.
+        gateway.configure(labels(house, runner="exec"))
+        gateway.reload()
+        assert ask(gateway, "auto")[0] == gateway.process.pid
+    assert not alive(parent)
+
+
+def test_a_gateway_whose_parent_dies(house):
+    with running_gateway(house, labels(house)) as gateway:
+        (first,) = children(gateway.process.pid)
+        ask(gateway, "auto")
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            slow = pool.submit(gateway.get, "/.well-known/est/slow/cacerts")
+            until(lambda: children(first))
+            os.kill(first, signal.SIGKILL)
+            second = ask(gateway, "auto")[0]
+            assert second != first
+            assert slow.result().status == 500
+        assert gateway.wait_for("the warm parent died")["code"] == -9
+        assert any("nobody knows how it ended" in line.get("reason", "") for line in gateway.access)
+        assert children(gateway.process.pid) == [second]
+
+
+def test_a_gateway_that_is_killed_leaves_nobody(house):
+    gone = False
+    with contextlib.suppress(AssertionError), running_gateway(house, labels(house)) as gateway:
+        (parent,) = children(gateway.process.pid)
+        worker = ask(gateway, "pool")[1]
+        gateway.process.kill()
+        gateway.process.wait()
+        for each in (parent, worker):
+            until(functools.partial(dead, each))
+        gone = True  # what follows is the complaint that it did not end well
+    assert gone
+
+
+def test_a_gateway_without_python_handlers_starts_none(house):
+    with running_gateway(house, {"labels": None}) as gateway:
+        assert children(gateway.process.pid) == []
+
+
+def test_the_parent_is_there_before_a_key_is_read(own_lab, monkeypatch):
+    from estgw import state
+
+    class Early(Exception):
+        pass
+
+    def context(*_: object) -> None:
+        assert made.warm.pid is not None
+        raise Early
+
+    own_lab.script("handlers/openssl/cacerts", CACERTS)
+    monkeypatch.setattr(state, "_context", context)
+    with running() as made:
+
+        async def load() -> None:
+            made.warm.close()
+            with pytest.raises(Early):
+                state.load(own_lab.path / "conf.yaml", made.warm)
+
+        made.do(load())
+
+
+def test_fork_and_pool_are_for_python_scripts(own_lab):
+    import yaml
+
+    from estgw import state
+    from estgw.errors import ConfigError
+
+    path = own_lab.path / "conf.yaml"
+    data = yaml.safe_load(path.read_text())
+    data["callouts"]["operations"]["simpleenroll"] = {"runner": "pool"}
+    path.write_text(yaml.safe_dump(data))
+    with pytest.raises(ConfigError) as refusal:
+        state.load(path)
+    (fault,) = refusal.value.faults
+    assert fault.endswith("simpleenroll: the runner pool is for Python scripts; auto and exec are for all")
+
+
+def test_it_is_quick_to_be_there():
+    """Not a benchmark: a parent that takes seconds would be a blunder."""
+    began = time.monotonic()
+    with running() as machine:
+        until(lambda: machine.warm.is_ready or None)
+    assert time.monotonic() - began < 15

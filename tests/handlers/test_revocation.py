@@ -1,0 +1,516 @@
+"""openssl-ca/revoke and crl: what a revocation list says, who gets to read it, and what it does to clients."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import http.server
+import re
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from pkilint import loader, pkix  # type: ignore[import-untyped]
+from pkilint.pkix import crl as crl_lint
+from pkilint.pkix import extension, name, ocsp  # type: ignore[import-untyped]
+
+from tests.handlers.bench import PATH, ROOT, Workspace, csr, lint
+from tests.handlers.cuts import Cuts
+from tests.support import Gateway, Lab, enrol, pem, run, running_gateway
+from tests.support import csr as request
+
+ACCEPTED = {"pkix.subject_key_identifier_method_1_identified"}  # a remark: RFC 5280 4.2.1.2 method (1), as wished
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """One fresh CA, to be copied."""
+    return Workspace.create(tmp_path_factory.mktemp("fresh") / "ws")
+
+
+@pytest.fixture
+def workspace(shared: Workspace, tmp_path: Path) -> Workspace:
+    return shared.copy(tmp_path / "work shop $HOME")
+
+
+def enrolled(workspace: Workspace) -> x509.Certificate:
+    return workspace.run("openssl/simpleenroll", csr("device", x509.DNSName("device.example.org"))).certificate
+
+
+def serial(certificate: x509.Certificate) -> str:
+    """As index.txt has it."""
+    digits = f"{certificate.serial_number:X}"
+    return digits if len(digits) % 2 == 0 else f"0{digits}"
+
+
+def state(workspace: Workspace, certificate: x509.Certificate) -> str:
+    (found,) = [row[0] for row in workspace.rows if row[3] == serial(certificate)]
+    return found
+
+
+def lists(workspace: Workspace) -> list[x509.CertificateRevocationList]:
+    """The lists of crl.pem: one for each key, that of the one that signs first."""
+    blocks = (workspace.ca / "crl.pem").read_bytes().split(b"-----END X509 CRL-----\n")[:-1]
+    return [x509.load_pem_x509_crl(block + b"-----END X509 CRL-----\n") for block in blocks]
+
+
+def published(workspace: Workspace, generation: int) -> x509.CertificateRevocationList:
+    return x509.load_der_x509_crl((workspace.ca / f"crl-{generation}.der").read_bytes())
+
+
+def serials(crl: x509.CertificateRevocationList) -> set[int]:
+    return {entry.serial_number for entry in crl}
+
+
+def is_by(crl: x509.CertificateRevocationList, root: x509.Certificate) -> bool:
+    return crl.is_signature_valid(root.public_key())  # type: ignore[arg-type]
+
+
+# --- the list ------------------------------------------------------------------------------------------
+
+
+def test_a_revoked_certificate_is_on_the_list_and_no_other_is(workspace: Workspace) -> None:
+    lost, kept = enrolled(workspace), enrolled(workspace)
+    said = workspace.do("revoke", serial(lost))
+    assert re.fullmatch(r"made .*/openssl-ca/crl\.pem, good until .* GMT\n", said)
+    assert [state(workspace, one) for one in (lost, kept)] == ["R", "V"]
+    (crl,) = lists(workspace)
+    assert serials(crl) == {lost.serial_number}
+    assert crl == published(workspace, 1)
+    (root,) = workspace.load("cacert.pem")
+    assert is_by(crl, root)
+    assert crl.issuer == root.subject
+    assert crl.next_update_utc is not None
+    assert crl.next_update_utc - crl.last_update_utc == timedelta(days=7)
+    aki = crl.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value
+    assert aki.key_identifier == root.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
+    for file in ("crl.pem", "crl-1.der"):
+        assert (workspace.ca / file).stat().st_mode & 0o777 == 0o644, "everybody may read it"
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ("keyCompromise", x509.ReasonFlags.key_compromise),
+        ("CACompromise", x509.ReasonFlags.ca_compromise),
+        ("cACompromise", x509.ReasonFlags.ca_compromise),
+        ("affiliationChanged", x509.ReasonFlags.affiliation_changed),
+        ("superseded", x509.ReasonFlags.superseded),
+        ("cessationOfOperation", x509.ReasonFlags.cessation_of_operation),
+        (None, None),
+    ],
+)
+def test_the_reason(workspace: Workspace, said: str | None, reason: x509.ReasonFlags | None) -> None:
+    lost = enrolled(workspace)
+    workspace.do("revoke", *(["--reason", said] if said else []), serial(lost))
+    (crl,) = lists(workspace)
+    (entry,) = crl
+    found = [extension.value for extension in entry.extensions]
+    assert found == ([x509.CRLReason(reason)] if reason else [])
+    assert lint_crl(crl) <= ACCEPTED
+
+
+@pytest.mark.parametrize(
+    "form", [str.lower, "0x{}".format, "00{}".format, lambda text: ":".join(re.findall("..", text))]
+)
+def test_a_serial_number_may_be_written_as_programs_write_it(workspace: Workspace, form) -> None:
+    lost = enrolled(workspace)
+    workspace.do("revoke", form(serial(lost)))
+    assert state(workspace, lost) == "R"
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "words"),
+    [
+        (["--help"], 0, ""),
+        ([], 2, "usage: revoke"),
+        (["--frobnicate"], 2, "usage: revoke"),
+        (["a device"], 2, "usage: revoke"),
+        (["../private/cakey"], 2, "usage: revoke"),
+        (["01", "--reason"], 2, "usage: revoke"),
+        (["01", "--reason", "boredom"], 1, "not a reason: boredom"),
+        (["01", "--reason", "certificateHold"], 1, "not a reason"),  # a hold can be lifted, and nothing here does
+        (["01"], 1, "no certificate 01 in"),
+        (["01", "--dir", "/nowhere"], 1, "no CA in /nowhere"),
+    ],
+)
+def test_options_that_revoke_nothing(workspace: Workspace, options: list[str], status: int, words: str) -> None:
+    done = workspace.tool("revoke", *options)
+    assert (done.returncode, words in done.stderr) == (status, True)
+    assert ("usage: revoke" in done.stdout) == (status == 0)
+    assert [row[0] for row in workspace.rows] == ["V"]
+    assert not (workspace.ca / "crl.pem").exists()
+
+
+def test_twice_is_once(workspace: Workspace) -> None:
+    lost = enrolled(workspace)
+    workspace.do("revoke", serial(lost), "--reason", "superseded")
+    before = workspace.rows
+    assert "has been revoked before" in workspace.do("revoke", serial(lost), "--reason", "keyCompromise")
+    assert workspace.rows == before
+    assert serials(*lists(workspace)) == {lost.serial_number}
+
+
+def test_what_the_register_does_not_know_is_entered(workspace: Workspace) -> None:
+    """As a certificate of handlers/python, whose register is another."""
+    lost = enrolled(workspace)
+    index = workspace.ca / "index.txt"
+    index.write_text("".join(line for line in index.read_text().splitlines(True) if serial(lost) not in line))
+    workspace.do("revoke", serial(lost))
+    assert state(workspace, lost) == "R"
+    assert serials(*lists(workspace)) == {lost.serial_number}
+
+
+def test_numbers_of_lists_rise(workspace: Workspace) -> None:
+    numbers = []
+    for _ in range(3):
+        workspace.do("crl")
+        numbers.append(lists(workspace)[0].extensions.get_extension_for_class(x509.CRLNumber).value.crl_number)
+    assert numbers == sorted(set(numbers))
+
+
+@pytest.mark.parametrize("options", [["--rsa"], ["--curve", "Ed25519"], ["--curve", "P-384"]])
+def test_other_keys_sign_lists_as_well(tmp_path: Path, options: list[str]) -> None:
+    workspace = Workspace.create(tmp_path / "ws", *options)
+    lost = enrolled(workspace)
+    workspace.do("revoke", serial(lost), "--reason", "keyCompromise")
+    (crl,) = lists(workspace)
+    assert is_by(crl, *workspace.load("cacert.pem"))
+    assert serials(crl) == {lost.serial_number}
+    assert lint_crl(crl) <= ACCEPTED
+
+
+@pytest.mark.parametrize("options", [["--frobnicate"], ["--dir"], ["one", "two"]])
+def test_crl_has_one_option(workspace: Workspace, options: list[str]) -> None:
+    done = workspace.tool("crl", *options)
+    assert (done.returncode, "usage: crl" in done.stderr) == (2, True)
+
+
+def lint_crl(crl: x509.CertificateRevocationList) -> set[str]:
+    """What pkilint has to say about a list, in its own codes."""
+    validator = crl_lint.create_pkix_crl_validator_container(
+        [
+            pkix.create_attribute_decoder(name.ATTRIBUTE_TYPE_MAPPINGS),
+            pkix.create_extension_decoder(extension.EXTENSION_MAPPINGS),
+        ],
+        [
+            crl_lint.create_issuer_validator_container([]),
+            crl_lint.create_validity_validator_container([]),
+            crl_lint.create_extensions_validator_container([]),
+        ],
+    )
+    loaded = loader.load_der_crl(crl.public_bytes(Encoding.DER), "made")
+    return {found.finding.code for result in validator.validate(loaded.root) for found in result.finding_descriptions}
+
+
+# --- several keys ------------------------------------------------------------------------------------------
+
+
+def test_each_key_signs_a_list_of_all(workspace: Workspace) -> None:
+    """A certificate's list is looked for by the name and the key of who issued it; the name is always the same."""
+    old = enrolled(workspace)
+    workspace.do("revoke", serial(old))
+    workspace.do("rollover")
+    new = enrolled(workspace)
+    for expected in ({old.serial_number}, {old.serial_number, new.serial_number}):
+        crls = lists(workspace)
+        assert [
+            is_by(crl, workspace.load(f"generations/{n}/cacert.pem")[0]) for crl, n in zip(crls, (2, 1), strict=True)
+        ]
+        assert [serials(crl) for crl in crls] == [expected, expected]
+        assert crls == [published(workspace, 2), published(workspace, 1)]
+        assert all(lint_crl(crl) <= ACCEPTED for crl in crls)
+        workspace.do("revoke", serial(new))
+
+
+def test_a_rollover_makes_no_list_where_nobody_wants_one(workspace: Workspace) -> None:
+    workspace.do("rollover")
+    assert not list(workspace.ca.glob("crl*.der"))
+    assert not (workspace.ca / "crl.pem").exists()
+
+
+def test_a_key_that_was_destroyed_signs_nothing(workspace: Workspace) -> None:
+    workspace.do("rollover")
+    (workspace.ca / "generations/1/private/cakey.pem").unlink()
+    workspace.do("crl")
+    assert [is_by(crl, *workspace.load("cacert.pem")) for crl in lists(workspace)] == [True]
+    (workspace.ca / "generations/2/private/cakey.pem").unlink()
+    done = workspace.tool("crl")
+    assert (done.returncode, "no key in" in done.stderr) == (1, True)
+    assert lists(workspace), "the old one stays"
+
+
+# --- atomic ----------------------------------------------------------------------------------------------------
+
+
+def test_whenever_the_power_fails_there_is_a_register_and_a_list(shared: Workspace, tmp_path: Path) -> None:
+    workspace = shared.copy(tmp_path / "ws")
+    lost = enrolled(workspace)
+    workspace.do("crl")
+    seen = []
+    for twin in Cuts.prepare(workspace, tmp_path / "cuts").twins("revoke", serial(lost)):
+        (crl,) = lists(twin)
+        seen.append((state(twin, lost), serials(crl) != set()))
+        assert len(twin.rows) == 2
+        assert is_by(crl, *twin.load("cacert.pem"))
+    assert sorted(set(seen), key=seen.index) == [("V", False), ("R", False), ("R", True)]
+
+
+def test_killed_it_can_be_run_again(shared: Workspace, tmp_path: Path) -> None:
+    workspace = shared.copy(tmp_path / "ws")
+    lost = enrolled(workspace)
+    cuts = Cuts.prepare(workspace, tmp_path / "cuts")
+    for at in range(3, 16, 4):
+        cuts.kill("revoke", serial(lost), at=at)
+        enrolled(workspace)
+    workspace.do("revoke", serial(lost))
+    assert serials(*lists(workspace)) == {lost.serial_number}
+    assert not list(workspace.ca.glob(".*"))
+
+
+# --- where others look ---------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def plain_http(directory: Path) -> Iterator[str]:
+    """A directory on loopback, as a URL."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(directory)))
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def switch_on(workspace: Workspace, url: str) -> None:
+    """Uncomment the line, as the README says, with the address of a server."""
+    workspace.edit(
+        "openssl-ca/profiles/client",
+        "# crlDistributionPoints = URI:http://ca.example.org",
+        f"crlDistributionPoints = URI:{url}",
+    )
+
+
+def verify(workspace: Workspace, certificate: x509.Certificate) -> str:
+    """`openssl verify`, which fetches the list from where the certificate says."""
+    command = ["openssl", "verify", "-crl_check", "-crl_download", "-CAfile", str(workspace.ca / "anchors.pem")]
+    done = run(*command, stdin=pem(certificate), status=None)
+    return (done.stdout + done.stderr).decode()
+
+
+def test_certificates_say_where_the_list_is(workspace: Workspace) -> None:
+    with plain_http(workspace.ca) as url:
+        switch_on(workspace, url)
+        old, lost = enrolled(workspace), enrolled(workspace)
+        assert points(old) == f"{url}/crl-1.der"
+        assert lint(pem(old)) <= ACCEPTED
+        workspace.do("revoke", serial(lost))
+        assert verify(workspace, old) == "stdin: OK\n"
+        assert "certificate revoked" in verify(workspace, lost)
+        workspace.do("rollover")
+        new = enrolled(workspace)
+        assert points(new) == f"{url}/crl-2.der"
+        assert [verify(workspace, one) for one in (old, new)] == ["stdin: OK\n"] * 2
+        assert "certificate revoked" in verify(workspace, lost)
+        workspace.do("revoke", serial(new))
+        assert "certificate revoked" in verify(workspace, new)
+
+
+def points(certificate: x509.Certificate) -> str:
+    (point,) = certificate.extensions.get_extension_for_class(x509.CRLDistributionPoints).value
+    assert point.full_name is not None
+    (found,) = point.full_name
+    assert isinstance(found, x509.UniformResourceIdentifier)
+    return found.value
+
+
+def test_the_profiles_follow_the_key(workspace: Workspace) -> None:
+    profile = workspace.ca / "profiles/client"
+    profile.chmod(0o640)
+    before = profile.read_text()
+    after = before.replace("crl-1.der", "crl-2.der", 1)
+    assert "# crlDistributionPoints = URI:http://ca.example.org/crl-2.der" in after
+    workspace.do("rollover")
+    assert (profile.read_text(), profile.stat().st_mode & 0o777) == (after, 0o640)
+    profile.write_text(before)  # as if rollover was killed just before
+    workspace.do("crl")
+    assert profile.read_text() == after
+    assert workspace.create_ca("--force").returncode == 0
+    assert profile.read_text() == before
+    assert not list(workspace.ca.glob("crl-*.der"))
+    assert not (workspace.ca / "crl.pem").is_symlink()
+
+
+# --- OCSP ----------------------------------------------------------------------------------------------
+
+
+def ocsp_lines() -> tuple[str, str]:
+    """What the README tells a person to type, server and client."""
+    readme = (ROOT / "openssl-ca/README.md").read_text()
+    (block,) = re.findall(r"^```bash\n(openssl ocsp .*?)^```", readme, re.MULTILINE | re.DOTALL)
+    server, client = block.splitlines()
+    assert "-port 2560 " in server
+    assert "http://127.0.0.1:2560 " in client
+    return server, client
+
+
+@contextlib.contextmanager
+def responder(workspace: Workspace, command: str) -> Iterator[str]:
+    """Run the server's line on a port of the kernel's choice, which it says."""
+    with subprocess.Popen(
+        ["bash", "-c", f"exec {command.replace(' 2560 ', ' 0 ')}"],
+        cwd=workspace.ca,
+        env={"PATH": PATH},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            said = process.stdout.readline()
+            assert said.startswith("ACCEPT "), said
+            yield said.split()[1].rpartition(":")[2]
+        finally:
+            process.kill()
+
+
+def ask(workspace: Workspace, port: str, certificate: x509.Certificate, *options: str) -> str:
+    line = ocsp_lines()[1].replace("2560", port)
+    command = f"serial={serial(certificate)}; {' '.join([line, *options])}"
+    done = run("bash", "-euc", command, cwd=workspace.ca, env={"PATH": PATH})
+    return (done.stdout + done.stderr).decode()
+
+
+def test_ocsp_as_in_the_readme(workspace: Workspace) -> None:
+    lost, kept = enrolled(workspace), enrolled(workspace)
+    with responder(workspace, ocsp_lines()[0]) as port:
+        assert f"{serial(lost)}.pem: good" in ask(workspace, port, lost)
+        workspace.do("revoke", serial(lost), "--reason", "keyCompromise")
+        ask(workspace, port, lost)  # it looks at the register after an answer, as the README says
+        said = ask(workspace, port, lost)
+        assert "Response verify OK" in said
+        assert f"{serial(lost)}.pem: revoked" in said
+        assert "Reason: keyCompromise" in said
+        response = workspace.path / "response.der"
+        assert f"{serial(kept)}.pem: good" in ask(
+            workspace, port, kept, "-no_nonce", "-respout", '"$PWD/../response.der"'
+        )
+        assert lint_ocsp(response.read_bytes()) <= ACCEPTED
+
+
+def test_ocsp_for_a_former_key(workspace: Workspace) -> None:
+    old = enrolled(workspace)
+    workspace.do("rollover")
+    server, client = (line.replace("issuer.pem", "generations/1/issuer.pem") for line in ocsp_lines())
+    server = server.replace("private/cakey.pem", "generations/1/private/cakey.pem")
+    assert "generations/1/issuer.pem" in (readme := (ROOT / "openssl-ca/README.md").read_text())
+    assert "generations/1/private/cakey.pem" in readme
+    with responder(workspace, server) as port:
+        line = client.replace("2560", port).replace("-CAfile cacert.pem", "-CAfile anchors.pem")
+        done = run("bash", "-euc", f"serial={serial(old)}; {line}", cwd=workspace.ca, env={"PATH": PATH})
+    assert b": good" in done.stdout
+    assert b"Response verify OK" in done.stdout + done.stderr
+
+
+def lint_ocsp(der: bytes) -> set[str]:
+    validator = ocsp.create_pkix_ocsp_response_validator_container(
+        [
+            ocsp.create_response_decoder(),
+            pkix.create_attribute_decoder(name.ATTRIBUTE_TYPE_MAPPINGS),
+            pkix.create_extension_decoder(extension.EXTENSION_MAPPINGS),
+        ],
+        [],
+    )
+    loaded = loader.RFC6960OCSPResponseDocumentLoader().get_loader_func("DER")(der, "answer")
+    return {found.finding.code for result in validator.validate(loaded.root) for found in result.finding_descriptions}
+
+
+# --- with a gateway --------------------------------------------------------------------------------------
+
+ENFORCED = {"client_auth": {"crls": ["openssl-ca/crl.pem"]}}
+"""What the README says to add to conf.yaml."""
+
+
+def renew(gateway: Gateway, pair: tuple[Path, Path]) -> tuple[int, str]:
+    """The status of a renewal, and what the client reads if it is refused."""
+    answer = gateway.post("simplereenroll", request(), login=None, certificate=pair)
+    return answer.status, "" if answer.status == 200 else answer.words
+
+
+def client(gateway: Gateway, directory: Path) -> tuple[tuple[Path, Path], str]:
+    """Certificate and key of a new client, and its serial number."""
+    directory.mkdir()
+    pair = enrol(gateway, directory)
+    return pair, serial(x509.load_pem_x509_certificate(pair[0].read_bytes()))
+
+
+def test_a_revoked_client_is_shut_out_at_the_next_reload(own_lab: Lab, tmp_path: Path) -> None:
+    workspace = Workspace(own_lab.path)
+    workspace.do("crl")
+    with running_gateway(own_lab, ENFORCED) as gateway:
+        (lost, number), (kept, _) = (client(gateway, tmp_path / name) for name in ("lost", "kept"))
+        assert renew(gateway, lost)[0] == 200
+        workspace.do("revoke", number)
+        assert renew(gateway, lost) == (403, "your certificate is revoked"), "the handler has a look at the register"
+        assert gateway.reload()["event"] == "reloaded"
+        status, words = renew(gateway, lost)
+        assert (status, "not accepted: certificate revoked" in words) == (403, True)
+        assert renew(gateway, kept)[0] == 200
+
+        # The next key; clients of both are checked against lists of both.
+        workspace.do("rollover")
+        assert gateway.reload()["event"] == "reloaded"
+        (later, number), (new, _) = (client(gateway, tmp_path / name) for name in ("later", "new"))
+        workspace.do("revoke", number)
+        assert gateway.reload()["event"] == "reloaded"
+        assert [renew(gateway, pair)[0] for pair in (lost, kept, later, new)] == [403, 200, 403, 200]
+        assert "certificate revoked" in renew(gateway, later)[1]
+
+        # A list by one key says nothing of the other's certificates.
+        first, _, _ = (workspace.ca / "crl.pem").read_text().partition("-----END X509 CRL-----\n")
+        (workspace.ca / "crl.pem").write_text(f"{first}-----END X509 CRL-----\n")
+        assert gateway.reload()["event"] == "reloaded"
+        status, words = renew(gateway, kept)
+        assert (status, "unable to get certificate CRL" in words) == (403, True)
+        assert renew(gateway, new)[0] == 200
+
+
+def test_an_expired_list_shuts_everybody_out_and_says_why(own_lab: Lab, tmp_path: Path) -> None:
+    workspace = Workspace(own_lab.path)
+    with running_gateway(own_lab) as gateway:
+        kept, _ = client(gateway, tmp_path / "kept")
+    workspace.do("crl")
+    past = [f"{datetime.now(UTC) - timedelta(days=days):%Y%m%d%H%M%SZ}" for days in (9, 2)]
+    command = ["openssl", "ca", "-config", "openssl.cnf", "-gencrl", "-out", "crl.pem"]
+    run(*command, "-crl_lastupdate", past[0], "-crl_nextupdate", past[1], cwd=workspace.ca, env={"PATH": PATH})
+    with running_gateway(own_lab, ENFORCED) as gateway:
+        status, words = renew(gateway, kept)
+        assert (status, "CRL has expired" in words) == (403, True)
+        workspace.do("crl")
+        assert gateway.reload()["event"] == "reloaded"
+        assert renew(gateway, kept)[0] == 200
+    assert '"CRL has expired"' in (ROOT / "openssl-ca/README.md").read_text()
+
+
+def test_reload_without_the_list_keeps_what_was(own_lab: Lab) -> None:
+    """Who deletes the list must not gain by it."""
+    workspace = Workspace(own_lab.path)
+    workspace.do("crl")
+    with running_gateway(own_lab, ENFORCED) as gateway:
+        shutil.move(workspace.ca / "generations/1/crl.pem", workspace.ca / "elsewhere")
+        assert gateway.reload()["event"] != "reloaded"

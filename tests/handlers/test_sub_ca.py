@@ -1,0 +1,292 @@
+"""openssl-ca/create-ca --sub-ca: a root that can be put away, and below it the CA that issues; handlers see neither."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+
+from tests.handlers.bench import PATH, ROOT, Workspace, csr, lint
+from tests.handlers.cuts import Cuts
+from tests.handlers.sets import Bench
+from tests.handlers.test_rollover import is_root, openssl_verify, validates
+from tests.support import Gateway, Lab, enrol, pem, run, running_gateway
+from tests.support import csr as request
+
+ACCEPTED = {
+    "pkix.subject_key_identifier_method_1_identified",  # a remark: RFC 5280 4.2.1.2 method (1), as wished
+    "pkix.invalid_domain_name_syntax",  # "localhost" has one label; a demo has no other name
+}
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """One CA with a root above it, for the tests that only look."""
+    return Workspace.create(tmp_path_factory.mktemp("ca") / "work shop $HOME", "--sub-ca")
+
+
+@pytest.fixture
+def workspace(shared: Workspace, tmp_path: Path) -> Workspace:
+    return shared.copy(tmp_path / "ws")
+
+
+def enrolled(workspace: Workspace) -> x509.Certificate:
+    return workspace.run("openssl/simpleenroll", csr("device", x509.DNSName("device.example.org"))).certificate
+
+
+def put_away(workspace: Workspace) -> Path:
+    """Take the root off the machine."""
+    return Path(shutil.move(workspace.ca / "root", workspace.path / "safe"))
+
+
+# --- what is made ---------------------------------------------------------------------------------------------
+
+
+def test_the_root_certifies_the_one_that_issues(shared: Workspace) -> None:
+    (root,), (issuer,) = shared.load("cacert.pem"), shared.load("issuer.pem")
+    assert root.subject == root.issuer
+    issuer.verify_directly_issued_by(root)
+    assert issuer.subject != root.subject
+    assert issuer.extensions.get_extension_for_class(x509.BasicConstraints).critical
+    limits = [one.extensions.get_extension_for_class(x509.BasicConstraints).value for one in (root, issuer)]
+    assert [(limit.ca, limit.path_length) for limit in limits] == [(True, None), (True, 0)]
+    usage = issuer.extensions.get_extension_for_class(x509.KeyUsage).value
+    assert usage.key_cert_sign and usage.crl_sign and not usage.digital_signature
+    assert (issuer.not_valid_after_utc - issuer.not_valid_before_utc).days == 5 * 365
+    assert root.not_valid_after_utc > issuer.not_valid_after_utc
+    assert shared.load("chain.pem") == [issuer]
+    assert shared.load("anchors.pem") == [issuer, root]
+
+
+def test_the_bag_is_the_whole_chain(shared: Workspace, tmp_path: Path) -> None:
+    (root,), (issuer,) = shared.load("cacert.pem"), shared.load("issuer.pem")
+    assert x509.load_pem_x509_certificates(shared.run("openssl/cacerts").out) == [root, issuer]
+    leaf = enrolled(shared)
+    leaf.verify_directly_issued_by(issuer)
+    assert openssl_verify(tmp_path, root, shared.bag, leaf, "-purpose", "sslclient") == "leaf.pem: OK"
+    assert validates(root, shared.bag, leaf)
+    assert "unable to get local issuer" in openssl_verify(tmp_path, root, [], leaf)
+
+
+def test_the_gateway_shows_its_issuer_and_not_the_root(shared: Workspace, tmp_path: Path) -> None:
+    (root,), (issuer,) = shared.load("cacert.pem"), shared.load("issuer.pem")
+    server, *chain = shared.load("server.pem")
+    assert chain == [issuer]
+    options = ("-purpose", "sslserver", "-verify_hostname", "localhost")
+    assert openssl_verify(tmp_path, root, chain, server, *options) == "leaf.pem: OK"
+
+
+def test_each_has_its_own_books(shared: Workspace) -> None:
+    assert shared.rows[0][5] == "/CN=localhost"
+    (row,) = books(shared, "root")
+    assert (row[0], row[5]) == ("V", "/O=estgw demo/CN=estgw demo issuing CA")
+    (issuer,) = shared.load("issuer.pem")
+    assert int(row[3], 16) == issuer.serial_number
+    assert len(list((shared.ca / "root/newcerts").iterdir())) == 1
+
+
+def books(workspace: Workspace, folder: str) -> list[list[str]]:
+    return [line.split("\t") for line in (workspace.ca / folder / "index.txt").read_text().splitlines()]
+
+
+def test_keys_are_for_the_owner_only(shared: Workspace) -> None:
+    for folder in (shared.ca, shared.ca / "root"):
+        assert (folder / "private").stat().st_mode & 0o777 == 0o700
+        assert (folder / "private/cakey.pem").stat().st_mode & 0o777 == 0o600
+        assert folder.stat().st_mode & 0o777 == 0o755
+    keys = {path.read_bytes() for path in shared.ca.rglob("cakey.pem")}
+    assert len(keys) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "kind"),
+    [
+        (["--rsa"], rsa.RSAPublicKey),
+        (["--curve", "P-384"], ec.EllipticCurvePublicKey),
+        (["--curve", "Ed25519"], ed25519.Ed25519PublicKey),
+    ],
+)
+def test_other_keys(tmp_path: Path, options: list[str], kind: type) -> None:
+    workspace = Workspace.create(tmp_path / "ws", "--sub-ca", *options)
+    leaf = enrolled(workspace)
+    everything = [*workspace.bag, *workspace.load("server.pem")[:1]]
+    assert isinstance(workspace.load("issuer.pem")[0].public_key(), kind)
+    assert isinstance(workspace.load("cacert.pem")[0].public_key(), kind)
+    assert openssl_verify(tmp_path, workspace.load("cacert.pem")[0], workspace.bag, leaf) == "leaf.pem: OK"
+    assert set().union(*(lint(pem(one)) for one in everything)) <= ACCEPTED
+
+
+def test_pkilint_accepts_all_of_them(shared: Workspace) -> None:
+    for one in (*shared.bag, shared.load("server.pem")[0], enrolled(shared)):
+        assert lint(pem(one)) <= ACCEPTED
+
+
+def test_force_replaces_one_kind_by_the_other(workspace: Workspace) -> None:
+    assert workspace.create_ca("--force").returncode == 0
+    assert not (workspace.ca / "root").exists()
+    assert workspace.load("issuer.pem") == workspace.load("cacert.pem") == workspace.bag
+    assert workspace.create_ca("--force", "--sub-ca").returncode == 0
+    assert len(workspace.bag) == 2
+
+
+def test_killed_it_leaves_no_ca(workspace: Workspace, tmp_path: Path) -> None:
+    cuts = Cuts.prepare(workspace, tmp_path / "cuts")
+    fresh = tmp_path / "fresh"
+    for at in (9, 15, 21):
+        cuts.kill("create-ca", "--sub-ca", "--dir", str(fresh), at=at)
+        assert not {path.name for path in fresh.iterdir()} & {"cacert.pem", "private", "root", "index.txt"}
+    workspace.do("create-ca", "--sub-ca", "--dir", str(fresh))
+    assert not list(fresh.glob(".create-ca.*"))
+
+
+# --- handlers ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["openssl", "python"])
+def test_both_handler_sets_issue_below_the_root(workspace: Workspace, tmp_path: Path, name: str) -> None:
+    """Unchanged, and while the root is away."""
+    folder = workspace.path / "handlers/python"
+    shutil.copytree(ROOT / "handlers/python", folder, ignore=shutil.ignore_patterns("__pycache__"))
+    bench = Bench(name, workspace)
+    put_away(workspace)
+    (root,), (issuer,) = workspace.load("cacert.pem"), workspace.load("issuer.pem")
+    handed = x509.load_pem_x509_certificates(bench.run("cacerts").out)
+    assert set(handed) == {root, issuer}
+    for operation in ("simpleenroll", "simplereenroll"):
+        leaf = bench.issue(operation, csr("device", x509.DNSName("device.example.org")))
+        leaf.verify_directly_issued_by(issuer)
+        assert openssl_verify(tmp_path, root, handed, leaf) == "leaf.pem: OK"
+
+
+# --- new keys -------------------------------------------------------------------------------------------------------
+
+
+def test_a_new_key_for_the_issuing_ca(workspace: Workspace, tmp_path: Path) -> None:
+    (root,) = workspace.load("cacert.pem")
+    issuers, leaves = workspace.load("issuer.pem"), [enrolled(workspace)]
+    for _ in range(2):
+        workspace.do("rollover")
+        issuers += workspace.load("issuer.pem")
+        leaves.append(enrolled(workspace))
+    assert workspace.load("cacert.pem") == [root]
+    assert len({one.public_key() for one in issuers}) == 3
+    assert {one.subject for one in issuers} == {issuers[0].subject}
+    assert set(workspace.bag) == {root, *issuers}
+    assert set(workspace.load("anchors.pem")) == {root, *issuers}
+    for issuer, leaf in zip(issuers, leaves, strict=True):
+        issuer.verify_directly_issued_by(root)
+        leaf.verify_directly_issued_by(issuer)
+        assert openssl_verify(tmp_path, root, workspace.bag, leaf) == "leaf.pem: OK"
+        assert lint(pem(issuer)) <= ACCEPTED
+    assert workspace.load("server.pem")[1:] == [issuers[2]]
+    assert len(books(workspace, "root")) == 3
+
+
+def test_a_new_key_for_the_root(workspace: Workspace, tmp_path: Path) -> None:
+    """Then for the issuing CA under it; whoever has one root accepts what is below the other."""
+    roots, leaves = workspace.load("cacert.pem"), [enrolled(workspace)]
+    workspace.do("rollover", "--dir", str(workspace.ca / "root"))
+    assert workspace.load("cacert.pem") == roots, "nobody has been told yet"
+    workspace.do("rollover")
+    roots += workspace.load("cacert.pem")
+    leaves.append(enrolled(workspace))
+    assert len(workspace.bag) == 6, "two roots, two that connect them, two issuing CAs"
+    for anchor, leaf in itertools.product(roots, leaves):
+        for bag in (workspace.bag, [one for one in workspace.bag if not is_root(one)]):
+            assert openssl_verify(tmp_path, anchor, bag, leaf) == "leaf.pem: OK"
+        assert validates(anchor, workspace.bag, leaf)
+    server, *chain = workspace.load("server.pem")
+    for anchor in roots:
+        assert openssl_verify(tmp_path, anchor, chain, server, "-purpose", "sslserver") == "leaf.pem: OK"
+    assert all(lint(pem(one)) <= ACCEPTED for one in workspace.bag)
+
+
+def test_it_takes_the_root(workspace: Workspace) -> None:
+    safe = put_away(workspace)
+    done = workspace.tool("rollover")
+    assert (done.returncode, "bring it back" in done.stderr) == (1, True)
+    shutil.move(safe, workspace.ca / "root")
+    workspace.do("rollover")
+    assert len(workspace.bag) == 3
+
+
+def test_whenever_the_power_fails_there_is_one_ca_or_the_other(workspace: Workspace, tmp_path: Path) -> None:
+    (root,), (before,) = workspace.load("cacert.pem"), workspace.load("issuer.pem")
+    seen = []
+    for twin in Cuts.prepare(workspace, tmp_path / "cuts").twins("rollover"):
+        (issuer,) = twin.load("issuer.pem")
+        seen.append(issuer != before)
+        twin.load("server.pem")[0].verify_directly_issued_by(issuer)
+        assert set(twin.bag) == {root, before, issuer}
+        assert len(books(twin, "root")) in (1, 2)
+    assert seen == sorted(seen)
+    assert set(seen) == {False, True}
+
+
+# --- with a gateway ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sub_lab(own_lab: Lab) -> Lab:
+    Workspace(own_lab.path).do("create-ca", "--force", "--sub-ca")
+    return own_lab
+
+
+def renew(gateway: Gateway, pair: tuple[Path, Path], anchor: Path) -> tuple[int, str]:
+    answer = gateway.post("simplereenroll", request(), login=None, certificate=pair, anchor=anchor)
+    return answer.status, "" if answer.status == 200 else answer.words
+
+
+def test_from_end_to_end(sub_lab: Lab, tmp_path: Path) -> None:
+    workspace = Workspace(sub_lab.path)
+    workspace.do("crl")
+    workspace.do("crl", "--dir", str(workspace.ca / "root"))
+    first = tmp_path / "first.pem"
+    shutil.copy(sub_lab.anchor, first)
+    (issuer,) = workspace.load("issuer.pem")
+    lists = {"client_auth": {"crls": ["openssl-ca/crl.pem", "openssl-ca/root/crl.pem"]}}
+    with running_gateway(sub_lab, lists) as gateway:
+        pairs = []
+        for name in ("old", "new"):
+            (tmp_path / name).mkdir()
+            pairs.append(enrol(gateway, tmp_path / name))
+            assert renew(gateway, pairs[-1], first)[0] == 200
+            if name == "old":
+                workspace.do("rollover", "--dir", str(workspace.ca / "root"))
+                workspace.do("rollover")
+                assert gateway.reload()["event"] == "reloaded"
+        for pair, anchor in itertools.product(pairs, (first, sub_lab.anchor)):
+            assert renew(gateway, pair, anchor)[0] == 200
+
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        command = [sys.executable, "-m", "estgw.client.cli", "cacerts", "-u", gateway.url, "-c", str(first), "--json"]
+        said = json.loads(run(*command, env=environment).stdout)
+        assert [one["role"] for one in said["certificates"] if one["newest"]] == ["NewWithNew"]
+        assert len(said["certificates"]) == 6
+        assert all(one["fault"] is None for one in said["certificates"])
+
+        # An issuing CA is revoked by its root, and with it all that it has issued.
+        workspace.do("revoke", f"{issuer.serial_number:X}", "--dir", str(workspace.ca / "root"))
+        assert gateway.reload()["event"] == "reloaded"
+        status, words = renew(gateway, pairs[0], first)
+        assert (status, "certificate revoked" in words) == (403, True)
+        assert renew(gateway, pairs[1], first)[0] == 200
+
+
+def test_the_readme_has_these_lines(workspace: Workspace) -> None:
+    """Indented there, for they need a sub-CA."""
+    readme = (workspace.ca / "README.md").read_text()
+    section = readme.partition("## A root that can be put away")[2].partition("\n## ")[0]
+    lines = [line.strip() for line in section.splitlines() if line.startswith("    ./")]
+    assert len(lines) == 3
+    serial = workspace.load("issuer.pem")[0].serial_number
+    script = "\n".join(lines).replace("SERIAL", f"{serial:X}")
+    run("bash", "-euo", "pipefail", "-c", script, cwd=workspace.ca, env={"PATH": PATH})
+    assert [row[0] for row in books(workspace, "root")] == ["R", "V", "V"]
