@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo test lint docs lock clean
+.PHONY: help demo test lint docs man lock clean
 
 help: ## say what there is
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /make \1  \t/'
@@ -28,6 +28,11 @@ lint: $(VENV)/tests ## ruff, mypy, shellcheck and shfmt
 
 docs: $(VENV)/runtime ## write the generated tables of handlers/README.md anew
 	$(BIN)/python -m estgw.callout.tables handlers/README.md
+
+man: $(VENV)/runtime ## dist/estclient.1 and a completion for Bash
+	mkdir -p dist
+	$(BIN)/python -m estgw.client.manpage man >dist/estclient.1
+	$(BIN)/python -m estgw.client.manpage bash >dist/estclient.bash
 
 lock: ## resolve the dependencies anew (needs uv)
 	uv pip compile --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \

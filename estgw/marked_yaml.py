@@ -118,6 +118,11 @@ class _Dumper(yaml.SafeDumper):
 _Dumper.add_representer(
     _Line, lambda dumper, line: dumper.represent_sequence("tag:yaml.org,2002:seq", line, flow_style=True)
 )
+# In other quotes PyYAML folds a line break of Unicode's (U+0085, U+2028) into a space.
+_Dumper.add_representer(
+    str,
+    lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, None if text.isprintable() else '"'),
+)
 _Dumper.add_representer(type(None), lambda dumper, _: dumper.represent_scalar("tag:yaml.org,2002:null", ""))
 
 

@@ -69,17 +69,19 @@ date_of() {
     date -d "${text#*=}" +%s
 }
 
-# living FILE...: the certificates in these files that have not expired, each once.
+# living FILE...: the certificates in these files that have not expired, each once, without those in $revoked.
 living() {
-    local pem='' line end
+    local pem='' line text
     local -A seen=()
     while IFS= read -r line; do
         [[ $line != -----BEGIN* ]] || pem=
         pem+=$line$'\n'
         [[ $line == -----END* && ! ${seen[$pem]-} ]] || continue
         seen[$pem]=yes
-        end=$(ends /dev/stdin <<<"$pem")
-        ((end < EPOCHSECONDS)) || printf %s "$pem"
+        text=$(openssl x509 -noout -serial -enddate -dateopt iso_8601 <<<"$pem")
+        [[ $text =~ serial=([0-9A-F]+).*notAfter=(.*) ]]
+        [[ " ${revoked-} " != *" ${BASH_REMATCH[1]} "* ]] || continue
+        (($(date -d "${BASH_REMATCH[2]}" +%s) < EPOCHSECONDS)) || printf %s "$pem"
     done < <(cat "$@")
 }
 
@@ -119,9 +121,10 @@ END
 }
 
 # make_issuing ROOT NEXT [OLD]: let the root certify the key in $tmp/csr for five years, or as long as it lives itself,
-# and fill the generation NEXT; what OLD has in its bag stays in the bag.
+# and fill the generation NEXT; what OLD has in its bag stays in the bag, unless the root has revoked it.
 make_issuing() {
-    local end last
+    local end last revoked
+    revoked=$(awk -F'\t' '$1 == "R" { print $4 }' ORS=' ' "$1/index.txt")
     end=$((EPOCHSECONDS + 5 * 365 * 86400)) last=$(ends "$1/issuer.pem")
     sign "$1" -enddate "$(moment $((end < last ? end : last)))" \
         -extfile openssl.cnf -extensions issuing -in "$tmp/csr" -out "$2/issuer.pem"

@@ -7,14 +7,18 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests.support import Gateway, Lab, enrol, running_gateway
 
-
 # Tests let scripts flood their outputs on purpose; should one outlive its test, the kernel stops it here.
 _soft, _hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 30, _hard))
+
+# How long an example takes says more of the machine, and of what else runs there, than of what is tested.
+hypothesis.settings.register_profile("estgw", deadline=None)
+hypothesis.settings.load_profile("estgw")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

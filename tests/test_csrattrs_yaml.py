@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 import subprocess
 import sys
 import time
@@ -95,7 +96,7 @@ def test_q9_published_answers_from_plain_words(text, name):
     assert csrattrs_yaml.to_der(text.encode()) == vector(name)
 
 
-_TEXTS = st.text(max_size=30)
+_TEXTS = st.text(max_size=200) | st.text(" \n\r\x85\u2028\ufeff\t-a", max_size=200)
 
 
 @given(st.lists(_TEXTS, max_size=3), _TEXTS, _TEXTS)
@@ -172,7 +173,10 @@ def test_a_certificate_is_no_yaml_and_an_error_message_is_none_either():
     ("text", "fault"),
     [
         ("- serialNumber\n-  key: ec:P-1\n", "2:4: 1.key: 'P-1' is no name known here; do you mean P-"),
-        ("- template:\n    key: ec\n    subject:\n      - CN\n      - XY: a\n", "5:9: 0.template.subject.1.XY: 'XY' is no"),
+        (
+            "- template:\n    key: ec\n    subject:\n      - CN\n      - XY: a\n",
+            "5:9: 0.template.subject.1.XY: 'XY' is no",
+        ),
         ("- template:\n    sujbect: [CN]\n", "2:5: 0.template.sujbect: this is no part of a template"),
         ("- extensions:\n    keyUsage: [critical, sign]\n", "2:5: 0.extensions.keyUsage: 'sign' is no key usage"),
         ("- key: ec\n- key: rsa\n", "2:3: 1: a second key, and RFC 9908 3 has room for one"),
@@ -238,7 +242,10 @@ def test_traps_among_keys(key):
         ("- &a serialNumber\n- *a\n", "1:3: what has this anchor (&) is used again (*); write it out there"),
         ("- &a [*a]\n", "1:3: what has this anchor (&) is used again (*)"),
         ("- template:\n    <<: {key: ec}\n", "2:5: << merges nothing here; write it out"),
-        ("- !!python/object/apply:os.system [id]\n", "1:3: a tag (tag:yaml.org,2002:python/object/apply:os.system) that"),
+        (
+            "- !!python/object/apply:os.system [id]\n",
+            "1:3: a tag (tag:yaml.org,2002:python/object/apply:os.system) that",
+        ),
         ("- !secret x\n", '1:3: YAML reads x as a !secret; quote it: "x"'),
         ("- !!binary aGk=\n", "1:3: YAML reads aGk= as a binary"),
         ("- !!set {a}\n", "1:3: a tag (tag:yaml.org,2002:set) that has no meaning here"),
@@ -409,5 +416,18 @@ def test_it_is_yaml_for_everybody():
 def test_loading_the_room_is_light():
     """The gateway answers; nothing of the network is needed to turn words into bytes."""
     code = "import sys, estgw.csrattrs_yaml; print([m for m in ('aiohttp', 'OpenSSL', 'pydantic') if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT, timeout=60
+    )
     assert done.stdout == "[]\n"
+
+
+def test_the_example_of_the_document():
+    """handlers/README.md, "Standard output of a handler"."""
+    text = (ROOT / "handlers/README.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"```yaml\n(- key: .*?)```", text, re.DOTALL)
+    attrs = read(shown)
+    assert attrs.oids == ("1.2.840.10045.4.3.2",)
+    assert attrs.template is not None
+    assert attrs.template.key is not None
+    assert [wish.value for wish in csrattrs.extensions(attrs.template.attributes)][2] is None

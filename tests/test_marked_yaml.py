@@ -168,7 +168,7 @@ def test_plain_data():
         ("a: &a [x]\nb: *a", "1:4: what has this anchor (&) is used again (*); write it out there"),
         ("a: {x: 1}\nb: {<<: {y: 1}}", "2:5: << merges nothing here; write it out"),
         ("- !mine [x]", "1:3: a tag (!mine) that has no meaning here"),
-        ("- !!python/name:os.system", "1:3: YAML reads  as a python/name"),
+        ("- !!python/name:os.system x", "1:3: YAML reads x as a os.system"),
         ("{5: x}", '1:2: 5: YAML reads this key as an int; quote it: "5"'),
         ("{!mine k: x}", '1:2: YAML reads k as a !mine; quote it: "k"'),
     ],
@@ -220,7 +220,9 @@ _DATA = st.recursive(
 )
 
 
-@given(_DATA)
+@given(st.lists(_DATA, max_size=3))
+@example(["\x85", "a\u2028b", "\u2029", "\ufeff", "\r\n", "\n x", "\t", "\x1b", "\U0001f600", "\x85 " * 100])
+@example([{"\x85": ["\x85"]}])
 def test_what_is_written_is_read_as_it_was(data):
     assert plain(marked_yaml.dump(data)).data == data
 

@@ -57,14 +57,15 @@ class Shell:
     def __init__(self, lab: Lab, gateway: Gateway, path: str) -> None:
         self.lab, self._gateway, self._path = lab, gateway, path
 
-    def paste(self, text: str) -> str:
+    def paste(self, text: str, language: str = "sh") -> str:
         """Run a block as it stands, but for the port; returns what it printed."""
         script = text.replace("https://localhost:8443", self._gateway.url)
         assert script != text or "https:" not in text
+        command = [sys.executable, "-W", "error", "-c"] if language == "python" else ["bash", "-euo", "pipefail", "-c"]
         done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", script],
+            [*command, script],
             cwd=self.lab.path,
-            env={**os.environ, "PATH": self._path},
+            env={**os.environ, "PATH": self._path, "PYTHONPATH": str(ROOT)},
             capture_output=True,
             text=True,
             timeout=60,
@@ -81,13 +82,18 @@ def test_every_line_that_is_shown_works(shell: Shell) -> None:
     for block in ran:
         if block.how == "refused":
             uncomment(shell.lab.path / "handlers/openssl/simpleenroll", before(block).text)
-        printed = shell.paste(block.text)
+        printed = shell.paste(block.text, block.language)
         if block.how == "refused":
             assert printed == after(block).text
         if "openssl verify" in block.text:
             assert "cert.pem: OK" in printed
     certificate = shell.lab.path / "device-2.pem"
     assert "BEGIN CERTIFICATE" in certificate.read_text()
+
+
+def test_the_library_example_is_the_one_in_the_package() -> None:
+    (shown,) = [block.text for block in BLOCKS if block.language == "python"]
+    assert shown == (ROOT / "estgw/client/examples/library.py").read_text()
 
 
 def before(block: Block) -> Block:

@@ -221,7 +221,10 @@ def test_yaml_without_a_wish_is_204():
     [
         (b"- serialNumbr\n", "stdout:1:3: 0: 'serialNumbr' is no name known here; do you mean serialNumber?"),
         (b"- serialNumber\n- NO\n", 'stdout:2:3: YAML reads NO as a bool; quote it: "NO"'),
-        (b"- key: rsa:100\n- x y\n", "stdout:1:3: 0.key: an RSA key has 1024 to 16384 bits, not '100'; stdout:2:3: 1: "),
+        (
+            b"- key: rsa:100\n- x y\n",
+            "stdout:1:3: 0.key: an RSA key has 1024 to 16384 bits, not '100'; stdout:2:3: 1: ",
+        ),
     ],
 )
 def test_faults_in_yaml_are_for_the_log_and_have_a_place(yaml, faults):

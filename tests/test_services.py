@@ -163,7 +163,12 @@ def test_what_a_csr_must_have(tmp_path):
     made = build(tmp_path, {"csr_template": "t.yaml", "operations": {"serverkeygen": {"enabled": True}}},
                  labels={"iot": {"csr_template": "iot.yaml"}, "free": {"csr_template": None}, "other": {}})  # fmt: skip
     found = {label: service.routes["simpleenroll"].csr_template for label, service in made.items()}
-    assert found == {None: tmp_path / "t.yaml", "iot": tmp_path / "iot.yaml", "free": None, "other": tmp_path / "t.yaml"}
+    assert found == {
+        None: tmp_path / "t.yaml",
+        "iot": tmp_path / "iot.yaml",
+        "free": None,
+        "other": tmp_path / "t.yaml",
+    }
     bound = {name for name, each in made[None].routes.items() if each.csr_template is not None}
     assert bound == {"simpleenroll", "simplereenroll", "serverkeygen"}
 

@@ -13,6 +13,8 @@ The conversation is in packets, each a list in JSON, the first word saying what 
     child     began ID PID        about to run the script
     parent    ended ID CODE       as `subprocess` has it; its group is gone
     parent    failed ID WORDS     there is no child
+
+At the beginning of its stdout, a file, stands the ID that the parent is at: from taking the packet until it has forked.
 """
 
 from __future__ import annotations
@@ -163,6 +165,7 @@ class _Parent:
             os.close(descriptor)
 
     def _fork(self, number: int, program: str, child: Callable[[Source | None], NoReturn]) -> None:
+        _note(number)
         source = self._sources.get(program)
         try:
             pid = os.fork()
@@ -181,6 +184,7 @@ class _Parent:
                 sys.excepthook(*sys.exc_info())
             finally:
                 os._exit(1)
+        _note(0)
         descriptor = os.pidfd_open(pid)
         self._children[descriptor] = _Child(number, pid)
         self._selector.register(descriptor, selectors.EVENT_READ)
@@ -220,6 +224,10 @@ class _Parent:
             _signal(child.pid, signal.SIGKILL)
         for child in self._children.values():
             os.waitpid(child.pid, 0)
+
+
+def _note(number: int) -> None:
+    os.pwrite(1, interpreter.HEADER.pack(number), 0)
 
 
 def _signal(pid: int, number: int) -> None:

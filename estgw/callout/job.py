@@ -51,7 +51,6 @@ class Job:
         self.descriptors = descriptors
         self.on_begin = on_begin
         self.ended: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
-        self.sent = False
         self.pid: int | None = None
         self.told: signal.Signals | None = None
         """The last signal sent to it, which a dying parent may have taken with it."""

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from estgw.callout import process
+from estgw.callout import interpreter, process
 from estgw.callout.job import PATIENCE, Job, environment_file
 from estgw.callout.process import CouldNotStart, Limits, Outcome
 from estgw.logs import log
@@ -44,7 +44,7 @@ class Warm:
         self._file_limit = file_limit
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
-        self._words = -1  # its stderr
+        self._note = self._words = -1  # its stdout, where it says what it is at, and its stderr
         self._ready = False
         self._stillborn = 0
         self._numbers = 0
@@ -66,14 +66,14 @@ class Warm:
         if self._process is not None:
             return
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        words = process.memory_file("warm-stderr")
+        note, words = process.memory_file("warm-stdout", interpreter.HEADER.pack(0)), process.memory_file("warm-stderr")
         with theirs:
             try:
                 with process.inherited_file_limit(self._file_limit):
                     self._process = subprocess.Popen(
                         [sys.executable, "-c", _BEGIN, _ROOT, str(theirs.fileno())],
                         stdin=subprocess.DEVNULL,
-                        stdout=subprocess.DEVNULL,
+                        stdout=note,
                         stderr=words,
                         env=_ENVIRONMENT,
                         cwd="/",
@@ -82,10 +82,11 @@ class Warm:
                     )
             except OSError:
                 ours.close()
+                os.close(note)
                 os.close(words)
                 raise
         ours.setblocking(False)
-        self._control, self._words, self._ready = ours, words, False
+        self._control, self._note, self._words, self._ready = ours, note, words, False
         asyncio.get_running_loop().add_reader(ours, self._receive)
 
     async def run(self, program: Path, env: Mapping[str, str], stdin: bytes, limits: Limits) -> Outcome:
@@ -167,7 +168,7 @@ class Warm:
         assert self._control is not None
         loop = asyncio.get_running_loop()
         while self._outbox:
-            packet, descriptors, job = self._outbox[0]
+            packet, descriptors, _ = self._outbox[0]
             try:
                 socket.send_fds(self._control, [packet], descriptors)
             except BlockingIOError:  # the kernel keeps ten or so unread packets; the rest waits here
@@ -176,8 +177,6 @@ class Warm:
             except ConnectionError:  # it has just died, and we are about to be told
                 break
             self._outbox.popleft()
-            if job is not None:
-                job.sent = True
         loop.remove_writer(self._control)
 
     def _receive(self) -> None:
@@ -202,27 +201,28 @@ class Warm:
             case ["failed", int(number), str(words)] if job := self._jobs.get(number):
                 self.settle(job, fault=CouldNotStart(f"{job.program}: {words}"))
 
-    def _part(self) -> bytes:
-        """Close our end; returns what it said on stderr."""
+    def _part(self) -> tuple[int, bytes]:
+        """Close our end; returns the number of the child it was at, and what it said on stderr."""
         assert self._control is not None
         loop = asyncio.get_running_loop()
         loop.remove_reader(self._control)
         loop.remove_writer(self._control)
         self._control.close()
         self._outbox.clear()
+        (at,) = interpreter.HEADER.unpack(os.pread(self._note, interpreter.HEADER.size, 0))
         words = os.pread(self._words, PACKET, max(0, os.fstat(self._words).st_size - PACKET))
+        os.close(self._note)
         os.close(self._words)
-        return words
+        return at, words
 
     def _replace(self) -> None:
         """The parent is dead: another one, at once.
 
-        Every child that it had forked has said so before this socket closed.  Those go on, as orphans.  What was
-        sent and has not begun was at most read: the first of these is what it died at, and is not tried again.
-        The others are, and so is all that was not sent.
+        Every child that it had forked has said so before this socket closed; those go on, as orphans.  What has not
+        begun is asked for again, but for the one that the parent was at: it might kill the next one as well.
         """
         assert self._process is not None
-        words = self._part()
+        at, words = self._part()
         self._process.kill()
         code = self._process.wait()
         self._process = None
@@ -232,14 +232,12 @@ class Warm:
         for job in [job for job in self._jobs.values() if job.pid is None and job.told is not None]:
             self.settle(job, -signal.SIGKILL)
         waiting = [job for job in self._jobs.values() if job.pid is None]
-        suspects: list[Job] = [job for job in waiting if job.sent][:1]
+        suspects = [job for job in waiting if job.number == at]
         if not self._ready:
             self._stillborn += 1
             suspects = waiting if self._stillborn >= STILLBORN else []
         for job in suspects:
             self.settle(job, fault=CouldNotStart(f"{job.program}: the warm parent died at it"))
         again = [job for job in waiting if job not in suspects]
-        for job in again:
-            job.sent = False
         if again or self._ready or self._stillborn < STILLBORN:
             self._dispatch(again)

@@ -88,7 +88,7 @@ def _recipient_capabilities(certificate: x509.Certificate) -> tuple[bytes, ...]:
 
 
 def _oaep() -> tuple[bytes, bytes]:
-    """RSAES-OAEP with SHA-256, and with SHA-1, which is its default and means empty parameters (RFC 3560 5)."""
+    """RSAES-OAEP with SHA-256, and with SHA-1, which is its default and means empty parameters (RFC 3560)."""
     identifier = csrattrs.encode_oid(_OAEP)
     sha256 = wrap(SEQUENCE, csrattrs.encode_oid(_SHA256) + _NULL)
     mask = wrap(SEQUENCE, csrattrs.encode_oid(_MGF1) + sha256)

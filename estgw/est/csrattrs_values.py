@@ -143,7 +143,9 @@ def text_of(der: bytes) -> str | None:
 def read_hex(text: Any) -> bytes:
     """Bytes from hex digits, white space and colons between them allowed."""
     if not isinstance(text, str):
-        raise Malformed(f'hex digits are wanted; quote them ("{text}")' if text is not None else "hex digits are wanted")
+        raise Malformed(
+            f'hex digits are wanted; quote them ("{text}")' if text is not None else "hex digits are wanted"
+        )
     try:
         return bytes.fromhex(text.replace(":", ""))
     except ValueError:

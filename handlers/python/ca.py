@@ -5,6 +5,7 @@ into a certificate, and no certificate is handed out before its row is in the re
 """
 
 import os
+import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -189,6 +190,27 @@ def pem(what: x509.Certificate | CertificateIssuerPrivateKeyTypes) -> str:
     if isinstance(what, x509.Certificate):
         return what.public_bytes(Encoding.PEM).decode()
     return what.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+
+
+def sealed(secret: str) -> str:
+    """A private key as it may travel: if the client wants it encrypted (RFC 7030 4.4.1), so, or this ends the handler.
+
+    ../seal says who can have keys encrypted, to what is in the CA's keygen-keys and keygen-certificates.
+    """
+    if os.environ["EST_KEYGEN_PROTECT"] == "none":
+        return secret
+    folder = Path(os.environ["EST_CA_DIR"])
+    command: list[str | Path] = ["../seal", "--keys", folder / "keygen-keys"]
+    command += ["--certificates", folder / "keygen-certificates"]
+    if (folder / "server.pem").exists():  # who signs: the gateway's own certificate, else the CA's
+        command += ["--signer", folder / "server.pem", "--signer-key", folder / "private/serverkey.pem"]
+    else:
+        command += ["--signer", folder / "cacert.pem", "--signer-key", folder / "private/cakey.pem"]
+    done = subprocess.run(command, input=secret, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        print(done.stdout, end="")
+        sys.exit(done.returncode)
+    return done.stdout
 
 
 def renewed() -> x509.Certificate:

@@ -185,7 +185,7 @@ def test_a_certificate_to_encrypt_to(serve, ca, generated, signed, tmp_path, kin
     assert understood[:2] == (ours if kind == "ec" else ("rsaesOaep:sha256", "rsaesOaep"))
     assert {"aes-256-cbc", "aes-128-cbc"} <= set(understood)
     if kind != "ec":
-        assert bytes.fromhex("300d06092a864886f70d0101073000") in request.der  # RFC 3560 5, byte for byte
+        assert bytes.fromhex("300d06092a864886f70d0101073000") in request.der  # RFC 3560, byte for byte
 
 
 def test_clear_text_is_refused_when_encryption_was_asked_for(serve, generated, tmp_path):

@@ -84,7 +84,9 @@ def test_how_many():
 _PRIMITIVES = st.builds(lambda tag, content: tlv(tag, content), st.sampled_from([2, 4, 5, 12]), st.binary(max_size=200))
 _VALUES = st.recursive(
     _PRIMITIVES,
-    lambda inner: st.builds(lambda tag, parts: tlv(tag, *parts), st.sampled_from([SEQUENCE, SET, 0xA0]), st.lists(inner)),
+    lambda inner: st.builds(
+        lambda tag, parts: tlv(tag, *parts), st.sampled_from([SEQUENCE, SET, 0xA0]), st.lists(inner)
+    ),
     max_leaves=10,
 )
 

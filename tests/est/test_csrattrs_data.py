@@ -227,9 +227,7 @@ def test_attributes_are_in_ders_order_unless_they_are_not():
     written = {"attributes": names, "order": "as written"}
     assert [one.oid for one in template(written).attributes] == [CHALLENGE_PASSWORD, SERIAL_NUMBER]
     assert csrattrs_data.write(read({"template": written})) == [{"template": written}]
-    assert csrattrs_data.write(read({"template": {"attributes": names}})) == [
-        {"template": {"attributes": names[::-1]}}
-    ]
+    assert csrattrs_data.write(read({"template": {"attributes": names}})) == [{"template": {"attributes": names[::-1]}}]
 
 
 @pytest.mark.parametrize(
@@ -280,7 +278,9 @@ _EXTENSIONS = st.lists(
     max_size=3,
 ).map(lambda wishes: tlv(SEQUENCE, *(wish.encode() for wish in wishes)))
 _VALUES = (
-    st.sampled_from([b"\x05\0", tlv(UTF8, b"a"), tlv(PRINTABLE, b"a"), tlv(SEQUENCE), oid(P256), tlv(INTEGER, b"\x10\0")])
+    st.sampled_from(
+        [b"\x05\0", tlv(UTF8, b"a"), tlv(PRINTABLE, b"a"), tlv(SEQUENCE), oid(P256), tlv(INTEGER, b"\x10\0")]
+    )
     | _EXTENSIONS
     | st.text(max_size=5).map(lambda text: tlv(UTF8, text.encode()))
 )
@@ -310,13 +310,35 @@ def test_values_that_are_not_in_ders_order_survive_too(values):
 
 
 _DATA = st.recursive(
-    st.none() | st.integers() | st.sampled_from(["key", "ec", "template", "hex", "DNS", "critical", "", "2.5.4.3", "CN"]),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(
-        st.sampled_from(["key", "template", "subject", "attributes", "extensions", "hex", "order", "keyUsage", "SAN",
-                         "CN", "utf8", "integer", "oid", "friendlyName", "algorithm", "parameters"]),  # fmt: skip
-        inner,
-        max_size=3,
+    st.none()
+    | st.integers()
+    | st.sampled_from(["key", "ec", "template", "hex", "DNS", "critical", "", "2.5.4.3", "CN"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                [
+                    "key",
+                    "template",
+                    "subject",
+                    "attributes",
+                    "extensions",
+                    "hex",
+                    "order",
+                    "keyUsage",
+                    "SAN",
+                    "CN",
+                    "utf8",
+                    "integer",
+                    "oid",
+                    "friendlyName",
+                    "algorithm",
+                    "parameters",
+                ]
+            ),
+            inner,
+            max_size=3,
+        )
     ),
     max_leaves=12,
 )

@@ -17,7 +17,12 @@ from estgw.est.csrattrs_values import CODECS, MOST_FAULTS, Unfit, at, collect, r
 from estgw.est.der import decode
 from tests.pki import BMP, IA5, INTEGER, PRINTABLE, SEQUENCE, UTF8, oid, tlv
 
-SERIAL_NUMBER, MAC_ADDRESS, FRIENDLY_NAME, COMMON_NAME = "2.5.4.5", "1.3.6.1.1.1.1.22", "1.2.840.113549.1.9.20", "2.5.4.3"
+SERIAL_NUMBER, MAC_ADDRESS, FRIENDLY_NAME, COMMON_NAME = (
+    "2.5.4.5",
+    "1.3.6.1.1.1.1.22",
+    "1.2.840.113549.1.9.20",
+    "2.5.4.3",
+)
 USAGE, SAN, CONSTRAINTS, PURPOSES = "2.5.29.15", "2.5.29.17", "2.5.29.19", "2.5.29.37"
 
 
@@ -273,7 +278,13 @@ def test_words_that_are_none(oid_, made, what):
 @pytest.mark.parametrize("oid_", CODECS)
 @given(noise=st.binary(max_size=30))
 def test_noise_in_an_extension_has_words_or_none(oid_, noise):
-    for der in (noise, tlv(SEQUENCE, noise), tlv(3, noise), tlv(SEQUENCE, tlv(0x87, noise)), tlv(SEQUENCE, tlv(0xA4, noise))):
+    for der in (
+        noise,
+        tlv(SEQUENCE, noise),
+        tlv(3, noise),
+        tlv(SEQUENCE, tlv(0x87, noise)),
+        tlv(SEQUENCE, tlv(0xA4, noise)),
+    ):
         try:
             assert all(isinstance(word, str) for word in words(oid_, der))
         except Malformed:

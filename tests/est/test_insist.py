@@ -239,8 +239,12 @@ def made_with(*extensions: bytes) -> CSR:
 
 def test_where_other_names_are_asked_for_those_count():
     """RFC 6402 2.8: they are what will be issued."""
-    names = NewNames(x509.Name.from_rfc4514_string("CN=new"), x509.SubjectAlternativeName([x509.DNSName("new.example")]))
-    wanted = {"template": {"subject": [{"CN": "new"}], "attributes": [{"extensions": {"subjectAltName": "DNS:new.example"}}]}}  # noqa: E501
+    names = NewNames(
+        x509.Name.from_rfc4514_string("CN=new"), x509.SubjectAlternativeName([x509.DNSName("new.example")])
+    )
+    wanted = {
+        "template": {"subject": [{"CN": "new"}], "attributes": [{"extensions": {"subjectAltName": "DNS:new.example"}}]}
+    }
     assert missing(wanted, new_names=names) == []
     assert len(missing(wanted)) == 2
     bare = NewNames(x509.Name.from_rfc4514_string("CN=new"), None)

@@ -180,7 +180,8 @@ def test_e23_a_repeat_is_linked_to_another_connection(server):
         with server.connect(version=V12) as connection:
             body = csr("linked", challenge=base64.b64encode(connection.tls_unique))
             bodies.add(body)
-            return connection.ask("POST", "simpleenroll", body, login=LOGIN)
+            answer: Response = connection.ask("POST", "simpleenroll", body, login=LOGIN)
+            return answer
 
     assert linked().status == 202
     decide(server, "linked", "approve")

@@ -134,7 +134,8 @@ def test_shellcheck_is_silent() -> None:
 
 
 def test_shfmt_changes_nothing() -> None:
-    result = subprocess.run([tool("shfmt"), "-i", "4", "-ci", "-d", *LIBRARIES, *SCRIPTS], capture_output=True, check=False)
+    command: list[str | Path] = [tool("shfmt"), "-i", "4", "-ci", "-d", *LIBRARIES, *SCRIPTS]
+    result = subprocess.run(command, capture_output=True, check=False)
     assert (result.stdout, result.returncode) == (b"", 0)
 
 
@@ -142,7 +143,9 @@ def test_shfmt_changes_nothing() -> None:
 def test_every_script_is_short_and_strict(path: Path) -> None:
     text = path.read_text()
     assert os.access(path, os.X_OK)
-    assert len(text.splitlines()) <= (100 if path.name in ("create-ca", "rollover") else 40), "a script fits on a screen"
+    assert len(text.splitlines()) <= (100 if path.name in ("create-ca", "rollover") else 40), (
+        "a script fits on a screen"
+    )
     assert "\nset -euo pipefail\n" in text or path.name == "fullcmc", "that one only says no"
     assert "/dev/stderr" not in text, "stderr is a plain file: opening it again truncates it"
 

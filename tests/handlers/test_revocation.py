@@ -17,8 +17,8 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from pkilint import loader, pkix  # type: ignore[import-untyped]
-from pkilint.pkix import crl as crl_lint
-from pkilint.pkix import extension, name, ocsp  # type: ignore[import-untyped]
+from pkilint.pkix import crl as crl_lint  # type: ignore[import-untyped]
+from pkilint.pkix import extension, name, ocsp
 
 from tests.handlers.bench import PATH, ROOT, Workspace, csr, lint
 from tests.handlers.cuts import Cuts
@@ -436,7 +436,7 @@ def lint_ocsp(der: bytes) -> set[str]:
         ],
         [],
     )
-    loaded = loader.RFC6960OCSPResponseDocumentLoader().get_loader_func("DER")(der, "answer")
+    loaded = loader.RFC6960OCSPResponseDocumentLoader().load_der_document(der, "answer")
     return {found.finding.code for result in validator.validate(loaded.root) for found in result.finding_descriptions}
 
 

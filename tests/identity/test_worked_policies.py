@@ -103,7 +103,7 @@ def test_the_gates_stand_in_that_order(own_lab, people):
     ask = f'echo "${{EST_CSR_SAN_0-nobody}}" >>{asked}\n'
     decision = own_lab.script("decision", ask + "[[ -v EST_CSR_SAN_0 ]] || { echo 'the decision says no'; exit 77; }")
     handler = own_lab.script(
-        "handler", "[[ $EST_CSR_SUBJECT == CN=lucky ]] || { echo 'the handler says no'; exit 77; }"
+        "handler", "[[ $EST_CSR_SUBJECT == CN=lucky ]] || { echo 'so does the handler'; exit 77; }"
     )
     operation = {"requires": "both", "handler": str(handler), "raw_output": True}
     config = {
