@@ -175,7 +175,7 @@ def test_numbers_of_lists_rise(workspace: Workspace) -> None:
     assert numbers == sorted(set(numbers))
 
 
-@pytest.mark.parametrize("options", [["--rsa"], ["--curve", "Ed25519"], ["--curve", "P-384"]])
+@pytest.mark.parametrize("options", [["--curve", "Ed25519"], ["--curve", "P-384"]])
 def test_other_keys_sign_lists_as_well(tmp_path: Path, options: list[str]) -> None:
     workspace = Workspace.create(tmp_path / "ws", *options)
     lost = enrolled(workspace)

@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import shutil
+import subprocess
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -289,5 +290,6 @@ def test_the_readme_has_these_lines(workspace: Workspace) -> None:
     assert len(lines) == 3
     serial = workspace.load("issuer.pem")[0].serial_number
     script = "\n".join(lines).replace("SERIAL", f"{serial:X}")
-    run("bash", "-euo", "pipefail", "-c", script, cwd=workspace.ca, env={"PATH": PATH})
+    command = ["bash", "-euo", "pipefail", "-c", script]
+    subprocess.run(command, cwd=workspace.ca, env={"PATH": PATH}, check=True, capture_output=True)
     assert [row[0] for row in books(workspace, "root")] == ["R", "V", "V", "V"]
