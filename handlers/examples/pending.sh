@@ -21,10 +21,15 @@ find_request() {
     done
 }
 
-# remember_request DAYS: let it wait, and forget those that are older; whole, or not at all.
+# remember_request DAYS MOST: let it wait, and forget those that are older; whole, or not at all.
 remember_request() {
-    local name
+    local name others
     find {waiting,approved,issued,refused} -mindepth 1 -maxdepth 1 -mtime "+$1" -exec rm -rf {} +
+    others=$(find waiting -mindepth 1 -maxdepth 1 -printf x)
+    ((${#others} < $2)) || {
+        echo "too many requests wait for approval"
+        exit 69
+    }
     rm -rf .new
     mkdir .new
     cp "$EST_CSR_FILE" .new/csr.pem

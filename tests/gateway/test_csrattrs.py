@@ -210,7 +210,18 @@ def test_q8_with_the_attribute_of_rfc_7894(own_lab):
 def enroll(gateway: Gateway, directory: Path, *arguments: str, label: str = "", status: int = 0) -> str:
     """`estclient enroll --new-key`; what it says."""
     url = f"https://localhost:{gateway.port}" + (f"/.well-known/est/{label}" if label else "")
-    command = [sys.executable, "-m", "estgw.client.cli", "enroll", "-u", url, "-c", gateway.lab.anchor, "-p", LOGIN]
+    command: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "estgw.client.cli",
+        "enroll",
+        "-u",
+        url,
+        "-c",
+        gateway.lab.anchor,
+        "-p",
+        LOGIN,
+    ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = run(*command, "-o", directory / "new.pem", *arguments, status=status, cwd=directory, env=environment)
     return (done.stdout + done.stderr).decode()

@@ -648,6 +648,17 @@ def test_manual_approval_does_not_hand_over_to_itself(workspace: Workspace) -> N
     assert workspace.run(ENROL, csr()).status == 1
 
 
+def test_so_many_may_wait_and_no_more(workspace: Workspace) -> None:
+    workspace.edit("handlers/examples/manual-approval", "most=1000", "most=2")
+    ends = []
+    for identifier in ("aa", "bb", "cc", "aa"):
+        env = {"EST_OPERATION": "simpleenroll", "EST_PENDING_ID": identifier}
+        ends.append(workspace.run("examples/manual-approval", csr(), **env))
+    assert [end.status for end in ends] == [75, 75, 69, 75]
+    assert ends[2].words == "too many requests wait for approval"
+    assert sorted(path.name for path in (workspace.ca / "pending/waiting").iterdir()) == ["aa", "bb"]
+
+
 def test_manual_approval(workspace: Workspace) -> None:
     script = "examples/manual-approval"
     pending = workspace.ca / "pending"
