@@ -50,6 +50,8 @@ PRELOADED = (
     "datetime",
     "json",
     "logging",
+    "pathlib",
+    "secrets",
     "sqlite3",
     "subprocess",
 )

@@ -14,10 +14,8 @@ from estgw.client.faults import UsageError, clean
 from estgw.est import csrattrs
 from estgw.est.csrattrs import AttributeWish
 from estgw.est.der import SEQUENCE, wrap
+from estgw.est.keygen import ASYMMETRIC_DECRYPT_KEY_ID, DECRYPT_KEY_ID, SMIME_CAPABILITIES
 
-DECRYPT_KEY_ID = "1.2.840.113549.1.9.16.2.37"  # id-aa-decryptKeyID: RFC 4108 2.2.5
-ASYMMETRIC_DECRYPT_KEY_ID = "1.2.840.113549.1.9.16.2.54"  # id-aa-asymmDecryptKeyID: RFC 7030 4.4.1.2
-SMIME_CAPABILITIES = "1.2.840.113549.1.9.15"  # RFC 2985, RFC 8551 2.5.2
 _CONTENT_CIPHERS = ("2.16.840.1.101.3.4.1.42", "2.16.840.1.101.3.4.1.2")  # AES-256-CBC, AES-128-CBC
 _OAEP, _MGF1, _SHA256 = "1.2.840.113549.1.1.7", "1.2.840.113549.1.1.8", "2.16.840.1.101.3.4.2.1"
 _EC_AGREEMENT = "1.3.132.1.11.1"  # dhSinglePass-stdDH-sha256kdf-scheme: RFC 5753

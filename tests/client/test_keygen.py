@@ -16,12 +16,13 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from estgw.client import cms, keygen
 from estgw.client.faults import Exit, InvalidAnswer
-from estgw.client.sealing import ASYMMETRIC_DECRYPT_KEY_ID, DECRYPT_KEY_ID, SMIME_CAPABILITIES, Secret
+from estgw.client.sealing import Secret
 from estgw.client.wire import Answer
 from estgw.est import certs, csr
 from estgw.est import keygen as gateway_keygen
 from estgw.est.csrattrs import decode_oid
 from estgw.est.der import elements, whole, wrap
+from estgw.est.keygen import ASYMMETRIC_DECRYPT_KEY_ID, DECRYPT_KEY_ID, SMIME_CAPABILITIES
 from tests.client import pki, rogue
 
 VECTORS = Path(__file__).parents[1] / "vectors"
