@@ -173,7 +173,12 @@ def test_the_index_spares_the_reading_of_others_certificates(books, monkeypatch)
     for number in range(20):
         books.issue(f"host-{number}.example")
     read: list[bytes] = []
-    monkeypatch.setattr(renewal.certs, "load_pem", lambda pem: read.append(pem) or load_pem(pem))
+
+    def reading(pem: bytes) -> list[x509.Certificate]:
+        read.append(pem)
+        return load_pem(pem)
+
+    monkeypatch.setattr("estgw.est.certs.load_pem", reading)
     assert books.find(pki.csr("Device-1")) == made
     assert len(read) == 1
 

@@ -602,7 +602,7 @@ def test_csrattrs_for_some(workspace: Workspace) -> None:
     for name, env in (("members", {"EST_CLIENT_TRUST": "explicit"}), ("printers", {"REMOTE_USER": "printer-1"})):
         uncomment(workspace, "openssl/csrattrs", f"[[ ${'EST_CLIENT_TRUST' if name == 'members' else '{REMOTE_USER'}")
         (workspace.path / f"handlers/openssl/{name}.yaml").write_text(f"# for {name}\n")
-        assert workspace.run("openssl/csrattrs", **env).out == f"# for {name}\n".encode()
+        assert workspace.run("openssl/csrattrs", None, **env).out == f"# for {name}\n".encode()
         assert workspace.run("openssl/csrattrs").out.startswith(b"# What this CA")
 
 
