@@ -466,10 +466,11 @@ def test_from_end_to_end(own_lab: Lab, tmp_path: Path) -> None:
         old_root = x509.load_pem_x509_certificate(old_anchor.read_bytes())
         assert openssl_verify(tmp_path, old_root, bag, newest) == "leaf.pem: OK"
 
-        done = estclient("cacerts", "-u", gateway.url, "-c", old_anchor)
-        lines = [line for line in (done.stdout + done.stderr).decode().splitlines() if "newest" in line]
-        print(done.stdout.decode()[:1500], done.stderr.decode())
-        assert len(lines) == 1, done
+        words = estclient("cacerts", "-u", gateway.url, "-c", old_anchor).stderr.decode()
+        (line,) = [line for line in words.splitlines() if "newest" in line]
+        (root,) = workspace.load("cacert.pem")
+        assert line.startswith("NewWithNew, the newest root: ")
+        assert f"serial {root.serial_number:X}," in line
         said = json.loads(estclient("cacerts", "-u", gateway.url, "-c", old_anchor, "--json").stdout)
         assert said["status"] == "done"
         assert all(entry["fault"] is None for entry in said["certificates"])
