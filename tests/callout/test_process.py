@@ -245,7 +245,9 @@ def test_a_flood_on_stderr_is_stopped(tmp_path):
 def test_a_flood_that_is_over_before_we_look_is_one_all_the_same(tmp_path):
     outcome = run(script(tmp_path, "head -c 70000 /dev/zero"))
     assert outcome.flooded
-    assert (outcome.exit, len(outcome.stdout)) == (0, LIMITS.stdout)
+    # On a busy machine we do look in time, and it is killed for it.
+    assert outcome.exit in (0, None)
+    assert len(outcome.stdout) == LIMITS.stdout
 
 
 def test_the_limit_itself_is_no_flood(tmp_path):

@@ -443,7 +443,7 @@ print(os.getppid(), os.getpid(), file=sys.stderr, flush=True)
 def house(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Lab:
     own = lab.copy(tmp_path_factory.mktemp("warm"))
     own.script("warm/cacerts", CACERTS)
-    own.script("warm/slow", CACERTS + "time.sleep(1)\nsys.stdout.flush()\nos._exit(0)")
+    own.script("warm/slow", CACERTS + "time.sleep(4)\nsys.stdout.flush()\nos._exit(0)")
     return own
 
 
