@@ -70,9 +70,13 @@ def check(server, room, stem="device"):
 
 @pytest.mark.parametrize("profile", PROFILES)
 @pytest.mark.parametrize("version", VERSIONS)
-def test_all_operations(server, estclient, tmp_path, version, profile):
-    """cacerts, csrattrs, enroll by password, reenroll by certificate, serverkeygen and fullcmc; always linked."""
-    options = common(server, version=version, profile=profile)
+@pytest.mark.parametrize("label", [None, "python"], ids=["openssl", "python"])
+def test_all_operations(server, estclient, tmp_path, label, version, profile):
+    """cacerts, csrattrs, enroll by password, reenroll by certificate, serverkeygen and fullcmc; always linked.
+
+    The unlabelled paths have the handlers of the openssl set, the shipped label `python` has those in Python.
+    """
+    options = common(server, version=version, profile=profile, label=label)
     assert estclient("cacerts", *options, "-o", "ca.pem").status == Exit.DONE
     assert certs.load_pem((tmp_path / "ca.pem").read_bytes()) == certs.load_pem(server.lab.anchor.read_bytes())
     assert "key: ec:P-256" in estclient("csrattrs", *options).out

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from cryptography import x509
 
-from tests.support import KEY_PEM, LOGIN, Gateway, csr, run, running_gateway
+from tests.support import KEY_PEM, LOGIN, Gateway, Lab, csr, run, running_gateway
 
 pytestmark = pytest.mark.client("pki")
+
+
+SETS = ("openssl", "python")
+
+
+@pytest.fixture(scope="module", params=SETS)
+def gateway(request: pytest.FixtureRequest, lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """A gateway with one of the handler sets on the unlabelled paths: pki has no way to name a label."""
+    own = lab.copy(tmp_path_factory.mktemp("strongswan"))
+    handlers = f"handlers/{request.param}"
+    with running_gateway(own, {"callouts": {"handlers": handlers, "authorize": f"{handlers}/authorize"}}) as running:
+        yield running
 
 
 @pytest.fixture
@@ -64,11 +77,12 @@ def test_a_wrong_password(gateway, request_file):
     assert gateway.lab.books() == before
 
 
-def test_it_waits_as_it_is_told(own_lab, request_file):
+@pytest.mark.parametrize("handlers", SETS)
+def test_it_waits_as_it_is_told(own_lab, request_file, handlers):
     """202 with an empty body and whole seconds; the second try meets the certificate."""
     own_lab.script(
         "handlers/later",
-        'once=$EST_CA_DIR/$EST_PENDING_ID\n[[ -e $once ]] && exec "$PWD/openssl/simpleenroll"\n'
+        f'once=$EST_CA_DIR/$EST_PENDING_ID\n[[ -e $once ]] && exec "$PWD/{handlers}/simpleenroll"\n'
         ">\"$once\"; printf 'Status: 202\\nRetry-After: 1\\n\\n'",
     )
     handler = str(own_lab.path / "handlers/later")

@@ -391,14 +391,14 @@ def approve_soon(server: Gateway, name: str) -> threading.Thread:
 
 @pytest.mark.client("pki")
 def test_strongswan_waits(server, tmp_path):
-    (tmp_path / "request.der").write_bytes(csr("moon"))
-    human = approve_soon(server, "moon")
+    (tmp_path / "request.der").write_bytes(csr("patient-moon"))
+    human = approve_soon(server, "patient-moon")
     options = ("--in", tmp_path / "request.der", "--userpass", LOGIN, "--interval", "1", "--maxpolltime", "15")
     url = ("--url", f"https://localhost:{server.port}", "--cacert", server.lab.anchor)
     out = run("pki", "--est", *url, *options, "--outform", "pem").stdout
     human.join()
     certificate = x509.load_pem_x509_certificate(out)
-    assert rows(server.lab, "moon") == [f"{certificate.serial_number:040X}"]
+    assert rows(server.lab, "patient-moon") == [f"{certificate.serial_number:040X}"]
 
 
 @pytest.mark.parametrize("operation", ["enroll", "serverkeygen"])
