@@ -1,4 +1,4 @@
-"""curl over every operation, of both shipped handler sets: openssl without a label, and `python` as conf.yaml has it."""
+"""curl over every operation of both handler sets: openssl without a label, `python` as conf.yaml has it."""
 
 from __future__ import annotations
 
@@ -45,8 +45,9 @@ class Curl:
         out = self.path / "answer"
         out.unlink(missing_ok=True)
         url = f"{self.gateway.url}/.well-known/est{self.label}/{operation}"
-        command = ["curl", "-sS", "--cacert", self.gateway.lab.anchor, "-o", out, "-w", "%{http_code} %{content_type}"]
-        done = run(*command, *options, url, env={"PATH": os.environ["PATH"], "HOME": str(self.path)})
+        command = ("curl", "-sS", "--cacert", str(self.gateway.lab.anchor), "-o", str(out))
+        told = ("-w", "%{http_code} %{content_type}")
+        done = run(*command, *told, *options, url, env={"PATH": os.environ["PATH"], "HOME": str(self.path)})
         status, _, content_type = done.stdout.decode().partition(" ")
         line = self.gateway.access[-1]
         assert (line["operation"], line.get("label", "")) == (operation, self.label.lstrip("/"))

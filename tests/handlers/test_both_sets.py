@@ -245,6 +245,7 @@ def test_every_kind_of_key(shared: Bench, key: Key) -> None:
     usage = certificate.extensions.get_extension_for_class(x509.KeyUsage).value
     assert usage.digital_signature
     assert not (usage.key_cert_sign or usage.crl_sign or usage.key_agreement)
+    assert lint(certificate.public_bytes(Encoding.PEM)) <= ACCEPTED
 
 
 def changing(new_subject: bytes | None, *new_names: x509.GeneralName) -> tuple[CSR, dict[str, str]]:

@@ -627,6 +627,7 @@ def test_short_lived(shared: Workspace, operation: str) -> None:
     assert lives(certificate, timedelta(minutes=10))
     assert abs(certificate.not_valid_before_utc - datetime.now(UTC)) < timedelta(minutes=1)
     assert extension(certificate, NO_REV_AVAIL).public_bytes() == b"\x05\x00"
+    assert lint(certificate.public_bytes(Encoding.PEM)) <= ACCEPTED
 
 
 def test_echo_env(shared: Workspace) -> None:
