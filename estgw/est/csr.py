@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from estgw.errors import Malformed
-from estgw.est import certs, encoding, names
+from estgw.est import ber, certs, encoding, names
 from estgw.est import der as der_tools
 
 PEM_LABELS = ("CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST")
@@ -129,7 +130,8 @@ def parse(body: bytes) -> CSR:
     der = encoding.decode(body, PEM_LABELS)
     _check_length(der)
     try:
-        request = x509.load_der_x509_csr(der)
+        request = _load(der)
+        der = request.public_bytes(Encoding.DER)
         with certs.without_warnings():
             subject = request.subject
             extensions = request.extensions
@@ -143,6 +145,20 @@ def parse(body: bytes) -> CSR:
             raise Malformed(f"the CSR has the attribute {ATTRIBUTE_NAMES.get(oid, oid)} twice")
         attributes[oid] = attribute.values.as_list()
     return CSR(der, request, subject, extensions, attributes)
+
+
+def _load(der: bytes) -> x509.CertificateSigningRequest:
+    """Read DER, or BER where it will do (RFC 5967 2.1): what is signed is the DER of it in any case."""
+    try:
+        return x509.load_der_x509_csr(der)
+    except ValueError:
+        try:
+            plain = ber.to_der(der)
+        except Malformed:
+            plain = der
+        if plain == der:
+            raise
+    return x509.load_der_x509_csr(plain)
 
 
 def verify(csr: CSR) -> None:
@@ -273,4 +289,7 @@ def _check_length(der: bytes) -> None:
 
 def _first_line(fault: Exception) -> str:
     """The first line of a library's complaint, bounded: it goes to the client."""
+    if parse_error := re.search(r"ParseError \{ kind: (\w+)", str(fault)):
+        where = re.findall(r'"(\w+::\w+)"', str(fault))
+        return f"{parse_error[1]} in its ASN.1" + (f" at {where[-1]}" if where else "")
     return (str(fault).splitlines() or [type(fault).__name__])[0][:200]

@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_der_private_key, load_pem_private_key, pkcs7
 
 from estgw import cli
+from estgw.est import certs
 from tests.support import LOGIN, ROOT, V12, Gateway, Lab, Response, csr, run, running_gateway, until
 
 # One command of the script, and when the script is killed: before the command runs, or after it.
@@ -169,7 +170,7 @@ def test_e21_e22_e23_yes(server):
     server.lab.verify(first)
     again = ask(server, "yes").certificate
     assert again == first
-    assert rows(server.lab, "yes") == [f"{first.serial_number:040X}"]
+    assert rows(server.lab, "yes") == [certs.serial_hex(first)]
 
 
 def test_e23_a_repeat_is_linked_to_another_connection(server):
@@ -301,7 +302,7 @@ def test_killed_between_approval_and_answer(server, deadly, moment):
     assert answer.status == 500, answer
     assert (server.lab.ca / f"killed-{moment}").exists()
     answer = patiently(lambda: ask(server, moment, moment))
-    assert rows(server.lab, moment) == [f"{answer.certificate.serial_number:040X}"]
+    assert rows(server.lab, moment) == [certs.serial_hex(answer.certificate)]
     assert ask(server, moment, moment).certificate == answer.certificate
     assert state(server.lab, moment) == "issued"
 
@@ -349,7 +350,7 @@ def test_the_gateway_is_killed_while_it_is_issued(server, tmp_path):
     (server.lab.ca / "slow").unlink()
     certificate = patiently(lambda: ask(server, "orphan")).certificate
     assert ask(server, "orphan").certificate == certificate
-    assert rows(server.lab, "orphan") == [f"{certificate.serial_number:040X}"]
+    assert rows(server.lab, "orphan") == [certs.serial_hex(certificate)]
 
 
 def quietly(doomed: Gateway) -> None:
@@ -398,7 +399,7 @@ def test_strongswan_waits(server, tmp_path):
     out = run("pki", "--est", *url, *options, "--outform", "pem").stdout
     human.join()
     certificate = x509.load_pem_x509_certificate(out)
-    assert rows(server.lab, "patient-moon") == [f"{certificate.serial_number:040X}"]
+    assert rows(server.lab, "patient-moon") == [certs.serial_hex(certificate)]
 
 
 @pytest.mark.parametrize("operation", ["enroll", "serverkeygen"])
@@ -412,6 +413,6 @@ def test_estclient_waits(server, tmp_path, operation):
     human.join()
     certificate = x509.load_pem_x509_certificate((tmp_path / "new.pem").read_bytes())
     assert load_pem_private_key((tmp_path / "new.key").read_bytes(), None).public_key() == certificate.public_key()
-    assert rows(server.lab, name) == [f"{certificate.serial_number:040X}"]
+    assert rows(server.lab, name) == [certs.serial_hex(certificate)]
     statuses = [line["status"] for line in server.access if line.get("subject") == f"CN={name}"]
     assert (statuses[0], statuses[-1]) == (202, 200)
