@@ -59,9 +59,23 @@ def replaced(machine: Running, before: int) -> int:
     return until(lambda: machine.warm.pid if machine.warm.pid not in (None, before) else None)
 
 
+NEIGHBOURS: set[int] = set()
+
+
 def children(pid: int | str = "self") -> list[int]:
+    """Its children; of ours, those that are not a gateway which other tests share."""
     tasks = Path(f"/proc/{pid}/task").glob("*/children")
-    return [int(child) for task in tasks for child in task.read_text().split()]
+    found = [int(child) for task in tasks for child in task.read_text().split()]
+    return [child for child in found if pid != "self" or child not in NEIGHBOURS]
+
+
+@pytest.fixture(autouse=True)
+def neighbours() -> Iterator[None]:
+    """The processes that were children of this one before the test began."""
+    NEIGHBOURS.clear()
+    NEIGHBOURS.update(children())
+    yield
+    NEIGHBOURS.clear()
 
 
 # What it is.
