@@ -86,7 +86,8 @@ def load(path: Path, warm: Warm | None = None) -> State:
     passwords = _passwords(settings, faults)
     context = _context(settings, (*explicit, *implicit), crls, faults)
     for script in sorted({script for route in routes for script in route.programs}):
-        faults += program.faults(script, services.search_path(settings))
+        found = program.faults(script, services.search_path(settings))
+        faults += [fault for fault in found if fault not in faults]  # scripts share a directory
     for folder in sorted({route.ca_dir for route in routes}):
         if not folder.is_dir():
             faults.append(f"{folder}: not a directory")

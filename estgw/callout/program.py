@@ -9,6 +9,7 @@ import stat
 from pathlib import Path
 
 WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
+LIBRARIES = (".py", ".sh")
 
 
 def faults(program: Path, search_path: str) -> list[str]:
@@ -28,6 +29,12 @@ def faults(program: Path, search_path: str) -> list[str]:
     folder = program.parent.stat().st_mode
     if folder & WRITABLE_BY_OTHERS and not folder & stat.S_ISVTX:
         found.append(f"{program.parent}: writable by group or others; chmod go-w {shlex.quote(str(program.parent))}")
+    # What a script imports or sources from beside it is as good as the script itself.
+    found += [
+        f"{path}: writable by group or others; chmod go-w {shlex.quote(str(path))}"
+        for path in sorted(program.parent.iterdir())
+        if path.suffix in LIBRARIES and path.is_file() and path.stat().st_mode & WRITABLE_BY_OTHERS
+    ]
     if wrong := _interpreter_fault(program, search_path):
         found.append(f"{program}: {wrong}")
     return found

@@ -136,6 +136,17 @@ def test_an_interpreter_is_looked_for_where_callouts_will(folder):
     assert faults(program, f"{own}:{PATH}") == []
 
 
+@pytest.mark.parametrize("name", ["ca.py", "lib.sh"])
+def test_what_lies_beside_it_is_writable_by_others(folder, name):
+    program = script(folder, "exit 0")
+    beside = folder / name
+    beside.touch()
+    beside.chmod(0o664)
+    assert only(program) == f"{beside}: writable by group or others; chmod go-w {beside}"
+    beside.chmod(0o644)
+    assert faults(program, PATH) == []
+
+
 def test_all_that_is_wrong_at_once(folder):
     program = with_first_line(folder, b"text\n")
     program.chmod(0o666)
