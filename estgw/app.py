@@ -26,7 +26,7 @@ from estgw.auth.throttle import Throttle
 from estgw.callout import cgi
 from estgw.callout.call import Call
 from estgw.callout.contract import Kind
-from estgw.errors import BadRequest, HandlerFailed, Malformed, NotFound, RequestError, Unauthenticated
+from estgw.errors import BadRequest, HandlerFailed, Malformed, NotFound, RequestError, Unauthenticated, apology
 from estgw.est import certs, keygen, names, operations
 from estgw.est import csr as csrs
 from estgw.est.csr import OTP_CHALLENGE
@@ -65,7 +65,7 @@ class App:
                 return web.Response(status=400)  # for nobody; the error itself would become a 500 with a traceback
             except Exception:  # noqa: BLE001 - whatever it is, the client gets an answer and the log a traceback
                 log.exception("unexpected error", **exchange.entry)
-                response = exchange.refuse(HandlerFailed(reply.apology(exchange.request_id)))
+                response = exchange.refuse(HandlerFailed(apology(exchange.request_id)))
             finally:
                 exchange.clean_up()
             if "Expect" in request.headers and not request.content.is_eof():

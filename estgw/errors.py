@@ -116,6 +116,11 @@ class TooManyGuesses(RequestError):
         super().__init__(text, headers={"Retry-After": str(retry_after)})
 
 
+def apology(request_id: str) -> str:
+    """What a client is told when the fault is ours: nothing but where to look."""
+    return f"The server could not do this. Its log says why, under request {request_id}."
+
+
 class HandlerFailed(RequestError):
     """500: the handler broke its side of the contract; only the log says how."""
 

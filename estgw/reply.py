@@ -10,7 +10,7 @@ from aiohttp import web
 from estgw import __version__, csrattrs_yaml
 from estgw.callout import cgi
 from estgw.callout.call import Call
-from estgw.errors import HandlerFailed, Malformed, RequestError, Unauthenticated
+from estgw.errors import HandlerFailed, Malformed, RequestError, Unauthenticated, apology
 from estgw.est import answers, certs
 from estgw.est.answers import Answer
 from estgw.est.csr import CHALLENGE_PASSWORD, EST_IDENTITY_LINKING
@@ -21,11 +21,6 @@ from estgw.services import Route
 
 SERVER = f"estgw/{__version__}"
 LINKING_OIDS = {"challengePassword": CHALLENGE_PASSWORD, "estIdentityLinking": EST_IDENTITY_LINKING}
-
-
-def apology(request_id: str) -> str:
-    """What a client is told when the fault is ours."""
-    return f"The server could not do this. Its log says why, under request {request_id}."
 
 
 def to_wire(route: Route, output: cgi.Output, call: Call, *, columns: int | None, linking_attribute: str) -> Answer:

@@ -15,9 +15,9 @@ from estgw import state
 from estgw.app import App
 from estgw.callout.warm import Warm
 from estgw.config import split_address
-from estgw.errors import ConfigError
+from estgw.errors import ConfigError, apology
 from estgw.logs import escape, log, new_request_id
-from estgw.reply import SERVER, apology
+from estgw.reply import SERVER
 from estgw.state import State
 from estgw.tls.listener import Listener
 

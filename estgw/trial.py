@@ -17,7 +17,7 @@ from estgw.auth.pop import POP
 from estgw.callout import contract, process
 from estgw.callout.call import Call
 from estgw.callout.process import CouldNotStart, Limits, Outcome
-from estgw.errors import BadRequest, ConfigError, HandlerFailed, Malformed, RequestError
+from estgw.errors import BadRequest, ConfigError, HandlerFailed, Malformed, RequestError, apology
 from estgw.est import certs, keygen
 from estgw.est import csr as csrs
 from estgw.est.binding import EXPORTER_LENGTH, Binding, BindingType
@@ -132,7 +132,7 @@ async def _run(gateway: State, route: Route, call: Call) -> Outcome:
     try:
         return await process.run(route.handler, contract.environment(call), call.body, bounds)
     except CouldNotStart as fault:
-        raise HandlerFailed(reply.apology(call.request_id), log=f"could not start {fault}") from None
+        raise HandlerFailed(apology(call.request_id), log=f"could not start {fault}") from None
 
 
 def _csr(body: bytes, route: Route) -> CSR:

@@ -25,6 +25,7 @@ from estgw.errors import (
     RequestError,
     Unauthenticated,
     Unavailable,
+    apology,
 )
 from estgw.logs import log, stderr_lines
 
@@ -77,7 +78,7 @@ class Caller:
                 log="the queue of callouts is full",
             ) from None
         except CouldNotStart as fault:
-            raise HandlerFailed(_apology(call), log=f"could not start {fault}") from None
+            raise HandlerFailed(apology(call.request_id), log=f"could not start {fault}") from None
         _log_end(program, outcome)
         return outcome
 
@@ -92,7 +93,7 @@ class Caller:
         try:
             output = cgi.read(outcome.stdout)
         except Malformed as fault:
-            raise HandlerFailed(_apology(call), log=f"{program.name}: {fault}") from None
+            raise HandlerFailed(apology(call.request_id), log=f"{program.name}: {fault}") from None
         if output.dropped:
             log.warning("headers dropped", handler=program.name, headers=", ".join(output.dropped))
         if row.exit != 0:
@@ -114,12 +115,14 @@ class Caller:
             raise HandlerTimedOut(text, log=f"{program.name}: over its {call.timeout:g} s, killed")
         if outcome.flooded:
             stream = "stderr" if len(outcome.stdout) < self._limits.max_stdout else "stdout"
-            raise HandlerFailed(_apology(call), log=f"{program.name}: flooded its {stream}, killed")
+            raise HandlerFailed(apology(call.request_id), log=f"{program.name}: flooded its {stream}, killed")
         if outcome.exit is None and outcome.signal is None:
-            raise HandlerFailed(_apology(call), log=f"{program.name}: nobody knows how it ended: the warm parent died")
+            raise HandlerFailed(
+                apology(call.request_id), log=f"{program.name}: nobody knows how it ended: the warm parent died"
+            )
         if outcome.exit is None:
             why = f" ({_TOO_LARGE})" if outcome.signal == signal.SIGXFSZ else ""
-            raise HandlerFailed(_apology(call), log=f"{program.name}: ended by signal {outcome.signal}{why}")
+            raise HandlerFailed(apology(call.request_id), log=f"{program.name}: ended by signal {outcome.signal}{why}")
 
     def _refusal(
         self,
@@ -148,7 +151,7 @@ class Caller:
             case 501:
                 return NotSupported("This operation is not offered here.", log=reason)
             case 500 if not row.shows_words:
-                return HandlerFailed(_apology(call), log=reason)
+                return HandlerFailed(apology(call.request_id), log=reason)
             case _:
                 error = RequestError(words, log=f"{reason}: {words}")
                 error.status = status
@@ -178,10 +181,6 @@ def _with_headers(error: RequestError, output: cgi.Output) -> RequestError:
     given = {name: value for name, value in output.headers.items() if name.startswith("X-") or name == "Retry-After"}
     error.headers = {**given, **error.headers}
     return error
-
-
-def _apology(call: Call) -> str:
-    return f"The server could not do this. Its log says why, under request {call.request_id}."
 
 
 def _log_end(program: Path, outcome: Outcome) -> None:

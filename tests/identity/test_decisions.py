@@ -46,11 +46,6 @@ def own(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Lab:
 
 
 @pytest.fixture(scope="module")
-def people(own: Lab) -> People:
-    return People(own)
-
-
-@pytest.fixture(scope="module")
 def gateway(own: Lab, people: People) -> Iterator[Gateway]:
     """Labels named after what decides there."""
     reflect = {"handler": str(own.path / "reflect"), **REFLECTING}

@@ -54,11 +54,6 @@ def own(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Lab:
 
 
 @pytest.fixture(scope="module")
-def people(own: Lab) -> People:
-    return People(own)
-
-
-@pytest.fixture(scope="module")
 def subjects(own: Lab, people: People) -> dict[str, tuple[Path, Path]]:
     """Certificates of ours with other subjects than a mere CN."""
     example = x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Example")

@@ -88,11 +88,6 @@ def own(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Lab:
     return made
 
 
-@pytest.fixture(scope="module")
-def people(own: Lab) -> People:
-    return People(own)
-
-
 def settings(own: Lab, people: People, **client_auth: Any) -> dict[str, Any]:
     """A label for each requirement, under which all operations have it."""
     operation = {"handler": str(own.path / "reflect"), **REFLECTING}

@@ -32,11 +32,6 @@ def own(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Lab:
 
 
 @pytest.fixture(scope="module")
-def people(own: Lab) -> People:
-    return People(own)
-
-
-@pytest.fixture(scope="module")
 def gateway(own: Lab, people: People) -> Iterator[Gateway]:
     """The shipped scripts as they are, and under `seen` with a handler that issues nothing."""
     reflect = {"handler": str(own.path / "reflect"), **REFLECTING}

@@ -30,11 +30,6 @@ def own(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Lab:
     return made
 
 
-@pytest.fixture(scope="module")
-def people(own: Lab) -> People:
-    return People(own)
-
-
 def nameless(own: Lab) -> Path:
     """The same CA with a rule book that takes subjects without a common name."""
     path = own.path / "nameless-ca"
