@@ -6,9 +6,12 @@ sees a request that cryptography has already refused.
 
 from __future__ import annotations
 
-import contextlib
+import asyncio
+import itertools
+import os
 import secrets
 import shutil
+import stat
 import tempfile
 import time
 from dataclasses import replace
@@ -25,7 +28,7 @@ from estgw.auth.requirements import authenticate
 from estgw.auth.throttle import Throttle
 from estgw.callout import cgi
 from estgw.callout.call import Call
-from estgw.callout.contract import Kind
+from estgw.callout.verdicts import Kind
 from estgw.errors import BadRequest, HandlerFailed, Malformed, NotFound, RequestError, Unauthenticated, apology
 from estgw.est import certs, keygen, names, operations
 from estgw.est import csr as csrs
@@ -67,7 +70,7 @@ class App:
                 log.exception("unexpected error", **exchange.entry)
                 response = exchange.refuse(HandlerFailed(apology(exchange.request_id)))
             finally:
-                exchange.clean_up()
+                await exchange.clean_up()
             if "Expect" in request.headers and not request.content.is_eof():
                 # Nobody told this client to go on, so what comes next might be the body or a new request.
                 response.force_close()
@@ -98,7 +101,7 @@ class Exchange:
         call = self.describe(route, profile, client, content)
         call = await self.authenticate(route, call)  # 5
         call = await self.read_csr(route, call)  # 6
-        call = self.link(call)  # 7
+        call = self.link(route, call)  # 7
         await self.authorize(route, call)  # 8
         output = await self.handle(route, call)  # 9
         return self.answer(service, route, call, output)  # 10
@@ -233,8 +236,13 @@ class Exchange:
         self.state.insist(route, csr, new_names)
         return replace(call, csr=csr, renewed=renewed, new_names=new_names)
 
-    def link(self, call: Call) -> Call:
-        """Linking identity and POP: does the CSR belong to this TLS connection?"""
+    def link(self, route: Route, call: Call) -> Call:
+        """Linking identity and POP: does the CSR belong to this TLS connection?
+
+        What comes inside a Full PKI Request is for its handler to link, by the rules of simpleenroll.
+        """
+        if call.operation.holds_requests:
+            return replace(call, inner=self.state.inner_rules(route, call.client))
         if call.csr is None:
             return call
         linking = self.state.pop.linking(call.client, call.operation.name, call.label)
@@ -247,13 +255,12 @@ class Exchange:
         return replace(call, pop=linked)
 
     async def authorize(self, route: Route, call: Call) -> None:
-        """May this client do this?"""
-        if route.authorize is not None:
+        """May this client do this?  About each request inside a Full PKI Request, its handler asks."""
+        if route.authorize is not None and not call.operation.holds_requests:
             await self._decide(route, route.authorize, call, Kind.AUTHORIZE)
 
     async def handle(self, route: Route, call: Call) -> cgi.Output:
         """The operation's handler."""
-        self._lay_out(call)
         return await self.state.caller.handle(route.handler, call, serialize=route.serialize, runner=route.runner)
 
     def answer(self, service: Service, route: Route, call: Call, output: cgi.Output) -> web.Response:
@@ -262,6 +269,7 @@ class Exchange:
         made = reply.to_wire(route, output, call, columns=columns, linking_attribute=self.state.config.pop.attribute)
         if made.issued is not None:
             self.entry["serial"] = certs.serial_hex(made.issued)
+        self.state.caller.keep(route.handler, call, output)
         return reply.success(route.operation, call.profile, output, made)
 
     def refuse(self, error: RequestError) -> web.Response:
@@ -275,20 +283,39 @@ class Exchange:
         return reply.refusal(error, operation=operation, challenges=challenges)
 
     async def _decide(self, route: Route, script: Path, call: Call, kind: Kind) -> None:
-        self._lay_out(call)
         call = replace(call, timeout=self.state.config.callouts.decision_timeout)
         await self.state.caller.decide(script, call, kind, runner=route.decision_runner)
 
-    def _lay_out(self, call: Call) -> None:
-        """The private directory and the files that the variables name."""
-        with contextlib.suppress(FileExistsError):
-            self.tmp_dir.mkdir(mode=0o700)
-        for path, content in call.files():
-            path.write_bytes(content)
+    async def clean_up(self) -> None:
+        """Remove the private directory, if it was made; much litter of a script's must not keep the others waiting."""
+        if not _swept(self.tmp_dir):
+            await asyncio.to_thread(shutil.rmtree, self.tmp_dir, ignore_errors=True)
 
-    def clean_up(self) -> None:
-        """Remove the private directory, if it was made."""
-        shutil.rmtree(self.tmp_dir, ignore_errors=True)
+
+_FEW, _SMALL = 16, 1 << 20
+"""Files, and bytes of each, that are removed faster than a thread could be asked to."""
+
+
+def _swept(directory: Path) -> bool:
+    """Remove a directory that has next to nothing in it; False when that is work for a thread."""
+    try:
+        with os.scandir(directory) as listing:
+            left = list(itertools.islice(listing, _FEW + 1))
+        if len(left) > _FEW or not all(map(_is_small_file, left)):
+            return False
+        for entry in left:
+            Path(entry).unlink()
+        directory.rmdir()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def _is_small_file(entry: os.DirEntry[str]) -> bool:
+    info = entry.stat(follow_symlinks=False)
+    return not stat.S_ISDIR(info.st_mode) and info.st_size <= _SMALL
 
 
 def _columns(request: web.BaseRequest, service: Service) -> int | None:

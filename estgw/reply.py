@@ -31,7 +31,8 @@ def to_wire(route: Route, output: cgi.Output, call: Call, *, columns: int | None
     """
     operation = route.operation
     text = output.body
-    if route.raw_output or output.status not in (None, 200):
+    is_message = operation.holds_requests and text  # a PKI Response travels alike, whatever the status (RFC 7030 4.3.2)
+    if route.raw_output or (output.status not in (None, 200) and not is_message):
         return Answer(text)
     try:
         if operation.body is Body.CSRATTRS:

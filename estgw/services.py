@@ -116,7 +116,9 @@ def _route(label: str | None, name: str, own: ServiceSettings, common: Callouts)
     operation = OPERATIONS.get(name) or _new_operation(name, chosen)
     requires = chosen.requires or operation.requires
     # What anybody may have (cacerts, csrattrs) needs no leave, unless the operation itself names a script.
-    authorize = None if requires is Requires.NONE else _inherited("authorize", own, common)
+    # In CMC the requests inside say who they are from, whatever TLS knows.
+    asks_nobody = requires is Requires.NONE and operation.body is not Body.CMC
+    authorize = None if asks_nobody else _inherited("authorize", own, common)
     return Route(
         operation=operation,
         label=label,
@@ -127,7 +129,7 @@ def _route(label: str | None, name: str, own: ServiceSettings, common: Callouts)
         authorize=_own("authorize", chosen, authorize),
         change_subject_name=bool(_inherited("change_subject_name", own, common)),
         renew_without_certificate=bool(_inherited("renew_without_certificate", own, common)),
-        csr_template=_inherited("csr_template", own, common) if operation.has_csr else None,
+        csr_template=_inherited("csr_template", own, common) if operation.has_csr or operation.holds_requests else None,
         timeout=chosen.timeout or common.timeout,
         raw_output=chosen.raw_output,
         pass_credentials=chosen.pass_credentials,

@@ -14,11 +14,12 @@ from estgw import config, csrattrs_yaml, services
 from estgw.auth import digest as digests
 from estgw.auth import users
 from estgw.auth.digest import Digest, Nonces
-from estgw.auth.identity import Anchors
+from estgw.auth.identity import Anchors, Client
 from estgw.auth.passwords import Passwords
 from estgw.auth.pop import Rules
 from estgw.auth.users import Users
 from estgw.callout import program, runners
+from estgw.callout.call import InnerRules
 from estgw.callout.caller import Caller, CalloutLimits
 from estgw.callout.pool import Pool
 from estgw.callout.runners import Language, Runners
@@ -57,6 +58,11 @@ class State:
     """What `csr_template` files insist on."""
     context: TLSContext
     caller: Caller
+
+    def inner_rules(self, route: Route, client: Client) -> InnerRules:
+        """What holds for a request inside a message: the rules of simpleenroll, which it would else have used."""
+        linking = self.pop.linking(client, "simpleenroll", route.label)
+        return InnerRules(linking, route.authorize, route.csr_template, route.change_subject_name)
 
     def insist(self, route: Route, csr: CSR, new_names: NewNames | None) -> None:
         """Raise `BadRequest` with the list of what the CSR lacks of the route's `csr_template`."""

@@ -101,6 +101,7 @@ async def prepare(gateway: State, trial: Trial, directory: Path) -> tuple[Route,
         # A CSR that carries a binding is taken at its word: there is no connection to compare it with.
         pop=None if csr is None else POP.LINKED if csr.text_attribute(csrs.CHALLENGE_PASSWORD) else POP.ABSENT,
         renewed=renewed,
+        inner=gateway.inner_rules(route, client) if route.operation.holds_requests else None,
     )
     if csr is not None:
         gateway.insist(route, csr, call.new_names)

@@ -170,7 +170,7 @@ def test_what_a_csr_must_have(tmp_path):
         "other": tmp_path / "t.yaml",
     }
     bound = {name for name, each in made[None].routes.items() if each.csr_template is not None}
-    assert bound == {"simpleenroll", "simplereenroll", "serverkeygen"}
+    assert bound == {"simpleenroll", "simplereenroll", "serverkeygen", "fullcmc"}
 
 
 # Operations that RFC 7030 does not know.

@@ -13,10 +13,21 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from estgw.auth.identity import Client
 from estgw.auth.pop import POP
+from estgw.config import Linking
 from estgw.est import keygen, names
 from estgw.est.binding import Binding
 from estgw.est.csr import CSR, NewNames
 from estgw.est.operations import Body, Operation, Profile
+
+
+@dataclass(frozen=True)
+class InnerRules:
+    """The configuration's word on requests that come inside another message (RFC 5272 3.2.1.2)."""
+
+    linking: Linking
+    authorize: Path | None
+    csr_template: Path | None
+    change_subject_name: bool
 
 
 @dataclass(frozen=True)
@@ -50,6 +61,8 @@ class Call:
     """The certificate that a simplereenroll renews."""
     new_names: NewNames | None = None
     """What a ChangeSubjectName attribute asks for, where that is allowed."""
+    inner: InnerRules | None = None
+    """What holds for the requests inside a Full PKI Request, which only the handler gets to see."""
 
     @property
     def subject(self) -> x509.Name | None:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
-from estgw.callout import cgi, contract, process
+from estgw.callout import cgi, contract, process, verdicts
+from estgw.callout.cache import Cache
 from estgw.callout.call import Call
-from estgw.callout.contract import Kind
 from estgw.callout.process import CouldNotStart, Limits, Outcome
 from estgw.callout.runners import Runners
 from estgw.callout.slots import Busy, Slots
+from estgw.callout.verdicts import Kind
 from estgw.errors import (
     BadRequest,
     Forbidden,
@@ -27,6 +29,8 @@ from estgw.errors import (
     Unavailable,
     apology,
 )
+from estgw.est import answers
+from estgw.est.operations import Body
 from estgw.logs import log, stderr_lines
 
 
@@ -47,26 +51,46 @@ class Caller:
         self._slots = slots
         self._limits = limits
         self._runners = runners or Runners()
+        self._cache = Cache()
 
     async def handle(
         self, program: Path, call: Call, *, serialize: str | None = None, runner: str = "auto"
     ) -> cgi.Output:
-        """Run a handler; returns what it printed when it means success, else raises the `RequestError`."""
+        """Run a handler; returns what it printed when it means success, else raises the `RequestError`.
+
+        An answer to a GET that was kept is as good as a run.
+        """
+        environment = contract.environment(call)
+        if not call.operation.takes_body and (kept := self._cache.get(program, environment)) is not None:
+            return kept
         stdin = call.body if call.operation.takes_body else b""
-        outcome = await self._run(program, call, stdin, runner, serialize)
+        outcome = await self._run(program, call, environment, runner, stdin, serialize)
         return self.judge_handler(program, call, outcome)
+
+    def keep(self, program: Path, call: Call, output: cgi.Output) -> None:
+        """Keep an answer that has proved sound, if the handler said so (`X-EST-Cache`)."""
+        if output.keep and not call.operation.takes_body:
+            self._cache.put(program, contract.environment(call), output)
 
     async def decide(self, program: Path, call: Call, kind: Kind, *, runner: str = "auto") -> None:
         """Run a decision callout; returns for yes, raises the `RequestError` for anything else."""
-        outcome = await self._run(program, call, b"", runner)
+        outcome = await self._run(program, call, contract.environment(call), runner)
         self._require_sound_end(program, call, outcome)
         row = _row(outcome)
         status = row.status(kind)
         if status is not None:
             raise self._refusal(status, row, program, call, cgi.words(outcome.stdout))
 
-    async def _run(self, program: Path, call: Call, stdin: bytes, runner: str, serialize: str | None = None) -> Outcome:
-        environment = contract.environment(call)
+    async def _run(
+        self,
+        program: Path,
+        call: Call,
+        environment: Mapping[str, str],
+        runner: str,
+        stdin: bytes = b"",
+        serialize: str | None = None,
+    ) -> Outcome:
+        _lay_out(call)
         limits = Limits(call.timeout, self._limits.max_stdout, self._limits.max_stderr, self._limits.max_file)
         try:
             async with self._slots.take(serialize):
@@ -102,6 +126,8 @@ class Caller:
             status = output.status if same and output.status is not None else row.handler
             words = cgi.words(output.body)
             raise _with_headers(self._refusal(status, row, program, call, words, output.headers), output)
+        if _is_message(call, output):
+            return self._patient(output)
         if output.status is not None and output.status >= 400:
             words = cgi.words(output.body)
             raise _with_headers(self._refusal(output.status, _SPOKEN, program, call, words, output.headers), output)
@@ -127,7 +153,7 @@ class Caller:
     def _refusal(
         self,
         status: int,
-        row: contract.ExitStatus,
+        row: verdicts.ExitStatus,
         program: Path,
         call: Call,
         words: str,
@@ -157,23 +183,51 @@ class Caller:
                 error.status = status
                 return error
 
+    def _patient(self, output: cgi.Output) -> cgi.Output:
+        """A PKI Response that says "later", with the header that says when."""
+        if output.status != 202 or "Retry-After" in output.headers:
+            return output
+        return replace(output, headers={**output.headers, "Retry-After": str(self._limits.retry_after)})
+
     def _pending(self, headers: Mapping[str, str]) -> Pending:
         return Pending(int(headers.get("Retry-After", self._limits.retry_after)))
+
+
+def _lay_out(call: Call) -> None:
+    """The private directory, and the files that the variables name: a few small ones, cheaper than a thread's turn."""
+    with contextlib.suppress(FileExistsError):
+        call.tmp_dir.mkdir(mode=0o700)
+    for path, content in call.files():
+        path.write_bytes(content)
 
 
 _TOO_LARGE = "SIGXFSZ: it wrote a file larger than callouts.max_file"
 
 # A handler that ended well and printed a Status of 400 or more: it chose its words deliberately.
-_SPOKEN = contract.ExitStatus(0, "OK", 200, None, None, True, "")
+_SPOKEN = verdicts.ExitStatus(0, "OK", 200, None, None, True, "")
 
 
-def _row(outcome: Outcome) -> contract.ExitStatus:
-    known = next((row for row in contract.EXIT_STATUS if row.exit == outcome.exit), None)
+def _row(outcome: Outcome) -> verdicts.ExitStatus:
+    known = next((row for row in verdicts.EXIT_STATUS if row.exit == outcome.exit), None)
     if known is not None:
         return known
     # A shell adds 128 to the signal that ended what it ran.
-    name = _TOO_LARGE if outcome.exit == 128 + signal.SIGXFSZ else contract.OTHERWISE.name
-    return replace(contract.OTHERWISE, exit=outcome.exit, name=name)
+    name = _TOO_LARGE if outcome.exit == 128 + signal.SIGXFSZ else verdicts.OTHERWISE.name
+    return replace(verdicts.OTHERWISE, exit=outcome.exit, name=name)
+
+
+def _is_message(call: Call, output: cgi.Output) -> bool:
+    """Whether a handler says no, or later, in a PKI Response: then that is the body (RFC 7030 4.3.2), not a sentence.
+
+    A 401 needs a challenge and is none.
+    """
+    if call.operation.body is not Body.CMC or output.status in (None, 200, 401):
+        return False
+    try:
+        answers.to_wire(Body.CMC, output.body, columns=None)
+    except Malformed:
+        return False
+    return True
 
 
 def _with_headers(error: RequestError, output: cgi.Output) -> RequestError:

@@ -13,6 +13,8 @@ MAXIMUM_HEADERS = 8 * 1024
 """Bytes of a header block."""
 WORDS = 2 * 1024
 """Characters of a script's words that reach the client."""
+MAXIMUM_KEEP = 24 * 3600
+"""Seconds: for how long an answer may be kept at most."""
 
 _FIRST_LINE = re.compile(rb"(status|content-type)[ \t]*:", re.IGNORECASE)
 _HEADER = re.compile(rb"([A-Za-z0-9-]+)[ \t]*:[ \t]*(.*?)[ \t]*")
@@ -28,6 +30,8 @@ class Output:
     headers: Mapping[str, str] = field(default_factory=dict)
     dropped: tuple[str, ...] = ()
     """Headers that the contract does not pass on; the log names them."""
+    keep: int = 0
+    """Seconds for which the answer may be given again without asking the handler (`X-EST-Cache`)."""
 
 
 def read(stdout: bytes) -> Output:
@@ -39,6 +43,7 @@ def read(stdout: bytes) -> Output:
         raise Malformed(f"no empty line ends the header block within {MAXIMUM_HEADERS} bytes")
     status: int | None = None
     headers: dict[str, str] = {}
+    keep = 0
     dropped = []
     for line in head.splitlines():
         match = _HEADER.fullmatch(line)
@@ -47,6 +52,8 @@ def read(stdout: bytes) -> Output:
         name, value = match[1].decode().lower(), _text(match[2], line)
         if name == "status":
             status = _status(value)
+        elif name == "x-est-cache":
+            keep = _seconds(value)
         elif name in _PASSED:
             headers[_PASSED[name]] = value
         elif name.startswith("x-"):
@@ -54,7 +61,7 @@ def read(stdout: bytes) -> Output:
         else:
             dropped.append(name)
     _check(status, headers)
-    return Output(body, status, headers, tuple(dropped))
+    return Output(body, status, headers, tuple(dropped), keep)
 
 
 def words(text: bytes) -> str:
@@ -86,6 +93,12 @@ def _status(value: str) -> int:
     if not re.fullmatch(r"[2-5]\d\d", code):
         raise Malformed(f"Status is {value[:40]!r}, not a number from 200 to 599")
     return int(code)
+
+
+def _seconds(value: str) -> int:
+    if not re.fullmatch(r"\d{1,5}", value) or int(value) > MAXIMUM_KEEP:
+        raise Malformed(f"X-EST-Cache is {value[:40]!r}, not whole seconds from 0 to {MAXIMUM_KEEP}")
+    return int(value)
 
 
 def _check(status: int | None, headers: Mapping[str, str]) -> None:

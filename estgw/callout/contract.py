@@ -1,7 +1,7 @@
-"""The contract between gateway and script, version 1, as data.
+"""The contract between gateway and script, version 1, as data: the environment.
 
-`ENV_VARS` is the environment, `EXIT_STATUS` the verdicts; `handlers/README.md` is generated from them and a test
-compares the two.  Pure functions: nothing here starts a process or touches a file.
+`handlers/README.md` is generated from `ENV_VARS`, and from `verdicts.EXIT_STATUS`; a test compares the two.  Pure
+functions: nothing here starts a process or touches a file.
 
 It is CGI/1.1 (RFC 3875), Apache mod_ssl's names, a small EST_* set and the one name that the reference server of
 2012 is known to have used, TLS_UNIQUE_SR.
@@ -15,14 +15,13 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from enum import Enum
 
 from cryptography import x509
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from estgw import __version__
-from estgw.callout.call import Call
+from estgw.callout.call import Call, InnerRules
 from estgw.errors import BadRequest, Malformed
 from estgw.est import certs, encoding, names
 from estgw.est.csr import CSR, OTP_CHALLENGE, REVOCATION_CHALLENGE
@@ -42,49 +41,6 @@ SHELLSHOCK = "() {"
 """How a Bash function looks in a variable; no value that a client has a hand in may begin like one."""
 
 
-class Kind(Enum):
-    """The two kinds of callout."""
-
-    HANDLER = "handler"  # its stdout is the response
-    AUTHORIZE = "authorize"  # may this client do this? the exit status is the answer
-    AUTHENTICATE = "authenticate"  # is this password right? likewise
-
-
-@dataclass(frozen=True)
-class ExitStatus:
-    """One row of the verdicts: which HTTP status a callout's exit status becomes.
-
-    `authorize` and `authenticate` are None where the callout says yes and the request goes on.
-    """
-
-    exit: int | None
-    name: str
-    handler: int
-    authorize: int | None
-    authenticate: int | None
-    shows_words: bool
-    sees: str
-
-    def status(self, kind: Kind) -> int | None:
-        """The HTTP status for this kind of callout; None is a decision's yes."""
-        return {
-            Kind.HANDLER: self.handler,
-            Kind.AUTHORIZE: self.authorize,
-            Kind.AUTHENTICATE: self.authenticate,
-        }[kind]
-
-
-# sysexits, because 1 and 2 are what `set -e`, a traceback and argparse end with: those must never mean "refused".
-EXIT_STATUS: tuple[ExitStatus, ...] = (
-    ExitStatus(0, "OK", 200, None, None, False, "the body, or the `Status:` given"),
-    ExitStatus(65, "DATAERR", 400, 400, 500, True, "stdout as text/plain"),
-    ExitStatus(69, "UNAVAILABLE", 503, 503, 503, True, "stdout as text/plain, `Retry-After`"),
-    ExitStatus(75, "TEMPFAIL", 202, 202, 503, False, "an empty body and `Retry-After`; 503 where nothing can wait"),
-    ExitStatus(77, "NOPERM", 403, 403, 401, True, "stdout as text/plain; the challenge on a 401"),
-    ExitStatus(64, "USAGE", 501, 500, 500, False, "fixed text: the script does not know this operation"),
-)
-OTHERWISE = ExitStatus(-1, "anything else, a signal", 500, 500, 500, False, "fixed text with the request id")
-
 Value = str | list[str] | Mapping[str, str] | None
 
 
@@ -101,6 +57,8 @@ class EnvVar:
     meaning: str
     when: str
     value: Callable[[Call], Value]
+    passing: bool = False
+    """Whether it names one request or one connection, which says nothing about who asks for what."""
 
 
 def _flag(value: object) -> str:
@@ -162,6 +120,10 @@ def _keygen(get: Callable[[Wish], Value]) -> Callable[[Call], Value]:
     return lambda call: get(call.keygen) if call.keygen else None
 
 
+def _inner(get: Callable[[InnerRules], Value]) -> Callable[[Call], Value]:
+    return lambda call: get(call.inner) if call.inner else None
+
+
 def _reenroll(call: Call) -> Value:
     if call.renewed is None or call.csr is None:
         return None
@@ -172,6 +134,7 @@ def _reenroll(call: Call) -> Value:
 _ALWAYS, _CERT, _PKCS10 = "always", "client certificate", "the operation takes a PKCS#10"
 _HTTP, _SAN = "HTTP authentication succeeded", "the CSR asks for a SAN"
 _KEYGEN = "serverkeygen, and the CSR wants the key encrypted"
+_INNER = "fullcmc"
 _BINDING, _CLAIMED = "a binding is in force", "`pass_credentials`, or draft profile"
 
 ENV_VARS: tuple[EnvVar, ...] = (
@@ -186,7 +149,7 @@ ENV_VARS: tuple[EnvVar, ...] = (
     EnvVar("CGI/1.1", "CONTENT_TYPE", "as received", "POST, and the client sent one", _body(lambda c: c.content_type)),
     EnvVar("CGI/1.1", "CONTENT_LENGTH", "bytes on standard input", "POST", _body(lambda c: str(len(c.body)))),
     EnvVar("CGI/1.1", "REMOTE_ADDR", "the client's address", _ALWAYS, lambda c: c.client.address),
-    EnvVar("CGI/1.1", "REMOTE_PORT", "the client's port", _ALWAYS, lambda c: str(c.client.port)),
+    EnvVar("CGI/1.1", "REMOTE_PORT", "the client's port", _ALWAYS, lambda c: str(c.client.port), passing=True),
     EnvVar("CGI/1.1", "AUTH_TYPE", "`Basic` or `Digest`", _HTTP,
            _verified(lambda c: c.client.claimed.scheme if c.client.claimed else None)),
     EnvVar("CGI/1.1", "REMOTE_USER", "the verified user name, which may be empty", _HTTP,
@@ -218,16 +181,16 @@ ENV_VARS: tuple[EnvVar, ...] = (
            _san_values(x509.RFC822Name)),
     EnvVar("reference server", "TLS_UNIQUE_SR",
            "base64 of this connection's channel binding: what a client puts into challengePassword (RFC 7030 3.5)",
-           _BINDING, lambda c: c.binding.text if c.binding else None),
+           _BINDING, lambda c: c.binding.text if c.binding else None, passing=True),
     EnvVar("EST", "EST_CONTRACT", f"`{VERSION}`, the version of this contract", _ALWAYS, lambda c: VERSION),
     EnvVar("EST", "EST_REQUEST_ID", "short random id, in every log line and in 5xx texts", _ALWAYS,
-           lambda c: c.request_id),
+           lambda c: c.request_id, passing=True),
     EnvVar("EST", "EST_OPERATION", "the operation's canonical name", _ALWAYS, lambda c: c.operation.name),
     EnvVar("EST", "EST_LABEL", "the CA label", "a label in the URL", lambda c: c.label),
     EnvVar("EST", "EST_PROFILE", "`rfc` or `draft`", _ALWAYS, lambda c: c.profile.value),
     EnvVar("EST", "EST_CA_DIR", "directory of the CA that serves this label", _ALWAYS, lambda c: str(c.ca_dir)),
     EnvVar("EST", "EST_TMPDIR", "private 0700 directory, shared by the callouts of one request, removed after it",
-           _ALWAYS, lambda c: str(c.tmp_dir)),
+           _ALWAYS, lambda c: str(c.tmp_dir), passing=True),
     EnvVar("EST", "EST_TIMEOUT", "whole seconds this callout may take", _ALWAYS,
            lambda c: str(max(1, int(c.timeout)))),
     EnvVar("EST", "EST_REQUEST", "the request body as base64 text, white space removed",
@@ -254,7 +217,7 @@ ENV_VARS: tuple[EnvVar, ...] = (
     EnvVar("EST", "EST_CLIENT_IS_RA", "flag: a certificate of our CA with id-kp-cmcRA", _ALWAYS,
            lambda c: _flag(c.client.is_ra)),
     EnvVar("EST", "EST_CLIENT_CERT_FILE", "the client certificate as PEM", _CERT,
-           lambda c: str(c.client_certificate_file) if c.client.certificate else None),
+           lambda c: str(c.client_certificate_file) if c.client.certificate else None, passing=True),
     EnvVar("EST", "EST_CLIENT_CERT_SHA256", "its SHA-256 fingerprint", _CERT,
            _certificate(lambda x: x.fingerprint(SHA256()).hex())),
     EnvVar("EST", "EST_TLS_BINDING", "`tls-unique`, `tls-exporter` or `tls13-finished`: the type of `TLS_UNIQUE_SR`",
@@ -281,6 +244,16 @@ ENV_VARS: tuple[EnvVar, ...] = (
            _keygen(lambda w: " ".join(w.algorithms) or None)),
     EnvVar("EST", "EST_PENDING_ID", "names this request: the same for a repeat with a re-signed CSR", _PKCS10,
            lambda c: c.pending_id),
+    EnvVar("EST", "EST_POP_LINKING",
+           "`required`, `optional` or `waived`: what the rules of `pop` say of this client's simpleenroll", _INNER,
+           _inner(lambda r: r.linking)),
+    EnvVar("EST", "EST_AUTHORIZE", "the script that decides about each request inside, as if it had come alone",
+           f"{_INNER}, and `authorize` names one", _inner(lambda r: str(r.authorize) if r.authorize else None)),
+    EnvVar("EST", "EST_CSR_TEMPLATE", "the file that says what each CSR inside must have",
+           f"{_INNER}, and `csr_template` names one",
+           _inner(lambda r: str(r.csr_template) if r.csr_template else None)),
+    EnvVar("EST", "EST_MAY_CHANGE_SUBJECT", "flag: `change_subject_name`, for the requests inside", _INNER,
+           _inner(lambda r: _flag(r.change_subject_name))),
     EnvVar("EST", "EST_AUTH_SCHEME", "`Basic` or `Digest`, **not verified**", _CLAIMED,
            _claimed(lambda c: c.client.claimed.scheme if c.client.claimed else None)),
     EnvVar("EST", "EST_USERNAME", "the user name as claimed, **not verified**", _CLAIMED,
@@ -292,8 +265,8 @@ ENV_VARS: tuple[EnvVar, ...] = (
            lambda c: c.search_path),
     EnvVar("plumbing", "LC_ALL", "`C.UTF-8`", _ALWAYS, lambda c: "C.UTF-8"),
     EnvVar("plumbing", "TZ", "`UTC`", _ALWAYS, lambda c: "UTC"),
-    EnvVar("plumbing", "TMPDIR", "= `EST_TMPDIR`", _ALWAYS, lambda c: str(c.tmp_dir)),
-    EnvVar("plumbing", "HOME", "= `EST_TMPDIR`", _ALWAYS, lambda c: str(c.tmp_dir)),
+    EnvVar("plumbing", "TMPDIR", "= `EST_TMPDIR`", _ALWAYS, lambda c: str(c.tmp_dir), passing=True),
+    EnvVar("plumbing", "HOME", "= `EST_TMPDIR`", _ALWAYS, lambda c: str(c.tmp_dir), passing=True),
     EnvVar("plumbing", "SSL_CERT_FILE", "`/dev/null`: without it `openssl x509` loads the system's roots each time",
            _ALWAYS, lambda c: "/dev/null"),
     EnvVar("plumbing", "<any>", "literal values", "listed in `handler_env`", lambda c: c.handler_env),

@@ -7,7 +7,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from estgw.callout.contract import ENV_VARS, EXIT_STATUS, OTHERWISE, ExitStatus
+from estgw.callout.contract import ENV_VARS
+from estgw.callout.verdicts import EXIT_STATUS, OTHERWISE, ExitStatus
 
 _MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 

@@ -70,6 +70,11 @@ class Operation:
     renews: bool = False  # subject and SAN are those of a certificate that the client has (4.2.2)
 
     @property
+    def holds_requests(self) -> bool:
+        """Whether the body is a message with requests inside, each of which its handler has to judge (4.3.1)."""
+        return self.body is Body.CMC
+
+    @property
     def takes_body(self) -> bool:
         """Whether the request carries one."""
         return self.method == "POST"

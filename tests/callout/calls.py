@@ -11,7 +11,7 @@ from cryptography import x509
 from estgw.auth.http import Credentials
 from estgw.auth.identity import Client, Trust
 from estgw.auth.pop import POP
-from estgw.callout.call import Call
+from estgw.callout.call import Call, InnerRules
 from estgw.est import certs
 from estgw.est.binding import Binding, BindingType
 from estgw.est.csr import OTP_CHALLENGE, REVOCATION_CHALLENGE, parse
@@ -116,6 +116,7 @@ def full(directory: Path, operation: str = "simplereenroll", **changes: Any) -> 
         pop=POP.LINKED,
         pop_required=True,
         renewed=CERTIFICATE,
+        inner=InnerRules("required", Path("/srv/authorize"), Path("/srv/template.yaml"), True),
         timeout=12.7,
     )
     call = replace(call, **changes)

@@ -18,8 +18,8 @@ from estgw.callout import process
 from estgw.callout.call import Call
 from estgw.callout.caller import Caller, CalloutLimits
 from estgw.callout.cgi import Output
-from estgw.callout.contract import Kind
 from estgw.callout.slots import Slots
+from estgw.callout.verdicts import Kind
 from estgw.errors import HandlerFailed, HandlerTimedOut, RequestError, Unavailable
 from tests.callout.calls import plain
 from tests.callout.programs import script

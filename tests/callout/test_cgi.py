@@ -166,3 +166,15 @@ def test_words_are_bounded():
 @given(st.binary())
 def test_words_are_always_printable(raw):
     assert all(char == "\n" or char.isprintable() for char in cgi.words(raw))
+
+
+@pytest.mark.parametrize(("value", "seconds"), [(b"0", 0), (b"300", 300), (b"86400", 86400)])
+def test_for_how_long_an_answer_may_be_kept(value, seconds):
+    output = read(b"Status: 200\nX-EST-Cache: " + value + b"\n\nbody")
+    assert (output.keep, output.headers) == (seconds, {})
+
+
+@pytest.mark.parametrize("value", [b"", b"-1", b"1.5", b"86401", b"99999", b"forever", b"1 s"])
+def test_a_time_that_is_none(value):
+    with pytest.raises(Malformed, match=r"X-EST-Cache is .*, not whole seconds from 0 to 86400"):
+        read(b"Status: 200\nX-EST-Cache: " + value + b"\n\nbody")

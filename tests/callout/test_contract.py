@@ -24,8 +24,9 @@ from estgw.auth.identity import Trust
 from estgw.auth.pop import POP
 from estgw.callout import contract, process
 from estgw.callout.call import Call
-from estgw.callout.contract import ENV_VARS, EXIT_STATUS, Kind, environment
+from estgw.callout.contract import ENV_VARS, environment
 from estgw.callout.process import Limits
+from estgw.callout.verdicts import EXIT_STATUS, OTHERWISE, Kind
 from estgw.errors import BadRequest
 from estgw.est import certs
 from estgw.est.binding import Binding, BindingType
@@ -104,6 +105,10 @@ def expected(tmp: Path) -> dict[str, dict[str, str]]:
         "EST_TLS_BINDING": "tls-unique",
         "EST_POP": "linked",
         "EST_POP_REQUIRED": "1",
+        "EST_POP_LINKING": "required",
+        "EST_AUTHORIZE": "/srv/authorize",
+        "EST_CSR_TEMPLATE": "/srv/template.yaml",
+        "EST_MAY_CHANGE_SUBJECT": "1",
         "EST_REENROLL": "renew",
         "EST_RENEW_CERT_FILE": str(tmp / "renew.pem"),
         "EST_OTP": "90503846",
@@ -455,7 +460,7 @@ def test_exit_status():
 
 
 def test_any_other_exit_status_is_a_fault():
-    row = contract.OTHERWISE
+    row = OTHERWISE
     assert {row.status(kind) for kind in Kind} == {500}
     assert not row.shows_words
 

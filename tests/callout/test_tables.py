@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from estgw.callout import tables
-from estgw.callout.contract import ENV_VARS, EXIT_STATUS, OTHERWISE
+from estgw.callout.contract import ENV_VARS
+from estgw.callout.verdicts import EXIT_STATUS, OTHERWISE
 from tests.support import ROOT, run
 
 DOCUMENT = ROOT / "handlers/README.md"

@@ -11,6 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.serialization import pkcs7
 
+from estgw.est import certs
 from tests.support import CERTS_ONLY, LOGIN, V12, V13, csr, request, running_gateway
 
 GOOD = csr()
@@ -115,7 +116,7 @@ def test_accept_is_ignored(gateway, accept):
 
 def test_an_answer_holds_the_issued_certificate_alone(gateway, device):
     for answer in (gateway.post("simpleenroll", GOOD), gateway.post("simplereenroll", GOOD, certificate=device)):
-        assert len(answer.certificates) == 1
+        assert len(certs.unpack(base64.b64decode(answer.body))) == 1
 
 
 def test_cacerts_holds_the_anchor(gateway):
@@ -304,3 +305,73 @@ def test_fullcmc_is_not_offered(gateway):
 def test_an_operation_that_no_rfc_knows(bench):
     assert x509.load_der_x509_certificate(bench.get("extra/crl").der)
     assert bench.get("crl").status == 404
+
+
+# A Full PKI Response that says no, or later, is the body all the same (RFC 7030 4.3.2).
+
+CMC = {"Content-Type": "application/pkcs7-mime; smime-type=CMC-request"}
+MESSAGE = 'openssl crl2pkcs7 -nocrl -certfile "$EST_CA_DIR/cacert.pem" -outform DER'
+
+
+@pytest.mark.parametrize(
+    ("head", "status", "headers"),
+    [
+        ("Status: 400", 400, {}),
+        ("Status: 403\\nX-Why: badIdentity", 403, {"X-Why": "badIdentity"}),
+        ("Status: 500", 500, {}),
+        ("Status: 202", 202, {"Retry-After": "60"}),
+        ("Status: 202\\nRetry-After: 7", 202, {"Retry-After": "7"}),
+    ],
+)
+def test_a_message_travels_whatever_the_status(own_lab, head, status, headers):
+    own_lab.script("handlers/openssl/fullcmc", f"printf '{head}\\n\\n'; {MESSAGE}")
+    with running_gateway(own_lab) as gateway:
+        answer = gateway.post("fullcmc", b"MAA=", headers=CMC)
+        assert (answer.status, answer.header("Content-Transfer-Encoding")) == (status, "base64")
+        assert answer.header("Content-Type") == "application/pkcs7-mime; smime-type=CMC-response"
+        assert {name: answer.header(name) for name in headers} == headers
+        assert len(certs.unpack(base64.b64decode(answer.body))) == 1
+        assert gateway.access[-1]["status"] == status
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "words"),
+    [
+        ("printf 'Status: 403\\n\\nnot on a Monday\\n'", 403, "not on a Monday"),
+        ("echo 'no such secret'; exit 77", 403, "no such secret"),
+        (f"printf 'Status: 401\\n\\n'; {MESSAGE}", 401, ""),
+        ("printf 'Status: 202\\n\\nlater'", 202, ""),
+        ("exit 64", 501, "This operation is not offered here."),
+    ],
+)
+def test_without_a_message_it_is_a_sentence(own_lab, text, status, words):
+    own_lab.script("handlers/openssl/fullcmc", text)
+    with running_gateway(own_lab) as gateway:
+        answer = gateway.post("fullcmc", b"MAA=", headers=CMC)
+        assert (answer.status, answer.body.decode().strip()) == (status, words)
+
+
+def test_what_a_handler_is_told_for_the_requests_inside(own_lab):
+    own_lab.script("handlers/openssl/fullcmc", "env | grep -E '^EST_(POP_LINK|AUTHORIZE|CSR_T|MAY)' | sort; exit 77")
+    template = own_lab.path / "template.yaml"
+    template.write_text("- key: ec:P-256\n")
+    settings = {
+        "pop": {"rules": [{"operation": "simpleenroll", "pop": "required"}, {"operation": "fullcmc", "pop": "waived"}]},
+        "callouts": {"csr_template": "template.yaml", "change_subject_name": True},
+    }
+    with running_gateway(own_lab, settings) as gateway:
+        assert gateway.post("fullcmc", b"MAA=", headers=CMC).words.splitlines() == [
+            f"EST_AUTHORIZE={own_lab.path}/handlers/openssl/authorize",
+            f"EST_CSR_TEMPLATE={template}",
+            "EST_MAY_CHANGE_SUBJECT=1",
+            "EST_POP_LINKING=required",
+        ]
+
+
+def test_the_message_itself_is_not_asked_about(own_lab):
+    """`authorize` decides about each request inside, and there the handler asks."""
+    own_lab.script("handlers/openssl/authorize", "exit 77")
+    own_lab.script("handlers/openssl/fullcmc", MESSAGE)
+    with running_gateway(own_lab) as gateway:
+        assert gateway.post("fullcmc", b"MAA=", headers=CMC).status == 200
+        assert gateway.post("simpleenroll", GOOD).status == 403

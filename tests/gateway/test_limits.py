@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
@@ -183,3 +185,23 @@ def test_a_client_that_goes_away_in_the_middle(gateway, sent):
     assert (line["level"], line["operation"]) == ("info", "simpleenroll")
     assert gateway.get("cacerts").status == 200
     assert [line["event"] for line in gateway.log[before:]] == ["client went away", "request"]
+
+
+@pytest.mark.parametrize(
+    "litter",
+    [
+        "true",
+        "mkdir -p d/e; touch d/e/f",
+        "touch {1..200}",
+        "truncate -s 2M big",
+        "ln -s /etc link",
+        "mkfifo pipe",
+    ],
+)
+def test_what_a_script_leaves_in_its_directory_goes(own_lab, litter):
+    own_lab.script("litter", f'cd "$EST_TMPDIR"; echo "$PWD"; {litter}; exit 77')
+    label = {"labels": {"x": {"operations": {"cacerts": {"handler": str(own_lab.path / "litter")}}}}}
+    with running_gateway(own_lab, label) as gateway:
+        answer = gateway.get("x/cacerts")
+        assert (answer.status, Path(answer.words).name.startswith("estgw-")) == (403, True)
+        assert not os.path.lexists(answer.words)
