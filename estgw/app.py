@@ -6,13 +6,6 @@ sees a request that cryptography has already refused.
 
 from __future__ import annotations
 
-import asyncio
-import itertools
-import os
-import secrets
-import shutil
-import stat
-import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +19,7 @@ from estgw.auth import identity, pop
 from estgw.auth.identity import Client
 from estgw.auth.requirements import authenticate
 from estgw.auth.throttle import Throttle
-from estgw.callout import cgi
+from estgw.callout import cgi, scratch
 from estgw.callout.call import Call
 from estgw.callout.verdicts import Kind
 from estgw.errors import BadRequest, HandlerFailed, Malformed, NotFound, RequestError, Unauthenticated, apology
@@ -35,9 +28,12 @@ from estgw.est import csr as csrs
 from estgw.est.csr import OTP_CHALLENGE
 from estgw.est.operations import Body, Profile
 from estgw.logs import log, new_request_id
+from estgw.metrics.meter import meter
 from estgw.services import Route, Service, search_path
 from estgw.state import State
 from estgw.tls.info import tls_info
+
+_SCRATCH = scratch.place()
 
 
 class App:
@@ -45,7 +41,7 @@ class App:
 
     def __init__(self, state: State) -> None:
         self.state = state
-        self.throttle = Throttle(state.config.client_auth.guess_delay)
+        self.throttle = Throttle(state.config.client_auth.guess_delay, state.share.of)
 
     def reload(self, state: State) -> None:
         """Serve the next requests with another state; who guessed passwords, and which nonces, stays remembered."""
@@ -70,12 +66,13 @@ class App:
                 log.exception("unexpected error", **exchange.entry)
                 response = exchange.refuse(HandlerFailed(apology(exchange.request_id)))
             finally:
-                await exchange.clean_up()
+                await scratch.remove(exchange.tmp_dir)
             if "Expect" in request.headers and not request.content.is_eof():
                 # Nobody told this client to go on, so what comes next might be the body or a new request.
                 response.force_close()
-            milliseconds = round((time.monotonic() - started) * 1000, 1)
-            log.info("request", status=response.status, ms=milliseconds, **exchange.entry)
+            seconds = time.monotonic() - started
+            meter.answered(exchange.entry, response.status, seconds)
+            log.info("request", status=response.status, ms=round(seconds * 1000, 1), **exchange.entry)
             return response
 
 
@@ -90,8 +87,7 @@ class Exchange:
         self.entry: dict[str, Any] = {"method": request.method, "path": request.rel_url.raw_path[:200]}
         """What the access line will say; the steps add to it as they learn."""
         self.route: Route | None = None
-        # Not made until a callout needs it; the name can't be guessed and making it fails if it is there.
-        self.tmp_dir = Path(tempfile.gettempdir()) / f"estgw-{secrets.token_hex(16)}"
+        self.tmp_dir = scratch.name(_SCRATCH)
 
     async def serve(self) -> web.Response:
         """The steps; each adds what it found to the facts of the call, or raises a `RequestError`."""
@@ -285,37 +281,6 @@ class Exchange:
     async def _decide(self, route: Route, script: Path, call: Call, kind: Kind) -> None:
         call = replace(call, timeout=self.state.config.callouts.decision_timeout)
         await self.state.caller.decide(script, call, kind, runner=route.decision_runner)
-
-    async def clean_up(self) -> None:
-        """Remove the private directory, if it was made; much litter of a script's must not keep the others waiting."""
-        if not _swept(self.tmp_dir):
-            await asyncio.to_thread(shutil.rmtree, self.tmp_dir, ignore_errors=True)
-
-
-_FEW, _SMALL = 16, 1 << 20
-"""Files, and bytes of each, that are removed faster than a thread could be asked to."""
-
-
-def _swept(directory: Path) -> bool:
-    """Remove a directory that has next to nothing in it; False when that is work for a thread."""
-    try:
-        with os.scandir(directory) as listing:
-            left = list(itertools.islice(listing, _FEW + 1))
-        if len(left) > _FEW or not all(map(_is_small_file, left)):
-            return False
-        for entry in left:
-            Path(entry).unlink()
-        directory.rmdir()
-    except FileNotFoundError:
-        return True
-    except OSError:
-        return False
-    return True
-
-
-def _is_small_file(entry: os.DirEntry[str]) -> bool:
-    info = entry.stat(follow_symlinks=False)
-    return not stat.S_ISDIR(info.st_mode) and info.st_size <= _SMALL
 
 
 def _columns(request: web.BaseRequest, service: Service) -> int | None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
-from estgw.callout import cgi, contract, process, verdicts
+from estgw.callout import cgi, contract, process, scratch, verdicts
 from estgw.callout.cache import Cache
 from estgw.callout.call import Call
 from estgw.callout.process import CouldNotStart, Limits, Outcome
@@ -90,7 +89,7 @@ class Caller:
         stdin: bytes = b"",
         serialize: str | None = None,
     ) -> Outcome:
-        _lay_out(call)
+        scratch.lay_out(call)
         limits = Limits(call.timeout, self._limits.max_stdout, self._limits.max_stderr, self._limits.max_file)
         try:
             async with self._slots.take(serialize):
@@ -191,14 +190,6 @@ class Caller:
 
     def _pending(self, headers: Mapping[str, str]) -> Pending:
         return Pending(int(headers.get("Retry-After", self._limits.retry_after)))
-
-
-def _lay_out(call: Call) -> None:
-    """The private directory, and the files that the variables name: a few small ones, cheaper than a thread's turn."""
-    with contextlib.suppress(FileExistsError):
-        call.tmp_dir.mkdir(mode=0o700)
-    for path, content in call.files():
-        path.write_bytes(content)
 
 
 _TOO_LARGE = "SIGXFSZ: it wrote a file larger than callouts.max_file"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import time
 from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
@@ -12,8 +13,10 @@ from pathlib import Path
 from estgw.callout import process
 from estgw.callout.interpreter import Stamp, stamp
 from estgw.callout.pool import Pool
-from estgw.callout.process import Limits, Outcome
+from estgw.callout.process import CouldNotStart, Limits, Outcome
 from estgw.callout.warm import Warm
+from estgw.metrics.meter import meter
+from estgw.metrics.table import CALLOUT_SECONDS, CALLOUTS
 
 _PYTHON = re.compile(r"python(3(\.\d+)?)?")
 _VERSION = f"python{sys.version_info.major}.{sys.version_info.minor}"
@@ -66,6 +69,15 @@ def forks(runner: str, written_in: Language) -> bool:
     return runner != "exec" and written_in is not Language.OTHER
 
 
+def _end(outcome: Outcome) -> str:
+    """How it ended, in a word for the metrics."""
+    if outcome.timed_out or outcome.flooded:
+        return "timeout" if outcome.timed_out else "flood"
+    if outcome.exit is None:
+        return f"signal-{outcome.signal}" if outcome.signal else "unknown"
+    return str(outcome.exit)
+
+
 class Runners:
     """The runners of one configuration.  Without a warm parent everything is started by exec."""
 
@@ -76,11 +88,19 @@ class Runners:
 
     async def run(self, runner: str, program: Path, env: Mapping[str, str], stdin: bytes, limits: Limits) -> Outcome:
         """Run a program by `auto`, `exec`, `fork` or `pool`; one that is no Python script by exec all the same."""
-        if self._warm is None or not forks(runner, self._language(program)):
-            return await process.run(program, env, stdin, limits)
-        if runner == "pool" and self._pool is not None:
-            return await self._pool.run(program, env, stdin, limits)
-        return await self._warm.run(program, env, stdin, limits)
+        began, by, run = time.monotonic(), "exec", process.run
+        if self._warm is not None and forks(runner, self._language(program)):
+            by, run = "fork", self._warm.run
+            if runner == "pool" and self._pool is not None:
+                by, run = "pool", self._pool.run
+        try:
+            outcome = await run(program, env, stdin, limits)
+        except CouldNotStart:
+            meter.add(CALLOUTS, str(program), by, "not-started")
+            raise
+        meter.add(CALLOUTS, str(program), by, _end(outcome))
+        meter.observe(CALLOUT_SECONDS, time.monotonic() - began, str(program))
+        return outcome
 
     def close(self) -> None:
         """Another configuration has taken over: no worker of this one is kept."""

@@ -6,6 +6,10 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
+from estgw.callout.turns import Turns
+from estgw.metrics.meter import meter
+from estgw.metrics.table import CALLOUTS_RUNNING, CALLOUTS_WAITING
+
 
 class Busy(Exception):
     """The queue is full."""
@@ -14,11 +18,12 @@ class Busy(Exception):
 class Slots:
     """`max_running` places and `max_waiting` chairs; past that, `Busy`."""
 
-    def __init__(self, max_running: int, max_waiting: int) -> None:
+    def __init__(self, max_running: int, max_waiting: int, turns: Turns | None = None) -> None:
+        """`turns` outlive the places, if others have them too."""
         self._running = asyncio.Semaphore(max_running)
         self._chairs = max_running + max_waiting
         self._taken = 0
-        self._turns: dict[str, asyncio.Lock] = {}
+        self._turns = turns or Turns()
 
     @contextlib.asynccontextmanager
     async def take(self, serialize: str | None = None) -> AsyncIterator[None]:
@@ -31,9 +36,11 @@ class Slots:
         self._taken += 1
         try:
             async with contextlib.AsyncExitStack() as stack:
-                if serialize is not None:
-                    await stack.enter_async_context(self._turns.setdefault(serialize, asyncio.Lock()))
-                await stack.enter_async_context(self._running)
-                yield
+                with meter.held(CALLOUTS_WAITING):
+                    if serialize is not None:
+                        await stack.enter_async_context(self._turns.take(serialize))
+                    await stack.enter_async_context(self._running)
+                with meter.held(CALLOUTS_RUNNING):
+                    yield
         finally:
             self._taken -= 1

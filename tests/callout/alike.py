@@ -90,7 +90,10 @@ ALIKE = {
     "nice": "import os\nprint(os.nice(0), os.getgroups(), os.getuid(), os.sched_getaffinity(0))",
     "signals": "import signal\nprint([(n, str(signal.getsignal(n))) for n in sorted(signal.valid_signals())], "
     "signal.pthread_sigmask(signal.SIG_BLOCK, []), signal.set_wakeup_fd(-1), signal.getitimer(0))",
-    "signals-of-children": "import subprocess\nsubprocess.run(['grep', '^Sig[BIC]', '/proc/self/status'])",
+    # Not the two that the C library keeps to itself.
+    "signals-of-children": "import subprocess\ngrep = ['grep', '^Sig[BIC]', '/proc/self/status']\n"
+    "lines = subprocess.run(grep, capture_output=True, text=True).stdout.splitlines()\n"
+    "print([hex(int(line.split()[1], 16) & ~(3 << 31)) for line in lines])",
     "descriptors-of-children": "import subprocess\nsubprocess.run(['ls', '/proc/self/fd'])",
     "files": "import os, stat\nprint([stat.S_ISREG(os.fstat(n).st_mode) for n in (0, 1, 2)], "
     "[os.get_inheritable(n) for n in (0, 1, 2)], [os.lseek(n, 0, 1) for n in (0, 1, 2)])",

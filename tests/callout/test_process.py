@@ -27,6 +27,19 @@ OURS_TO_SET = ~(1 << 31 | 1 << 32)
 LIMITS = Limits(seconds=10, stdout=64 * 1024, stderr=4096)
 
 
+HEIR = f"""
+import asyncio, signal, sys
+sys.path.insert(0, {str(ROOT)!r})
+from pathlib import Path
+from estgw.callout import process
+process.disown_inheritance()
+for program in sys.argv[1:]:
+    outcome = asyncio.run(process.run(Path(program), {{}}, b"", process.Limits(10, 65536, 4096)))
+    print(outcome.exit, outcome.stdout.decode())
+"""
+"""A gateway that was started under odd circumstances: it runs the programs that it is given."""
+
+
 def run(program: Path, stdin: bytes = b"", limits: Limits = LIMITS, env: dict[str, str] | None = None) -> Outcome:
     return asyncio.run(process.run(program, ENV if env is None else env, stdin, limits))
 
@@ -105,10 +118,19 @@ def test_what_it_writes_is_private(tmp_path):
 
 
 def test_three_descriptors_and_no_more(tmp_path):
-    # Inheritable on purpose: what the gateway has open is none of a script's business.
+    with open(os.devnull):
+        assert run(python(tmp_path, _DESCRIPTORS)).stdout == b"[0, 1, 2]\n"
+
+
+def test_nothing_that_we_were_born_with(tmp_path):
+    """Whoever started the gateway may have left files open for it; they are none of a script's business."""
+    main = tmp_path / "main.py"
+    main.write_text(HEIR)
     with open(os.devnull) as file:
         os.set_inheritable(file.fileno(), True)
-        assert run(python(tmp_path, _DESCRIPTORS)).stdout == b"[0, 1, 2]\n"
+        command = [sys.executable, main, python(tmp_path, _DESCRIPTORS)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, pass_fds=[file.fileno()])
+    assert done.stdout == "0 [0, 1, 2]\n\n"
 
 
 _DESCRIPTORS = """
@@ -148,7 +170,7 @@ def test_default_signals(tmp_path):
     mine = signals(run(program).stdout.decode())
     assert mine["SigCgt"] == 0
     assert not mine["SigIgn"] & (1 << (signal.SIGPIPE - 1) | 1 << (signal.SIGXFSZ - 1))
-    assert mine["SigIgn"] == found["SigIgn"]
+    assert mine["SigIgn"] & OURS_TO_SET == found["SigIgn"] & OURS_TO_SET
     assert mine["SigBlk"] & OURS_TO_SET == 0
 
 
@@ -159,16 +181,7 @@ def test_signals_that_we_were_born_without(tmp_path):
     program.chmod(0o755)
     refusing = script(tmp_path, "exit 77", name="refusing")
     main = tmp_path / "main.py"
-    main.write_text(f"""
-import asyncio, signal, sys
-sys.path.insert(0, {str(ROOT)!r})
-from pathlib import Path
-from estgw.callout import process
-process.default_signals()
-for program in sys.argv[1:]:
-    outcome = asyncio.run(process.run(Path(program), {{}}, b"", process.Limits(10, 65536, 4096)))
-    print(outcome.exit, outcome.stdout.decode())
-""")
+    main.write_text(HEIR)
 
     def unlucky() -> None:
         for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGCHLD, signal.SIGTERM, signal.SIGUSR1):
@@ -182,6 +195,20 @@ for program in sys.argv[1:]:
     assert [masks[name] & OURS_TO_SET for name in ("SigIgn", "SigBlk", "SigCgt")] == [0, 0, 0]
     # With SIGCHLD ignored there is no exit status, and a refusal would pass for a yes.
     assert done.stdout.rstrip().endswith("77")
+
+
+def test_a_python_that_can_t_spawn_sessions(tmp_path, monkeypatch):
+    """One that was built for an old C library: `subprocess` does the same, slower."""
+
+    def refuse(*_: object, **__: object) -> int:
+        raise NotImplementedError
+
+    monkeypatch.setattr(os, "posix_spawn", refuse)
+    text = "import os, sys; print(os.getcwd(), oct(os.umask(0)), os.getsid(0) == os.getpid()); sys.exit(77)"
+    done = run(python(tmp_path, text))
+    assert (done.exit, done.stdout.decode()) == (77, f"{tmp_path} 0o77 True\n")
+    with pytest.raises(process.CouldNotStart, match="nowhere: No such file or directory"):
+        run(tmp_path / "nowhere")
 
 
 # stdin.
@@ -377,7 +404,7 @@ def test_junk_is_output_like_any_other(tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV, signal.SIGPIPE, signal.SIGINT])
 def test_ended_by_a_signal(tmp_path, number):
-    process.default_signals()  # who runs the tests in the background ignores SIGINT, and the script would, too
+    process.disown_inheritance()  # who runs the tests in the background ignores SIGINT, and the script would, too
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     outcome = run(script(tmp_path, f"echo so far; kill -{int(number)} $$; sleep 60"))
     assert (outcome.exit, outcome.signal, outcome.stdout) == (None, number, b"so far\n")
