@@ -77,7 +77,7 @@ def search_path(config: Config) -> str:
 
     So `#!/usr/bin/env python3` in a handler is the interpreter that has the gateway's libraries.
     """
-    own = [str(Path(sys.executable).parent)] if sys.prefix != sys.base_prefix else []
+    own = [sys.executable.rpartition("/")[0]] if sys.prefix != sys.base_prefix else []
     return ":".join([*own, config.callouts.path])
 
 
