@@ -12,36 +12,27 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat import asn1
-from cryptography.hazmat.primitives import keywrap, padding
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from estgw.client.faults import ClientError, InvalidAnswer, clean
+from estgw.cms import enveloped, recipients
+from estgw.cms.signed import content_info
 from estgw.errors import Malformed
 from estgw.est import ber
-from estgw.est.csrattrs import decode_oid
-from estgw.est.der import SEQUENCE, ContentInfo, decode, elements, whole, wrap
+from estgw.est.der import SEQUENCE, elements, whole, wrap
 
-ENVELOPED, AUTH_ENVELOPED = "1.2.840.113549.1.7.3", "1.2.840.113549.1.9.16.1.23"
-SIGNED_DATA = "1.2.840.113549.1.7.2"
-_CBC = {"2.16.840.1.101.3.4.1.2": 16, "2.16.840.1.101.3.4.1.22": 24, "2.16.840.1.101.3.4.1.42": 32}
-_GCM = {"2.16.840.1.101.3.4.1.6": 16, "2.16.840.1.101.3.4.1.26": 24, "2.16.840.1.101.3.4.1.46": 32}
-WRAPS = {16: "2.16.840.1.101.3.4.1.5", 24: "2.16.840.1.101.3.4.1.25", 32: "2.16.840.1.101.3.4.1.45"}
+WRAPS = {length: oid for oid, length in recipients.WRAPS.items()}
 """AES key wrap (RFC 3565) by key length in bytes."""
-_KEK, _SET, _OCTETS = b"\xa2", b"\x31", b"\x04"
 _TIMEOUT = 60.0
 
 
 def is_enveloped(der: bytes) -> bool:
     """Whether this is a CMS EnvelopedData or AuthEnvelopedData."""
     try:
-        info = decode(ContentInfo, ber.to_der(der), "a CMS message")
+        kind, _ = content_info(ber.to_der(der))
     except Malformed:
         return False
-    return info.content_type.dotted_string in (ENVELOPED, AUTH_ENVELOPED)
+    return kind in (enveloped.ENVELOPED_DATA, enveloped.AUTH_ENVELOPED_DATA)
 
 
 def open_with_secret(der: bytes, key: bytes, key_id: bytes) -> bytes:
@@ -50,19 +41,13 @@ def open_with_secret(der: bytes, key: bytes, key_id: bytes) -> bytes:
     `key` is an AES key of 16, 24 or 32 bytes, `key_id` the kekid under which both sides know it.
     """
     try:
-        info = decode(ContentInfo, ber.to_der(der), "a CMS message")
-        fields = elements(whole(info.content), "EnvelopedData")
-        position = next(at for at, part in enumerate(fields) if bytes(part.tag_bytes) == _SET)
-        content_key = _unwrap(fields[position], key, key_id)
-        _, algorithm, encrypted = elements(whole(fields[position + 1]), "EncryptedContentInfo")
-        mac = bytes(fields[-1].data) if info.content_type.dotted_string == AUTH_ENVELOPED else b""
-        attributes = b"".join(
-            wrap(_SET, bytes(part.data)) for part in fields[position + 2 :] if bytes(part.tag_bytes) == b"\xa1"
-        )
-        return _decrypt(algorithm, content_key, _octets(encrypted), mac, attributes)
-    except (Malformed, ValueError, IndexError, StopIteration, InvalidTag, keywrap.InvalidUnwrap) as fault:
-        words = str(fault) if isinstance(fault, Malformed) else "is it encrypted to this key?"
-        raise InvalidAnswer(f"the encrypted private key can't be opened: {words}") from None
+        message = enveloped.parse(der)
+        for recipient in message.recipients:
+            if recipient.kind == "shared key" and recipient.whom == key_id:
+                return enveloped.decrypt_content(message, recipients.unwrap(recipient, key))
+        raise Malformed("it is not encrypted to the key identifier that was sent")
+    except Malformed as fault:
+        raise InvalidAnswer(f"the encrypted private key can't be opened: {fault}") from None
 
 
 def open_with_certificate(der: bytes, certificate: Path, key: Path) -> bytes:
@@ -101,41 +86,6 @@ def private_key_info(content: bytes) -> bytes:
     if len(parts) != 1:
         raise InvalidAnswer(f"{len(parts)} private keys in the answer, not one")
     return whole(parts[0])
-
-
-def _unwrap(recipients: asn1.TLV, key: bytes, key_id: bytes) -> bytes:
-    for recipient in elements(wrap(SEQUENCE, bytes(recipients.data)), "recipients"):
-        if bytes(recipient.tag_bytes) != _KEK:
-            continue
-        _, identifier, algorithm, wrapped = elements(wrap(SEQUENCE, bytes(recipient.data)), "a KEKRecipientInfo")
-        named = elements(whole(identifier), "a KEKIdentifier")[0]
-        if bytes(named.data) == key_id:
-            oid = decode_oid(whole(elements(whole(algorithm), "an algorithm")[0]))
-            if oid != WRAPS[len(key)]:
-                raise Malformed(f"it is wrapped with {oid}, which does not fit a key of {len(key)} bytes")
-            return keywrap.aes_key_unwrap(key, bytes(wrapped.data))
-    raise Malformed("it is not encrypted to the key identifier that was sent")
-
-
-def _decrypt(algorithm: asn1.TLV, key: bytes, data: bytes, mac: bytes, attributes: bytes) -> bytes:
-    oid_part, parameters = elements(whole(algorithm), "an algorithm")
-    oid = decode_oid(whole(oid_part))
-    if _CBC.get(oid) == len(key) and not mac:
-        decryptor = Cipher(algorithms.AES(key), modes.CBC(bytes(parameters.data))).decryptor()
-        unpadder = padding.PKCS7(128).unpadder()
-        return unpadder.update(decryptor.update(data) + decryptor.finalize()) + unpadder.finalize()
-    if _GCM.get(oid) == len(key) and len(mac) == 16:
-        nonce = elements(whole(parameters), "GCM parameters")[0]
-        return AESGCM(key).decrypt(bytes(nonce.data), data + mac, attributes or None)
-    raise Malformed(f"its content is encrypted with {oid}, which is not taken")
-
-
-def _octets(encrypted: asn1.TLV) -> bytes:
-    """`[0] IMPLICIT OCTET STRING`, in one piece or, as BER allows, in several."""
-    if bytes(encrypted.tag_bytes) == b"\x80":
-        return bytes(encrypted.data)
-    pieces = elements(wrap(SEQUENCE, bytes(encrypted.data)), "encrypted content")
-    return b"".join(bytes(piece.data) for piece in pieces if bytes(piece.tag_bytes) == _OCTETS)
 
 
 def _openssl(arguments: Sequence[str], data: bytes, failure: str) -> bytes:

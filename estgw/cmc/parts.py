@@ -1,0 +1,105 @@
+"""Names and extensions as cryptography's objects: it reads them nowhere but in a CSR or a certificate.
+
+So what CMC carries bare is put into an unsigned CSR, which nobody verifies, and read from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import load_der_public_key
+
+from estgw.cms.fields import SET, bits, octets, oid, sequence, set_of, tagged
+from estgw.errors import Malformed
+from estgw.est import certs
+from estgw.est.csrattrs import EXTENSION_REQUEST
+from estgw.est.der import wrap
+
+EMPTY_NAME = b"\x30\x00"
+_SUBJECT_ALT_NAME = "2.5.29.17"
+_VERSION = b"\x02\x01\x00"
+_TRUE = b"\x01\x01\xff"
+# A key that every version of every library reads: RFC 8410's example.
+_SOME_KEY = bytes.fromhex("302a300506032b657003210019bf44096984cdfe8541bac167dc3b96c85086aa30b6b6cb0c5c38ad703166e1")
+_NO_ALGORITHM = bytes.fromhex("300a06082a8648ce3d040302")  # ecdsa-with-SHA256, since there must be some
+
+
+def carrier(
+    subject: bytes | None = None,
+    public_key: bytes | None = None,
+    extensions: bytes | None = None,
+    attributes: Iterable[tuple[str, bytes]] = (),
+    algorithm: bytes = _NO_ALGORITHM,
+) -> bytes:
+    """A PKCS#10 with these parts and an empty signature, as DER; attributes have one value each.
+
+    `algorithm` is the AlgorithmIdentifier that it claims to be signed by.
+    """
+    made = [sequence(oid(kind), set_of([value])) for kind, value in attributes]
+    if extensions is not None:
+        made.append(sequence(oid(EXTENSION_REQUEST), wrap(SET, extensions)))
+    info = sequence(_VERSION, subject or EMPTY_NAME, public_key or _SOME_KEY, tagged(0, *sorted(made)))
+    return sequence(info, algorithm, bits(b""))
+
+
+def read_name(der: bytes, what: str = "a name") -> x509.Name:
+    """A Name from DER; raises `Malformed`."""
+    return _load(carrier(subject=der), what).subject
+
+
+def read_extensions(der: bytes, what: str = "extensions") -> x509.Extensions:
+    """Extensions from DER; raises `Malformed`."""
+    request = _load(carrier(extensions=der), what)
+    try:
+        with certs.without_warnings():
+            return request.extensions
+    except certs.UNREADABLE as fault:
+        raise Malformed(f"{what} that can't be read: {_words(fault)}") from None
+
+
+def read_general_names(der: bytes, what: str = "general names") -> x509.SubjectAlternativeName:
+    """GeneralNames from DER, as a subject alternative name has them; raises `Malformed`."""
+    extension = sequence(sequence(oid(_SUBJECT_ALT_NAME), octets(der)))
+    return read_extensions(extension, what).get_extension_for_class(x509.SubjectAlternativeName).value
+
+
+def read_general_name(der: bytes, what: str = "a general name") -> x509.GeneralName:
+    """A GeneralName from DER; raises `Malformed`."""
+    name: x509.GeneralName = next(iter(read_general_names(sequence(der), what)))
+    return name
+
+
+def write_extensions(extensions: Iterable[x509.Extension[Any]]) -> bytes:
+    """Extensions as DER."""
+    return sequence(
+        *(
+            sequence(oid(each.oid.dotted_string), _TRUE if each.critical else b"", octets(each.value.public_bytes()))
+            for each in extensions
+        )
+    )
+
+
+def load_key(spki: bytes, what: str = "a public key") -> Any:
+    """A public key from the DER of a SubjectPublicKeyInfo; raises `Malformed`."""
+    try:
+        return load_der_public_key(spki)
+    except (ValueError, UnsupportedAlgorithm) as fault:
+        raise Malformed(f"{what} that can't be used: {_words(fault)}") from None
+
+
+def _load(der: bytes, what: str) -> x509.CertificateSigningRequest:
+    try:
+        with certs.without_warnings():
+            request = x509.load_der_x509_csr(der)
+            _ = request.subject
+    except certs.UNREADABLE as fault:
+        raise Malformed(f"{what} that can't be read: {_words(fault)}") from None
+    return request
+
+
+def _words(fault: Exception) -> str:
+    """The first line of a library's complaint, bounded."""
+    return (str(fault).splitlines() or [type(fault).__name__])[0][:120]

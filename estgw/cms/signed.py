@@ -1,0 +1,348 @@
+"""SignedData (RFC 5652 5): signing, reading and verifying, and the certs-only form without a signature.
+
+Reading and verifying are two steps: who may sign is the caller's to decide, and so is by which public key.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from estgw.cms import algorithms
+from estgw.cms.algorithms import NO_SIGNATURE, Algorithm, PrivateKey
+from estgw.cms.faults import BadDigest, BadSignature, within
+from estgw.cms.fields import (
+    A_NULL,
+    OCTETS,
+    SET,
+    Fields,
+    context,
+    inside,
+    integer,
+    items,
+    octets,
+    oid,
+    read_octets,
+    read_oid,
+    read_time,
+    retag,
+    sequence,
+    set_of,
+    tagged,
+    time,
+)
+from estgw.cms.whom import (
+    KEY_ID,
+    Attribute,
+    IssuerAndSerial,
+    Whom,
+    decode_attributes,
+    decode_whom,
+    encode_whom,
+    is_named,
+    key_of,
+    single,
+)
+from estgw.errors import Malformed
+from estgw.est import ber, certs
+from estgw.est.der import SEQUENCE
+
+DATA, SIGNED_DATA = "1.2.840.113549.1.7.1", "1.2.840.113549.1.7.2"
+CONTENT_TYPE, MESSAGE_DIGEST = "1.2.840.113549.1.9.3", "1.2.840.113549.1.9.4"
+SIGNING_TIME = "1.2.840.113549.1.9.5"
+
+MAXIMUM_SIGNERS = 16
+MAXIMUM_CERTIFICATES = 200
+"""In one bag; the longest chain has five, and a batch of a hundred requests a certificate each."""
+
+_CERTIFICATES, _CRLS = context(0), context(1)
+_SIGNED_ATTRIBUTES, _UNSIGNED_ATTRIBUTES = context(0), context(1)
+
+
+@dataclass(frozen=True)
+class SignerInfo:
+    """Who has signed, and how (RFC 5652 5.3)."""
+
+    whom: Whom
+    digest: Algorithm
+    algorithm: Algorithm
+    signature: bytes = field(repr=False)
+    signed_attributes: tuple[Attribute, ...] = ()
+    unsigned_attributes: tuple[Attribute, ...] = ()
+    as_sent: bytes = field(default=b"", repr=False, compare=False)
+    """The signed attributes as a SET OF, in the sender's order."""
+
+    @property
+    def is_signed(self) -> bool:
+        """False for id-alg-noSignature, where a digest stands in for the signature (RFC 5272 C.1)."""
+        return self.algorithm.oid != NO_SIGNATURE
+
+    @property
+    def signing_time(self) -> datetime | None:
+        """When it was signed, by the signer's own account; raises `Malformed` when that can't be read."""
+        value = single(self.signed_attributes, SIGNING_TIME, "the signing time")
+        return None if value is None else read_time(value, "the signing time")
+
+
+@dataclass(frozen=True)
+class SignedData:
+    """What a SignedData holds.  Nothing in it has been verified yet (`verify` does)."""
+
+    content_type: str
+    content: bytes | None
+    """The content's own octets; None in a certs-only message or beside a detached signature."""
+    certificates: tuple[bytes, ...] = field(default=(), repr=False)
+    """The bag: each the DER of an X.509 certificate.  Anybody may have put them there."""
+    crls: tuple[bytes, ...] = field(default=(), repr=False)
+    signers: tuple[SignerInfo, ...] = ()
+
+    @property
+    def bag(self) -> list[x509.Certificate]:
+        """The certificates that can be read, their names included."""
+        return [found for each in self.certificates if (found := _readable(each)) is not None]
+
+
+def _readable(der: bytes) -> x509.Certificate | None:
+    try:
+        with certs.without_warnings():
+            certificate = certs.load(der)
+            _ = certificate.issuer, certificate.subject
+    except (Malformed, *certs.UNREADABLE):
+        return None
+    return certificate
+
+
+@dataclass(frozen=True)
+class Signer:
+    """A private key that is to sign, and the name that the reader finds its public key by.
+
+    Without a key it is id-alg-noSignature, for keys that can't sign (RFC 5272 C.1).
+    """
+
+    key: PrivateKey | None = field(repr=False)
+    whom: Whom
+
+    @classmethod
+    def of(cls, key: PrivateKey, certificate: x509.Certificate) -> Signer:
+        """The holder of this certificate."""
+        return cls(key, IssuerAndSerial.of(certificate))
+
+
+def sign(
+    content_type: str,
+    content: bytes,
+    signers: Sequence[Signer],
+    *,
+    certificates: Sequence[x509.Certificate] = (),
+    crls: Sequence[bytes] = (),
+    signing_time: datetime | None = None,
+) -> bytes:
+    """A ContentInfo of SignedData as DER: every signer signs content type, digest and time.
+
+    No signer at all makes a message that nobody answers for, as a revocation by passphrase may be (RFC 5272 6.11).
+    Raises `BadAlgorithm` for a kind of key that does not sign here.
+    """
+    made = [_signer_info(each, content_type, content, signing_time) for each in signers]
+    encapsulated = sequence(oid(content_type), tagged(0, octets(content)))
+    is_new = content_type != DATA or any(isinstance(each.whom, bytes) for each in signers)
+    bag = [each.public_bytes(Encoding.DER) for each in certificates]
+    return _content_info(3 if is_new else 1, encapsulated, bag, crls, made)
+
+
+def certs_only(certificates: Sequence[x509.Certificate], crls: Sequence[bytes] = ()) -> bytes:
+    """The Simple PKI Response (RFC 5272 4.1): a bag and nothing else, as DER."""
+    return _content_info(1, sequence(oid(DATA)), [each.public_bytes(Encoding.DER) for each in certificates], crls, [])
+
+
+def parse(data: bytes) -> SignedData:
+    """Read a ContentInfo of SignedData from DER or BER; raises `Malformed`."""
+    try:
+        return _parse(data)
+    except Malformed:
+        der = ber.to_der(data)
+        if der == data:
+            raise
+    return _parse(der)
+
+
+def verify(message: SignedData, signer: SignerInfo, public: Any) -> None:
+    """Check one signature by this public key, or by that of this certificate.
+
+    Raises `BadAlgorithm` for an algorithm that is not taken, `BadDigest` when the content is not what was signed,
+    `BadSignature` when the signature does not fit or there is none, `Malformed` for attributes that can't be read.
+    """
+    if message.content is None:
+        raise BadSignature("a signature without the content that it is for")
+    if not signer.is_signed:
+        raise BadSignature("a digest in place of a signature (id-alg-noSignature)")
+    if isinstance(public, x509.Certificate):
+        public = key_of(public)
+    if not signer.signed_attributes:
+        # RFC 5652 5.3: without them a signature over content may be passed off as one over attributes.
+        if message.content_type != DATA:
+            raise BadSignature("a signature without the signed attributes that this content type must have")
+        algorithms.verify(public, signer.algorithm, signer.signature, message.content, signer.digest.oid)
+        return
+    _check_attributes(message, signer)
+    in_order = set_of(each.encode() for each in signer.signed_attributes)
+    try:
+        algorithms.verify(public, signer.algorithm, signer.signature, in_order, signer.digest.oid)
+    except BadSignature:
+        # RFC 5652 5.4 signs the DER of the attributes; some writers sign them in the order in which they send them.
+        if signer.as_sent in (b"", in_order) or set_of(items(signer.as_sent, "attributes", SET)) != in_order:
+            raise
+        algorithms.verify(public, signer.algorithm, signer.signature, signer.as_sent, signer.digest.oid)
+
+
+def verify_digest(message: SignedData, signer: SignerInfo) -> None:
+    """Check what stands in place of a signature (id-alg-noSignature, RFC 5272 C.1): it proves nothing but no accident.
+
+    Raises as `verify` does.
+    """
+    if signer.is_signed or message.content is None:
+        raise BadSignature("no digest in place of a signature, or nothing that it is for")
+    _check_attributes(message, signer)
+    in_order = set_of(each.encode() for each in signer.signed_attributes)
+    if not hmac.compare_digest(signer.signature, algorithms.digest(signer.digest, in_order)):
+        raise BadSignature("the digest in place of a signature is another")
+
+
+def certificate_of(message: SignedData, signer: SignerInfo) -> x509.Certificate | None:
+    """The signer's certificate, if the bag has it."""
+    return next((each for each in message.bag if is_named(each, signer.whom)), None)
+
+
+def _check_attributes(message: SignedData, signer: SignerInfo) -> None:
+    algorithms.require_strong(signer.digest)
+    kind = single(signer.signed_attributes, CONTENT_TYPE, "the signed content type")
+    found = single(signer.signed_attributes, MESSAGE_DIGEST, "the signed digest")
+    if kind is None or found is None:
+        raise BadSignature("signed attributes without content type or digest")
+    if read_oid(kind, "the signed content type") != message.content_type:
+        raise BadSignature("the signed content type is not the message's")
+    expected = algorithms.digest(signer.digest, message.content or b"")
+    if not hmac.compare_digest(read_octets(found, "the signed digest"), expected):
+        raise BadDigest("the content is not what was signed: its digest is another")
+
+
+# Writing.
+
+
+def _signer_info(signer: Signer, content_type: str, content: bytes, moment: datetime | None) -> tuple[bytes, bytes]:
+    """The digest's AlgorithmIdentifier and the SignerInfo."""
+    public = None if signer.key is None else signer.key.public_key()
+    used = Algorithm(algorithms.SHA256) if public is None else algorithms.digest_for(public)
+    attributes = [
+        Attribute(CONTENT_TYPE, (oid(content_type),)),
+        Attribute(MESSAGE_DIGEST, (octets(algorithms.digest(used, content)),)),
+    ]
+    if moment is not None:
+        attributes.append(Attribute(SIGNING_TIME, (time(moment),)))
+    to_sign = set_of(each.encode() for each in attributes)
+    if signer.key is None:
+        method, signature = Algorithm(NO_SIGNATURE, A_NULL), algorithms.digest(used, to_sign)
+    else:
+        method, signature = algorithms.signature_for(public), algorithms.sign(signer.key, to_sign)
+    version = 3 if isinstance(signer.whom, bytes) else 1
+    return used.encode(), sequence(
+        integer(version),
+        encode_whom(signer.whom),
+        used.encode(),
+        retag(_SIGNED_ATTRIBUTES, to_sign),
+        method.encode(),
+        octets(signature),
+    )
+
+
+def _content_info(
+    version: int, encapsulated: bytes, bag: Sequence[bytes], crls: Sequence[bytes], made: Sequence[tuple[bytes, bytes]]
+) -> bytes:
+    signed = sequence(
+        integer(version),
+        set_of({digest for digest, _ in made}),
+        encapsulated,
+        retag(_CERTIFICATES, set_of(set(bag))) if bag else b"",
+        retag(_CRLS, set_of(set(crls))) if crls else b"",
+        set_of(info for _, info in made),
+    )
+    return sequence(oid(SIGNED_DATA), tagged(0, signed))
+
+
+# Reading.
+
+
+def content_info(der: bytes) -> tuple[str, bytes]:
+    """Content type and content of a ContentInfo (RFC 5652 3); raises `Malformed`."""
+    fields = Fields(der, "a ContentInfo")
+    kind, found = fields.oid("content type"), fields.take("content", context(0))
+    fields.end()
+    return kind, inside(found, "a ContentInfo's content")
+
+
+def _parse(der: bytes) -> SignedData:
+    kind, body = content_info(der)
+    if kind != SIGNED_DATA:
+        raise Malformed(f"a CMS message of type {kind}, not SignedData")
+    fields = Fields(body, "a SignedData")
+    version = fields.integer("version")
+    if not 1 <= version <= 5:
+        raise Malformed(f"a SignedData of version {version}")
+    fields.take("digest algorithms", SET)
+    content_type, content = _encapsulated(fields.take("content", SEQUENCE))
+    bag, crls = fields.maybe(_CERTIFICATES), fields.maybe(_CRLS)
+    signers = items(fields.take("signers", SET), "a SignedData's signers", SET)
+    fields.end()
+    if len(signers) > MAXIMUM_SIGNERS:
+        raise Malformed(f"a SignedData with {len(signers)} signers; {MAXIMUM_SIGNERS} are the most here")
+    return SignedData(
+        content_type,
+        content,
+        _only_x509(bag, "a SignedData's certificates", _CERTIFICATES),
+        _only_x509(crls, "a SignedData's CRLs", _CRLS),
+        tuple(_read_signer(each, number) for number, each in enumerate(signers, 1)),
+    )
+
+
+def _encapsulated(der: bytes) -> tuple[str, bytes | None]:
+    fields = Fields(der, "an EncapsulatedContentInfo")
+    kind, found = fields.oid("content type"), fields.maybe(context(0))
+    fields.end()
+    if found is None:
+        return kind, None
+    return kind, read_octets(inside(found, "a SignedData's content", OCTETS), "a SignedData's content")
+
+
+def _only_x509(der: bytes | None, what: str, tag: bytes) -> tuple[bytes, ...]:
+    """The members of a bag that are X.509's; attribute certificates and the like have tags of their own."""
+    found = [] if der is None else items(der, what, tag)
+    if len(found) > MAXIMUM_CERTIFICATES:
+        raise Malformed(f"{what}: {len(found)} of them; {MAXIMUM_CERTIFICATES} are the most here")
+    return tuple(each for each in found if each[:1] == SEQUENCE)
+
+
+def _read_signer(der: bytes, number: int) -> SignerInfo:
+    with within(f"signer {number}"):
+        fields = Fields(der, "a SignerInfo")
+        fields.integer("version")
+        whom = decode_whom(fields.take("name", SEQUENCE, KEY_ID), "a signer's name")
+        used = Algorithm.take(fields, "digest algorithm")
+        signed = fields.maybe(_SIGNED_ATTRIBUTES)
+        method = Algorithm.take(fields, "signature algorithm")
+        signature = fields.octets("signature")
+        unsigned = fields.maybe(_UNSIGNED_ATTRIBUTES)
+        fields.end()
+        return SignerInfo(
+            whom,
+            used,
+            method,
+            signature,
+            () if signed is None else decode_attributes(signed, "signed attributes", _SIGNED_ATTRIBUTES),
+            () if unsigned is None else decode_attributes(unsigned, "unsigned attributes", _UNSIGNED_ATTRIBUTES),
+            b"" if signed is None else retag(SET, signed),
+        )
