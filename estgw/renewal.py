@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from datetime import UTC, datetime
-from pathlib import Path
 
 from cryptography import x509
 
+from estgw import registers
 from estgw.auth.identity import Client, Trust
 from estgw.errors import BadRequest, Forbidden, Malformed
-from estgw.est import certs, names
 from estgw.est import csr as csrs
+from estgw.est import names
 from estgw.est.csr import CSR, NewNames
 from estgw.services import Route
-
-INDEX = "index.txt"
-ISSUED = "newcerts"
-"""Where `openssl ca` keeps its index and the certificates that it issued, below the CA's directory."""
 
 
 async def renewed_certificate(client: Client, csr: CSR, route: Route) -> x509.Certificate:
@@ -37,7 +31,7 @@ async def renewed_certificate(client: Client, csr: CSR, route: Route) -> x509.Ce
     if not route.renew_without_certificate:
         why = client.why_not or "; there was none"
         raise Forbidden(f"A reenroll renews the certificate that the client presents in TLS{why}.")
-    found = await asyncio.to_thread(_look_up, route.ca_dir, csr)
+    found = await asyncio.to_thread(registers.newest_valid, route.ca_dir, csr)
     if found is None:
         raise Forbidden("No valid certificate with the CSR's subject and subject alternative name is known here.")
     return found
@@ -67,33 +61,3 @@ def new_names(client: Client, csr: CSR, route: Route) -> NewNames | None:
     if difference := csrs.difference(csr, client.certificate):
         raise Forbidden(f"With ChangeSubjectName the CSR keeps the certificate's own names: {difference}.")
     return wanted
-
-
-def _look_up(ca_dir: Path, csr: CSR) -> x509.Certificate | None:
-    """The newest valid certificate with the CSR's subject and SAN in the index of `openssl ca`."""
-    words = (names.common_name(csr.subject) or "").lower().split()
-    now = datetime.now(UTC)
-    for serial, subject in _valid_rows(ca_dir / INDEX):
-        # The index writes everything but printable ASCII with backslashes, so it can only rule out what it has plainly;
-        # the certificate decides.
-        if "\\" not in subject and not all(word in subject.lower() for word in words if word.isascii()):
-            continue
-        try:
-            certificate = certs.load_pem((ca_dir / ISSUED / f"{serial}.pem").read_bytes())[0]
-        except (OSError, Malformed, IndexError):
-            continue
-        if certificate.not_valid_after_utc > now and csrs.difference(csr, certificate) is None:
-            return certificate
-    return None
-
-
-def _valid_rows(index: Path) -> Iterator[tuple[str, str]]:
-    """Serial and subject of the rows that are neither revoked nor expired, newest first."""
-    try:
-        lines = index.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return
-    for line in reversed(lines):
-        fields = line.split("\t")
-        if len(fields) == 6 and fields[0] == "V" and fields[3].isalnum():
-            yield fields[3], fields[5]

@@ -91,7 +91,7 @@ def _shipped(source: Path) -> Iterator[Path]:
     """The files of the template; what a run has made in a checkout (keys!) is not among them."""
     yield source / "conf.yaml"
     yield from (path for path in sorted((source / "handlers").rglob("*")) if path.is_file() and _is_ours(path))
-    for name in ("README.md", "create-ca", "crl", "lib.sh", "openssl.cnf", "revoke", "rollover"):
+    for name in ("README.md", "create-ca", "crl", "find", "lib.sh", "openssl.cnf", "revoke", "rollover"):
         yield source / "openssl-ca" / name
     yield from (path for path in sorted((source / "openssl-ca/profiles").rglob("*")) if path.is_file())
 

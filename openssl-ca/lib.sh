@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What create-ca, rollover, revoke and crl share; each reads it in with `source`.
+# What create-ca, rollover, revoke, crl and find share; each reads it in with `source`.
 #
 # All that belongs to one signing key lies in generations/N, and the link `current` says which N signs. A generation
 # is complete before that one link is renamed: whatever kills a script, the CA is the old one or the new one, whole.
@@ -19,7 +19,7 @@ enter() {
     cd "$1" 2>/dev/null || die "no directory: $1"
     exec 9>>ca.lock
     flock -w 30 9 || die "the CA in $PWD is busy"
-    rm -rf .{create-ca,rollover,revoke,crl}.* # what a killed run left behind
+    rm -rf .{create-ca,rollover,revoke,crl,find}.* # what a killed run left behind
     tmp=$(mktemp -d "$PWD/.${0##*/}.XXXXXX")
     trap 'rm -rf "$tmp"' EXIT
     export BOOKS=$tmp/books
@@ -34,6 +34,21 @@ enter_ca() {
     number=$(readlink current)
     generations=()
     for ((number = ${number##*/}; number; number--)); do generations+=("generations/$number"); done
+}
+
+# is_serial TEXT: whether it can be a serial number; `serial` is what index.txt has for it.
+is_serial() {
+    [[ ${1//:/} =~ ^(0[xX])?0*([0-9A-Fa-f]+)$ ]] || return
+    serial=${BASH_REMATCH[2]^^}
+    ((${#serial} % 2 == 0)) || serial=0$serial
+}
+
+# as_in_index TEXT: how index.txt writes it, which is all bytes that are not printable ASCII in hex.
+as_in_index() {
+    local LC_ALL=C i
+    for ((i = 0; i < ${#1}; i++)); do
+        if [[ ${1:i:1} == [[:print:]] ]]; then printf %s "${1:i:1}"; else printf '\\x%02X' "'${1:i:1}"; fi
+    done
 }
 
 # key_kind NAME: the kind of key to make from now on: RSA, Ed25519 or the name of a curve.
@@ -171,6 +186,42 @@ point_profiles() {
         chmod --reference="$file" "$tmp/profile"
         mv "$tmp/profile" "$file"
     done
+}
+
+# take_certificate FILE: copy a certificate of this CA to $tmp/certificate; `serial` is its number.
+take_certificate() {
+    quietly openssl x509 -in "$1" -out "$tmp/certificate"
+    cat generations/*/issuer.pem >"$tmp/issuers"
+    openssl verify -partial_chain -no_check_time -ignore_critical -trusted "$tmp/issuers" "$tmp/certificate" \
+        >"$tmp/log" 2>&1 || die "not a certificate of the CA in $PWD: $1"
+    serial=$(openssl x509 -in "$tmp/certificate" -noout -serial)
+    serial=${serial#serial=}
+}
+
+# find_certificate: the same with the one that has $serial, from the register that knows it.
+find_certificate() {
+    local file=newcerts/$serial.pem
+    if [[ ! -e $file && -e certs.sqlite ]]; then
+        file=${tmp##*/}/der
+        in_sqlite "SELECT writefile('$file', der) FROM certificates WHERE serial = '$serial'" ||
+            die "certs.sqlite can't be searched for $serial; name the certificate's file instead"
+    fi
+    [[ -e $file ]] || die "no certificate $serial in $PWD"
+    quietly openssl x509 -in "$file" -out "$tmp/certificate"
+}
+
+# in_sqlite STATEMENT: the register of handlers/python.
+in_sqlite() { sqlite3 -bail -cmd '.timeout 10000' certs.sqlite "$1" >/dev/null; }
+
+# mark_in_sqlite REASON: note there, for people, that the certificate with $serial is revoked: the handlers of that set
+# look into index.txt, too.
+mark_in_sqlite() {
+    [[ -e certs.sqlite ]] || return 0
+    command -v sqlite3 >/dev/null || { echo "certs.sqlite is not marked: there is no sqlite3 here" && return; }
+    in_sqlite "UPDATE certificates
+        SET status = 'revoked', revoked_at = strftime('%Y-%m-%dT%H:%M:%S+00:00', 'now'), reason = nullif('$1', '')
+        WHERE serial = '$serial' AND status = 'valid'" ||
+        die "$serial is on the list, but is not marked in certs.sqlite"
 }
 
 # write_crl: that, for the CA as it is.

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import importlib
+import sqlite3
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +21,7 @@ from estgw.est import csr as csrs
 from estgw.est.certs import load_pem
 from estgw.tls.info import TLSInfo
 from tests import pki
+from tests.support import ROOT
 from tests.tls.pki import DAY, NOW, root
 
 OURS, THEIRS = root("Our CA"), root("Their CA")
@@ -200,6 +204,190 @@ def test_a_spoilt_index_is_no_crash(books):
     (books.path / "newcerts/EE.pem").write_text("nothing")
     (books.path / "newcerts/DD.pem").write_bytes(b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
     assert books.find(pki.csr("device-1")) == made
+
+
+# The same with what handlers/rotate has put into archives.
+
+
+def archive(books: Books, number: int) -> None:
+    (books.path / "index-archive").mkdir(exist_ok=True)
+    (books.path / "index.txt").rename(books.path / f"index-archive/{number:06}-2026-11-23.txt")
+    (books.path / "index.txt").touch()
+
+
+def test_archives_are_older_and_the_last_is_the_newest(books):
+    books.issue()
+    archive(books, 1)
+    books.issue("device-2")
+    second = books.issue()
+    archive(books, 2)
+    assert books.find(pki.csr("device-1")) == second
+    assert books.find(pki.csr("device-2"))
+    third = books.issue()
+    assert books.find(pki.csr("device-1")) == third
+
+
+def test_a_row_of_an_archive_does_not_count_where_the_index_has_one(books):
+    books.issue()
+    lost = books.issue()
+    archive(books, 1)
+    with (books.path / "index.txt").open("a") as index:
+        index.write(f"R\t270101000000Z\t261123120000Z\t{lost.serial_number:X}\tunknown\t/CN=device-1\n")
+    assert books.find(pki.csr("device-1")).serial_number == lost.serial_number - 1
+
+
+def test_an_index_that_is_being_replaced(books):
+    """`openssl ca` renames it away and then the new one into its place."""
+    made = books.issue()
+    (books.path / "index.txt").rename(books.path / "index.txt.old")
+    assert books.find(pki.csr("device-1")) == made
+
+
+@pytest.mark.parametrize("name", ["device-1", "gerät", "名前", "Straße", "\uff37ide", "x=y", "o/CN=device-2"])
+def test_among_many_names_only_those_alike_are_looked_at(books, monkeypatch, name):
+    made = books.issue(name)
+    for number in range(10, 20):
+        books.issue(f"device-{number}")
+        books.issue(f"gerät-{number}")
+        books.issue(f"x {name}")
+        books.issue(f"{name} x")
+    archive(books, 1)
+    read: list[bytes] = []
+
+    def reading(pem: bytes) -> list[x509.Certificate]:
+        read.append(pem)
+        return load_pem(pem)
+
+    monkeypatch.setattr("estgw.est.certs.load_pem", reading)
+    assert books.find(pki.csr(name.casefold())) == made
+    assert len(read) <= (1 if "/" not in name and "=" not in name else 11)
+
+
+def test_a_name_of_several_parts(books):
+    made = books.issue("device-1")
+    index = books.path / "index.txt"
+    subject = x509.Name.from_rfc4514_string("CN=device-1,O=Our  Company")
+    made = pki.certificate(OURS, subject, serial=0xF1, ends=NOW + DAY)
+    (books.path / "newcerts/F1.pem").write_bytes(made.public_bytes(Encoding.PEM))
+    with index.open("a") as rows:
+        rows.write("V\t270101000000Z\t\tF1\tunknown\t/O=Our  Company/CN=device-1\n")
+    assert books.find(pki.csr(x509.Name.from_rfc4514_string("CN=DEVICE-1,O=our company"))) == made
+    with pytest.raises(Forbidden, match="No valid certificate"):
+        books.find(pki.csr(x509.Name.from_rfc4514_string("CN=device-1,O=your company")))
+
+
+def test_no_more_certificates_are_read_than_is_good(books, monkeypatch):
+    monkeypatch.setattr("estgw.registers.MOST", 3)
+    oldest = books.issue("device-1", DNS("a.example"))
+    for _ in range(3):
+        books.issue("device-1")
+    with pytest.raises(Forbidden, match="No valid certificate"):
+        books.find(pki.csr("device-1", pki.san(DNS("a.example"))))
+    monkeypatch.setattr("estgw.registers.MOST", 4)
+    assert books.find(pki.csr("device-1", pki.san(DNS("a.example")))) == oldest
+
+
+# The register of handlers/python, as its own code writes it.
+
+
+class Store(Books):
+    """Certificates that go there instead."""
+
+    def __init__(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__(path)
+        monkeypatch.syspath_prepend(ROOT / "handlers/python")
+        self.module = importlib.import_module("store")
+        for name, value in {
+            "CA_DIR": str(path),
+            "OPERATION": "simpleenroll",
+            "TIMEOUT": "30",
+            "REQUEST_ID": "1",
+        }.items():
+            monkeypatch.setenv(f"EST_{name}", value)
+
+    def enter(self, subject: str | x509.Name, *san: x509.GeneralName, starts: Any = NOW - DAY, **options: Any) -> Any:
+        self.serial += 1
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject)]) if isinstance(subject, str) else subject
+        extensions = [x509.SubjectAlternativeName(san)] if san else []
+        options = {"starts": starts, "ends": NOW + DAY} | options
+        made = pki.certificate(OURS, name, *extensions, serial=self.serial, **options)
+        self.module.add(made, "", "client")
+        return made
+
+    def revoke(self, certificate: x509.Certificate) -> None:
+        with contextlib.closing(sqlite3.connect(self.path / "certs.sqlite")) as db, db:
+            db.execute(
+                "UPDATE certificates SET status = 'revoked' WHERE der = ?", [certificate.public_bytes(Encoding.DER)]
+            )
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch) -> Store:
+    return Store(tmp_path, monkeypatch)
+
+
+def test_what_the_python_handlers_have_issued_is_found(store):
+    store.enter("device-1")
+    newer = store.enter("device-1")
+    store.enter("device-10")
+    store.enter("device-1", DNS("a.example"))
+    store.revoke(store.enter("device-1"))
+    store.enter("device-1", ends=NOW - DAY / 2)
+    assert store.find(pki.csr("DEVICE-1")) == newer
+    with pytest.raises(Forbidden, match="No valid certificate"):
+        store.find(pki.csr("device-2"))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "gerät",
+        "a b",
+        " a  b",
+        "O'Brien, Inc.",
+        '"; <\\> + #',
+        "#1",
+        "1/CN=x",
+        "a\tb",
+        "\\41",
+        "a\0b",
+        "Straße",
+        "x\u200by",
+    ],
+)
+def test_names_that_the_store_writes_its_own_way(store, name):
+    made = store.enter(name)
+    for spelling in (name, name.upper(), name.casefold()):
+        assert store.find(pki.csr(pki.dn((pki.CN, pki.UTF8, spelling.encode())))) == made
+
+
+def test_what_openssl_ca_has_revoked_there_does_not_count(store):
+    """`openssl-ca/revoke` marks it in both, but another may not."""
+    kept, lost = store.enter("device-1"), store.enter("device-1")
+    (store.path / "index.txt").write_text(f"R\t270101000000Z\t261123120000Z\t{lost.serial_number:X}\tunknown\t/CN=x\n")
+    assert store.find(pki.csr("device-1")) == kept
+
+
+def test_of_two_registers_the_newer_certificate_counts(store):
+    store.issue()
+    newer = store.enter("device-1", starts=NOW - DAY / 4)
+    assert store.find(pki.csr("device-1")) == newer
+    store.enter("device-2", starts=NOW - 9 * DAY)
+    assert store.find(pki.csr("device-2")) != (other := store.issue("device-2")) == store.find(pki.csr("device-2"))
+    assert other.serial_number == store.serial
+
+
+def test_a_spoilt_store_is_a_fault_and_not_a_no(store):
+    store.enter("device-1")
+    (store.path / "certs.sqlite").write_bytes(b"no database" * 100)
+    with pytest.raises(sqlite3.DatabaseError):
+        store.find(pki.csr("device-1"))
+
+
+def test_a_long_name_is_no_trouble_for_the_store(store):
+    name = "x" * 60000 + "y" * 100
+    made = store.enter(x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, name, _validate=False)]))
+    assert store.find(pki.csr(pki.dn(("2.5.4.10", pki.UTF8, name.encode())))) == made
 
 
 # ChangeSubjectName (RFC 6402 2.8).

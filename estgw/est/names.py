@@ -20,7 +20,7 @@ NameKey = tuple[frozenset[tuple[str, str]], ...]
 def name_key(name: x509.Name) -> NameKey:
     """The comparable form of a DN: RDNs in order, each a set of (OID, folded value)."""
     return tuple(
-        frozenset((attribute.oid.dotted_string, _fold(attribute.value)) for attribute in rdn) for rdn in name.rdns
+        frozenset((attribute.oid.dotted_string, fold(attribute.value)) for attribute in rdn) for rdn in name.rdns
     )
 
 
@@ -177,7 +177,8 @@ def escape_controls(text: str) -> str:
     return "".join(_hex_pairs(char) if _is_control(char) else char for char in text)
 
 
-def _fold(value: str | bytes) -> str:
+def fold(value: str | bytes) -> str:
+    """An attribute's value in a form where equal values are equal texts."""
     if isinstance(value, bytes):
         return "#" + value.hex()
     return " ".join(unicodedata.normalize("NFKC", value).casefold().split())

@@ -39,8 +39,8 @@ remember_request() {
     mv .new "waiting/$EST_PENDING_ID"
 }
 
-# hand_out_again: the certificate, to whom it was issued. A key of the server's making was sent once and is kept nowhere,
-# so that request waits for a human again.
+# hand_out_again: the certificate, to whom it was issued. A key of the server's making was sent once and is kept
+# nowhere, so that request waits for a human again.
 hand_out_again() {
     [[ $EST_OPERATION == serverkeygen ]] || exec cat "$request/certificate.pem"
     ask_again
@@ -77,7 +77,7 @@ find_issued() {
     while read -r file; do
         [[ $(openssl x509 -in "$file" -noout -pubkey) == "$key" ]] || continue
         file=${file##*/}
-        ! grep -q $'\t'"${file%.pem}"$'\t' ../index.txt || cp "../newcerts/$file" "$answer"
+        ! grep -qs $'\t'"${file%.pem}"$'\t' ../index.txt ../index-archive/*.txt || cp "../newcerts/$file" "$answer"
     done < <(find ../newcerts -name '*.pem' -newer "$request/started")
     exec 9>&-
 }

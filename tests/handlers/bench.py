@@ -150,7 +150,7 @@ class Workspace:
         """Copy the shipped files and make a CA; the name of the directory is no easy one."""
         shutil.copytree(ROOT / "handlers", path / "handlers", ignore=shutil.ignore_patterns("python"))
         (path / "openssl-ca").mkdir()
-        for part in ("create-ca", "crl", "lib.sh", "openssl.cnf", "README.md", "revoke", "rollover"):
+        for part in ("create-ca", "crl", "find", "lib.sh", "openssl.cnf", "README.md", "revoke", "rollover"):
             shutil.copy(ROOT / "openssl-ca" / part, path / "openssl-ca")
         shutil.copytree(ROOT / "openssl-ca/profiles", path / "openssl-ca/profiles")
         workspace = cls(path)

@@ -10,7 +10,10 @@ from pathlib import Path
 
 from tests.handlers.bench import PATH, Workspace
 
-PROGRAMS = ("openssl", "mv", "ln", "rm", "mkdir", "chmod", "cat", "cp", "cmp", "sed", "sync", "mktemp", "flock", "date")
+PROGRAMS = (
+    "openssl", "mv", "ln", "rm", "mkdir", "chmod", "cat", "cp", "cmp", "sed", "sync", "mktemp", "flock", "date",
+    "awk", "touch", "sqlite3",
+)  # fmt: skip
 
 STUB = """#!/bin/bash
 printf . >>"{here}/calls"
@@ -29,7 +32,7 @@ exec {real} "$@"
 
 @dataclass(frozen=True)
 class Cuts:
-    """Runs scripts of a CA with a PATH of stubs; the path of the workspace must be an easy one."""
+    """Runs scripts of a CA, or a handler's helper, with a PATH of stubs; the workspace's path must be an easy one."""
 
     workspace: Workspace
     here: Path
@@ -38,7 +41,8 @@ class Cuts:
     def prepare(cls, workspace: Workspace, here: Path) -> Cuts:
         here.mkdir()
         for program in PROGRAMS:
-            real = shutil.which(program, path=PATH)
+            if not (real := shutil.which(program, path=PATH)):
+                continue
             stub = here / program
             stub.write_text(STUB.format(here=here, real=real, ca=workspace.ca, handlers=workspace.path / "handlers"))
             stub.chmod(0o755)
@@ -64,7 +68,7 @@ class Cuts:
         (self.here / "calls").unlink(missing_ok=True)
         return subprocess.run(
             [self.workspace.ca / script, *options],
-            env={"PATH": f"{self.here}:{PATH}"} | env,
+            env={"PATH": f"{self.here}:{PATH}", "EST_CA_DIR": str(self.workspace.ca)} | env,
             capture_output=True,
             start_new_session=True,
             check=False,

@@ -34,7 +34,7 @@ SCRIPTS = sorted(
     for path in (ROOT / folder).rglob("*")
     if path.is_file() and path.read_bytes().startswith((b"#!/bin/bash", b"#!/bin/sh"))
 )
-NOT_HANDLERS = {"authorize", "one-time-password", "genp10"}  # decisions, and a client's script
+NOT_HANDLERS = {"authorize", "one-time-password", "genp10", "rotate"}  # decisions, a client's script, what they call
 HANDLERS = [
     str(path.relative_to(ROOT / "handlers"))
     for path in SCRIPTS
@@ -146,7 +146,7 @@ def test_every_script_is_short_and_strict(path: Path) -> None:
     assert len(text.splitlines()) <= (100 if path.name in ("create-ca", "rollover") else 40), (
         "a script fits on a screen"
     )
-    assert "\nset -euo pipefail\n" in text or path.name == "fullcmc", "that one only says no"
+    assert "\nset -euo pipefail\n" in text
     assert "/dev/stderr" not in text, "stderr is a plain file: opening it again truncates it"
 
 
@@ -180,11 +180,11 @@ def test_an_unknown_operation_is_64_and_leaves_no_trace(workspace: Workspace, ha
     assert sorted(workspace.ca.rglob("*")) == before
 
 
-@pytest.mark.parametrize("handler", [name for name in HANDLERS if name.startswith("openssl/")])
+@pytest.mark.parametrize("handler", [name for name in HANDLERS if name.startswith("openssl/") and "cmc" not in name])
 def test_unknown_variables_change_nothing(shared: Workspace, handler: str) -> None:
     unknown = {"EST_FROM_THE_FUTURE": "1", "BASH_FUNC_id%%": "() { :; }", "profile": "ra", "names": "x", "key": "x"}
     result = shared.run(handler, csr(), **unknown)
-    assert result.status == (64 if handler.endswith("fullcmc") else 0)
+    assert result.status == 0
     assert not result.err or handler == KEYGEN
 
 
@@ -611,11 +611,6 @@ def test_csrattrs_without_its_file_is_a_failure(workspace: Workspace) -> None:
     failed = workspace.run("openssl/csrattrs")
     assert (failed.status, failed.out) == (1, b"")
     assert "csrattrs.yaml: No such file" in failed.err
-
-
-def test_fullcmc_is_not_implemented(shared: Workspace) -> None:
-    result = shared.run("openssl/fullcmc")
-    assert (result.status, result.out) == (64, b"")
 
 
 # --- examples -----------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from pkilint.pkix import extension, name, ocsp
 
 from tests.handlers.bench import PATH, ROOT, Workspace, csr, lint
 from tests.handlers.cuts import Cuts
+from tests.handlers.sets import Bench
 from tests.support import Gateway, Lab, enrol, pem, run, running_gateway
 from tests.support import csr as request
 
@@ -140,6 +141,8 @@ def test_a_serial_number_may_be_written_as_programs_write_it(workspace: Workspac
         (["01", "--reason", "certificateHold"], 1, "not a reason"),  # a hold can be lifted, and nothing here does
         (["01"], 1, "no certificate 01 in"),
         (["01", "--dir", "/nowhere"], 1, "no CA in /nowhere"),
+        (["/etc/hostname"], 1, "certificate"),
+        (["/nowhere/cert.pem"], 2, "usage: revoke"),
     ],
 )
 def test_options_that_revoke_nothing(workspace: Workspace, options: list[str], status: int, words: str) -> None:
@@ -157,6 +160,38 @@ def test_twice_is_once(workspace: Workspace) -> None:
     assert "has been revoked before" in workspace.do("revoke", serial(lost), "--reason", "keyCompromise")
     assert workspace.rows == before
     assert serials(*lists(workspace)) == {lost.serial_number}
+
+
+@pytest.mark.parametrize("encoding", [Encoding.PEM, Encoding.DER])
+def test_a_certificate_may_be_named_by_its_file(workspace: Workspace, tmp_path: Path, encoding: Encoding) -> None:
+    lost = enrolled(workspace)
+    (tmp_path / "a file").write_bytes(lost.public_bytes(encoding))
+    (workspace.ca / f"newcerts/{serial(lost)}.pem").unlink()
+    script = workspace.ca / "revoke"
+    run(script, "a file", "--reason", "Unspecified", cwd=tmp_path, env={"PATH": PATH})
+    assert state(workspace, lost) == "R"
+    (entry,) = lists(workspace)[0]
+    assert (entry.serial_number, len(entry.extensions)) == (lost.serial_number, 0)
+    assert "has been revoked before" in run(script, "a file", cwd=tmp_path, env={"PATH": PATH}).stdout.decode()
+    assert "has been revoked before" in workspace.do("revoke", serial(lost)), "it needs no copy for that"
+
+
+def test_a_certificate_of_a_former_key_may_be_named_by_its_file(workspace: Workspace, tmp_path: Path) -> None:
+    lost = enrolled(workspace)
+    workspace.do("rollover")
+    (tmp_path / "lost.pem").write_bytes(pem(lost))
+    workspace.do("revoke", str(tmp_path / "lost.pem"))
+    assert [serials(crl) for crl in lists(workspace)] == [{lost.serial_number}] * 2
+
+
+def test_a_file_of_another_ca_revokes_nothing(workspace: Workspace, tmp_path: Path) -> None:
+    """Its number may be that of one of ours."""
+    other = Workspace.create(tmp_path / "other")
+    (file,) = (other.ca / "newcerts").iterdir()
+    done = workspace.tool("revoke", str(file))
+    assert (done.returncode, "not a certificate of the CA in" in done.stderr) == (1, True)
+    assert [row[0] for row in workspace.rows] == ["V"]
+    assert not (workspace.ca / "crl.pem").exists()
 
 
 def test_what_the_register_does_not_know_is_entered(workspace: Workspace) -> None:
@@ -209,6 +244,52 @@ def lint_crl(crl: x509.CertificateRevocationList) -> set[str]:
     )
     loaded = loader.load_der_crl(crl.public_bytes(Encoding.DER), "made")
     return {found.finding.code for result in validator.validate(loaded.root) for found in result.finding_descriptions}
+
+
+# --- the other set's register --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    return Bench.create("python", tmp_path_factory.mktemp("both") / "ws")
+
+
+@pytest.mark.client("sqlite3")
+def test_a_certificate_of_the_python_set_is_revoked_in_both_registers(both: Bench, tmp_path: Path) -> None:
+    bench = both.copy(tmp_path / "work shop $HOME")
+    lost, kept = (bench.issue("simpleenroll", csr(name)) for name in ("lost", "kept"))
+    bench.workspace.do("revoke", serial(lost), "--reason", "keyCompromise")
+    assert state(bench.workspace, lost) == "R"
+    assert serials(*lists(bench.workspace)) == {lost.serial_number}
+    first, second = bench.query("serial, status, reason, revoked_at")
+    assert first[:3] == (serial(lost), "revoked", "keyCompromise")
+    assert datetime.now(UTC) - datetime.fromisoformat(first[3]) < timedelta(minutes=1)
+    assert second[:2] == (serial(kept), "valid")
+
+    # Again, and of a number that is in neither.
+    assert "has been revoked before" in bench.workspace.do("revoke", serial(lost))
+    assert bench.query("serial, status, reason, revoked_at")[0] == first
+    done = bench.workspace.tool("revoke", "AB12")
+    assert (done.returncode, "no certificate AB12 in" in done.stderr) == (1, True)
+
+
+def test_without_sqlite3_the_file_will_do(both: Bench, tmp_path: Path) -> None:
+    bench = both.copy(tmp_path / "ws")
+    lost = bench.issue("simpleenroll", csr("lost"))
+    (tmp_path / "bin").mkdir()
+    for directory in PATH.split(":"):
+        for program in Path(directory).iterdir():
+            if program.name != "sqlite3" and not (tmp_path / "bin" / program.name).is_symlink():
+                (tmp_path / "bin" / program.name).symlink_to(program)
+    done = bench.workspace.tool("revoke", serial(lost), path=str(tmp_path / "bin"))
+    assert (done.returncode, "name the certificate's file instead" in done.stderr) == (1, True)
+    (tmp_path / "lost.pem").write_bytes(pem(lost))
+    done = bench.workspace.tool("revoke", str(tmp_path / "lost.pem"), path=str(tmp_path / "bin"))
+    assert (done.returncode, done.stderr, "certs.sqlite is not marked" in done.stdout) == (0, "", True)
+    assert serials(*lists(bench.workspace)) == {lost.serial_number}
+    (tmp_path / "renewed.pem").write_bytes(pem(lost))
+    renewal = bench.run("simplereenroll", csr("lost"), EST_RENEW_CERT_FILE=str(tmp_path / "renewed.pem"))
+    assert (renewal.status, renewal.words) == (77, "your certificate is revoked")
 
 
 # --- several keys ------------------------------------------------------------------------------------------

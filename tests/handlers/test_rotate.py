@@ -1,0 +1,425 @@
+"""handlers/rotate: the register stays whole, whoever issues and whatever is killed; who reads it finds all there is."""
+
+from __future__ import annotations
+
+import fcntl
+import re
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from estgw import registers
+from estgw.est import csr as csrs
+from tests.handlers.bench import PATH, ROOT, Workspace, csr
+from tests.handlers.cuts import Cuts
+from tests.handlers.test_openssl_handlers import ISSUING, KEYGEN, keygen
+from tests.handlers.test_revocation import ask, lists, ocsp_lines, own_network, responder, serial, serials
+from tests.support import run
+
+__all__ = ["own_network"]
+
+ENROL = "openssl/simpleenroll"
+ISSUERS = [*ISSUING, "examples/short-lived"]
+LIMIT = 5
+Row = list[str]
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """One fresh CA, to be copied, whose handlers look each time, and which moves five rows."""
+    workspace = Workspace.create(tmp_path_factory.mktemp("fresh") / "ws")
+    for script in ISSUERS:
+        workspace.edit(f"handlers/{script}", "RANDOM % 250", "RANDOM % 1")
+    workspace.edit("handlers/rotate", "mapfile -s 999 ", f"mapfile -s {LIMIT - 1} ")
+    return workspace
+
+
+@pytest.fixture
+def workspace(shared: Workspace, tmp_path: Path) -> Workspace:
+    return shared.copy(tmp_path / "work shop $HOME")
+
+
+def archives(workspace: Workspace) -> list[list[Row]]:
+    """The rows of each archive, oldest first."""
+    files = sorted((workspace.ca / "index-archive").glob("*.txt"))
+    return [[line.split("\t") for line in file.read_text().splitlines()] for file in files]
+
+
+def everywhere(workspace: Workspace) -> list[Row]:
+    """All rows of all files."""
+    return [row for rows in (*archives(workspace), workspace.rows) for row in rows]
+
+
+def found(workspace: Workspace, *options: str) -> list[Row]:
+    return [line.split("\t") for line in workspace.do("find", *options).splitlines()]
+
+
+def rotate(workspace: Workspace) -> subprocess.CompletedProcess[str]:
+    environment = {"PATH": PATH, "EST_CA_DIR": str(workspace.ca)}
+    command = [workspace.path / "handlers/rotate"]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def rotated(workspace: Workspace) -> None:
+    done = rotate(workspace)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def enrol(workspace: Workspace, name: str = "device") -> x509.Certificate:
+    return workspace.run(ENROL, csr(name)).certificate
+
+
+def archived(workspace: Workspace, name: str = "device") -> x509.Certificate:
+    """A certificate whose row is in an archive."""
+    certificate = enrol(workspace, name)
+    while any(row[3] == serial(certificate) for row in workspace.rows):
+        enrol(workspace, "another")
+    return certificate
+
+
+def renew(workspace: Workspace, certificate: x509.Certificate, directory: Path) -> tuple[int, str]:
+    file = directory / "renewed.pem"
+    file.write_bytes(certificate.public_bytes(Encoding.PEM))
+    result = workspace.run("openssl/simplereenroll", csr(), EST_RENEW_CERT_FILE=str(file))
+    return result.status, result.words if result.status else ""
+
+
+# --- as requests come in ------------------------------------------------------------------------------
+
+
+def test_eight_at_a_time_lose_and_double_nothing(workspace: Workspace) -> None:
+    def issue(job: tuple[int, str]) -> x509.Certificate:
+        number, script = job
+        operation = "simpleenroll" if script.startswith("examples/") else Path(script).name
+        result = workspace.run(script, csr(f"device-{number}"), EST_OPERATION=operation)
+        assert not result.err or script == KEYGEN
+        return keygen(result)[1] if script == KEYGEN else result.certificate
+
+    before = {row[3] for row in workspace.rows}
+    with ThreadPoolExecutor(8) as pool:
+        issued = list(pool.map(issue, enumerate(ISSUERS * 8)))
+    numbers = {serial(certificate) for certificate in issued}
+    assert len(numbers) == 32, "no number came twice"
+    rows = everywhere(workspace)
+    assert len(rows) == 32 + len(before)
+    assert {row[3] for row in rows} == numbers | before
+    assert {row[5] for row in rows} > {f"/CN=device-{number}" for number in range(32)}
+    assert [len(archive) for archive in archives(workspace)] == [LIMIT] * 6
+    assert len(workspace.rows) == 33 - 6 * LIMIT
+    assert {path.stem for path in (workspace.ca / "newcerts").iterdir()} == numbers | before
+    assert found(workspace) == rows
+    assert not list((workspace.ca / "index-archive").glob(".*"))
+
+
+def test_the_names_of_archives_tell_their_order_and_day(workspace: Workspace) -> None:
+    days = {f"{datetime.now(UTC):%Y-%m-%d}"}
+    for _ in range(2 * LIMIT):
+        enrol(workspace)
+    days.add(f"{datetime.now(UTC):%Y-%m-%d}")
+    names = sorted(path.name for path in (workspace.ca / "index-archive").iterdir())
+    assert len(names) == 2
+    for number, name in enumerate(names, 1):
+        assert name in {f"{number:06}-{day}.txt" for day in days}
+        assert (workspace.ca / "index-archive" / name).stat().st_mode & 0o777 == 0o600
+    (workspace.ca / "index-archive" / names[0]).unlink()  # put away by somebody: the numbers go on
+    for _ in range(LIMIT):
+        enrol(workspace)
+    assert [path.name[:6] for path in sorted((workspace.ca / "index-archive").iterdir())] == ["000002", "000003"]
+
+
+@pytest.mark.parametrize("script", ISSUERS)
+def test_as_shipped_a_thousand_rows_go_and_fewer_stay(script: str) -> None:
+    """What the other tests change is there to be changed."""
+    assert "((RANDOM % 250)) || ../rotate || :" in (ROOT / "handlers" / script).read_text()
+    assert "mapfile -s 999 -n 1" in (ROOT / "handlers/rotate").read_text()
+
+
+def test_fewer_stay(workspace: Workspace) -> None:
+    for _ in range(LIMIT - 2):
+        enrol(workspace)
+    assert len(workspace.rows) == LIMIT - 1
+    rotated(workspace)
+    assert len(workspace.rows) == LIMIT - 1
+    assert not (workspace.ca / "index-archive").exists()
+
+
+def test_where_subjects_are_unique_the_index_stays_whole(workspace: Workspace) -> None:
+    (workspace.ca / "index.txt.attr").write_text("unique_subject = yes\n")
+    for number in range(LIMIT + 2):
+        enrol(workspace, f"device-{number}")
+    assert workspace.run(ENROL, csr("device-0")).words == "ERROR:There is already a certificate for /CN=device-0"
+    assert not (workspace.ca / "index-archive").exists()
+
+
+def test_what_cannot_be_moved_does_not_keep_anybody_waiting(workspace: Workspace) -> None:
+    (workspace.ca / "index-archive").write_text("in the way")
+    for _ in range(LIMIT - 1):
+        enrol(workspace)
+    result = workspace.run(ENROL, csr())
+    assert result.certificate
+    assert "index-archive" in result.err, "the log says why"
+    assert len(workspace.rows) == LIMIT + 1
+
+
+def test_rows_that_nobody_understands_are_not_moved(workspace: Workspace) -> None:
+    index = workspace.ca / "index.txt"
+    index.write_text(index.read_text() + "V\tnonsense\n" * LIMIT)
+    before = index.read_text()
+    done = rotate(workspace)
+    assert (done.returncode, done.stdout) == (65, "")
+    assert "a row has not six fields" in done.stderr
+    assert index.read_text() == before
+    assert not archives(workspace)
+
+
+def test_by_hand_it_waits_for_the_lock(workspace: Workspace) -> None:
+    workspace.edit("handlers/rotate", "flock -w 30", "flock -w 0")
+    with (workspace.ca / "ca.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = rotate(workspace)
+    assert (done.returncode, "is busy" in done.stderr) == (69, True)
+    rotated(workspace)
+
+
+def test_a_new_ca_has_no_archives(workspace: Workspace) -> None:
+    archived(workspace)
+    assert workspace.create_ca("--force").returncode == 0
+    assert len(found(workspace)) == 1
+    assert not (workspace.ca / "index-archive").exists()
+
+
+# --- looking up -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def filed(shared: Workspace, tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, dict[str, x509.Certificate]]:
+    """A CA with a few archives, and certificates in them."""
+    workspace = shared.copy(tmp_path_factory.mktemp("filed") / "ws")
+    return workspace, {name: archived(workspace, name) for name in ("device-1", "Zoë", "a\\b", "device-10", "beef")}
+
+
+@pytest.mark.parametrize(
+    "form", [str, str.lower, "0x{}".format, "00{}".format, lambda text: ":".join(re.findall("..", text))]
+)
+def test_find_a_serial_number(filed: tuple[Workspace, dict[str, x509.Certificate]], form) -> None:
+    workspace, certificates = filed
+    wanted = serial(certificates["device-1"])
+    assert [row[3] for row in found(workspace, form(wanted))] == [wanted]
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("device-1", ["device-1", "device-10"]),
+        ("DEVICE-10", ["device-10"]),
+        ("/CN=device-1", ["device-1", "device-10"]),
+        ("zoë", ["Zoë"]),
+        ("Zo", ["Zoë"]),
+        ("a\\b", ["a\\b"]),
+        ("beef", ["beef"]),
+    ],
+)
+def test_find_a_text(filed: tuple[Workspace, dict[str, x509.Certificate]], text: str, names: list[str]) -> None:
+    workspace, certificates = filed
+    assert [row[3] for row in found(workspace, text)] == [serial(certificates[name]) for name in names]
+
+
+def test_a_serial_number_is_no_number_to_calculate_with(workspace: Workspace) -> None:
+    rows = [["V", "350101000000Z", "", number, "unknown", "/CN=x"] for number in ("12E4", "01D4C0", "120000")]
+    with (workspace.ca / "index.txt").open("a") as index:
+        index.writelines("\t".join(row) + "\n" for row in rows)
+    assert found(workspace, "120000") == [rows[2]]
+    assert found(workspace, "12e4") == [rows[0]]
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "words"),
+    [
+        (["--help"], 0, ""),
+        (["--frobnicate"], 2, "usage: find"),
+        (["--dir"], 2, "usage: find"),
+        (["nobody"], 1, ""),
+        (["ABCDEF"], 1, ""),
+        (["x", "--dir", "/nowhere"], 1, "no CA in /nowhere"),
+    ],
+)
+def test_find_finds_nothing(
+    filed: tuple[Workspace, dict[str, x509.Certificate]], options: list[str], status: int, words: str
+) -> None:
+    done = filed[0].tool("find", *options)
+    assert (done.returncode, words in done.stderr) == (status, True)
+    assert ("usage: find" in done.stdout) == (options == ["--help"])
+
+
+def test_the_gateway_looks_in_archives(workspace: Workspace) -> None:
+    certificate = archived(workspace, "Zoë 1")
+    wanted = csrs.parse(csr("zoë 1").pem)
+    assert registers.newest_valid(workspace.ca, wanted) == certificate
+    workspace.do("revoke", serial(certificate))
+    assert registers.newest_valid(workspace.ca, wanted) is None
+
+
+def test_an_approved_request_whose_row_has_been_moved_is_not_issued_twice(workspace: Workspace) -> None:
+    """As if manual-approval had been killed after the issuing, and others had come in between."""
+    script, env = "examples/manual-approval", {"EST_OPERATION": "simpleenroll"}
+    assert workspace.run(script, csr("patient"), **env).status == 75
+    pending = workspace.ca / "pending"
+    approved = (pending / "waiting/0a1b2c").rename(pending / "approved/0a1b2c")
+    (approved / "started").touch()
+    certificate = archived(workspace, "patient")
+    for path in (workspace.ca / "newcerts").glob("*.pem"):
+        if path.stem != serial(certificate):
+            path.unlink()  # all have one key here, as devices have not
+    assert workspace.run(script, csr("patient"), **env).certificate == certificate
+
+
+# --- revoking ---------------------------------------------------------------------------------------------
+
+
+def test_an_archived_certificate_is_revoked_like_any_other(workspace: Workspace, tmp_path: Path) -> None:
+    lost, kept = archived(workspace), archived(workspace)
+    assert renew(workspace, lost, tmp_path)[0] == 0
+    before = len(found(workspace))
+    workspace.do("revoke", serial(lost), "--reason", "superseded")
+    assert renew(workspace, lost, tmp_path) == (77, "your certificate is revoked")
+    assert renew(workspace, kept, tmp_path)[0] == 0
+    (crl,) = lists(workspace)
+    assert serials(crl) == {lost.serial_number}
+    (row,) = found(workspace, serial(lost))
+    assert (row[0], row[2].endswith(",superseded")) == ("R", True)
+    assert len(found(workspace)) == before + 1, "a row for each certificate, the renewed one too"
+    assert "has been revoked before" in workspace.do("revoke", serial(lost))
+
+    # It stays where everybody looks, however many come after it.
+    for _ in range(2 * LIMIT):
+        enrol(workspace)
+    assert renew(workspace, lost, tmp_path) == (77, "your certificate is revoked")
+    workspace.do("rollover")
+    workspace.do("crl")
+    assert [serials(crl) for crl in lists(workspace)] == [{lost.serial_number}] * 2
+
+
+def test_more_revoked_ones_than_rows_to_move_are_no_reason_to_move(workspace: Workspace) -> None:
+    for _ in range(LIMIT + 1):
+        workspace.do("revoke", serial(enrol(workspace)))
+    rows = workspace.rows
+    assert [row[0] for row in rows] == ["V"] + ["R"] * (LIMIT + 1)
+    rotated(workspace)
+    assert workspace.rows == rows
+    assert not archives(workspace)
+
+
+def test_a_revoked_row_goes_when_a_list_has_named_it_after_its_end(workspace: Workspace) -> None:
+    """RFC 5280 3.3: it must be on one list that was made after the certificate had ended."""
+    now = datetime.now(UTC)
+
+    def row(number: str, end: str) -> str:
+        return f"R\t{end}\t{now - timedelta(days=90):%y%m%d%H%M%SZ}\t{number}\tunknown\t/CN=lost\n"
+
+    ended = {
+        "0A": f"{now - timedelta(days=1):%y%m%d%H%M%SZ}",
+        "0B": "991231235959Z",  # RFC 5280 4.1.2.5.1: of 1999
+        "0C": f"{now - timedelta(days=1):%Y%m%d%H%M%SZ}",
+    }
+    lives = {"0D": f"{now + timedelta(days=1):%y%m%d%H%M%SZ}", "0E": "20990101000000Z"}
+    with (workspace.ca / "index.txt").open("a") as index:
+        index.writelines(row(number, end) for number, end in (ended | lives).items())
+
+    def fill() -> None:
+        for _ in range(LIMIT):
+            enrol(workspace)
+
+    fill()
+    assert {line[3] for line in workspace.rows if line[0] == "R"} == {*ended, *lives}, "there was no list yet"
+    before = {tuple(line) for line in everywhere(workspace)}
+    workspace.do("crl")
+    assert {f"{number:02X}" for number in serials(*lists(workspace))} == {*ended, *lives}
+    fill()
+    assert {line[3] for line in workspace.rows if line[0] == "R"} == {*lives}
+    assert {tuple(line) for line in everywhere(workspace)} > before
+    workspace.do("crl")
+    assert {f"{number:02X}" for number in serials(*lists(workspace))} == {*lives}
+    assert "has been revoked before" in workspace.do("revoke", "0A"), "it is still known"
+
+
+@pytest.mark.usefixtures("own_network")
+def test_ocsp_knows_archived_ones_from_a_file_of_all(workspace: Workspace) -> None:
+    kept, lost = archived(workspace), archived(workspace)
+    workspace.do("revoke", serial(lost))
+    server, client = ocsp_lines()
+    (line,) = re.findall(r"`(cp .* && \./find >all\.txt)`", (ROOT / "openssl-ca/README.md").read_text())
+    run("bash", "-c", line, cwd=workspace.ca, env={"PATH": PATH})
+    with responder(workspace, server.replace("-index index.txt", "-index all.txt")) as there:
+        assert ": good" in ask(workspace, there, client, kept)
+        assert ": revoked" in ask(workspace, there, client, lost)
+
+
+# --- killed -------------------------------------------------------------------------------------------------
+
+
+def due(shared: Workspace, path: Path) -> tuple[Workspace, list[Row]]:
+    """A CA with an archive, five rows to come and revoked ones of both kinds; and its register."""
+    workspace = shared.copy(path)
+    lost = [archived(workspace), enrol(workspace)]
+    for certificate in lost:
+        workspace.do("revoke", serial(certificate))
+    workspace.edit("handlers/openssl/simpleenroll", "RANDOM % 1)", "RANDOM % 1 + 1)")  # not before we say so
+    while len(workspace.rows) < 2 + LIMIT:
+        enrol(workspace)
+    assert [len(rows) for rows in archives(workspace)] == [LIMIT]
+    return workspace, sorted(found(workspace))
+
+
+def assert_whole(workspace: Workspace, register: list[Row]) -> None:
+    """Nothing is lost; what is in two places counts once, and the next run mends it, even if others came between."""
+    assert sorted(found(workspace)) == register
+    register = sorted([*register, *found(workspace, serial(enrol(workspace)))])
+    for _ in range(2):
+        rotated(workspace)
+        assert sorted(found(workspace)) == register
+        plain = [row[3] for row in everywhere(workspace) if row[0] == "V"]
+        assert len(plain) == len(set(plain))
+
+
+def test_whenever_the_power_fails_the_register_is_whole(shared: Workspace, tmp_path: Path) -> None:
+    workspace, register = due(shared, tmp_path / "ws")
+    seen = []
+    for twin in Cuts.prepare(workspace, tmp_path / "cuts").twins("../handlers/rotate"):
+        seen.append((len(archives(twin)), len(twin.rows)))
+        assert_whole(twin, register)
+    assert sorted(set(seen), key=seen.index) == [(1, 2 + LIMIT), (2, 2 + LIMIT), (2, 2)]
+    assert_whole(workspace, register)
+
+
+def test_killed_again_and_again_it_mends_the_register(shared: Workspace, tmp_path: Path) -> None:
+    """Each time, five more rows have come."""
+    workspace, register = due(shared, tmp_path / "ws")
+    cuts = Cuts.prepare(workspace, tmp_path / "cuts")
+    assert sum(1 for _ in cuts.twins("../handlers/rotate")) == cuts.calls
+    for at in range(1, cuts.calls):
+        for _ in range(LIMIT):
+            register += found(workspace, serial(enrol(workspace)))
+        cuts.kill("../handlers/rotate", at=at)
+        assert sorted(found(workspace)) == sorted(register)
+    assert_whole(workspace, sorted(register))
+    assert len(workspace.rows) < 2 + LIMIT + 2
+
+
+def test_what_is_revoked_while_its_row_is_in_two_places_stays_revoked(shared: Workspace, tmp_path: Path) -> None:
+    workspace, register = due(shared, tmp_path / "ws")
+    rows = workspace.rows
+    rotated(workspace)
+    with (workspace.ca / "index.txt").open("w") as index:  # as if it had been killed before its last step
+        index.writelines("\t".join(row) + "\n" for row in rows)
+    assert sorted(found(workspace)) == register
+    (lost,) = rows[-1:]
+    workspace.do("revoke", lost[3])
+    rotated(workspace)
+    assert [row[3] for row in workspace.rows if row[0] == "R"][-1] == lost[3]
+    assert [row[0] for row in found(workspace, lost[3])] == ["R"]
+    assert len(found(workspace)) == len(register)
