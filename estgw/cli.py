@@ -89,6 +89,23 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument("file", metavar="FILE", help=f"{what}; - is standard input")
         sub.set_defaults(run=getattr(commands, f"csrattrs_{name}"))
 
+    cmc = made.add_parser(
+        "cmc",
+        help="Full CMC messages in words",
+        description="Full CMC messages (RFC 5272), requests and answers.",
+        epilog="example: estgw cmc explain request.p7",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    ).add_subparsers(required=True, metavar="COMMAND")
+    sub = cmc.add_parser(
+        "explain",
+        help="print a message as a tree, with names for everything",
+        description="Print a PKIData or PKIResponse as a tree, with names for everything in it.",
+        epilog="example: estgw cmc explain request.p7",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    sub.add_argument("file", metavar="FILE", help="DER, BER, base64 or PEM; - is standard input")
+    sub.set_defaults(run=commands.cmc_explain)
+
     pending = made.add_parser(
         "pending",
         help="what waits for a human: list, show, approve, refuse",

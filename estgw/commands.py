@@ -15,15 +15,16 @@ from pathlib import Path
 from estgw import config, csrattrs_yaml, logs, pending, server, services, state, trial, workspace
 from estgw.auth import digest, users
 from estgw.callout import contract, process
-from estgw.config import Log, split_address
+from estgw.config import split_address
 from estgw.errors import ConfigError, RequestError
 from estgw.est import encoding
 from estgw.est.csrattrs import CsrAttrs, decode_csrattrs
+from estgw.supervision import supervisor
 
 
 def demo(arguments: Namespace) -> int:
     """Make what is missing, serve, and say on stderr what can be pasted."""
-    process.default_signals()
+    process.disown_inheritance()
     directory: Path = arguments.dir or (Path() if Path("conf.yaml").exists() else Path("estgw-demo"))
     made = workspace.prepare_demo(directory)
 
@@ -82,7 +83,7 @@ def env(arguments: Namespace) -> int:
 
 def run(arguments: Namespace) -> int:
     """Run a handler and print what would have gone to the client and to the log."""
-    process.default_signals()
+    process.disown_inheritance()
     logs.configure("auto", "warning")
     gateway = trial.load_state(arguments.config)
     with tempfile.TemporaryDirectory(prefix="estgw-run-", ignore_cleanup_errors=True) as directory:
@@ -114,6 +115,14 @@ def csrattrs_encode(arguments: Namespace) -> int:
     """Print the base64 of CSR attributes in YAML, as the gateway would send it."""
     attrs = csrattrs_yaml.read(_content(arguments.file), Path(arguments.file)) or CsrAttrs()
     sys.stdout.write(encoding.encode_base64(attrs.encode()).decode())
+    return 0
+
+
+def cmc_explain(arguments: Namespace) -> int:
+    """Print a CMC message in words; what that takes is loaded only now."""
+    from estgw.cmc.explain import explain
+
+    sys.stdout.write(explain(_content(arguments.file)))
     return 0
 
 
@@ -192,15 +201,18 @@ def passwd(arguments: Namespace) -> int:
 
 
 def _serve(config_file: Path, listen: str | None, ready: server.Ready) -> int:
-    process.default_signals()
-    settings: Log = config.load(config_file).log
-    logs.configure(settings.format, settings.level)
+    process.disown_inheritance()
+    settings = config.load(config_file)
+    logs.configure(settings.log.format, settings.log.level)
     if listen is not None:
         try:
             split_address(listen)
         except ValueError as fault:
             raise ConfigError([f"--listen {listen}: {fault}"]) from None
-    server.serve(config_file, listen=listen, ready=ready)
+    if settings.server.workers > 1:
+        supervisor.serve(config_file, listen=listen, ready=ready)
+    else:
+        server.serve(config_file, settings, listen=listen, ready=ready)
     return 0
 
 

@@ -125,6 +125,7 @@ class Server(_Model):
 
     listen: Annotated[tuple[Listen, ...], AfterValidator(_some), Field(strict=False)] = ("127.0.0.1:8443",)
     name: str = "localhost"
+    workers: Annotated[int, Field(ge=1, le=64)] = 1
     max_connections: Count = 1000
     handshake_timeout: Seconds = 10
     idle_timeout: Seconds = 30
@@ -287,6 +288,12 @@ class Log(_Model):
     level: Literal["debug", "info", "warning"] = "info"
 
 
+class Metrics(_Model):
+    """Where counters are served, if anywhere."""
+
+    listen: Listen | None = None
+
+
 class Config(_Model):
     """The whole of conf.yaml."""
 
@@ -297,11 +304,12 @@ class Config(_Model):
     callouts: Callouts
     labels: Mapping[Annotated[str, AfterValidator(_label)], ServiceSettings] = Field(default_factory=dict)
     log: Log = Log()
+    metrics: Metrics = Metrics()
 
 
-def load(path: Path) -> Config:
-    """Read conf.yaml; raises `ConfigError` with every fault in it."""
-    marked = marked_yaml.read(path)
+def load(path: Path, text: str | None = None) -> Config:
+    """Read conf.yaml, or take `text` for what stands in it; raises `ConfigError` with every fault in it."""
+    marked = marked_yaml.read(path) if text is None else marked_yaml.parse(path, text)
     if not isinstance(marked.data, dict):
         raise ConfigError([marked.fault((), "a mapping with the group names is expected")])
     try:

@@ -25,8 +25,11 @@ _PRIVATE_KEY = re.compile(
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
-def configure(form: str, level: str, stream: TextIO | None = None) -> None:
-    """Set up logging: `form` is `json`, `text` or `auto` (text on a terminal), `level` a level's name."""
+def configure(form: str, level: str, stream: TextIO | None = None, *, worker: int | None = None) -> None:
+    """Set up logging: `form` is `json`, `text` or `auto` (text on a terminal), `level` a level's name.
+
+    Every line says which `worker` wrote it, where there are several.
+    """
     stream = stream or sys.stderr
     as_text = form == "text" or (form == "auto" and stream.isatty())
     shared: list[Any] = [
@@ -35,6 +38,8 @@ def configure(form: str, level: str, stream: TextIO | None = None) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
     ]
+    if worker is not None:
+        shared.insert(0, lambda _logger, _method, event: {**event, "worker": worker})
     renderer: Any = (
         structlog.dev.ConsoleRenderer(colors=stream.isatty(), pad_event_to=0)
         if as_text
@@ -43,7 +48,8 @@ def configure(form: str, level: str, stream: TextIO | None = None) -> None:
     structlog.configure(
         processors=[*shared, _escape, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
-        logger_factory=structlog.PrintLoggerFactory(stream),
+        # A line and its end in one write: the lines of several processes must not run into each other.
+        logger_factory=structlog.WriteLoggerFactory(stream),
         cache_logger_on_first_use=False,
     )
     # A client's odd certificate makes cryptography warn; that too is a line of the log and nothing else.

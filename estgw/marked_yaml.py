@@ -50,11 +50,15 @@ def read(path: Path) -> MarkedYAML:
 
     Raises `ConfigError` when the file can't be read, is not YAML, or has a key twice or one that is no text.
     """
+    return parse(path, text_of(path))
+
+
+def text_of(path: Path) -> str:
+    """A file's text; raises `ConfigError` when it can't be read."""
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as fault:
         raise ConfigError([f"{path}: can't be read: {getattr(fault, 'strerror', None) or fault}"]) from None
-    return parse(path, text)
 
 
 def parse(path: Path, text: str, *, plain: bool = False) -> MarkedYAML:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import re
 import signal
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from aiohttp import HttpVersion11, web
@@ -13,13 +14,19 @@ from aiohttp.web_protocol import RequestHandler
 
 from estgw import state
 from estgw.app import App
-from estgw.callout.warm import Warm
-from estgw.config import split_address
+from estgw.callout.turns import Turns
+from estgw.config import Config, split_address
 from estgw.errors import ConfigError, apology
 from estgw.logs import escape, log, new_request_id
+from estgw.metrics.endpoint import exposed
+from estgw.metrics.meter import meter
+from estgw.metrics.table import CONNECTIONS, HANDSHAKE_FAILURES, OF_ALL, OF_WORKERS, REQUESTS, WORKERS
+from estgw.reload import told
 from estgw.reply import SERVER
-from estgw.state import State
+from estgw.share import ALONE, Share
+from estgw.state import Lasting, State
 from estgw.tls.listener import Listener
+from estgw.tls.sockets import bind
 
 Ready = Callable[[str], None]
 """Told the URL once connections are accepted."""
@@ -52,6 +59,7 @@ class Protocol(RequestHandler):
         else:
             log.error("request", status=status, peer=address, exc_info=exc, request_id=request_id)
             text = apology(request_id)
+        meter.add(REQUESTS, "other", "", str(status))
         headers = {"Server": SERVER, "Content-Type": "text/plain; charset=utf-8"}
         response = web.Response(status=status, body=f"{text}\n".encode(), headers=headers)
         response.force_close()
@@ -69,27 +77,48 @@ class HTTPServer(web.Server):
 
 
 class Server:
-    """One gateway process."""
+    """One gateway process, the only one or one of several."""
 
-    def __init__(self, config_file: Path, listen: str | None = None) -> None:
-        """Raises `ConfigError`; `listen` takes the place of the configured addresses."""
+    def __init__(self, config_file: Path, share: Share = ALONE, text: str | None = None) -> None:
+        """Raises `ConfigError`; `text` is taken for what stands in the file."""
         self._config_file = config_file
-        self._warm = Warm()
+        self._lasting = Lasting(share=share, turns=Turns(share.directory))
         try:
-            self._state = state.load(config_file, self._warm)
+            self._app = App(self.load(text))
         except ConfigError:
-            self._warm.close()
+            self._lasting.warm.close()
             raise
-        self._listen = (listen,) if listen else self._state.config.server.listen
-        self._app = App(self._state)
+        self._listener: Listener | None = None
         self._stop = asyncio.Event()
 
-    async def run(self, ready: Ready) -> None:
-        """Serve until SIGTERM or SIGINT; `ready` gets the URL once connections are accepted.
+    @property
+    def config(self) -> Config:
+        """The configuration in use."""
+        return self._app.state.config
 
-        Raises OSError when an address can't be listened on.
+    def load(self, text: str | None = None) -> State:
+        """Another state, for `adopt`; raises `ConfigError`."""
+        return state.load(self._config_file, self._lasting, text)
+
+    def adopt(self, fresh: State) -> None:
+        """Serve the next requests with another state.  Addresses and limits of `server` stay."""
+        self._app.state.caller.retire()
+        self._app.reload(fresh)
+        if self._listener is not None:
+            self._listener.context = fresh.context
+
+    def stop(self) -> None:
+        """Drain, and let `run` come to its end."""
+        self._stop.set()
+
+    async def run(
+        self, sockets: Iterable[socket.socket], ready: Callable[[list[int]], None], hangup: Callable[[], None]
+    ) -> None:
+        """Serve bound sockets until `stop`, SIGTERM or SIGINT; `hangup` is for SIGHUP.
+
+        `ready` gets their ports once connections are accepted.  Raises OSError when one can't be listened on.
         """
-        settings = self._state.config.server
+        settings = self.config.server
         http = HTTPServer(
             self._app,
             keepalive_timeout=settings.idle_timeout,
@@ -98,21 +127,20 @@ class Server:
             # A compressed body would be a bomb; EST has none, so it is passed on and found not to be base64.
             auto_decompress=False,
         )
-        listener = Listener(
+        listener = self._listener = Listener(
             http,
-            self._state.context,
+            self._app.state.context,
             handshake_timeout=settings.handshake_timeout,
-            max_connections=settings.max_connections,
-            on_failure=_log_failure,
+            max_connections=self._lasting.share.part(settings.max_connections),
+            on_failure=_note_failure,
+            on_count=lambda number: meter.set(CONNECTIONS, number),
         )
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGHUP, self._reload, listener)
+        loop.add_signal_handler(signal.SIGHUP, hangup)
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop.set)
+            loop.add_signal_handler(number, self.stop)
         try:
-            ports = [await listener.start(*split_address(address)) for address in self._listen]
-            log.info("listening", addresses=", ".join(self._listen), port=ports[0])
-            ready(f"https://{settings.name}:{ports[0]}")
+            ready([listener.take(sock) for sock in sockets])
             await self._stop.wait()
             log.info("draining", seconds=settings.drain_timeout)
         finally:
@@ -122,32 +150,38 @@ class Server:
             await http.shutdown(settings.drain_timeout)
             await listener.close()
             self._app.state.caller.retire()
-            self._warm.close()
+            self._lasting.warm.close()
             for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
         log.info("stopped")
 
-    def _reload(self, listener: Listener) -> None:
-        """Swap in a new state, or keep the old one and say why.  Addresses and limits of `server` stay."""
-        try:
-            fresh: State = state.load(self._config_file, self._warm)
-        except ConfigError as refusal:
-            log.error("reload failed, the old configuration stays", faults=refusal.faults)
-            return
-        self._app.state.caller.retire()
-        self._app.reload(fresh)
-        listener.context = fresh.context
-        log.info("reloaded", file=str(self._config_file))
 
-
-def _log_failure(address: str, reason: str) -> None:
+def _note_failure(address: str, reason: str) -> None:
+    meter.add(HANDSHAKE_FAILURES)
     log.info("TLS handshake failed", peer=address, reason=reason)
 
 
-def serve(config_file: Path, *, listen: str | None, ready: Ready) -> None:
-    """Run a gateway until it is told to stop; raises `ConfigError` or OSError."""
+def serve(config_file: Path, settings: Config, *, listen: str | None, ready: Ready) -> None:
+    """Run a gateway in this process until it is told to stop; raises `ConfigError` or OSError.
+
+    `settings` is what stands in the file; `listen` takes the place of the addresses in it.
+    """
 
     async def main() -> None:
-        await Server(config_file, listen).run(ready)
+        addresses = (listen,) if listen else settings.server.listen
+
+        def accepting(ports: list[int]) -> None:
+            log.info("listening", addresses=", ".join(addresses), port=ports[0])
+            meter.set(WORKERS, 1)
+            ready(f"https://{settings.server.name}:{ports[0]}")
+
+        def reload() -> None:
+            with told(config_file):
+                server.adopt(server.load())
+
+        sockets = (bind(*split_address(address)) for address in addresses)
+        async with exposed(settings.metrics.listen, (*OF_WORKERS, *OF_ALL)):
+            server = Server(config_file)
+            await server.run(sockets, accepting, reload)
 
     asyncio.run(main())

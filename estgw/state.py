@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cryptography import x509
@@ -24,6 +24,7 @@ from estgw.callout.caller import Caller, CalloutLimits
 from estgw.callout.pool import Pool
 from estgw.callout.runners import Language, Runners
 from estgw.callout.slots import Slots
+from estgw.callout.turns import Turns
 from estgw.callout.warm import Warm
 from estgw.config import Config
 from estgw.errors import BadRequest, ConfigError, Malformed
@@ -32,6 +33,7 @@ from estgw.est.csr import CSR, NewNames
 from estgw.est.encoding import pem_blocks
 from estgw.est.insist import Insistence
 from estgw.services import Route
+from estgw.share import ALONE, Share
 from estgw.tls.adapter import TLSContext
 from estgw.tls.context import TLSSettings, server_context
 
@@ -41,6 +43,15 @@ MINIMUM_SECRET = 32
 """Bytes of a shared nonce secret: what the HMAC can make use of."""
 
 _CRL = "X509 CRL"
+
+
+@dataclass(frozen=True)
+class Lasting:
+    """What a gateway process has for all its life, however often it reads its configuration."""
+
+    warm: Warm = field(default_factory=Warm)
+    turns: Turns = field(default_factory=Turns)
+    share: Share = ALONE
 
 
 @dataclass(frozen=True)
@@ -58,6 +69,7 @@ class State:
     """What `csr_template` files insist on."""
     context: TLSContext
     caller: Caller
+    share: Share
 
     def inner_rules(self, route: Route, client: Client) -> InnerRules:
         """What holds for a request inside a message: the rules of simpleenroll, which it would else have used."""
@@ -75,21 +87,23 @@ class State:
             raise BadRequest(fault.sentence) from None
 
 
-def load(path: Path, warm: Warm | None = None) -> State:
+def load(path: Path, lasting: Lasting | None = None, text: str | None = None) -> State:
     """Read the configuration and every file that it names; raises `ConfigError` with all that is wrong.
 
-    `warm` is started when a script is to be run by it, and before a private key is read; without one, as in the
-    commands that run nothing or one script, there is only exec.
+    `lasting` is of the process that will serve it.  Its warm parent is started when a script is to be run by it, and
+    before a private key is read; without one, as in the commands that run nothing or one script, there is only exec.
+    `text` is taken for what stands in the file.
     """
-    settings = config.load(path)
+    settings = config.load(path, text)
+    share = lasting.share if lasting else ALONE
     faults: list[str] = []
     served = services.build(settings)
     routes = list(services.routes(served))
-    caller = _caller(settings, routes, warm, faults)
+    caller = _caller(settings, routes, lasting, faults)
     explicit = _certificates(settings.client_auth.explicit, faults)
     implicit = _certificates(settings.client_auth.implicit, faults)
     crls = _crls(settings.client_auth.crls, faults)
-    passwords = _passwords(settings, faults)
+    passwords = _passwords(settings, share, faults)
     context = _context(settings, (*explicit, *implicit), crls, faults)
     for script in sorted({script for route in routes for script in route.programs}):
         found = program.faults(script, services.search_path(settings))
@@ -113,10 +127,11 @@ def load(path: Path, warm: Warm | None = None) -> State:
         insistences=insistences,
         context=context,
         caller=caller,
+        share=share,
     )
 
 
-def _caller(settings: Config, routes: Iterable[Route], warm: Warm | None, faults: list[str]) -> Caller:
+def _caller(settings: Config, routes: Iterable[Route], lasting: Lasting | None, faults: list[str]) -> Caller:
     limits = settings.callouts
     faults += [
         f"{route.handler}: the runner {route.runner} is for Python scripts; auto and exec are for all"
@@ -125,16 +140,18 @@ def _caller(settings: Config, routes: Iterable[Route], warm: Warm | None, faults
     ]
     asked = {(route.runner, route.handler) for route in routes}
     asked |= {(route.decision_runner, script) for route in routes for script in route.decisions}
-    if warm is not None and any(runners.forks(runner, runners.language(script)) for runner, script in asked):
+    if lasting is not None and any(runners.forks(runner, runners.language(script)) for runner, script in asked):
         try:
-            warm.start()
+            lasting.warm.start()
         except OSError as fault:
             faults.append(f"{sys.executable}: {fault.strerror}")
-    return Caller(
-        Slots(limits.max_running, limits.max_waiting),
-        CalloutLimits(limits.max_stdout, limits.max_stderr, limits.retry_after, limits.max_file),
-        Runners(warm, Pool(warm, limits.pool_size, limits.pool_requests)) if warm is not None else None,
-    )
+    allowed = CalloutLimits(limits.max_stdout, limits.max_stderr, limits.retry_after, limits.max_file)
+    if lasting is None:
+        return Caller(Slots(limits.max_running, limits.max_waiting), allowed)
+    part = lasting.share.part
+    slots = Slots(part(limits.max_running), part(limits.max_waiting), lasting.turns)
+    pool = Pool(lasting.warm, part(limits.pool_size), limits.pool_requests)
+    return Caller(slots, allowed, Runners(lasting.warm, pool))
 
 
 def _certificates(paths: Iterable[Path], faults: list[str]) -> list[x509.Certificate]:
@@ -182,7 +199,7 @@ def _crls(paths: Iterable[Path], faults: list[str]) -> list[x509.CertificateRevo
     return found
 
 
-def _passwords(settings: Config, faults: list[str]) -> Passwords:
+def _passwords(settings: Config, share: Share, faults: list[str]) -> Passwords:
     asked = settings.client_auth
     known: Users | None = None
     digest: Digest | None = None
@@ -194,14 +211,17 @@ def _passwords(settings: Config, faults: list[str]) -> Passwords:
     if asked.digest_users is not None:
         try:
             hashes = digests.load(asked.digest_users, asked.realm)
-            digest = Digest(asked.realm, asked.digest, hashes, Nonces(_nonce_secret(settings), asked.nonce_age))
+            digest = Digest(asked.realm, asked.digest, hashes, Nonces(_nonce_secret(settings, share), asked.nonce_age))
         except ConfigError as refusal:
             faults += refusal.faults
     return Passwords(asked.realm, known, digest)
 
 
-def _nonce_secret(settings: Config) -> bytes:
-    """The secret that several gateways share, or one of our own."""
+def _nonce_secret(settings: Config, share: Share) -> bytes:
+    """The secret that several gateways share, or one of our own.
+
+    Either is another in each process of one gateway: who has used a nonce here can't use it again next door.
+    """
     path = settings.client_auth.nonce_secret
     if path is None:
         return _OWN_SECRET
@@ -211,7 +231,7 @@ def _nonce_secret(settings: Config) -> bytes:
         raise ConfigError([f"{path}: {fault.strerror}; make it with: openssl rand -hex 32 > {path}"]) from None
     if len(secret) < MINIMUM_SECRET:
         raise ConfigError([f"{path}: a secret of {len(secret)} bytes; {MINIMUM_SECRET} is the least"])
-    return secret
+    return share.secret(secret)
 
 
 def _context(

@@ -174,9 +174,14 @@ class Gateway:
 
 @contextlib.contextmanager
 def running_gateway(
-    lab: Lab, overrides: Mapping[str, Any] | None = None, *, clean: bool = True, options: Iterable[str] = ()
+    lab: Lab,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    clean: bool = True,
+    options: Iterable[str] = (),
+    status: int = 0,
 ) -> Iterator[Gateway]:
-    """Serve a workspace on a port of the kernel's choice; SIGTERM at the end must be a clean end.
+    """Serve a workspace on a port of the kernel's choice; SIGTERM at the end must be a clean end, or else `status`.
 
     `overrides` are merged into the shipped conf.yaml; None as a value takes a key away.  `clean` is whether a
     traceback in the log fails the test; what is left in its temporary directory always does.
@@ -187,7 +192,8 @@ def running_gateway(
     command = [sys.executable, "-W", "error", "-m", "estgw", "serve", "-c", str(config), *options]
     temporary = lab.path / f"tmp-{number}"
     temporary.mkdir()
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(temporary)}
+    # Workers, if there are any, know no -W of ours.
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(temporary), "PYTHONWARNINGS": "error"}
     with (
         log_file.open("w") as log,
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment) as process,
@@ -200,7 +206,7 @@ def running_gateway(
             yield gateway
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
-            assert process.wait(DEADLINE) == 0, log_file.read_text()
+            assert process.wait(DEADLINE) == status, log_file.read_text()
         finally:
             process.kill()
     if clean:

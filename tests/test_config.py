@@ -100,7 +100,7 @@ def test_every_key_at_once(tmp_path):
         tmp_path,
         """
         server: {listen: ["0.0.0.0:443", "[::]:443"], name: est.example, max_connections: 5, handshake_timeout: 1.5,
-                 idle_timeout: 2, body_timeout: 3, drain_timeout: 4, max_body: 4096}
+                 workers: 4, idle_timeout: 2, body_timeout: 3, drain_timeout: 4, max_body: 4096}
         tls: {certificate: c, key: k, minimum: "1.3", maximum: "1.3"}
         client_auth: {explicit: [a], implicit: [b, c], crls: [d], unknown_certificates: pass, users: u, realm: r,
                       remember: 0, digest: [MD5], digest_users: du, nonce_age: 9, nonce_secret: ns, guess_delay: 0}
@@ -138,6 +138,7 @@ def test_every_key_at_once(tmp_path):
           iot: {handlers: h2, ca_dir: ca2, profile: rfc, base64_lines: none, authorize: z, operations: {}}
           Fleet.2_~-: {}
         log: {format: json, level: debug}
+        metrics: {listen: "[::1]:9464"}
         """.replace("REST", ":".join(["00"] * 30)),
     )
     assert made.server.listen == ("0.0.0.0:443", "[::]:443")
@@ -159,6 +160,10 @@ def test_every_key_at_once(tmp_path):
         ("server:\n  name: 5", "2:3: server.name: YAML reads 5 as an int; quote it: \"5\""),
         ("server: {listen: []}", "1:10: server.listen: at least one address is wanted"),
         ("server: {listen: 127.0.0.1:1}", "1:10: server.listen: input should be a valid tuple"),
+        ("server: {workers: 0}", "1:10: server.workers: input should be greater than or equal to 1"),
+        ("server: {workers: 65}", "1:10: server.workers: input should be less than or equal to 64"),
+        ("metrics: {listen: 9464}", '1:11: metrics.listen: YAML reads 9464 as an int; quote it: "9464"'),
+        ("metrics: {listen: localhost:9464}", "1:11: metrics.listen: localhost is no IP address"),
         ("server: {max_connections: 0}", "1:10: server.max_connections: input should be greater than or equal to 1"),
         ("server: {max_connections: 1.5}", "1:10: server.max_connections: input should be a valid integer"),
         ("server: {max_connections: true}", "1:10: server.max_connections: input should be a valid integer"),

@@ -47,6 +47,28 @@ def test_json():
     assert line == {"event": "request", "level": "info", "status": 200, "subject": "CN=Zoë"}
 
 
+def test_one_write_a_line():
+    """Several processes write to one file: what is written at once stays together."""
+    parts: list[str] = []
+
+    class Counted(io.StringIO):
+        def write(self, text: str) -> int:
+            parts.append(text)
+            return super().write(text)
+
+    written("json", lambda: [logs.log.info("request", subject="x" * size) for size in (1, 10_000)], stream=Counted())
+    assert len(parts) == 2
+    assert all(part.endswith("}\n") for part in parts)
+
+
+def test_the_worker_is_named_in_every_line():
+    stream = io.StringIO()
+    logs.configure("json", "info", stream, worker=3)
+    logs.log.info("request")
+    logging.getLogger("aiohttp").warning("odd")
+    assert [json.loads(line)["worker"] for line in stream.getvalue().splitlines()] == [3, 3]
+
+
 def test_text():
     text = written("text", lambda: logs.log.info("request", status=200, subject="CN=a"))
     assert "request" in text

@@ -37,17 +37,22 @@ class _Record:
 
 
 class _Gate(asyncio.Semaphore):
-    def __init__(self) -> None:
-        super().__init__(SIDE_BY_SIDE)
+    def __init__(self, of: int) -> None:
+        super().__init__(max(1, SIDE_BY_SIDE // of))
         self.visitors = 0
 
 
 class Throttle:
     """Failures by client address (an IPv6 /64 counts as one); others are not touched."""
 
-    def __init__(self, most: float) -> None:
-        """`most` is the longest delay in seconds; 0 turns the throttle off."""
+    def __init__(self, most: float, of: int = 1) -> None:
+        """`most` is the longest delay in seconds; 0 turns the throttle off.
+
+        `of` so many processes each know of the failures that they have seen themselves.  Each lets an address wait so
+        many times as long, and so all of them together let it guess as fast as one would.
+        """
         self.most = most
+        self._of = of
         self._records: OrderedDict[str, _Record] = OrderedDict()
         self._gates: dict[str, _Gate] = {}
 
@@ -61,7 +66,7 @@ class Throttle:
             yield
             return
         key = _key(address)
-        gate = self._gates.setdefault(key, _Gate())
+        gate = self._gates.setdefault(key, _Gate(self._of))
         gate.visitors += 1
         try:
             try:
@@ -128,7 +133,7 @@ class Throttle:
 
     def _delay(self, record: _Record) -> float:
         # The exponent is bounded before the power is: a long night of guesses must not overflow a float.
-        return min(self.most, FIRST * 2.0 ** min(record.failures - 1, 30))
+        return self._of * min(self.most, FIRST * 2.0 ** min(record.failures - 1, 30))
 
 
 def _digest(user: str) -> bytes:

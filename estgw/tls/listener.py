@@ -10,7 +10,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, cast
 
+from estgw.tls import sockets
 from estgw.tls.adapter import TLSContext, TLSObject
+from estgw.tls.sockets import endpoint
 
 _ACCEPT_BATCH = 32
 """Connections taken per turn of the event loop, so that a flood leaves time for those already here."""
@@ -31,10 +33,12 @@ class Listener:
         handshake_timeout: float = 10.0,
         max_connections: int = 1000,
         on_failure: Callable[[str, str], None],
+        on_count: Callable[[int], None] = lambda _: None,
     ) -> None:
         """`on_failure` gets the peer's address and a reason once per connection that came to nothing.
 
-        Where no connection exists, as in an accept that failed, the address is our own.
+        Where no connection exists, as in an accept that failed, the address is our own.  `on_count` gets the number
+        of open connections whenever it is another.
         """
         self.context = context
         """Used by the next handshake: assign a new one to reload."""
@@ -42,6 +46,7 @@ class Listener:
         self._handshake_timeout = handshake_timeout
         self._max_connections = max_connections
         self._on_failure = on_failure
+        self._on_count = on_count
         self._listening: set[socket.socket] = set()
         self._open: dict[_Socket, asyncio.Transport | None] = {}
         self._handshakes: set[asyncio.Task[None]] = set()
@@ -53,31 +58,19 @@ class Listener:
         """Open connections, those in their handshake included."""
         return len(self._open)
 
-    async def start(self, host: str, port: int) -> int:
-        """Listen there too and return the port, which the kernel chooses for 0.
+    def take(self, sock: socket.socket) -> int:
+        """Accept connections from a bound socket too, which is ours from now on; its port.
 
-        `host` is an address or a name; of several addresses of a name the first is taken.  Raises `OSError`
-        with the address in its text.
+        Raises `OSError` with the address in its text.
         """
-        loop = asyncio.get_running_loop()
-        sock = None
         try:
-            found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-            family, kind, protocol, _, address = found[0]
-            sock = socket.socket(family, kind, protocol)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                # Else [::] would take the IPv4 port as well, or fail because somebody has it.
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            sock.setblocking(False)
-            sock.bind(address)
-            sock.listen(socket.SOMAXCONN)
-        except OSError as exc:
-            if sock is not None:
-                sock.close()
-            raise OSError(exc.errno, f"can't listen on {endpoint((host, port))}: {exc.strerror}") from exc
+            sockets.listen(sock)
+        except OSError:
+            sock.close()
+            raise
+        sock.setblocking(False)
         self._listening.add(sock)
-        loop.add_reader(sock, self._accept, sock)
+        asyncio.get_running_loop().add_reader(sock, self._accept, sock)
         return int(sock.getsockname()[1])
 
     def stop_accepting(self) -> None:
@@ -123,6 +116,7 @@ class Listener:
                 continue
             sock = _Socket(plain, self._forget)
             self._open[sock] = None
+            self._on_count(len(self._open))
             task = asyncio.create_task(self._handshake(sock, endpoint(address)))
             self._handshakes.add(task)
             task.add_done_callback(self._handshakes.discard)
@@ -157,6 +151,7 @@ class Listener:
 
     def _forget(self, sock: _Socket) -> None:
         self._open.pop(sock, None)
+        self._on_count(len(self._open))
         if not self._open:
             self._emptied.set()
 
@@ -195,12 +190,6 @@ class _Attempt:
     @property
     def failure(self) -> str | None:
         return self._made.failure if self._made else None
-
-
-def endpoint(address: tuple[Any, ...]) -> str:
-    """`127.0.0.1:8443` or `[::1]:8443`."""
-    host, port = address[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _reason(exc: OSError) -> str:

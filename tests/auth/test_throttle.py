@@ -48,6 +48,12 @@ def test_the_delay_grows_up_to_the_most(clock):
     assert clock.slept == [0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 2, 2, 2]
 
 
+def test_several_processes_are_guessed_at_as_fast_as_one(clock):
+    """An address may go from one to the next; each knows a part of its failures, and is so many times as slow."""
+    guess(Throttle(2, of=4), 9)
+    assert clock.slept == [0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 8, 8]
+
+
 def test_a_failure_costs_nobody_else(clock):
     guessed = Throttle(2)
     guess(guessed, 5)

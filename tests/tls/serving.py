@@ -18,6 +18,7 @@ from estgw.tls.adapter import TLSContext
 from estgw.tls.context import TLSSettings, server_context
 from estgw.tls.info import TLSInfo, tls_info
 from estgw.tls.listener import Listener
+from estgw.tls.sockets import bind
 from tests.tls.pki import CLIENT_AUTH, DAY, NOW, SERVER_AUTH, Credential, root
 
 V12, V13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
@@ -116,7 +117,7 @@ async def serving(
         on_failure=lambda peer, reason: state.failures.append((peer, reason)),
         **limits,
     )
-    state.port = await state.listener.start("127.0.0.1", 0)
+    state.port = state.listener.take(bind("127.0.0.1", 0))
     try:
         yield state
     finally:

@@ -13,7 +13,8 @@ import pytest
 
 from estgw.tls.context import TLSSettings, server_context
 from estgw.tls.info import TLSInfo
-from estgw.tls.listener import Listener, endpoint
+from estgw.tls.listener import Listener
+from estgw.tls.sockets import bind, endpoint
 from tests.tls.pki import SERVER_AUTH, pem
 from tests.tls.serving import DEADLINE, Echo, exchange, run, serving, until
 
@@ -38,7 +39,7 @@ def test_two_addresses_share_a_port(world):
     async def scene() -> None:
         async with serving(world.context()) as gateway:
             # [::1] and 127.0.0.1 side by side: IPv6 sockets keep to IPv6.
-            assert await gateway.listener.start("::1", gateway.port) == gateway.port
+            assert gateway.listener.take(bind("::1", gateway.port)) == gateway.port
             for host in ("127.0.0.1", "::1"):
                 await asyncio.to_thread(exchange, gateway.port, world.client(), host=host)
             assert len(gateway.infos) == 2
@@ -49,7 +50,7 @@ def test_two_addresses_share_a_port(world):
 def test_every_ipv6_address_leaves_ipv4_free(world):
     async def scene() -> None:
         async with serving(world.context()) as gateway:
-            await gateway.listener.start("::", gateway.port)
+            gateway.listener.take(bind("::", gateway.port))
 
     asyncio.run(scene())
 
@@ -58,9 +59,9 @@ def test_an_address_in_use(world):
     async def scene() -> None:
         async with serving(world.context()) as gateway:
             with pytest.raises(OSError, match=rf"can't listen on 127\.0\.0\.1:{gateway.port}: Address already"):
-                await gateway.listener.start("127.0.0.1", gateway.port)
+                gateway.listener.take(bind("127.0.0.1", gateway.port))
             with pytest.raises(OSError, match=r"can't listen on 192\.0\.2\.1:0: Cannot assign"):
-                await gateway.listener.start("192.0.2.1", 0)
+                gateway.listener.take(bind("192.0.2.1", 0))
 
     asyncio.run(scene())
 
@@ -75,7 +76,7 @@ def test_a_restart_does_not_wait_for_old_connections(world):
         with plain:
             assert ended(plain)
         listener = Listener(lambda: Echo([]), world.context(), on_failure=lambda *_: None)
-        assert await listener.start("127.0.0.1", gateway.port) == gateway.port
+        assert listener.take(bind("127.0.0.1", gateway.port)) == gateway.port
         await listener.close()
 
     asyncio.run(scene())

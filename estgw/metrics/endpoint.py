@@ -1,0 +1,109 @@
+"""GET /metrics over plain HTTP, for a Prometheus on this machine or behind a proxy of its own.
+
+Nothing is asked but one path, and nobody is known: one answer a connection, read and written within a few seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from http import HTTPStatus
+from pathlib import Path
+
+from estgw import __version__
+from estgw.config import split_address
+from estgw.logs import log
+from estgw.metrics.meter import meter
+from estgw.metrics.table import BUILD, CONFIGURED, Metric
+from estgw.tls import sockets
+
+SECONDS = 5.0
+"""For a connection from its first byte to its last."""
+CONNECTIONS = 16
+"""At once; one more is closed at the door."""
+HEAD = 8192
+"""Bytes of a request's head."""
+
+TEXT = "text/plain; version=0.0.4; charset=utf-8"
+"""The format that every Prometheus reads, whatever else it says it would accept."""
+
+
+@contextlib.asynccontextmanager
+async def exposed(listen: str | None, metrics: Iterable[Metric], view: Path | None = None) -> AsyncIterator[None]:
+    """Count `metrics` from now on, and show them under that address while the context lasts; None is neither.
+
+    `view` is where other processes write what they count.  Raises OSError when the address can't be listened on.
+    """
+    if listen is None:
+        yield
+        return
+    meter.switch_on(metrics, view=view)
+    meter.set(BUILD, 1, __version__)
+    meter.set(CONFIGURED, time.time())
+    endpoint = _Endpoint(meter.text)
+    sock = sockets.bind(*split_address(listen))
+    port = sock.getsockname()[1]
+    try:
+        server = await asyncio.start_server(endpoint.serve, sock=sock, limit=HEAD)
+    except OSError as fault:
+        sock.close()
+        raise OSError(fault.errno, f"can't listen on {listen}: {fault.strerror}") from None
+    log.info("metrics", address=listen, port=port)
+    try:
+        yield
+    finally:
+        server.close()
+        endpoint.close()
+
+
+class _Endpoint:
+    def __init__(self, text: Callable[[], bytes]) -> None:
+        self._text = text
+        self._open: set[asyncio.StreamWriter] = set()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection."""
+        if len(self._open) >= CONNECTIONS:
+            writer.transport.abort()
+            return
+        self._open.add(writer)
+        try:
+            async with asyncio.timeout(SECONDS):
+                head = await reader.readuntil(b"\r\n\r\n")
+                writer.write(self._answer(head))
+                writer.close()
+                await writer.wait_closed()
+        except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            pass  # whoever it was asks again, or does not
+        finally:
+            writer.transport.abort()
+            self._open.discard(writer)
+
+    def close(self) -> None:
+        """Cut every connection."""
+        for writer in self._open:
+            writer.transport.abort()
+
+    def _answer(self, head: bytes) -> bytes:
+        method, _, rest = head.partition(b"\r\n")[0].partition(b" ")
+        target, _, version = rest.partition(b" ")
+        if not version.startswith(b"HTTP/1."):
+            return _response(HTTPStatus.BAD_REQUEST)
+        if target.partition(b"?")[0] != b"/metrics":
+            return _response(HTTPStatus.NOT_FOUND)
+        if method != b"GET":
+            return _response(HTTPStatus.METHOD_NOT_ALLOWED, b"Allow: GET\r\n")
+        try:
+            text = self._text()
+        except Exception:  # noqa: BLE001 - another process may be in the middle of making its file; the next time is soon
+            log.exception("the metrics could not be read")
+            return _response(HTTPStatus.INTERNAL_SERVER_ERROR)
+        return _response(HTTPStatus.OK, body=text, kind=TEXT)
+
+
+def _response(status: HTTPStatus, more: bytes = b"", *, body: bytes = b"", kind: str = "text/plain") -> bytes:
+    body = body or f"{status.phrase}\n".encode()
+    head = f"HTTP/1.1 {status} {status.phrase}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n"
+    return head.encode() + more + b"Connection: close\r\n\r\n" + body

@@ -1,0 +1,92 @@
+"""Every metric there is.  The names and the help texts are what /metrics shows, and so their documentation.
+
+Labels take their values from the configuration, from a handler's end or from a short list, never from a client: what a
+client asks for that is not served here is the operation `other`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Kind(Enum):
+    """What a metric does: grow, go up and down, or sort what it sees into buckets."""
+
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric by its name in the conventions of Prometheus; `buckets` are upper bounds in seconds."""
+
+    name: str
+    kind: Kind
+    help: str
+    labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()
+
+
+# From an answer without a callout to the default `callouts.timeout`.
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+REQUESTS = Metric(
+    "estgw_requests_total",
+    Kind.COUNTER,
+    "Requests answered, by operation (or other), CA label and HTTP status.",
+    ("operation", "label", "status"),
+)
+REQUEST_SECONDS = Metric(
+    "estgw_request_seconds",
+    Kind.HISTOGRAM,
+    "Seconds from a request's head to its answer.",
+    ("operation",),
+    SECONDS,
+)
+ISSUED = Metric(
+    "estgw_certificates_issued_total",
+    Kind.COUNTER,
+    "Certificates handed to a client.",
+    ("operation", "label"),
+)
+CALLOUTS = Metric(
+    "estgw_callouts_total",
+    Kind.COUNTER,
+    "Scripts run, by runner and by end: an exit status, signal-N, timeout, flood, not-started or unknown.",
+    ("handler", "runner", "end"),
+)
+CALLOUT_SECONDS = Metric(
+    "estgw_callout_seconds",
+    Kind.HISTOGRAM,
+    "Seconds that a script ran, without its wait for a place.",
+    ("handler",),
+    SECONDS,
+)
+CALLOUTS_RUNNING = Metric("estgw_callouts_running", Kind.GAUGE, "Scripts that run now.")
+CALLOUTS_WAITING = Metric("estgw_callouts_waiting", Kind.GAUGE, "Callouts that wait for a place or their turn.")
+CONNECTIONS = Metric("estgw_connections", Kind.GAUGE, "Open connections, those in their TLS handshake included.")
+HANDSHAKE_FAILURES = Metric(
+    "estgw_handshake_failures_total",
+    Kind.COUNTER,
+    "Connections that came to nothing: failed handshakes, and those for which there was no room.",
+)
+
+BUILD = Metric("estgw_build_info", Kind.GAUGE, "1, labelled with the version.", ("version",))
+CONFIGURED = Metric(
+    "estgw_config_loaded_timestamp_seconds",
+    Kind.GAUGE,
+    "When the configuration in use was read, in seconds since 1970.",
+)
+RELOADS = Metric("estgw_reloads_total", Kind.COUNTER, "Reloads of the configuration: done or refused.", ("result",))
+WORKERS = Metric("estgw_workers", Kind.GAUGE, "Gateway processes that accept connections.")
+RESTARTS = Metric("estgw_worker_restarts_total", Kind.COUNTER, "Gateway processes started in the place of another.")
+
+OF_WORKERS = (
+    REQUESTS, REQUEST_SECONDS, ISSUED, CALLOUTS, CALLOUT_SECONDS, CALLOUTS_RUNNING, CALLOUTS_WAITING, CONNECTIONS,
+    HANDSHAKE_FAILURES,
+)  # fmt: skip
+"""Counted by each gateway process; the view is their sum."""
+OF_ALL = (BUILD, CONFIGURED, RELOADS, WORKERS, RESTARTS)
+"""Counted once, by the only process or by the supervisor."""

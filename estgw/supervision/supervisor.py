@@ -1,0 +1,273 @@
+"""The supervisor: starts the workers, replaces those that die, and passes on SIGHUP and SIGTERM.
+
+It opens the sockets, one for each worker and address, and keeps them open: what the kernel has queued for a worker that
+dies waits for the next one.  It never reads a key, handles no request and starts no thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+from estgw import config, marked_yaml
+from estgw.callout.process import memory_file
+from estgw.config import Config, split_address
+from estgw.errors import ConfigError
+from estgw.logs import log
+from estgw.metrics.endpoint import exposed
+from estgw.metrics.meter import DIRECTORY_VARIABLE, meter
+from estgw.metrics.table import OF_ALL, RESTARTS, WORKERS
+from estgw.reload import told
+from estgw.supervision.directory import Directory
+from estgw.supervision.line import Orders
+from estgw.supervision.place import End, Place
+from estgw.tls import sockets
+
+MARGIN = 10.0
+"""Seconds that workers get beyond `drain_timeout`, to end what did not drain."""
+ANSWER = 30.0
+"""Seconds in which a worker must have read another configuration."""
+
+
+class Supervisor:
+    """The workers of one gateway."""
+
+    def __init__(self, config_file: Path, listen: str | None = None) -> None:
+        """Raises `ConfigError`; `listen` takes the place of the configured addresses."""
+        self._file = config_file
+        text = marked_yaml.text_of(config_file)
+        self._settings: Config = config.load(config_file, text)
+        self._listen = (listen,) if listen else self._settings.server.listen
+        self._config = memory_file("conf", text.encode())
+        self._generation = 0
+        self._directory = Directory.make(self._settings.server.workers)
+        self._places = [Place(index, self) for index in range(self._settings.server.workers)]
+        self._addresses: list[tuple[str, int]] = []
+        self._anybody = False
+        """Whether a worker has ever been ready: if none can start, it is not for us to go on trying."""
+        self._ending = asyncio.Event()
+        self._hangup = asyncio.Event()
+        self._empty = asyncio.Event()
+
+    async def run(self, ready: Callable[[str], None]) -> None:
+        """Serve until SIGTERM or SIGINT; `ready` gets the URL once all workers accept connections.
+
+        Raises `ConfigError` or OSError when no worker could start.
+        """
+        loop = asyncio.get_running_loop()
+        self._all_up: asyncio.Future[bool] = loop.create_future()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_stop)
+        loop.add_signal_handler(signal.SIGHUP, self._hangup.set)
+        try:
+            async with exposed(self._settings.metrics.listen, OF_ALL, self._directory.metrics):
+                try:
+                    await self._supervise(ready)
+                finally:
+                    await self._end()
+        finally:
+            for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+            self._directory.leave()
+            os.close(self._config)
+        log.info("stopped")
+
+    async def _supervise(self, ready: Callable[[str], None]) -> None:
+        self._open_first()
+        for place in self._places:
+            self._start(place)
+        if not await self._all_up:
+            return
+        port = self._addresses[0][1]
+        log.info("listening", addresses=", ".join(self._listen), port=port, workers=len(self._places))
+        ready(f"https://{self._settings.server.name}:{port}")
+        reloading = asyncio.create_task(self._reload_when_told())
+        await self._ending.wait()
+        reloading.cancel()
+        log.info("draining", seconds=self._settings.server.drain_timeout)
+
+    # Sockets.
+
+    def _open_first(self) -> None:
+        """Sockets for everybody, listening at once: whoever comes while the workers start is served by them."""
+        for address in self._listen:
+            host, port = split_address(address)
+            if port:
+                # Another gateway of ours would share its port with us, and each get half of the connections.
+                sockets.bind(host, port).close()
+            first = sockets.bind(host, port, shared=True)
+            self._addresses.append((host, first.getsockname()[1]))
+            self._places[0].sockets.append(first)
+        for place in self._places[1:]:
+            place.sockets += self._opened()
+        for place in self._places:
+            for sock in place.sockets:
+                sockets.listen(sock)
+
+    def _opened(self) -> list[socket.socket]:
+        return [sockets.bind(*address, shared=True) for address in self._addresses]
+
+    # Workers.
+
+    def _start(self, place: Place) -> None:
+        place.timer = None
+        place.generation = self._generation
+        counted = self._settings.metrics.listen is not None
+        environment = {**os.environ, "TMPDIR": str(self._directory.temporary(place.index))}
+        if counted:
+            environment[DIRECTORY_VARIABLE] = str(self._directory.metrics)
+        orders = Orders(
+            place=place.index,
+            of=len(self._places),
+            directory=str(self._directory.path),
+            config_file=str(self._file),
+            config=self._config,
+            log_format=self._settings.log.format,
+            log_level=self._settings.log.level,
+            metrics=counted,
+        )
+        try:
+            # Not listening: a worker does that when it is ready, and until then others get what comes.
+            place.sockets = place.sockets or self._opened()
+            place.start(orders, environment)
+        except OSError as fault:
+            if not self._all_up.done():
+                self._all_up.set_exception(fault)
+                return
+            pause = place.pause()
+            log.error("worker could not start", worker=place.index + 1, reason=str(fault), again_in=pause)
+            self._start_later(place, pause)
+
+    def _start_later(self, place: Place, pause: float) -> None:
+        place.timer = asyncio.get_running_loop().call_later(pause, self._start, place)
+
+    def on_ready(self, place: Place) -> None:
+        """A worker accepts connections."""
+        assert place.process is not None
+        log.info("worker started", worker=place.index + 1, pid=place.process.pid)
+        self._count()
+        for each in self._places:
+            if not self._anybody and each.process is None:  # it died before, as `_give_up` let it
+                self._start_later(each, each.pause())
+        self._anybody = True
+        if all(each.is_ready for each in self._places) and not self._all_up.done():
+            self._all_up.set_result(True)
+
+    def on_end(self, place: Place, end: End) -> None:
+        """A worker has ended, and unless everybody does there will be another."""
+        self._count()
+        if self._settings.metrics.listen is not None:
+            meter.forget(self._directory.metrics, place.index)
+        if not any(each.process for each in self._places):
+            self._empty.set()
+        if self._ending.is_set():
+            return
+        if not self._anybody:
+            self._give_up(place, end)
+            return
+        meter.add(RESTARTS)
+        if place.generation != self._generation:
+            self._start(place)
+            return
+        pause = place.pause(end.lasted)
+        fields = {"faults": place.faults} if place.faults != place.known_faults else {}
+        place.known_faults = place.faults
+        log.error("worker ended", worker=place.index + 1, pid=end.pid, end=str(end), again_in=pause, **fields)
+        if not end.was_ready and place.deaths > 1:
+            place.close_sockets()
+        self._start_later(place, pause)
+
+    def _give_up(self, place: Place, end: End) -> None:
+        """A worker could not start.  If it knows why, that holds for all; if not, another may be luckier."""
+        if self._all_up.done():
+            return
+        if place.faults:
+            self._all_up.set_exception(ConfigError(place.faults))
+        elif not any(each.process for each in self._places):
+            self._all_up.set_exception(ChildProcessError(f"no worker could start: the last one's end was {end}"))
+
+    def _count(self) -> None:
+        meter.set(WORKERS, sum(place.is_ready for place in self._places))
+
+    # Signals.
+
+    def _on_stop(self) -> None:
+        self._ending.set()
+        if not self._all_up.done():
+            self._all_up.set_result(False)
+
+    async def _end(self) -> None:
+        """All workers drain, as each does alone; new connections are refused from now on."""
+        self._ending.set()
+        for place in self._places:
+            place.close_sockets()
+            if place.timer is not None:
+                place.timer.cancel()
+            if place.process is not None:
+                place.process.terminate()
+        if not any(place.process for place in self._places):
+            return
+        try:
+            async with asyncio.timeout(self._settings.server.drain_timeout + MARGIN):
+                await self._empty.wait()
+        except TimeoutError:
+            late = [place for place in self._places if place.process]
+            log.error("workers did not end in time, and are killed", workers=[place.index + 1 for place in late])
+            for place in late:
+                if place.process is not None:
+                    place.process.kill()
+            await self._empty.wait()
+
+    async def _reload_when_told(self) -> None:
+        while True:
+            await self._hangup.wait()
+            self._hangup.clear()
+            try:
+                with told(self._file):
+                    text = marked_yaml.text_of(self._file)
+                    config.load(self._file, text)
+                    await self._agree_on(text)
+            except OSError as fault:  # no descriptor or no memory is left for the next one's configuration
+                log.error("reload failed, the old configuration stays", faults=[str(fault)])
+
+    async def _agree_on(self, text: str) -> None:
+        """Let all workers take the configuration, or none; raises `ConfigError` with what the first has against it."""
+        fresh = memory_file("conf", text.encode())
+        asked = {place: place.process for place in self._places if place.is_ready}
+        try:
+            async with asyncio.timeout(ANSWER):
+                found = await asyncio.gather(*(place.ask(fresh) for place in asked))
+        except TimeoutError:
+            # Whatever it is at, it serves nobody either.
+            found = [place.give_up() for place in asked]
+        if any(found):
+            for place in asked:
+                place.say("abandon")
+            os.close(fresh)
+            raise ConfigError(next(faults for faults in found if faults))
+        os.close(self._config)
+        self._config = fresh
+        self._generation += 1
+        for place in self._places:
+            if place.process is not None and place.process is asked.get(place):
+                place.say("adopt")
+                place.generation = self._generation
+            elif place.process is not None:  # it has been started with the old one, and is started again
+                place.process.terminate()
+            elif place.timer is not None:
+                place.timer.cancel()
+                place.deaths = 0
+                self._start(place)
+
+
+def serve(config_file: Path, *, listen: str | None, ready: Callable[[str], None]) -> None:
+    """Run a gateway of several processes until it is told to stop; raises `ConfigError` or OSError."""
+
+    async def main() -> None:
+        await Supervisor(config_file, listen).run(ready)
+
+    asyncio.run(main())

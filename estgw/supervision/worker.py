@@ -1,0 +1,101 @@
+"""A worker: one gateway process of several, started by the supervisor and told by it when to read its file again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from estgw import logs
+from estgw.callout import process
+from estgw.errors import ConfigError
+from estgw.logs import log
+from estgw.metrics.meter import meter
+from estgw.metrics.table import OF_WORKERS
+from estgw.server import Server
+from estgw.share import Share
+from estgw.state import State
+from estgw.supervision import line
+from estgw.supervision.directory import Directory
+from estgw.supervision.line import Orders
+
+
+def main() -> None:
+    """Serve until told to stop; the orders are the last argument."""
+    orders = Orders.read(sys.argv[-1])
+    process.disown_inheritance()  # what the supervisor gave to us is not for scripts either
+    logs.configure(orders.log_format, orders.log_level, worker=orders.place + 1)
+    if orders.metrics:
+        meter.switch_on(OF_WORKERS, place=orders.place)
+    sys.exit(asyncio.run(_Worker(orders).run()))
+
+
+class _Worker:
+    def __init__(self, orders: Orders) -> None:
+        self._orders = orders
+        self._directory = Directory(Path(orders.directory))
+        self._share = Share(orders.place, orders.of, self._directory.turns)
+        self._line = socket.socket(fileno=orders.line)
+        self._line.setblocking(False)
+        self._prepared: State | None = None
+
+    async def run(self) -> int:
+        """The exit status."""
+        loop = asyncio.get_running_loop()
+        sockets = [socket.socket(fileno=descriptor) for descriptor in self._orders.sockets]
+        try:
+            self._server = Server(Path(self._orders.config_file), self._share, line.content(self._orders.config))
+            loop.add_reader(self._line, self._hear)
+            await self._server.run(sockets, lambda _: self._say("ready"), _on_hangup)
+        except ConfigError as refusal:
+            self._say("refused", refusal.faults)
+            return 1
+        except OSError as fault:  # somebody else has the port
+            self._say("refused", [str(fault)])
+            return 1
+        finally:
+            loop.remove_reader(self._line)
+            for each in (self._line, *sockets):
+                each.close()
+            self._directory.leave()
+        return 0
+
+    def _hear(self) -> None:
+        try:
+            heard = line.hear(self._line)
+        except BlockingIOError:
+            return
+        if heard is None:
+            log.error("the supervisor is gone")
+            asyncio.get_running_loop().remove_reader(self._line)
+            self._server.stop()
+            return
+        word, _, descriptors = heard
+        match word:
+            case "prepare":
+                self._prepare(line.content(descriptors[0]))
+            case "adopt" if self._prepared is not None:
+                self._server.adopt(self._prepared)
+                self._prepared = None
+            case "abandon" if self._prepared is not None:
+                self._prepared.caller.retire()
+                self._prepared = None
+
+    def _prepare(self, text: str) -> None:
+        try:
+            self._prepared = self._server.load(text)
+        except ConfigError as refusal:
+            self._say("refused", refusal.faults)
+        else:
+            self._say("prepared")
+
+    def _say(self, word: str, faults: Sequence[str] = ()) -> None:
+        with contextlib.suppress(OSError):  # nobody is there any more, as we shall hear
+            line.say(self._line, word, faults)
+
+
+def _on_hangup() -> None:
+    """Nothing: it is the supervisor that is told to reload, and all of us reload or none."""

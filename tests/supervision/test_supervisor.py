@@ -1,0 +1,162 @@
+"""The supervisor in this process, where its patience can be shortened and its workers replaced by worse ones."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import os
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import yaml
+
+from estgw import logs
+from estgw.errors import ConfigError
+from estgw.supervision import line, place, supervisor
+from estgw.supervision.supervisor import Supervisor
+from tests.restore import logging_as_before
+from tests.supervision.crew import gone
+from tests.support import Lab, until
+
+
+@pytest.fixture
+def house(own_lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Lab:
+    """Two workers, without Python handlers so that they start quickly; temporary files go there too."""
+    path = own_lab.path / "conf.yaml"
+    data = yaml.safe_load(path.read_text())
+    data["server"] |= {"listen": ["127.0.0.1:0"], "workers": 2, "drain_timeout": 0.2}
+    del data["labels"]
+    path.write_text(yaml.safe_dump(data))
+    (own_lab.path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(own_lab.path / "tmp"))
+    return own_lab
+
+
+@pytest.fixture
+def said() -> Iterator[Callable[[], list[dict[str, Any]]]]:
+    """The lines of our own log."""
+    stream = io.StringIO()
+    with logging_as_before():
+        logs.configure("json", "info", stream)
+        yield lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def supervise(house: Lab, meanwhile: Callable[[Supervisor], None]) -> None:
+    """Run one; `meanwhile` is called once all are up, and then it is told to stop."""
+
+    async def main() -> None:
+        made = Supervisor(house.path / "conf.yaml")
+
+        def ready(_: str) -> None:
+            meanwhile(made)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        await asyncio.wait_for(made.run(ready), 60)
+
+    asyncio.run(main())
+    assert list((house.path / "tmp").iterdir()) == []
+
+
+def test_a_worker_that_does_not_stop_is_killed(house, said, monkeypatch):
+    monkeypatch.setattr(supervisor, "MARGIN", 2)
+    stopped: list[int] = []
+
+    def meanwhile(made: Supervisor) -> None:
+        assert made._places[1].process is not None
+        stopped.append(made._places[1].process.pid)
+        os.kill(stopped[0], signal.SIGSTOP)
+
+    supervise(house, meanwhile)
+    assert gone(stopped[0])
+    (killed,) = [line["workers"] for line in said() if "killed" in line["event"]]
+    assert 2 in killed
+    assert said()[-1]["event"] == "stopped"
+
+
+def test_a_worker_that_does_not_answer_is_replaced_and_the_others_stay(house, said, monkeypatch):
+    monkeypatch.setattr(supervisor, "ANSWER", 0.3)
+    monkeypatch.setattr(supervisor, "MARGIN", 20)
+
+    async def main() -> None:
+        made = Supervisor(house.path / "conf.yaml")
+        up = asyncio.Event()
+        running = asyncio.create_task(made.run(lambda _: up.set()))
+        await up.wait()
+        first = [each.process.pid for each in made._places if each.process]
+        os.kill(first[1], signal.SIGSTOP)
+        os.kill(os.getpid(), signal.SIGHUP)
+        await asyncio.to_thread(until, lambda: (second := made._places[1].process) and second.pid != first[1])
+        await asyncio.to_thread(until, lambda: made._places[1].is_ready)
+        assert next(each.process.pid for each in made._places if each.process) == first[0]
+        os.kill(os.getpid(), signal.SIGTERM)
+        await running
+
+    asyncio.run(main())
+    (refused,) = [line for line in said() if line["event"].startswith("reload")]
+    assert refused["faults"] == ["worker 2 did not answer in time"]
+
+
+def test_if_none_can_start_it_gives_up(house, said, monkeypatch):
+    """Not every end has words to it."""
+    monkeypatch.setattr(place, "_BEGIN", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+    with pytest.raises(ChildProcessError, match="no worker could start: the last one's end was SIGKILL"):
+        supervise(house, lambda _: None)
+    assert said() == []
+
+
+def test_if_the_interpreter_is_gone_it_gives_up_too(house, monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/nonexistent/python")
+    with pytest.raises(FileNotFoundError, match="/nonexistent/python"):
+        supervise(house, lambda _: None)
+
+
+def test_a_fault_that_only_workers_find_is_raised(house):
+    (house.ca / "private/serverkey.pem").unlink()
+    with pytest.raises(ConfigError, match=r"serverkey\.pem"):
+        supervise(house, lambda _: None)
+
+
+def test_it_may_be_stopped_before_anybody_is_up(house, said, monkeypatch):
+    monkeypatch.setattr(place, "_BEGIN", "import time; time.sleep(60)")
+
+    async def main() -> None:
+        made = Supervisor(house.path / "conf.yaml")
+        running = asyncio.create_task(made.run(lambda _: pytest.fail("nobody is up")))
+        await asyncio.sleep(0)
+        made._on_stop()
+        await asyncio.wait_for(running, 30)
+
+    asyncio.run(main())
+    assert said()[-1]["event"] == "stopped"
+
+
+def test_the_metrics_port_is_taken(house):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with (house.path / "conf.yaml").open("a") as file:
+            file.write(f"metrics: {{listen: '127.0.0.1:{port}'}}\n")
+        with pytest.raises(OSError, match=f"can't listen on 127.0.0.1:{port}: Address already in use"):
+            supervise(house, lambda _: None)
+
+
+def test_pauses_grow_and_end_somewhere():
+    made = place.Place(0, None)  # type: ignore[arg-type]
+    assert [made.pause() for _ in range(9)] == [0, 0.5, 1, 2, 4, 8, 16, 30, 30]
+    assert made.pause(lasted=True) == 0
+    assert [made.pause() for _ in range(2)] == [0.5, 1]
+
+
+def test_faults_without_end_fit_on_the_line():
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        line.say(theirs, "refused", ["x" * 1000] * 1000)
+        heard = line.hear(ours)
+    assert heard is not None
+    assert heard[0] == "refused"
+    assert 50 < len(heard[1]) < 66

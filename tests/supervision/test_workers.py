@@ -1,0 +1,322 @@
+"""Two gateway processes for real: who serves, what happens when one dies, and what all of them do together."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import ssl
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.metrics.scraping import samples, value
+from tests.supervision.crew import (
+    GOOD,
+    gone,
+    held,
+    holding,
+    let_go,
+    one_each,
+    pids,
+    two_workers,
+    worker_of,
+)
+from tests.support import LOGIN, ROOT, Connection, Gateway, Lab, csr, request, run, until
+
+# Serving.
+
+
+def test_connections_are_spread_over_all(own_lab):
+    with two_workers(own_lab) as gateway, ExitStack() as stack:
+        assert gateway.wait_for("listening")["workers"] == 2
+        assert len(set(pids(gateway).values()) - {gateway.process.pid}) == 2
+        one_each(gateway, stack)
+        answers = [gateway.post("simpleenroll", csr(f"device-{number}")) for number in range(4)]
+        assert {answer.status for answer in answers} == {200}
+        ids = [line["request_id"] for line in gateway.access]
+        assert len(set(ids)) == len(ids)
+        assert {line["worker"] for line in gateway.access} == {1, 2}
+        assert "worker" not in gateway.wait_for("listening")
+
+
+def test_two_addresses_and_any_port(own_lab):
+    with two_workers(own_lab, {"server": {"listen": ["127.0.0.1:0", "[::1]:0"]}}) as gateway:
+        assert gateway.get("cacerts").status == 200
+        # The port that is not told: one socket for each worker, and all on the same.
+        folder = Path(f"/proc/{gateway.process.pid}/fd")
+        ours = {os.readlink(entry) for entry in folder.iterdir() if entry.exists() or entry.is_symlink()}
+        rows = [row.split() for row in Path("/proc/net/tcp6").read_text().splitlines()[1:]]
+        ports = [int(row[1].rpartition(":")[2], 16) for row in rows if f"socket:[{row[9]}]" in ours]
+        assert len(ports) == 2
+        context = ssl.create_default_context(cafile=str(gateway.lab.anchor))
+        seen = set()
+        for _ in range(200):
+            with (
+                socket.create_connection(("::1", ports[0]), timeout=10) as plain,
+                context.wrap_socket(plain, server_hostname="localhost") as tls,
+            ):
+                tls.sendall(request("GET", "cacerts"))
+                assert tls.recv(12) == b"HTTP/1.1 200"
+            seen.add(gateway.access[-1]["worker"])
+            if len(seen) == 2:
+                break
+        assert (set(ports), seen) == ({ports[0]}, {1, 2})
+
+
+def test_a_script_inherits_nothing_of_it(own_lab):
+    """Neither sockets nor the line to the supervisor, and a TMPDIR of the request."""
+    handler = str(own_lab.script("look", "ls -l /proc/self/fd; echo TMPDIR=$TMPDIR; env | grep PROMETHEUS; exit 77"))
+    overrides = {
+        "callouts": {"operations": {"simpleenroll": {"handler": handler}}},
+        "metrics": {"listen": "127.0.0.1:0"},
+    }
+    with two_workers(own_lab, overrides) as gateway:
+        words = gateway.post("simpleenroll", GOOD).words
+    assert "socket:" not in words
+    assert "estgw-conf" not in words
+    assert "PROMETHEUS" not in words
+
+
+# One dies.
+
+
+def test_a_killed_worker_takes_its_own_requests_with_it_and_no_others(own_lab):
+    with two_workers(own_lab, holding(own_lab)) as gateway, ExitStack() as stack, ThreadPoolExecutor(2) as aside:
+        connections = one_each(gateway, stack)
+        first = pids(gateway)
+        for connection in connections.values():
+            connection.send(request("POST", "simpleenroll", GOOD, login=LOGIN))
+        lost, kept = aside.submit(connections[1].rest), aside.submit(connections[2].response)
+        held(own_lab, 2)
+        os.kill(first[1], signal.SIGKILL)
+        assert lost.result() == b""
+        # Those that the kernel gives to the dead one wait for the next.
+        assert {gateway.get("cacerts").status for _ in range(12)} == {200}
+        ended = gateway.wait_for("worker ended")
+        assert (ended["worker"], ended["pid"], ended["end"]) == (1, first[1], "SIGKILL")
+        until(lambda: pids(gateway)[1] != first[1])
+        assert not kept.done()
+        let_go(own_lab)
+        assert kept.result().status == 200
+        one_each(gateway, stack)
+        assert pids(gateway)[2] == first[2]
+
+
+def test_a_worker_that_is_told_to_stop_drains_and_is_replaced(own_lab):
+    with two_workers(own_lab, holding(own_lab)) as gateway, ExitStack() as stack, ThreadPoolExecutor(1) as aside:
+        connection, first = one_each(gateway, stack)[1], pids(gateway)[1]
+        connection.send(request("POST", "simpleenroll", GOOD, login=LOGIN))
+        held(own_lab, 1)
+        answer = aside.submit(connection.response)
+        os.kill(first, signal.SIGTERM)
+        gateway.wait_for("draining", worker=1)
+        let_go(own_lab)
+        assert answer.result().status == 200
+        assert gateway.wait_for("worker ended")["end"] == "exit status 0"
+        until(lambda: pids(gateway)[1] != first)
+        one_each(gateway, stack)
+
+
+def test_one_that_can_not_start_again_leaves_its_connections_to_the_others(own_lab):
+    """And says why, once; when the fault is mended, a reload starts it at once."""
+    key = own_lab.ca / "private/serverkey.pem"
+    with two_workers(own_lab) as gateway, ExitStack() as stack:
+        first = pids(gateway)
+        key.rename(key.with_suffix(".away"))
+        os.kill(first[1], signal.SIGKILL)
+        refused = until(lambda: next((line for line in gateway.log if line.get("faults")), None))
+        assert (refused["event"], refused["worker"]) == ("worker ended", 1)
+        assert (refused["end"], refused["again_in"]) == ("exit status 1", 0.5)
+        assert "serverkey.pem" in refused["faults"][0]
+        for _ in range(12):
+            with gateway.connect() as connection:
+                assert worker_of(gateway, connection) == 2
+        until(lambda: [line for line in gateway.log if line["event"] == "worker ended"][2:] or None)
+        assert [line["again_in"] for line in gateway.log if line["event"] == "worker ended"][:3] == [0, 0.5, 1]
+        assert len([line for line in gateway.log if "faults" in line]) == 1
+        key.with_suffix(".away").rename(key)
+        assert gateway.reload()["event"] == "reloaded"
+        until(lambda: pids(gateway)[1] != first[1])
+        one_each(gateway, stack)
+
+
+def test_the_next_one_has_the_configuration_of_its_siblings(own_lab):
+    """Not that of the file, which nobody has asked for yet and which may be half written."""
+    with two_workers(own_lab) as gateway, ExitStack() as stack:
+        first = pids(gateway)[1]
+        gateway.config.write_text("server: [")
+        os.kill(first, signal.SIGKILL)
+        until(lambda: pids(gateway)[1] != first)
+        one_each(gateway, stack)
+        assert not [line for line in gateway.log if "faults" in line]
+
+
+# All of them together.
+
+
+def statuses(gateway: Gateway, stack: ExitStack, path: str) -> set[int]:
+    return {each.ask("GET", path).status for each in one_each(gateway, stack).values()}
+
+
+def test_all_reload_or_none(own_lab):
+    with two_workers(own_lab) as gateway, ExitStack() as stack:
+        kept = one_each(gateway, stack)
+        gateway.configure({"server": {"workers": 2}, "labels": {"fresh": {}}})
+        assert statuses(gateway, stack, "fresh/cacerts") == {404}
+        assert "worker" not in gateway.reload()
+        assert {each.ask("GET", "fresh/cacerts").status for each in kept.values()} == {200}
+        assert statuses(gateway, stack, "fresh/cacerts") == {200}
+        # A fault in the file is found by the supervisor, one in what it names by the workers.
+        for overrides, fault in (
+            ({"server": {"nonsense": 1}}, "nonsense: no such key here"),
+            ({"client_auth": {"users": "nobody.htpasswd"}}, "nobody.htpasswd: No such file or directory"),
+        ):
+            before = len(gateway.log)
+            gateway.configure({**overrides, "labels": {"other": {}}})
+            said = gateway.reload()
+            assert said["event"] == "reload failed, the old configuration stays"
+            assert fault in said["faults"][0]
+            assert statuses(gateway, stack, "other/cacerts") == {404}
+            assert statuses(gateway, stack, "fresh/cacerts") == {200}
+            assert len([line for line in gateway.log[before:] if "reload" in line["event"]]) == 1
+        # What was refused is forgotten: who comes new has what the others have.
+        first = pids(gateway)[2]
+        os.kill(first, signal.SIGKILL)
+        until(lambda: pids(gateway)[2] != first)
+        assert statuses(gateway, stack, "fresh/cacerts") == {200}
+
+
+def test_all_drain(own_lab):
+    with two_workers(own_lab, holding(own_lab)) as gateway, ExitStack() as stack, ThreadPoolExecutor(2) as aside:
+        connections, workers = one_each(gateway, stack), pids(gateway)
+        for connection in connections.values():
+            connection.send(request("POST", "simpleenroll", GOOD, login=LOGIN))
+        held(own_lab, 2)
+        gateway.process.send_signal(signal.SIGTERM)
+        for number in workers:
+            gateway.wait_for("draining", worker=number)
+        until(lambda: refuses(gateway))
+        answers = [aside.submit(connection.response) for connection in connections.values()]
+        let_go(own_lab)
+        assert [answer.result().status for answer in answers] == [200, 200]
+        assert gateway.process.wait(20) == 0
+        assert gateway.log[-1] == {**gateway.log[-1], "event": "stopped", "level": "info"}
+        assert "worker" not in gateway.log[-1]
+        assert all(gone(pid) for pid in workers.values())
+
+
+def refuses(gateway: Gateway) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", gateway.port), timeout=5).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+def test_without_a_supervisor_they_drain_and_leave(own_lab):
+    """And the last one takes their directory along, which `running_gateway` looks for."""
+    with two_workers(own_lab, holding(own_lab), status=-signal.SIGKILL) as gateway, ThreadPoolExecutor(1) as aside:
+        workers = pids(gateway)
+        answer = aside.submit(gateway.post, "simpleenroll", GOOD)
+        held(own_lab, 1)
+        gateway.process.kill()
+        until(lambda: len([line for line in gateway.log if line["event"] == "the supervisor is gone"]) == 2)
+        until(lambda: refuses(gateway))
+        let_go(own_lab)
+        assert answer.result().status == 200
+        until(lambda: all(gone(pid) for pid in workers.values()))
+
+
+def test_limits_are_shared_out(own_lab):
+    """Two callouts at once are one for each, and of four connections each has two."""
+    limits: dict[str, Any] = {"server": {"max_connections": 4}, "metrics": {"listen": "127.0.0.1:0"}}
+    limits["callouts"] = {"max_running": 2, "max_waiting": 2, **holding(own_lab)["callouts"]}
+    with two_workers(own_lab, limits) as gateway, ExitStack() as stack:
+        kept: list[Connection] = []
+        for _ in range(200):
+            with contextlib.suppress(OSError):
+                connection = stack.enter_context(gateway.connect())
+                if worker_of(gateway, connection) == 1:
+                    kept.append(connection)
+                else:
+                    connection.close()
+            if len(kept) == 2:
+                break
+        for connection in kept:
+            connection.send(request("POST", "simpleenroll", GOOD, login=LOGIN))
+        held(own_lab, 1)
+        until(lambda: value(samples(gateway), "estgw_callouts_waiting") == 1)
+        assert value(samples(gateway), "estgw_callouts_running") == 1
+        refused = until(lambda: refusal(gateway))
+        assert (refused["worker"], refused["reason"]) == (1, "refused: 2 connections are open")
+        let_go(own_lab)
+        assert [connection.response().status for connection in kept] == [200, 200]
+
+
+def refusal(gateway: Gateway) -> dict[str, Any] | None:
+    with contextlib.suppress(OSError):
+        gateway.connect().close()
+    return next((line for line in gateway.log if "refused: " in line.get("reason", "")), None)
+
+
+def test_one_at_a_time_is_one_over_all_workers(own_lab):
+    script = own_lab.script(
+        "alone",
+        'echo begin >>"$EST_CA_DIR/book"; sleep 0.05; echo end >>"$EST_CA_DIR/book"; cat "$EST_CA_DIR/cacert.pem"',
+    )
+    handlers = {"callouts": {"operations": {"simpleenroll": {"handler": str(script), "serialize": "my ca/../1"}}}}
+    with two_workers(own_lab, handlers) as gateway, ExitStack() as stack:
+        connections = [*one_each(gateway, stack).values(), *one_each(gateway, stack).values()]
+        for connection in connections:
+            connection.send(request("POST", "simpleenroll", GOOD, login=LOGIN))
+        assert {connection.response().status for connection in connections} == {200}
+    book = (own_lab.ca / "book").read_text().split()
+    assert book == ["begin", "end"] * len(connections)
+
+
+# Starting.
+
+
+def serve(lab: Lab, *options: str) -> tuple[int, str, str]:
+    command = (sys.executable, "-m", "estgw", "serve", "-c", str(lab.path / "conf.yaml"), *options)
+    done = run(*command, status=None, cwd=ROOT, env={**os.environ, "TMPDIR": str(lab.path / "tmp")})
+    return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+
+def change(lab: Lab, old: str, new: str) -> None:
+    (lab.path / "tmp").mkdir(exist_ok=True)
+    lab.edit("conf.yaml", old, new)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_is_wrong_is_said_once_and_in_the_same_words(own_lab, workers):
+    change(own_lab, "  # name: localhost  ", f"  workers: {workers}  # ")
+    (own_lab.path / "users.htpasswd").write_text("nonsense\n")
+    fault = f"estgw: {own_lab.path}/users.htpasswd:1:1: not of the form user:hash\n"
+    assert serve(own_lab) == (1, "", fault)
+    assert list((own_lab.path / "tmp").iterdir()) == []
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_port_is_not_shared_with_another_gateway(own_lab, tmp_path, workers):
+    """The kernel would let one of our own user's in, and each would get half of the clients."""
+    with two_workers(own_lab.copy(tmp_path / "other")) as gateway:
+        change(own_lab, "  # name: localhost  ", f"  workers: {workers}  # ")
+        change(own_lab, "127.0.0.1:8443", f"127.0.0.1:{gateway.port}")
+        status, out, err = serve(own_lab)
+    assert (status, out) == (1, "")
+    assert err.endswith(f"can't listen on 127.0.0.1:{gateway.port}: Address already in use\n")
+    assert "Traceback" not in err
+
+
+def test_tls_1_2_and_1_3_at_each(own_lab):
+    with two_workers(own_lab) as gateway:
+        for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+            with gateway.connect(version=version) as connection:
+                assert connection.ask("GET", "cacerts").status == 200
