@@ -1,8 +1,9 @@
 """The EST client: `estclient` for a shell, and `estgw.client.Session` for a program.
 
 A program needs the four names below, and of the modules `keys` and `request` (a key and a CSR), `files` (where they
-stay), `bag` (which of the CA's certificates to believe), `keygen` and `cmc` (those two operations' answers), and
-`faults` (every way to fail); `examples/library.py` is a beginning.
+stay), `bag` (which of the CA's certificates to believe), `keygen` (that operation's answers), `fullcmc` and
+`cmcrequest` (certificates, revocation and CRLs by CMC), and `faults` (every way to fail); `examples/library.py` is a
+beginning.
 
 `Session` and its companions are loaded when they are first asked for, so that `estclient --version` does not
 pay for TLS.

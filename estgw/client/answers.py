@@ -8,7 +8,6 @@ from email.utils import parsedate_to_datetime
 
 from cryptography import x509
 
-from estgw.client import cmc
 from estgw.client.faults import InvalidAnswer, NotOffered, Refused, ServerFailed, TryLater, clean
 from estgw.client.wire import Answer
 from estgw.errors import Malformed
@@ -36,29 +35,38 @@ def require_ok(answer: Answer, operation: Operation, now: datetime | None = None
     status = answer.status
     if status == 200:
         return
-    words = answer.words or (cmc.words(answer.body) if answer.content_type in _PKCS7_TYPES else "")
+    words = answer.words or _cmc_words(answer)
     says = f"the server says {status} {answer.reason}".rstrip() + (f": {words}" if words else "")
     if status == 401:
         says += "\nIt wants to know who you are: -p USER, or --cert and --key."
     retry_after = answer.headers.get("Retry-After")
     if (status == 202 and operation.may_wait) or (status in (429, 503) and retry_after):
-        raise _try_later(retry_after, says, now or datetime.now(UTC))
+        raise _try_later(retry_after, says, now or datetime.now(UTC), answer)
     if status in (404, 501):
         raise NotOffered(f"no {operation.name} there; {says}", http_status=status, words=words)
     if 400 <= status < 500:
-        raise Refused(says, http_status=status, words=words)
+        raise Refused(says, http_status=status, words=words, answer=answer)
     if 500 <= status < 600:
         raise ServerFailed(says)
     raise InvalidAnswer(f"{says}, which {operation.name} never answers")
 
 
-def _try_later(retry_after: str | None, says: str, now: datetime) -> TryLater:
+def _cmc_words(answer: Answer) -> str:
+    """What a PKI Response around a rejection says; CMC is loaded when there is one and not before."""
+    if answer.content_type not in _PKCS7_TYPES:
+        return ""
+    from estgw.client import cmc
+
+    return cmc.words(answer.body)
+
+
+def _try_later(retry_after: str | None, says: str, now: datetime, answer: Answer) -> TryLater:
     seconds = delay(retry_after, now)
     said = seconds is not None
     seconds = DEFAULT_DELAY if seconds is None else seconds
     when = now + timedelta(seconds=seconds)
     text = f"{says}\nCome back in {seconds} s, at {when:%Y-%m-%d %H:%M:%S} UTC, with the same request."
-    return TryLater(text, seconds=seconds, when=when, said=said)
+    return TryLater(text, seconds=seconds, when=when, said=said, answer=answer)
 
 
 def delay(retry_after: str | None, now: datetime) -> int | None:
@@ -73,7 +81,11 @@ def delay(retry_after: str | None, now: datetime) -> int | None:
         when = parsedate_to_datetime(text)
     except (TypeError, ValueError):
         return None
-    when = when if when.tzinfo else when.replace(tzinfo=UTC)
+    return until(when if when.tzinfo else when.replace(tzinfo=UTC), now)
+
+
+def until(when: datetime, now: datetime) -> int:
+    """Whole seconds from `now`, with the bounds of `delay`."""
     return max(1, min(math.ceil((when - now).total_seconds()), MAXIMUM_DELAY))
 
 

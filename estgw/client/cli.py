@@ -12,6 +12,11 @@ from typing import TypeAlias
 from estgw import __version__
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_REASONS = (
+    "unspecified", "keyCompromise", "cACompromise", "affiliationChanged", "superseded", "cessationOfOperation",
+    "certificateHold", "removeFromCRL", "privilegeWithdrawn", "aACompromise",
+)  # fmt: skip
+"""CRLReason (RFC 5280 5.3.1)."""
 _EXITS = """exit status:
   0 done  1 failed  2 usage  3 try later (202)  4 refused  5 TLS or trust  6 no connection  7 invalid answer"""
 
@@ -37,10 +42,18 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `estclient`; returns the exit status."""
-    arguments = parser().parse_args(argv)
+    arguments = parse(sys.argv[1:] if argv is None else argv)
     from estgw.client import run
 
     return run.run(arguments)
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Read a command line.  The commands of fullcmc are two words, which argparse sees as one."""
+    top = parser()
+    two = " ".join(argv[:2])
+    (commands,) = (action for action in top._actions if isinstance(action, argparse._SubParsersAction))
+    return top.parse_args([two, *argv[2:]] if len(argv) > 1 and two in commands.choices else argv)
 
 
 def duration(text: str) -> timedelta:
@@ -174,13 +187,17 @@ def _enroll(commands: _Subparsers) -> None:
 def _reenroll(commands: _Subparsers) -> None:
     command = _command(commands, "reenroll", "Renew --cert in place, with the same names.", "simplereenroll",
                        aliases=["simplereenroll"])  # fmt: skip
+    _renewal(command)
+    _pop(command)
+    _wait(command)
+
+
+def _renewal(command: argparse.ArgumentParser) -> None:
     _new_key(command)
     command.add_argument("--key-out", type=Path, metavar="FILE", help="with -o: where the new key goes")
     command.add_argument("--if-expires-within", type=duration, metavar="TIME",
                          help="do nothing as long as more than TIME (30d, 12h) is left")  # fmt: skip
     command.add_argument("--no-csrattrs", action="store_true", help="do not ask what the server wants in a CSR")
-    _pop(command)
-    _wait(command)
 
 
 def _serverkeygen(commands: _Subparsers) -> None:
@@ -201,10 +218,80 @@ def _serverkeygen(commands: _Subparsers) -> None:
     _wait(command)
 
 
+def _serial(text: str) -> int:
+    digits = text.lower().removeprefix("0x").replace(":", "").replace(" ", "")
+    if not digits or len(digits) > 40 or any(digit not in "0123456789abcdef" for digit in digits):
+        raise argparse.ArgumentTypeError(f"{text!r} is no serial number in hex")
+    return int(digits, 16)
+
+
 def _fullcmc(commands: _Subparsers) -> None:
-    command = _command(commands, "fullcmc", "Send a Full CMC request that was made elsewhere.", "fullcmc")
+    command = _command(
+        commands, "fullcmc",
+        "Send a Full CMC request that was made elsewhere; fullcmc enroll, renew, revoke and get-crl make one.",
+        "fullcmc",
+    )  # fmt: skip
     command.add_argument("--cmc", type=Path, required=True, metavar="FILE",
                          help="the PKIData in its SignedData, as PEM, DER or base64; - is stdin")  # fmt: skip
+    _wait(command)
+    _cmc_enroll(commands)
+    _cmc_renew(commands)
+    _cmc_revoke(commands)
+    _cmc_get_crl(commands)
+
+
+def _cmc_format(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--crmf", action="store_true", help="a CRMF request (RFC 4211) in place of a PKCS#10")
+    command.add_argument("--encrypted-pop", action="store_true",
+                         help="with --crmf: for keys that only decrypt; prove possession by a challenge")  # fmt: skip
+    command.add_argument("--revocation-secret-file", type=Path, metavar="FILE",
+                         help="a passphrase to revoke it by one day, with fullcmc revoke --secret-file")  # fmt: skip
+
+
+def _secret_file(command: argparse._ActionsContainer, what: str) -> None:
+    command.add_argument("--secret-file", type=Path, metavar="FILE", help=f"{what}: the first line; - is stdin")
+
+
+def _cmc_enroll(commands: _Subparsers) -> None:
+    command = _command(commands, "fullcmc enroll", "Get a certificate by CMC, signed by --cert or else by the new key.",
+                       "fullcmc")  # fmt: skip
+    _sources(command)
+    command.add_argument("--key-out", type=Path, metavar="FILE",
+                         help="where a new key goes (default: OUT with .key); OUT itself for one file")  # fmt: skip
+    _cmc_format(command)
+    _names(command)
+    secret = command.add_argument_group("a secret that the CA knows too; then the new key signs (RFC 5272 6.2)")
+    _secret_file(secret, "the secret")
+    secret.add_argument("--identification", metavar="NAME",
+                        help="the name that the CA knows it by; alone, it asks for the secret")  # fmt: skip
+    _pop(command)
+    _wait(command)
+
+
+def _cmc_renew(commands: _Subparsers) -> None:
+    command = _command(commands, "fullcmc renew", "Renew --cert in place by CMC, with the same names.", "fullcmc")
+    _renewal(command)
+    _cmc_format(command)
+    _pop(command)
+    _wait(command)
+
+
+def _cmc_revoke(commands: _Subparsers) -> None:
+    command = _command(commands, "fullcmc revoke", "Have --cert revoked or, as an RA, another certificate.", "fullcmc")
+    which = command.add_argument_group("which certificate (default: --cert)")
+    which.add_argument("--target", type=Path, metavar="FILE", help="the certificate itself")
+    which.add_argument("--serial", type=_serial, metavar="HEX", help="its serial number")
+    which.add_argument("--issuer", type=Path, metavar="FILE",
+                       help="with --serial: its CA's certificate (default: --cert's CA)")  # fmt: skip
+    command.add_argument("--reason", choices=_REASONS, default="unspecified", help="why (default: unspecified)")
+    _secret_file(command, "a passphrase to revoke by, agreed on when it was issued")
+    _wait(command)
+
+
+def _cmc_get_crl(commands: _Subparsers) -> None:
+    command = _command(commands, "fullcmc get-crl", "Get a CA's CRL by CMC.", "fullcmc")
+    command.add_argument("--issuer", type=Path, metavar="FILE",
+                         help="the CA's certificate (default: --cert's CA, or the only one in -c)")  # fmt: skip
     _wait(command)
 
 

@@ -1,84 +1,103 @@
-"""Full CMC answers: what they say, and which certificates they carry (RFC 5272 3.2, 6.1; RFC 7030 4.3.2).
+"""Full CMC answers: what they say, and whether who signed them may say it (RFC 5272 4, RFC 6402 2.10, RFC 7030 4.3.2).
 
-A CMC answer says yes or no inside: an HTTP 200 around a failure must not pass for success.  Its signature is not
-looked at, since the server has been authenticated and authorized by TLS.
+A CMC answer says yes or no inside: an HTTP 200 around a failure must not pass for success.  A Full PKI Response counts
+when an RA or the CA has signed it.  A Simple one, mere certificates, has no signature: TLS has authenticated the
+server, and whoever asked must find in it what was asked for.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from cryptography.hazmat import asn1
+from cryptography import x509
 
-from estgw.client.faults import clean
+from estgw.client import trust
+from estgw.client.faults import InvalidAnswer, clean
+from estgw.client.trust import Trust
+from estgw.cmc.messages import PKIResponse, pki_data, pki_response
+from estgw.cmc.requests import OtherRequest
+from estgw.cmc.status import CMCStatus, StatusInfo
+from estgw.cms import signed
+from estgw.cms.signed import SIGNED_DATA, SignedData, SignerInfo
+from estgw.cms.whom import is_named
 from estgw.errors import Malformed
-from estgw.est import ber, certs, encoding
-from estgw.est.csrattrs import decode_oid
-from estgw.est.der import SEQUENCE, ContentInfo, decode, elements, whole, wrap
+from estgw.est import ber, certs, csr, encoding
 
-PKI_RESPONSE = "1.3.6.1.5.5.7.12.3"
-_SIGNED_DATA = "1.2.840.113549.1.7.2"
-_STATUS_INFO, _STATUS_INFO_V2 = "1.3.6.1.5.5.7.7.1", "1.3.6.1.5.5.7.7.25"
-_INTEGER, _UTF8 = b"\x02", b"\x0c"
-
-SUCCESS, PENDING, PARTIAL = 0, 3, 7
-_STATUS = {
-    0: "success", 2: "failed", 3: "pending", 4: "noSupport", 5: "confirmRequired", 6: "popRequired", 7: "partial",
-}  # fmt: skip
-_FAILURES = (
-    "badAlg", "badMessageCheck", "badRequest", "badTime", "badCertId", "unsupportedExt", "mustArchiveKeys",
-    "badIdentity", "popRequired", "popFailed", "noKeyReuse", "internalCAError", "tryLater", "authDataFail",
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Status:
-    """CMCStatusInfo or its second version (RFC 5272 6.1)."""
-
-    code: int
-    failure: int | None = None
-    text: str = ""
-
-    @property
-    def words(self) -> str:
-        """Such as `failed (badIdentity): no such secret`, cleaned."""
-        words = _STATUS.get(self.code, f"status {self.code}")
-        if self.failure is not None:
-            is_known = 0 <= self.failure < len(_FAILURES)
-            words += f" ({_FAILURES[self.failure] if is_known else f'failInfo {self.failure}'})"
-        return words + (f": {clean(self.text, 500)}" if self.text else "")
+MAXIMUM_WORDS = 500
+"""Characters of a status that are shown."""
 
 
 @dataclass(frozen=True)
 class Response:
-    """A PKI Response, or a Simple one, which has certificates and no status."""
+    """A PKI Response, or a Simple one, which has certificates and no status.  Nothing in it has been verified."""
 
     der: bytes = field(repr=False)
-    is_simple: bool
-    statuses: tuple[Status, ...]
+    message: SignedData = field(repr=False)
+    content: PKIResponse | None
+    """None: it is a Simple one."""
+    statuses: tuple[StatusInfo, ...] = ()
 
     @property
-    def worst(self) -> Status | None:
+    def is_simple(self) -> bool:
+        """Whether it is a mere bag."""
+        return self.content is None
+
+    @property
+    def worst(self) -> StatusInfo | None:
         """The first status that is not success; else the first; None when there is none."""
-        return next((one for one in self.statuses if one.code != SUCCESS), next(iter(self.statuses), None))
+        failed = (each for each in self.statuses if each.status != CMCStatus.SUCCESS)
+        return next(failed, next(iter(self.statuses), None))
+
+    @property
+    def words(self) -> list[str]:
+        """What the statuses say, cleaned."""
+        return [said(each) for each in self.statuses]
+
+
+def said(status: StatusInfo) -> str:
+    """Such as `failed (badIdentity): no such secret`, cleaned."""
+    return clean(status.words, MAXIMUM_WORDS)
 
 
 def request(body: bytes) -> bytes:
     """A Full PKI Request on its way out, as DER; raises `Malformed` unless it is a CMS SignedData."""
     der = encoding.decode(body, certs.PKCS7_LABELS)
-    info = decode(ContentInfo, der, "a CMS message")
-    if info.content_type.dotted_string != _SIGNED_DATA:
-        raise Malformed(f"a CMS message of type {info.content_type.dotted_string}, not SignedData")
+    kind, _ = signed.content_info(ber.to_der(der))
+    if kind != SIGNED_DATA:
+        raise Malformed(f"a CMS message of type {kind}, not SignedData")
     return der
+
+
+def marks_of(der: bytes) -> tuple[int | None, bytes | None]:
+    """Transaction and nonce of a request; None where there is none, or none that can be read."""
+    try:
+        data = pki_data(signed.parse(der))
+        return data.value("transactionId"), data.value("senderNonce")
+    except Malformed:
+        return None, None
+
+
+def has_secret(body: bytes) -> bool:
+    """Whether a request, in any coat, holds a secret in the clear: a passphrase to revoke by, or one of RFC 7894's."""
+    try:
+        data = pki_data(signed.parse(encoding.decode(body, certs.PKCS7_LABELS)))
+        if any(each.value.passphrase is not None for each in data.find("revokeRequest")):
+            return True
+        known = [each.csr.attributes for each in data.requests if not isinstance(each, OtherRequest)]
+    except Malformed:
+        return False
+    return any(csr.OTP_CHALLENGE in each or csr.REVOCATION_CHALLENGE in each for each in known)
 
 
 def response(body: bytes) -> Response:
     """An answer of either kind, in any coat; raises `Malformed`."""
-    der = encoding.decode(body, certs.PKCS7_LABELS)
-    try:
-        return _response(der)
-    except Malformed:
-        return _response(ber.to_der(der))
+    der = ber.to_der(encoding.decode(body, certs.PKCS7_LABELS))
+    message = signed.parse(der)
+    if message.content is None and not message.signers:
+        return Response(der, message, None)
+    content = pki_response(message)
+    return Response(der, message, content, content.statuses)
 
 
 def words(body: bytes) -> str:
@@ -87,44 +106,79 @@ def words(body: bytes) -> str:
         worst = response(body).worst
     except Malformed:
         return ""
-    return f"CMC {worst.words}" if worst else ""
+    return f"CMC {said(worst)}" if worst else ""
 
 
-def _response(der: bytes) -> Response:
-    info = decode(ContentInfo, der, "a CMS message")
-    if info.content_type.dotted_string != _SIGNED_DATA:
-        raise Malformed(f"a CMS message of type {info.content_type.dotted_string}, not SignedData")
-    fields = elements(whole(info.content), "SignedData")
-    content = elements(whole(fields[2]), "an EncapsulatedContentInfo") if len(fields) > 2 else []
-    if len(content) == 1:
-        return Response(der, True, ())
-    if len(content) != 2 or decode_oid(whole(content[0])) != PKI_RESPONSE:
-        raise Malformed("a SignedData without a PKI Response in it")
-    octets = elements(wrap(SEQUENCE, bytes(content[1].data)), "eContent")
-    parts = elements(bytes(octets[0].data), "a PKI Response") if octets else []
-    controls = elements(whole(parts[0]), "controls") if parts else []
-    return Response(der, False, tuple(status for control in controls for status in _statuses(control)))
+def authenticate(found: Response, trusted: Trust, host: str) -> None:
+    """Raise `InvalidAnswer` unless somebody who may has signed a Full PKI Response (RFC 5272 4.2, RFC 6402 2.10).
+
+    `host` is the server's name, which counts under implicit anchors alone (`trust.speaker_fault`).
+    """
+    if found.is_simple:
+        return
+    faults = [_objection(found.message, each, trusted, host) for each in found.message.signers]
+    if None not in faults:
+        why = faults[0] if faults else "nobody has signed it"
+        claim = f"; it says {said(found.worst)}" if found.worst else ""
+        raise InvalidAnswer(f"the CMC answer can't be believed: {why}{claim}")
 
 
-def _statuses(control: asn1.TLV) -> list[Status]:
-    parts = elements(whole(control), "a control")
-    if len(parts) != 3 or decode_oid(whole(parts[1])) not in (_STATUS_INFO, _STATUS_INFO_V2):
-        return []
-    return [_status(value) for value in elements(wrap(SEQUENCE, bytes(parts[2].data)), "control values")]
+def _objection(message: SignedData, signer: SignerInfo, trusted: Trust, host: str) -> str | None:
+    certificate = signed.certificate_of(message, signer)
+    if certificate is None:
+        certificate = next((each for each in trusted.explicit if is_named(each, signer.whom)), None)
+    if certificate is None:
+        return "its signer's certificate is not in it"
+    try:
+        signed.verify(message, signer, certificate.public_key())
+    except (Malformed, *certs.UNREADABLE) as fault:
+        return clean(str(fault), 200)
+    return trust.speaker_fault(trusted, certificate, host, message.bag)
 
 
-def _status(value: asn1.TLV) -> Status:
-    parts = elements(whole(value), "CMCStatusInfo")
-    if len(parts) < 2 or bytes(parts[0].tag_bytes) != _INTEGER:
-        raise Malformed("a CMCStatusInfo that can't be read")
-    text, failure = "", None
-    for part in parts[2:]:
-        if bytes(part.tag_bytes) == _UTF8:
-            text = bytes(part.data).decode("utf-8", "replace")
-        elif bytes(part.tag_bytes) == _INTEGER:
-            failure = _number(part)
-    return Status(_number(parts[0]), failure, text)
+def check_echo(
+    found: Response, transaction: int | None, nonce: bytes | None, *, may_lack: bool = False
+) -> bytes | None:
+    """The server's nonce; raises `InvalidAnswer` unless a Full PKI Response is the one to our message (RFC 5272 6.6).
+
+    Another transaction or nonce than ours never is.  None at all will do for a refusal, since a server that could not
+    read a message has nothing to send back, and for everything if it `may_lack`.
+    """
+    if found.content is None:
+        return None
+    is_refusal = found.worst is not None and found.worst.status == CMCStatus.FAILED
+    try:
+        pairs = (
+            ("transactionId", transaction, found.content.value("transactionId")),
+            ("recipientNonce", nonce, found.content.value("recipientNonce")),
+        )
+        server: bytes | None = found.content.value("senderNonce")
+    except Malformed as fault:
+        raise InvalidAnswer(f"the CMC answer can't be read: {clean(str(fault), MAXIMUM_WORDS)}") from None
+    for name, ours, theirs in pairs:
+        if ours is None or ours == theirs or (theirs is None and (may_lack or is_refusal)):
+            continue
+        claim = f"; it says {said(found.worst)}" if found.worst else ""
+        how = "lacks our" if theirs is None else "has another"
+        raise InvalidAnswer(f"the CMC answer {how} {name}: it is not for our message (RFC 5272 6.6){claim}")
+    return server
 
 
-def _number(value: asn1.TLV) -> int:
-    return int.from_bytes(bytes(value.data), "big", signed=True)
+def certificate_for(found: Response, spki: bytes, others: Sequence[x509.Certificate] = ()) -> x509.Certificate:
+    """The one certificate in the bag for a key (the DER of its SubjectPublicKeyInfo) and none of `others`.
+
+    Raises `InvalidAnswer`.  Beside it the bag may hold the signer's certificate and the whole chain.
+    """
+    fitting = [each for each in dict.fromkeys(found.message.bag) if each not in others and _is_for(each, spki)]
+    if not fitting:
+        raise InvalidAnswer("the CMC answer has no certificate for our key in it")
+    if len(fitting) > 1:
+        raise InvalidAnswer(f"the CMC answer has {len(fitting)} certificates for our key in it")
+    return fitting[0]
+
+
+def _is_for(certificate: x509.Certificate, spki: bytes) -> bool:
+    try:
+        return certs.spki(certificate) == spki
+    except Malformed:
+        return False

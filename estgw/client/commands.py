@@ -1,20 +1,18 @@
-"""`cacerts`, `csrattrs` and `fullcmc`, and what all commands share."""
+"""`cacerts` and `csrattrs`, and what all commands share."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
 
-from estgw.client import answers, bag, cmc, files, options, out, trace, trust, url, waiting, wishes
-from estgw.client.faults import Exit, InvalidAnswer, Refused, TryLater, Untrusted, UsageError, clean
+from estgw.client import bag, options, out, trace, trust, url, wishes
+from estgw.client.faults import Exit, InvalidAnswer, Untrusted, UsageError, clean
 from estgw.client.report import Report
 from estgw.client.session import Session
 from estgw.errors import Malformed
 from estgw.est import csrattrs as model
-from estgw.est import encoding
 
 
 def open_session(arguments: argparse.Namespace, report: Report, *, may_bootstrap: bool = False) -> Session:
@@ -162,43 +160,3 @@ def csrattrs(arguments: argparse.Namespace, report: Report) -> Exit:
     data = wishes.render(attrs, lines, arguments.outform)
     out.write(report, data, arguments.out)
     return report.done()
-
-
-def fullcmc(arguments: argparse.Namespace, report: Report) -> Exit:
-    """Send a CMC request that was made elsewhere, and judge the answer (RFC 7030 4.3)."""
-    data = sys.stdin.buffer.read(files.MAXIMUM_INPUT) if str(arguments.cmc) == "-" else files.read(arguments.cmc)
-    try:
-        request = cmc.request(data)
-    except Malformed as fault:
-        raise UsageError(f"the request is {fault}") from None
-    with open_session(arguments, report) as session:
-        answer = waiting.until_done(lambda: session.fullcmc(request), arguments.wait, report)
-        describe(session, report)
-    if answer.content_type not in ("application/pkcs7-mime", "application/x-pkcs7-mime"):
-        raise InvalidAnswer(f"a CMC answer of type {clean(answer.content_type, 100)!r}")
-    try:
-        response = cmc.response(answer.body)
-    except Malformed as fault:
-        raise InvalidAnswer(f"the CMC answer can't be read: {fault}") from None
-    _judge(response, report)
-    if arguments.outform == "pem":
-        out.deliver(report, answers.bag_of(answer.body), "pem", arguments.out)
-    else:
-        is_der = arguments.outform == "der"
-        out.write(report, response.der if is_der else encoding.encode_pem(response.der, "PKCS7"), arguments.out)
-    return report.done()
-
-
-def _judge(response: cmc.Response, report: Report) -> None:
-    """Return when the CMC answer means yes; a no and a "later" are exceptions whatever HTTP said."""
-    worst = response.worst
-    if response.is_simple:
-        return
-    if worst is None:
-        raise InvalidAnswer("a CMC answer without any status")
-    report.fact(cmc=[status.words for status in response.statuses])
-    if worst.code == cmc.PENDING:
-        when = datetime.now(UTC) + timedelta(seconds=answers.DEFAULT_DELAY)
-        raise TryLater(f"the CMC answer is {worst.words}", seconds=answers.DEFAULT_DELAY, when=when, said=False)
-    if worst.code != cmc.SUCCESS:
-        raise Refused(f"the CMC answer is {worst.words}", http_status=200, words=worst.words)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -21,21 +22,47 @@ from estgw.est import certs, csr
 from estgw.est.binding import Binding
 from estgw.est.csr import CHALLENGE_PASSWORD, EST_IDENTITY_LINKING
 
+Attempt = Callable[[], x509.Certificate]
+"""Asks for a certificate once; may be called again after a `TryLater`."""
+
+
+class Way:
+    """How a request travels: as it is, by one of the simple operations (RFC 7030 4.2)."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self.arguments = arguments
+
+    def ready(self, session: Session, made: bytes | RequestMaker) -> Attempt:
+        """Ask with a request that was made elsewhere."""
+        renews = self.arguments.operation == "simplereenroll"
+        return lambda: session.reenroll(made) if renews else session.enroll(made)
+
+    def own(self, session: Session, plan: Plan, key: PrivateKeyTypes) -> Attempt:
+        """Ask with a request for a key of ours."""
+        return self.ready(session, linked(plan, key, self.arguments))
+
 
 def enroll(arguments: argparse.Namespace, report: Report) -> Exit:
     """Get a first certificate."""
+    return enroll_by(Way(arguments), report)
+
+
+def enroll_by(way: Way, report: Report) -> Exit:
+    """Get a first certificate in one way or the other."""
+    arguments = way.arguments
     options.require_sense(arguments)
     key_path = key_path_of(arguments) if arguments.new_key is not None else None
     with commands.open_session(arguments, report) as session:
         if arguments.script is not None or arguments.csr is not None:
-            certificate = _send(session, "simpleenroll", ready(arguments, session, report), arguments, report)
+            attempt = way.ready(session, ready(arguments, session, report))
+            certificate = _send(session, attempt, arguments, report)
             out.deliver(report, [certificate], arguments.outform, arguments.out)
         else:
             wanted = options.wanted(arguments)
             key = None if arguments.reuse_key is None else options.private_key(arguments.reuse_key)
             plan = follow(arguments, session, wanted, report)
             key = key or keys.generate(choose(arguments.new_key, plan))
-            certificate = _enroll_with(session, plan, key, key_path, arguments, report)
+            certificate = _enroll_with(session, way, plan, key, key_path, report)
     report.say(f"Issued: {out.line(certificate)}")
     report.fact(certificate=out.facts(certificate))
     return report.done()
@@ -43,19 +70,21 @@ def enroll(arguments: argparse.Namespace, report: Report) -> Exit:
 
 def _enroll_with(
     session: Session,
+    way: Way,
     plan: Plan,
     key: PrivateKeyTypes,
     key_path: Path | None,
-    arguments: argparse.Namespace,
     report: Report,
 ) -> x509.Certificate:
     """Store a new key, ask for its certificate, store that.  The key is on disk before anybody hears of it."""
+    arguments = way.arguments
+    attempt = way.own(session, plan, key)
     if key_path is not None:
         session.connect()  # a server that can't be reached or trusted should not leave a key behind
         files.create_key(key_path, keys.to_pem(key))
         report.fact(key=str(key_path))
     try:
-        certificate = _send(session, "simpleenroll", linked(plan, key, arguments), arguments, report)
+        certificate = _send(session, attempt, arguments, report)
     except Refused:
         if key_path is not None:
             key_path.unlink()  # made a moment ago for a certificate that there will not be
@@ -73,9 +102,15 @@ def _enroll_with(
 
 def reenroll(arguments: argparse.Namespace, report: Report) -> Exit:
     """Renew `--cert`, with its key or a new one, and put the new pair in the place of the old (RFC 7030 4.2.2)."""
+    return renew_by(Way(arguments), report)
+
+
+def renew_by(way: Way, report: Report) -> Exit:
+    """Renew `--cert` in place in one way or the other."""
+    arguments = way.arguments
     options.require_sense(arguments)
     if arguments.cert is None:
-        raise UsageError("reenroll needs --cert, the certificate to be renewed, and its --key")
+        raise UsageError(f"{arguments.command} needs --cert, the certificate to be renewed, and its --key")
     old = options.certificates(arguments.cert)[0]
     left = old.not_valid_after_utc - datetime.now(UTC)
     if arguments.if_expires_within is not None and left > arguments.if_expires_within:
@@ -89,12 +124,12 @@ def reenroll(arguments: argparse.Namespace, report: Report) -> Exit:
         plan = follow(arguments, session, request.fixed_to(old), report)
         if arguments.new_key is None:
             key = options.private_key(key_path)
-            certificate = _send(session, "simplereenroll", linked(plan, key, arguments), arguments, report)
+            certificate = _send(session, way.own(session, plan, key), arguments, report)
             _renewed(arguments, certificate, key_path, None, report)
         else:
             staged = key_path.with_name(key_path.name + ".next")
             key = _staged_key(staged, choose(arguments.new_key, plan), old)
-            certificate = _send(session, "simplereenroll", linked(plan, key, arguments), arguments, report)
+            certificate = _send(session, way.own(session, plan, key), arguments, report)
             _renewed(arguments, certificate, key_path, keys.to_pem(key), report)
             staged.unlink()
     report.say(f"Renewed: {out.line(certificate)}")
@@ -181,11 +216,16 @@ def linked(plan: Plan, key: PrivateKeyTypes, arguments: argparse.Namespace) -> R
     """A maker that signs a CSR for every connection anew."""
 
     def make(binding: Binding | None) -> bytes:
-        if binding is None and arguments.require_pop:
-            raise ClientError("this connection has no channel binding (--require-pop)")
-        return request.build(plan, key, None if arguments.no_pop else binding)
+        return request.build(plan, key, claimed(arguments, binding))
 
     return make
+
+
+def claimed(arguments: argparse.Namespace, binding: Binding | None) -> Binding | None:
+    """The binding that goes into a request: the connection's, unless `--no-pop`."""
+    if binding is None and arguments.require_pop:
+        raise ClientError("this connection has no channel binding (--require-pop)")
+    return None if arguments.no_pop else binding
 
 
 def follow(arguments: argparse.Namespace, session: Session, wanted: Wanted, report: Report) -> Plan:
@@ -211,17 +251,15 @@ def choose(asked: str | None, plan: Plan) -> keys.KeySpec:
     return spec
 
 
-def _send(
-    session: Session, operation: str, made: bytes | RequestMaker, arguments: argparse.Namespace, report: Report
-) -> x509.Certificate:
-    def attempt() -> x509.Certificate:
+def _send(session: Session, attempt: Attempt, arguments: argparse.Namespace, report: Report) -> x509.Certificate:
+    def once() -> x509.Certificate:
         try:
-            return session.reenroll(made) if operation == "simplereenroll" else session.enroll(made)
+            return attempt()
         finally:
             commands.describe(session, report)
             session.close()  # the next try is a new connection with a new binding (RFC 7030 4.2.3)
 
-    return waiting.until_done(attempt, arguments.wait, report)
+    return waiting.until_done(once, arguments.wait, report)
 
 
 def key_path_of(arguments: argparse.Namespace) -> Path:

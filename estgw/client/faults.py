@@ -8,6 +8,7 @@ from __future__ import annotations
 import unicodedata
 from datetime import datetime
 from enum import IntEnum
+from typing import Any
 
 MAXIMUM_WORDS = 2048
 """Characters of a server's reason that are shown."""
@@ -43,7 +44,7 @@ class TryLater(ClientError):
 
     status = Exit.TRY_LATER
 
-    def __init__(self, text: str, *, seconds: int, when: datetime, said: bool = True) -> None:
+    def __init__(self, text: str, *, seconds: int, when: datetime, said: bool = True, answer: Any = None) -> None:
         super().__init__(text)
         self.seconds = seconds
         """Whole seconds from now on, at least 1."""
@@ -51,6 +52,8 @@ class TryLater(ClientError):
         """The same as a UTC time."""
         self.said = said
         """False when the server named no time and `seconds` is our own guess."""
+        self.answer = answer
+        """The `wire.Answer` itself, for Full CMC, which may go on from what is inside."""
 
 
 class Refused(ClientError):
@@ -58,11 +61,13 @@ class Refused(ClientError):
 
     status = Exit.REFUSED
 
-    def __init__(self, text: str, *, http_status: int = 0, words: str = "") -> None:
+    def __init__(self, text: str, *, http_status: int = 0, words: str = "", answer: Any = None) -> None:
         super().__init__(text)
         self.http_status = http_status
         self.words = words
         """What the server gave as its reason, cleaned; may be empty."""
+        self.answer = answer
+        """As in `TryLater`."""
 
 
 class NotOffered(Refused):

@@ -42,6 +42,10 @@ _EXAMPLES = (
      "estclient enroll -u est.example -c ca.pem -p estuser -R handlers/examples/genp10 -o device.pem"),
     ("Renew it in place, with a new key, in its last month:",
      "estclient reenroll -u est.example -c ca.pem --cert device.pem --key device.key --new-key --if-expires-within 4w"),
+    ("Get a first certificate by CMC, with a secret that the CA knows as device-7's and that is asked for:",
+     "estclient fullcmc enroll -u est.example -c ca.pem --identification device-7 --new-key --dns d.example -o d.pem"),
+    ("Have it revoked:",
+     "estclient fullcmc revoke -u est.example -c ca.pem --cert device.pem --key device.key --reason keyCompromise"),
 )  # fmt: skip
 _FILE_METAVARS = ("FILE", "SCRIPT")
 _KINDS = (
@@ -91,14 +95,17 @@ def man(top: argparse.ArgumentParser) -> str:
 def bash(top: argparse.ArgumentParser) -> str:
     """Completion for Bash: commands, options, and values where they are files or few."""
     commands = _commands(top)
-    names = [word for name, _, aliases in commands for word in (name, *aliases)]
+    names = [word for name, _, aliases in commands for word in (name, *aliases) if " " not in word]
     files = sorted(
         {option for action in _all(commands) if action.metavar in _FILE_METAVARS for option in action.option_strings}
     )
     cases = []
-    for name, command, aliases in commands:
+    # The longer ones first: `fullcmc enroll` is not `fullcmc` with a word behind it.
+    for name, command, aliases in sorted(commands, key=lambda each: -len(each[0].split())):
         options = [option for action in _all([(name, command, aliases)]) for option in action.option_strings]
-        cases.append(f"        {'|'.join([name, *aliases])}) words='{' '.join(options)}' ;;")
+        second = [other.split()[1] for other, _, _ in commands if other.startswith(f"{name} ")]
+        patterns = "|".join(f'"{word} "*' for word in (name, *aliases))
+        cases.append(f"        {patterns}) words='{' '.join([*second, *options])}' ;;")
     values = {
         option: [str(choice) for choice in action.choices]
         for action in _all(commands)
@@ -128,7 +135,7 @@ def bash(top: argparse.ArgumentParser) -> str:
             *(f"        {option}) words='{' '.join(choices)}' ;;" for option, choices in sorted(values.items())),
             f"        {'|'.join(rest)}) return ;;",
             "    esac",
-            '    [[ -n $words ]] || case "${COMP_WORDS[1]}" in',
+            '    [[ -n $words ]] || case "${COMP_WORDS[*]:1:2} " in',
             *cases,
             f"        *) words='{' '.join([*names, '--help', '--version'])}' ;;",
             "    esac",
@@ -189,7 +196,7 @@ def _entry(action: argparse.Action) -> list[str]:
 def _value(action: argparse.Action) -> str:
     if action.nargs == 0:
         return ""
-    word = "|".join(map(str, action.choices)) if action.choices else str(action.metavar or action.dest.upper())
+    word = " | ".join(map(str, action.choices)) if action.choices else str(action.metavar or action.dest.upper())
     return rf"[\fI{_roff(word)}\fR]" if action.nargs == "?" else rf"\fI{_roff(word)}\fR"
 
 

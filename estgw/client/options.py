@@ -30,6 +30,18 @@ _SHORT_NAMES = {
     "SN": NameOID.SURNAME,
 }
 """Names that people write besides RFC 4514's own."""
+_OF_A_REQUEST = {
+    "subject",
+    "dns",
+    "ip",
+    "email",
+    "uri",
+    "no_csrattrs",
+    "crmf",
+    "encrypted_pop",
+    "revocation_secret_file",
+}
+"""What a request is made by, here and nowhere else."""
 
 
 def certificates(path: Path) -> list[x509.Certificate]:
@@ -100,6 +112,22 @@ def credentials(userpass: str | None, password_file: Path | None) -> Credentials
     return Credentials(user, password)
 
 
+def secret(file: Path | None, prompt: str) -> str:
+    """A secret shared with the CA: the first line of a file or of stdin (`-`), or what is typed at the terminal."""
+    if file is None:
+        if not sys.stdin.isatty():
+            raise UsageError("the secret is asked for at a terminal, and there is none: --secret-file")
+        return _secret(prompt)
+    data = sys.stdin.buffer.readline(files.MAXIMUM_INPUT) if str(file) == "-" else files.read(file)
+    try:
+        found = data.decode().split("\n", 1)[0].rstrip("\r")
+    except UnicodeDecodeError:
+        raise UsageError(f"{file}: not UTF-8") from None
+    if not found:
+        raise UsageError(f"{file}: no secret in its first line")
+    return found
+
+
 def wanted(arguments: argparse.Namespace) -> Wanted:
     """`--subject`, `--dns`, `--ip`, `--email` and `--uri`; raises `UsageError`."""
     for kind in ("dns", "email", "uri"):
@@ -118,17 +146,19 @@ def wanted(arguments: argparse.Namespace) -> Wanted:
 
 
 def require_sense(arguments: argparse.Namespace) -> None:
-    """Raise `UsageError` for options of enroll, reenroll and serverkeygen that contradict or ignore each other."""
+    """Raise `UsageError` for options of enrolling and renewing commands that contradict or ignore each other."""
     given = {name for name, value in vars(arguments).items() if value not in (None, False, [])}
     made_elsewhere = given & {"script", "csr"}
-    if made_elsewhere and (idle := given & {"subject", "dns", "ip", "email", "uri", "no_csrattrs"}):
+    if made_elsewhere and (idle := given & _OF_A_REQUEST):
         raise UsageError(f"{_spelled(idle)} can't change a CSR that is made elsewhere")
+    if "encrypted_pop" in given and "crmf" not in given:
+        raise UsageError("--encrypted-pop is for --crmf")
     if {"no_pop", "require_pop"} <= given:
         raise UsageError("--no-pop or --require-pop, not both")
     makes_key = "new_key" in given or arguments.operation == "serverkeygen"
     if "key_out" in given and not makes_key:
         raise UsageError("--key-out is for a new key, and none is made here")
-    if arguments.operation == "simplereenroll" and "out" not in given:
+    if hasattr(arguments, "if_expires_within") and "out" not in given:
         if "key_out" in given:
             raise UsageError("--key-out needs -o: without it the new pair takes the place of the old")
         if arguments.outform != "pem":

@@ -15,15 +15,15 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command that was parsed; returns the exit status and never 0 on a failure."""
     report = Report(arguments.command, as_json=arguments.json, is_verbose=arguments.verbose)
     try:
-        return _command(arguments.operation)(arguments, report)
+        return _command(arguments.operation, arguments.command)(arguments, report)
     except ClientError as fault:
         return report.failed(fault)
     except KeyboardInterrupt:
         return report.failed(ClientError("interrupted"))
 
 
-def _command(operation: str) -> Command:
-    """The function of an operation; its module, with TLS and all, is loaded only now."""
+def _command(operation: str, command: str) -> Command:
+    """The function of an operation or, for fullcmc, of a command; its module, TLS and all, is loaded only now."""
     if operation in ("simpleenroll", "simplereenroll"):
         from estgw.client import enrolling
 
@@ -32,12 +32,15 @@ def _command(operation: str) -> Command:
         from estgw.client import keygen
 
         return keygen.serverkeygen
+    if operation == "fullcmc":
+        from estgw.client import managing
+
+        return managing.COMMANDS[command]
     from estgw.client import commands
 
     found: dict[str, Command] = {
         "cacerts": commands.cacerts,
         "csrattrs": commands.csrattrs,
-        "fullcmc": commands.fullcmc,
     }
     if operation not in found:
         raise UsageError(f"no such command: {operation}")

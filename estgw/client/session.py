@@ -102,6 +102,16 @@ class Session:
         return self._place
 
     @property
+    def trust(self) -> Trust:
+        """Whom this session believes."""
+        return self._trust
+
+    @property
+    def identity(self) -> tls.Identity | None:
+        """The client's own certificate and key."""
+        return self._identity
+
+    @property
     def connected(self) -> tls.Connected | None:
         """Facts about the connection in use: verdict on the server, binding, TLS version; None before it."""
         return None if self._link is None else self._link.connected
@@ -144,9 +154,13 @@ class Session:
         """Have the server make the key (RFC 7030 4.4); `keygen.read` takes the answer apart."""
         return self._post("serverkeygen", lambda binding: self._der(request, binding), PKCS10, "multipart/mixed")
 
-    def fullcmc(self, request: bytes) -> Answer:
-        """Send a Full CMC request (RFC 7030 4.3) as it is, in base64; `cmc.read` takes the answer apart."""
-        return self._post("fullcmc", lambda _: request, CMC_REQUEST, "application/pkcs7-mime")
+    def fullcmc(self, request: bytes | RequestMaker) -> Answer:
+        """Send a Full CMC request (RFC 7030 4.3), DER, as it is; `cmc.read` takes the answer apart.
+
+        `fullcmc.Transaction` makes such requests, and checks and unpacks what comes back.
+        """
+        make = (lambda _: request) if isinstance(request, bytes) else request
+        return self._post("fullcmc", make, CMC_REQUEST, "application/pkcs7-mime")
 
     def _issued(self, operation: str, request: bytes | RequestMaker) -> x509.Certificate:
         sent: list[bytes] = []

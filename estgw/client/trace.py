@@ -14,6 +14,7 @@ _SECRET_HEADERS = ("cookie", "set-cookie")
 _KEY_PART = re.compile(
     rb"(Content-Type:\s*application/pkcs8\b.*?\r?\n\r?\n)(.*?)(?=\r?\n--)", re.DOTALL | re.IGNORECASE
 )
+_CMC_TYPE = "application/pkcs7-mime"
 _MAXIMUM = 16_384
 """Characters of a body that are shown."""
 
@@ -28,7 +29,7 @@ def tracer(say: Callable[[str], None]) -> Callable[[Exchange], None]:
             say(f"> {exchange.method} {clean(exchange.target)} HTTP/1.1")
             for name, value in exchange.headers.items():
                 say(f"> {name}: {_masked(name, value)}")
-            _body(say, ">", _request_text(exchange.body))
+            _body(say, ">", _request_text(exchange.body, exchange.headers.get("Content-Type", "")))
             return
         say(f"< {answer.status} {answer.reason}")
         for name, value in answer.headers.items():
@@ -44,8 +45,13 @@ def _masked(name: str, value: str) -> str:
     return "***" if name.lower() in _SECRET_HEADERS else clean(value)
 
 
-def _request_text(body: bytes) -> str:
-    """The body, unless it is a CSR that carries a secret of RFC 7894."""
+def _request_text(body: bytes, content_type: str) -> str:
+    """The body, unless it is a CSR that carries a secret of RFC 7894, or a CMC message with one."""
+    if content_type.startswith(_CMC_TYPE):
+        from estgw.client import cmc
+
+        if cmc.has_secret(body):
+            return f"[{len(body)} bytes of CMC with a secret in it ***]"
     try:
         attributes = csr.parse(body).attributes if body else {}
     except Malformed:

@@ -16,11 +16,14 @@ from enum import Enum
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
-from OpenSSL import crypto
+from OpenSSL import SSL, crypto
 
 from estgw.client.faults import Untrusted, clean
 from estgw.client.url import is_address
 from estgw.est import certs, names
+
+CMC_CA = x509.ObjectIdentifier("1.3.6.1.5.5.7.3.27")
+"""id-kp-cmcCA (RFC 6402 2.10)."""
 
 
 class Anchor(Enum):
@@ -130,9 +133,15 @@ def path_fault(
     if not anchors:
         return "there is no anchor"
     store = crypto.X509Store()
-    store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
     for anchor in anchors:
         store.add_cert(crypto.X509.from_cryptography(anchor))
+    return _path_fault(store, certificate, untrusted)
+
+
+def _path_fault(
+    store: crypto.X509Store, certificate: x509.Certificate, untrusted: Sequence[x509.Certificate]
+) -> str | None:
+    store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
     helpers = [crypto.X509.from_cryptography(helper) for helper in untrusted]
     context = crypto.X509StoreContext(store, crypto.X509.from_cryptography(certificate), helpers)
     try:
@@ -140,6 +149,44 @@ def path_fault(
     except crypto.X509StoreContextError as fault:
         return str(fault)
     return None
+
+
+def speaker_fault(
+    trust: Trust, certificate: x509.Certificate, host: str, untrusted: Sequence[x509.Certificate]
+) -> str | None:
+    """Why the holder of a certificate may not sign for the CA in CMC (RFC 6402 2.10), or None.
+
+    Under explicit anchors a CA may, and whom it has made its speaker (id-kp-cmcRA, id-kp-cmcCA).  Under implicit ones
+    these usages prove as little as in TLS (RFC 7030 3.6.2): a CA may, and the holder of the server's name.
+    """
+    helpers = [each for each in untrusted if is_ca(each)]
+    who = f"it is signed by {clean(names.dn_text(certificate.subject), 200)}"
+    fault = path_fault(certificate, trust.explicit, helpers)
+    if fault is None:
+        if is_ca(certificate) or certs.has_eku(certificate, certs.CMC_RA) or certs.has_eku(certificate, CMC_CA):
+            return None
+        return f"{who}, who is neither a CA nor its speaker (id-kp-cmcRA or id-kp-cmcCA)"
+    if trust.implicit:
+        fault = _system_path_fault(certificate, helpers)
+        if fault is None and (is_ca(certificate) or matches(certificate, host)):
+            return None
+        if fault is None:
+            return f"{who}, who is neither a CA nor {host}"
+    return f"{who}, whom no anchor of ours vouches for ({clean(fault, 200)})"
+
+
+def is_anchored(trust: Trust, certificate: x509.Certificate, untrusted: Sequence[x509.Certificate]) -> bool:
+    """Whether a valid path leads from a certificate to an anchor of either kind."""
+    if path_fault(certificate, trust.explicit, untrusted) is None:
+        return True
+    return trust.implicit and _system_path_fault(certificate, untrusted) is None
+
+
+def _system_path_fault(certificate: x509.Certificate, untrusted: Sequence[x509.Certificate]) -> str | None:
+    """The same as `path_fault` for the system's anchors, found as TLS finds them."""
+    context = SSL.Context(SSL.TLS_CLIENT_METHOD)  # must outlive its store, which does not know of it
+    context.set_default_verify_paths()
+    return _path_fault(context.get_cert_store() or crypto.X509Store(), certificate, untrusted)
 
 
 def is_ca(certificate: x509.Certificate) -> bool:

@@ -19,6 +19,7 @@ from tests.client import pki, rogue
 from tests.client.common import python
 
 COMMANDS = ("cacerts", "csrattrs", "enroll", "simpleenroll", "reenroll", "simplereenroll", "serverkeygen", "fullcmc")
+FULLCMC = ("fullcmc enroll", "fullcmc renew", "fullcmc revoke", "fullcmc get-crl")
 
 
 def test_version_starts_in_no_time():
@@ -48,6 +49,12 @@ def test_no_command_loads_what_the_gateway_needs():
     loaded = python("-c", f"import sys; {lines}; print([m for m in sys.modules])", check=True).stdout
     for name in ("aiohttp", "pydantic", "structlog", "pyasn1", "yaml", "estgw.config", "estgw.app"):
         assert f"'{name}'" not in loaded
+
+
+def test_who_does_not_speak_cmc_does_not_load_it():
+    lines = "; ".join(f"import estgw.client.{name}" for name in ("run", "enrolling", "keygen", "trace"))
+    loaded = python("-c", f"import sys; {lines}; print([m for m in sys.modules])", check=True).stdout
+    assert "'estgw.cmc" not in loaded
 
 
 def test_usage_is_status_2(estclient, anchor):
@@ -82,6 +89,10 @@ def test_usage_is_status_2(estclient, anchor):
         ("reenroll", "--cert", "x", "--new-key", "--key-out", "k"),
         ("reenroll", "--cert", "x", "--outform", "der"),
         ("serverkeygen", "--csr", "x", "--uri", "x:y", "-o", "x"),
+        ("fullcmc", "enroll", "--csr", "x", "--crmf"),
+        ("fullcmc", "enroll", "--new-key", "--subject", "CN=x", "-o", "x", "--encrypted-pop"),
+        ("fullcmc", "renew", "--cert", "x", "--key-out", "k"),
+        ("fullcmc", "renew", "--cert", "x", "--encrypted-pop"),
     ],
 )
 def test_no_option_is_silently_ignored(estclient, anchor, options):
@@ -90,9 +101,12 @@ def test_no_option_is_silently_ignored(estclient, anchor, options):
     assert "x: No such file" not in ended.err
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    "command", [*COMMANDS, *(f"fullcmc {each}" for each in ("enroll", "renew", "revoke", "get-crl"))]
+)
 def test_help_has_the_exit_statuses(estclient, command):
-    ended = estclient(command, "--help")
+    ended = estclient(*command.split(), "--help")
+    assert ended.out.startswith(f"usage: estclient {command.removeprefix('simple')} ")
     assert ended.status == 0
     assert "7 invalid answer" in ended.out
 

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import base64
+import re
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from estgw.client import cmc
 from estgw.client.faults import Exit
+from estgw.cmc.controls import Control
+from estgw.cmc.messages import PKI_DATA, PKI_RESPONSE, PKIData, PKIResponse
+from estgw.cmc.status import StatusInfo
+from estgw.cms import signed
 from estgw.errors import Malformed
 from estgw.est.csrattrs import encode_oid
 from estgw.est.der import wrap
-from tests.client import pki, rogue
+from tests.client import cmcca, pki, rogue
 from tests.client.test_rogue import ber
 
 REQUEST = (Path(__file__).parents[1] / "vectors" / "altmod-rfc6402-cmc-fullpkirequest.b64").read_bytes()
 TYPE = "application/pkcs7-mime; smime-type=CMC-response"
-PKI_RESPONSE, STATUS_INFO_V2 = "1.3.6.1.5.5.7.12.3", "1.3.6.1.5.5.7.7.25"
 
 
 def integer(value):
@@ -29,21 +34,25 @@ def sequence(*parts):
     return wrap(b"\x30", b"".join(parts))
 
 
-def status(code, failure=None, text=None):
+def control(number, name, value):
+    return sequence(integer(number), encode_oid(f"1.3.6.1.5.5.7.7.{name}"), wrap(b"\x31", value))
+
+
+def status(code, failure=None, text=None, number=1):
     parts = [integer(code), sequence(integer(1))]
     if text is not None:
         parts.append(wrap(b"\x0c", text.encode()))
     if failure is not None:
         parts.append(integer(failure))
-    return sequence(integer(1), encode_oid(STATUS_INFO_V2), wrap(b"\x31", sequence(*parts)))
+    return control(number, 25, sequence(*parts))
 
 
 @pytest.fixture
 def respond(ca, tmp_path):
-    """A PKI Response with these controls, signed by somebody."""
+    """A PKI Response with these controls, signed by an RA."""
 
-    def make(*controls, oid=PKI_RESPONSE):
-        signer = ca.issue("signer", usages=())
+    def make(*controls, oid=PKI_RESPONSE, usages=pki.RA_USAGES):
+        signer = ca.issue("signer", usages=usages)
         (tmp_path / "signer.pem").write_bytes(signer.both)
         content = sequence(sequence(*controls), sequence(), sequence())
         command = ["openssl", "cms", "-sign", "-binary", "-nodetach", "-outform", "DER", "-econtent_type", oid]
@@ -83,6 +92,26 @@ def test_a_simple_response_is_success(ask, ca):
     assert ended.status == Exit.DONE
 
 
+def test_what_is_beside_the_words(ask, ca, tmp_path):
+    """Certificates and CRLs; an answer to a revocation has neither, and says yes all the same."""
+    ready = (Control.make(1, "statusInfoV2", StatusInfo(0, (1,))),)
+    signer = signed.Signer.of(ca.key, ca.certificate)
+    for bag, lists, blocks in (
+        ([ca.certificate], [cmcca.Desk(ca).crl()], [b"CERTIFICATE", b"X509 CRL"]),
+        ([], [cmcca.Desk(ca).crl()], [b"X509 CRL"]),
+        ([], [], []),
+    ):
+        (tmp_path / "out").unlink(missing_ok=True)
+        der = signed.sign(PKI_RESPONSE, PKIResponse(ready).encode(), [signer], certificates=bag, crls=lists)
+        ended, _ = ask(rogue.reply(body=base64.encodebytes(der), content_type=TYPE))
+        assert ended.status == Exit.DONE, ended.err
+        written = (tmp_path / "out").read_bytes() if blocks else b""
+        assert re.findall(rb"-----BEGIN (.*)-----", written) == blocks
+        assert ("no certificate and no CRL" in ended.err) == (not blocks)
+    ended, _ = ask(rogue.reply(body=base64.encodebytes(signed.certs_only([])), content_type=rogue.CERTS_ONLY))
+    assert ended.status == Exit.INVALID_ANSWER
+
+
 @pytest.mark.parametrize(
     ("controls", "expected", "words"),
     [
@@ -98,11 +127,51 @@ def test_a_simple_response_is_success(ask, ca):
     ],
 )
 def test_a_200_that_is_none(ask, respond, tmp_path, controls, expected, words):
-    body = base64.encodebytes(respond(*(status(*control) for control in controls)))
+    made = []
+    for number, (code, *rest) in enumerate(controls, 1):
+        failure, text = (*rest, None, None)[:2]
+        made.append(status(code, failure, text, number))
+    body = base64.encodebytes(respond(*made))
     ended, _ = ask(rogue.reply(body=body, content_type=TYPE))
     assert ended.status == expected
     assert words in ended.err
     assert not (tmp_path / "out").exists()
+
+
+def test_who_has_signed_it(ask, respond, tmp_path):
+    """TLS has authenticated the server; the message says whether its CA stands behind what it says."""
+    ended, _ = ask(rogue.reply(body=base64.encodebytes(respond(status(0), usages=())), content_type=TYPE))
+    assert ended.status == Exit.INVALID_ANSWER
+    assert "neither a CA nor its speaker" in ended.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_answer_to_another_message(holder, estclient, anchor, respond, tmp_path):
+    """A server may leave transaction and nonce out, since this message is not ours; others are never an answer."""
+    marks = (Control.make(1, "transactionId", 6), Control.make(2, "senderNonce", b"our nonce"))
+    request = signed.sign(PKI_DATA, PKIData(marks).encode(), [])
+    (tmp_path / "request").write_bytes(request)
+    for name, value, expected in (
+        (5, integer(6), Exit.DONE),
+        (5, integer(7), Exit.INVALID_ANSWER),
+        (7, wrap(b"\x04", b"our nonce"), Exit.DONE),
+        (7, wrap(b"\x04", b"another's"), Exit.INVALID_ANSWER),
+    ):
+        body = base64.encodebytes(respond(status(0), control(2, name, value)))
+        answer = rogue.reply(body=body, content_type=TYPE)
+        with rogue.Server(holder, partial(lambda given, _: given, answer)) as server:
+            ended = estclient("fullcmc", "-u", server.url, "-c", anchor, "--cmc", "request")
+        assert ended.status == expected
+        assert ("not for our message" in ended.err) == (expected != Exit.DONE)
+
+
+def test_a_pending_answer_is_asked_for_again(holder, estclient, anchor, respond, tmp_path):
+    (tmp_path / "request").write_bytes(REQUEST)
+    answers = [rogue.reply(200, base64.encodebytes(respond(status(code))), TYPE, Retry_After="1") for code in (3, 0)]
+    with rogue.Server(holder, lambda _: answers.pop(0)) as server:
+        command = ("fullcmc", "-u", server.url, "-c", anchor, "--cmc", "request", "--wait", "60")
+        assert estclient(*command).status == Exit.DONE
+    assert not answers
 
 
 def test_a_rejection_with_a_cmc_answer_in_it(ask, respond):

@@ -34,6 +34,7 @@ def test_the_man_page_has_every_command_and_option():
         for option in options_of(command):
             assert option in plain
     assert "Try later" in page
+    assert ".B estclient fullcmc get-crl\n" in page
     assert ".B estclient enroll\n\\-u URL { \\-R SCRIPT | \\-\\-csr FILE | " in page
 
 
@@ -62,6 +63,11 @@ def test_the_completion(tmp_path, monkeypatch):
     assert complete("estclient", "enroll", "--new-key", "ml-") == ["ml-dsa-44", "ml-dsa-65", "ml-dsa-87"]
     assert complete("estclient", "enroll", "--tls", "") == ["1.2", "1.3"]
     assert complete("estclient", "enroll", "--subject", "") == []
+    assert complete("estclient", "fullcmc", "re") == ["renew", "revoke"]
+    assert complete("estclient", "fullcmc", "--cm") == ["--cmc"]
+    assert complete("estclient", "fullcmc", "enroll", "--crm") == ["--crmf"]
+    assert complete("estclient", "fullcmc", "enroll", "--cm") == []
+    assert complete("estclient", "fullcmc", "revoke", "--reason", "key") == ["keyCompromise"]
 
 
 def test_the_documents_from_the_command_line():

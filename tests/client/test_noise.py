@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 from email.message import Message
 from pathlib import Path
 
@@ -10,12 +11,17 @@ import pytest
 from cryptography import x509
 from hypothesis import HealthCheck, given, settings, strategies
 
-from estgw.client import answers, cmc, keygen, request
+from estgw.client import Trust, answers, cmc, crls, keygen, request
 from estgw.client.faults import ClientError
 from estgw.client.sealing import Secret
 from estgw.client.wire import Answer
+from estgw.cmc.controls import Control
+from estgw.cmc.messages import PKI_RESPONSE, PKIResponse
+from estgw.cmc.status import StatusInfo
+from estgw.cms import signed
 from estgw.errors import Malformed
-from estgw.est import ber, csrattrs
+from estgw.est import ber, certs, csrattrs
+from tests.client import cmcca, pki
 from tests.client.test_rogue import ber as indefinite
 
 VECTORS = Path(__file__).parents[1] / "vectors"
@@ -23,6 +29,12 @@ BAG = base64.b64decode((VECTORS / "rfc7030-a1-cacerts-response.b64").read_bytes(
 CMC = base64.b64decode((VECTORS / "altmod-rfc6402-cmc-fullpkirequest.b64").read_bytes())
 TEMPLATE = base64.b64decode((VECTORS / "derived-rfc9908-template.b64").read_bytes())
 MULTIPART = (VECTORS / "rfc7030-a4-serverkeygen-response.multipart").read_bytes()
+CA = pki.make_ca()
+TRUSTED = Trust(explicit=(CA.certificate,))
+MARKS = (("statusInfoV2", StatusInfo(0, (1,))), ("transactionId", 7), ("recipientNonce", b"nonce"))
+CONTENT = PKIResponse(tuple(Control.make(at, *pair) for at, pair in enumerate(MARKS, 1))).encode()
+RESPONSE = signed.sign(PKI_RESPONSE, CONTENT, [signed.Signer.of(CA.key, CA.certificate)], certificates=[CA.certificate])
+CRL = cmcca.Desk(CA).crl()
 SECRET = Secret(b"id", key=bytes(16))
 WANTED = request.Wanted(x509.Name.from_rfc4514_string("CN=x"))
 FEW = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -55,11 +67,34 @@ def test_a_bag(data):
 
 @FEW
 @given(changed(CMC) | changed(indefinite(CMC)))
-def test_cmc(data):
+def test_a_cmc_request(data):
+    cmc.marks_of(data)
+    cmc.has_secret(data)
+    with contextlib.suppress(Malformed):
+        cmc.request(data)
+
+
+@FEW
+@given(changed(RESPONSE) | changed(indefinite(RESPONSE)))
+def test_a_cmc_response(data):
+    """Of all changes, only those to what nobody signs leave an answer that counts: the bag is such a part."""
     try:
-        _ = cmc.response(data).worst
-    except Malformed:
+        found = cmc.response(data)
+        cmc.authenticate(found, TRUSTED, "localhost")
+        cmc.check_echo(found, 7, b"nonce")
+        certificate = cmc.certificate_for(found, certs.spki(CA.certificate))
+    except (Malformed, ClientError):
         return
+    assert certs.spki(certificate) == certs.spki(CA.certificate)
+    assert found.is_simple or found.message.content == CONTENT
+
+
+@FEW
+@given(changed(CRL))
+def test_a_crl(data):
+    message = signed.SignedData(signed.DATA, None, crls=(data,))
+    with contextlib.suppress(ClientError):
+        assert crls.newest(message, CA.certificate.subject, TRUSTED).issuer == CA.certificate.subject
 
 
 @FEW
