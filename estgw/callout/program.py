@@ -6,10 +6,13 @@ import os
 import shlex
 import shutil
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
-LIBRARIES = (".py", ".sh")
+LIBRARIES = (".py", ".pyc", ".sh")
+DEPTH = 4
+"""Of packages in packages: nobody's handlers have more."""
 
 
 def faults(program: Path, search_path: str) -> list[str]:
@@ -25,19 +28,30 @@ def faults(program: Path, search_path: str) -> list[str]:
         found.append(f"{program}: not executable; chmod +x {shlex.quote(str(program))}")
     if info.st_mode & WRITABLE_BY_OTHERS:
         found.append(f"{program}: writable by group or others; chmod go-w {shlex.quote(str(program))}")
-    # A sticky directory such as /tmp lets nobody replace another's file.
-    folder = program.parent.stat().st_mode
-    if folder & WRITABLE_BY_OTHERS and not folder & stat.S_ISVTX:
-        found.append(f"{program.parent}: writable by group or others; chmod go-w {shlex.quote(str(program.parent))}")
     # What a script imports or sources from beside it is as good as the script itself.
     found += [
         f"{path}: writable by group or others; chmod go-w {shlex.quote(str(path))}"
-        for path in sorted(program.parent.iterdir())
-        if path.suffix in LIBRARIES and path.is_file() and path.stat().st_mode & WRITABLE_BY_OTHERS
+        for path in (program.parent, *_libraries(program.parent))
+        if _is_open(path.stat().st_mode)
     ]
     if wrong := _interpreter_fault(program, search_path):
         found.append(f"{program}: {wrong}")
     return found
+
+
+def _libraries(folder: Path, depth: int = 0) -> Iterator[Path]:
+    """Modules, packages with all that is in them, and what Python has compiled of both."""
+    for path in sorted(folder.iterdir()):
+        if path.suffix in LIBRARIES and path.is_file():
+            yield path
+        elif depth < DEPTH and path.is_dir() and (path.name == "__pycache__" or (path / "__init__.py").exists()):
+            yield path
+            yield from _libraries(path, depth + 1)
+
+
+def _is_open(mode: int) -> bool:
+    """Whether others may put something else there; a sticky directory such as /tmp lets nobody replace a file."""
+    return bool(mode & WRITABLE_BY_OTHERS) and not (stat.S_ISDIR(mode) and mode & stat.S_ISVTX)
 
 
 def _interpreter_fault(program: Path, search_path: str) -> str | None:

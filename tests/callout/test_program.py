@@ -147,6 +147,29 @@ def test_what_lies_beside_it_is_writable_by_others(folder, name):
     assert faults(program, PATH) == []
 
 
+@pytest.mark.parametrize("name", ["pack/part.py", "pack/inner/part.py", "__pycache__/ca.cpython-311.pyc"])
+def test_what_lies_in_a_package_beside_it_is_writable_by_others(folder, name):
+    program, part = script(folder, "exit 0"), folder / name
+    part.parent.mkdir(parents=True)
+    for package in (folder / "pack", folder / "pack/inner"):
+        if package.exists():
+            (package / "__init__.py").touch()
+    part.touch()
+    for path in (part, part.parent):
+        before = path.stat().st_mode
+        path.chmod(0o777)
+        assert only(program) == f"{path}: writable by group or others; chmod go-w {path}"
+        path.chmod(before)
+    assert faults(program, PATH) == []
+
+
+def test_other_directories_beside_it_are_none_of_our_business(folder):
+    program, other = script(folder, "exit 0"), folder / "pending"
+    other.mkdir()
+    other.chmod(0o777)
+    assert faults(program, PATH) == []
+
+
 def test_all_that_is_wrong_at_once(folder):
     program = with_first_line(folder, b"text\n")
     program.chmod(0o666)
