@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo test lint docs man lock clean
+.PHONY: help demo test lint bench docs man lock clean
 
 help: ## say what there is
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /make \1  \t/'
@@ -25,6 +25,10 @@ lint: $(VENV)/tests ## ruff, mypy, shellcheck and shfmt
 	$(BIN)/mypy
 	$(BIN)/shellcheck $$(tests/scripts)
 	$(BIN)/shfmt -d -i 4 -ci $$(tests/scripts)
+
+bench: $(VENV)/tests ## what enrolments cost, beside other servers: dist/bench.txt in 20 minutes; BENCH=--quick
+	tests/bench/install
+	$(BIN)/python -m tests.bench $(BENCH)
 
 docs: $(VENV)/runtime ## write the generated tables of handlers/README.md anew
 	$(BIN)/python -m estgw.callout.tables handlers/README.md

@@ -1,0 +1,61 @@
+"""What the machine says: CPU time and memory of a server with all its processes, and how noisy it is itself."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+def cpu(pid: int) -> float:
+    """Seconds of CPU that a process, those below it and those that they have waited for have used."""
+    return sum(sum(map(int, fields[11:15])) for fields in _tree(pid)) / _TICKS
+
+
+def cpu_alive(pid: int) -> float:
+    """The same without those that have ended: a server without its scripts.
+
+    Two of the servers ignore SIGCHLD, and nobody ever learns what their scripts have used.
+    """
+    return sum(sum(map(int, fields[11:13])) for fields in _tree(pid)) / _TICKS
+
+
+def resident(pid: int) -> float:
+    """Megabytes of memory of the process itself."""
+    return int(_stat(pid)[21]) * _PAGE / 1e6
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of proc_pid_stat(5) from the third on: those before it may hold anything."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+
+
+def _tree(pid: int) -> Iterator[list[str]]:
+    try:
+        fields = _stat(pid)
+        below = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:  # it has just ended, and its parent has its time
+        return
+    yield fields
+    for child in below:
+        yield from _tree(int(child))
+
+
+def loop() -> float:
+    """Milliseconds that a fixed piece of work takes: the same each time, but for the neighbours."""
+    began = time.perf_counter()
+    hashlib.pbkdf2_hmac("sha256", b"the same", b"each time", 40_000)
+    return (time.perf_counter() - began) * 1000
+
+
+def start() -> float:
+    """Milliseconds that `bash -c :` takes."""
+    began = time.perf_counter()
+    subprocess.run(["bash", "-c", ":"], check=True)
+    return (time.perf_counter() - began) * 1000

@@ -1,0 +1,36 @@
+"""What all parts of a run share."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.bench.load import Load
+from tests.bench.rounds import Noise
+from tests.support import Lab
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of the benchmarks."""
+
+    directory: Path
+    pattern: Lab
+    load: Load
+    quick: bool
+    noise: Noise = field(default_factory=Noise)
+
+    @property
+    def rounds(self) -> int:
+        return 2 if self.quick else 5
+
+    @property
+    def seconds(self) -> float:
+        """How long a round of one cell takes."""
+        return 0.7 if self.quick else 1.5
+
+    def say(self, words: str) -> None:
+        """Progress, for somebody who waits at a terminal."""
+        if sys.stderr.isatty():
+            print(f"\r\x1b[K{words}", end="", file=sys.stderr, flush=True)
