@@ -114,8 +114,13 @@ def issue(
     names: Sequence[x509.GeneralName],
     profile: str,
     lifetime: timedelta,
+    *,
+    signs: bool = True,
 ) -> x509.Certificate:
-    """Make a certificate and enter it in the register; what fails ends the handler, and nothing was issued."""
+    """Make a certificate and enter it in the register; what fails ends the handler, and nothing was issued.
+
+    A key that has not shown that it `signs` is certified for encryption alone.
+    """
     if not subject.rdns and not names:
         refuse("the request names nobody: subject and alternative names are both empty", os.EX_DATAERR)
     issuer, ca_key = _load()
@@ -126,11 +131,11 @@ def issue(
     builder = builder.serial_number(x509.random_serial_number()).not_valid_before(now)
     builder = builder.not_valid_after(min(now + lifetime, issuer.not_valid_after_utc))
     builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-    builder = builder.add_extension(_usage(key), critical=True)
+    builder = builder.add_extension(_usage(key, signs), critical=True)
     for extension in PROFILES[profile]:
         builder = builder.add_extension(extension, critical=False)
     builder = builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
-    builder = builder.add_extension(_issuer_key_id(issuer), critical=False)
+    builder = builder.add_extension(issuer_key_id(issuer), critical=False)
     if names:  # critical where they are all there is (RFC 5280 4.2.1.6)
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=not subject.rdns)
     certificate = builder.sign(ca_key, signing_hash(ca_key))
@@ -138,11 +143,15 @@ def issue(
     return certificate
 
 
-def _usage(key: CertificatePublicKeyTypes) -> x509.KeyUsage:
-    """Signing, which every key here can do; encrypting to it, which only RSA can (and ML-DSA must not: RFC 9881 5)."""
-    never = ("content_commitment", "data_encipherment", "key_agreement", "key_cert_sign", "crl_sign")
+def _usage(key: CertificatePublicKeyTypes, signs: bool) -> x509.KeyUsage:
+    """Signing, which every key here can do; encrypting to it, which only RSA can (and ML-DSA must not: RFC 9881 5).
+
+    An EC key agrees on keys where it does not sign.
+    """
+    never = ("content_commitment", "data_encipherment", "key_cert_sign", "crl_sign")
     return x509.KeyUsage(
-        digital_signature=True,
+        digital_signature=signs,
+        key_agreement=not signs and isinstance(key, ec.EllipticCurvePublicKey),
         key_encipherment=isinstance(key, rsa.RSAPublicKey),
         encipher_only=False,
         decipher_only=False,
@@ -150,7 +159,8 @@ def _usage(key: CertificatePublicKeyTypes) -> x509.KeyUsage:
     )
 
 
-def _issuer_key_id(issuer: x509.Certificate) -> x509.AuthorityKeyIdentifier:
+def issuer_key_id(issuer: x509.Certificate) -> x509.AuthorityKeyIdentifier:
+    """What names the key that signs: the identifier in its certificate, else the usual one."""
     try:
         known = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
     except x509.ExtensionNotFound:

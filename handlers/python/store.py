@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 NAME = "certs.sqlite"
 
-# Times are UTC in ISO 8601, digests and DER are those of the certificate; "revoked" is for a person to set.
+# Times are UTC in ISO 8601, digests and DER are those of the certificate; "revoked" is set by a person, or by fullcmc.
 _SCHEMA = """
 PRAGMA journal_mode = WAL;
 PRAGMA user_version = 1;
@@ -117,6 +117,45 @@ def handed_out(within: timedelta) -> x509.Certificate | None:
     return _last("pending_id = ? AND issued_at > ?", os.environ["EST_PENDING_ID"], _ago(within))
 
 
+def by_serial(serial: int) -> x509.Certificate | None:
+    """The certificate with this serial number, revoked or not."""
+    with _register() as db:
+        found = db.execute("SELECT der FROM certificates WHERE serial = ?", [_digits(serial)]).fetchone()
+    return x509.load_der_x509_certificate(found[0]) if found else None
+
+
+def has_key(spki: bytes) -> bool:
+    """Whether a certificate for this key, the DER of a SubjectPublicKeyInfo, was ever issued."""
+    query = "SELECT 1 FROM certificates WHERE spki_sha256 = ?"  # without an index: it is asked where policy wants it
+    with _register() as db:
+        return db.execute(query, [hashlib.sha256(spki).hexdigest()]).fetchone() is not None
+
+
+def revoke(certificate: x509.Certificate, reason: str) -> bool:
+    """Mark it as revoked, for a reason such as keyCompromise; False when the register does not have it."""
+    change = "UPDATE certificates SET status = 'revoked', revoked_at = ?, reason = ? WHERE serial = ? AND status <> ?"
+    with _register() as db:
+        db.execute(change, [_ago(timedelta(0)), reason, _serial(certificate), "revoked"])
+        return db.execute("SELECT 1 FROM certificates WHERE serial = ?", [_serial(certificate)]).fetchone() is not None
+
+
+def revoked() -> list[tuple[int, datetime | None, str | None]]:
+    """Serial number, time and reason of all that is revoked and has not expired."""
+    query = "SELECT serial, revoked_at, reason FROM certificates WHERE status = 'revoked' AND not_after > ?"
+    with _register() as db:
+        rows = db.execute(query, [_ago(timedelta(0))]).fetchall()
+    return [(int(serial, 16), _time(at), reason) for serial, at, reason in rows]
+
+
+def _time(text: str | None) -> datetime | None:
+    """A time of the register; a person may have written it, with SQLite's datetime() and so without a zone."""
+    try:
+        found = datetime.fromisoformat(text or "")
+    except ValueError:
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
 def _last(condition: str, *values: str) -> x509.Certificate | None:
     query = f"SELECT der FROM certificates WHERE status = 'valid' AND {condition} ORDER BY rowid DESC LIMIT 1"  # noqa: S608
     with _register() as db:
@@ -129,7 +168,11 @@ def _ago(time: timedelta) -> str:
 
 
 def _serial(certificate: x509.Certificate) -> str:
-    digits = f"{certificate.serial_number:X}"
+    return _digits(certificate.serial_number)
+
+
+def _digits(serial: int) -> str:
+    digits = f"{serial:X}"
     return digits.zfill(len(digits) + len(digits) % 2)
 
 

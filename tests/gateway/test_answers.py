@@ -36,7 +36,7 @@ ANSWERS = {
     "method": (request("GET", "simpleenroll"), 405),
     "type": (request("POST", "simpleenroll", GOOD, headers={"Content-Type": "text/plain"}), 415),
     "crash": (request("POST", "crash/simpleenroll", GOOD, login=LOGIN), 500),
-    "cmc": (request("POST", "fullcmc", b"MAA=", login=LOGIN, headers={"Content-Type": "application/pkcs7-mime"}), 501),
+    "cmc": (request("POST", "fullcmc", b"MAA=", login=LOGIN, headers={"Content-Type": "application/pkcs7-mime"}), 400),
     "busy": (request("POST", "busy/simpleenroll", GOOD, login=LOGIN), 503),
 }
 
@@ -297,9 +297,14 @@ def test_raw_output_goes_out_as_it_is(bench):
     assert answer.header("Content-Transfer-Encoding") is None
 
 
-def test_fullcmc_is_not_offered(gateway):
-    answer = gateway.post("fullcmc", b"MAA=", headers={"Content-Type": "application/pkcs7-mime"})
-    assert (answer.status, answer.words) == (501, "This operation is not offered here.")
+def test_fullcmc_can_be_switched_off(own_lab):
+    own_lab.script("handlers/openssl/fullcmc", "exit 64")
+    with running_gateway(own_lab) as gateway:
+        answer = gateway.post("fullcmc", b"MAA=", headers={"Content-Type": "application/pkcs7-mime"})
+        assert (answer.status, answer.words) == (501, "This operation is not offered here.")
+        gateway.configure({"callouts": {"operations": {"fullcmc": {"enabled": False}}}})
+        gateway.reload()
+        assert gateway.post("fullcmc", b"MAA=", headers={"Content-Type": "application/pkcs7-mime"}).status == 404
 
 
 def test_an_operation_that_no_rfc_knows(bench):

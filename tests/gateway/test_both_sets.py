@@ -107,5 +107,8 @@ def test_a_key_of_the_servers(curl):
     curl.gateway.lab.verify(certificate)
 
 
-def test_full_cmc_is_not_implemented(curl):
-    assert curl.post("fullcmc", "-u", LOGIN, content_type="application/pkcs7-mime; smime-type=CMC-request")[0] == 501
+def test_full_cmc_refuses_what_is_none(curl):
+    content_type = "application/pkcs7-mime; smime-type=CMC-request"
+    status, kind, body = curl.post("fullcmc", "-u", LOGIN, content_type=content_type)
+    assert (status, kind) == (400, "application/pkcs7-mime; smime-type=CMC-response")
+    assert b"PRIVATE" not in body

@@ -1,0 +1,241 @@
+"""Who answers for a message: its signatures, and proofs by shared secrets (RFC 5272 3.2, 6.2; RFC 7030 4.3).
+
+Not a program.
+"""
+
+import hmac
+import os
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import ca
+from cmc_answer import Refused
+from cmc_books import Books, may_sign, valid_now
+from cmc_keep import Kept
+from cmc_policy import Policy, Who
+from cmc_state import State, mark
+from cryptography import x509
+
+from estgw.cmc import proofs
+from estgw.cmc.messages import PKIData
+from estgw.cmc.requests import OtherRequest, TaggedRequest, decode_request, key_id
+from estgw.cmc.status import CMCFailInfo
+from estgw.cms import algorithms, signed
+from estgw.cms.faults import BadSignature
+from estgw.cms.fields import read_octets, set_of
+from estgw.cms.signed import SignedData, SignerInfo
+from estgw.cms.whom import IssuerAndSerial, key_id_of, single
+from estgw.errors import Malformed
+from estgw.est import certs, names
+
+SECRETS = "cmc-secrets"
+PROOFS = ("identityProofV2", "identityProof")
+
+
+class Desk:
+    """Where messages are checked in."""
+
+    def __init__(self, policy: Policy, books: Books, state: State) -> None:
+        self._policy, self._books, self._state = policy, books, state
+
+    def identify(self, message: SignedData, data: PKIData) -> Who:
+        """Who answers for an outermost message; raises `Refused`."""
+        found = [self._signer(message, data, each) for each in message.signers]
+        ours = [each for each in found if each is not None]
+        certificate = next((each for each in ours if certs.has_eku(each, ca.CMC_RA)), next(iter(ours), None))
+        identification, secret = self.proved(data)
+        if certificate is not None:
+            who = Who(_named(certificate), certificate, certs.has_eku(certificate, ca.CMC_RA), identification, secret)
+            allowed = self._policy.ras if who.is_ra else self._policy.members
+            _require(allowed, f"{'RAs' if who.is_ra else 'holders of certificates'} may not sign here")
+            _require_same_client(certificate)
+            return who
+        if identification is not None:
+            _require(self._policy.secrets, "shared secrets are not taken here")
+            return Who(f"secret {names.escape_controls(identification)}", None, False, identification, secret)
+        if self._policy.connection and os.environ["EST_AUTH_METHODS"]:
+            return Who(f"client {_client()}")
+        return Who("nobody", is_authenticated=False)
+
+    def identify_inner(self, message: SignedData, data: PKIData, ra: Who, *, vouched: bool) -> tuple[Who, bool]:
+        """The same for a message that an RA has wrapped: it must be sound, but it is the RA who answers for it.
+
+        `vouched` is whether the RA has checked the identity (RFC 6402 2.9), by a secret that it may know alone.  The
+        second value is whether an RA has signed this one, too.
+        """
+        found = [self._signer(message, data, each) for each in message.signers]
+        secret = None if vouched else self.proved(data)[1]
+        is_ra = any(each is not None and certs.has_eku(each, ca.CMC_RA) for each in found)
+        return replace(ra, secret=secret), is_ra
+
+    def _signer(self, message: SignedData, data: PKIData, signer: SignerInfo) -> x509.Certificate | None:
+        """The signer's certificate of ours, None when a new key signed, or nobody did (id-alg-noSignature)."""
+        try:
+            if not signer.is_signed:
+                _check_digest(message, signer)
+                return None
+            certificate = self._certificate(message, signer)
+            ours = certificate is not None and self._books.vouches_for(certificate)
+            public = None if ours else _new_key([*data.requests, *self._waiting(data)], signer, certificate)
+            if public is None and certificate is None:
+                raise Refused(CMCFailInfo.BAD_IDENTITY, "the signer is neither one of ours nor a key in the request")
+            signed.verify(message, signer, public or certificate.public_key())  # type: ignore[union-attr]
+            self._check_time(signer)
+        except Malformed as fault:
+            raise Refused.by(fault) from None
+        if public is not None or certificate is None:
+            return None
+        _require(ours, "the signer's certificate is none of ours")
+        self._require_good(certificate)
+        return certificate
+
+    def _waiting(self, data: PKIData) -> list[TaggedRequest]:
+        """The requests that a message asks about by queryPending: their keys may sign the question."""
+        kept = (self._state.get("pending", each.value.hex()) for each in data.find("queryPending"))
+        return [decode_request(Kept.decode(value).request) for value in kept if value is not None]
+
+    def _certificate(self, message: SignedData, signer: SignerInfo) -> x509.Certificate | None:
+        if (found := signed.certificate_of(message, signer)) is not None:
+            return found
+        ours = isinstance(signer.whom, IssuerAndSerial) and self._books.is_ours(signer.whom.issuer)
+        return self._books.find(signer.whom.serial) if ours else None  # type: ignore[union-attr]
+
+    def _require_good(self, certificate: x509.Certificate) -> None:
+        _require(valid_now(certificate), "the signer's certificate has expired, or its time has not come")
+        _require(may_sign(certificate), "the signer's certificate is not for signatures")
+        _require(not ca.is_revoked(certificate), "the signer's certificate is revoked")
+
+    def _check_time(self, signer: SignerInfo) -> None:
+        """A signing time is the sender's word, and part of what is signed (RFC 5272 6.1.4, badTime)."""
+        moment = signer.signing_time
+        if moment is not None and abs(datetime.now(UTC) - moment) > self._policy.clock:
+            raise Refused(CMCFailInfo.BAD_TIME, f"signed at {moment:%Y-%m-%d %H:%M:%S} UTC, which is too far from now")
+
+    def proved(self, data: PKIData) -> tuple[str | None, str | None]:
+        """Identification and secret, both None where no proof is given; raises `Refused` for a wrong one."""
+        try:
+            given = {name: data.value(name) for name in PROOFS}
+            identification = data.value("identification")
+        except Malformed as fault:
+            raise Refused.by(fault) from None
+        parts = [each.body_part_id for name in PROOFS for each in data.find(name)]
+        if not parts:
+            return None, None
+        if given["identityProof"] is not None and given["identityProofV2"] is None and not self._policy.old_proofs:
+            raise Refused(CMCFailInfo.BAD_ALG, "identityProof rests on SHA-1; use identityProofV2", parts)
+        key = mark(identification)
+        if self._state.count("wrong", key) >= self._policy.tries:
+            raise Refused(CMCFailInfo.TRY_LATER, "too many wrong proofs for this identification", parts)
+        secret = secret_of(self._books.folder, identification)
+        sequence, known = data.request_sequence, secret or ""
+        try:
+            good = all(
+                proofs.is_identity_proof_v2(value, sequence, known, identification)
+                if name == "identityProofV2"
+                else proofs.is_identity_proof(value, sequence, known, identification)
+                for name, value in given.items()
+                if value is not None
+            )
+        except Malformed as fault:
+            raise Refused(Refused.by(fault).failure, str(fault), parts) from None
+        if not good or secret is None:
+            self._state.add("wrong", key, self._policy.tries_per)
+            raise Refused(CMCFailInfo.BAD_IDENTITY, "the proof of identity is wrong", parts)
+        return identification, secret
+
+
+def secret_of(folder: Path, identification: str | None) -> str | None:
+    """The secret of that identification: `cmc-secrets` has an identification and a secret a line."""
+    file = folder / SECRETS
+    if identification is None or not file.exists():
+        return None
+    if file.stat().st_mode & 0o077:
+        ca.fail(f"{file}: others may read the secrets in it; chmod 600")
+    for number, line in enumerate(file.read_text("utf-8").splitlines(), 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        name, *secret = line.split(maxsplit=1)
+        if not secret:
+            ca.fail(f"{file}:{number}: not an identification and a secret")
+        if hmac.compare_digest(name.encode(), identification.encode()):
+            return secret[0].strip()
+    return None
+
+
+def _check_digest(message: SignedData, signer: SignerInfo) -> None:
+    """id-alg-noSignature: a digest of the signed attributes where a signature would be (RFC 5272 appendix C.1)."""
+    digest = single(signer.signed_attributes, signed.MESSAGE_DIGEST, "the signed digest")
+    in_order = set_of(each.encode() for each in signer.signed_attributes)
+    if digest is None or message.content is None:
+        raise BadSignature("a digest in place of a signature, and nothing that it is for")
+    own = algorithms.digest(signer.digest, message.content)
+    outer = algorithms.digest(signer.digest, in_order)
+    if not (
+        hmac.compare_digest(read_octets(digest, "the signed digest"), own)
+        and hmac.compare_digest(signer.signature, outer)
+    ):
+        raise BadSignature("the content is not what the digest in place of a signature is for")
+
+
+def _new_key(
+    requests: Iterable[TaggedRequest], signer: SignerInfo, certificate: x509.Certificate | None
+) -> object | None:
+    """The key of a request that signs the message itself (RFC 5272 3.2): named by its identifier.
+
+    Some clients name it by a certificate that they have made for it themselves.
+    """
+    own = certificate is not None and certificate.issuer == certificate.subject
+    if isinstance(signer.whom, IssuerAndSerial) and not own:
+        return None
+    unread: Refused | None = None
+    for request in requests:
+        if isinstance(request, OtherRequest):
+            continue
+        try:
+            public, wanted_id = _public(request.csr.request), key_id(request)
+        except Malformed as fault:
+            unread = unread or Refused(CMCFailInfo.BAD_REQUEST, str(fault), (request.body_part_id,))
+            continue
+        if public is None:
+            continue
+        by_id = isinstance(signer.whom, bytes) and signer.whom in (wanted_id, key_id_of(public))
+        if by_id or (own and certificate is not None and certificate.public_key() == public):
+            return public
+    if unread is not None and certificate is None:
+        raise unread  # it may be the one whose key has signed
+    return None
+
+
+def _public(request: x509.CertificateSigningRequest) -> object | None:
+    try:
+        return request.public_key()
+    except certs.UNREADABLE:
+        return None
+
+
+def _require_same_client(certificate: x509.Certificate) -> None:
+    """A client that shows a certificate of ours in TLS signs with it, or with one for the same names; or is an RA."""
+    env = os.environ
+    if env["EST_CLIENT_TRUST"] != "explicit" or env["EST_CLIENT_IS_RA"] == "1":
+        return
+    shown = certs.load_pem(Path(env["EST_CLIENT_CERT_FILE"]).read_bytes())[0]
+    same = names.name_key(shown.subject) == names.name_key(certificate.subject)
+    same = same and names.san_key(certs.san(shown)) == names.san_key(certs.san(certificate))
+    _require(shown == certificate or same, "the message is signed by another than the TLS client, which is no RA")
+
+
+def _require(condition: bool, words: str) -> None:
+    if not condition:
+        raise Refused(CMCFailInfo.BAD_IDENTITY, words)
+
+
+def _named(certificate: x509.Certificate) -> str:
+    return f"certificate {certs.serial_hex(certificate)} of {names.dn_text(certificate.subject)}"
+
+
+def _client() -> str:
+    """The client of the connection, so that no two go by the same name."""
+    shown, user = os.environ.get("EST_CLIENT_CERT_SHA256", "none"), os.environ.get("REMOTE_USER")
+    return f"with the certificate {shown} and the user name {user!r}"

@@ -1,0 +1,311 @@
+"""Full CMC through a gateway that runs the shipped scripts of both sets, with openssl and pyasn1 as second opinions."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+import secrets
+import sqlite3
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
+from pyasn1.codec.der import decoder, encoder
+from pyasn1.type import univ
+from pyasn1_alt_modules import rfc5652, rfc6402
+
+from estgw.cmc.messages import PKIData, pki_response
+from estgw.cmc.requests import PKCS10Request
+from estgw.cmc.status import CMCFailInfo, CMCStatus
+from estgw.cms import signed
+from tests.handlers import cmc
+from tests.support import LOGIN, V12, Response, enrol, request, run, running_gateway
+
+TYPE = "application/pkcs7-mime; smime-type=CMC-request"
+ANSWER = "application/pkcs7-mime; smime-type=CMC-response"
+CHALLENGE_PASSWORD = "1.2.840.113549.1.9.7"
+SETS = ("fullcmc", "python/fullcmc")
+
+both_sets = pytest.mark.parametrize("path", SETS)
+
+
+def post(gateway, path, der, **options):
+    content_type = options.pop("content_type", TYPE)
+    return gateway.post(path, base64.encodebytes(der), headers={"Content-Type": content_type}, **options)
+
+
+def statuses(answer: Response):
+    assert answer.header("Content-Type") == ANSWER
+    return pki_response(signed.parse(answer.der)).statuses
+
+
+def opened(gateway, answer: Response, tmp_path):
+    """The PKIResponse by OpenSSL's word and pyasn1's reading: (control OID, values) pairs, and the certificates."""
+    (tmp_path / "answer.der").write_bytes(answer.der)
+    command = ["openssl", "cms", "-verify", "-inform", "DER", "-in", tmp_path / "answer.der", "-purpose", "any"]
+    run(*command, "-CAfile", gateway.lab.anchor, "-out", tmp_path / "content", "-certsout", tmp_path / "certs.pem")
+    shown = run("openssl", "asn1parse", "-inform", "DER", "-in", tmp_path / "content").stdout.decode()
+    assert "id-cmc-statusInfoV2" in shown or "1.3.6.1.5.5.7.7.25" in shown
+    response, rest = decoder.decode((tmp_path / "content").read_bytes(), rfc6402.PKIResponse())
+    assert not rest
+    controls = [
+        (str(one["attrType"]), [bytes(value) for value in one["attrValues"]]) for one in response["controlSequence"]
+    ]
+    return controls, x509.load_pem_x509_certificates((tmp_path / "certs.pem").read_bytes())
+
+
+@both_sets
+def test_a_first_certificate_with_a_password_then_a_new_one_with_it(gateway, tmp_path, path):
+    key = cmc.new_key()
+    asked = PKCS10Request(17, cmc.csr("device-17", x509.SubjectAlternativeName([x509.DNSName("m.example")]), key=key))
+    body = cmc.message(PKIData(tuple(cmc.fresh()), (asked,)), cmc.Person(key))
+    assert post(gateway, path, body, login=None).status == 401
+    answer = post(gateway, path, body)
+    assert (answer.status, [each.words for each in statuses(answer)]) == (200, ["success"])
+    _, bag = opened(gateway, answer, tmp_path)
+    certificate = next(each for each in bag if each.public_key() == key.public_key())
+    gateway.lab.verify(certificate)
+
+    person = cmc.Person(key, certificate)
+    pair = (tmp_path / "client.pem", tmp_path / "client.key")
+    pair[0].write_bytes(certificate.public_bytes(Encoding.PEM))
+    pair[1].write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    body = cmc.message(PKIData(tuple(cmc.fresh()), (asked,)), person)
+    renewed = post(gateway, path, body, login=None, certificate=pair)
+    assert (renewed.status, [each.words for each in statuses(renewed)]) == (200, ["success"])
+    _, bag = opened(gateway, renewed, tmp_path)
+    (new,) = (each for each in bag if each.public_key() == key.public_key() and each != certificate)
+    assert new.subject == certificate.subject
+    again = post(gateway, path, body, login=None, certificate=pair)
+    assert again.status == 400
+    assert statuses(again)[0].failure == CMCFailInfo.BAD_REQUEST
+
+
+@both_sets
+def test_built_by_pyasn1_and_openssl(gateway, tmp_path, path):
+    """A request that nothing of ours has made, signed by a certificate of ours, and its answer read alike."""
+    certificate, key = enrol(gateway, tmp_path, "device-18")
+    wanted = tmp_path / "wanted.der"
+    run("openssl", "req", "-new", "-key", key, "-subj", "/CN=device-18", "-outform", "DER", "-out", wanted)
+    data = rfc6402.PKIData()
+    nonce, number = b"0123456789abcdef", 4711
+    for at, (oid, value) in enumerate(
+        (
+            (rfc6402.id_cmc_transactionId, univ.Integer(number)),
+            (rfc6402.id_cmc_senderNonce, univ.OctetString(nonce)),
+            (rfc6402.id_cmc_dataReturn, univ.OctetString(b"keep this")),
+        )
+    ):
+        one = rfc6402.TaggedAttribute()
+        one["bodyPartID"], one["attrType"] = at + 1, oid
+        one["attrValues"].append(encoder.encode(value))
+        data["controlSequence"].append(one)
+    inner, _ = decoder.decode(wanted.read_bytes(), rfc6402.CertificationRequest())
+    tagged = rfc6402.TaggedRequest()
+    tagged["tcr"]["bodyPartID"], tagged["tcr"]["certificationRequest"] = 9, inner
+    data["reqSequence"].append(tagged)
+    data["cmsSequence"].clear()
+    data["otherMsgSequence"].clear()
+    (tmp_path / "data").write_bytes(encoder.encode(data))
+    command = ["openssl", "cms", "-sign", "-binary", "-nodetach", "-outform", "DER", "-in", tmp_path / "data"]
+    command += [
+        "-econtent_type",
+        "1.3.6.1.5.5.7.12.2",
+        "-signer",
+        certificate,
+        "-inkey",
+        key,
+        "-out",
+        tmp_path / "message",
+    ]
+    run(*command)
+    answer = post(gateway, path, (tmp_path / "message").read_bytes(), login=None, certificate=(certificate, key))
+    assert answer.status == 200, answer
+    controls, bag = opened(gateway, answer, tmp_path)
+    found = dict(controls)
+    assert len(found) == len(controls)
+    (state,) = found[str(rfc6402.id_cmc_statusInfoV2)]
+    told, _ = decoder.decode(state, rfc6402.CMCStatusInfoV2())
+    assert (int(told["cMCStatus"]), [int(each["bodyPartID"]) for each in told["bodyList"]]) == (CMCStatus.SUCCESS, [9])
+    (number_back,) = found[str(rfc6402.id_cmc_transactionId)]
+    assert int(decoder.decode(number_back)[0]) == number
+    assert bytes(decoder.decode(found[str(rfc6402.id_cmc_recipientNonce)][0])[0]) == nonce
+    assert bytes(decoder.decode(found[str(rfc6402.id_cmc_dataReturn)][0])[0]) == b"keep this"
+    assert len(bytes(decoder.decode(found[str(rfc6402.id_cmc_senderNonce)][0])[0])) == 16
+    outer, _ = decoder.decode(answer.der, rfc5652.ContentInfo())
+    content, _ = decoder.decode(outer["content"], rfc5652.SignedData())
+    assert str(content["encapContentInfo"]["eContentType"]) == str(rfc6402.id_cct_PKIResponse)
+    old = x509.load_pem_x509_certificate(certificate.read_bytes())
+    (new,) = (each for each in bag if each.subject == old.subject)
+    assert new.serial_number != old.serial_number
+    gateway.lab.verify(new)
+
+
+@pytest.mark.parametrize("spelling", [TYPE, TYPE.lower(), "application/pkcs7-mime; SMIME-TYPE=cmc-Request"])
+def test_f2_the_type_is_compared_without_case(gateway, spelling):
+    key = cmc.new_key()
+    body = cmc.message(PKIData(tuple(cmc.fresh()), (cmc.pkcs10(1, key=key),)), cmc.Person(key))
+    assert post(gateway, "fullcmc", body, content_type=spelling).status == 200
+
+
+@both_sets
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"\x30\x00", b"not a message at all", cmc.csr("a PKCS#10")],
+    ids=["nothing", "a sequence", "text", "a simple request"],
+)
+def test_f3_what_is_no_full_pki_request_is_refused_with_a_message(gateway, path, body):
+    before = len(gateway.log)
+    answer = post(gateway, path, body)
+    assert answer.status == 400
+    (only,) = statuses(answer)
+    assert (only.status, only.body_list, only.failure) == (CMCStatus.FAILED, (0,), CMCFailInfo.BAD_REQUEST)
+    lines = [line["line"] for line in gateway.log[before:] if line["event"] == "handler stderr"]
+    assert lines == [f"the message: badRequest: {only.text}"]
+
+
+@both_sets
+def test_f5_a_rejection_has_the_response_in_it(gateway, tmp_path, path):
+    """A request by a holder for somebody else's name: 403, the code, and the words; and the log says which part."""
+    certificate, key = enrol(gateway, tmp_path, "device-19")
+    person = cmc.Person(
+        load_pem_private_key(key.read_bytes(), None), x509.load_pem_x509_certificate(certificate.read_bytes())
+    )
+    body = cmc.message(PKIData(tuple(cmc.fresh()), (cmc.pkcs10(5, "admin", key=person.key),)), person)
+    before = len(gateway.log)
+    answer = post(gateway, path, body, login=None, certificate=(certificate, key))
+    assert answer.status == 403
+    (only,) = statuses(answer)
+    assert (only.status, only.body_list, only.failure) == (CMCStatus.FAILED, (5,), CMCFailInfo.BAD_IDENTITY)
+    opened(gateway, answer, tmp_path)
+    (line,) = (line for line in gateway.log[before:] if line["event"] == "handler stderr")
+    assert line["line"] == f"body part 5: badIdentity: {only.text}"
+    assert line["request_id"] == gateway.access[-1]["request_id"]
+
+
+def test_linking_inside_as_for_simpleenroll(own_lab):
+    """RFC 7030 3.5: the binding of this connection in the PKCS#10 inside, where the rules of pop demand it."""
+    rules = {"pop": {"rules": [{"operation": "simpleenroll", "pop": "required"}]}}
+    key = cmc.new_key()
+    person = cmc.Person(key)
+    with running_gateway(own_lab, rules) as gateway, gateway.connect(version=V12) as connection:
+
+        def ask(**attributes):
+            asked = PKCS10Request(3, cmc.csr("linked", key=key, attributes=attributes))
+            body = base64.encodebytes(cmc.message(PKIData(tuple(cmc.fresh()), (asked,)), person))
+            connection.send(request("POST", "fullcmc", body, headers={"Content-Type": TYPE}, login=LOGIN))
+            return connection.response("POST")
+
+        binding = base64.b64encode(connection.tls_unique)
+        missing = ask()
+        assert (missing.status, statuses(missing)[0].failure) == (403, CMCFailInfo.POP_REQUIRED)
+        foreign = ask(**{CHALLENGE_PASSWORD: base64.b64encode(b"another")})
+        assert (foreign.status, statuses(foreign)[0].failure) == (403, CMCFailInfo.POP_FAILED)
+        linked = ask(**{CHALLENGE_PASSWORD: binding})
+        assert (linked.status, statuses(linked)[0].status) == (200, CMCStatus.SUCCESS)
+
+
+@both_sets
+def test_authorize_sees_each_request_inside(own_lab, path):
+    """One no among two: partial, and the words of the no are the client's to read."""
+    label = path.partition("/")[0] if "/" in path else ""
+    directory = "python" if label else "openssl"
+    own_lab.script(
+        f"handlers/{directory}/authorize",
+        'echo "$EST_OPERATION $EST_CMC_REQUEST $EST_CSR_SUBJECT $EST_AUTH_METHODS $EST_POP" >>asked\n'
+        '[[ $EST_CSR_SUBJECT != CN=evil ]] || { echo "not on a Monday"; exit 77; }\n'
+        "[[ $EST_CSR_SUBJECT != CN=later ]] || exit 75",
+    )
+    key = cmc.new_key()
+    wanted = tuple(cmc.pkcs10(number, name, key=key) for number, name in enumerate(("good", "evil", "later"), 1))
+    with running_gateway(own_lab) as gateway:
+        answer = post(gateway, path, cmc.message(PKIData(tuple(cmc.fresh()), wanted), cmc.Person(key)))
+        assert answer.status == 200
+        found = statuses(answer)
+        assert [(each.status, each.body_list) for each in found] == [
+            (CMCStatus.PARTIAL, (0,)),
+            (CMCStatus.SUCCESS, (1,)),
+            (CMCStatus.FAILED, (2,)),
+            (CMCStatus.PENDING, (3,)),
+        ]
+        assert (found[2].failure, found[2].text) == (CMCFailInfo.BAD_IDENTITY, "not on a Monday")
+        alone = post(gateway, path, cmc.message(PKIData(tuple(cmc.fresh()), wanted[2:]), cmc.Person(key)))
+        assert (alone.status, alone.header("Retry-After")) == (202, "60")
+        assert statuses(alone)[0].status == CMCStatus.PENDING
+    asked = (own_lab.path / "handlers" / directory / "asked").read_text().splitlines()
+    assert asked == [
+        "simpleenroll 1 CN=good http absent",
+        "simpleenroll 2 CN=evil http absent",
+        "simpleenroll 3 CN=later http absent",
+        "simpleenroll 3 CN=later http absent",
+    ]
+
+
+def test_a_first_certificate_by_a_shared_secret_alone(own_lab, tmp_path):
+    """Nobody logs in: the proof of identity stands for the client, and popLinkWitnessV2 links (RFC 7030 3.5)."""
+    office = cmc.Office(own_lab)
+    office.secrets()
+    own_lab.edit(
+        "handlers/openssl/authorize",
+        '[[ $EST_AUTH_METHODS ]] || refuse "who are you?"',
+        "[[ $EST_AUTH_METHODS == cmc ]]",
+    )
+    settings = {
+        "callouts": {"operations": {"fullcmc": {"requires": "none"}}},
+        "pop": {"rules": [{"operation": "simpleenroll", "pop": "required"}]},
+    }
+    key = cmc.new_key()
+    random = secrets.token_bytes(64)
+    asked = cmc.linked_pkcs10(1, "device-7", key=key, random=random)
+    controls = [*cmc.fresh(), *cmc.proof([asked]), cmc.control("popLinkRandom", random)]
+    with running_gateway(own_lab, settings) as gateway:
+        answer = post(gateway, "fullcmc", cmc.message(PKIData(tuple(controls), (asked,)), cmc.Person(key)), login=None)
+        assert (answer.status, [each.words for each in statuses(answer)]) == (200, ["success"])
+        found, _ = opened(gateway, answer, tmp_path)
+        assert "1.3.6.1.5.5.7.7.26" in dict(found), "a bootstrapping client is told the anchors"
+        wrong = [*cmc.fresh(), *cmc.proof([asked], secret="guess"), cmc.control("popLinkRandom", random)]
+        answer = post(gateway, "fullcmc", cmc.message(PKIData(tuple(wrong), (asked,)), cmc.Person(key)), login=None)
+        assert (answer.status, statuses(answer)[0].failure) == (403, CMCFailInfo.BAD_IDENTITY)
+        nobody = cmc.message(PKIData(tuple(cmc.fresh()), (asked,)), cmc.Person(key))
+        answer = post(gateway, "fullcmc", nobody, login=None)
+        assert (answer.status, statuses(answer)[0].failure) == (403, CMCFailInfo.BAD_IDENTITY)
+
+
+@pytest.mark.parametrize("runner", ["exec", "fork", "pool"])
+def test_every_runner_takes_a_message_once(own_lab, runner):
+    """The same message on two connections at the same time: one certificate."""
+    key = cmc.new_key()
+    with running_gateway(own_lab, {"labels": {"python": {"runner": runner}}}) as gateway:
+        for _ in range(2):
+            asked = PKIData(tuple(cmc.fresh()), (cmc.pkcs10(1, key=key),))
+            body = base64.encodebytes(cmc.message(asked, cmc.Person(key)))
+            with gateway.connect() as one, gateway.connect() as other:
+                for connection in (one, other):
+                    connection.send(
+                        request("POST", "python/fullcmc", body, headers={"Content-Type": TYPE}, login=LOGIN)
+                    )
+                answers = [one.response("POST"), other.response("POST")]
+            assert sorted(answer.status for answer in answers) == [200, 400]
+    with sqlite3.connect(own_lab.ca / "certs.sqlite") as db:
+        spki = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        query = "SELECT operation, label, length(pending_id) FROM certificates WHERE spki_sha256 = ?"
+        rows = db.execute(query, [hashlib.sha256(spki).hexdigest()]).fetchall()
+    assert rows == [("fullcmc", "python", 64)] * 2
+
+
+def test_a_ca_that_can_t_sign_leaves_a_500(own_lab):
+    (own_lab.ca / "private/cakey.pem").rename(own_lab.path / "gone")
+    (own_lab.ca / "server.pem").rename(own_lab.ca / "own.pem")
+    key = cmc.new_key()
+    settings = {"tls": {"certificate": "openssl-ca/own.pem"}}
+    with running_gateway(own_lab, settings) as gateway:
+        answer = post(gateway, "fullcmc", cmc.message(PKIData((), (cmc.pkcs10(1, key=key),)), cmc.Person(key)))
+        assert answer.status == 500
+        assert re.search(r"cakey\.pem can't be used", gateway.log_text)

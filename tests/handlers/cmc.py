@@ -1,0 +1,292 @@
+"""handlers/python/fullcmc in this process, with a CA of its own: messages go in, and what comes out is taken apart.
+
+The scripts themselves, started, stand in tests/handlers/test_fullcmc.py and tests/gateway/test_fullcmc.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import itertools
+import os
+import runpy
+import secrets
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
+
+from estgw.cmc import proofs
+from estgw.cmc.controls import Control
+from estgw.cmc.messages import PKI_DATA, PKIData, PKIResponse, pki_response
+from estgw.cmc.requests import PKCS10Request, TaggedRequest
+from estgw.cmc.status import CMCFailInfo, CMCStatus, StatusInfo
+from estgw.cms import signed
+from estgw.cms.signed import SignedData, Signer
+from estgw.cms.whom import key_id_of
+from tests import pki
+from tests.handlers.sets import OWN_PYTHON
+from tests.support import Lab
+
+HANDLERS = Path(__file__).resolve().parents[2] / "handlers/python"
+SECRETS = {"device-7": "correct horse battery staple", "device-8": "another secret"}
+NOW = datetime.now(UTC)
+_numbers = itertools.count(1)
+
+
+def module(name: str) -> ModuleType:
+    """A module that lies beside the scripts."""
+    if str(HANDLERS) not in sys.path:
+        sys.path.append(str(HANDLERS))
+    return importlib.import_module(name)
+
+
+def shipped_policy() -> Any:
+    """The policy as it stands in the script."""
+    module("cmc_service")
+    return runpy.run_path(str(HANDLERS / "fullcmc"), run_name="fullcmc")["POLICY"]
+
+
+# People.
+
+
+@dataclass(frozen=True)
+class Person:
+    """A key and, mostly, a certificate for it."""
+
+    key: Any
+    certificate: Any = None
+    """An x509.Certificate, or None for a key alone."""
+
+    @property
+    def signer(self) -> Signer:
+        if self.certificate is None:
+            return Signer(self.key, key_id_of(self.key.public_key()))
+        return Signer.of(self.key, self.certificate)
+
+
+def new_key() -> Any:
+    return ec.generate_private_key(ec.SECP256R1())
+
+
+def csr(
+    name: str | x509.Name = "device-7",
+    *extensions: x509.ExtensionType,
+    key: Any = None,
+    attributes: Mapping[str, bytes] | None = None,
+    critical: bool = False,
+) -> bytes:
+    """A PKCS#10 as DER; attribute values are DER or text."""
+    subject = name if isinstance(name, x509.Name) else x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    builder = x509.CertificateSigningRequestBuilder(subject)
+    for extension in extensions:
+        builder = builder.add_extension(extension, critical=critical)
+    for oid, value in (attributes or {}).items():
+        tag = x509.name._ASN1Type.UTF8String if oid == "1.2.840.113549.1.9.7" else None
+        builder = builder.add_attribute(x509.ObjectIdentifier(oid), value, _tag=tag)
+    return builder.sign(key or new_key(), hashes.SHA256()).public_bytes(Encoding.DER)
+
+
+def message(
+    data: PKIData, *people: Person, certificates: Sequence[x509.Certificate] | None = None, at: datetime | None = None
+) -> bytes:
+    """A signed PKIData."""
+    bag = (
+        [each.certificate for each in people if each.certificate is not None] if certificates is None else certificates
+    )
+    signers = [each.signer for each in people]
+    return signed.sign(PKI_DATA, data.encode(), signers, certificates=bag, signing_time=at or datetime.now(UTC))
+
+
+def control(name: str, value: Any, number: int | None = None) -> Control:
+    return Control.make(next(_numbers) + 100_000 if number is None else number, name, value)
+
+
+def proof(
+    requests: Sequence[TaggedRequest], identification: str = "device-7", secret: str | None = None
+) -> list[Control]:
+    """identification and identityProofV2 for these requests."""
+    known = SECRETS[identification] if secret is None else secret
+    value = proofs.identity_proof_v2(PKIData((), tuple(requests)).request_sequence, known, identification)
+    return [control("identification", identification), control("identityProofV2", value)]
+
+
+def fresh() -> list[Control]:
+    """A transaction and a nonce."""
+    return [control("transactionId", secrets.randbits(60)), control("senderNonce", secrets.token_bytes(16))]
+
+
+# Answers.
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What the handler said."""
+
+    http: int
+    headers: Mapping[str, str]
+    der: bytes
+    log: str
+    message: SignedData = field(repr=False)
+    response: PKIResponse
+
+    @property
+    def statuses(self) -> tuple[StatusInfo, ...]:
+        return self.response.statuses
+
+    @property
+    def status(self) -> Any:
+        """The only one, a StatusInfo."""
+        (only,) = self.statuses
+        return only
+
+    @property
+    def failure(self) -> CMCFailInfo:
+        """The one failure, which has words that the log has too."""
+        found = self.status
+        assert found.status == CMCStatus.FAILED, found
+        assert found.failure is not None
+        assert found.text
+        assert f"{CMCFailInfo(found.failure).word}: {found.text}" in self.log
+        return CMCFailInfo(found.failure)
+
+    @property
+    def issued(self) -> list[x509.Certificate]:
+        """The certificates in the bag that are no CA's and not the signer's."""
+        signer = signed.certificate_of(self.message, self.message.signers[0])
+        return [each for each in self.message.bag if each != signer and each.issuer != each.subject]
+
+    @property
+    def certificate(self) -> x509.Certificate:
+        (only,) = self.issued
+        return only
+
+    def value(self, name: str) -> Any:
+        return self.response.value(name)
+
+
+@dataclass
+class Office:
+    """A CA with its handler."""
+
+    lab: Lab
+    policy: Any = field(default_factory=shipped_policy)
+    env: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def ca(self) -> Path:
+        return self.lab.ca
+
+    def allow(self, **changes: Any) -> Office:
+        """The same CA with another policy."""
+        return Office(self.lab, replace(self.policy, **changes), dict(self.env))
+
+    def secrets(self) -> None:
+        """Give it the shared secrets."""
+        file = self.ca / "cmc-secrets"
+        file.write_text("# identification and secret\n" + "".join(f"{name} {text}\n" for name, text in SECRETS.items()))
+        file.chmod(0o600)
+
+    def environment(self, **env: str) -> dict[str, str]:
+        """As the gateway makes it for a client with a password."""
+        return {
+            "EST_CONTRACT": "1", "EST_REQUEST_ID": "7f3a", "EST_OPERATION": "fullcmc", "EST_PROFILE": "rfc",
+            "EST_CA_DIR": str(self.ca), "EST_TIMEOUT": "30", "EST_AUTH_METHODS": "http", "REMOTE_USER": "estuser",
+            "AUTH_TYPE": "Basic", "EST_CLIENT_TRUST": "none", "EST_CLIENT_IS_RA": "0", "SSL_CLIENT_VERIFY": "NONE",
+            "EST_POP_REQUIRED": "0", "EST_POP_LINKING": "optional", "EST_MAY_CHANGE_SUBJECT": "0",
+            "PATH": OWN_PYTHON, "LC_ALL": "C.UTF-8", "TZ": "UTC", "SSL_CERT_FILE": "/dev/null",
+        } | self.env | env  # fmt: skip
+
+    def ask(self, body: bytes, **env: str) -> Reply:
+        """Run the handler's work on a message."""
+        service = module("cmc_service")
+        private = self.lab.path / f"private-{secrets.token_hex(8)}"
+        private.mkdir(mode=0o700)
+        full = self.environment(**env) | {name: str(private) for name in ("EST_TMPDIR", "TMPDIR", "HOME")}
+        out, err = io.BytesIO(), io.StringIO()
+        stdin = SimpleNamespace(buffer=io.BytesIO(body))
+        stdout = io.TextIOWrapper(out, write_through=True)
+        with _environ(full), contextlib.redirect_stderr(err), contextlib.redirect_stdout(stdout):
+            before, sys.stdin = sys.stdin, stdin
+            try:
+                assert service.main(self.policy) == os.EX_OK
+            finally:
+                sys.stdin = before
+        return read(out.getvalue(), err.getvalue(), self.lab.anchor)
+
+    def enrol(self, *requests: TaggedRequest, by: Person, controls: Sequence[Control] = (), **env: str) -> Reply:
+        """Ask for certificates in a fresh transaction."""
+        return self.ask(message(PKIData((*fresh(), *controls), requests), by), **env)
+
+    def person(self, name: str = "device-7", *, ra: bool = False, key: Any = None, sans: Sequence[str] = ()) -> Person:
+        """Somebody with a certificate of this CA, in its register."""
+        key = key or new_key()
+        ca = module("ca")
+        names = [x509.DNSName(each) for each in sans]
+        subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+        with _environ(self.environment(EST_OPERATION="simpleenroll")):
+            certificate = ca.issue(subject, key.public_key(), names, "ra" if ra else "client", timedelta(days=5))
+        return Person(key, certificate)
+
+    def count(self) -> int:
+        """How many certificates the register has."""
+        store = module("store")
+        with _environ(self.environment()), store._register() as db:
+            found: int = db.execute("SELECT count(*) FROM certificates").fetchone()[0]
+            return found
+
+    @property
+    def issuer(self) -> x509.Certificate:
+        return x509.load_pem_x509_certificate((self.ca / "issuer.pem").read_bytes())
+
+    @property
+    def ca_key(self) -> Any:
+        return load_pem_private_key((self.ca / "private/cakey.pem").read_bytes(), None)
+
+
+def read(output: bytes, log: str, anchor: Path) -> Reply:
+    """Head and body of what the handler printed; the signature must be by a certificate of the CA."""
+    head, _, der = output.partition(b"\n\n")
+    headers = dict(line.split(": ", 1) for line in head.decode().splitlines())
+    found = signed.parse(der)
+    (signer,) = found.signers
+    certificate = signed.certificate_of(found, signer)
+    assert certificate is not None
+    signed.verify(found, signer, certificate.public_key())
+    assert certificate.issuer == x509.load_pem_x509_certificate(anchor.read_bytes()).subject
+    return Reply(int(headers.pop("Status")), headers, der, log, found, pki_response(found))
+
+
+@contextlib.contextmanager
+def _environ(env: Mapping[str, str]) -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ.clear()
+    os.environ.update(env)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def pkcs10(
+    number: int, name: str = "device-7", *extensions: x509.ExtensionType, key: Any, **more: Any
+) -> PKCS10Request:
+    return PKCS10Request(number, csr(name, *extensions, key=key, **more))
+
+
+def linked_pkcs10(
+    number: int, name: str, *, key: Any, random: bytes, secret: str = SECRETS["device-7"]
+) -> PKCS10Request:
+    """A PKCS#10 with a popLinkWitnessV2; cryptography makes attributes of texts alone, so DER goes in by hand."""
+    witness = proofs.pop_link_witness_v2(random, SECRETS["device-7"]).encode()
+    return PKCS10Request(number, pki.csr(name, pki.attribute("1.3.6.1.5.5.7.7.33", witness), key=key))

@@ -1,0 +1,408 @@
+"""fullcmc and what is not as it should be: a signed refusal with the right code, soon, and nothing issued."""
+
+from __future__ import annotations
+
+import base64
+import os
+import secrets
+import sqlite3
+import subprocess
+import time
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from estgw.cmc.controls import Control
+from estgw.cmc.messages import PKI_DATA, PKI_RESPONSE, PKIData, TaggedContentInfo
+from estgw.cmc.requests import PKCS10Request
+from estgw.cmc.status import CMCFailInfo, CMCStatus
+from estgw.cmc.values import LraPopWitness
+from estgw.cms import signed
+from estgw.cms.fields import integer, oid, sequence
+from tests import pki
+from tests.client.test_rogue import ber
+from tests.handlers import cmc
+from tests.handlers.cmc import Person, control, fresh, message, new_key, pkcs10, proof
+from tests.support import run
+
+PATIENCE = 10.0
+"""Seconds that no message may take, on a machine with other things to do."""
+
+
+@pytest.fixture(scope="module")
+def office(lab, tmp_path_factory):
+    office = cmc.Office(lab.copy(tmp_path_factory.mktemp("bad")))
+    office.secrets()
+    return office
+
+
+@pytest.fixture(scope="module")
+def member(office):
+    return office.person("device-7")
+
+
+def good(member, *controls) -> bytes:
+    return message(PKIData((*fresh(), *controls), (pkcs10(1, key=member.key),)), member)
+
+
+def raw(member, content: bytes, kind: str = PKI_DATA) -> bytes:
+    """Anything, properly signed."""
+    bag, at = [member.certificate], datetime.now(UTC)
+    return signed.sign(kind, content, [member.signer], certificates=bag, signing_time=at)
+
+
+def refused(office, body, *, failure=CMCFailInfo.BAD_REQUEST, parts=(0,), **env):
+    """The refusal of a message, whole: nothing was issued, and it was quick."""
+    before, started = office.count(), time.monotonic()
+    reply = office.ask(body, **env)
+    assert time.monotonic() - started < PATIENCE
+    assert reply.failure is failure, reply.statuses
+    assert reply.status.body_list == parts
+    assert office.count() == before
+    return reply
+
+
+def test_the_good_one_is_good(office, member):
+    assert office.ask(good(member)).status.status == CMCStatus.SUCCESS
+
+
+@pytest.mark.parametrize("coat", ["PEM", "base64", "DER"])
+def test_every_coat(office, member, coat):
+    der = good(member)
+    text = base64.encodebytes(der)
+    body = {"PEM": b"-----BEGIN CMS-----\n" + text + b"-----END CMS-----\n", "base64": text, "DER": der}[coat]
+    assert office.ask(body).status.status == CMCStatus.SUCCESS
+
+
+def test_ber_with_indefinite_lengths(office, member):
+    body = ber(good(member))
+    assert body[1] == 0x80
+    reply = office.ask(body)
+    assert reply.status.status == CMCStatus.SUCCESS, reply.status
+
+
+def test_ber_by_openssl(office, member, tmp_path):
+    """`openssl cms -stream` writes it so."""
+    certificate, key = tmp_path / "m.pem", tmp_path / "m.key"
+    certificate.write_bytes(member.certificate.public_bytes(Encoding.PEM))
+    key.write_bytes(pki.key_pem(member.key))
+    data = PKIData(tuple(fresh()), (pkcs10(1, key=member.key),)).encode()
+    command = ["openssl", "cms", "-sign", "-binary", "-nodetach", "-stream", "-outform", "DER"]
+    command += ["-econtent_type", PKI_DATA, "-signer", str(certificate), "-inkey", str(key)]
+    body = run(*command, stdin=data).stdout
+    assert body[1] == 0x80
+    assert office.ask(body).status.status == CMCStatus.SUCCESS
+
+
+def test_cut_off_anywhere(office, member):
+    body = good(member)
+    for end in (*range(40), *range(40, len(body) - 1, 97), len(body) - 1):
+        refused(office, body[:end])
+
+
+@pytest.mark.parametrize("tail", [b"\0", b"more", b"\x30\x00"])
+def test_trailing_bytes(office, member, tail):
+    refused(office, good(member) + tail)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"\x30\x80" * 1_000_000,
+        b"\x30\x83\x0f\xff\xff" * 50_000,
+        b"\x24\x80" * 1_000_000,
+        b"\x30" * 250_000,
+        b"\xa0\x84\xff\xff\xff\xff" * 10_000,
+    ],
+    ids=["indefinite", "definite", "constructed octets", "tags alone", "huge lengths"],
+)
+def test_a_million_nested_sequences(office, body):
+    refused(office, body)
+    refused(office, base64.encodebytes(body))
+
+
+def test_nested_inside_what_is_signed(office, member):
+    refused(office, raw(member, b"\x30\x80" * 100_000))
+    deep = b"\x05\x00"
+    for _ in range(2000):
+        deep = pki.tlv(0x30, deep)
+    refused(office, raw(member, deep))
+
+
+def test_a_bag_of_200_kb(office, member):
+    """Certificates that nobody needs: read, bounded, and no harm."""
+    heavy = [
+        office.person(f"ballast-{number}", sans=[f"{'x' * 60}.{n}.example" for n in range(60)]) for number in range(44)
+    ]
+    bag = [member.certificate, *(each.certificate for each in heavy)]
+    body = message(PKIData(tuple(fresh()), (pkcs10(1, key=member.key),)), member, certificates=bag)
+    assert len(body) > 200_000
+    started = time.monotonic()
+    assert office.ask(body).status.status == CMCStatus.SUCCESS
+    assert time.monotonic() - started < PATIENCE
+    many = [member.certificate, *(heavy[number].certificate for number in range(10))]
+    unsorted = signed.sign(PKI_DATA, b"", [member.signer], certificates=many, signing_time=datetime.now(UTC))
+    refused(office, unsorted)
+
+
+def test_too_many_of_anything(office, member):
+    requests = tuple(pkcs10(number, key=member.key) for number in range(1, 102))
+    refused(office, message(PKIData((), requests), member))
+    controls = tuple(control("dataReturn", b"x", number) for number in range(1, 102))
+    refused(office, message(PKIData(controls), member))
+    bloat = control("dataReturn", b"x" * 150_000, 5)
+    assert office.ask(message(PKIData((bloat,), (pkcs10(1, key=member.key),)), member)).http == 200
+
+
+def test_messages_too_deep_or_too_many(office):
+    ra = office.person("ra", ra=True)
+    inner = message(PKIData(tuple(fresh()), (pkcs10(1, key=ra.key),)), ra)
+    for _ in range(4):
+        inner = message(PKIData(tuple(fresh()), (), (TaggedContentInfo(7, inner),)), ra)
+    reply = office.ask(inner)
+    assert reply.failure is CMCFailInfo.BAD_REQUEST
+    key = new_key()
+    one = message(PKIData((), tuple(pkcs10(number, key=key) for number in range(1, 40))), Person(key))
+    wide = tuple(TaggedContentInfo(number, one) for number in range(1, 4))
+    refused(office, message(PKIData(tuple(fresh()), (), wide), ra))
+
+
+@pytest.mark.parametrize("kind", ["1.2.840.113549.1.7.1", PKI_RESPONSE, "1.2.3.4"])
+def test_other_content(office, member, kind):
+    refused(office, raw(member, PKIData(tuple(fresh())).encode(), kind))
+
+
+def test_no_content_at_all(office, member):
+    refused(office, signed.certs_only([member.certificate]))
+    refused(office, sequence(oid("1.2.840.113549.1.7.3"), pki.tlv(0xA0, b"\x30\x00")))
+
+
+def test_authenticated_data(office):
+    body = sequence(oid("1.2.840.113549.1.9.16.1.2"), pki.tlv(0xA0, b"\x30\x00"))
+    refused(office, body, failure=CMCFailInfo.AUTH_DATA_FAIL)
+
+
+def test_a_body_part_id_twice(office, member):
+    twice = (control("dataReturn", b"one", 7), control("dataReturn", b"two", 7))
+    refused(office, message(PKIData(twice, (pkcs10(1, key=member.key),)), member), parts=(7,))
+    request = pkcs10(7, key=member.key)
+    refused(office, message(PKIData((control("dataReturn", b"one", 7),), (request,)), member), parts=(7,))
+    refused(office, message(PKIData((), (request, request)), member), parts=(7,))
+
+
+def test_a_body_part_id_out_of_range(office, member):
+    for number in (0, -1, 2**32, 2**64):
+        control_ = sequence(integer(number), oid("1.3.6.1.5.5.7.7.4"), pki.tlv(0x31, b"\x04\x00"))
+        data = sequence(sequence(control_), sequence(), sequence(), sequence())
+        reply = office.ask(raw(member, data))
+        assert reply.failure is CMCFailInfo.BAD_REQUEST
+
+
+def test_a_reference_that_dangles(office, member):
+    ra = office.person("ra", ra=True)
+    vouch = control("lraPOPWitness", LraPopWitness(0, (1, 99)), 5)
+    refused(office, message(PKIData((*fresh(), vouch), (pkcs10(1, key=ra.key),)), ra), parts=(5,))
+    vouch = control("lraPOPWitness", LraPopWitness(98, (1,)), 5)
+    refused(office, message(PKIData((*fresh(), vouch), (pkcs10(1, key=ra.key),)), ra), parts=(5,))
+
+
+def test_two_of_what_there_is_one(office, member):
+    for name, value in (("senderNonce", b"x"), ("transactionId", 5), ("identification", "device-7")):
+        data = PKIData((control(name, value, 2), control(name, value, 3)), (pkcs10(1, key=member.key),))
+        refused(office, message(data, member), parts=(2, 3))
+
+
+def test_a_control_with_no_value_or_two(office, member):
+    for values in ((), (b"\x04\x01x", b"\x04\x01y")):
+        odd = Control(2, "1.3.6.1.5.5.7.7.6", values)
+        refused(office, message(PKIData((odd,), (pkcs10(1, key=member.key),)), member), parts=(2,))
+
+
+def test_a_changed_message(office, member):
+    body = good(member)
+    at = body.index(b"device-7")
+    changed = body[:at] + b"device-8" + body[at + 8 :]
+    refused(office, changed, failure=CMCFailInfo.BAD_MESSAGE_CHECK)
+
+
+def test_a_signature_on_sha1(office):
+    """The published message of a Windows client of 2013: refused for SHA-1, whatever else there is against it."""
+    body = pki.vector("altmod-rfc6402-cmc-fullpkirequest.b64")
+    reply = refused(office, body, failure=CMCFailInfo.BAD_ALG)
+    assert reply.http == 400
+    assert "SHA-1" in reply.status.text
+
+
+def test_things_of_others_in_a_message(office, member):
+    other = sequence(integer(8), oid("1.2.3.4"), b"\x05\x00")
+    request = pkcs10(1, key=member.key)
+    data = sequence(sequence(), sequence(request.encode()), sequence(), sequence(other))
+    reply = office.ask(raw(member, data))
+    assert [(each.status, each.body_list) for each in reply.statuses] == [
+        (CMCStatus.PARTIAL, (0,)),
+        (CMCStatus.SUCCESS, (1,)),
+        (CMCStatus.NO_SUPPORT, (8,)),
+    ]
+
+
+def test_words_of_a_client_can_t_forge_a_log(office, member):
+    forged = 'CN=x\n{"event": "forged"}\x1b[31m'
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, forged)])
+    der = x509.CertificateSigningRequestBuilder(name).sign(member.key, hashes.SHA256()).public_bytes(Encoding.DER)
+    reply = office.enrol(PKCS10Request(1, der), by=member)
+    assert reply.failure is CMCFailInfo.BAD_IDENTITY
+    assert len(reply.log.splitlines()) == 1
+    assert "\x1b" not in reply.log
+
+
+def test_time_is_bounded_by_the_timeout(office, tmp_path):
+    """An authorize that hangs costs the time that there is, and the rest is told to come again."""
+    script = tmp_path / "authorize"
+    script.write_text("#!/bin/bash\nexec sleep 30\n")
+    script.chmod(0o755)
+    ra = office.person("ra", ra=True)
+    requests = tuple(pkcs10(number, key=ra.key) for number in (1, 2, 3))
+    started = time.monotonic()
+    reply = office.ask(message(PKIData((), requests), ra), EST_AUTHORIZE=str(script), EST_TIMEOUT="4")
+    assert time.monotonic() - started < PATIENCE
+    assert {each.failure for each in reply.statuses} == {CMCFailInfo.INTERNAL_CA_ERROR, CMCFailInfo.TRY_LATER}
+
+
+def test_what_is_remembered_is_bounded(office, member, monkeypatch):
+    state = cmc.module("cmc_state")
+    with sqlite3.connect(office.ca / "cmc.sqlite") as db:
+        (now,) = db.execute("SELECT count(*) FROM kept WHERE kind = 'message'").fetchone()
+    monkeypatch.setattr(state, "MOST", now + 1)
+    reply = refused(office, good(member), failure=CMCFailInfo.TRY_LATER)
+    assert "no room" in reply.log
+    with sqlite3.connect(office.ca / "cmc.sqlite") as db:
+        db.execute("UPDATE kept SET until = 1 WHERE kind = 'message'")
+    assert office.ask(good(member)).status.status == CMCStatus.SUCCESS
+
+
+# Properties.
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(at=st.integers(0, 10_000), bit=st.integers(0, 7))
+def test_no_bit_of_a_request_can_be_changed(office, member, at, bit):
+    """Whatever is flipped: a signed answer, and never a certificate, but where the bit is in what nobody signs."""
+    sent = good(member)
+    body = bytearray(sent)
+    body[at % len(body)] ^= 1 << bit
+    before = office.count()
+    reply = office.ask(bytes(body))
+    if office.count() > before:
+        read, original = signed.parse(bytes(body)), signed.parse(sent)
+        assert read.content == original.content
+        assert read.signers[0].signed_attributes == original.signers[0].signed_attributes
+        assert reply.certificate.public_key() == member.key.public_key()
+        assert reply.certificate.subject == member.certificate.subject
+    else:
+        assert {each.status for each in reply.statuses} == {CMCStatus.FAILED}
+
+
+def fields(der: bytes, depth: int = 0) -> list[tuple[int, int, int]]:
+    """Every element: where it begins, where its content begins, where it ends."""
+    found, at = [], 0
+    while at < len(der):
+        length, start = der[at + 1], at + 2
+        if length & 0x80:
+            start = at + 2 + (length & 0x7F)
+            length = int.from_bytes(der[at + 2 : start], "big")
+        found.append((at, start, start + length))
+        if der[at] & 0x20 and depth < 20:
+            inside = fields(der[start : start + length], depth + 1)
+            found += [(start + a, start + b, start + c) for a, b, c in inside]
+        at = start + length
+    return found
+
+
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_every_field_of_a_signed_request_may_be_anything(office, member, data):
+    """A PKIData with one field replaced, signed as it then is: an answer, and at most what the holder may have."""
+    number = control("transactionId", secrets.randbits(60), 2)
+    nonce = control("senderNonce", secrets.token_bytes(16), 3)
+    content = PKIData((number, nonce), (pkcs10(1, key=member.key),)).encode()
+    at, _, end = data.draw(st.sampled_from(fields(content)))
+    how = data.draw(st.sampled_from(["content", "tag", "gone", "twice", "length"]))
+    match how:
+        case "content":
+            new = data.draw(st.binary(max_size=40))
+            changed = content[:at] + pki.tlv(content[at], new) + content[end:]
+        case "tag":
+            changed = content[:at] + bytes([data.draw(st.integers(0, 255))]) + content[at + 1 :]
+        case "gone":
+            changed = content[:at] + content[end:]
+        case "twice":
+            changed = content[:end] + content[at:end] + content[end:]
+        case _:
+            changed = content[: at + 1] + bytes([data.draw(st.integers(0, 255))]) + content[at + 2 :]
+    before = office.count()
+    reply = office.ask(raw(member, changed))
+    assert "Traceback" not in reply.log
+    assert office.count() <= before + 1
+    for issued in reply.issued:
+        assert (issued.subject, issued.public_key()) == (member.certificate.subject, member.key.public_key())
+    assert reply.http in (200, 400, 403)
+    assert (office.count() > before) == (reply.http == 200 and bool(reply.issued))
+
+
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(body=st.binary(max_size=300))
+def test_any_bytes_at_all(office, body):
+    reply = office.ask(body)
+    assert reply.http == 400
+    assert "Traceback" not in reply.log
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_proof_of_identity_covers_every_bit_of_the_requests(office, data):
+    """Signed by the new key, which anybody may make: what counts is what the secret's holder has asked for."""
+    key = new_key()
+    asked = pkcs10(1, key=key)
+    office.policy = replace(office.policy, tries=10_000)
+    whole = PKIData((*fresh(), *proof([asked])), (asked,))
+    content = whole.encode()
+    at, _, end = data.draw(st.sampled_from(fields(content)))
+    changed = content[:at] + pki.tlv(content[at], data.draw(st.binary(max_size=40))) + content[end:]
+    signer = Person(key).signer
+    before = office.count()
+    reply = office.ask(
+        signed.sign(PKI_DATA, changed, [signer], signing_time=datetime.now(UTC)), EST_AUTH_METHODS=""
+    )  # fmt: skip
+    assert "Traceback" not in reply.log
+    if office.count() > before:
+        assert whole.request_sequence in changed
+    else:
+        assert CMCStatus.SUCCESS not in {each.status for each in reply.statuses}
+
+
+@pytest.mark.parametrize(
+    "body", [b"\x30\x80" * 125_000, b"0" * 250_000, b"MIAA" * 62_500], ids=["nested", "digits", "base64"]
+)
+def test_memory_is_bounded(office, tmp_path, body):
+    """The script itself, as the gateway starts it, with as much as the gateway lets through."""
+    request, answer = tmp_path / "in", tmp_path / "out"
+    request.write_bytes(body)
+    env = office.environment(EST_TMPDIR=str(tmp_path), TMPDIR=str(tmp_path), HOME=str(tmp_path))
+    with request.open("rb") as stdin, answer.open("wb") as stdout:
+        script = cmc.HANDLERS / "fullcmc"
+        process = subprocess.Popen(
+            [script], cwd=script.parent, env=env, stdin=stdin, stdout=stdout, stderr=subprocess.DEVNULL
+        )  # fmt: skip
+        _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0
+    reply = cmc.read(answer.read_bytes(), "", office.lab.anchor)
+    assert reply.http == 400
+    assert usage.ru_maxrss < 250_000, "kilobytes"
+    assert usage.ru_utime < PATIENCE
