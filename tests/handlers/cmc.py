@@ -52,7 +52,7 @@ def module(name: str) -> ModuleType:
 
 def shipped_policy() -> Any:
     """The policy as it stands in the script."""
-    module("cmc_service")
+    module("cmc.service")
     return runpy.run_path(str(HANDLERS / "fullcmc"), run_name="fullcmc")["POLICY"]
 
 
@@ -208,7 +208,7 @@ class Office:
 
     def ask(self, body: bytes, **env: str) -> Reply:
         """Run the handler's work on a message."""
-        service = module("cmc_service")
+        service = module("cmc.service")
         private = self.lab.path / f"private-{secrets.token_hex(8)}"
         private.mkdir(mode=0o700)
         full = self.environment(**env) | {name: str(private) for name in ("EST_TMPDIR", "TMPDIR", "HOME")}

@@ -20,7 +20,7 @@ from tests.callout.calls import CERTIFICATE, CSR, SUB, client, full, tls
 from tests.handlers import cmc
 from tests.pki import certificate, csr, name
 
-cmc_ask, cmc_policy, cmc_answer = cmc.module("cmc_ask"), cmc.module("cmc_policy"), cmc.module("cmc_answer")
+cmc_ask, cmc_policy, cmc_answer = cmc.module("cmc.ask"), cmc.module("cmc.policy"), cmc.module("cmc.answer")
 
 HTTP = {"CONTENT_LENGTH", "SCRIPT_NAME"}
 """What the HTTP request is, and not the request inside it."""

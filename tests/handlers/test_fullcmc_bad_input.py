@@ -275,7 +275,7 @@ def test_time_is_bounded_by_the_timeout(office, tmp_path):
 
 
 def test_what_is_remembered_is_bounded(office, member, monkeypatch):
-    state = cmc.module("cmc_state")
+    state = cmc.module("cmc.state")
     with sqlite3.connect(office.ca / "cmc.sqlite") as db:
         (now,) = db.execute("SELECT count(*) FROM kept WHERE kind = 'message'").fetchone()
     monkeypatch.setattr(state, "MOST", now + 1)

@@ -1,6 +1,6 @@
 """Controls that ask for something themselves: certificates, lists, revocation, confirmation, what waits.
 
-Not a program.  RFC 5272 6.9 to 6.15.
+RFC 5272 6.9 to 6.15.
 """
 
 import time
@@ -8,15 +8,15 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import ca
-import cmc_inner
-import cmc_keep
-from cmc_answer import Refused
-from cmc_books import REFUSED, Books
-from cmc_case import Case
-from cmc_state import mark
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+import cmc.inner
+import cmc.keep
+from cmc.answer import Refused
+from cmc.books import REFUSED, Books
+from cmc.case import Case
+from cmc.state import mark
 from estgw.cmc import parts
 from estgw.cmc.controls import Control
 from estgw.cmc.requests import OtherRequest, decode_request
@@ -79,7 +79,7 @@ def _check_passphrase(case: Case, certificate: x509.Certificate, given: bytes) -
     key = mark("revoke", certificate.serial_number)
     if case.state.count("wrong", key) >= case.policy.tries:
         raise Refused(CMCFailInfo.TRY_LATER, "too many wrong passphrases for this certificate")
-    if not cmc_keep.is_passphrase(case.state, certificate, given):
+    if not cmc.keep.is_passphrase(case.state, certificate, given):
         case.state.add("wrong", key, case.policy.tries_per)
         raise Refused(CMCFailInfo.BAD_IDENTITY, "the passphrase is wrong")
 
@@ -87,18 +87,18 @@ def _check_passphrase(case: Case, certificate: x509.Certificate, given: bytes) -
 def _query(case: Case, part: int, token: bytes) -> None:
     """6.13."""
     value = case.state.get("pending", token.hex())
-    kept = cmc_keep.Kept.decode(value) if value is not None else None
+    kept = cmc.keep.Kept.decode(value) if value is not None else None
     if kept is None or kept.owner != mark(case.who.name):
         raise Refused(CMCFailInfo.BAD_REQUEST, "nothing of yours waits under this token")
     request = decode_request(kept.request)
     assert not isinstance(request, OtherRequest)
-    cmc_inner.resume(case, request, kept, part)
+    cmc.inner.resume(case, request, kept, part)
 
 
 def _confirm(case: Case, part: int, wanted: Any) -> None:
     """6.14."""
     certificate = _find(case, wanted.issuer, wanted.serial)
-    if not cmc_keep.confirm(case.state, certificate, case.who):
+    if not cmc.keep.confirm(case.state, certificate, case.who):
         raise Refused(CMCFailInfo.BAD_CERT_ID, "nobody waits for your confirmation of this certificate")
     case.answer.good(part)
 

@@ -1,7 +1,4 @@
-"""The Full PKI Response in the making: what came of each part of a request (RFC 5272 4.2, 6.1).
-
-Not a program.
-"""
+"""The Full PKI Response in the making: what came of each part of a request (RFC 5272 4.2, 6.1)."""
 
 import secrets
 import sys

@@ -1,6 +1,6 @@
 """fullcmc from the message that comes in to the one that goes out (RFC 5272 3.2, 4.2).
 
-Not a program.  Every end but one is a signed response: only a CA that can't sign leaves the client without.
+Every end but one is a signed response: only a CA that can't sign leaves the client without.
 """
 
 import os
@@ -12,17 +12,16 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import cmc_controls
-import cmc_inner
-import cmc_keep
-import cmc_ra
-from cmc_answer import Answer, Refused
-from cmc_books import Books
-from cmc_case import Case
-from cmc_policy import Policy, Who
-from cmc_state import Full, State, mark
-from cmc_who import Desk
-
+import cmc.controls
+import cmc.inner
+import cmc.keep
+import cmc.ra
+from cmc.answer import Answer, Refused
+from cmc.books import Books
+from cmc.case import Case
+from cmc.policy import Policy, Who
+from cmc.state import Full, State, mark
+from cmc.who import Desk
 from estgw.cmc import references
 from estgw.cmc.controls import Taken
 from estgw.cmc.messages import BadMessage, Layer, PKIData, layers, pki_data
@@ -104,14 +103,14 @@ def _receive(policy: Policy, books: Books, answer: Answer, deadline: float) -> N
         references.check(tree)
         if sum(len(layer.data.requests) for layer in tree) > MOST_REQUESTS:
             raise Refused(CMCFailInfo.BAD_REQUEST, f"more than {MOST_REQUESTS} requests in one message")
-        said = cmc_ra.Statements([((), data)] if who.is_ra else [], ())
+        said = cmc.ra.Statements([((), data)] if who.is_ra else [], ())
         _require_known(data, who.is_ra, said)
         if not who.is_authenticated:
             _require_nothing(data)
         marks = _require_new(policy, state, who, data, der)
         _process(Case(policy, books, state, who, who.is_ra, data, said, answer, deadline), desk, tree)
         if policy.anchors and who.certificate is None:
-            answer.extra.append(("trustedAnchors", cmc_controls.trust_anchors(books)))
+            answer.extra.append(("trustedAnchors", cmc.controls.trust_anchors(books)))
         _expect_next(policy, state, who, data, answer)
         if {each.status for each in answer.statuses} == {CMCStatus.PENDING}:
             for each in marks:  # nothing came of it yet: the same again is how EST asks again (RFC 7030 4.2.3)
@@ -133,9 +132,9 @@ def _process(case: Case, desk: Desk, tree: list[Layer]) -> None:
     """Every part of one message, each for itself; then the messages inside, which only an RA may send."""
     for control in case.data.controls:
         if control.body_part_id not in case.said.processed:
-            guarded(case.answer, (control.body_part_id,), partial(cmc_controls.handle, case, control))
+            guarded(case.answer, (control.body_part_id,), partial(cmc.controls.handle, case, control))
     for request in case.data.requests:
-        guarded(case.answer, (request.body_part_id,), partial(cmc_inner.handle, case, request))
+        guarded(case.answer, (request.body_part_id,), partial(cmc.inner.handle, case, request))
     path = case.said.path
     inside = {layer.path[-1]: layer for layer in tree if layer.path and layer.path[:-1] == path}
     parts = [each.body_part_id for each in case.data.cms] + [each.body_part_id for each in case.data.others]
@@ -146,10 +145,10 @@ def _process(case: Case, desk: Desk, tree: list[Layer]) -> None:
         layer = inside[number]
         answer = Answer(echo=layer.data.controls)
         guarded(answer, (), partial(_process_inner, case, desk, tree, layer, answer))
-        if cmc_ra.is_batch(case.data, number):
+        if cmc.ra.is_batch(case.data, number):
             case.answer.nested.append((number, answer.seal(*case.books.signer)))
             case.answer.certificates += answer.certificates
-            case.answer.statuses += cmc_ra.summary(answer, number)
+            case.answer.statuses += cmc.ra.summary(answer, number)
         else:
             case.answer.absorb(answer, number)
 
@@ -160,9 +159,9 @@ def _process_inner(case: Case, desk: Desk, tree: list[Layer], layer: Layer, answ
         raise Refused(CMCFailInfo.BAD_IDENTITY, "only an RA may wrap messages of others")
     data = layer.data
     _require_sound(data)
-    above = cmc_ra.Statements(case.said.by, layer.path)
+    above = cmc.ra.Statements(case.said.by, layer.path)
     who, ra = desk.identify_inner(layer.message, data, case.who, vouched=above.identity(data))
-    said = cmc_ra.Statements([*case.said.by, (layer.path, data)], layer.path) if ra else above
+    said = cmc.ra.Statements([*case.said.by, (layer.path, data)], layer.path) if ra else above
     _require_known(data, ra, said)
     inner = Case(case.policy, case.books, case.state, who, ra, data, said, answer, case.deadline)
     _process(inner, desk, tree)
@@ -183,7 +182,7 @@ def _require_sound(data: PKIData) -> None:
         data.one(name)
 
 
-def _require_known(data: PKIData, ra: bool, said: cmc_ra.Statements) -> None:
+def _require_known(data: PKIData, ra: bool, said: cmc.ra.Statements) -> None:
     """No control may go unheeded (RFC 5272 3.2.1.1), but for those that an RA has dealt with (6.19)."""
     processed = said.processed
     for control in data.controls:
@@ -196,7 +195,7 @@ def _require_known(data: PKIData, ra: bool, said: cmc_ra.Statements) -> None:
             raise Refused(None, f"{control.words} is not offered here", part, CMCStatus.NO_SUPPORT)
         if control.row is None or control.row.taken is Taken.MISPLACED or control.name in IN_REQUESTS:
             raise Refused(CMCFailInfo.BAD_REQUEST, f"{control.words} has no place in a request here", part)
-        if control.name in cmc_ra.CONTROLS and not ra:
+        if control.name in cmc.ra.CONTROLS and not ra:
             raise Refused(CMCFailInfo.BAD_IDENTITY, f"{control.words} is for RAs", part)
         if control.name in ("statusInfo", "statusInfoV2", "regInfo"):
             print(f"{control.words}: read, and without consequence", file=sys.stderr)
@@ -204,7 +203,7 @@ def _require_known(data: PKIData, ra: bool, said: cmc_ra.Statements) -> None:
 
 def _require_nothing(data: PKIData) -> None:
     """From somebody unknown: a revocation by passphrase, or a bootstrapping client that wants the anchors."""
-    asks = [each.body_part_id for each in data.controls if not cmc_controls.is_open_to_all(each)]
+    asks = [each.body_part_id for each in data.controls if not cmc.controls.is_open_to_all(each)]
     asks += [each.body_part_id for each in (*data.requests, *data.cms, *data.others)]
     asks += [each.body_part_id for each in data.find("revokeRequest")[1:]]  # a passphrase costs time to check
     if asks:
@@ -243,7 +242,7 @@ def _expect_next(policy: Policy, state: State, who: Who, data: PKIData, answer: 
 
 def _sweep(books: Books, state: State) -> None:
     """What nobody has confirmed in time is revoked (RFC 5272 6.14)."""
-    for certificate in cmc_keep.unconfirmed(state):
+    for certificate in cmc.keep.unconfirmed(state):
         serial = certs.serial_hex(certificate)
         try:
             books.revoke(certificate, CESSATION)

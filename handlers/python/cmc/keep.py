@@ -1,7 +1,4 @@
-"""What outlives one message: requests that wait, certificates to be confirmed, passphrases for revocation.
-
-Not a program.
-"""
+"""What outlives one message: requests that wait, certificates to be confirmed, passphrases for revocation."""
 
 import base64
 import contextlib
@@ -20,12 +17,12 @@ from typing import Self
 
 import ca
 import store
-from cmc_answer import Refused
-from cmc_policy import Who
-from cmc_state import State, mark
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from cmc.answer import Refused
+from cmc.policy import Who
+from cmc.state import State, mark
 from estgw.cmc import parts
 from estgw.cmc.crmf import SignaturePop
 from estgw.cmc.requests import CRMFRequest, PKCS10Request

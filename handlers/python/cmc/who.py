@@ -1,7 +1,4 @@
-"""Who answers for a message: its signatures, and proofs by shared secrets (RFC 5272 3.2, 6.2; RFC 7030 4.3).
-
-Not a program.
-"""
+"""Who answers for a message: its signatures, and proofs by shared secrets (RFC 5272 3.2, 6.2; RFC 7030 4.3)."""
 
 import hmac
 import os
@@ -11,13 +8,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import ca
-from cmc_answer import Refused
-from cmc_books import Books, may_sign, valid_now
-from cmc_keep import Kept
-from cmc_policy import Policy, Who
-from cmc_state import State, mark
 from cryptography import x509
 
+from cmc.answer import Refused
+from cmc.books import Books, may_sign, valid_now
+from cmc.keep import Kept
+from cmc.policy import Policy, Who
+from cmc.state import State, mark
 from estgw.cmc import proofs
 from estgw.cmc.messages import PKIData
 from estgw.cmc.requests import OtherRequest, TaggedRequest, decode_request, key_id

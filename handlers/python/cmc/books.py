@@ -1,6 +1,6 @@
 """The CA as fullcmc sees it: its own certificates, what it has issued, what it has revoked, and who signs for it.
 
-Not a program.  The registers are those of both handler sets, certs.sqlite and the index of `openssl ca`.
+The registers are those of both handler sets, certs.sqlite and the index of `openssl ca`.
 """
 
 import os
@@ -25,7 +25,7 @@ from estgw.est.certs import CMC_RA
 
 REFUSED = ("certificateHold", "removeFromCRL", "privilegeWithdrawn", "aACompromise")
 """Reasons that the registers of this CA can't keep, or that are not a client's to give."""
-WORKSPACE = Path(__file__).resolve().parents[2] / "openssl-ca"
+WORKSPACE = Path(__file__).resolve().parents[3] / "openssl-ca"
 CRL_LASTS = timedelta(days=7)
 
 

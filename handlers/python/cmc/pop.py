@@ -1,19 +1,16 @@
-"""Proof of possession of the key in a request, and its link to the client's identity (RFC 5272 6.3, 6.7; RFC 7030 3.5).
-
-Not a program.
-"""
+"""Proof of possession of the key in a request, and its link to the client's identity (RFC 5272 6.3, 6.7; RFC 7030 3.5)."""
 
 import base64
 import os
 import secrets
 from typing import Any
 
-from cmc_answer import Refused
-from cmc_case import Case
-from cmc_state import mark
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, rsa
 from cryptography.x509.oid import PublicKeyAlgorithmOID
 
+from cmc.answer import Refused
+from cmc.case import Case
+from cmc.state import mark
 from estgw.cmc import proofs
 from estgw.cmc.requests import CRMFRequest, PKCS10Request, Possession, decode_request, key_id, possession
 from estgw.cmc.status import CMCFailInfo, CMCStatus

@@ -1,6 +1,6 @@
 """Asking `authorize` about a request inside a message, in the words that it knows: as if the request had come alone.
 
-Not a program.  estgw/callout/contract.py says what each variable means; a test compares the two.
+estgw/callout/contract.py says what each variable means; a test compares the two.
 """
 
 import base64
@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from cmc_answer import Refused
-from cmc_policy import Who
 from cryptography import x509
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from cmc.answer import Refused
+from cmc.policy import Who
 from estgw.cmc.status import CMCFailInfo
 from estgw.est import certs, names
 from estgw.est.csr import CSR, OTP_CHALLENGE, REVOCATION_CHALLENGE, NewNames

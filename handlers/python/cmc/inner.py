@@ -1,6 +1,6 @@
 """One request for a certificate inside a message, from its proof of possession to the certificate.
 
-Not a program.  It is checked as the gateway checks one that comes alone: signature, linking, names, template; then
+It is checked as the gateway checks one that comes alone: signature, linking, names, template; then
 `authorize` is asked, and the CA issues.
 """
 
@@ -12,18 +12,18 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import ca
-import cmc_ask
-import cmc_keep
-import cmc_pop
 import store
-from cmc_answer import Refused
-from cmc_ask import Wish
-from cmc_case import Case
-from cmc_keep import Kept
-from cmc_state import mark
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+import cmc.ask
+import cmc.keep
+import cmc.pop
+from cmc.answer import Refused
+from cmc.ask import Wish
+from cmc.case import Case
+from cmc.keep import Kept
+from cmc.state import mark
 from estgw.cmc.requests import CRMFRequest, OtherRequest, PKCS10Request, Possession, TaggedRequest
 from estgw.cmc.status import CMCFailInfo, CMCStatus
 from estgw.errors import ConfigError, Malformed
@@ -43,11 +43,11 @@ def handle(case: Case, request: TaggedRequest) -> None:
     try:
         csr = request.csr
         names.require_sound(csr.san)
-        public = cmc_pop.require_key(csr)
-        proof = cmc_pop.possession_of(case, request, public)
+        public = cmc.pop.require_key(csr)
+        proof = cmc.pop.possession_of(case, request, public)
         if proof is None:
             return
-        pop = cmc_pop.link(case, request, csr)
+        pop = cmc.pop.link(case, request, csr)
     except Malformed as fault:
         raise Refused.by(fault, CMCFailInfo.POP_FAILED) from None
     changes = case.changes.get(request.body_part_id)
@@ -70,7 +70,7 @@ def _decide(case: Case, request: PKCS10Request | CRMFRequest, kept: Kept, part: 
     try:
         wish = _named(case, request, kept.changes, kept.pop)
         _require_template(request, wish)
-        env = cmc_ask.environment(wish, case.who)
+        env = cmc.ask.environment(wish, case.who)
     except Malformed as fault:
         raise Refused.by(fault) from None
     name = env["EST_PENDING_ID"]
@@ -78,13 +78,13 @@ def _decide(case: Case, request: PKCS10Request | CRMFRequest, kept: Kept, part: 
         verdict = _verdict(case, env)
     except Refused as why:
         if why.failure not in PASSING:
-            cmc_keep.forget(case.state, name)
+            cmc.keep.forget(case.state, name)
         raise
     if verdict.waits:
-        token = cmc_keep.wait(case.state, kept, name, case.policy.remember)
+        token = cmc.keep.wait(case.state, kept, name, case.policy.remember)
         case.answer.wait(part, token, case.policy.retry)
         return
-    with cmc_keep.taken(case.state, kept, name, case.policy.remember):
+    with cmc.keep.taken(case.state, kept, name, case.policy.remember):
         certificate = verdict.certificate
         if certificate is None:
             with verdict:
@@ -92,16 +92,16 @@ def _decide(case: Case, request: PKCS10Request | CRMFRequest, kept: Kept, part: 
                 verdict.issued(certificate)
     status = CMCStatus.SUCCESS
     if case.policy.confirm is not None:
-        cmc_keep.expect_confirmation(case.state, certificate, case.who, case.policy.confirm)
+        cmc.keep.expect_confirmation(case.state, certificate, case.who, case.policy.confirm)
         status = CMCStatus.CONFIRM_REQUIRED
     case.answer.good(part, certificate, status=status)
 
 
-def _verdict(case: Case, env: dict[str, str]) -> cmc_keep.Verdict:
+def _verdict(case: Case, env: dict[str, str]) -> cmc.keep.Verdict:
     """What authorize says, and then a human, if one is asked."""
-    if not cmc_ask.authorize(env, case.deadline - time.monotonic() + 1):
-        return cmc_keep.Verdict(waits=True)
-    return cmc_keep.approval(case.books.folder, env) if case.policy.human else cmc_keep.Verdict()
+    if not cmc.ask.authorize(env, case.deadline - time.monotonic() + 1):
+        return cmc.keep.Verdict(waits=True)
+    return cmc.keep.approval(case.books.folder, env) if case.policy.human else cmc.keep.Verdict()
 
 
 # Names, extensions and the template.
@@ -140,7 +140,7 @@ def _require_template(request: PKCS10Request | CRMFRequest, wish: Wish) -> None:
         if extension.critical and isinstance(extension.value, x509.UnrecognizedExtension):
             words = f"the critical extension {extension.oid.dotted_string} is not known here"
             raise Refused(CMCFailInfo.UNSUPPORTED_EXT, words)
-    if wish.csr.text_attribute(csrs.OTP_CHALLENGE) is not None and cmc_ask.env_program() is None:
+    if wish.csr.text_attribute(csrs.OTP_CHALLENGE) is not None and cmc.ask.env_program() is None:
         raise Refused(CMCFailInfo.BAD_REQUEST, "the request carries otpChallenge, and nothing here can verify it")
     if (template := os.environ.get("EST_CSR_TEMPLATE")) is None:
         return
@@ -150,7 +150,7 @@ def _require_template(request: PKCS10Request | CRMFRequest, wish: Wish) -> None:
         wanted = csrattrs_yaml.load_insistence(Path(template))
     except ConfigError as fault:
         ca.fail(str(fault))
-    wanted.require(cmc_keep.with_signature(request), wish.new_names, proves_key=True)
+    wanted.require(cmc.keep.with_signature(request), wish.new_names, proves_key=True)
 
 
 # Issuing.
@@ -185,7 +185,7 @@ def _issue(case: Case, wish: Wish, env: Mapping[str, str], signs: bool) -> x509.
         raise
     if (passphrase := env.get("EST_REVOCATION_CHALLENGE")) is not None:
         lasts = certificate.not_valid_after_utc - certificate.not_valid_before_utc
-        cmc_keep.remember_passphrase(case.state, certificate, passphrase, lasts)
+        cmc.keep.remember_passphrase(case.state, certificate, passphrase, lasts)
     return certificate
 
 

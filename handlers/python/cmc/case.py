@@ -1,18 +1,14 @@
-"""One message on its way through fullcmc: what the modules beside this one hand to each other.
-
-Not a program.
-"""
+"""One message on its way through fullcmc: what the modules beside this one hand to each other."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from cmc_answer import Answer, Refused
-from cmc_books import Books
-from cmc_policy import Policy, Who
-from cmc_ra import Statements
-from cmc_state import State
-
+from cmc.answer import Answer, Refused
+from cmc.books import Books
+from cmc.policy import Policy, Who
+from cmc.ra import Statements
+from cmc.state import State
 from estgw.cmc.messages import PKIData
 from estgw.est.csr import NewNames
 

@@ -1,6 +1,6 @@
 """What fullcmc remembers between requests: cmc.sqlite in EST_CA_DIR, one table, bounded, each row with its end.
 
-Not a program.  Rows that have ended are removed by whoever writes next; a table that is full refuses, with `Full`.
+Rows that have ended are removed by whoever writes next; a table that is full refuses, with `Full`.
 To look into it:  sqlite3 cmc.sqlite "SELECT kind, count(*) FROM kept GROUP BY kind"
 """
 

@@ -1,16 +1,16 @@
 """What a registration authority says about requests, its own and those that it wraps.
 
-Not a program.  RFC 5272 6.5 (changes), 6.8 (possession), 6.17 (batches), 6.19 (controls done); RFC 6402 2.9 (identity).
+RFC 5272 6.5 (changes), 6.8 (possession), 6.17 (batches), 6.19 (controls done); RFC 6402 2.9 (identity).
 """
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
-from cmc_answer import Answer, Refused
-from cmc_keep import new_names
-from cmc_who import PROOFS
 from cryptography import x509
 
+from cmc.answer import Answer, Refused
+from cmc.keep import new_names
+from cmc.who import PROOFS
 from estgw.cmc import parts
 from estgw.cmc.controls import Control
 from estgw.cmc.messages import PKIData

@@ -1,7 +1,4 @@
-"""What the policy of fullcmc can say; `fullcmc` itself says it.
-
-Not a program.
-"""
+"""What the policy of fullcmc can say; `fullcmc` itself says it."""
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
