@@ -1,4 +1,4 @@
-"""Proof of possession of the key in a request, and its link to the client's identity (RFC 5272 6.3, 6.7; RFC 7030 3.5)."""
+"""Proof of possession of the key in a request, and its link to the client (RFC 5272 6.3, 6.7; RFC 7030 3.5)."""
 
 import base64
 import os
