@@ -15,6 +15,7 @@ from estgw.est.encoding import pem_blocks
 
 UNREADABLE = (
     ValueError,
+    TypeError,  # for a TLSFeature (RFC 7633) with nothing in it
     UnsupportedAlgorithm,
     x509.InvalidVersion,
     x509.DuplicateExtension,

@@ -10,7 +10,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from estgw.errors import Malformed
@@ -291,6 +291,7 @@ def test_what_cannot_be_compared_is_found_at_the_start(item):
 
 @pytest.mark.parametrize("oid", [USAGE, PURPOSES, "1.3.6.1.5.5.7.1.24"])
 @given(noise=st.binary(max_size=12))
+@example(noise=b"0\x00")
 def test_noise_in_a_csr_is_refused_or_lacking(oid, noise):
     wanted = {USAGE: "digitalSignature", PURPOSES: "clientAuth", "1.3.6.1.5.5.7.1.24": {"hex": "3003020105"}}
     try:
