@@ -11,8 +11,12 @@ from typing import Any
 from estgw.config import Callouts, Config, OperationSettings, Runner, ServiceSettings
 from estgw.est.operations import OPERATIONS, Body, Operation, Requires
 
-OFF_BY_DEFAULT = frozenset({"serverkeygen"})
-"""RFC 7030 6 recommends that server-side key generation is off until somebody wants it."""
+OFF_BY_DEFAULT = frozenset({"serverkeygen", "fullcmc"})
+"""RFC 7030 6 recommends that server-side key generation is off until somebody wants it.
+
+So is Full CMC, which is optional (4.3): its policy is another script's, and who has edited simpleenroll's must not be
+passed by unawares.
+"""
 
 
 @dataclass(frozen=True)

@@ -219,7 +219,11 @@ def running_gateway(
 def _write_config(lab: Lab, path: Path, overrides: Mapping[str, Any]) -> None:
     shipped = yaml.safe_load((lab.path / "conf.yaml").read_text())
     # Tests guess passwords all the time from one address, and one that fails should not wait for what hangs.
-    ours = {"server": {"listen": ["127.0.0.1:0"], "drain_timeout": 10}, "client_auth": {"guess_delay": 0}}
+    ours = {
+        "server": {"listen": ["127.0.0.1:0"], "drain_timeout": 10},
+        "client_auth": {"guess_delay": 0},
+        "callouts": {"operations": {"fullcmc": {"enabled": True}}},
+    }
     base = _merge(shipped, ours)
     temporary = path.with_suffix(".new")
     temporary.write_text(yaml.safe_dump(_merge(base, overrides)))

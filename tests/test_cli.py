@@ -248,7 +248,7 @@ def test_check_says_what_is_wrong_with_handlers_and_ca(here, capsys):
     handlers = here.path / "handlers/openssl"
     (handlers / "cacerts").chmod(0o644)
     (handlers / "csrattrs").chmod(0o777)
-    (handlers / "fullcmc").write_text("#!/no/such/perl\n")
+    (handlers / "authorize").write_text("#!/no/such/perl\n")
     (handlers / "simpleenroll").unlink()
     (handlers / "simplereenroll").write_text("#!/bin/bash\r\n")
     (anchor,) = yaml.safe_load((here.path / "conf.yaml").read_text())["client_auth"]["explicit"]
@@ -261,7 +261,7 @@ def test_check_says_what_is_wrong_with_handlers_and_ca(here, capsys):
     for fault in (
         f"{folder}/handlers/openssl/cacerts: not executable; chmod +x {handlers}/cacerts",
         f"{folder}/handlers/openssl/csrattrs: writable by group or others; chmod go-w {handlers}/csrattrs",
-        f"{folder}/handlers/openssl/fullcmc: its interpreter /no/such/perl does not exist",
+        f"{folder}/handlers/openssl/authorize: its interpreter /no/such/perl does not exist",
         f"{folder}/handlers/openssl/simpleenroll: No such file or directory",
         f"{folder}/handlers/openssl/simplereenroll: its #! line ends in a carriage return",
         f"{folder}/{anchor}: No such file or directory",

@@ -32,13 +32,13 @@ def route(directory: Path, name: str, settings: dict[str, Any] | None = None, **
     return build(directory, {"operations": operations, **callouts})[None].routes[name]
 
 
-def test_without_a_word_rfc_7030s_operations_are_served_but_for_key_generation(tmp_path):
+def test_without_a_word_rfc_7030s_operations_are_served_but_for_two(tmp_path):
     (service,) = build(tmp_path).values()
-    assert service.routes.keys() == OPERATIONS.keys() - {"serverkeygen"}
+    assert service.routes.keys() == OPERATIONS.keys() - services.OFF_BY_DEFAULT
     assert (service.label, service.profile, service.base64_lines) == (None, "auto", "auto")
 
 
-@pytest.mark.parametrize("name", sorted(OPERATIONS.keys() - {"serverkeygen"}))
+@pytest.mark.parametrize("name", sorted(OPERATIONS.keys() - services.OFF_BY_DEFAULT))
 def test_a_route_of_the_defaults(tmp_path, name):
     made = route(tmp_path, name)
     assert (made.operation, made.label, made.is_new) == (OPERATIONS[name], None, False)
@@ -48,17 +48,18 @@ def test_a_route_of_the_defaults(tmp_path, name):
     assert (made.authenticate, made.authorize) == (None, None)
 
 
+@pytest.mark.parametrize("name", ["serverkeygen", "fullcmc"])
 @pytest.mark.parametrize(
     ("settings", "served"),
     [({"enabled": True}, True), ({"enabled": False}, False), ({"timeout": 5}, False), ({}, False), (None, False)],
 )
-def test_key_generation_is_off_until_it_is_switched_on(tmp_path, settings, served):
-    operations = {"serverkeygen": settings} if settings is not None else {}
-    assert ("serverkeygen" in build(tmp_path, {"operations": operations})[None].routes) is served
+def test_what_is_off_until_it_is_switched_on(tmp_path, name, settings, served):
+    operations = {name: settings} if settings is not None else {}
+    assert (name in build(tmp_path, {"operations": operations})[None].routes) is served
 
 
 def test_any_other_entry_is_on_unless_it_says_otherwise(tmp_path):
-    assert route(tmp_path, "fullcmc", {"timeout": 5}).timeout == 5
+    assert route(tmp_path, "csrattrs", {"timeout": 5}).timeout == 5
     assert "cacerts" not in build(tmp_path, {"operations": {"cacerts": {"enabled": False}}})[None].routes
 
 
@@ -108,13 +109,13 @@ def test_what_a_label_says_counts_before_what_all_share(tmp_path):
         "ca_dir": "iot-ca",
         "profile": "draft",
         "base64_lines": "none",
-        "operations": {"simpleenroll": {"timeout": 7}, "fullcmc": {"enabled": False}},
+        "operations": {"simpleenroll": {"timeout": 7}, "csrattrs": {"enabled": False}},
     }
     made = build(tmp_path, callouts, labels={"iot": iot})
     service = made["iot"]
     assert (service.label, service.profile, service.base64_lines) == ("iot", "draft", "none")
-    assert "fullcmc" not in service.routes
-    assert "fullcmc" in made[None].routes
+    assert "csrattrs" not in service.routes
+    assert "csrattrs" in made[None].routes
     assert service.routes["cacerts"].handler == tmp_path / "iot-handlers/cacerts"
     assert service.routes["cacerts"].ca_dir == tmp_path / "iot-ca"
     enroll = service.routes["simpleenroll"]
@@ -160,7 +161,7 @@ def test_what_is_allowed_for_all_and_for_a_label(tmp_path, key):
 
 
 def test_what_a_csr_must_have(tmp_path):
-    made = build(tmp_path, {"csr_template": "t.yaml", "operations": {"serverkeygen": {"enabled": True}}},
+    made = build(tmp_path, {"csr_template": "t.yaml", "operations": dict.fromkeys(services.OFF_BY_DEFAULT, {"enabled": True})},
                  labels={"iot": {"csr_template": "iot.yaml"}, "free": {"csr_template": None}, "other": {}})  # fmt: skip
     found = {label: service.routes["simpleenroll"].csr_template for label, service in made.items()}
     assert found == {
@@ -200,7 +201,7 @@ def test_a_new_operation_of_one_label(tmp_path):
 
 def test_all_routes(tmp_path):
     made = build(tmp_path, labels={"iot": {}})
-    assert len(list(services.routes(made))) == 10
+    assert len(list(services.routes(made))) == 8
 
 
 def test_the_shipped_configuration():

@@ -84,7 +84,7 @@ def test_all_faults_at_once(own_lab):
     (lab.path / "broken.pem").write_text("-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n")
     (lab.path / "bad.htpasswd").write_text("ann\nbob:plaintext\n")
     (lab.path / "handlers/openssl/cacerts").chmod(0o644)
-    (lab.path / "handlers/openssl/fullcmc").unlink()
+    (lab.path / "handlers/openssl/simpleenroll").unlink()
     (lab.path / "handlers/openssl/csrattrs").write_text("#!/no/such/bash\n")
     path = change(
         lab,
@@ -114,7 +114,7 @@ def test_all_faults_at_once(own_lab):
     assert [fault.removeprefix("handlers/openssl/") for fault in found[8:]] == [
         f"cacerts: not executable; chmod +x {handlers}/cacerts",
         "csrattrs: its interpreter /no/such/bash does not exist",
-        "fullcmc: No such file or directory",
+        "simpleenroll: No such file or directory",
         "no-ca: not a directory",
     ]
 

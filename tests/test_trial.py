@@ -172,6 +172,7 @@ def scripted(own_lab: Lab) -> Callable[[str], State]:
     def make(text: str) -> State:
         own_lab.script("handlers/openssl/cacerts", text)
         own_lab.script("handlers/openssl/fullcmc", text)
+        own_lab.edit("conf.yaml", "fullcmc: {enabled: false}", "fullcmc: {enabled: true}")
         return trial.load_state(own_lab.path / "conf.yaml")
 
     return make

@@ -36,6 +36,13 @@ SETS = ("fullcmc", "python/fullcmc")
 both_sets = pytest.mark.parametrize("path", SETS)
 
 
+def test_it_is_off_until_somebody_wants_it(own_lab):
+    """A policy in simpleenroll must not be passed by on a way that nobody has opened."""
+    with running_gateway(own_lab, {"callouts": {"operations": {"fullcmc": None}}}) as gateway:
+        answer = gateway.post("fullcmc", b"MAA=", headers={"Content-Type": "application/pkcs7-mime"})
+        assert (answer.status, answer.words) == (404, "fullcmc is not switched on here.")
+
+
 def post(gateway, path, der, **options):
     content_type = options.pop("content_type", TYPE)
     return gateway.post(path, base64.encodebytes(der), headers={"Content-Type": content_type}, **options)
