@@ -161,7 +161,8 @@ def test_what_is_allowed_for_all_and_for_a_label(tmp_path, key):
 
 
 def test_what_a_csr_must_have(tmp_path):
-    made = build(tmp_path, {"csr_template": "t.yaml", "operations": dict.fromkeys(services.OFF_BY_DEFAULT, {"enabled": True})},
+    everything = {name: {"enabled": True} for name in services.OFF_BY_DEFAULT}
+    made = build(tmp_path, {"csr_template": "t.yaml", "operations": everything},
                  labels={"iot": {"csr_template": "iot.yaml"}, "free": {"csr_template": None}, "other": {}})  # fmt: skip
     found = {label: service.routes["simpleenroll"].csr_template for label, service in made.items()}
     assert found == {
