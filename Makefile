@@ -26,7 +26,7 @@ lint: $(VENV)/tests ## ruff, mypy, shellcheck and shfmt
 	$(BIN)/shellcheck $$(tests/scripts)
 	$(BIN)/shfmt -d -i 4 -ci $$(tests/scripts)
 
-bench: $(VENV)/tests ## what enrolments cost, beside other servers: dist/bench.txt in 20 minutes; BENCH=--quick
+bench: $(VENV)/tests ## what enrolments cost, beside other servers: dist/bench.txt in 25 minutes; BENCH=--quick
 	tests/bench/install
 	$(BIN)/python -m tests.bench $(BENCH)
 
