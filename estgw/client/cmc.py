@@ -130,7 +130,7 @@ def _objection(message: SignedData, signer: SignerInfo, trusted: Trust, host: st
     if certificate is None:
         return "its signer's certificate is not in it"
     try:
-        signed.verify(message, signer, certificate.public_key())
+        signed.verify(message, signer, certificate)
     except (Malformed, *certs.UNREADABLE) as fault:
         return clean(str(fault), 200)
     return trust.speaker_fault(trusted, certificate, host, message.bag)

@@ -30,6 +30,7 @@ from tests.client.test_rogue import ber
 from tests.handlers import cmc
 from tests.handlers.cmc import Person, control, fresh, message, new_key, pkcs10, proof
 from tests.support import run
+from tests.tls.pki import root
 
 PATIENCE = 10.0
 """Seconds that no message may take, on a machine with other things to do."""
@@ -406,3 +407,15 @@ def test_memory_is_bounded(office, tmp_path, body):
     assert reply.http == 400
     assert usage.ru_maxrss < 250_000, "kilobytes"
     assert usage.ru_utime < PATIENCE
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_signer_with_a_key_that_nobody_knows(office, member, own):
+    """Anybody can put such a certificate into the bag; it is no fault of ours."""
+    maker = root("CN=odd") if own else root("CN=elsewhere")
+    der = maker.certificate.public_bytes(Encoding.DER) if own else pki.certificate(maker).public_bytes(Encoding.DER)
+    known, odd = bytes.fromhex("06072a8648ce3d0201"), bytes.fromhex("06072a8648ce3d0209")
+    assert der.count(known) == 1
+    stranger = Person(member.key, x509.load_der_x509_certificate(der.replace(known, odd)))
+    answer = refused(office, message(PKIData(tuple(fresh()), (pkcs10(1, key=member.key),)), stranger))
+    assert "Traceback" not in answer.log

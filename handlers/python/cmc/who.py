@@ -71,14 +71,14 @@ class Desk:
         """The signer's certificate of ours, None when a new key signed, or nobody did (id-alg-noSignature)."""
         try:
             if not signer.is_signed:
-                _check_digest(message, signer)
+                signed.verify_digest(message, signer)
                 return None
             certificate = self._certificate(message, signer)
             ours = certificate is not None and self._books.vouches_for(certificate)
             public = None if ours else _new_key([*data.requests, *self._waiting(data)], signer, certificate)
             if public is None and certificate is None:
                 raise Refused(CMCFailInfo.BAD_IDENTITY, "the signer is neither one of ours nor a key in the request")
-            signed.verify(message, signer, public or certificate.public_key())  # type: ignore[union-attr]
+            signed.verify(message, signer, public or certificate)
             self._check_time(signer)
         except Malformed as fault:
             raise Refused.by(fault) from None
@@ -161,21 +161,6 @@ def secret_of(folder: Path, identification: str | None) -> str | None:
     return None
 
 
-def _check_digest(message: SignedData, signer: SignerInfo) -> None:
-    """id-alg-noSignature: a digest of the signed attributes where a signature would be (RFC 5272 appendix C.1)."""
-    digest = single(signer.signed_attributes, signed.MESSAGE_DIGEST, "the signed digest")
-    in_order = set_of(each.encode() for each in signer.signed_attributes)
-    if digest is None or message.content is None:
-        raise BadSignature("a digest in place of a signature, and nothing that it is for")
-    own = algorithms.digest(signer.digest, message.content)
-    outer = algorithms.digest(signer.digest, in_order)
-    if not (
-        hmac.compare_digest(read_octets(digest, "the signed digest"), own)
-        and hmac.compare_digest(signer.signature, outer)
-    ):
-        raise BadSignature("the content is not what the digest in place of a signature is for")
-
-
 def _new_key(
     requests: Iterable[TaggedRequest], signer: SignerInfo, certificate: x509.Certificate | None
 ) -> object | None:
@@ -198,16 +183,17 @@ def _new_key(
         if public is None:
             continue
         by_id = isinstance(signer.whom, bytes) and signer.whom in (wanted_id, key_id_of(public))
-        if by_id or (own and certificate is not None and certificate.public_key() == public):
+        if by_id or (own and certificate is not None and _public(certificate) == public):
             return public
     if unread is not None and certificate is None:
         raise unread  # it may be the one whose key has signed
     return None
 
 
-def _public(request: x509.CertificateSigningRequest) -> object | None:
+def _public(holder: x509.CertificateSigningRequest | x509.Certificate) -> object | None:
+    """The key, or None for one of a kind that nobody here knows."""
     try:
-        return request.public_key()
+        return holder.public_key()
     except certs.UNREADABLE:
         return None
 
