@@ -183,10 +183,10 @@ class Warm:
         assert self._control is not None
         try:
             packet = self._control.recv(PACKET)
-        except BlockingIOError:
+        except (BlockingIOError, ConnectionError):
+            # It died with something of ours unread: Linux says so before it hands out what the dead has said, and says
+            # so once.  Who has begun is in that; whoever took it for the end would have scripts run twice.
             return
-        except ConnectionError:
-            packet = b""
         if not packet:
             self._replace()
             return

@@ -61,7 +61,8 @@ def hear(line: socket.socket) -> tuple[str, list[str], list[int]] | None:
     try:
         packet, descriptors, _, _ = socket.recv_fds(line, PACKET, 1, socket.MSG_CMSG_CLOEXEC)
     except ConnectionError:
-        return None
+        # It left with something of ours unread, which Linux says once, and before it hands out its last words.
+        packet, descriptors, _, _ = socket.recv_fds(line, PACKET, 1, socket.MSG_CMSG_CLOEXEC)
     if not packet:
         return None
     word, faults = json.loads(packet)

@@ -287,6 +287,28 @@ def test_only_the_request_that_it_died_at_is_lost(machine, tmp_path):
     assert [future.result(20).stdout for future in futures] == [f"{n}\n".encode() for n in range(30)]
 
 
+def test_one_that_has_begun_is_not_begun_again(machine, tmp_path):
+    """It said so, and its parent died with another packet unread, which the kernel tells us before it."""
+    program = script(tmp_path, TELL + "with open('times', 'a') as f:\n    f.write('.')\nprint('served')")
+    other = script(tmp_path, "print('other')", name="other")
+
+    async def both() -> list[Outcome]:
+        parent = pid_of(machine)
+        one = asyncio.ensure_future(machine.runners.run("fork", program, ENV, b"", LIMITS))
+        await asyncio.sleep(0)
+        begun(tmp_path)  # from here to the end of this function our loop hears nothing
+        os.kill(parent, signal.SIGSTOP)
+        two = asyncio.ensure_future(machine.runners.run("fork", other, ENV, b"", LIMITS))
+        asyncio.get_running_loop().call_soon(os.kill, parent, signal.SIGKILL)
+        asyncio.get_running_loop().call_soon(until, lambda: not alive(parent))
+        return [await one, await two]
+
+    with capture_logs():
+        outcomes = machine.do(both())
+    assert [outcome.stdout for outcome in outcomes] == [b"served\n", b"other\n"]
+    assert (tmp_path / "times").read_text() == "."
+
+
 def test_under_fire_each_death_costs_one_request_at_most(machine, tmp_path):
     program = script(tmp_path, "import time; time.sleep(0.02); print('served')")
     results: list[Any] = []

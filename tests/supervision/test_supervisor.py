@@ -160,3 +160,13 @@ def test_faults_without_end_fit_on_the_line():
     assert heard is not None
     assert heard[0] == "refused"
     assert 50 < len(heard[1]) < 66
+
+
+def test_last_words_are_heard_though_the_speaker_left_with_ours_unread():
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours:
+        with theirs:
+            line.say(theirs, "refused", ["conf.yaml:3: why"])
+            line.say(ours, "abandon")
+        assert line.hear(ours) == ("refused", ["conf.yaml:3: why"], [])
+        assert line.hear(ours) is None
