@@ -3,14 +3,17 @@
 Not a program.  To look into it:  sqlite3 certs.sqlite "SELECT serial, subject, not_after FROM certificates"
 """
 
+import atexit
 import contextlib
 import hashlib
 import os
 import sqlite3
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -59,22 +62,49 @@ def create(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-@contextlib.contextmanager
-def _register() -> Iterator[sqlite3.Connection]:
-    """The open register, each statement a transaction; a fault of it ends the handler, 69 where it stays locked."""
-    folder = Path(os.environ["EST_CA_DIR"]).absolute()
-    patience = int(os.environ["EST_TIMEOUT"]) / 3  # a handler comes here up to three times
-    try:
-        if not (folder / NAME).exists():
-            create(folder)
-        address = f"{(folder / NAME).as_uri()}?mode=rw"
-        with contextlib.closing(sqlite3.connect(address, patience, isolation_level=None, uri=True)) as db:
-            db.execute("PRAGMA synchronous = FULL")  # committed means: it outlives a power cut
-            yield db
-    except (sqlite3.Error, OSError) as fault:
-        print(f"{folder / NAME}: {fault}", file=sys.stderr)
-        busy = getattr(fault, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
-        sys.exit(os.EX_UNAVAILABLE if busy else os.EX_IOERR)
+PAUSE = 0.001
+"""Seconds before another try, while somebody else writes.  SQLite itself would wait for 1, 2, 5, 10 ms and so on: the
+longer one has waited, the fewer tries one has, and those who come later go first."""
+
+_kept: dict[tuple[object, ...], sqlite3.Connection] = {}  # the one that is open, by file
+
+
+def _do(statement: str, values: Sequence[object] | Mapping[str, object] = ()) -> list[tuple[Any, ...]]:
+    """The rows of one statement, a transaction of its own; a fault ends the handler, with 69 where it stays locked."""
+    path = Path(os.environ["EST_CA_DIR"]).absolute() / NAME
+    deadline = time.monotonic() + int(os.environ["EST_TIMEOUT"]) / 3  # a handler comes here up to three times
+    while True:
+        try:
+            return _register(path).execute(statement, values).fetchall()
+        except (sqlite3.Error, OSError) as fault:
+            busy = getattr(fault, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
+            if not busy or time.monotonic() > deadline:
+                _close()
+                print(f"{path}: {fault}", file=sys.stderr)
+                sys.exit(os.EX_UNAVAILABLE if busy else os.EX_IOERR)
+        time.sleep(PAUSE)
+
+
+def _register(path: Path) -> sqlite3.Connection:
+    """The register; it stays open as long as the process lives, which for a worker of `pool` is many requests.
+
+    Who closes it when nobody else has it open takes the disk's time once more, and more of it than a row does.
+    """
+    if not path.exists():
+        create(path.parent)
+    file = path.stat()
+    which = (path, file.st_dev, file.st_ino)
+    if which not in _kept:
+        _close()
+        _kept[which] = sqlite3.connect(f"{path.as_uri()}?mode=rw", 0, isolation_level=None, uri=True)
+    _kept[which].execute("PRAGMA synchronous = FULL")  # committed means: it outlives a power cut
+    return _kept[which]
+
+
+@atexit.register
+def _close() -> None:
+    while _kept:
+        _kept.popitem()[1].close()
 
 
 def add(certificate: x509.Certificate, san: str, profile: str) -> None:
@@ -96,15 +126,13 @@ def add(certificate: x509.Certificate, san: str, profile: str) -> None:
         "der": certificate.public_bytes(Encoding.DER),
     }
     places = ", ".join(f":{column}" for column in row)
-    with _register() as db:
-        db.execute(f"INSERT INTO certificates ({', '.join(row)}) VALUES ({places})", row)  # noqa: S608
+    _do(f"INSERT INTO certificates ({', '.join(row)}) VALUES ({places})", row)  # noqa: S608
 
 
 def status(certificate: x509.Certificate) -> str | None:
     """`valid` or `revoked`; None for a certificate that is not in the register."""
-    with _register() as db:
-        found = db.execute("SELECT status FROM certificates WHERE serial = ?", [_serial(certificate)]).fetchone()
-    return found[0] if found else None
+    rows = _do("SELECT status FROM certificates WHERE serial = ?", [_serial(certificate)])
+    return rows[0][0] if rows else None
 
 
 def newest(subject: x509.Name) -> x509.Certificate | None:
@@ -119,31 +147,28 @@ def handed_out(within: timedelta) -> x509.Certificate | None:
 
 def by_serial(serial: int) -> x509.Certificate | None:
     """The certificate with this serial number, revoked or not."""
-    with _register() as db:
-        found = db.execute("SELECT der FROM certificates WHERE serial = ?", [_digits(serial)]).fetchone()
-    return x509.load_der_x509_certificate(found[0]) if found else None
+    rows = _do("SELECT der FROM certificates WHERE serial = ?", [_digits(serial)])
+    return x509.load_der_x509_certificate(rows[0][0]) if rows else None
 
 
 def has_key(spki: bytes) -> bool:
     """Whether a certificate for this key, the DER of a SubjectPublicKeyInfo, was ever issued."""
-    query = "SELECT 1 FROM certificates WHERE spki_sha256 = ?"  # without an index: it is asked where policy wants it
-    with _register() as db:
-        return db.execute(query, [hashlib.sha256(spki).hexdigest()]).fetchone() is not None
+    # Without an index, as it is asked where policy wants it.
+    query = "SELECT 1 FROM certificates WHERE spki_sha256 = ? LIMIT 1"
+    return bool(_do(query, [hashlib.sha256(spki).hexdigest()]))
 
 
 def revoke(certificate: x509.Certificate, reason: str) -> bool:
     """Mark it as revoked, for a reason such as keyCompromise; False when the register does not have it."""
     change = "UPDATE certificates SET status = 'revoked', revoked_at = ?, reason = ? WHERE serial = ? AND status <> ?"
-    with _register() as db:
-        db.execute(change, [_ago(timedelta(0)), reason, _serial(certificate), "revoked"])
-        return db.execute("SELECT 1 FROM certificates WHERE serial = ?", [_serial(certificate)]).fetchone() is not None
+    _do(change, [_ago(timedelta(0)), reason, _serial(certificate), "revoked"])
+    return status(certificate) is not None
 
 
 def revoked() -> list[tuple[int, datetime | None, str | None]]:
     """Serial number, time and reason of all that is revoked and has not expired."""
     query = "SELECT serial, revoked_at, reason FROM certificates WHERE status = 'revoked' AND not_after > ?"
-    with _register() as db:
-        rows = db.execute(query, [_ago(timedelta(0))]).fetchall()
+    rows = _do(query, [_ago(timedelta(0))])
     return [(int(serial, 16), _time(at), reason) for serial, at, reason in rows]
 
 
@@ -158,9 +183,8 @@ def _time(text: str | None) -> datetime | None:
 
 def _last(condition: str, *values: str) -> x509.Certificate | None:
     query = f"SELECT der FROM certificates WHERE status = 'valid' AND {condition} ORDER BY rowid DESC LIMIT 1"  # noqa: S608
-    with _register() as db:
-        found = db.execute(query, values).fetchone()
-    return x509.load_der_x509_certificate(found[0]) if found else None
+    rows = _do(query, values)
+    return x509.load_der_x509_certificate(rows[0][0]) if rows else None
 
 
 def _ago(time: timedelta) -> str:

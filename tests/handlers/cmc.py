@@ -240,8 +240,8 @@ class Office:
     def count(self) -> int:
         """How many certificates the register has."""
         store = module("store")
-        with _environ(self.environment()), store._register() as db:
-            found: int = db.execute("SELECT count(*) FROM certificates").fetchone()[0]
+        with _environ(self.environment()):
+            found: int = store._do("SELECT count(*) FROM certificates")[0][0]
             return found
 
     @property

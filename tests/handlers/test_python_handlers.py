@@ -36,6 +36,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtensionOID, NameOID, SignatureAlgorithmOID
 
 from tests import pki, support
+from tests.callout.running import running
 from tests.handlers.bench import CSR, P256, ROOT, Result, csr, lint, subject
 from tests.handlers.sets import ISSUING, OWN_PYTHON, Bench, keygen
 from tests.support import Gateway, Lab, running_gateway
@@ -604,6 +605,38 @@ def test_a_locked_register_is_waited_for(bench: Bench) -> None:
             assert not waiting.done()
         waiting.result()
     assert len(bench.rows) == 2
+
+
+def test_a_worker_that_stays_keeps_the_register_open_and_notices_another_one(bench: Bench, tmp_path: Path) -> None:
+    env = environment(bench, csr("zoe"), tmp_path / "private") | {"EST_TIMEOUT": "1"}
+    log = bench.ca / "certs.sqlite-wal"  # there as long as somebody has it open
+    with running(size=1) as machine:
+
+        def enrol() -> int | None:
+            exit_status = machine.run("pool", bench.script("simpleenroll"), env=env).exit
+            assert isinstance(exit_status, int)
+            return exit_status
+
+        def taken_away() -> None:
+            for file in bench.ca.glob("certs.sqlite*"):
+                file.unlink()
+
+        assert (enrol(), enrol()) == (0, 0)
+        assert log.exists()
+        with contextlib.closing(sqlite3.connect(bench.store)) as db, db:
+            assert len(bench.rows) == 2, "what is committed is there for everybody"
+            db.execute("DELETE FROM certificates")
+        with bench.locked():
+            assert enrol() == os.EX_UNAVAILABLE
+        taken_away()
+        assert (enrol(), enrol(), len(bench.rows)) == (0, 0, 2)
+        taken_away()
+        bench.store.write_bytes(b"no register at all\n" * 100)
+        assert (enrol(), enrol()) == (os.EX_IOERR, os.EX_IOERR)
+        taken_away()
+        assert (enrol(), len(bench.rows)) == (0, 1)
+    assert len(bench.rows) == 1, "whoever opens it next tidies up after a worker that was killed"
+    assert not log.exists()
 
 
 def renewing(bench: Bench, certificate: x509.Certificate, path: Path) -> Result:
