@@ -263,7 +263,9 @@ ENV_VARS: tuple[EnvVar, ...] = (
     EnvVar("plumbing", "PATH",
            "as configured, short; in front of it the gateway's own virtual environment, if it has one", _ALWAYS,
            lambda c: c.search_path),
-    EnvVar("plumbing", "LC_ALL", "`C.UTF-8`", _ALWAYS, lambda c: "C.UTF-8"),
+    # Not LC_ALL, which amounts to the same where no other locale is set: with it each program that a script starts
+    # opens the files of twelve categories in place of one, 0.1 ms every time.
+    EnvVar("plumbing", "LC_CTYPE", "`C.UTF-8`", _ALWAYS, lambda c: "C.UTF-8"),
     EnvVar("plumbing", "TZ", "`UTC`", _ALWAYS, lambda c: "UTC"),
     EnvVar("plumbing", "TMPDIR", "= `EST_TMPDIR`", _ALWAYS, lambda c: str(c.tmp_dir), passing=True),
     EnvVar("plumbing", "HOME", "= `EST_TMPDIR`", _ALWAYS, lambda c: str(c.tmp_dir), passing=True),

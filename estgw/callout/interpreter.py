@@ -111,7 +111,8 @@ class Fresh:
         It can when a variable changes how Python starts, or when a file beside the script has the name of a module
         that is here already but would have been found there first.
         """
-        if environment.get(b"LC_ALL") != LOCALE or any(name.startswith(START_ONLY) for name in environment):
+        locale = environment.get(b"LC_ALL") or environment.get(b"LC_CTYPE") or environment.get(b"LANG")
+        if locale != LOCALE or any(name.startswith(START_ONLY) for name in environment):
             return False
         with os.scandir(directory(program)) as beside:
             return not any(entry.name.partition(".")[0] in self._preloaded and _is_module(entry) for entry in beside)

@@ -33,7 +33,7 @@ _BEGIN = (
 )
 _ROOT = str(Path(__file__).resolve().parents[2])
 # What the interpreter reads at its start and the contract promises; HOME keeps it away from a user's own modules.
-_ENVIRONMENT = {"LC_ALL": "C.UTF-8", "TZ": "UTC", "HOME": "/nonexistent"}
+_ENVIRONMENT = {"LC_CTYPE": "C.UTF-8", "TZ": "UTC", "HOME": "/nonexistent"}
 
 
 class Warm:

@@ -15,7 +15,7 @@ from estgw.callout.process import Limits, Outcome
 from estgw.callout.runners import Runners
 from estgw.callout.warm import Warm
 
-ENV = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C.UTF-8", "TZ": "UTC"}
+ENV = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_CTYPE": "C.UTF-8", "TZ": "UTC"}
 """What the contract promises and an interpreter looks at."""
 LIMITS = Limits(seconds=20, stdout=64 * 1024, stderr=64 * 1024)
 

@@ -117,7 +117,7 @@ def expected(tmp: Path) -> dict[str, dict[str, str]]:
         "EST_USERNAME": "ann",
         "EST_PASSWORD": "secret",
         "PATH": "/usr/local/bin:/usr/bin:/bin",
-        "LC_ALL": "C.UTF-8",
+        "LC_CTYPE": "C.UTF-8",
         "TZ": "UTC",
         "TMPDIR": str(tmp),
         "HOME": str(tmp),

@@ -356,11 +356,14 @@ def test_variables_that_only_a_start_can_obey(machine: Running, tmp_path: Path, 
     assert outcome.stdout == b"found 1 1\n"
 
 
-@pytest.mark.parametrize("other", ["exec", "fork"])
-def test_another_locale(machine: Running, tmp_path: Path, other: str) -> None:
-    program = script(tmp_path, "import os, sys; print(sorted(os.environ), sys.stdout.encoding, sys.stdout.errors)")
-    found = machine.run(other, program, env={"PATH": "/bin", "LC_ALL": "POSIX"})
-    assert found == machine.run("exec", program, env={"PATH": "/bin", "LC_ALL": "POSIX"})
+@pytest.mark.parametrize(
+    "locale", [{"LC_ALL": "POSIX"}, {"LC_CTYPE": "C.UTF-8", "LC_ALL": "POSIX"}, {"LC_CTYPE": "POSIX"}, {}]
+)
+def test_another_locale(machine: Running, tmp_path: Path, locale: dict[str, str]) -> None:
+    text = "import os, locale, sys; print(sorted(os.environ), locale.setlocale(locale.LC_CTYPE), sys.stdout.errors)"
+    program = script(tmp_path, text)
+    env = {"PATH": "/bin", **locale}
+    assert machine.run("fork", program, env=env) == machine.run("exec", program, env=env)
 
 
 @pytest.mark.parametrize("other", ["exec", "fork"])

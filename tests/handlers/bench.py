@@ -230,7 +230,7 @@ class Workspace:
                 "EST_CLIENT_IS_RA": "0",
                 "EST_POP_REQUIRED": "0",
                 "PATH": PATH,
-                "LC_ALL": "C.UTF-8",
+                "LC_CTYPE": "C.UTF-8",
                 "TZ": "UTC",
                 "SSL_CERT_FILE": "/dev/null",
             }
