@@ -183,7 +183,7 @@ def test_a_crowd_with_right_passwords_waits_for_nothing():
         assert len(done) == 80
         return time.monotonic() - started
 
-    assert asyncio.run(main()) < 1  # ten times 20 ms
+    assert asyncio.run(main()) < 2  # ten times 20 ms; whoever waited at all would wait for two seconds
 
 
 def test_who_finds_no_place_is_turned_away(monkeypatch):

@@ -130,14 +130,14 @@ def test_an_answer_that_never_ends_is_cut_by_its_size(ask, first, piece):
 def test_an_answer_that_never_ends_is_cut_by_its_time(ca, estclient, anchor, holder):
     def drip(_):
         yield head(TYPE, b"Content-Length: 100000")
-        for _ in range(200):
+        for _ in range(1000):
             time.sleep(0.02)
             yield b"A"
 
     with rogue.Server(holder, drip) as server:
         began = time.monotonic()
         ended = estclient("cacerts", "-u", server.url, "-c", anchor, "--timeout", "0.7")
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 10
     assert ended.status == Exit.INVALID_ANSWER
     assert "not complete after 0.7 s" in ended.err
 

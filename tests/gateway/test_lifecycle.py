@@ -167,8 +167,8 @@ def test_a_handler_that_takes_too_long_is_not_waited_for(own_lab):
         until(lambda: (own_lab.ca / "started").exists() and (own_lab.ca / "started").read_text().strip())
         began = time.monotonic()
         gateway.process.send_signal(signal.SIGTERM)
-        assert gateway.process.wait(5) == 0
-        assert time.monotonic() - began < 3
+        assert gateway.process.wait(20) == 0
+        assert time.monotonic() - began < 10
         assert connection.rest() == b""
     with pytest.raises(ProcessLookupError):
         os.kill(int((own_lab.ca / "started").read_text()), 0)

@@ -64,7 +64,7 @@ def test_a_request_byte_by_byte_is_no_way_around_it(hasty):
                 time.sleep(0.02)
         except OSError:
             pass
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 8
 
 
 def test_a_body_that_does_not_come(hasty):
@@ -115,7 +115,7 @@ def test_an_ordinary_enrolment_beside_two_hundred_idle_connections(gateway):
             stack.enter_context(gateway.connect())
         began = time.monotonic()
         assert gateway.post("simpleenroll", GOOD).status == 200
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 5
 
 
 def test_a_full_queue_says_when_to_come_back(hasty):
