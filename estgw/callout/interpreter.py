@@ -271,7 +271,8 @@ def flush(*, complain: bool = True) -> bool:
             written = False
             if complain and stream is sys.stdout:
                 with contextlib.suppress(Exception):
-                    words = f"Exception ignored in: {stream!r}\n{type(fault).__name__}: {fault}"
+                    where = "on flushing sys.stdout:" if sys.version_info >= (3, 13) else f"in: {stream!r}"
+                    words = f"Exception ignored {where}\n{type(fault).__name__}: {fault}"
                     print(words, file=sys.stderr)  # noqa: T201 - as Python does
     return written
 

@@ -96,7 +96,7 @@ def _register(path: Path) -> sqlite3.Connection:
     which = (path, file.st_dev, file.st_ino)
     if which not in _kept:
         _close()
-        _kept[which] = sqlite3.connect(f"{path.as_uri()}?mode=rw", 0, isolation_level=None, uri=True)
+        _kept[which] = sqlite3.connect(f"{path.as_uri()}?mode=rw", timeout=0, isolation_level=None, uri=True)
     _kept[which].execute("PRAGMA synchronous = FULL")  # committed means: it outlives a power cut
     return _kept[which]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import re
 import secrets
@@ -300,7 +301,7 @@ def test_every_runner_takes_a_message_once(own_lab, runner):
                     )
                 answers = [one.response("POST"), other.response("POST")]
             assert sorted(answer.status for answer in answers) == [200, 400]
-    with sqlite3.connect(own_lab.ca / "certs.sqlite") as db:
+    with contextlib.closing(sqlite3.connect(own_lab.ca / "certs.sqlite")) as db:
         spki = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
         query = "SELECT operation, label, length(pending_id) FROM certificates WHERE spki_sha256 = ?"
         rows = db.execute(query, [hashlib.sha256(spki).hexdigest()]).fetchall()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import secrets
 import sqlite3
 import subprocess
@@ -277,12 +278,12 @@ def test_time_is_bounded_by_the_timeout(office, tmp_path):
 
 def test_what_is_remembered_is_bounded(office, member, monkeypatch):
     state = cmc.module("cmc.state")
-    with sqlite3.connect(office.ca / "cmc.sqlite") as db:
+    with contextlib.closing(sqlite3.connect(office.ca / "cmc.sqlite")) as db:
         (now,) = db.execute("SELECT count(*) FROM kept WHERE kind = 'message'").fetchone()
     monkeypatch.setattr(state, "MOST", now + 1)
     reply = refused(office, good(member), failure=CMCFailInfo.TRY_LATER)
     assert "no room" in reply.log
-    with sqlite3.connect(office.ca / "cmc.sqlite") as db:
+    with contextlib.closing(sqlite3.connect(office.ca / "cmc.sqlite")) as db, db:
         db.execute("UPDATE kept SET until = 1 WHERE kind = 'message'")
     assert office.ask(good(member)).status.status == CMCStatus.SUCCESS
 

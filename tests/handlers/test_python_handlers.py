@@ -695,6 +695,8 @@ ACCEPTED = {
 def served(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """The demo with two more labels: the demo's CA and an ML-DSA CA, both by handlers/python."""
     own = lab.copy(tmp_path_factory.mktemp("python-lab") / "lab")
+    for file in own.ca.glob("certs.sqlite*"):  # what other tests have enrolled there
+        file.unlink()
     done = create_ca("--key", "ml-dsa-65", own.path / "pq-ca")
     assert done.returncode == 0, done.stderr
     label = {

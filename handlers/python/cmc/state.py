@@ -43,7 +43,7 @@ class State:
         if not path.exists():
             _create(path)
         patience = int(os.environ["EST_TIMEOUT"]) / 4
-        self._db = sqlite3.connect(f"{path.as_uri()}?mode=rw", patience, isolation_level=None, uri=True)
+        self._db = sqlite3.connect(f"{path.as_uri()}?mode=rw", timeout=patience, isolation_level=None, uri=True)
         self._db.execute("PRAGMA synchronous = NORMAL")
 
     def close(self) -> None:
