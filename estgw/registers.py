@@ -18,7 +18,7 @@ from estgw.est import csr as csrs
 from estgw.est.csr import CSR
 
 INDEX, ARCHIVES, ISSUED = "index.txt", "index-archive", "newcerts"
-"""Where `openssl ca` keeps its index, handlers/rotate the older rows, and both the certificates."""
+"""Where `openssl ca` keeps its index, openssl-ca/rotate the older rows, and both the certificates."""
 
 STORE = "certs.sqlite"
 """The register of handlers/python; `store.py` there has its schema."""

@@ -13,6 +13,11 @@ from estgw.callout.program import WRITABLE_BY_OTHERS
 from estgw.est import certs
 
 PARTS = ("conf.yaml", "handlers", "openssl-ca")
+CA_FILES = (
+    "README.md", "create-ca", "crl", "find", "issue", "lib.sh", "openssl.cnf", "register.sh", "revoke", "rollover",
+    "rotate",
+)  # fmt: skip
+"""What openssl-ca/ is shipped with, besides profiles/."""
 DEMO_USER, DEMO_PASSWORD = "estuser", "estpwd"
 ANCHOR = Path("openssl-ca/cacert.pem")
 USERS = Path("users.htpasswd")
@@ -91,7 +96,7 @@ def _shipped(source: Path) -> Iterator[Path]:
     """The files of the template; what a run has made in a checkout (keys!) is not among them."""
     yield source / "conf.yaml"
     yield from (path for path in sorted((source / "handlers").rglob("*")) if path.is_file() and _is_ours(path))
-    for name in ("README.md", "create-ca", "crl", "find", "lib.sh", "openssl.cnf", "revoke", "rollover"):
+    for name in CA_FILES:
         yield source / "openssl-ca" / name
     yield from (path for path in sorted((source / "openssl-ca/profiles").rglob("*")) if path.is_file())
 

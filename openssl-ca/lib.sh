@@ -1,10 +1,12 @@
 # shellcheck shell=bash
-# What create-ca, rollover, revoke, crl and find share; each reads it in with `source`.
+# What create-ca, rollover, issue, revoke, crl, find and rotate share; each reads it in with `source`.
 #
 # All that belongs to one signing key lies in generations/N, and the link `current` says which N signs. A generation
 # is complete before that one link is renamed: whatever kills a script, the CA is the old one or the new one, whole.
 umask 077
 export TZ=UTC LC_ALL=C.UTF-8
+# shellcheck source-path=SCRIPTDIR source=register.sh
+source "${BASH_SOURCE[0]%/*}/register.sh"
 
 die() {
     printf '%s: %s\n' "${0##*/}" "$1" >&2
@@ -19,11 +21,10 @@ enter() {
     cd "$1" 2>/dev/null || die "no directory: $1"
     exec 9>>ca.lock
     flock -w 30 9 || die "the CA in $PWD is busy"
-    rm -rf .{create-ca,rollover,revoke,crl,find}.* # what a killed run left behind
+    rm -rf .{create-ca,rollover,issue,revoke,crl,find,rotate}.* # what a killed run left behind
     tmp=$(mktemp -d "$PWD/.${0##*/}.XXXXXX")
     trap 'rm -rf "$tmp"' EXIT
-    export BOOKS=$tmp/books
-    mkdir "$BOOKS"
+    BOOKS=$tmp/books
 }
 
 # enter_ca DIR: the same where there is a CA; `generations` are its directories, that of the key that signs first.
@@ -31,6 +32,7 @@ enter_ca() {
     local number
     [[ -L $1/current ]] || die "no CA in $1; if it is a copy, copy it with its links (cp -a)"
     enter "$1"
+    mend_register . || die "the register of the CA in $PWD is not whole"
     number=$(readlink current)
     generations=()
     for ((number = ${number##*/}; number; number--)); do generations+=("generations/$number"); done
@@ -100,39 +102,68 @@ living() {
     done < <(cat "$@")
 }
 
-# `openssl ca` takes two renamings to write its register: killed in between, it would leave none. So the scripts let it
-# write a copy, in $BOOKS, and put that in place with one.
-
-# by_the_book OPTION...: `openssl ca` by the rules of openssl.cnf.
-by_the_book() {
-    cp index.txt* crlnumber "$BOOKS"
-    EST_CA_DIR=$BOOKS quietly openssl ca -config openssl.cnf -cert issuer.pem -keyfile private/cakey.pem "$@"
-    mv "$BOOKS/crlnumber" "$BOOKS/index.txt" .
+# whole FILE...: die unless these files have been written to their end: openssl does not notice a full disk.
+whole() {
+    local file text
+    for file; do
+        text=$(tail -n 1 "$file")
+        [[ (! -s $file && $file == */chain.pem) || $text == "-----END "*"-----" ]] ||
+            die "$file is cut off; is the disk full?"
+    done
 }
 
-# sign DIR OPTION...: `openssl ca` for the CA's own certificates, whatever openssl.cnf wants of everybody else's, on the
-# books in DIR. Serial numbers are random, unless there is a file of them.
+# on_disk DIR: die unless everything in there is whole; then it is on the disk, too.
+on_disk() {
+    local file
+    while IFS= read -rd '' file; do whole "$file"; done < <(find "$1" -name '*.pem' -type f -print0)
+    find "$1" ! -type l -exec sync {} +
+}
+
+# by_the_book OPTION...: `openssl ca` by the rules of openssl.cnf, on a copy of the register that takes its place when it
+# is whole.
+by_the_book() {
+    local number
+    [[ ! -e $BOOKS ]] || rm -r "$BOOKS"
+    mkdir "$BOOKS"
+    cp index.txt* crlnumber "$BOOKS"
+    EST_CA_DIR=$BOOKS quietly openssl ca -config openssl.cnf -cert issuer.pem -keyfile private/cakey.pem "$@"
+    number=$(<"$BOOKS/crlnumber")
+    if ! [[ $number =~ ^[0-9A-F]+$ ]] || ! holds_all index.txt "$BOOKS/index.txt"; then
+        die "openssl ca has written no whole register, and nothing has changed; is the disk full?"
+    fi
+    put . "$BOOKS/crlnumber"
+    put . "$BOOKS/index.txt"
+}
+
+# sign DIR OUT OPTION...: a certificate of the CA's own, whatever openssl.cnf wants of everybody else's, from the CA in DIR.
+# Serial numbers are random, unless there is a file of them.
 sign() {
-    local serial='rand_serial    = yes'
-    [[ ! -e $1/serial ]] || serial="serial         = \$dir/serial"
-    cp "$1/index.txt" "$BOOKS"
-    EST_CA_DIR=$1 quietly openssl ca -config /dev/stdin -batch -notext "${@:2}" <<END
+    local numbers='rand_serial    = yes'
+    [[ ! -e $1/serial ]] || numbers="serial         = \$dir/serial"
+    certify "$1" -config /dev/stdin "${@:3}" <<END || die "$(cat "$BOOKS/log" || :)"
 [ca]
 default_ca     = ca
 preserve       = yes
 dir            = \$ENV::EST_CA_DIR
 certificate    = \$dir/issuer.pem
 private_key    = \$dir/private/cakey.pem
-database       = \$ENV::BOOKS/index.txt
+database       = \$dir/index.txt
 new_certs_dir  = \$dir/newcerts
 default_md     = default
 policy         = anything
 unique_subject = no
-$serial
+$numbers
 [anything]
 commonName     = optional
 END
-    mv "$BOOKS/index.txt" "$1"
+    enter_certificate "$1"
+    printf '%s\n' "$certificate" >"$2"
+}
+
+# enter_certificate DIR: enter what `certify` made in the register of the CA in DIR.
+enter_certificate() {
+    file_certificate "$1" || die "the CA in $1 can't be written"
+    enter_row "$1" || die "the CA in $1 can't be written"
 }
 
 # make_issuing ROOT NEXT [OLD]: let the root certify the key in $tmp/csr for five years, or as long as it lives itself,
@@ -141,8 +172,8 @@ make_issuing() {
     local end last revoked
     revoked=$(awk -F'\t' '$1 == "R" { print $4 }' ORS=' ' "$1/index.txt")
     end=$((EPOCHSECONDS + 5 * 365 * 86400)) last=$(ends "$1/issuer.pem")
-    sign "$1" -enddate "$(moment $((end < last ? end : last)))" \
-        -extfile openssl.cnf -extensions issuing -in "$tmp/csr" -out "$2/issuer.pem"
+    sign "$1" "$2/issuer.pem" -enddate "$(moment $((end < last ? end : last)))" \
+        -extfile openssl.cnf -extensions issuing -in "$tmp/csr"
     cp "$1/cacert.pem" "$2"
     living "$2/issuer.pem" "$1/current/links.pem" >"$2/links.pem"
     living "$2/issuer.pem" "$1/chain.pem" ${3:+"$3/chain.pem"} >"$2/chain.pem"
@@ -153,8 +184,8 @@ make_issuing() {
 make_server() {
     sed "s/crl-[0-9]*\.der/crl-${2##*/}.der/" profiles/est-server >"$tmp/extensions"
     echo "subjectAltName = $3" >>"$tmp/extensions"
-    sign "$1" -days 397 -cert "$2/issuer.pem" -keyfile "$2/private/cakey.pem" \
-        -extfile "$tmp/extensions" -in "$tmp/csr" -out "$tmp/server.pem"
+    sign "$1" "$tmp/server.pem" -days 397 -cert "$2/issuer.pem" -keyfile "$2/private/cakey.pem" \
+        -extfile "$tmp/extensions" -in "$tmp/csr"
     cat "$tmp/server.pem" "$2/links.pem" >"$2/server.pem"
 }
 
@@ -165,14 +196,16 @@ make_crl() {
         end=$(ends "$one/issuer.pem")
         [[ -e $one/private/cakey.pem && $end -gt $EPOCHSECONDS ]] || continue
         by_the_book -gencrl -cert "$one/issuer.pem" -keyfile "$one/private/cakey.pem" -out "$tmp/crl"
+        whole "$tmp/crl"
         openssl crl -in "$tmp/crl" -outform DER -out "$tmp/der"
+        quietly openssl crl -in "$tmp/der" -inform DER -noout
         chmod 644 "$tmp/der"
-        mv "$tmp/der" "crl-${one##*/}.der"
+        put . "$tmp/der" "crl-${one##*/}.der"
         cat "$tmp/crl" >>"$tmp/crls"
     done
     [[ -e $tmp/crls ]] || die "no key in $PWD to sign a CRL with"
     chmod 644 "$tmp/crls"
-    mv "$tmp/crls" "$1"
+    put "${1%/*}" "$tmp/crls" "${1##*/}"
 }
 
 # point_profiles: a profile that says where the list is says it of the one that the present key signs.
@@ -184,7 +217,7 @@ point_profiles() {
         sed "s/crl-[0-9]*\.der/crl-${number##*/}.der/" "$file" >"$tmp/profile"
         cmp -s "$tmp/profile" "$file" && continue
         chmod --reference="$file" "$tmp/profile"
-        mv "$tmp/profile" "$file"
+        put profiles "$tmp/profile" "${file##*/}"
     done
 }
 
@@ -228,6 +261,6 @@ mark_in_sqlite() {
 write_crl() {
     point_profiles # in case that a rollover was killed just before it did
     make_crl current/crl.pem "${generations[@]}"
-    [[ -e crl.pem ]] || ln -sf current/crl.pem crl.pem
+    [[ -e crl.pem ]] || { ln -sf current/crl.pem crl.pem && sync .; }
     echo "made $PWD/crl.pem, good until $(openssl crl -in crl.pem -noout -nextupdate | cut -d= -f2)"
 }

@@ -206,7 +206,7 @@ def test_a_spoilt_index_is_no_crash(books):
     assert books.find(pki.csr("device-1")) == made
 
 
-# The same with what handlers/rotate has put into archives.
+# The same with what openssl-ca/rotate has put into archives.
 
 
 def archive(books: Books, number: int) -> None:

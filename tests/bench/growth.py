@@ -28,7 +28,7 @@ from tests.bench.table import table as render
 from tests.handlers.bench import PATH, Workspace, csr
 
 SIZES = (0, 10_000, 100_000)
-CALL = "((RANDOM % 250)) || ../rotate || :"
+CALL = "((RANDOM % 250)) || ../../openssl-ca/rotate || :"
 REQUEST = csr("device")
 Candidate = Callable[[], object]
 
@@ -43,7 +43,7 @@ def fill(workspace: Workspace, first: int, number: int) -> None:
 
 def rotate(workspace: Workspace) -> None:
     environment = {"PATH": PATH, "EST_CA_DIR": str(workspace.ca)}
-    subprocess.run([workspace.path / "handlers/rotate"], env=environment, check=True)
+    subprocess.run([workspace.ca / "rotate"], env=environment, check=True)
 
 
 def shipped(workspace: Workspace, size: int) -> Workspace:

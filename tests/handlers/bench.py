@@ -21,6 +21,7 @@ from pkilint.pkix import certificate, extension, name  # type: ignore[import-unt
 from estgw.errors import Malformed
 from estgw.est import keygen
 from estgw.est.csr import parse
+from estgw.workspace import CA_FILES
 
 ROOT = Path(__file__).resolve().parents[2]
 PATH = "/usr/local/bin:/usr/bin:/bin"
@@ -150,7 +151,7 @@ class Workspace:
         """Copy the shipped files and make a CA; the name of the directory is no easy one."""
         shutil.copytree(ROOT / "handlers", path / "handlers", ignore=shutil.ignore_patterns("python"))
         (path / "openssl-ca").mkdir()
-        for part in ("create-ca", "crl", "find", "lib.sh", "openssl.cnf", "README.md", "revoke", "rollover"):
+        for part in CA_FILES:
             shutil.copy(ROOT / "openssl-ca" / part, path / "openssl-ca")
         shutil.copytree(ROOT / "openssl-ca/profiles", path / "openssl-ca/profiles")
         workspace = cls(path)

@@ -1,4 +1,4 @@
-"""handlers/rotate: the register stays whole, whoever issues and whatever is killed; who reads it finds all there is."""
+"""openssl-ca/rotate: the register stays whole, whoever issues and whatever is killed; who reads it finds all there is."""
 
 from __future__ import annotations
 
@@ -33,9 +33,8 @@ Row = list[str]
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """One fresh CA, to be copied, whose handlers look each time, and which moves five rows."""
     workspace = Workspace.create(tmp_path_factory.mktemp("fresh") / "ws")
-    for script in ISSUERS:
-        workspace.edit(f"handlers/{script}", "RANDOM % 250", "RANDOM % 1")
-    workspace.edit("handlers/rotate", "mapfile -s 999 ", f"mapfile -s {LIMIT - 1} ")
+    workspace.edit("handlers/openssl/issue.sh", "RANDOM % 250", "RANDOM % 1")
+    workspace.edit("openssl-ca/rotate", "mapfile -s 999 ", f"mapfile -s {LIMIT - 1} ")
     return workspace
 
 
@@ -61,7 +60,7 @@ def found(workspace: Workspace, *options: str) -> list[Row]:
 
 def rotate(workspace: Workspace) -> subprocess.CompletedProcess[str]:
     environment = {"PATH": PATH, "EST_CA_DIR": str(workspace.ca)}
-    command = [workspace.path / "handlers/rotate"]
+    command = [workspace.ca / "rotate"]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
@@ -132,11 +131,10 @@ def test_the_names_of_archives_tell_their_order_and_day(workspace: Workspace) ->
     assert [path.name[:6] for path in sorted((workspace.ca / "index-archive").iterdir())] == ["000002", "000003"]
 
 
-@pytest.mark.parametrize("script", ISSUERS)
-def test_as_shipped_a_thousand_rows_go_and_fewer_stay(script: str) -> None:
+def test_as_shipped_a_thousand_rows_go_and_fewer_stay() -> None:
     """What the other tests change is there to be changed."""
-    assert "((RANDOM % 250)) || ../rotate || :" in (ROOT / "handlers" / script).read_text()
-    assert "mapfile -s 999 -n 1" in (ROOT / "handlers/rotate").read_text()
+    assert "((RANDOM % 250)) || ../../openssl-ca/rotate || :" in (ROOT / "handlers/openssl/issue.sh").read_text()
+    assert "mapfile -s 999 -n 1" in (ROOT / "openssl-ca/rotate").read_text()
 
 
 def test_fewer_stay(workspace: Workspace) -> None:
@@ -168,7 +166,7 @@ def test_what_cannot_be_moved_does_not_keep_anybody_waiting(workspace: Workspace
 
 def test_rows_that_nobody_understands_are_not_moved(workspace: Workspace) -> None:
     index = workspace.ca / "index.txt"
-    index.write_text(index.read_text() + "V\tnonsense\n" * LIMIT)
+    index.write_text("V\tnonsense\n" * LIMIT + index.read_text())
     before = index.read_text()
     done = rotate(workspace)
     assert (done.returncode, done.stdout) == (65, "")
@@ -178,7 +176,7 @@ def test_rows_that_nobody_understands_are_not_moved(workspace: Workspace) -> Non
 
 
 def test_by_hand_it_waits_for_the_lock(workspace: Workspace) -> None:
-    workspace.edit("handlers/rotate", "flock -w 30", "flock -w 0")
+    workspace.edit("openssl-ca/rotate", "flock -w 30", "flock -w 0")
     with (workspace.ca / "ca.lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         done = rotate(workspace)
@@ -368,7 +366,7 @@ def due(shared: Workspace, path: Path) -> tuple[Workspace, list[Row]]:
     lost = [archived(workspace), enrol(workspace)]
     for certificate in lost:
         workspace.do("revoke", serial(certificate))
-    workspace.edit("handlers/openssl/simpleenroll", "RANDOM % 1)", "RANDOM % 1 + 1)")  # not before we say so
+    workspace.edit("handlers/openssl/issue.sh", "RANDOM % 1)", "RANDOM % 1 + 1)")  # not before we say so
     while len(workspace.rows) < 2 + LIMIT:
         enrol(workspace)
     assert [len(rows) for rows in archives(workspace)] == [LIMIT]
@@ -389,7 +387,7 @@ def assert_whole(workspace: Workspace, register: list[Row]) -> None:
 def test_whenever_the_power_fails_the_register_is_whole(shared: Workspace, tmp_path: Path) -> None:
     workspace, register = due(shared, tmp_path / "ws")
     seen = []
-    for twin in Cuts.prepare(workspace, tmp_path / "cuts").twins("../handlers/rotate"):
+    for twin in Cuts.prepare(workspace, tmp_path / "cuts").twins("rotate"):
         seen.append((len(archives(twin)), len(twin.rows)))
         assert_whole(twin, register)
     assert sorted(set(seen), key=seen.index) == [(1, 2 + LIMIT), (2, 2 + LIMIT), (2, 2)]
@@ -400,11 +398,11 @@ def test_killed_again_and_again_it_mends_the_register(shared: Workspace, tmp_pat
     """Each time, five more rows have come."""
     workspace, register = due(shared, tmp_path / "ws")
     cuts = Cuts.prepare(workspace, tmp_path / "cuts")
-    assert sum(1 for _ in cuts.twins("../handlers/rotate")) == cuts.calls
+    assert sum(1 for _ in cuts.twins("rotate")) == cuts.calls
     for at in range(1, cuts.calls):
         for _ in range(LIMIT):
             register += found(workspace, serial(enrol(workspace)))
-        cuts.kill("../handlers/rotate", at=at)
+        cuts.kill("rotate", at=at)
         assert sorted(found(workspace)) == sorted(register)
     assert_whole(workspace, sorted(register))
     assert len(workspace.rows) < 2 + LIMIT + 2

@@ -1,0 +1,49 @@
+# shellcheck shell=bash
+# What simpleenroll, simplereenroll, serverkeygen and ../examples/short-lived share; each reads it in with `source`.
+#
+#   refuse WORDS                           end: no, with these words for the client
+#   issue PROFILE LIFETIME NAMES [TEXT]    print TEXT, if any, and a certificate for the CSR, and end
+#   is_revoked FILE                        whether a certificate is revoked
+#
+# `openssl ca` makes the certificate; ../../openssl-ca/register.sh says how it gets into the register, and what a full disk,
+# a kill or a power cut can do to it.
+# shellcheck source-path=SCRIPTDIR source=../../openssl-ca/register.sh
+source ../../openssl-ca/register.sh
+BOOKS=$EST_TMPDIR/books
+
+refuse() {
+    printf '%s\n' "$1"
+    exit 77
+}
+
+# lock: wait for the CA; one that stays busy ends the script with 69, and nothing was issued.
+lock() {
+    exec 9>>"$EST_CA_DIR/ca.lock"
+    flock -w $((EST_TIMEOUT / 2)) 9 && return
+    echo "the CA in $EST_CA_DIR is busy: its lock is taken" >&2
+    [[ ! ${serial-} ]] || rm -f "$EST_CA_DIR/newcerts/$serial.pem"
+    exit 69
+}
+
+# issue PROFILE LIFETIME NAMES [TEXT]: PROFILE is a file in openssl-ca/profiles, LIFETIME is in seconds, NAMES are the
+# subject alternative names, DER in hex, or nothing.
+issue() {
+    local until extensions
+    printf -v until '%(%Y%m%d%H%M%SZ)T' $((EPOCHSECONDS + $2))
+    extensions=$(<"$EST_CA_DIR/profiles/$1")${3:+$'\n'"subjectAltName = DER:$3"}
+    ! needs_all "$EST_CA_DIR" || lock
+    certify "$EST_CA_DIR" -config "$EST_CA_DIR/openssl.cnf" -enddate "$until" -extfile /dev/stdin \
+        -in "$EST_CSR_FILE" ${EST_CHANGE_SUBJECT:+-utf8 -subj "$EST_CHANGE_SUBJECT"} <<<"$extensions" || {
+        [[ -e $BOOKS/log ]] || exit 70
+        cat "$BOOKS/log" >&2
+        # What the policy in openssl.cnf has against the request is for the client to read, nothing else is.
+        grep -aE '^(The .*(missing|between|type)|CA cert.* request|emailAddress type|ERROR:There)' "$BOOKS/log" || exit 70
+        exit 77
+    }
+    file_certificate "$EST_CA_DIR" || exit 70
+    lock
+    enter_row "$EST_CA_DIR" || exit 70
+    ((RANDOM % 250)) || ../../openssl-ca/rotate || : # sometimes, for a long index is slow; if it fails, the log says why
+    printf '%s\n' ${4:+"$4"} "$certificate"
+    exit
+}
