@@ -100,7 +100,7 @@ holds_all() {
 
 # mend_register DIR: put right what a killed script or a power cut has left; the lock is held.
 mend_register() {
-    local index=$1/index.txt last file
+    local index=$1/index.txt last file fields=()
     for file in index.txt.attr crlnumber serial; do # `openssl ca`, typed by hand, was killed between its renames
         [[ -e $1/$file || ! -s $1/$file.new ]] || put "$1" "$1/$file.new" "$file" || return 1
     done
@@ -112,17 +112,19 @@ mend_register() {
         put "$1" "$file" index.txt || return 1
         echo "$index was missing, as after a kill of openssl ca; it is what was ${file##*/} now" >&2
     fi
-    last=$(tail -n 1 "$index" && echo .) 2>/dev/null || return 1
+    [[ -s $index ]] || return 0
+    { last=$(tail -n 1 "$index" && echo .) || return 1; } 2>/dev/null # it may be a block of zeros
     last=${last%.}
-    [[ $last && (! $last =~ $ROW || ! ${BASH_REMATCH[6]}) ]] || return 0
+    [[ ! $last =~ $ROW ]] || fields=("${BASH_REMATCH[@]}")
+    [[ ! ${fields[6]-} ]] || return 0
     if [[ $last == *$'\n' ]]; then
         echo "$index: the last row has not six fields; correct it by hand" >&2
         return 1
     fi
     # A row of enter_row has its certificate in newcerts. What an editor has left without its line feed is whole.
-    file=$1/newcerts/${BASH_REMATCH[4]-}.pem
-    if [[ ${BASH_REMATCH[4]-} && (! -s $file ||
-        "subject=${BASH_REMATCH[5]}" == "$(openssl x509 -in "$file" -noout -subject -nameopt compat)") ]]; then
+    file=$1/newcerts/${fields[4]-}.pem
+    if [[ ${fields[4]-} && (! -s $file ||
+        "subject=${fields[5]}" == "$(openssl x509 -in "$file" -noout -subject -nameopt compat)") ]]; then
         echo >>"$index"
         return
     fi

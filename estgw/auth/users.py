@@ -127,6 +127,8 @@ def rewrite(path: Path, user: str, replaced: Callable[[str], bool], added: list[
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write("\n".join([*kept, *added]) + "\n")
+            file.flush()
+            os.fsync(file.fileno())  # or a power cut could leave a file without users
         Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)

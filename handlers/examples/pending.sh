@@ -36,6 +36,7 @@ remember_request() {
     for name in EST_{OPERATION,LABEL,AUTH_METHODS} REMOTE_{USER,ADDR} SSL_CLIENT_S_DN "${!EST_C@}"; do
         [[ ! -v $name || $name == EST_@(CA_DIR|CONTRACT|*_FILE) ]] || printf '%s=%s\n' "$name" "${!name}"
     done >.new/request
+    sync .new/*
     mv .new "waiting/$EST_PENDING_ID"
 }
 
@@ -62,9 +63,12 @@ issue_request() {
         find_issued
     fi
     [[ -s $answer ]] || run_issuer "$1"
-    openssl x509 -in "$answer" -out "$request/certificate.pem" # and never the key beside it
+    certificate=$(openssl x509 -in "$answer") # and never the key beside it
+    printf '%s\n' "$certificate" >"$request/certificate.pem"
+    sync "$request/certificate.pem" "$request"
     flock 7
     mv "$request" issued
+    sync approved issued
     cat "$answer"
 }
 
@@ -86,6 +90,7 @@ find_issued() {
 run_issuer() {
     local end=0
     touch "$request/started"
+    sync "$request/started" "$request" # or a power cut would have it issued twice
     flock -u 7
     (cd "$1" && exec "./$EST_OPERATION" 7>&-) >"$answer" || end=$?
     ((end)) || return 0

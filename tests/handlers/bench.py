@@ -205,6 +205,37 @@ class Workspace:
         assert text.count(old) == 1, f"{old!r} occurs {text.count(old)} times in {file}"
         path.write_text(text.replace(old, new))
 
+    def environment(self, path: Path, private: Path, request: CSR | None) -> dict[str, str]:
+        """What the gateway would tell the script at that path; the CSR lies in the private directory afterwards."""
+        environment = {
+            "GATEWAY_INTERFACE": "CGI/1.1",
+            "REMOTE_ADDR": "192.0.2.9",
+            "EST_CONTRACT": "1",
+            "EST_REQUEST_ID": "7f3a",
+            "EST_OPERATION": path.name,
+            "EST_PROFILE": "rfc",
+            "EST_CA_DIR": str(self.ca),
+            "EST_TMPDIR": str(private),
+            "TMPDIR": str(private),
+            "HOME": str(private),
+            "EST_TIMEOUT": "30",
+            "EST_AUTH_METHODS": "",
+            "EST_CLIENT_TRUST": "none",
+            "EST_CLIENT_IS_RA": "0",
+            "EST_POP_REQUIRED": "0",
+            "PATH": PATH,
+            "LC_CTYPE": "C.UTF-8",
+            "TZ": "UTC",
+            "SSL_CERT_FILE": "/dev/null",
+        }
+        if request is not None:
+            file = private / "csr-of-the-client.pem"
+            file.write_bytes(request.pem)
+            environment |= request.keygen_environment
+            environment |= request.environment | {"EST_CSR_FILE": str(file), "EST_PENDING_ID": "0a1b2c"}
+            environment["EST_RENEW_CERT_FILE"] = str(self.ca / "server.pem")  # any certificate of this CA
+        return environment
+
     def run(self, script: str, request: CSR | None = None, **env: str) -> Result:
         """Run handlers/SCRIPT as the contract says: environment from empty, plain files, a new session."""
         path = self.path / "handlers" / script
@@ -214,33 +245,7 @@ class Workspace:
             tempfile.TemporaryFile() as stdout,
             tempfile.TemporaryFile() as stderr,
         ):
-            environment = {
-                "GATEWAY_INTERFACE": "CGI/1.1",
-                "REMOTE_ADDR": "192.0.2.9",
-                "EST_CONTRACT": "1",
-                "EST_REQUEST_ID": "7f3a",
-                "EST_OPERATION": path.name,
-                "EST_PROFILE": "rfc",
-                "EST_CA_DIR": str(self.ca),
-                "EST_TMPDIR": private,
-                "TMPDIR": private,
-                "HOME": private,
-                "EST_TIMEOUT": "30",
-                "EST_AUTH_METHODS": "",
-                "EST_CLIENT_TRUST": "none",
-                "EST_CLIENT_IS_RA": "0",
-                "EST_POP_REQUIRED": "0",
-                "PATH": PATH,
-                "LC_CTYPE": "C.UTF-8",
-                "TZ": "UTC",
-                "SSL_CERT_FILE": "/dev/null",
-            }
-            if request is not None:
-                file = Path(private, "csr-of-the-client.pem")
-                file.write_bytes(request.pem)
-                environment |= request.keygen_environment
-                environment |= request.environment | {"EST_CSR_FILE": str(file), "EST_PENDING_ID": "0a1b2c"}
-                environment["EST_RENEW_CERT_FILE"] = str(self.ca / "server.pem")  # any certificate of this CA
+            environment = self.environment(path, Path(private), request)
             status = subprocess.run(
                 [path],
                 cwd=path.parent,

@@ -20,6 +20,9 @@ from tests.handlers.bench import CSR, PATH, ROOT, Key, Result, Workspace
 OWN_PYTHON = f"{Path(sys.executable).parent}:{PATH}"
 """The PATH of a gateway in a virtual environment, which has cryptography in it."""
 
+ENVIRONMENT = {"EST_AUTH_METHODS": "http", "EST_REENROLL": "renew", "PATH": OWN_PYTHON}
+"""What these sets are told besides."""
+
 ISSUING = ("simpleenroll", "simplereenroll", "serverkeygen")
 ML_DSA_KINDS = ("ml-dsa-44", "ml-dsa-65", "ml-dsa-87")
 
@@ -68,7 +71,7 @@ class Bench:
 
     def run(self, operation: str, request: CSR | None = None, **env: str) -> Result:
         """Run a handler of this set."""
-        env = {"EST_AUTH_METHODS": "http", "EST_REENROLL": "renew", "PATH": OWN_PYTHON} | env
+        env = ENVIRONMENT | env
         return self.workspace.run(f"{self.name}/{operation}", request, **env)
 
     def issue(self, operation: str, request: CSR, **env: str) -> x509.Certificate:

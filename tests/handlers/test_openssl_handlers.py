@@ -404,13 +404,18 @@ def replace_key(ca: Path) -> None:
     shutil.copy(ca / "private/serverkey.pem", ca / "private/cakey.pem")
 
 
+def index_as_directory(ca: Path) -> None:
+    (ca / "index.txt").unlink()
+    (ca / "index.txt").mkdir()
+
+
 BREAKAGES: dict[str, Callable[[Path], object]] = {
     "no CA": shutil.rmtree,
     "no key": lambda ca: (ca / "private/cakey.pem").unlink(),
     "another key": replace_key,
     "no index": lambda ca: (ca / "index.txt").unlink(),
     "broken index": lambda ca: (ca / "index.txt").write_text("V\tnonsense\n"),
-    "an index that is no file": lambda ca: (ca / "index.txt").rename(ca / "old").touch() or (ca / "index.txt").mkdir(),
+    "an index that is no file": index_as_directory,
     "no room for the certificate": lambda ca: (ca / "newcerts").rename(ca / "oldcerts"),
     "no profile": lambda ca: (ca / "profiles/client").unlink(),
     "broken profile": lambda ca: (ca / "profiles/client").write_text("keyUsage = nonsense\n"),

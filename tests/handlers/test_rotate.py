@@ -1,4 +1,4 @@
-"""openssl-ca/rotate: the register stays whole, whoever issues and whatever is killed; who reads it finds all there is."""
+"""openssl-ca/rotate: the register stays whole whatever issues and whatever is killed, and readers find all of it."""
 
 from __future__ import annotations
 

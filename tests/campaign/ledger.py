@@ -1,0 +1,88 @@
+"""The question that each campaign ends with: is all that clients hold in the register, once, and all that was revoked?"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import subprocess
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cryptography import x509
+
+from estgw.est.certs import serial_hex
+from tests.handlers.bench import PATH
+
+
+@dataclass
+class Ledger:
+    """What clients of one CA were given, and what was revoked, by serial number in hex."""
+
+    ca: Path
+    held: list[str] = field(default_factory=list)
+    revoked: list[str] = field(default_factory=list)
+
+    def hold(self, certificate: x509.Certificate) -> x509.Certificate:
+        """A client was given this one."""
+        self.held.append(serial_hex(certificate))
+        return certificate
+
+    def revoke(self, serial: str) -> None:
+        """Revoke a certificate; it must go well."""
+        done = self.tool("revoke", serial)
+        assert done.returncode == 0, done
+        self.revoked.append(serial)
+
+    def tool(self, script: str, *options: str) -> subprocess.CompletedProcess[str]:
+        """Run a script of the CA."""
+        return subprocess.run(
+            [self.ca / script, *options], capture_output=True, text=True, env={"PATH": PATH}, check=False
+        )
+
+    @property
+    def index(self) -> dict[str, str]:
+        """The status of each serial number in the register of `openssl ca`; one that is there twice fails the test."""
+        rows: dict[str, str] = {}
+        text = (self.ca / "index.txt").read_text()
+        assert text.endswith("\n") or not text
+        for line in text.splitlines():
+            status, _, _, serial, _, _ = line.split("\t")
+            assert serial not in rows, f"{serial} is there twice"
+            rows[serial] = status
+        for archive in sorted((self.ca / "index-archive").glob("[0-9]*.txt")):
+            for line in archive.read_text().splitlines():
+                status, _, _, serial, _, _ = line.split("\t")
+                rows.setdefault(serial, status)  # index.txt counts
+        return rows
+
+    @property
+    def store(self) -> Counter[str]:
+        """How often each serial number is in the register of the Python set."""
+        file = self.ca / "certs.sqlite"
+        if not file.exists():
+            return Counter()
+        with contextlib.closing(sqlite3.connect(file)) as db:
+            assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+            return Counter(serial for (serial,) in db.execute("SELECT serial FROM certificates"))
+
+    def check(self) -> None:
+        """Each certificate that a client holds is in one register, once, and what was revoked is revoked there."""
+        index, store = self.index, self.store
+        assert len(set(self.held)) == len(self.held), "a certificate was handed out twice"
+        for serial in self.held:
+            # What was revoked has a row in the index, too, when it is the other register's.
+            assert (index.get(serial) is not None) + store[serial] == 1 + (serial in self.revoked and store[serial])
+            if serial not in store:
+                assert (self.ca / f"newcerts/{serial}.pem").read_text().endswith("-----END CERTIFICATE-----\n")
+        assert [serial for serial in self.revoked if index.get(serial) != "R"] == []
+
+    def check_list(self) -> None:
+        """A new revocation list names all that was revoked; the register is checked, too."""
+        self.check()
+        done = self.tool("crl")
+        assert done.returncode == 0, done
+        lists = [x509.load_der_x509_crl(file.read_bytes()) for file in self.ca.glob("crl-*.der")]
+        assert lists
+        for one in lists:
+            assert {int(serial, 16) for serial in self.revoked} <= {entry.serial_number for entry in one}

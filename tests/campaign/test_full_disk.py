@@ -1,0 +1,121 @@
+"""A full disk: a script says so and issues nothing, the register stays as it was, and with room it goes on."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+
+from tests.campaign.disks import Disk, needs_disk, small_disk
+from tests.campaign.ledger import Ledger
+from tests.handlers.bench import csr
+from tests.handlers.sets import ISSUING, Bench, keygen
+
+pytestmark = needs_disk
+
+Squeeze = Callable[[Disk, int], AbstractContextManager[None]]
+ROOM: dict[str, Squeeze] = {"pages": Disk.with_free_pages, "inodes": Disk.with_free_inodes}
+LEFT = range(5)
+"""How many pages or inodes are left: from none to as many as an issuance needs."""
+
+
+@pytest.fixture(scope="module")
+def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Disk]:
+    with small_disk(tmp_path_factory.mktemp("small") / "disk") as disk:
+        yield disk
+
+
+@pytest.fixture(scope="module")
+def bench(disk: Disk) -> Bench:
+    """A workspace on that disk, with both handler sets."""
+    return Bench.create("openssl", disk.path / "ws")
+
+
+@pytest.fixture(scope="module")
+def ledger(bench: Bench) -> Ledger:
+    """What the CA has issued and revoked before, and what the tests add to it."""
+    ledger = Ledger(bench.ca)
+    for name in ("openssl", "python"):
+        for number in range(2):
+            ledger.hold(Bench(name, bench.workspace).issue("simpleenroll", csr(f"before-{number}")))
+        ledger.revoke(ledger.held[-1])
+    return ledger
+
+
+@pytest.mark.parametrize("squeeze", ROOM.values(), ids=ROOM)
+@pytest.mark.parametrize("name", ["openssl", "python"])
+def test_no_certificate_leaves_that_is_not_in_the_register(
+    disk: Disk, bench: Bench, ledger: Ledger, name: str, squeeze: Squeeze
+) -> None:
+    handlers = Bench(name, bench.workspace)
+    refused = 0
+    for left, operation in itertools.product(LEFT, ISSUING):
+        with squeeze(disk, left):
+            result = handlers.run(operation, csr(f"device-{left}"))
+        if result.status == 0:
+            ledger.hold(keygen(result)[1] if operation == "serverkeygen" else result.certificate)
+        else:
+            refused += 1
+            assert result.status in (70, 74)
+            assert result.out == b""
+            assert result.err, "the log says what is full"
+        ledger.check()
+    assert refused, "the disk was never full"
+    ledger.hold(handlers.issue("simpleenroll", csr("afterwards")))
+    ledger.check_list()
+
+
+@pytest.mark.parametrize("squeeze", ROOM.values(), ids=ROOM)
+@pytest.mark.parametrize("script", ["revoke", "crl", "rollover", "issue"])
+def test_a_script_of_the_ca_changes_all_or_nothing(
+    disk: Disk, bench: Bench, ledger: Ledger, tmp_path: Path, script: str, squeeze: Squeeze
+) -> None:
+    victim = ledger.hold(bench.issue("simpleenroll", csr("victim")))
+    serial = ledger.held[-1]
+    request = tmp_path / "request.pem"
+    request.write_bytes(csr("by hand").pem)
+    options = {"revoke": [serial], "issue": [str(request)]}.get(script, [])
+    failed = 0
+    for left in itertools.count(step=3):
+        before = (ledger.ca / "cacert.pem").read_bytes()
+        with squeeze(disk, left):
+            done = ledger.tool(script, *options)
+        if script == "revoke" and ledger.index[serial] == "R" and serial not in ledger.revoked:
+            ledger.revoked.append(serial)  # whatever became of the list
+        ledger.check()
+        if done.returncode == 0:
+            break
+        failed += 1
+        assert done.stderr, "it says what is full"
+        assert (ledger.ca / "cacert.pem").read_bytes() == before
+    assert failed
+    assert script != "revoke" or serial in ledger.revoked
+    ledger.hold(bench.issue("simpleenroll", csr("afterwards"))).verify_directly_issued_by(
+        x509.load_pem_x509_certificate((ledger.ca / "issuer.pem").read_bytes())
+    )
+    assert victim
+    ledger.check_list()
+
+
+@pytest.mark.parametrize("squeeze", ROOM.values(), ids=ROOM)
+def test_create_ca_makes_a_whole_ca_or_none(disk: Disk, bench: Bench, squeeze: Squeeze) -> None:
+    failed = 0
+    for left in itertools.count(step=8):
+        new = disk.path / f"new-{left}"
+        with squeeze(disk, left):
+            done = bench.workspace.tool("create-ca", "--dir", str(new))
+        if done.returncode == 0:
+            break
+        failed += 1
+        assert done.stderr, "it says what is full"
+        assert not (new / "cacert.pem").exists()
+        shutil.rmtree(new, ignore_errors=True)
+    assert failed
+    assert bench.run("simpleenroll", csr(), EST_CA_DIR=str(new)).certificate
+    bench.workspace.do("crl", "--dir", str(new))
+    shutil.rmtree(new)

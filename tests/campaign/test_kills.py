@@ -1,0 +1,236 @@
+"""kill -9 at each system call that changes the CA's directory: nothing is lost, and the next script goes on."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+
+from tests.campaign.ledger import Ledger
+from tests.campaign.size import LARGE, step
+from tests.campaign.traced import RENAMES, WRITES, Change, Traced, needs_strace
+from tests.handlers.bench import PATH, Workspace, csr
+from tests.handlers.sets import ENVIRONMENT, ISSUING, Bench, keygen
+
+ENROL = "simpleenroll"
+TOOLS = ("revoke", "crl", "rollover", "rotate", "issue")
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """A workspace with both handler sets, whose rotate moves three rows each time."""
+    bench = Bench.create("openssl", tmp_path_factory.mktemp("ca") / "ws")
+    bench.workspace.edit("openssl-ca/rotate", "mapfile -s 999 ", "mapfile -s 2 ")
+    return bench
+
+
+@pytest.fixture(scope="module")
+def ledger(bench: Bench) -> Ledger:
+    ledger = Ledger(bench.ca)
+    for name in ("openssl", "python"):
+        for number in range(2):
+            ledger.hold(Bench(name, bench.workspace).issue(ENROL, csr(f"before-{number}")))
+        ledger.revoke(ledger.held[-1])
+    return ledger
+
+
+@contextmanager
+def command(bench: Bench, script: str, *options: str) -> Iterator[tuple[list[str | Path], Mapping[str, str], Path]]:
+    """A handler of the set, or a script of the CA: command, environment and working directory."""
+    if script in TOOLS:
+        yield [bench.ca / script, *options], {"PATH": PATH}, bench.ca
+        return
+    with TemporaryDirectory() as private:
+        path = bench.script(script) if "/" not in script else bench.workspace.path / "handlers" / script
+        env = bench.workspace.environment(path, Path(private), csr("killed")) | ENVIRONMENT
+        yield [path], env, path.parent
+
+
+def goes_on(ledger: Ledger, bench: Bench, operation: str = ENROL) -> None:
+    """The next request is served, and nothing is lost."""
+    result = bench.run(operation, csr("next"))
+    assert result.status == 0, result
+    ledger.hold(keygen(result)[1] if operation == "serverkeygen" else result.certificate)
+    ledger.check()
+    assert not list((bench.ca / "index-archive").glob("*~")), "no litter"
+
+
+@needs_strace
+@pytest.mark.parametrize(
+    ("name", "operation"),
+    [(name, operation) for name in ("openssl", "python") for operation in ISSUING],
+)
+def test_a_kill_while_issuing_loses_nothing(bench: Bench, ledger: Ledger, name: str, operation: str) -> None:
+    handlers = Bench(name, bench.workspace)
+    traced = Traced(bench.ca)
+    pace = 1 if name == "openssl" else step(5)
+    for at in itertools.count(1, pace):
+        with command(handlers, operation) as (arguments, env, folder):
+            killed = traced.kill(at, arguments, env, cwd=folder, stdin=-3, stdout=-3, stderr=-3)
+        goes_on(ledger, bench if killed else handlers, ENROL if killed else operation)
+        if not killed:
+            break
+    assert at > 4, "it was killed several times"
+    ledger.check_list()
+
+
+@needs_strace
+@pytest.mark.parametrize("script", TOOLS)
+def test_a_kill_of_a_script_of_the_ca_loses_nothing(bench: Bench, ledger: Ledger, tmp_path: Path, script: str) -> None:
+    request = tmp_path / "request.pem"
+    request.write_bytes(csr("by hand").pem)
+    traced = Traced(bench.ca, opens=LARGE)
+    pace = step({"revoke": 9, "crl": 9, "rollover": 61, "rotate": 2, "issue": 7}[script])
+    for at in itertools.count(1, pace):
+        goes_on(ledger, bench)
+        serial = ledger.held[-1]
+        options = {"revoke": [serial], "issue": [str(request)]}.get(script, [])
+        with command(bench, script, *options) as (arguments, env, folder):
+            killed = traced.kill(at, arguments, env, cwd=folder, stdin=-3, stdout=-3, stderr=-3)
+        goes_on(ledger, bench)
+        if script == "revoke" and (ledger.index[serial] == "R" or not killed):
+            ledger.revoked.append(serial)
+            ledger.check()
+        if not killed:
+            break
+    assert at > 4, "it was killed several times"
+    ledger.check_list()
+    assert not [path for path in bench.ca.iterdir() if path.name.startswith(".")], "what was left is swept up"
+
+
+@needs_strace
+def test_a_kill_of_openssl_ca_that_somebody_typed_is_mended(bench: Bench, ledger: Ledger, tmp_path: Path) -> None:
+    """The register as `openssl ca` writes it: index.txt is gone between its renames."""
+    request = tmp_path / "request.pem"
+    request.write_bytes(csr("typed").pem)
+    typed: list[str | Path] = ["openssl", "ca", "-config", "openssl.cnf", "-batch", "-notext"]
+    typed += ["-extfile", "profiles/client", "-in", request, "-out", tmp_path / "out.pem"]
+    traced, missing = Traced(bench.ca), 0
+    for at in itertools.count(1):
+        killed = traced.kill(at, typed, {"PATH": PATH}, cwd=bench.ca, stdin=-3, stdout=-3, stderr=-3)
+        missing += not (bench.ca / "index.txt").exists()
+        goes_on(ledger, bench)
+        if not killed:
+            break
+    assert missing, "a kill has left the directory without index.txt"
+    ledger.check_list()
+
+
+@pytest.mark.parametrize(
+    "rest",
+    ["V", "V\t271231175455Z\t\t5C3B", "V\t271231175455Z\t\t5C3B\tunknown\t/CN=hal", "\0" * 90],
+    ids=["a letter", "three fields", "a subject", "zeros"],
+)
+def test_a_row_without_its_end_is_cut_off(bench: Bench, ledger: Ledger, rest: str) -> None:
+    """What a power cut can leave of a row; its certificate was never handed out."""
+    index = bench.ca / "index.txt"
+    before = index.read_text()
+    (bench.ca / "newcerts/5C3B.pem").write_text((bench.ca / "issuer.pem").read_text())  # of another name
+    with index.open("a") as file:
+        file.write(rest)
+    result = bench.run(ENROL, csr("next"))
+    assert "cut off a row" in result.err
+    ledger.hold(result.certificate)
+    assert index.read_text().startswith(before)
+    assert len(index.read_text().splitlines()) == len(before.splitlines()) + 1
+    ledger.check()
+
+
+def test_a_last_row_whose_line_feed_an_editor_took_stays(bench: Bench, ledger: Ledger) -> None:
+    goes_on(ledger, bench)
+    index = bench.ca / "index.txt"
+    index.write_text(index.read_text().rstrip("\n"))
+    goes_on(ledger, bench)
+
+
+def test_a_register_that_is_gone_is_not_made_of_an_old_one(bench: Bench, tmp_path: Path) -> None:
+    """index.txt.old is what `openssl ca` left at some time; without index.txt.new it is not the register."""
+    twin = bench.copy(tmp_path / "ws")
+    (twin.ca / "index.txt").rename(twin.ca / "index.txt.old")
+    result = twin.run(ENROL, csr("next"))
+    assert (result.status, result.out) == (70, b"")
+    assert "index.txt is missing; bring it back from a backup" in result.err
+    assert not (twin.ca / "index.txt").exists()
+
+
+def test_a_new_index_that_a_full_disk_has_cut_short_is_not_taken(bench: Bench, ledger: Ledger) -> None:
+    index = bench.ca / "index.txt"
+    whole = index.read_text()
+    index.rename(bench.ca / "index.txt.old")
+    (bench.ca / "index.txt.new").write_text("".join(whole.splitlines(keepends=True)[:2]))
+    goes_on(ledger, bench)
+    assert index.read_text().startswith(whole)
+
+
+# --- a power cut: the order of write, sync and rename -----------------------------------------------------------------
+
+
+def assert_in_order(changes: list[Change], root: Path) -> None:
+    """No file below `root` is renamed before it is on the disk, and all that has changed is on the disk at the end.
+
+    Temporary directories, whose names begin with a dot, and the scratch directory `books` do not count.
+    """
+    unsynced: dict[str, str] = {}
+    for change in changes:
+        files = [file for file in change.files if file.startswith(str(root))]
+        counted = [
+            file for file in files if not any(part.startswith(".") for part in file[len(str(root)) :].split("/"))
+        ]
+        if change.name in ("fsync", "fdatasync"):
+            for file in files:
+                unsynced.pop(file, None)
+        elif change.name in RENAMES and counted:
+            if len(files) == 2:
+                assert files[0] not in unsynced, f"{files} before {files[0]} was synced"
+            unsynced[os.path.realpath(os.path.dirname(counted[-1]))] = f"{change}"
+        elif change.name in WRITES:
+            for file in files:
+                if not file.endswith((".lock", "-shm")):
+                    unsynced[file] = f"{change}"
+    left = {file: change for file, change in unsynced.items() if "/." not in file[len(str(root)) :]}
+    assert left == {}
+
+
+@needs_strace
+@pytest.mark.parametrize("script", [*ISSUING, "examples/short-lived"])
+def test_a_certificate_is_on_the_disk_before_its_row_and_its_row_before_it_is_printed(
+    bench: Bench, script: str
+) -> None:
+    with command(bench, script) as (arguments, env, folder):
+        env = dict(env) | ({"EST_OPERATION": ENROL} if "/" in script else {})
+        changes = Traced(bench.ca).changes(arguments, env, cwd=folder, stdin=-3)
+    assert_in_order(changes, bench.ca)
+    (index,) = {file for change in changes for file in change.files if file == str(bench.ca / "index.txt")}
+    filed = [
+        number for number, change in enumerate(changes)
+        if change.name == "fsync" and change.files[0].startswith(str(bench.ca / "newcerts"))
+    ]  # fmt: skip
+    entered = [number for number, change in enumerate(changes) if change == Change("write", (index,))]
+    synced = [number for number, change in enumerate(changes) if change == Change("fsync", (index,))]
+    printed = [number for number, change in enumerate(changes) if change.files[0] == changes[-1].files[0]]
+    assert len(filed) == 2, "the file and its directory"
+    assert len(entered) == 1
+    assert filed[-1] < entered[0] < synced[0] < printed[-1]
+    assert changes[-1].files[0].startswith("pipe:"), "printing is the last thing that it does"
+
+
+@needs_strace
+@pytest.mark.parametrize("script", [*TOOLS, "create-ca"])
+def test_a_script_of_the_ca_syncs_what_it_renames(bench: Bench, ledger: Ledger, tmp_path: Path, script: str) -> None:
+    request = tmp_path / "request.pem"
+    request.write_bytes(csr("by hand").pem)
+    goes_on(ledger, bench)
+    root = bench.ca if script != "create-ca" else tmp_path / "new"
+    options = {"revoke": [ledger.held[-1]], "issue": [str(request)], "create-ca": ["--dir", str(root)]}.get(script, [])
+    if script == "revoke":
+        ledger.revoked.append(ledger.held[-1])
+    changes = Traced(root).changes([bench.ca / script, *options], {"PATH": PATH}, stdin=-3)
+    assert len(changes) > 5
+    assert_in_order(changes, root)
+    assert ledger.ca == Workspace(bench.workspace.path).ca
+    ledger.check_list()
