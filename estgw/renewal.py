@@ -20,7 +20,9 @@ async def renewed_certificate(client: Client, csr: CSR, route: Route) -> x509.Ce
 
     It is the one that the client presents in TLS and that our CA issued.  A client whose certificate can't do TLS may
     authenticate otherwise (RFC 7030 2.3) where the configuration has `renew_without_certificate`; its certificate is
-    then looked up by these names.  Raises `Forbidden` with the difference.
+    then looked up by these names.  Extended key usage does not count there: RFC 7030 2.3 means certificates without
+    clientAuth, too, and it is not this certificate that shows who the client is.  Raises `Forbidden` with the
+    difference.
     """
     if client.certificate is not None and client.trust is Trust.EXPLICIT:
         if difference := csrs.difference(csr, client.certificate):

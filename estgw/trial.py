@@ -186,6 +186,8 @@ def _verify(gateway: State, certificate: x509.Certificate) -> tuple[tuple[x509.C
         chain = context.get_verified_chain()
     except crypto.X509StoreContextError as fault:
         return (), str(fault)
+    if not certs.may_authenticate(certificate):  # the handshake asks for this purpose, a context alone for none
+        return (), "unsuitable certificate purpose"
     return tuple(link.to_cryptography() for link in chain), None
 
 

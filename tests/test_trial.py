@@ -108,6 +108,13 @@ def test_a_strangers_certificate_is_hidden_like_in_a_handshake(served, tmp_path)
     assert call.client.tls.verify_error
 
 
+def test_a_certificate_for_servers_does_not_count_like_in_a_handshake(served, tmp_path):
+    certificate = Path(served.config.tls.certificate)
+    call = prepare(served, tmp_path, "cacerts", client_certificate=certificate)
+    assert (call.client.certificate, call.client.verify) == (None, "NONE")
+    assert call.client.tls.verify_error == "unsuitable certificate purpose"
+
+
 # What the gateway would not do either.
 
 

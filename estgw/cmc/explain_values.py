@@ -37,7 +37,7 @@ def value_lines(out: Outline, value: Any) -> None:
     """A control's value, whatever `estgw.cmc.controls` makes of it."""
     match value:
         case GetCert():
-            out.add(f"issuer: {general_name_words(value.issuer)}")
+            out.add(f"issuer: {general_name_words(value.issuer)}{_sent_as(value)}")
             out.add(f"serial: {number_words(value.serial)}")
         case RevokeRequest():
             _fields(out, value)
@@ -64,18 +64,27 @@ def _fields(out: Outline, value: Any) -> None:
                 continue
             case _ if isinstance(value, RevokeRequest) and field.name == "reason":
                 continue
+            case _ if field.name == "issuer_sent_as":
+                continue
             case tuple() if (type(value), field.name) == (ModCertTemplate, "data"):
                 out.add(f"{label}: {path_words(found)}")
             case bytes() if field.name == "extensions":
                 with out.deeper(label):
                     extensions_lines(out, found)
             case bytes():
-                out.add(f"{label}: {_DER.get(field.name, octets_words)(found)}")
+                note = _sent_as(value) if field.name == "issuer" else ""
+                out.add(f"{label}: {_DER.get(field.name, octets_words)(found)}{note}")
             case CertTemplate():
                 with out.deeper(label):
                     _fields(out, found)
             case _:
                 out.add(f"{label}: {_words(found)}")
+
+
+def _sent_as(value: Any) -> str:
+    """What is wrong with the form of an issuer that was read all the same."""
+    found: str = getattr(value, "issuer_sent_as", "")
+    return f" (sent as {found})" if found else ""
 
 
 def _words(value: Any) -> str:

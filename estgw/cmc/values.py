@@ -17,7 +17,9 @@ from estgw.cms.fields import (
     BOOLEAN,
     INTEGER,
     Fields,
+    context,
     generalized_time,
+    inside,
     integer,
     integers,
     items,
@@ -27,6 +29,7 @@ from estgw.cms.fields import (
     read_octets,
     retag,
     sequence,
+    tagged,
     text,
 )
 from estgw.errors import Malformed
@@ -153,12 +156,34 @@ class LraPopWitness:
         return cls(data, requests)
 
 
+# RFC 5272 has a GeneralName for the issuer in one control and a Name in the others.  No tag is both, so a mix-up is
+# plain, and is read; it is never written.
+A_BARE_NAME = "a bare Name, where RFC 5272 6.9 has a GeneralName"
+A_GENERAL_NAME = "a GeneralName, where RFC 5272 has a Name"
+
+
+def _take_general_name(fields: Fields) -> tuple[bytes, str]:
+    """The issuer as the DER of a GeneralName, and what it was instead of one: JSS, and so Dogtag, sends a Name."""
+    found = fields.take("issuer", SEQUENCE, *_GENERAL_NAME)
+    return (tagged(_DIRECTORY, found), A_BARE_NAME) if found[:1] == SEQUENCE else (found, "")
+
+
+def _take_name(fields: Fields) -> tuple[bytes, str]:
+    """The issuer as the DER of a Name, and what it was instead of one."""
+    found = fields.take("issuer", SEQUENCE, context(_DIRECTORY))
+    if found[:1] == SEQUENCE:
+        return found, ""
+    return inside(found, fields.of("issuer"), SEQUENCE), A_GENERAL_NAME
+
+
 @dataclass(frozen=True)
 class GetCert:
     """GetCert (RFC 5272 6.9): `issuer` is the DER of a GeneralName."""
 
     issuer: bytes
     serial: int
+    issuer_sent_as: str = field(default="", compare=False)
+    """What the issuer was in place of a GeneralName: `A_BARE_NAME`, or empty."""
 
     def encode(self) -> bytes:
         """As DER."""
@@ -168,9 +193,9 @@ class GetCert:
     def decode(cls, der: bytes, what: str = "a GetCert") -> GetCert:
         """From DER; raises `Malformed`."""
         fields = Fields(der, what)
-        issuer, serial = fields.take("issuer", *_GENERAL_NAME), fields.integer("serial number")
+        (issuer, sent_as), serial = _take_general_name(fields), fields.integer("serial number")
         fields.end()
-        return cls(issuer, serial)
+        return cls(issuer, serial, sent_as)
 
 
 @dataclass(frozen=True)
@@ -181,6 +206,8 @@ class GetCRL:
     name: bytes | None = None
     time: datetime | None = None
     reasons: bytes | None = None
+    issuer_sent_as: str = field(default="", compare=False)
+    """What the issuer was in place of a Name: `A_GENERAL_NAME`, or empty."""
 
     def encode(self) -> bytes:
         """As DER."""
@@ -191,12 +218,13 @@ class GetCRL:
     def decode(cls, der: bytes, what: str = "a GetCRL") -> GetCRL:
         """From DER; raises `Malformed`."""
         fields = Fields(der, what)
-        issuer, name = fields.take("issuer", SEQUENCE), fields.maybe(*_GENERAL_NAME)
+        (issuer, sent_as), name = _take_name(fields), fields.maybe(*_GENERAL_NAME)
         moment, reasons = fields.maybe_time("time"), fields.maybe(BIT_STRING)
         fields.end()
-        return cls(issuer, name, moment, reasons)
+        return cls(issuer, name, moment, reasons, sent_as)
 
 
+_DIRECTORY = 4  # directoryName, an explicit tag because Name is a CHOICE (RFC 5280 4.2.1.6)
 _GENERAL_NAME = tuple(bytes([0x80 | number | (0x20 if number in (0, 3, 4, 5) else 0)]) for number in range(9))
 
 REASONS = {
@@ -217,6 +245,8 @@ class RevokeRequest:
     passphrase: bytes | None = field(default=None, repr=False)
     """sharedSecret: what was agreed on when the certificate was issued."""
     comment: str | None = None
+    issuer_sent_as: str = field(default="", compare=False)
+    """What the issuer was in place of a Name: `A_GENERAL_NAME`, or empty."""
 
     def encode(self) -> bytes:
         """As DER."""
@@ -233,14 +263,14 @@ class RevokeRequest:
     def decode(cls, der: bytes, what: str = "a RevokeRequest") -> RevokeRequest:
         """From DER; raises `Malformed`, for a reason that RFC 5280 does not know too."""
         fields = Fields(der, what)
-        issuer, serial = fields.take("issuer", SEQUENCE), fields.integer("serial number")
+        (issuer, sent_as), serial = _take_name(fields), fields.integer("serial number")
         reason = read_integer(retag(INTEGER, fields.take("reason", _ENUMERATED)), fields.of("reason"))
         if reason not in REASONS:
             raise Malformed(f"{what} with a reason that is none of RFC 5280's")
         moment = fields.maybe_time("date")
         passphrase, comment = fields.maybe_octets("passphrase"), fields.maybe_text("comment")
         fields.end()
-        return cls(issuer, serial, reason, moment, passphrase, comment)
+        return cls(issuer, serial, reason, moment, passphrase, comment, sent_as)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, pkcs7
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from estgw.errors import Malformed
 from estgw.est.encoding import pem_blocks
@@ -77,6 +78,21 @@ def has_eku(certificate: x509.Certificate, usage: x509.ObjectIdentifier) -> bool
     except _NONE:
         return False
     return usage in extension.value
+
+
+def may_authenticate(certificate: x509.Certificate) -> bool:
+    """Whether a client may show who it is by this certificate: in TLS, and where it signs a message that renews it.
+
+    Its extended key usage is absent or has clientAuth (RFC 5280 4.2.1.12), as OpenSSL decides in a handshake; one that
+    can't be read has not.
+    """
+    try:
+        extension = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage)
+    except x509.ExtensionNotFound:
+        return True
+    except UNREADABLE:
+        return False
+    return ExtendedKeyUsageOID.CLIENT_AUTH in extension.value
 
 
 def san(certificate: x509.Certificate) -> x509.SubjectAlternativeName | None:

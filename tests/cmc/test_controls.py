@@ -10,7 +10,8 @@ from pyasn1_alt_modules import rfc6402
 
 from estgw.cmc.controls import BY_NAME, BY_OID, MAXIMUM_VALUES, TABLE, Control, Direction, Taken
 from estgw.cmc.status import CMCFailInfo, CMCStatus, ExtendedFailInfo, PendInfo, StatusInfo, failure_word, status_word
-from estgw.cms.fields import integer, integers, octets, oid, sequence, set_of, text
+from estgw.cmc.values import GetCert, GetCRL, RevokeRequest
+from estgw.cms.fields import integer, integers, octets, oid, sequence, set_of, tagged, text
 from estgw.errors import Malformed
 from tests.cmc.kit import MOMENT, VALUES, name
 from tests.cms.kit import reads
@@ -132,7 +133,10 @@ def test_the_old_status_has_neither_paths_nor_extended_failures():
         ("statusInfoV2", sequence(integer(3), sequence(), sequence(octets(b""))), "a PendInfo without time"),
         ("revokeRequest", sequence(sequence(), integer(1), b"\x0a\x01\x07"), "a reason that is none of RFC 5280's"),
         ("revokeRequest", sequence(sequence(), integer(1), integer(1)), "tag 0x02 in place of reason"),
-        ("getCert", sequence(sequence(), integer(1)), "tag 0x30 in place of issuer"),
+        ("getCert", sequence(b"\x31\x00", integer(1)), "tag 0x31 in place of issuer"),
+        ("getCRL", sequence(b"\x82\x01x"), "tag 0x82 in place of issuer"),
+        ("getCRL", sequence(b"\xa4\x03\x02\x01\x05"), "the issuer of its value is not what its tag says"),
+        ("revokeRequest", sequence(b"\x82\x01x", integer(1), b"\x0a\x01\x00"), "tag 0x82 in place of issuer"),
         ("modCertTemplate", sequence(integers([0]), integers([]), sequence()), "without a body part id"),
         ("modCertTemplate", sequence(integers([0]), integers([1]), b"\x01\x01\x01", sequence()), "a bad value"),
         ("identityProofV2", sequence(sequence(), sequence(), octets(b"")), "without algorithm"),
@@ -146,6 +150,28 @@ def test_a_value_that_is_none(kind, value, words):
     with pytest.raises(Malformed, match=words) as caught:
         _ = control.value
     assert str(caught.value).startswith(f"control 3 ({kind}): ")
+
+
+NAME = name("CA").public_bytes()
+DIRECTORY = tagged(4, NAME)
+"""The same as a GeneralName."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "right", "sent"),
+    [
+        ("getCert", GetCert(DIRECTORY, 7), sequence(NAME, integer(7))),
+        ("getCRL", GetCRL(NAME), sequence(DIRECTORY)),
+        ("getCRL", GetCRL(NAME, DIRECTORY), sequence(DIRECTORY, DIRECTORY)),
+        ("revokeRequest", RevokeRequest(NAME, 7), sequence(DIRECTORY, integer(7), b"\x0a\x01\x00")),
+    ],
+)
+def test_an_issuer_in_the_other_form_is_read_and_written_in_the_right_one(kind, right, sent):
+    read = Control(3, BY_NAME[kind].oid, (sent,)).value
+    assert read == right
+    assert read.issuer_sent_as
+    assert Control.make(3, kind, read) == Control.make(3, kind, right) != Control(3, BY_NAME[kind].oid, (sent,))
+    assert not Control.make(3, kind, read).value.issuer_sent_as
 
 
 @pytest.mark.parametrize("values", [(), (octets(b"a"), octets(b"b"))])

@@ -16,9 +16,9 @@ from estgw.cmc.explain import explain
 from estgw.cmc.messages import PKI_DATA, OtherMsg, PKIData, PKIResponse, TaggedContentInfo
 from estgw.cmc.requests import CRMFRequest, OtherRequest, PKCS10Request
 from estgw.cmc.status import CMCFailInfo, CMCStatus, ExtendedFailInfo, PendInfo, StatusInfo
-from estgw.cmc.values import RevokeRequest
+from estgw.cmc.values import GetCert, RevokeRequest
 from estgw.cms import signed
-from estgw.cms.fields import octets, sequence, text
+from estgw.cms.fields import integer, octets, sequence, tagged, text
 from estgw.cms.signed import Signer
 from estgw.errors import Malformed
 from estgw.est import encoding
@@ -204,6 +204,18 @@ def test_messages_in_messages():
     assert "        message 12\n" in words
     assert "! more than 4 messages in one another" in words
     assert "transactionId" not in words
+
+
+def test_an_issuer_in_the_other_form_is_shown_with_what_is_wrong():
+    ca = name("CA").public_bytes()
+    sent = (sequence(ca, integer(7)), sequence(tagged(4, ca)), sequence(tagged(4, ca), integer(7), b"\x0a\x01\x00"))
+    named = zip(("getCert", "getCRL", "revokeRequest"), sent, strict=True)
+    controls = [Control(number, BY_NAME[kind].oid, (value,)) for number, (kind, value) in enumerate(named, 1)]
+    words = explain(PKIData(tuple(controls)).encode())
+    assert "    issuer: dirName:CN=CA (sent as a bare Name, where RFC 5272 6.9 has a GeneralName)\n" in words
+    assert words.count("    issuer: CN=CA (sent as a GeneralName, where RFC 5272 has a Name)\n") == 2
+    assert "sent as" not in explain(PKIData((Control.make(1, "getCert", GetCert(tagged(4, ca), 7)),)).encode())
+    assert "issuer sent as" not in words
 
 
 def test_what_nobody_knows():

@@ -141,6 +141,7 @@ def test_san():
 def test_extensions_that_cannot_be_read_confer_nothing(extensions):
     odd = broken(*extensions)
     assert not certs.has_eku(odd, certs.CMC_RA)
+    assert not certs.may_authenticate(odd)
     assert certs.san(odd) is None
 
 

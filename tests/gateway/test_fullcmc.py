@@ -8,9 +8,12 @@ import hashlib
 import re
 import secrets
 import sqlite3
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -18,6 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
     load_pem_private_key,
 )
+from cryptography.x509.oid import ExtendedKeyUsageOID
 from pyasn1.codec.der import decoder, encoder
 from pyasn1.type import univ
 from pyasn1_alt_modules import rfc5652, rfc6402
@@ -26,6 +30,7 @@ from estgw.cmc.messages import PKIData, pki_response
 from estgw.cmc.requests import PKCS10Request
 from estgw.cmc.status import CMCFailInfo, CMCStatus
 from estgw.cms import signed
+from estgw.est import certs
 from tests.handlers import cmc
 from tests.support import LOGIN, V12, Response, enrol, request, run, running_gateway
 
@@ -94,6 +99,55 @@ def test_a_first_certificate_with_a_password_then_a_new_one_with_it(gateway, tmp
     again = post(gateway, path, body, login=None, certificate=pair)
     assert again.status == 400
     assert statuses(again)[0].failure == CMCFailInfo.BAD_REQUEST
+
+
+def holder(lab, usages, *, critical=False):
+    """Somebody with a certificate of the lab's CA for these usages; None leaves the extension out."""
+    key, name = cmc.new_key(), x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "device-20")])
+    issuer = x509.load_pem_x509_certificate((lab.ca / "issuer.pem").read_bytes())
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(issuer.subject).public_key(key.public_key())
+    builder = builder.serial_number(x509.random_serial_number())
+    builder = builder.not_valid_before(NOW - timedelta(1)).not_valid_after(NOW + timedelta(5))
+    if usages is not None:
+        builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=critical)
+    ca_key: Any = load_pem_private_key((lab.ca / "private/cakey.pem").read_bytes(), None)
+    return cmc.Person(key, builder.sign(ca_key, SHA256()))
+
+
+NOW = datetime.now(UTC)
+CLIENT, SERVER = ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH
+ANY = ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE
+USAGES = {
+    "none": (None, True),
+    "clientAuth": ([CLIENT], True),
+    "both": ([SERVER, CLIENT], True),
+    "RA": ([CLIENT, certs.CMC_RA], True),
+    "serverAuth": ([SERVER], False),
+    "any": ([ANY], False),
+    "the gateway's own": ([SERVER, certs.CMC_RA], False),
+    "RA alone": ([certs.CMC_RA], False),
+}
+
+
+@pytest.mark.parametrize("critical", [False, True])
+@pytest.mark.parametrize("usage", USAGES)
+def test_fullcmc_renews_the_certificates_that_simplereenroll_renews(gateway, tmp_path, usage, critical):
+    usages, good = USAGES[usage]
+    person = holder(gateway.lab, usages, critical=critical)
+    assert certs.may_authenticate(person.certificate) == good
+    pair = (tmp_path / "client.pem", tmp_path / "client.key")
+    pair[0].write_bytes(person.certificate.public_bytes(Encoding.PEM))
+    pair[1].write_bytes(person.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    wanted = cmc.csr("device-20", key=person.key)
+    body, headers = base64.encodebytes(wanted), {"Content-Type": "application/pkcs10"}
+    simple = gateway.post("simplereenroll", body, headers=headers, login=None, certificate=pair)
+    assert (simple.status == 200) == good, simple.words
+    body = cmc.message(PKIData(tuple(cmc.fresh()), (PKCS10Request(1, wanted),)), person)
+    full = post(gateway, "fullcmc", body)
+    assert (full.status, statuses(full)[0].failure) == ((200, None) if good else (403, CMCFailInfo.BAD_IDENTITY))
+    if not good:
+        assert simple.status == 403
+        assert "clientAuth" in statuses(full)[0].text
 
 
 @both_sets

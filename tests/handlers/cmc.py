@@ -97,14 +97,19 @@ def csr(
 
 
 def message(
-    data: PKIData, *people: Person, certificates: Sequence[x509.Certificate] | None = None, at: datetime | None = None
+    data: PKIData,
+    *people: Person,
+    certificates: Sequence[x509.Certificate] | None = None,
+    at: datetime | None = None,
+    timed: bool = True,
 ) -> bytes:
-    """A signed PKIData."""
+    """A signed PKIData; without a signing time where it is not `timed`, as JSS makes it."""
     bag = (
         [each.certificate for each in people if each.certificate is not None] if certificates is None else certificates
     )
     signers = [each.signer for each in people]
-    return signed.sign(PKI_DATA, data.encode(), signers, certificates=bag, signing_time=at or datetime.now(UTC))
+    moment = (at or datetime.now(UTC)) if timed else None
+    return signed.sign(PKI_DATA, data.encode(), signers, certificates=bag, signing_time=moment)
 
 
 def control(name: str, value: Any, number: int | None = None) -> Control:
@@ -227,14 +232,17 @@ class Office:
         """Ask for certificates in a fresh transaction."""
         return self.ask(message(PKIData((*fresh(), *controls), requests), by), **env)
 
-    def person(self, name: str = "device-7", *, ra: bool = False, key: Any = None, sans: Sequence[str] = ()) -> Person:
-        """Somebody with a certificate of this CA, in its register."""
+    def person(
+        self, name: str = "device-7", *, ra: bool = False, profile: str = "", key: Any = None, sans: Sequence[str] = ()
+    ) -> Person:
+        """Somebody with a certificate of this CA, in its register; `profile` is a row of PROFILES in ca.py."""
         key = key or new_key()
         ca = module("ca")
         names = [x509.DNSName(each) for each in sans]
         subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
         with _environ(self.environment(EST_OPERATION="simpleenroll")):
-            certificate = ca.issue(subject, key.public_key(), names, "ra" if ra else "client", timedelta(days=5))
+            profile = profile or ("ra" if ra else "client")
+            certificate = ca.issue(subject, key.public_key(), names, profile, timedelta(days=5))
         return Person(key, certificate)
 
     def count(self) -> int:

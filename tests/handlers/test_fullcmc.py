@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from estgw.cmc import crmf, parts, proofs
-from estgw.cmc.messages import PKI_DATA, PKIData
+from estgw.cmc.messages import PKI_DATA, PKIData, TaggedContentInfo
 from estgw.cmc.requests import CRMFRequest, OtherRequest, PKCS10Request
 from estgw.cmc.status import CMCFailInfo, CMCStatus
 from estgw.cmc.values import DecryptedPOP, RevokeRequest
@@ -25,6 +25,7 @@ from estgw.cms import enveloped, signed
 from estgw.cms.algorithms import HMAC_SHA256, Algorithm
 from estgw.cms.fields import Fields, bits, oid, sequence
 from estgw.cms.whom import IssuerAndSerial, key_id_of
+from estgw.est import certs
 from tests import pki
 from tests.handlers import cmc
 from tests.handlers.cmc import Person, control, fresh, message, new_key, pkcs10, proof
@@ -253,6 +254,43 @@ def test_a_wrong_signature_is_worse_than_an_unknown_signer(office):
     person = office.person("device-7")
     liar = Person(new_key(), person.certificate)
     assert fails(office.enrol(pkcs10(1, key=person.key), by=liar), CMCFailInfo.BAD_MESSAGE_CHECK)
+
+
+def test_a_certificate_for_servers_gets_no_certificate_for_clients(office):
+    """simplereenroll answers it with 403; what it asks for itself and about itself it may."""
+    member, person = office.person("device-7"), office.person("device-7", profile="server")
+    before = office.count()
+    assert fails(office.enrol(pkcs10(1, key=person.key), by=person), CMCFailInfo.BAD_IDENTITY, 1)
+    assert fails(office.enrol(pkcs10(1, key=new_key()), by=person), CMCFailInfo.BAD_IDENTITY, 1)
+    assert office.count() == before
+    name = person.certificate.issuer.public_bytes()
+    wish = control("revokeRequest", RevokeRequest(name, member.certificate.serial_number, 4), 1)
+    assert fails(office.ask(message(PKIData((*fresh(), wish)), person)), CMCFailInfo.BAD_IDENTITY, 1)
+    wish = control("revokeRequest", RevokeRequest(name, person.certificate.serial_number, 4), 1)
+    assert office.ask(message(PKIData((*fresh(), wish)), person)).status.status == CMCStatus.SUCCESS
+    assert office.enrol(pkcs10(1, key=member.key), by=member).status.status == CMCStatus.SUCCESS
+
+
+def test_the_certificate_of_the_gateway_makes_no_ra(office, monkeypatch):
+    """Like server.pem it has id-kp-cmcRA beside serverAuth (RFC 7030 3.6.1); in TLS it is no client at all."""
+    ra, member, ca = office.person("ra", ra=True), office.person("device-7"), cmc.module("ca")
+    usage = x509.ExtendedKeyUsage([x509.oid.ExtendedKeyUsageOID.SERVER_AUTH, certs.CMC_RA])
+    monkeypatch.setitem(ca.PROFILES, "the gateway", [usage])
+    gateway = office.person("localhost", profile="the gateway")
+    before = office.count()
+    assert fails(office.enrol(pkcs10(1, "anybody", key=new_key()), by=gateway), CMCFailInfo.BAD_IDENTITY, 1)
+    name = gateway.certificate.issuer.public_bytes()
+    wish = control("revokeRequest", RevokeRequest(name, member.certificate.serial_number, 4), 1)
+    assert fails(office.ask(message(PKIData((*fresh(), wish)), gateway)), CMCFailInfo.BAD_IDENTITY, 1)
+    key = new_key()
+    inner = message(PKIData(tuple(fresh()), (pkcs10(1, "anybody", key=key),)), Person(key))
+    wrapped = message(PKIData(tuple(fresh()), (), (TaggedContentInfo(7, inner),)), gateway)
+    assert fails(office.ask(wrapped), CMCFailInfo.BAD_IDENTITY, (7, 0))
+    request = crmf_request(3, "anybody", key=new_key(), prove=False, pop=crmf.RA_VERIFIED)
+    wrapped = message(PKIData(tuple(fresh()), (request,)), gateway)
+    outer = message(PKIData(tuple(fresh()), (), (TaggedContentInfo(7, wrapped),)), ra)
+    assert fails(office.ask(outer), CMCFailInfo.POP_FAILED, (7, 3))
+    assert office.count() == before
 
 
 def test_two_signers_must_both_be_good(office):

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import secrets
-import sqlite3
 import subprocess
 import sys
 import time
@@ -274,18 +272,6 @@ def test_time_is_bounded_by_the_timeout(office, tmp_path):
     reply = office.ask(message(PKIData((), requests), ra), EST_AUTHORIZE=str(script), EST_TIMEOUT="4")
     assert time.monotonic() - started < PATIENCE
     assert {each.failure for each in reply.statuses} == {CMCFailInfo.INTERNAL_CA_ERROR, CMCFailInfo.TRY_LATER}
-
-
-def test_what_is_remembered_is_bounded(office, member, monkeypatch):
-    state = cmc.module("cmc.state")
-    with contextlib.closing(sqlite3.connect(office.ca / "cmc.sqlite")) as db:
-        (now,) = db.execute("SELECT count(*) FROM kept WHERE kind = 'message'").fetchone()
-    monkeypatch.setattr(state, "MOST", now + 1)
-    reply = refused(office, good(member), failure=CMCFailInfo.TRY_LATER)
-    assert "no room" in reply.log
-    with contextlib.closing(sqlite3.connect(office.ca / "cmc.sqlite")) as db, db:
-        db.execute("UPDATE kept SET until = 1 WHERE kind = 'message'")
-    assert office.ask(good(member)).status.status == CMCStatus.SUCCESS
 
 
 # Properties.

@@ -34,6 +34,7 @@ from estgw.cmc.values import (
 )
 from estgw.cms import signed
 from estgw.cms.algorithms import HMAC_SHA256, SHA256, Algorithm
+from estgw.cms.fields import integer, sequence
 from estgw.cms.whom import IssuerAndSerial
 from tests import pki
 from tests.handlers import cmc
@@ -270,6 +271,25 @@ def test_get_cert(office, member):
         assert reply.http == 400
     wish = control("getCert", GetCert(pki.tlv(0x82, b"ca.example"), 5), 1)
     assert office.ask(message(PKIData((*fresh(), wish)), member)).failure is CMCFailInfo.BAD_CERT_ID
+
+
+def test_an_issuer_in_the_other_form_is_read(shared, tmp_path):
+    """JSS, and so Dogtag, sends a bare Name in getCert; no tag of one form is one of the other."""
+    office = cmc.Office(shared.lab.copy(tmp_path))
+    member, name = office.person("device-7"), office.issuer.subject
+    serial = member.certificate.serial_number
+
+    def ask(kind, value):
+        asked = Control(1, BY_NAME[kind].oid, (value,))
+        return office.ask(message(PKIData((*fresh(), asked)), member))
+
+    bare = sequence(name.public_bytes(), integer(serial))
+    reply = ask("getCert", bare)
+    assert (reply.status.status, member.certificate in reply.message.bag) == (DONE, True)
+    assert ask("getCert", sequence(NAME.public_bytes(), integer(serial))).failure is CMCFailInfo.BAD_CERT_ID
+    assert len(ask("getCRL", sequence(directory(name))).message.crls) == 1
+    assert ask("revokeRequest", sequence(directory(NAME), integer(serial), b"\x0a\x01\x04")).failure is CERT_ID
+    assert ask("revokeRequest", sequence(directory(name), integer(serial), b"\x0a\x01\x04")).status.status == DONE
 
 
 def test_get_crl_and_revoke(shared, tmp_path):

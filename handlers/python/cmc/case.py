@@ -8,7 +8,7 @@ from cmc.answer import Answer, Refused
 from cmc.books import Books
 from cmc.policy import Policy, Who
 from cmc.ra import Statements
-from cmc.state import State
+from cmc.state import Full, State
 from estgw.cmc.messages import PKIData
 from estgw.est.csr import NewNames
 
@@ -29,6 +29,8 @@ class Case:
     answer: Answer
     deadline: float
     """By time.monotonic(): no request is begun after it."""
+    full: Full | None = None
+    """Why no part of the message is done but what it revokes: that there is no room to remember the message."""
 
     @cached_property
     def changes(self) -> Mapping[int, NewNames | Refused]:

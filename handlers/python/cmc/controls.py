@@ -16,7 +16,7 @@ import cmc.keep
 from cmc.answer import Refused
 from cmc.books import REFUSED, Books
 from cmc.case import Case
-from cmc.state import mark
+from cmc.state import Spent, mark
 from estgw.cmc import parts
 from estgw.cmc.controls import Control
 from estgw.cmc.requests import OtherRequest, decode_request
@@ -31,6 +31,8 @@ def handle(case: Case, control: Control) -> None:
     service = SERVICES.get(control.name)
     if service is None:
         return
+    if case.full is not None and control.name != "revokeRequest":
+        raise case.full
     if time.monotonic() > case.deadline:
         raise Refused(CMCFailInfo.TRY_LATER, "no time left for this: ask for less in one message")
     try:
@@ -76,12 +78,17 @@ def _revoke(case: Case, part: int, wanted: Any) -> None:
 
 def _check_passphrase(case: Case, certificate: x509.Certificate, given: bytes) -> None:
     """What the certificate was asked for with, or the secret behind the identification; tries are few."""
-    key = mark("revoke", certificate.serial_number)
-    if case.state.count("wrong", key) >= case.policy.tries:
-        raise Refused(CMCFailInfo.TRY_LATER, "too many wrong passphrases for this certificate")
-    if not cmc.keep.is_passphrase(case.state, certificate, given):
-        case.state.add("wrong", key, case.policy.tries_per)
-        raise Refused(CMCFailInfo.BAD_IDENTITY, "the passphrase is wrong")
+    key, lasts, most = mark("revoke", certificate.serial_number), case.policy.tries_per, case.policy.tries
+    kept = cmc.keep.passphrase(case.state, certificate)
+    kind = "unknown" if kept is None else "wrong"
+    try:
+        if case.state.wrong(kind, key) >= most:
+            raise Spent  # before the work; that is too much for a transaction, in which others would wait
+        good = cmc.keep.is_passphrase(kept, given)
+        if not case.state.judge(kind, key, lasts, most=most, is_right=good):
+            raise Refused(CMCFailInfo.BAD_IDENTITY, "the passphrase is wrong")
+    except Spent:
+        raise Refused(CMCFailInfo.TRY_LATER, "too many wrong passphrases for this certificate") from None
 
 
 def _query(case: Case, part: int, token: bytes) -> None:

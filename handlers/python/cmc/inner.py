@@ -27,8 +27,8 @@ from cmc.state import mark
 from estgw.cmc.requests import CRMFRequest, OtherRequest, PKCS10Request, Possession, TaggedRequest
 from estgw.cmc.status import CMCFailInfo, CMCStatus
 from estgw.errors import ConfigError, Malformed
+from estgw.est import certs, names
 from estgw.est import csr as csrs
-from estgw.est import names
 from estgw.est.csr import CSR, NewNames
 
 PASSING = (CMCFailInfo.TRY_LATER, CMCFailInfo.INTERNAL_CA_ERROR)
@@ -40,6 +40,8 @@ def handle(case: Case, request: TaggedRequest) -> None:
     """Deal with one request; the answer says what came of it.  Raises `Refused`."""
     if isinstance(request, OtherRequest):
         raise Refused(None, f"requests of the format {request.oid} are not known", status=CMCStatus.NO_SUPPORT)
+    if case.full is not None:
+        raise case.full
     try:
         csr = request.csr
         names.require_sound(csr.san)
@@ -50,12 +52,27 @@ def handle(case: Case, request: TaggedRequest) -> None:
         pop = cmc.pop.link(case, request, csr)
     except Malformed as fault:
         raise Refused.by(fault, CMCFailInfo.POP_FAILED) from None
+    _require_fresh(case, csr, proof)
     changes = case.changes.get(request.body_part_id)
     if isinstance(changes, Refused):
         raise changes
     signs = proof is Possession.PROVED
     kept = Kept(mark(case.who.name), request.encode(), pop, signs, changes)
     _decide(case, request, kept, request.body_part_id)
+
+
+def _require_fresh(case: Case, csr: CSR, proof: Possession) -> None:
+    """Of what rests on a shared secret alone, one certificate for each key, unless the key's holder has said when.
+
+    An identity proof is good for ever, for the same requests in any message (RFC 5272 6.2.1).  Only a signing time by
+    the new key, or the answer to our challenge, tells the sender's message from a copy.  The register remembers keys
+    for longer than cmc.sqlite could remember messages.
+    """
+    who = case.who
+    by_secret = who.certificate is None and who.identification is not None
+    if by_secret and who.signed_at is None and proof is not Possession.CHALLENGE and store.has_key(csr.spki):
+        words = "there is a certificate for this key, and nothing says when the message was signed: "
+        raise Refused(CMCFailInfo.BAD_TIME, words + "sign with signingTime (RFC 5652 11.3), or make a new key")
 
 
 def resume(case: Case, request: PKCS10Request | CRMFRequest, kept: Kept, part: int) -> None:
@@ -67,6 +84,7 @@ def _decide(case: Case, request: PKCS10Request | CRMFRequest, kept: Kept, part: 
     """Everything that may have changed since a request began to wait, and the end of it."""
     if time.monotonic() > case.deadline:
         raise Refused(CMCFailInfo.TRY_LATER, "no time left for this request: send fewer in one message")
+    _require_client(case)
     try:
         wish = _named(case, request, kept.changes, kept.pop)
         _require_template(request, wish)
@@ -97,11 +115,24 @@ def _decide(case: Case, request: PKCS10Request | CRMFRequest, kept: Kept, part: 
     case.answer.good(part, certificate, status=status)
 
 
+def _require_client(case: Case) -> None:
+    """A certificate that proves who a client is by simplereenroll does so here, and no other (RFC 7030 3.3.2).
+
+    Who holds another may still revoke it, confirm it and ask for lists.
+    """
+    certificate = case.who.certificate
+    if certificate is not None and not certs.may_authenticate(certificate):
+        words = "the signer's certificate is not for clients: its extended key usage lacks clientAuth; enroll instead"
+        raise Refused(CMCFailInfo.BAD_IDENTITY, words)
+
+
 def _verdict(case: Case, env: dict[str, str]) -> cmc.keep.Verdict:
     """What authorize says, and then a human, if one is asked."""
     if not cmc.ask.authorize(env, case.deadline - time.monotonic() + 1):
         return cmc.keep.Verdict(waits=True)
-    return cmc.keep.approval(case.books.folder, env) if case.policy.human else cmc.keep.Verdict()
+    if not case.policy.human:
+        return cmc.keep.Verdict()
+    return cmc.keep.approval(case.books.folder, env, case.state, mark(case.who.name))
 
 
 # Names, extensions and the template.

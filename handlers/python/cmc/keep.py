@@ -65,11 +65,11 @@ class Kept:
 
 
 def wait(state: State, kept: Kept, name: str, lasts: timedelta) -> bytes:
-    """Let a request wait under its EST_PENDING_ID; the token, which is the old one for a repeat."""
+    """Let a request wait under its EST_PENDING_ID; the token, which is the old one for a repeat.  Raises `Full`."""
     if (known := state.get("waiting", name)) is not None:
         return known
     token = os.urandom(16)
-    state.put("pending", token.hex(), kept.encode(), lasts)
+    state.put("pending", token.hex(), kept.encode(), lasts, kept.owner)
     state.put("waiting", name, token, lasts)
     return token
 
@@ -97,7 +97,7 @@ def taken(state: State, kept: Kept, name: str, lasts: timedelta) -> Iterator[Non
     except BaseException:
         state.drop("waiting", name)
         state.put("waiting", name, token, lasts)
-        state.put("pending", token.hex(), kept.encode(), lasts)
+        state.put("pending", token.hex(), kept.encode(), lasts, kept.owner, is_bounded=False)
         raise
     state.drop("waiting", name)
 
@@ -160,16 +160,20 @@ class Verdict:
             (self._folder / "started").unlink(missing_ok=True)  # nothing was issued
 
 
-def approval(folder: Path, env: Mapping[str, str]) -> Verdict:
-    """What a human has said; a request that is new begins to wait.  Raises `Refused` for a no."""
+def approval(folder: Path, env: Mapping[str, str], state: State, owner: str) -> Verdict:
+    """What a human has said; a request that is new begins to wait.
+
+    Raises `Refused` for a no, and `Full` where too many requests of this `owner` wait: the place is for all clients.
+    """
     pending, name = folder / "pending", env["EST_PENDING_ID"]
-    for state in STATES:
-        (pending / state).mkdir(parents=True, exist_ok=True)
+    for each in STATES:
+        (pending / each).mkdir(parents=True, exist_ok=True)
     with _locked(pending):
-        found = next((state for state in STATES if (pending / state / name).is_dir()), None)
+        found = next((each for each in STATES if (pending / each / name).is_dir()), None)
         here = pending / (found or "waiting") / name
         match found:
             case None:
+                state.require_room("pending", owner)
                 if len(list((pending / "waiting").iterdir())) >= MOST_WAITING:
                     raise Refused(CMCFailInfo.TRY_LATER, "too many requests wait for approval")
                 _remember(pending, here, env)
@@ -241,8 +245,14 @@ def remember_passphrase(state: State, certificate: x509.Certificate, passphrase:
     state.put("passphrase", certs.serial_hex(certificate), salt + _stretched(passphrase.encode(), salt), lasts)
 
 
-def is_passphrase(state: State, certificate: x509.Certificate, given: bytes) -> bool:
-    kept = state.get("passphrase", certs.serial_hex(certificate)) or bytes(48)
+def passphrase(state: State, certificate: x509.Certificate) -> bytes | None:
+    """What is kept of the passphrase that the certificate was asked for with."""
+    return state.get("passphrase", certs.serial_hex(certificate))
+
+
+def is_passphrase(kept: bytes | None, given: bytes) -> bool:
+    """Whether it is the one; where there is none, the answer takes as long."""
+    kept = kept or bytes(48)
     return hmac.compare_digest(_stretched(given[:1024], kept[:16]), kept[16:])
 
 

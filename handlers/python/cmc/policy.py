@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from cryptography import x509
 
@@ -22,6 +22,8 @@ class Who:
     secret: str | None = field(default=None, repr=False)
     is_authenticated: bool = True
     """False for somebody whom neither a signature, a secret nor the connection vouches for."""
+    signed_at: datetime | None = None
+    """The signing time, by a signature of the sender's own; None where there is none."""
 
     @property
     def is_proved(self) -> bool:

@@ -78,7 +78,7 @@ def _challenge(case: Case, request: PKCS10Request | CRMFRequest, public: Any) ->
         raise Refused(CMCFailInfo.POP_REQUIRED, "nothing can be encrypted to this key: it must sign") from None
     key = _challenge_key(case, request)
     case.state.drop("challenge", key)
-    case.state.put("challenge", key, value + request.encode(), case.policy.remember)
+    case.state.put("challenge", key, value + request.encode(), case.policy.remember, mark(case.who.name))
     case.answer.good(request.body_part_id, status=CMCStatus.POP_REQUIRED)
     case.answer.extra.append(("encryptedPOP", proofs.challenge(request, sealed, value)))
 

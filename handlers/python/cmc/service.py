@@ -9,6 +9,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -67,9 +68,9 @@ def guarded(answer: Answer, parts: tuple[int, ...], work: Callable[[], None]) ->
         if isinstance(fault, BadMessage) and not answer.echo:
             answer.echo = fault.controls
         answer.bad(Refused.by(fault), *parts)
-    except Full as kind:
-        print(f"cmc.sqlite has no room for more of the kind {kind}", file=sys.stderr)
-        answer.bad(Refused(CMCFailInfo.TRY_LATER, "too much is going on"), *parts)
+    except Full as why:
+        print(f"cmc.sqlite has no room for more of the kind {why.kind}", file=sys.stderr)
+        answer.bad(Refused(CMCFailInfo.TRY_LATER, str(why)), *parts)
     except (sqlite3.Error, OSError) as fault:
         print(f"{type(fault).__name__}: {fault}", file=sys.stderr)
         answer.bad(_excuse(busy=getattr(fault, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY), *parts)
@@ -107,14 +108,18 @@ def _receive(policy: Policy, books: Books, answer: Answer, deadline: float) -> N
         _require_known(data, who.is_ra, said)
         if not who.is_authenticated:
             _require_nothing(data)
-        marks = _require_new(policy, state, who, data, der)
-        _process(Case(policy, books, state, who, who.is_ra, data, said, answer, deadline), desk, tree)
+        full, kept = None, None
+        if who.is_authenticated and not _only_revokes(tree):
+            try:
+                kept = _require_new(policy, state, who, message, data, der)
+            except Full as why:
+                full = why
+        _process(Case(policy, books, state, who, who.is_ra, data, said, answer, deadline, full), desk, tree)
         if policy.anchors and who.certificate is None:
             answer.extra.append(("trustedAnchors", cmc.controls.trust_anchors(books)))
         _expect_next(policy, state, who, data, answer)
-        if {each.status for each in answer.statuses} == {CMCStatus.PENDING}:
-            for each in marks:  # nothing came of it yet: the same again is how EST asks again (RFC 7030 4.2.3)
-                state.drop("message", each)
+        if kept is not None and {each.status for each in answer.statuses} == {CMCStatus.PENDING}:
+            state.drop(*kept)  # nothing came of it yet: the same again is how EST asks again (RFC 7030 4.2.3)
     finally:
         state.close()
 
@@ -163,7 +168,7 @@ def _process_inner(case: Case, desk: Desk, tree: list[Layer], layer: Layer, answ
     who, ra = desk.identify_inner(layer.message, data, case.who, vouched=above.identity(data))
     said = cmc.ra.Statements([*case.said.by, (layer.path, data)], layer.path) if ra else above
     _require_known(data, ra, said)
-    inner = Case(case.policy, case.books, case.state, who, ra, data, said, answer, case.deadline)
+    inner = Case(case.policy, case.books, case.state, who, ra, data, said, answer, case.deadline, case.full)
     _process(inner, desk, tree)
 
 
@@ -212,23 +217,49 @@ def _require_nothing(data: PKIData) -> None:
         )
 
 
-def _require_new(policy: Policy, state: State, who: Who, data: PKIData, der: bytes) -> list[str]:
+def _only_revokes(tree: list[Layer]) -> bool:
+    """Whether a message asks for nothing but revocation, which is not remembered, so that no full table stops it.
+
+    It can come twice: revoking what is revoked changes nothing, and nobody can undo a revocation by a message, as
+    removeFromCRL is not taken (RFC 5272 6.11).
+    """
+    return not any(
+        layer.data.requests
+        or any(cmc.controls.SERVICES.keys() & {each.name} - {"revokeRequest"} for each in layer.data.controls)
+        for layer in tree
+    )
+
+
+def _require_new(
+    policy: Policy, state: State, who: Who, message: signed.SignedData, data: PKIData, der: bytes
+) -> tuple[str, str]:
     """No message twice, and no nonce of one sender twice (RFC 5272 6.6); an answer to ours brings our nonce back.
 
-    What is remembered of them, to be forgotten if nothing comes of the message.
+    A message is remembered as long as it could come again.  One with a signing time that is its signer's own is refused
+    for that as soon as it is older than `clock` allows.  JSS and so Dogtag's tools send none: then the signer's
+    certificate ends it, or where a secret or a login stands for it, `remember`.  After that `inner.handle` has its
+    say about a secret, and who can log in needs no copy of a message.
+
+    The kind and key of what is remembered, to be forgotten if nothing comes of the message.  Raises `Refused`, `Full`.
     """
-    nonce, transaction = data.value("senderNonce"), data.value("transactionId")
-    if not who.is_authenticated:
-        return []
-    marks = [mark(who.name, der)] + ([mark(who.name, "nonce", nonce)] if nonce is not None else [])
-    if not state.put("message", marks[0], b"", policy.remember):
-        raise Refused(CMCFailInfo.BAD_REQUEST, "this message has been here before")
-    if nonce is not None and not state.put("message", marks[1], b"", policy.remember):
-        raise Refused(CMCFailInfo.BAD_REQUEST, "this senderNonce has been used before: make a new one for each message")
+    now, nonce, transaction = datetime.now(UTC), data.value("senderNonce"), data.value("transactionId")
+    # What is signed, and not how: a signature, the bag and unsigned attributes can be changed on the way.
+    key = mark(who.name, "nonce", nonce) if nonce is not None else mark(who.name, message.content, who.signed_at)
+    if who.signed_at is not None:
+        kind, lasts = "message", who.signed_at + policy.clock - now
+    else:
+        kind, lasts = "untimed", policy.remember
+        if who.certificate is not None:
+            lasts = who.certificate.not_valid_after_utc - now
+    # Until version 2 of the table, every message was of this kind, and known by its bytes.
+    is_known = any(state.get("message", each) is not None for each in (key, mark(who.name, der)))
+    if is_known or not state.put(kind, key, b"", lasts, mark(who.name)):
+        words = "this message has been here before" if nonce is None else "this senderNonce has been used before"
+        raise Refused(CMCFailInfo.BAD_REQUEST, f"{words}: make a new one for each message")
     answered = data.value("recipientNonce")
     if answered is not None and state.get("sent", mark(who.name, transaction)) != answered:
         raise Refused(CMCFailInfo.BAD_REQUEST, "the recipientNonce is none that was sent in this transaction")
-    return marks
+    return kind, key
 
 
 def _expect_next(policy: Policy, state: State, who: Who, data: PKIData, answer: Answer) -> None:
@@ -237,17 +268,20 @@ def _expect_next(policy: Policy, state: State, who: Who, data: PKIData, answer: 
     if unfinished & {each.status for each in answer.statuses}:
         key = mark(who.name, data.value("transactionId"))
         state.drop("sent", key)
-        state.put("sent", key, answer.own_nonce, policy.remember)
+        state.put("sent", key, answer.own_nonce, policy.remember, mark(who.name))
 
 
 def _sweep(books: Books, state: State) -> None:
     """What nobody has confirmed in time is revoked (RFC 5272 6.14)."""
+    enough = time.monotonic() + int(os.environ["EST_TIMEOUT"]) / 4
     for certificate in cmc.keep.unconfirmed(state):
+        if time.monotonic() > enough:
+            return
         serial = certs.serial_hex(certificate)
         try:
             books.revoke(certificate, CESSATION)
         except SystemExit:
             print(f"nobody has confirmed {serial}, and it could not be revoked", file=sys.stderr)
-            continue
+            return  # this client has waited long enough for what is another's
         state.drop("unconfirmed", serial)
         print(f"nobody has confirmed {serial}: revoked", file=sys.stderr)

@@ -1,6 +1,7 @@
-"""What fullcmc remembers between requests: cmc.sqlite in EST_CA_DIR, one table, bounded, each row with its end.
+"""What fullcmc remembers between requests: cmc.sqlite in EST_CA_DIR, one table, each row with its end.
 
-Rows that have ended are removed by whoever writes next; a table that is full refuses, with `Full`.
+The next row that is written removes the rows that have ended.  `BOUNDS` has what one client may fill: a client at its
+bound is told so, and the others go on.
 To look into it:  sqlite3 cmc.sqlite "SELECT kind, count(*) FROM kept GROUP BY kind"
 """
 
@@ -9,30 +10,68 @@ import hashlib
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
 NAME = "cmc.sqlite"
-MOST = 20_000  # rows of one kind
 STAYS = "unconfirmed"  # the kind that is not forgotten when its time is over
 
-_SCHEMA = """
+
+@dataclass(frozen=True)
+class Bound:
+    """How many rows of a kind there may be."""
+
+    each: int
+    """For one client."""
+    total: int | None
+    """For all clients together; None where time alone bounds them."""
+    too_many: str
+    """What there is too much of, and the way out, for the client; empty where the oldest row makes room instead."""
+
+
+BOUNDS: Mapping[str, Bound] = {
+    # Each ends with the window of signing times, so the rate at which messages are served bounds them all together.
+    "message": Bound(20_000, None, "messages in a short time: come back later"),
+    "untimed": Bound(10_000, 100_000, "messages without a signing time: sign with signingTime (RFC 5652 11.3)"),
+    "pending": Bound(200, 20_000, "requests that wait: come back when some of them are decided"),
+    "challenge": Bound(100, 5_000, ""),
+    "sent": Bound(400, 20_000, ""),
+    "unknown": Bound(5_000, None, ""),  # as `wrong`, where there is no secret, so that nobody learns which there are
+}
+"""The other kinds need no bound.  `wrong` has a row for an identification in cmc-secrets or for a passphrase, `waiting`
+one for a `pending`, `passphrase` and `unconfirmed` one for a certificate in the register, which has no bound either."""
+
+_OWNER = "CREATE INDEX by_owner ON kept (kind, owner, until)"
+_SCHEMA = f"""
 PRAGMA journal_mode = WAL;
-PRAGMA user_version = 1;
+PRAGMA user_version = 2;
 CREATE TABLE kept (
-    kind  TEXT NOT NULL,     -- message, pending, waiting, challenge, unconfirmed, wrong, passphrase, sent
+    kind  TEXT NOT NULL,     -- a key of BOUNDS, or: wrong, waiting, passphrase, unconfirmed
     key   TEXT NOT NULL,
     value BLOB NOT NULL,
     until INTEGER NOT NULL,  -- seconds since the epoch
+    owner TEXT NOT NULL DEFAULT '',  -- the client whose row it is, where `BOUNDS` counts
     PRIMARY KEY (kind, key)
 ) WITHOUT ROWID;
 CREATE INDEX by_end ON kept (until);
+{_OWNER};
 """
+# Version 1 had no owner.  Its programs go on working with this one, so an upgrade needs no standstill.
+_UPGRADE = ("ALTER TABLE kept ADD COLUMN owner TEXT NOT NULL DEFAULT ''", _OWNER, "PRAGMA user_version = 2")
 
 
 class Full(Exception):
-    """There is no room for another row of this kind."""
+    """There is no room for another row of this kind; the text is for the client."""
+
+    def __init__(self, kind: str, whose: str) -> None:
+        super().__init__(f"too many {whose} {BOUNDS[kind].too_many}")
+        self.kind = kind
+
+
+class Spent(Exception):
+    """Too many wrong guesses: no more are checked before the time is over."""
 
 
 class State:
@@ -45,6 +84,8 @@ class State:
         patience = int(os.environ["EST_TIMEOUT"]) / 4
         self._db = sqlite3.connect(f"{path.as_uri()}?mode=rw", timeout=patience, isolation_level=None, uri=True)
         self._db.execute("PRAGMA synchronous = NORMAL")
+        if self._version() < 2:
+            self._upgrade()
 
     def close(self) -> None:
         self._db.close()
@@ -55,42 +96,97 @@ class State:
         found = self._db.execute(query, [kind, key, time.time()]).fetchone()
         return bytes(found[0]) if found else None
 
-    def put(self, kind: str, key: str, value: bytes, lasts: timedelta) -> bool:
-        """Keep a value; False when there is one of that name, which stays."""
+    def put(
+        self, kind: str, key: str, value: bytes, lasts: timedelta, owner: str = "", *, is_bounded: bool = True
+    ) -> bool:
+        """Keep a value; False when there is one of that name, which stays.  Raises `Full`.
+
+        Without `is_bounded` it is put back: it had its place before.
+        """
         with self._writing():
             if self.get(kind, key) is not None:
                 return False
-            self._insert(kind, key, value, lasts)
+            if is_bounded:
+                self._make_room(kind, owner)
+            self._insert(kind, key, value, int(time.time() + lasts.total_seconds()) + 1, owner)
             return True
 
+    def require_room(self, kind: str, owner: str) -> None:
+        """Raise `Full` before something is done that a row must follow."""
+        with self._writing():
+            self._make_room(kind, owner)
+
     def drop(self, kind: str, key: str) -> bool:
-        """Forget a value; whether it was there, so that of two that come at once one has it."""
+        """Forget a value; whether it was there, so that of two who come at once one has it."""
         with self._writing():
             return self._db.execute("DELETE FROM kept WHERE kind = ? AND key = ?", [kind, key]).rowcount > 0
 
-    def count(self, kind: str, key: str) -> int:
-        """How often `add` was called and has not ended."""
+    def wrong(self, kind: str, key: str) -> int:
+        """How many wrong guesses count at this time."""
         return int(self.get(kind, key) or 0)
 
-    def add(self, kind: str, key: str, lasts: timedelta) -> None:
-        """One more, from now on as long as `lasts`."""
+    def judge(self, kind: str, key: str, lasts: timedelta, *, most: int, is_right: bool) -> bool:
+        """`is_right`, for one of the first `most` guesses in `lasts`; raises `Spent` for those after them.
+
+        The transaction that counts a guess gives the verdict on it: of any number at once, `most` get one.  A right
+        guess writes its row, too, so that no verdict is given where none can be counted.
+        """
         with self._writing():
-            now = self.count(kind, key) + 1
-            self._db.execute("DELETE FROM kept WHERE kind = ? AND key = ?", [kind, key])
-            self._insert(kind, key, str(now).encode(), lasts)
+            count, now = self.wrong(kind, key), time.time()
+            if count >= most:
+                raise Spent
+            query = "SELECT until FROM kept WHERE kind = ? AND key = ? AND until > ?"
+            found = self._db.execute(query, [kind, key, now]).fetchone()
+            if found is None:
+                self._make_room(kind, "")
+            until = found[0] if found and is_right else int(now + lasts.total_seconds()) + 1
+            self._insert(kind, key, str(count + (not is_right)).encode(), until)
+        return is_right
 
     def ended(self, kind: str, most: int) -> list[bytes]:
-        """Some values of a kind whose time is over, and that stay until they are dropped."""
-        query = "SELECT value FROM kept WHERE kind = ? AND until <= ? LIMIT ?"
+        """Some values of a kind whose time is over, and that stay until they are dropped; others the next time."""
+        query = "SELECT value FROM kept WHERE kind = ? AND until <= ? ORDER BY random() LIMIT ?"
         return [bytes(value) for (value,) in self._db.execute(query, [kind, time.time(), most])]
 
-    def _insert(self, kind: str, key: str, value: bytes, lasts: timedelta) -> None:
-        now = time.time()
-        self._db.execute("DELETE FROM kept WHERE until <= ? AND kind <> ?", [now, STAYS])
-        if self._db.execute("SELECT count(*) FROM kept WHERE kind = ?", [kind]).fetchone()[0] >= MOST:
-            raise Full(kind)
-        row = [kind, key, value, int(now + lasts.total_seconds()) + 1]
-        self._db.execute("INSERT INTO kept (kind, key, value, until) VALUES (?, ?, ?, ?)", row)
+    def _insert(self, kind: str, key: str, value: bytes, until: int, owner: str = "") -> None:
+        self._forget_ended()
+        row = [kind, key, value, until, owner]
+        self._db.execute("INSERT OR REPLACE INTO kept (kind, key, value, until, owner) VALUES (?, ?, ?, ?, ?)", row)
+
+    def _forget_ended(self) -> None:
+        self._db.execute("DELETE FROM kept WHERE until <= ? AND kind <> ?", [time.time(), STAYS])
+
+    def _make_room(self, kind: str, owner: str) -> None:
+        """Raise `Full`, or forget the oldest row where that is what the kind is for."""
+        if (bound := BOUNDS.get(kind)) is None:
+            return
+        self._forget_ended()
+        if self._count("kind = ? AND owner = ?", kind, owner) >= bound.each:
+            if bound.too_many:
+                raise Full(kind, "of your")
+        elif bound.total is None or self._count("kind = ?", kind) < bound.total:
+            return
+        elif bound.too_many:
+            raise Full(kind, "of all clients'")
+        else:  # the client with the most rows gives way, so that no other loses any to it
+            query = "SELECT owner FROM kept WHERE kind = ? GROUP BY owner ORDER BY count(*) DESC LIMIT 1"
+            (owner,) = self._db.execute(query, [kind]).fetchone()
+        oldest = "SELECT key FROM kept WHERE kind = ? AND owner = ? ORDER BY until LIMIT 1"
+        self._db.execute(f"DELETE FROM kept WHERE kind = ? AND key = ({oldest})", [kind, kind, owner])  # noqa: S608
+
+    def _count(self, condition: str, *values: str) -> int:
+        found: int = self._db.execute(f"SELECT count(*) FROM kept WHERE {condition}", values).fetchone()[0]  # noqa: S608
+        return found
+
+    def _version(self) -> int:
+        found: int = self._db.execute("PRAGMA user_version").fetchone()[0]
+        return found
+
+    def _upgrade(self) -> None:
+        with self._writing():
+            if self._version() < 2:  # of two who come at once, one does it
+                for statement in _UPGRADE:
+                    self._db.execute(statement)
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:

@@ -3,7 +3,7 @@
 import hmac
 import os
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from cmc.answer import Refused
 from cmc.books import Books, may_sign, valid_now
 from cmc.keep import Kept
 from cmc.policy import Policy, Who
-from cmc.state import State, mark
+from cmc.state import Spent, State, mark
 from estgw.cmc import proofs
 from estgw.cmc.messages import PKIData
 from estgw.cmc.requests import OtherRequest, TaggedRequest, decode_request, key_id
@@ -31,6 +31,16 @@ SECRETS = "cmc-secrets"
 PROOFS = ("identityProofV2", "identityProof")
 
 
+@dataclass(frozen=True)
+class _Signature:
+    """What a good signature shows: nothing but that, where a digest stands in its place (id-alg-noSignature)."""
+
+    certificate: x509.Certificate | None = None
+    """The signer's certificate of ours, None for a new key."""
+    at: datetime | None = None
+    """When it was made, if the signed attributes say so."""
+
+
 class Desk:
     """Where messages are checked in."""
 
@@ -40,20 +50,24 @@ class Desk:
     def identify(self, message: SignedData, data: PKIData) -> Who:
         """Who answers for an outermost message; raises `Refused`."""
         found = [self._signer(message, data, each) for each in message.signers]
-        ours = [each for each in found if each is not None]
-        certificate = next((each for each in ours if certs.has_eku(each, ca.CMC_RA)), next(iter(ours), None))
+        holders = [each for each in found if each.certificate is not None]
+        holder = next((each for each in holders if _is_ra(each.certificate)), next(iter(holders), None))
         identification, secret = self.proved(data)
-        if certificate is not None:
-            who = Who(_named(certificate), certificate, certs.has_eku(certificate, ca.CMC_RA), identification, secret)
-            allowed = self._policy.ras if who.is_ra else self._policy.members
-            _require(allowed, f"{'RAs' if who.is_ra else 'holders of certificates'} may not sign here")
+        if holder is not None and (certificate := holder.certificate) is not None:
+            is_ra = _is_ra(certificate)
+            _require(
+                self._policy.ras if is_ra else self._policy.members,
+                f"{'RAs' if is_ra else 'holders of certificates'} may not sign here",
+            )
             _require_same_client(certificate)
-            return who
+            return Who(_named(certificate), certificate, is_ra, identification, secret, signed_at=holder.at)
+        signed_at = next((each.at for each in found if each.at is not None), None)
         if identification is not None:
             _require(self._policy.secrets, "shared secrets are not taken here")
-            return Who(f"secret {names.escape_controls(identification)}", None, False, identification, secret)
+            name = f"secret {names.escape_controls(identification)}"
+            return Who(name, None, False, identification, secret, signed_at=signed_at)
         if self._policy.connection and os.environ["EST_AUTH_METHODS"]:
-            return Who(f"client {_client()}")
+            return Who(f"client {_client()}", signed_at=signed_at)
         return Who("nobody", is_authenticated=False)
 
     def identify_inner(self, message: SignedData, data: PKIData, ra: Who, *, vouched: bool) -> tuple[Who, bool]:
@@ -64,29 +78,29 @@ class Desk:
         """
         found = [self._signer(message, data, each) for each in message.signers]
         secret = None if vouched else self.proved(data)[1]
-        is_ra = any(each is not None and certs.has_eku(each, ca.CMC_RA) for each in found)
-        return replace(ra, secret=secret), is_ra
+        return replace(ra, secret=secret), any(_is_ra(each.certificate) for each in found)
 
-    def _signer(self, message: SignedData, data: PKIData, signer: SignerInfo) -> x509.Certificate | None:
-        """The signer's certificate of ours, None when a new key signed, or nobody did (id-alg-noSignature)."""
+    def _signer(self, message: SignedData, data: PKIData, signer: SignerInfo) -> "_Signature":
+        """What one signature shows; raises `Refused` for one that is not good."""
         try:
             if not signer.is_signed:
                 signed.verify_digest(message, signer)
-                return None
+                return _Signature()
             certificate = self._certificate(message, signer)
             ours = certificate is not None and self._books.vouches_for(certificate)
             public = None if ours else _new_key([*data.requests, *self._waiting(data)], signer, certificate)
             if public is None and certificate is None:
                 raise Refused(CMCFailInfo.BAD_IDENTITY, "the signer is neither one of ours nor a key in the request")
             signed.verify(message, signer, public or certificate)
-            self._check_time(signer)
+            at = self._signing_time(signer)
         except Malformed as fault:
             raise Refused.by(fault) from None
         if public is not None or certificate is None:
-            return None
+            # A key of a request that waits may sign the question, but it says nothing about other requests.
+            return _Signature(at=at if any(_has_key(each, public) for each in data.requests) else None)
         _require(ours, "the signer's certificate is none of ours")
         self._require_good(certificate)
-        return certificate
+        return _Signature(certificate, at)
 
     def _waiting(self, data: PKIData) -> list[TaggedRequest]:
         """The requests that a message asks about by queryPending: their keys may sign the question."""
@@ -104,11 +118,12 @@ class Desk:
         _require(may_sign(certificate), "the signer's certificate is not for signatures")
         _require(not ca.is_revoked(certificate), "the signer's certificate is revoked")
 
-    def _check_time(self, signer: SignerInfo) -> None:
-        """A signing time is the sender's word, and part of what is signed (RFC 5272 6.1.4, badTime)."""
+    def _signing_time(self, signer: SignerInfo) -> datetime | None:
+        """The sender's word, and part of what is signed (RFC 5272 6.1.4, badTime); raises `Refused`, `Malformed`."""
         moment = signer.signing_time
         if moment is not None and abs(datetime.now(UTC) - moment) > self._policy.clock:
             raise Refused(CMCFailInfo.BAD_TIME, f"signed at {moment:%Y-%m-%d %H:%M:%S} UTC, which is too far from now")
+        return moment
 
     def proved(self, data: PKIData) -> tuple[str | None, str | None]:
         """Identification and secret, both None where no proof is given; raises `Refused` for a wrong one."""
@@ -122,9 +137,6 @@ class Desk:
             return None, None
         if given["identityProof"] is not None and given["identityProofV2"] is None and not self._policy.old_proofs:
             raise Refused(CMCFailInfo.BAD_ALG, "identityProof rests on SHA-1; use identityProofV2", parts)
-        key = mark(identification)
-        if self._state.count("wrong", key) >= self._policy.tries:
-            raise Refused(CMCFailInfo.TRY_LATER, "too many wrong proofs for this identification", parts)
         secret = secret_of(self._books.folder, identification)
         sequence, known = data.request_sequence, secret or ""
         try:
@@ -137,10 +149,21 @@ class Desk:
             )
         except Malformed as fault:
             raise Refused(Refused.by(fault).failure, str(fault), parts) from None
-        if not good or secret is None:
-            self._state.add("wrong", key, self._policy.tries_per)
+        kind = "unknown" if secret is None else "wrong"
+        if not self._judge(kind, identification, good and secret is not None, parts):
             raise Refused(CMCFailInfo.BAD_IDENTITY, "the proof of identity is wrong", parts)
         return identification, secret
+
+    def _judge(self, kind: str, identification: str | None, good: bool, parts: list[int]) -> bool:
+        """Whether the proof is right, as one of the few guesses for this identification; raises `Refused` after those.
+
+        Names that somebody makes up are of a kind of their own, so that they take no room from those with a secret.
+        """
+        lasts, most = self._policy.tries_per, self._policy.tries
+        try:
+            return self._state.judge(kind, mark(identification), lasts, most=most, is_right=good)
+        except Spent:
+            raise Refused(CMCFailInfo.TRY_LATER, "too many wrong proofs for this identification", parts) from None
 
 
 def secret_of(folder: Path, identification: str | None) -> str | None:
@@ -188,6 +211,19 @@ def _new_key(
     if unread is not None and certificate is None:
         raise unread  # it may be the one whose key has signed
     return None
+
+
+def _has_key(request: TaggedRequest, public: object) -> bool:
+    """Whether it is this key that is to be certified."""
+    try:
+        return not isinstance(request, OtherRequest) and _public(request.csr.request) == public
+    except Malformed:
+        return False
+
+
+def _is_ra(certificate: x509.Certificate | None) -> bool:
+    """Whether its holder is an RA as in TLS (RFC 7030 3.7): the gateway's own certificate has id-kp-cmcRA, too."""
+    return certificate is not None and certs.may_authenticate(certificate) and certs.has_eku(certificate, ca.CMC_RA)
 
 
 def _public(holder: x509.CertificateSigningRequest | x509.Certificate) -> object | None:
