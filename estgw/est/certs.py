@@ -65,6 +65,17 @@ def load(der: bytes) -> x509.Certificate:
         raise Malformed(f"not a certificate: {fault}") from None
 
 
+def load_named(der: bytes) -> x509.Certificate:
+    """The same as `load`, for one whose names can be read too: cryptography puts that off until they are asked for."""
+    try:
+        with without_warnings():
+            certificate = load(der)
+            _ = certificate.issuer, certificate.subject
+    except UNREADABLE as fault:
+        raise Malformed(str(fault) if isinstance(fault, Malformed) else f"not a certificate: {fault}") from None
+    return certificate
+
+
 def load_pem(text: bytes) -> list[x509.Certificate]:
     """All certificates of a PEM text, in order; raises `Malformed` when one can't be read."""
     return [load(block.der) for block in pem_blocks(text) if block.label in CERTIFICATE_LABELS]
