@@ -161,7 +161,7 @@ def _require_attributes(made: bytes, secret: sealing.Secret) -> None:
     try:
         present = csr.parse(made).attributes
     except Malformed as fault:
-        raise UsageError(f"the request is {fault}") from None
+        raise UsageError(f"the request can't be used: {fault}") from None
     missing = [wish.oid for wish in secret.attributes if wish.oid not in present]
     if missing:
         raise UsageError(f"the CSR does not ask for encryption: it lacks {' and '.join(missing)} (RFC 7030 4.4.1)")
