@@ -6,7 +6,6 @@ import argparse
 from collections.abc import Callable, Sequence
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_private_key
 
 from estgw.client import (
@@ -108,7 +107,7 @@ def _fitting(der: bytes, found: list[x509.Certificate]) -> x509.Certificate:
         key = load_der_private_key(der, password=None)
         spki = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
         fitting = [certificate for certificate in found if certs.spki(certificate) == spki]
-    except (ValueError, TypeError, UnsupportedAlgorithm):
+    except certs.UNREADABLE:
         # The library's own words are left out: they might quote key material.
         raise InvalidAnswer("the private key can't be read") from None
     if len(fitting) != 1:

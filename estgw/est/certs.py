@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InternalError, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, pkcs7
 
 from estgw.errors import Malformed
@@ -17,11 +17,12 @@ UNREADABLE = (
     ValueError,
     TypeError,  # for a TLSFeature (RFC 7633) with nothing in it
     UnsupportedAlgorithm,
+    InternalError,  # for a private X25519, X448, Ed25519 or Ed448 key of a wrong length
     x509.InvalidVersion,
     x509.DuplicateExtension,
     x509.UnsupportedGeneralNameType,
 )
-"""All that cryptography raises for a certificate or CSR that it can't take apart; most are no ValueError."""
+"""All that cryptography raises for a certificate, CSR or key that it can't take apart; most are no ValueError."""
 _NONE = (x509.ExtensionNotFound, *UNREADABLE)
 
 

@@ -501,6 +501,7 @@ ELSEWHERE = rogue.reply(302, content_type=None, Location="/.well-known/est/label
 TBS = HOLDER.certificate.tbs_certificate_bytes
 VERSION_3, VERSION_4 = bytes.fromhex("a003020102"), bytes.fromhex("a003020103")
 KEYS = [KEY, rsa.generate_private_key(65537, 2048), ed25519.Ed25519PrivateKey.generate()]
+SHORT = wrap(SEQUENCE, bytes.fromhex("020100300506032b65700421041f") + bytes(31))
 PASSPHRASED = KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"x"))
 
 TARGETS: dict[str, tuple[Target, list[bytes]]] = {
@@ -551,7 +552,7 @@ TARGETS: dict[str, tuple[Target, list[bytes]]] = {
         certificate_file,
         [CA.pem, HOLDER.both, HOLDER.certificate.public_bytes(Encoding.DER)],
     ),
-    "client-key-file": (key_file, [*map(_pem, KEYS), _der(KEY), PASSPHRASED, b"00" * 16, bytes(16)]),
+    "client-key-file": (key_file, [*map(_pem, KEYS), _der(KEY), PASSPHRASED, SHORT, b"00" * 16, bytes(16)]),
     "client-secret-file": (
         secret_file,
         [b"secret\nmore\n", "p\u00e4ss\r\n".encode(), CSR, encoding.encode_pem(CSR, "CERTIFICATE REQUEST")],
