@@ -7,8 +7,10 @@ the client's, since it would end in a traceback.
 from __future__ import annotations
 
 import argparse
+import atexit
 import base64
 import contextlib
+import shutil
 import ssl
 import tempfile
 from collections.abc import Callable, Iterator
@@ -111,6 +113,7 @@ ISSUED = CA.certify(CSR)
 BAG = vector("rfc7030-a1-cacerts-response.b64")
 CRL = cmcca.Desk(CA).crl()
 ROOM = Path(tempfile.mkdtemp(prefix="estgw-fuzz-"))
+atexit.register(shutil.rmtree, ROOM, ignore_errors=True)
 FILE = ROOM / "file"
 
 
