@@ -20,6 +20,9 @@ DEFAULT_DELAY = 60
 """Seconds to wait when a 202 names no time, although RFC 7030 4.2.3 demands it."""
 MAXIMUM_DELAY = 366 * 24 * 3600
 
+_DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+"""What all three forms of an HTTP date begin with (RFC 9110 5.6.7)."""
+
 _SIGNED_DATA = "1.2.840.113549.1.7.2"
 _PKCS7_TYPES = ("application/pkcs7-mime", "application/x-pkcs7-mime")
 _CERTIFICATE_TYPES = (*_PKCS7_TYPES, "application/pkix-cert")
@@ -36,19 +39,23 @@ def require_ok(answer: Answer, operation: Operation, now: datetime | None = None
     if status == 200:
         return
     words = answer.words or _cmc_words(answer)
-    says = f"the server says {status} {answer.reason}".rstrip() + (f": {words}" if words else "")
-    if status == 401:
-        says += "\nIt wants to know who you are: -p USER, or --cert and --key."
+    text = says(answer)
     retry_after = answer.headers.get("Retry-After")
     if (status == 202 and operation.may_wait) or (status in (429, 503) and retry_after):
-        raise _try_later(retry_after, says, now or datetime.now(UTC), answer)
+        raise _try_later(retry_after, text, now or datetime.now(UTC), answer)
     if status in (404, 501):
-        raise NotOffered(f"no {operation.name} there; {says}", http_status=status, words=words)
+        raise NotOffered(f"no {operation.name} there; {text}", http_status=status, words=words)
     if 400 <= status < 500:
-        raise Refused(says, http_status=status, words=words, answer=answer)
+        raise Refused(text, http_status=status, words=words, answer=answer)
     if 500 <= status < 600:
-        raise ServerFailed(says)
-    raise InvalidAnswer(f"{says}, which {operation.name} never answers")
+        raise ServerFailed(text)
+    raise InvalidAnswer(f"{text}, which {operation.name} never answers")
+
+
+def says(answer: Answer) -> str:
+    """An answer that is no success, for a person: the status and the server's own words, cleaned."""
+    words = answer.words or _cmc_words(answer)
+    return f"the server says {answer.status} {answer.reason}".rstrip() + (f": {words}" if words else "")
 
 
 def _cmc_words(answer: Answer) -> str:
@@ -73,14 +80,17 @@ def delay(retry_after: str | None, now: datetime) -> int | None:
     """Retry-After in whole seconds from `now`, whether it is a number or a date (RFC 9110 10.2.3).
 
     None when it is missing or neither; at least 1, so that nobody is asked in a busy loop, and at most a year.
+    Raises `InvalidAnswer` for a date that does not exist.
     """
     text = (retry_after or "").strip()
     if text.isascii() and text.isdigit():
         return max(1, min(int(text[:12]), MAXIMUM_DELAY))
     try:
         when = parsedate_to_datetime(text)
-    except (TypeError, ValueError):
-        return None
+    except (TypeError, ValueError, OverflowError):
+        if text[:3].lower() not in _DAYS:
+            return None
+        raise InvalidAnswer(f"the server's Retry-After is a date that does not exist: {clean(text, 100)!r}") from None
     return until(when if when.tzinfo else when.replace(tzinfo=UTC), now)
 
 
@@ -119,7 +129,7 @@ def _certificates(data: bytes) -> list[x509.Certificate]:
     """By hand instead of `certs.unpack`: servers leave the SET unsorted, and both that and BER are harmless."""
     first = der.elements(data, "a PKCS#7 or a certificate")
     if not first or bytes(first[0].tag_bytes) != b"\x06":
-        return [certs.load(data)]
+        return [certs.load_named(data)]
     info = der.decode(der.ContentInfo, data, "a ContentInfo")
     if info.content_type.dotted_string != _SIGNED_DATA:
         raise Malformed(f"a CMS message of type {info.content_type.dotted_string}, not SignedData")
@@ -129,5 +139,5 @@ def _certificates(data: bytes) -> list[x509.Certificate]:
             members = der.elements(der.wrap(der.SEQUENCE, bytes(part.data)), "a set of certificates")
             if len(members) > MAXIMUM_CERTIFICATES:
                 raise InvalidAnswer(f"{len(members)} certificates; {MAXIMUM_CERTIFICATES} is the most we take")
-            found += [certs.load(der.whole(member)) for member in members]
+            found += [certs.load_named(der.whole(member)) for member in members]
     return found

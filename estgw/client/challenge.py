@@ -86,14 +86,15 @@ class Authorizer:
         """Take in the challenges of a 401; False when there is nothing (more) that could be answered.
 
         `again` says that the challenge before this one has been answered: then the credentials are wrong,
-        unless Digest says that only the nonce was stale (RFC 7616 3.3).
+        unless Digest says that only the nonce was stale (RFC 7616 3.3).  Basic that has been sent before is the same
+        the next time, so its refusal is final at once.
         """
         best = self._best(parse(headers))
         if best is None:
             return False
         challenge, algorithm = best
-        is_stale = challenge.parameters.get("stale", "").lower() == "true"
-        if again and not is_stale:
+        is_stale = bool(algorithm) and challenge.parameters.get("stale", "").lower() == "true"
+        if not is_stale and (again or (self.scheme == "Basic" and not algorithm)):
             return False
         self._challenge, self._algorithm, self._count = challenge, algorithm, 0
         return True

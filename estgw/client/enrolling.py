@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +23,8 @@ from estgw.est.csr import CHALLENGE_PASSWORD, EST_IDENTITY_LINKING
 
 Attempt = Callable[[], x509.Certificate]
 """Asks for a certificate once; may be called again after a `TryLater`."""
+_HAVE_NO_CSRATTRS = (400, 405, 410)
+"""How servers without /csrattrs answer it, besides the 204 and 404 of RFC 7030 4.5.2 and a 501."""
 
 
 class Way:
@@ -209,7 +210,7 @@ def ready(arguments: argparse.Namespace, session: Session, report: Report) -> by
         raise ClientError("a finished CSR can't be linked to the connection (--require-pop): use -R or --new-key")
     if not arguments.no_pop:
         report.say("A finished CSR can't be linked to the connection (RFC 7030 3.5); going on without.")
-    return sys.stdin.buffer.read(files.MAXIMUM_INPUT) if str(arguments.csr) == "-" else files.read(arguments.csr)
+    return options.request(arguments.csr)
 
 
 def linked(plan: Plan, key: PrivateKeyTypes, arguments: argparse.Namespace) -> RequestMaker:
@@ -230,11 +231,14 @@ def claimed(arguments: argparse.Namespace, binding: Binding | None) -> Binding |
 
 def follow(arguments: argparse.Namespace, session: Session, wanted: Wanted, report: Report) -> Plan:
     """A plan for the CSR that follows /csrattrs, unless `--no-csrattrs` (RFC 7030 4.5: clients ask first)."""
+    attrs = None
     try:
         attrs = None if arguments.no_csrattrs else session.csrattrs()
-    except (Refused, ServerFailed, InvalidAnswer):
-        report.say("This is about the server's wishes for a CSR; --no-csrattrs does without them.")
-        raise
+    except (Refused, ServerFailed, InvalidAnswer) as fault:
+        if not isinstance(fault, Refused) or fault.http_status not in _HAVE_NO_CSRATTRS:
+            report.say("This is about the server's wishes for a CSR; --no-csrattrs does without them.")
+            raise
+        report.say(f"Warning: csrattrs at {fault.url}: {fault}\nGoing on as if the server had no wishes for a CSR.")
     plan = request.plan(wanted, attrs)
     for note in plan.notes:
         report.detail(note)

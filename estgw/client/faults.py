@@ -31,6 +31,10 @@ class ClientError(Exception):
     """The run failed for a reason of the client's own, such as a file that can't be written (status 1)."""
 
     status = Exit.FAILED
+    operation = ""
+    """The EST operation that failed, such as `csrattrs`; empty when it was none."""
+    url = ""
+    """Where that operation was asked for, after redirects."""
 
 
 class UsageError(ClientError):
@@ -88,6 +92,10 @@ class NoConnection(ClientError):
     """The server can't be reached, or went away before it answered (status 6)."""
 
     status = Exit.NO_CONNECTION
+
+
+class Dropped(NoConnection):
+    """The connection ended before one byte of an answer had come."""
 
 
 class InvalidAnswer(ClientError):

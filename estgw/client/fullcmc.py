@@ -232,7 +232,7 @@ class Transaction:
         try:
             wanted = self._request.csr.spki
         except Malformed as fault:
-            raise UsageError(f"the request is {fault}") from None
+            raise UsageError(f"the request can't be used: {fault}") from None
         return cmc.certificate_for(response, wanted, self._author.certificates)
 
 

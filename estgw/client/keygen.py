@@ -6,7 +6,6 @@ import argparse
 from collections.abc import Callable, Sequence
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_private_key
 
 from estgw.client import (
@@ -108,7 +107,7 @@ def _fitting(der: bytes, found: list[x509.Certificate]) -> x509.Certificate:
         key = load_der_private_key(der, password=None)
         spki = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
         fitting = [certificate for certificate in found if certs.spki(certificate) == spki]
-    except (ValueError, TypeError, UnsupportedAlgorithm):
+    except certs.UNREADABLE:
         # The library's own words are left out: they might quote key material.
         raise InvalidAnswer("the private key can't be read") from None
     if len(fitting) != 1:
@@ -161,7 +160,7 @@ def _require_attributes(made: bytes, secret: sealing.Secret) -> None:
     try:
         present = csr.parse(made).attributes
     except Malformed as fault:
-        raise UsageError(f"the request is {fault}") from None
+        raise UsageError(f"the request can't be used: {fault}") from None
     missing = [wish.oid for wish in secret.attributes if wish.oid not in present]
     if missing:
         raise UsageError(f"the CSR does not ask for encryption: it lacks {' and '.join(missing)} (RFC 7030 4.4.1)")

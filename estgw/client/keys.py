@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, mldsa,
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
 from estgw.client.faults import ClientError, UsageError, clean
+from estgw.est import certs
 from estgw.est.csrattrs import EC_PUBLIC_KEY, RSA_ENCRYPTION, KeyWish, encode_oid
 from estgw.est.der import SEQUENCE, wrap
 
@@ -142,14 +143,14 @@ def load(data: bytes, ask: Callable[[], bytes] | None = None) -> PrivateKeyTypes
         return loader(data, password=None)
     except TypeError:
         password = ask() if ask is not None else b""
-    except (ValueError, UnsupportedAlgorithm):
+    except certs.UNREADABLE:
         # The library's own words are left out: they might quote key material.
         raise UsageError("not a private key, or of a kind that can't be read") from None
     if not password:
         raise UsageError("the private key is encrypted, and there is no terminal to ask for its password")
     try:
         return loader(data, password=password)
-    except (ValueError, UnsupportedAlgorithm):
+    except certs.UNREADABLE:
         raise UsageError("the private key can't be read: is the password right?") from None
 
 

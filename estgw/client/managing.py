@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +17,6 @@ from estgw.client import (
     commands,
     crls,
     enrolling,
-    files,
     fullcmc,
     keys,
     options,
@@ -44,11 +42,11 @@ T = TypeVar("T")
 
 def send(arguments: argparse.Namespace, report: Report) -> Exit:
     """Send a CMC request that was made elsewhere, and judge the answer."""
-    data = sys.stdin.buffer.read(files.MAXIMUM_INPUT) if str(arguments.cmc) == "-" else files.read(arguments.cmc)
+    data = options.request(arguments.cmc)
     try:
         message = cmc.request(data)
     except Malformed as fault:
-        raise UsageError(f"the request is {fault}") from None
+        raise UsageError(f"{arguments.cmc}: {fault}") from None
     with commands.open_session(arguments, report) as session:
         response = waiting.until_done(lambda: _answer(session, message, report), arguments.wait, report)
     if arguments.outform == "pem":

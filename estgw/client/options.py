@@ -20,7 +20,8 @@ from estgw.client.request import Wanted
 from estgw.client.tls import Identity
 from estgw.client.trust import Trust
 from estgw.errors import Malformed
-from estgw.est import certs
+from estgw.est import certs, encoding
+from estgw.est.encoding import PEMBlock
 
 _SHORT_NAMES = {
     "serialNumber": NameOID.SERIAL_NUMBER,
@@ -42,18 +43,29 @@ _OF_A_REQUEST = {
     "revocation_secret_file",
 }
 """What a request is made by, here and nowhere else."""
+_MAXIMUM_ADDRESS = 254
+"""Characters of a mail address (RFC 5321 4.5.3.1.3)."""
 
 
 def certificates(path: Path) -> list[x509.Certificate]:
     """All certificates of a PEM file, or the one of a DER file; raises `UsageError`."""
     data = files.read(path)
     try:
-        found = certs.load_pem(data) if b"-----BEGIN" in data else [certs.load(data)]
+        blocks = encoding.pem_blocks(data) if b"-----BEGIN" in data else [PEMBlock(certs.CERTIFICATE_LABELS[0], data)]
+        found = [certs.load_named(block.der) for block in blocks if block.label in certs.CERTIFICATE_LABELS]
     except Malformed as fault:
         raise UsageError(f"{path}: {fault}") from None
     if not found:
         raise UsageError(f"{path}: no certificate in it")
     return found
+
+
+def request(path: Path) -> bytes:
+    """A request that was made elsewhere, from a file or from stdin (`-`), as it is; raises `UsageError`."""
+    data = sys.stdin.buffer.read(files.MAXIMUM_INPUT) if str(path) == "-" else files.read(path)
+    if not data.strip():
+        raise UsageError(f"{'stdin' if str(path) == '-' else path} is empty: there is no request in it")
+    return data
 
 
 def private_key(path: Path) -> PrivateKeyTypes:
@@ -133,6 +145,8 @@ def wanted(arguments: argparse.Namespace) -> Wanted:
     for kind in ("dns", "email", "uri"):
         if "" in getattr(arguments, kind):
             raise UsageError(f"--{kind} without a name")
+    if any(len(address) > _MAXIMUM_ADDRESS for address in arguments.email):
+        raise UsageError(f"--email with more than {_MAXIMUM_ADDRESS} characters")
     try:
         subject = x509.Name.from_rfc4514_string(arguments.subject or "", _SHORT_NAMES)
         san: list[x509.GeneralName] = [x509.DNSName(_ascii(name)) for name in arguments.dns]

@@ -14,8 +14,10 @@ from estgw.client.faults import ClientError, Exit, Refused, TryLater
 class Report:
     """One run's output.  Nothing of a peer's comes here before `clean` or `names` has made it harmless."""
 
-    def __init__(self, command: str, *, as_json: bool, is_verbose: bool) -> None:
+    def __init__(self, command: str, operation: str = "", *, as_json: bool, is_verbose: bool) -> None:
+        """`operation` is the EST operation that the command is for."""
         self._command = command
+        self._operation = operation
         self._as_json = as_json
         self._is_verbose = is_verbose
         self._facts: dict[str, Any] = {}
@@ -59,8 +61,12 @@ class Report:
 
     def failed(self, fault: ClientError) -> Exit:
         """Close a run that did not: the words go to stderr, the facts into the JSON object."""
-        self.say(f"estclient {self._command}: {fault}")
+        is_other = fault.operation not in ("", self._operation)
+        where = f"{fault.operation} at {fault.url}: " if is_other else ""
+        self.say(f"estclient {self._command}: {where}{fault}")
         facts: dict[str, Any] = {"status": fault.status.name.lower(), "exit": int(fault.status), "error": str(fault)}
+        if fault.operation:
+            facts |= {"operation": fault.operation, "url": fault.url}
         if isinstance(fault, TryLater):
             facts |= {"retry_after": fault.seconds, "retry_at": f"{fault.when:%Y-%m-%dT%H:%M:%SZ}"}
         if isinstance(fault, Refused):

@@ -17,7 +17,7 @@ from estgw.client import keys
 from estgw.client.faults import ClientError, InvalidAnswer, UsageError, clean
 from estgw.client.keys import KeySpec
 from estgw.errors import Malformed
-from estgw.est import csrattrs
+from estgw.est import certs, csrattrs
 from estgw.est.binding import Binding
 from estgw.est.csr import CHALLENGE_PASSWORD, EST_IDENTITY_LINKING
 from estgw.est.csrattrs import AttributeWish, CsrAttrs, ExtensionWish, KeyWish, NamePart
@@ -127,11 +127,13 @@ def string(text: str) -> bytes:
 
 
 def fixed_to(certificate: x509.Certificate) -> Wanted:
-    """Subject and SAN of a certificate that is to be renewed (RFC 7030 4.2.2)."""
+    """Subject and SAN of a certificate that is to be renewed (RFC 7030 4.2.2); raises `UsageError`."""
     try:
         extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
     except x509.ExtensionNotFound:
         return Wanted(certificate.subject, is_fixed=True)
+    except certs.UNREADABLE as fault:
+        raise UsageError(f"the certificate's extensions can't be read: {clean(str(fault), 200)}") from None
     return Wanted(certificate.subject, tuple(extension.value), extension.critical, is_fixed=True)
 
 

@@ -7,15 +7,17 @@ from collections.abc import Callable
 
 from estgw.client.faults import ClientError, Exit, UsageError
 from estgw.client.report import Report
+from estgw.est import certs
 
 Command = Callable[[argparse.Namespace, Report], Exit]
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command that was parsed; returns the exit status and never 0 on a failure."""
-    report = Report(arguments.command, as_json=arguments.json, is_verbose=arguments.verbose)
+    report = Report(arguments.command, arguments.operation, as_json=arguments.json, is_verbose=arguments.verbose)
     try:
-        return _command(arguments.operation, arguments.command)(arguments, report)
+        with certs.without_warnings():
+            return _command(arguments.operation, arguments.command)(arguments, report)
     except ClientError as fault:
         return report.failed(fault)
     except KeyboardInterrupt:

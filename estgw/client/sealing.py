@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from estgw.client import cms, files, options
 from estgw.client.faults import UsageError, clean
+from estgw.cms.whom import key_id_of, key_of, subject_key_id
+from estgw.errors import Malformed
 from estgw.est import csrattrs
 from estgw.est.csrattrs import AttributeWish
 from estgw.est.der import SEQUENCE, wrap
@@ -75,7 +78,7 @@ def wanted(arguments: argparse.Namespace) -> Secret:
 
 
 def _recipient_capabilities(certificate: x509.Certificate) -> tuple[bytes, ...]:
-    match certificate.public_key():
+    match _public_key(certificate):
         case rsa.RSAPublicKey():
             return (*_oaep(), *_capabilities(csrattrs.RSA_ENCRYPTION, *_CONTENT_CIPHERS))
         case ec.EllipticCurvePublicKey():
@@ -126,7 +129,11 @@ def _shared_key(path: Path) -> bytes:
 
 def _subject_key_id(certificate: x509.Certificate) -> bytes:
     """The certificate's own identifier, else RFC 5280 4.2.1.2's first method."""
+    return subject_key_id(certificate) or key_id_of(_public_key(certificate))
+
+
+def _public_key(certificate: x509.Certificate) -> Any:
     try:
-        return certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
-    except x509.ExtensionNotFound:
-        return x509.SubjectKeyIdentifier.from_public_key(certificate.public_key()).digest
+        return key_of(certificate)
+    except Malformed as fault:
+        raise UsageError(f"--decrypt-cert has {fault}") from None

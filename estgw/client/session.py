@@ -11,7 +11,8 @@ binding.  Whenever a new connection is needed the request is made anew for its b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from types import TracebackType
 from typing import Self
@@ -19,9 +20,9 @@ from typing import Self
 from cryptography import x509
 
 from estgw import __version__
-from estgw.client import answers, tls, url
+from estgw.client import answers, tls, unauthorized, url
 from estgw.client.challenge import Authorizer, Credentials
-from estgw.client.faults import InvalidAnswer, NotOffered, Refused, Untrusted, UsageError, clean
+from estgw.client.faults import ClientError, Dropped, InvalidAnswer, NotOffered, Refused, Untrusted, UsageError, clean
 from estgw.client.trust import Trust
 from estgw.client.url import Place
 from estgw.client.wire import Answer, Exchange, Link, Observer, values
@@ -36,14 +37,16 @@ RequestMaker = Callable[[Binding | None], bytes]
 MAXIMUM_REDIRECTS = 5
 _MAXIMUM_ROUNDS = 12
 """Requests sent for one operation: redirects, challenges and stale nonces together."""
+_MAXIMUM_CHALLENGES = 2
+"""Answered for one operation: the first, and one that calls the nonce of that answer stale (RFC 7616 3.3)."""
 CMC_REQUEST = "application/pkcs7-mime; smime-type=CMC-request"
 
 
 class Session:
     """A client's dealings with one EST server; use it as a context manager, or call `close`.
 
-    Every method may raise the exceptions of `estgw.client.faults`.  Nothing is sent, and no answer is used,
-    before the server has been authenticated and authorized under `trust` (RFC 7030 3.6).
+    Every method may raise the exceptions of `estgw.client.faults`, with operation and URL in them.  Nothing is sent,
+    and no answer is used, before the server has been authenticated and authorized under `trust` (RFC 7030 3.6).
     """
 
     def __init__(
@@ -80,6 +83,7 @@ class Session:
         self._allow_redirect = allow_redirect
         self._observer = observer
         self._link: Link | None = None
+        self._asked = ""
         self._authorizers: dict[tuple[str, int], Authorizer] = {}
 
     def __enter__(self) -> Self:
@@ -122,22 +126,24 @@ class Session:
 
     def cacerts(self) -> list[x509.Certificate]:
         """The CA's certificates as they came (RFC 7030 4.1): `bag.examine` says which of them to believe."""
-        return answers.bag(self._get("cacerts"))
+        with self._named("cacerts"):
+            return answers.bag(self._perform("cacerts", None))
 
     def csrattrs(self) -> csrattrs.CsrAttrs | None:
         """What a CSR should hold (RFC 7030 4.5); None when the server has no wishes: 204, 404 or 501."""
-        try:
-            answer = self._perform("csrattrs", None)
-        except NotOffered:
-            return None
-        if answer.status == 204:
-            return None
-        if answer.content_type != "application/csrattrs":
-            raise InvalidAnswer(f"CSR attributes of type {clean(answer.content_type, 100)!r}")
-        try:
-            return csrattrs.decode_csrattrs(encoding.decode(answer.body, ()))
-        except Malformed as fault:
-            raise InvalidAnswer(f"the server's CSR attributes can't be read: {fault}") from None
+        with self._named("csrattrs"):
+            try:
+                answer = self._perform("csrattrs", None)
+            except NotOffered:
+                return None
+            if answer.status == 204:
+                return None
+            if answer.content_type != "application/csrattrs":
+                raise InvalidAnswer(f"CSR attributes of type {clean(answer.content_type, 100)!r}")
+            try:
+                return csrattrs.decode_csrattrs(encoding.decode(answer.body, ()))
+            except Malformed as fault:
+                raise InvalidAnswer(f"the server's CSR attributes can't be read: {fault}") from None
 
     def enroll(self, request: bytes | RequestMaker) -> x509.Certificate:
         """Get a certificate (RFC 7030 4.2.1); the key in the CSR must be the one in the certificate.
@@ -186,14 +192,12 @@ class Session:
         try:
             return csr.parse(made).der
         except Malformed as fault:
-            raise UsageError(f"the request is {fault}") from None
-
-    def _get(self, operation: str) -> Answer:
-        return self._perform(operation, None)
+            raise UsageError(f"the request can't be used: {fault}") from None
 
     def _post(self, operation: str, make: RequestMaker, content_type: str, accept: str) -> Answer:
         headers = {"Content-Type": content_type, "Content-Transfer-Encoding": "base64", "Accept": accept}
-        return self._perform(operation, make, headers)
+        with self._named(operation):
+            return self._perform(operation, make, headers)
 
     def _perform(self, operation: str, make: RequestMaker | None, headers: Mapping[str, str] | None = None) -> Answer:
         """One operation to its 200 (or csrattrs' 204), through redirects and challenges."""
@@ -202,25 +206,49 @@ class Session:
             raise Untrusted(f"{operation} needs a server that can be verified (RFC 7030 4.1.1)")
         place, target = self._place, self._place.path(operation)
         made_for: Link | None = None
-        body: bytes | None = None
+        made = body = None
         hops = challenged = 0
+        has_repeated = False
         for _ in range(_MAXIMUM_ROUNDS):
+            self._asked = f"https://{place.authority}{target}"
             link = self._link_to(place)
             if make is not None and link is not made_for:
-                body, made_for = encoding.encode_base64(make(link.connected.binding)), link
-            answer = self._exchange(link, row.method, target, headers or {}, body)
-            if answer.status == 401 and self._learn(link, answer, again=challenged > 0):
+                made, made_for = make(link.connected.binding), link
+                body = encoding.encode_base64(made)
+            is_reused = link.answered > 0
+            try:
+                answer = self._exchange(link, row.method, target, headers or {}, body)
+            except Dropped:
+                # libest's server closes 45 ms after a 401 that does not say so.  RFC 9112 9.3.1 lets a client repeat
+                # a request on a new connection when the old one ended unanswered, a POST only if that does no harm.
+                # The server may at worst have done it: then EST's operations give a second certificate for the same
+                # key, or say no to the second try.  Once, and never on a new connection.
+                if has_repeated or not is_reused:
+                    raise
+                has_repeated = True
+                continue
+            if answer.status == 401:
+                self._learn(link, answer, challenged, made if row.has_csr else None)
                 challenged += 1
                 continue
             if 300 <= answer.status < 400 and answer.headers.get("Location"):
                 hops += 1
                 place, target = self._follow(answer, place, target, row.method, hops)
                 continue
-            if operation == "csrattrs" and answer.status == 204:
-                return answer
-            answers.require_ok(answer, row)
+            if operation != "csrattrs" or answer.status != 204:
+                answers.require_ok(answer, row)
             return answer
         raise InvalidAnswer("the server's challenges and redirects do not end")
+
+    @contextlib.contextmanager
+    def _named(self, operation: str) -> Iterator[None]:
+        """Whatever fails in here says in which operation it did, and where."""
+        self._asked = self._place.url(operation)
+        try:
+            yield
+        except ClientError as fault:
+            fault.operation, fault.url = operation, self._asked
+            raise
 
     def _link_to(self, place: Place) -> Link:
         """A usable connection to a place: the one at hand, or a new one with all checks."""
@@ -253,16 +281,22 @@ class Session:
             self._observer(replace(exchange, answer=answer))
         return answer
 
-    def _learn(self, link: Link, answer: Answer, *, again: bool) -> bool:
-        """Whether a 401 can be answered with another request (RFC 7030 3.2.3); `again`: one has been already."""
+    def _learn(self, link: Link, answer: Answer, challenged: int, made: bytes | None) -> None:
+        """Take in the challenge of a 401; raise `Refused` when another request could not answer it (RFC 7030 3.2.3).
+
+        `challenged` counts those that this operation has answered before, `made` is the CSR that was sent.
+        """
+        shown = unauthorized.Shown(
+            certificate=self._identity is not None, is_unverified=self._trust.bootstrap, csr=made
+        )
         if self._credentials is None or self._trust.bootstrap:
-            return False
+            raise unauthorized.refusal(answer, shown)
         authorizer = self._authorizers.setdefault(link.connected.place.origin, Authorizer(self._credentials))
-        if authorizer.learn(values(answer.headers, "WWW-Authenticate"), again=again):
-            return True
-        if again:
-            raise Refused("the server does not accept the user name and password", http_status=401, words=answer.words)
-        raise Refused("the server's 401 has no challenge that Basic or Digest could answer", http_status=401)
+        shown = replace(shown, has_password=True, password=bool(authorizer.scheme))
+        if not authorizer.learn(values(answer.headers, "WWW-Authenticate"), again=challenged > 0):
+            raise unauthorized.refusal(answer, shown)
+        if challenged >= _MAXIMUM_CHALLENGES:
+            raise InvalidAnswer("the server calls the nonce stale that it gave a moment ago (RFC 7616 3.3)")
 
     def _follow(self, answer: Answer, place: Place, target: str, method: str, hops: int) -> tuple[Place, str]:
         """Where a redirect leads, if it may (RFC 7030 3.2.1)."""

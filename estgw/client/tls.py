@@ -23,7 +23,7 @@ from estgw.client.stream import Stream, reason
 from estgw.client.trust import Anchor, Trust, Verdict
 from estgw.client.url import Place
 from estgw.est import binding as bindings
-from estgw.est import names
+from estgw.est import certs, names
 from estgw.est.binding import Binding, BindingType
 
 VERSIONS = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
@@ -146,11 +146,15 @@ def _context(
         context.set_default_verify_paths()
 
     def check(_: SSL.Connection, x509_: crypto.X509, error: int, depth: int, ok: int) -> bool:
-        certificate = x509_.to_cryptography()
-        if not ok:
-            problems.append(_path_problem(error, depth, certificate))
-        elif depth == 0 and (words := trust_room.objection(trust, certificate, place.host)):
-            problems.append(words)
+        try:
+            with certs.without_warnings():
+                certificate = x509_.to_cryptography()
+                if not ok:
+                    problems.append(_path_problem(error, depth, certificate))
+                elif depth == 0 and (words := trust_room.objection(trust, certificate, place.host)):
+                    problems.append(words)
+        except certs.UNREADABLE as fault:
+            problems.append(f"{_which(depth)} can't be read: {clean(str(fault), 200)}")
         return not problems
 
     context.set_verify(SSL.VERIFY_PEER, check)
@@ -179,11 +183,22 @@ def _path_problem(error: int, depth: int, certificate: x509.Certificate) -> str:
         21: "has an issuer that we do not trust",
         26: "may not be a TLS server's (extended key usage)",
     }.get(error, f"does not verify (OpenSSL's error {error})")
-    which = "the server's certificate" if depth == 0 else f"the certificate {depth} above the server's"
-    return f"{which} {words}: {clean(names.dn_text(certificate.subject), 200)}"
+    return f"{_which(depth)} {words}: {clean(names.dn_text(certificate.subject), 200)}"
+
+
+def _which(depth: int) -> str:
+    return "the server's certificate" if depth == 0 else f"the certificate {depth} above the server's"
 
 
 def _verdict(connection: SSL.Connection, trust: Trust, place: Place) -> Verdict:
+    try:
+        with certs.without_warnings():
+            return _judged(connection, trust, place)
+    except certs.UNREADABLE as fault:
+        raise Untrusted(f"a certificate of the server's can't be read: {clean(str(fault), 200)}") from None
+
+
+def _judged(connection: SSL.Connection, trust: Trust, place: Place) -> Verdict:
     if trust.bootstrap:
         leaf = connection.get_peer_certificate(as_cryptography=True)
         if leaf is None:

@@ -193,7 +193,7 @@ def is_ca(certificate: x509.Certificate) -> bool:
     """Whether basicConstraints say CA:TRUE."""
     try:
         return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    except (x509.ExtensionNotFound, ValueError):
+    except (x509.ExtensionNotFound, *certs.UNREADABLE):
         return False
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from email.message import Message
 
-from estgw.client.faults import ClientError, InvalidAnswer, NoConnection, clean
+from estgw.client.faults import ClientError, Dropped, InvalidAnswer, NoConnection, clean
 from estgw.client.tls import Connected
 from estgw.est.operations import essence
 
@@ -72,6 +72,8 @@ class Link:
         # A socket in all that http.client asks of one: sendall, makefile, close.
         self._http.sock = connected.stream
         self._is_open = True
+        self.answered = 0
+        """Exchanges that have been completed."""
 
     def close(self) -> None:
         """Close the connection; more than once does no harm."""
@@ -88,14 +90,16 @@ class Link:
     ) -> Answer:
         """Send a request and read the whole answer within `timeout` seconds.
 
-        Raises `NoConnection` when the server goes away or stays silent, `InvalidAnswer` for an answer that
-        is cut off, endless or no HTTP, `Untrusted` for a TLS alert.
+        Raises `Dropped` when the server goes away before it has answered anything, `NoConnection` when it stays
+        silent, `InvalidAnswer` for an answer that is cut off, endless or no HTTP, `Untrusted` for a TLS alert.
         """
         stream = self.connected.stream
         stream.start_clock(timeout, MAXIMUM_ANSWER)
         try:
             self._http.request(method, target, body=body, headers=self._with_host(headers))
-            return self._read()
+            answer = self._read()
+            self.answered += 1
+            return answer
         except ClientError:
             self.close()
             raise
@@ -106,7 +110,9 @@ class Link:
             raise NoConnection(f"no answer within {timeout:g} s") from None
         except (ConnectionError, OSError) as fault:
             self.close()
-            if isinstance(fault, http.client.RemoteDisconnected) or not stream.received:
+            if not stream.received:
+                raise Dropped("the server closed the connection without an answer") from None
+            if isinstance(fault, http.client.RemoteDisconnected):  # after an interim answer
                 raise NoConnection("the server closed the connection without an answer") from None
             raise InvalidAnswer("the connection broke off in the middle of the answer") from None
         except (http.client.HTTPException, ValueError) as fault:

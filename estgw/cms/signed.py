@@ -110,12 +110,9 @@ class SignedData:
 
 def _readable(der: bytes) -> x509.Certificate | None:
     try:
-        with certs.without_warnings():
-            certificate = certs.load(der)
-            _ = certificate.issuer, certificate.subject
-    except (Malformed, *certs.UNREADABLE):
+        return certs.load_named(der)
+    except Malformed:
         return None
-    return certificate
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat import asn1
 from cryptography.hazmat.primitives import serialization
 
@@ -148,7 +147,7 @@ def _pkcs8(block: encoding.PEMBlock, certificate: x509.Certificate) -> bytes:
     try:
         key = serialization.load_der_private_key(block.der, password=None)
         fits = key.public_key() == certificate.public_key()
-    except (ValueError, TypeError, UnsupportedAlgorithm):
+    except certs.UNREADABLE:
         # The library's own words are left out: they might quote key material.
         raise Malformed("the private key can't be read") from None
     if not fits:

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InternalError, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, pkcs7
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
@@ -18,11 +18,12 @@ UNREADABLE = (
     ValueError,
     TypeError,  # for a TLSFeature (RFC 7633) with nothing in it
     UnsupportedAlgorithm,
+    InternalError,  # for a private X25519, X448, Ed25519 or Ed448 key of a wrong length
     x509.InvalidVersion,
     x509.DuplicateExtension,
     x509.UnsupportedGeneralNameType,
 )
-"""All that cryptography raises for a certificate or CSR that it can't take apart; most are no ValueError."""
+"""All that cryptography raises for a certificate, CSR or key that it can't take apart; most are no ValueError."""
 _NONE = (x509.ExtensionNotFound, *UNREADABLE)
 
 
@@ -64,6 +65,17 @@ def load(der: bytes) -> x509.Certificate:
         return x509.load_der_x509_certificate(der)
     except UNREADABLE as fault:
         raise Malformed(f"not a certificate: {fault}") from None
+
+
+def load_named(der: bytes) -> x509.Certificate:
+    """The same as `load`, for one whose names can be read too: cryptography puts that off until they are asked for."""
+    try:
+        with without_warnings():
+            certificate = load(der)
+            _ = certificate.issuer, certificate.subject
+    except UNREADABLE as fault:
+        raise Malformed(str(fault) if isinstance(fault, Malformed) else f"not a certificate: {fault}") from None
+    return certificate
 
 
 def load_pem(text: bytes) -> list[x509.Certificate]:

@@ -1,7 +1,8 @@
 """Base64, PEM and DER: telling them apart, taking them off and putting them on.
 
 RFC 7030 as corrected by RFC 8951 3: every body is base64 (RFC 4648 4) of DER, whatever a
-Content-Transfer-Encoding header says; receivers put up with white space.
+Content-Transfer-Encoding header says; receivers put up with white space.  libest's server counts the NUL at the
+end of a C string as part of the body, so NULs after base64 are dropped too.
 """
 
 from __future__ import annotations
@@ -68,11 +69,12 @@ def decode(body: bytes, pem_labels: tuple[str, ...]) -> bytes:
     with the fault: empty, not base64, truncated, base64 of something else, or a PEM block of another kind.
     """
     start = body.lstrip(_WHITE)
-    if not start:
+    text = start.rstrip(_WHITE + b"\0")
+    if not text:
         raise Malformed("the body is empty")
     if b"-----BEGIN" in start[:4096] and not start.startswith(b"0"):
         return _decode_pem(body, pem_labels)
-    der = _strip_line_end(start) if start[0] == 0x30 and not _is_base64(start) else decode_base64(start)
+    der = _strip_line_end(start) if start[0] == 0x30 and not _is_base64(start) else decode_base64(text)
     if der[:1] != b"\x30":
         raise Malformed("base64 of something that is not a DER SEQUENCE")
     return der

@@ -208,3 +208,20 @@ def test_a_bag_made_to_keep_us_busy():
     entries = bag.examine([one.certificate for one in chain] + links, [chain[0].certificate])
     assert time.monotonic() - began < 10
     assert entries
+
+
+def test_names_that_can_not_be_read_are_an_invalid_answer(ask, ca):
+    der = certs.pack([ca.certificate])
+    for new in (b"\x14\x07T\xf6st CA", b"\x03\x07\x00est CA"):
+        ended = ask(rogue.reply(body=der.replace(b"\x0c\x07Test CA", new)))
+        assert ended.status == Exit.INVALID_ANSWER
+        assert "the server's certificates can't be read: not a certificate" in ended.err
+
+
+def test_an_extension_that_is_there_twice_makes_no_ca(ask, ca):
+    der = certs.pack([ca.certificate, ca.issue("twice").certificate])
+    twice = der.replace(bytes.fromhex("0603551d25"), bytes.fromhex("0603551d13"))
+    assert twice != der
+    ended = ask(rogue.reply(body=twice))
+    assert ended.status == Exit.UNTRUSTED
+    assert "NOT BELIEVED: it is no CA's certificate" in ended.err

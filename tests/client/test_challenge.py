@@ -11,7 +11,9 @@ import pytest
 
 from estgw.client import challenge
 from estgw.client.challenge import Authorizer, Credentials
-from estgw.client.faults import UsageError
+from estgw.client.faults import Exit, UsageError
+from tests.client import rogue
+from tests.client.common import ENROLL, LOGIN, NEW
 
 A3 = json.loads((Path(__file__).parents[1] / "vectors" / "rfc7030-a3-digest.json").read_text())
 
@@ -142,3 +144,78 @@ def test_credentials_that_can_not_travel(user, password):
 
 def test_a_password_is_not_printed():
     assert "secret" not in repr(Credentials("u", "secret"))
+
+
+CHALLENGE = 'Digest realm="estrealm", qop="auth", algorithm=SHA-256, nonce="{}"'
+
+
+def digest_server(nonces, holder, enroller):
+    """401 with a nonce of the list to each request in turn, and the enroller's own answer after the last one."""
+    left = iter(nonces)
+    good = enroller()
+
+    def answer(request):
+        found = next(left, None)
+        if found is None:
+            return good(request)
+        return rogue.reply(401, content_type=None, WWW_Authenticate=CHALLENGE.format(found))
+
+    return rogue.Server(holder, answer)
+
+
+def test_a_stale_nonce_is_answered_once_more_with_the_same_credentials(holder, anchor, estclient, enroller):
+    with digest_server(["1", '2", stale="true'], holder, enroller) as server:
+        ended = estclient("enroll", "-u", server.url, "-c", anchor, *ENROLL, *LOGIN)
+    assert ended.status == Exit.DONE, ended.err
+    first, second, third = (request.headers.get("Authorization") for request in server.requests)
+    assert first is None
+    assert (fields(second)["nonce"], fields(third)["nonce"]) == ("1", "2")
+    assert {fields(each)["username"] for each in (second, third)} == {"estuser"}
+    assert fields(third)["nc"] == "00000001"
+
+
+def test_a_server_that_calls_every_nonce_stale_is_asked_no_more(holder, anchor, estclient, enroller):
+    with digest_server([f'{at}", stale="true' for at in range(9)], holder, enroller) as server:
+        ended = estclient("enroll", "-u", server.url, "-c", anchor, *ENROLL, *LOGIN)
+    assert ended.status == Exit.INVALID_ANSWER
+    assert "the server calls the nonce stale that it gave a moment ago (RFC 7616 3.3)" in ended.err
+    assert len(server.requests) == 3
+
+
+def test_a_wrong_password_is_not_sent_twice(holder, anchor, estclient, enroller):
+    with digest_server("12", holder, enroller) as server:
+        ended = estclient("enroll", "-u", server.url, "-c", anchor, *ENROLL, *LOGIN)
+    assert ended.status == Exit.REFUSED
+    assert "It does not accept the user name and password." in ended.err
+    assert len(server.requests) == 2
+
+
+def test_a_nonce_of_an_earlier_request_may_have_become_stale(holder, anchor, estclient, enroller):
+    """The password went with /csrattrs already: its refusal at the enrolment is for the nonce, and answered once."""
+    with digest_server(["1"], holder, enroller) as server:
+        good, seen = server.answer, []
+
+        def answer(request):
+            if request.method == "POST":
+                seen.append(request)
+            if len(seen) == 1:
+                return rogue.reply(401, content_type=None, WWW_Authenticate=CHALLENGE.format('2", stale="true'))
+            return good(request)
+
+        server.answer = answer
+        ended = estclient("enroll", "-u", server.url, "-c", anchor, *NEW, *LOGIN)
+    assert ended.status == Exit.DONE, ended.err
+    assert [fields(each.headers["Authorization"])["nonce"] for each in seen] == ["1", "2"]
+
+
+def test_basic_that_is_refused_later_is_not_sent_again(holder, anchor, estclient, enroller):
+    basic = rogue.reply(401, content_type=None, WWW_Authenticate='Basic realm="estrealm"')
+
+    def attributes(request):
+        return ... if "Authorization" in request.headers else basic
+
+    with rogue.Server(holder, enroller(csrattrs=attributes, simpleenroll=basic)) as server:
+        ended = estclient("enroll", "-u", server.url, "-c", anchor, *NEW, *LOGIN)
+    assert ended.status == Exit.REFUSED
+    assert "It does not accept the user name and password." in ended.err
+    assert [request.method for request in server.requests] == ["GET", "GET", "POST"]

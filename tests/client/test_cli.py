@@ -16,7 +16,7 @@ from estgw.client.faults import Exit
 from estgw.est import csrattrs
 from estgw.est.csrattrs import AttributeWish, CsrAttrs
 from tests.client import pki, rogue
-from tests.client.common import python
+from tests.client.common import NEW, python
 
 COMMANDS = ("cacerts", "csrattrs", "enroll", "simpleenroll", "reenroll", "simplereenroll", "serverkeygen", "fullcmc")
 FULLCMC = ("fullcmc enroll", "fullcmc renew", "fullcmc revoke", "fullcmc get-crl")
@@ -201,3 +201,10 @@ def test_the_library_face_is_lazy():
     with pytest.raises(AttributeError):
         client.Nothing  # noqa: B018
     assert json.dumps(client.__all__)
+
+
+def test_a_mail_address_has_an_end(anchor, estclient):
+    """The standard library's parser calls itself once for each group in an address."""
+    ended = estclient("enroll", "-u", "localhost:1", "-c", anchor, *NEW, "--email", "c:" * 5000)
+    assert ended.status == Exit.USAGE
+    assert "--email with more than 254 characters" in ended.err

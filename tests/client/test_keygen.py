@@ -264,7 +264,9 @@ def test_an_answer_that_is_none(serve, content_type, body):
 
 
 def test_a_private_key_that_is_none(serve, generated):
-    for der in (b"\x30\x03\x02\x01\x00", b"junk", b""):
+    # Ed25519 with 31 octets
+    short = wrap(b"\x30", bytes.fromhex("020100300506032b6570") + wrap(b"\x04", wrap(b"\x04", bytes(31))))
+    for der in (b"\x30\x03\x02\x01\x00", b"junk", b"", short):
         ended, _ = serve(multipart("application/pkcs8", der, generated[1]))
         assert ended.status == Exit.INVALID_ANSWER
 

@@ -23,6 +23,7 @@ from estgw.errors import Malformed
 from estgw.est import ber, certs, csrattrs
 from tests.client import cmcca, pki
 from tests.client.test_rogue import ber as indefinite
+from tests.fuzz.targets_client import TARGETS
 
 VECTORS = Path(__file__).parents[1] / "vectors"
 BAG = base64.b64decode((VECTORS / "rfc7030-a1-cacerts-response.b64").read_bytes())
@@ -118,6 +119,18 @@ def test_a_key(body, secret):
         return
     assert key
     assert certificate
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_a_few_changed_bytes_end_in_no_traceback(name):
+    function, seeds = TARGETS[name]
+
+    @settings(FEW, max_examples=40)
+    @given(strategies.one_of([changed(seed) for seed in seeds]))
+    def run(data):
+        function(data)
+
+    run()
 
 
 def test_the_original_is_sound():

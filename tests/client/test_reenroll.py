@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from estgw.client import files
 from estgw.client.faults import Exit
-from estgw.est import certs, csr
+from estgw.est import certs, csr, encoding
 from tests.client import pki, rogue
 from tests.client.common import V12, V13, pair_fits
 
@@ -262,3 +262,16 @@ def test_who_may_read_the_files_stays_as_it_was(ca, holder, anchor, estclient, e
     assert stat.S_IMODE(certificate.stat().st_mode) == 0o604
     assert set(given) == {(os.getuid(), os.getgid())}
     assert len(given) == 3
+
+
+def test_a_certificate_with_unreadable_extensions_is_not_renewed(ca, holder, anchor, estclient, enroller, tmp_path):
+    me = ca.issue("me")
+    der = me.certificate.public_bytes(Encoding.DER)
+    twice = der.replace(bytes.fromhex("0603551d25"), bytes.fromhex("0603551d13"))
+    assert twice != der
+    (tmp_path / "me.pem").write_bytes(me.key_pem + encoding.encode_pem(twice, "CERTIFICATE"))
+    with rogue.Server(holder, enroller()) as server:
+        ended = estclient("reenroll", "-u", server.url, "-c", anchor, "--cert", "me.pem")
+    assert ended.status == Exit.USAGE
+    assert "the certificate's extensions can't be read: Duplicate 2.5.29.19 extension found" in ended.err
+    assert not server.requests

@@ -16,6 +16,7 @@ from estgw.client.request import Wanted
 from estgw.est import csr, csrattrs
 from estgw.est.binding import Binding, BindingType
 from estgw.est.csrattrs import AttributeWish, CsrAttrs, ExtensionWish, KeyWish, NamePart, Template
+from estgw.est.der import SEQUENCE, wrap
 
 VECTORS = Path(__file__).parents[1] / "vectors"
 BINDING = Binding(BindingType.TLS_EXPORTER, bytes(range(32)))
@@ -234,3 +235,11 @@ def test_an_encrypted_key_asks_for_its_password():
             keys.load(pem, ask)
     with pytest.raises(UsageError):
         keys.load(b"no key")
+
+
+@pytest.mark.parametrize("oid", ["2b656e", "2b656f", "2b6570", "2b6571"])
+def test_a_private_key_of_a_wrong_length_is_no_key(oid):
+    """X25519, X448, Ed25519 and Ed448: cryptography has an InternalError for them."""
+    inside = wrap(SEQUENCE, wrap(b"\x06", bytes.fromhex(oid))) + wrap(b"\x04", wrap(b"\x04", bytes(31)))
+    with pytest.raises(UsageError, match="not a private key, or of a kind that can't be read"):
+        keys.load(wrap(SEQUENCE, b"\x02\x01\x00" + inside))

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import socket
+import ssl
 import subprocess
+import threading
 import time
 
 import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from OpenSSL import SSL
 
 from estgw.client.faults import Exit
+from estgw.est import encoding
+from estgw.est.der import SEQUENCE, elements, whole, wrap
 from tests.client import pki, rogue
 from tests.client.common import ENROLL, LOGIN, challenge
 
@@ -220,3 +229,87 @@ def test_the_client_certificate_is_not_shown_to_the_wrong_server(ca, anchor, est
     with rogue.Server(holder, challenge) as server:
         assert estclient("csrattrs", "-u", server.url, "-c", anchor, "--cert", me).status == Exit.UNTRUSTED
     assert server.handshakes == 0
+
+
+# Certificates that OpenSSL takes and cryptography does not.
+
+
+def resigned(ca, certificate, *changes):
+    """The PEM of a certificate with some bytes replaced, under a good signature."""
+    signed = certificate.tbs_certificate_bytes
+    for old, new in changes:
+        assert old in signed
+        signed = signed.replace(old, new)
+    algorithm = whole(elements(certificate.public_bytes(Encoding.DER), "a certificate")[1])
+    signature = wrap(b"\x03", b"\0" + ca.key.sign(signed, ec.ECDSA(hashes.SHA256())))
+    return encoding.encode_pem(wrap(SEQUENCE, signed + algorithm + signature), "CERTIFICATE")
+
+
+VERSION_4 = (bytes.fromhex("a003020102"), bytes.fromhex("a003020103"))
+LATIN_1 = (b"\x0c\x09localhost", b"\x14\x09l\xf6calhost")
+"""In a T61String, as some CAs wrote names for years."""
+
+
+@contextlib.contextmanager
+def showing(path):
+    """The URL of a server that shows the certificates of a file, and does nothing else."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(path)
+
+    def serve(listener):
+        with contextlib.suppress(OSError):
+            while True:
+                raw, _ = listener.accept()
+                with raw, contextlib.suppress(OSError), context.wrap_socket(raw, server_side=True) as connection:
+                    connection.recv(1)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, args=(listener,), daemon=True)
+        thread.start()
+        try:
+            yield f"https://localhost:{listener.getsockname()[1]}"
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join(10)
+
+
+@pytest.fixture(scope="module")
+def unreadable(ca, holder):
+    """Certificate chains of servers by what is wrong with them, with a key."""
+    stranger = pki.make_ca("A stranger")
+    sub = pki.make_ca("A subordinate")
+    leaf = sub.issue("localhost", dns=["localhost"])
+    return {
+        "version 4": holder.key_pem + resigned(ca, holder.certificate, VERSION_4),
+        "version 4 of a stranger": holder.key_pem + resigned(stranger, holder.certificate, VERSION_4),
+        "version 4 above": leaf.both + resigned(ca, ca.vouch(sub), VERSION_4),
+        "a stranger's Latin-1": holder.key_pem + resigned(stranger, holder.certificate, LATIN_1),
+    }
+
+
+@pytest.mark.parametrize("command", [("enroll", *LOGIN, *ENROLL), ("cacerts",)])
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("version 4", "the server's certificate can't be read: 3 is not a valid X509 version"),
+        ("version 4 of a stranger", "the server's certificate can't be read: 3 is not a valid X509 version"),
+        ("version 4 above", "the certificate 1 above the server's can't be read: 3 is not a valid X509 version"),
+        ("a stranger's Latin-1", "the server's certificate can't be read: error parsing asn1 value"),
+    ],
+)
+def test_a_server_certificate_that_can_not_be_read_ends_in_a_sentence(
+    anchor, unreadable, estclient, tmp_path, command, fault, words
+):
+    (tmp_path / "server.pem").write_bytes(unreadable[fault])
+    with showing(tmp_path / "server.pem") as url:
+        ended = estclient(*command, "-u", url, "-c", anchor)
+    assert ended.status == Exit.UNTRUSTED
+    assert words in ended.err
+
+
+def test_an_unverified_server_certificate_that_can_not_be_read_ends_in_a_sentence(unreadable, estclient, tmp_path):
+    (tmp_path / "server.pem").write_bytes(unreadable["version 4"])
+    with showing(tmp_path / "server.pem") as url:
+        ended = estclient("cacerts", "-u", url, "--fingerprint", "00" * 32)
+    assert ended.status == Exit.UNTRUSTED
+    assert "a certificate of the server's can't be read: 3 is not a valid X509 version" in ended.err

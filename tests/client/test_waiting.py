@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import time
 from email.utils import format_datetime
+from pathlib import Path
 
 import pytest
 
@@ -77,6 +78,30 @@ def test_patience_that_does_not_last_is_not_spent():
 )
 def test_retry_after_in_seconds(text, seconds):
     assert delay(text, dt.datetime.now(dt.UTC)) == seconds
+
+
+IMPOSSIBLE = [
+    "Sun, 99 Nov 2026 12:00:00 GMT",
+    "Sun, 99 Nov 2026",
+    "Sun, 01 Nov 99999 12:00:00 GMT",
+    "Sun, 01 Nov 99999999999999999999 12:00:00 GMT",
+    "Sun, 01 Nov 2026 99999999999999999999:00:00 GMT",
+    "Sunday, 31-Feb-26 12:00:00 GMT",
+    "Sun Nov 31 12:00:00 2026",
+]
+
+
+@pytest.mark.parametrize("text", IMPOSSIBLE)
+def test_a_date_that_does_not_exist_is_no_answer(ask, text):
+    for status in (202, 503):
+        ended = ask(rogue.reply(status, content_type=None, Retry_After=text), "enroll", *NEW, "--no-csrattrs")
+        assert ended.status == Exit.INVALID_ANSWER
+        assert f"the server's Retry-After is a date that does not exist: {text!r}" in ended.err
+        Path("device.key").unlink()
+
+
+def test_a_date_beyond_all_bounds_without_a_day_is_no_time():
+    assert delay("1 Nov 99999999999999999999 12:00:00 GMT", dt.datetime.now(dt.UTC)) is None
 
 
 def test_retry_after_as_a_date():

@@ -27,6 +27,8 @@ ROOT_DER = CA.certificate.public_bytes(Encoding.DER)
 LEAF_PEM = LEAF.public_bytes(Encoding.PEM)
 ROOT_PEM = CA.certificate.public_bytes(Encoding.PEM)
 KEY_PEM = key_pem(P256)
+SHORT_ED25519 = bytes.fromhex("302d020100300506032b65700421041f") + bytes(31)
+"""A key of 31 octets, for which cryptography has an InternalError."""
 BASE64 = {"Content-Transfer-Encoding": "base64"}
 
 
@@ -229,6 +231,7 @@ def test_the_published_keygen_pair():
         (KEY_PEM + LEAF_PEM + ROOT_PEM, "two PEM blocks"),
         (key_pem(OTHER) + LEAF_PEM, "does not fit the certificate"),
         (pem(b"junk", "PRIVATE KEY") + LEAF_PEM, "the private key can't be read"),
+        (pem(SHORT_ED25519, "PRIVATE KEY") + LEAF_PEM, "the private key can't be read"),
         (pem(tlv(SEQUENCE), "ENCRYPTED PRIVATE KEY") + LEAF_PEM, "two PEM blocks"),
     ],
 )

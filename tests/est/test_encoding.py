@@ -195,7 +195,7 @@ def test_der_whose_bytes_are_all_base64_digits_is_read_as_base64_and_named():
         (b"", "empty"),
         (b" \r\n\t", "empty"),
         (b"hello, world", "not base64: byte 0x2c"),
-        (b"\x31\x00", "not base64: byte 0x00"),
+        (b"\x31\x02\x05\x00", "not base64: byte 0x02"),
         (b"MAMCAQ", "truncated base64"),
         (base64.b64encode(b"junk"), "base64 of something that is not a DER SEQUENCE"),
         (b"=", "truncated base64"),

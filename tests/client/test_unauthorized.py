@@ -1,0 +1,123 @@
+"""401, and the sentence about what to add (RFC 7030 3.2.3, 3.3.2)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from estgw.client import keys, request
+from estgw.client.faults import Exit
+from tests.client import pki, rogue
+from tests.client.common import ENROLL, LOGIN
+
+BASIC = rogue.reply(401, content_type=None, WWW_Authenticate='Basic realm="estrealm"')
+BEARER = rogue.reply(401, content_type=None, WWW_Authenticate='Bearer realm="estrealm"')
+BARE = rogue.reply(401, b"Proof of Possession Mismatch.", "text/plain")
+UNLINKED = (
+    "The CSR is not linked to the connection (RFC 7030 3.5), which some servers answer with 401 too: "
+    "leave --no-pop out, and let -R or --new-key make the CSR in place of --csr."
+)
+
+
+@pytest.fixture
+def refused(ca, holder, anchor, estclient):
+    """Run a command against a server that answers 401, and return what it says; `me.pem` is a certificate."""
+    Path("me.pem").write_bytes(ca.issue("me", usages=()).both)
+
+    def run(answer, *command):
+        with rogue.Server(holder, answer if callable(answer) else lambda _: answer) as server:
+            ended = estclient(*command, "-u", server.url, "-c", anchor)
+        assert ended.status == Exit.REFUSED
+        return ended.err
+
+    return run
+
+
+CERT = ("--cert", "me.pem")
+
+
+@pytest.mark.parametrize("answer", [BASIC, BARE])
+def test_a_certificate_that_is_not_enough_wants_a_password_beside_it(refused, answer):
+    for command in (("enroll", *ENROLL), ("reenroll", "--no-csrattrs"), ("cacerts",)):
+        said = refused(answer, *command, *CERT)
+        assert "The certificate of --cert was not enough: add a password, -p USER." in said
+        assert "--cert and --key" not in said
+
+
+def test_a_challenge_wants_a_password_or_a_certificate(refused):
+    said = refused(BASIC, "enroll", *ENROLL)
+    assert "the server says 401 Whatever\nIt wants to know who you are: -p USER, or --cert and --key." in said
+    assert "not linked" not in said
+
+
+def test_no_challenge_wants_a_certificate(refused):
+    for command in (("enroll", *ENROLL), ("enroll", *ENROLL, *LOGIN)):
+        said = refused(BARE, *command)
+        assert "the server says 401 Whatever: Proof of Possession Mismatch.\n" in said
+        assert "a certificate: --cert and --key." in said
+    assert "It asks for no password (no WWW-Authenticate)" in refused(BARE, "cacerts")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ((), "or it wants a certificate: --cert and --key."),
+        (CERT, "and --cert was not enough."),
+    ],
+)
+def test_a_challenge_of_another_kind_is_named(refused, options, words):
+    said = refused(BEARER, "enroll", *ENROLL, *LOGIN, *options)
+    assert f"It asks for bearer, which neither Basic nor Digest with our password can answer, {words}" in said
+
+
+def test_a_wrong_password_is_told_apart_from_something_else(refused):
+    assert "It does not accept the user name and password.\n" in refused(BASIC, "enroll", *ENROLL, *LOGIN)
+
+
+def after_login(request):
+    return BARE if "Authorization" in request.headers else BASIC
+
+
+@pytest.mark.parametrize("who", [LOGIN, CERT])
+def test_a_missing_link_may_be_what_a_401_is_about(refused, who):
+    """libest's server says 401 without a challenge when it wants a link and gets none."""
+    answer = after_login if who is LOGIN else BARE
+    said = refused(answer, "enroll", *ENROLL, *who, "--no-pop")
+    assert UNLINKED in said
+    if who is LOGIN:
+        assert "or it misses something else: it names no challenge." in said
+    assert "not linked" not in refused(answer, "enroll", *ENROLL, *who)
+
+
+def test_a_finished_csr_may_be_what_a_401_is_about(refused):
+    plan = request.plan(request.Wanted(pki.name("x")), None)
+    Path("r.csr").write_bytes(request.build(plan, keys.generate(keys.parse_spec("ec:P-256")), None))
+    assert UNLINKED in refused(BARE, "enroll", "--csr", "r.csr", *CERT)
+    assert UNLINKED in refused(after_login, "serverkeygen", "--csr", "r.csr", "-o", "x.pem", *LOGIN)
+
+
+def test_an_unverified_server_gets_nothing(holder, estclient):
+    with rogue.Server(holder, lambda _: BASIC) as server:
+        ended = estclient("cacerts", "-u", server.url, "--fingerprint", "00" * 32)
+    assert ended.status == Exit.REFUSED
+    assert "A server that is not verified gets no password and no certificate: it needs -c FILE" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [("enroll", "--csr"), ("serverkeygen", "--csr"), ("fullcmc", "--cmc"), ("fullcmc enroll", "--csr")],
+)
+@pytest.mark.parametrize("content", [b"", b" \n"])
+def test_an_empty_request_is_called_empty_before_anything_is_sent(
+    ca, holder, anchor, estclient, enroller, command, option, content
+):
+    Path("request").write_bytes(content)
+    Path("me.pem").write_bytes(ca.issue("me", usages=()).both)
+    extra = ("-o", "x.pem") if command == "serverkeygen" else ()
+    with rogue.Server(holder, enroller()) as server:
+        ended = estclient(*command.split(), option, "request", *extra, *CERT, "-u", server.url, "-c", anchor)
+    assert ended.status == Exit.USAGE
+    assert f"estclient {command}: request is empty: there is no request in it" in ended.err
+    assert not server.requests
+    assert not server.handshakes
