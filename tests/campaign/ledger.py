@@ -1,4 +1,4 @@
-"""The question that each campaign ends with: is all that clients hold in the register, once, and all that was revoked?"""
+"""The question that each campaign ends with: is all that clients hold in the register once, and all that is revoked?"""
 
 from __future__ import annotations
 
