@@ -24,7 +24,8 @@ enter() {
     rm -rf .{create-ca,rollover,issue,revoke,crl,find,rotate}.* # what a killed run left behind
     tmp=$(mktemp -d "$PWD/.${0##*/}.XXXXXX")
     trap 'rm -rf "$tmp"' EXIT
-    BOOKS=$tmp/books
+    export REGISTER_DIR=$tmp/register
+    mkdir "$REGISTER_DIR"
 }
 
 # enter_ca DIR: the same where there is a CA; `generations` are its directories, that of the key that signs first.
@@ -123,32 +124,29 @@ on_disk() {
 # is whole.
 by_the_book() {
     local number
-    [[ ! -e $BOOKS ]] || rm -r "$BOOKS"
-    mkdir "$BOOKS"
-    cp index.txt* crlnumber "$BOOKS"
-    EST_CA_DIR=$BOOKS quietly openssl ca -config openssl.cnf -cert issuer.pem -keyfile private/cakey.pem "$@"
-    number=$(<"$BOOKS/crlnumber")
-    if ! [[ $number =~ ^[0-9A-F]+$ ]] || ! holds_all index.txt "$BOOKS/index.txt"; then
+    has_register_dir openssl.cnf || exit 1
+    cp index.txt* crlnumber "$REGISTER_DIR"
+    quietly openssl ca -config openssl.cnf -cert issuer.pem -keyfile private/cakey.pem "$@"
+    number=$(<"$REGISTER_DIR/crlnumber")
+    if ! [[ $number =~ ^[0-9A-F]+$ ]] || ! holds_all index.txt "$REGISTER_DIR/index.txt"; then
         die "openssl ca has written no whole register, and nothing has changed; is the disk full?"
     fi
-    put . "$BOOKS/crlnumber"
-    put . "$BOOKS/index.txt"
+    put . "$REGISTER_DIR/crlnumber"
+    put . "$REGISTER_DIR/index.txt"
 }
 
 # sign DIR OUT OPTION...: a certificate of the CA's own, whatever openssl.cnf wants of everybody else's, from the CA in DIR.
 # Serial numbers are random, unless there is a file of them.
 sign() {
     local numbers='rand_serial    = yes'
-    [[ ! -e $1/serial ]] || numbers="serial         = \$dir/serial"
-    certify "$1" -config /dev/stdin "${@:3}" <<END || die "$(cat "$BOOKS/log" || :)"
+    [[ ! -e $1/serial ]] || numbers="serial         = \$ENV::EST_CA_DIR/serial"
+    certify "$1" -config /dev/stdin "${@:3}" <<END || die "$(cat "$REGISTER_DIR/log" || :)"
 [ca]
 default_ca     = ca
 preserve       = yes
-dir            = \$ENV::EST_CA_DIR
-certificate    = \$dir/issuer.pem
-private_key    = \$dir/private/cakey.pem
-database       = \$dir/index.txt
-new_certs_dir  = \$dir/newcerts
+certificate    = \$ENV::EST_CA_DIR/issuer.pem
+private_key    = \$ENV::EST_CA_DIR/private/cakey.pem
+database       = \$ENV::REGISTER_DIR/index.txt
 default_md     = default
 policy         = anything
 unique_subject = no
@@ -157,7 +155,7 @@ $numbers
 commonName     = optional
 END
     enter_certificate "$1"
-    printf '%s\n' "$certificate" >"$2"
+    printf %s "$certificate" >"$2"
 }
 
 # enter_certificate DIR: enter what `certify` made in the register of the CA in DIR.

@@ -4,8 +4,8 @@
 # handlers/openssl/issue.sh and lib.sh read this in with `source`.
 #
 # `openssl ca` writes the whole of index.txt anew for each certificate, does not notice a full disk, and needs two renames
-# to put the new file in place. So it works on an empty register in $BOOKS here, and its one row is appended to index.txt.
-# The order is what makes a certificate safe to hand out:
+# to put the new file in place. So it works on an empty index.txt in $REGISTER_DIR, a directory for the time being, and its
+# one row is appended to the CA's. The order is what makes a certificate safe to hand out:
 #
 #   1. newcerts/SERIAL.pem is written and synced, and so is its directory (file_certificate)
 #   2. under the lock on ca.lock, the row is appended to index.txt and synced (enter_row)
@@ -13,43 +13,59 @@
 #
 # A kill or a power cut in between leaves a certificate that no client has, and at worst a row without its end, which the
 # next script under the lock cuts off (mend_register). Each function says on stderr what is wrong, and returns 1.
-shopt -s extglob
+# Starting a program costs more than all else here, so files are read by `slurp`.
 
 # A row: status, end, when it was revoked, serial number, file, subject; and the line feed, if it is there.
 ROW=$'^([VRE])\t([0-9]+Z)\t([^\t]*)\t([0-9A-F]+)\t[^\t]*\t([^\t\n]*)(\n?)$'
 
+# slurp NAME FILE: set a variable to what is in a file; to nothing where there is none.
+slurp() {
+    printf -v "$1" %s ''
+    [[ ! -e $2 ]] || IFS= read -rd '' "$1" <"$2" || :
+}
+
 # needs_all DIR: whether `openssl ca` has to see the whole register of the CA in DIR, to count serial numbers or to compare
 # subjects. Then the lock must be held for `certify`, too.
 needs_all() {
-    local attributes=''
-    [[ ! -e $1/index.txt.attr ]] || IFS= read -rd '' attributes <"$1/index.txt.attr" || :
+    local attributes
+    slurp attributes "$1/index.txt.attr"
     [[ -e $1/serial || $attributes != *unique_subject*no* ]]
 }
 
+# has_register_dir FILE: whether a configuration of `openssl ca` leaves the CA's own register alone.
+has_register_dir() {
+    local text place="\$ENV::REGISTER_DIR/index.txt"
+    slurp text "$1"
+    [[ $text != *$'\n'database*=* || $text == *$'\n'database*=*"$place"* ]] && return
+    echo "$1: it needs the line  database = $place" >&2
+    return 1
+}
+
 # certify DIR OPTION...: `openssl ca` for the CA in DIR. Sets `certificate`, in PEM, its `serial` and its `row`; nothing of
-# the CA has changed yet. What `openssl ca` says is in $BOOKS/log.
+# the CA has changed yet, but a serial number that is counted. What `openssl ca` says is in $REGISTER_DIR/log.
 certify() {
-    local dir=$1 rows count=0
-    [[ $dir == /* ]] || dir=$PWD/$dir
-    [[ ! -e $BOOKS ]] || rm -r "$BOOKS"
-    mkdir "$BOOKS" "$BOOKS/newcerts" && ln -s "$dir"/!(index.txt*|newcerts|serial*|ca.lock) "$BOOKS" || return 1
-    if needs_all "$dir"; then
-        mend_register "$dir" && cp "$dir"/@(index.txt?(.attr)|serial) "$BOOKS" || return 1
-        mapfile rows <"$BOOKS/index.txt"
+    local rows count=0 copy
+    certificate=''
+    if needs_all "$1"; then
+        mend_register "$1" && cp "$1"/index.txt* "$REGISTER_DIR" || return 1
+        mapfile rows <"$REGISTER_DIR/index.txt"
         count=${#rows[@]}
     else
-        : >"$BOOKS/index.txt"
-        echo 'unique_subject = no' >"$BOOKS/index.txt.attr"
+        : >"$REGISTER_DIR/index.txt"
+        echo 'unique_subject = no' >"$REGISTER_DIR/index.txt.attr"
     fi
-    EST_CA_DIR=$BOOKS openssl ca -batch -notext "${@:2}" -out "$BOOKS/certificate" 2>"$BOOKS/log" || return 1
+    EST_CA_DIR=$1 openssl ca -batch -notext "${@:2}" -outdir "$REGISTER_DIR" \
+        -out "$REGISTER_DIR/certificate" 2>"$REGISTER_DIR/log" || return 1
     # It says yes on a full disk as well: the row must be there to its end, and both copies of the certificate.
-    mapfile rows <"$BOOKS/index.txt"
+    mapfile rows <"$REGISTER_DIR/index.txt"
     if ((${#rows[@]} == count + 1)) && [[ ${rows[-1]} =~ $ROW && ${BASH_REMATCH[1]} == V && ${BASH_REMATCH[6]} ]]; then
-        row=${rows[-1]} serial=${BASH_REMATCH[4]} certificate=$(<"$BOOKS/certificate")
-        [[ $certificate != "-----BEGIN CERTIFICATE-----"*"-----END CERTIFICATE-----" ||
-            $certificate != "$(<"$BOOKS/newcerts/$serial.pem")" ]] || return 0
+        row=${rows[-1]} serial=${BASH_REMATCH[4]}
+        slurp certificate "$REGISTER_DIR/certificate"
+        slurp copy "$REGISTER_DIR/$serial.pem"
+        [[ $certificate != "-----BEGIN CERTIFICATE-----"*"-----END CERTIFICATE-----"$'\n' || $certificate != "$copy" ]] ||
+            return 0
     fi
-    echo "${BOOKS%/*} is full, or openssl.cnf has no 'database = \$dir/index.txt': openssl ca left no row" >>"$BOOKS/log"
+    echo "openssl ca has left no whole row in $REGISTER_DIR; is the disk full?" >>"$REGISTER_DIR/log"
     return 1
 }
 
@@ -57,7 +73,7 @@ certify() {
 file_certificate() {
     local file=$1/newcerts/$serial.pem
     [[ ! -e $file ]] || { echo "$file is there already" >&2 && return 1; }
-    printf '%s\n' "$certificate" >"$file" && sync "$file" "$1/newcerts" && return
+    printf %s "$certificate" >"$file" && sync "$file" "$1/newcerts" && return
     echo "nothing was issued: $file could not be written" >&2
     rm -f "$file"
     return 1
@@ -67,9 +83,9 @@ file_certificate() {
 # the register as it was, and no certificate.
 enter_row() {
     local index=$1/index.txt
-    if mend_register "$1" && count_on "$1"; then
+    if mend_register "$1"; then
         printf %s "$row" >>"$index" && sync "$index" && return
-        if [[ $(tail -n 1 "$index" && echo .) == "$row." ]]; then
+        if [[ $(tail -n 1 "$index") == "${row%$'\n'}" ]]; then
             truncate -s "-${#row}" "$index" # a row is ASCII
         else
             mend_register "$1" 2>/dev/null
@@ -78,11 +94,6 @@ enter_row() {
     echo "nothing was issued: $index could not be written" >&2
     rm -f "$1/newcerts/$serial.pem"
     return 1
-}
-
-# count_on DIR: keep the next serial number, where they are counted; a number that is left out does no harm.
-count_on() {
-    [[ ! -e $BOOKS/serial ]] || { cp "$BOOKS/serial" "$1/serial.new" && put "$1" "$1/serial.new" serial; }
 }
 
 # put DIR FILE [NAME]: let a file of the same file system take the place of the one in DIR, once it is on the disk.
@@ -101,8 +112,9 @@ holds_all() {
 # mend_register DIR: put right what a killed script or a power cut has left; the lock is held.
 mend_register() {
     local index=$1/index.txt last file fields=()
-    for file in index.txt.attr crlnumber serial; do # `openssl ca`, typed by hand, was killed between its renames
+    for file in index.txt.attr crlnumber serial; do # `openssl ca` was killed between its renames, or the disk was full
         [[ -e $1/$file || ! -s $1/$file.new ]] || put "$1" "$1/$file.new" "$file" || return 1
+        [[ -s $1/$file || ! -s $1/$file.old ]] || put "$1" "$1/$file.old" "$file" || return 1
     done
     if [[ ! -e $index ]]; then
         [[ -e $index.new && -e $index.old ]] ||
@@ -113,8 +125,7 @@ mend_register() {
         echo "$index was missing, as after a kill of openssl ca; it is what was ${file##*/} now" >&2
     fi
     [[ -s $index ]] || return 0
-    { last=$(tail -n 1 "$index" && echo .) || return 1; } 2>/dev/null # it may be a block of zeros
-    last=${last%.}
+    IFS= read -rd '' last < <(exec tail -n 1 "$index") || :
     [[ ! $last =~ $ROW ]] || fields=("${BASH_REMATCH[@]}")
     [[ ! ${fields[6]-} ]] || return 0
     if [[ $last == *$'\n' ]]; then

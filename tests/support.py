@@ -180,18 +180,20 @@ def running_gateway(
     clean: bool = True,
     options: Iterable[str] = (),
     status: int = 0,
+    temporary: Path | None = None,
 ) -> Iterator[Gateway]:
     """Serve a workspace on a port of the kernel's choice; SIGTERM at the end must be a clean end, or else `status`.
 
     `overrides` are merged into the shipped conf.yaml; None as a value takes a key away.  `clean` is whether a
-    traceback in the log fails the test; what is left in its temporary directory always does.
+    traceback in the log fails the test; what is left in its temporary directory always does, unless that is given.
     """
     number = next(_numbers)
     config, log_file = lab.path / f"conf-{number}.yaml", lab.path / f"log-{number}"
     _write_config(lab, config, overrides or {})
     command = [sys.executable, "-W", "error", "-m", "estgw", "serve", "-c", str(config), *options]
-    temporary = lab.path / f"tmp-{number}"
-    temporary.mkdir()
+    own = temporary is None
+    temporary = temporary or lab.path / f"tmp-{number}"
+    temporary.mkdir(exist_ok=not own)
     # Workers, if there are any, know no -W of ours.
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(temporary), "PYTHONWARNINGS": "error"}
     with (
@@ -213,7 +215,7 @@ def running_gateway(
         text = log_file.read_text()
         assert "Traceback" not in text, text
         assert "unexpected error" not in text, text
-    assert not list(temporary.iterdir()), "a request's private directory was left behind"
+    assert not own or not list(temporary.iterdir()), "a request's private directory was left behind"
 
 
 def _write_config(lab: Lab, path: Path, overrides: Mapping[str, Any]) -> None:

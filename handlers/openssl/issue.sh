@@ -9,7 +9,7 @@
 # a kill or a power cut can do to it.
 # shellcheck source-path=SCRIPTDIR source=../../openssl-ca/register.sh
 source ../../openssl-ca/register.sh
-BOOKS=$EST_TMPDIR/books
+export REGISTER_DIR=$EST_TMPDIR
 
 refuse() {
     printf '%s\n' "$1"
@@ -28,22 +28,26 @@ lock() {
 # issue PROFILE LIFETIME NAMES [TEXT]: PROFILE is a file in openssl-ca/profiles, LIFETIME is in seconds, NAMES are the
 # subject alternative names, DER in hex, or nothing.
 issue() {
-    local until extensions
+    local until extensions config=$EST_CA_DIR/openssl.cnf
     printf -v until '%(%Y%m%d%H%M%SZ)T' $((EPOCHSECONDS + $2))
-    extensions=$(<"$EST_CA_DIR/profiles/$1")${3:+$'\n'"subjectAltName = DER:$3"}
+    [[ -f $EST_CA_DIR/profiles/$1 ]] || { echo "no profile $EST_CA_DIR/profiles/$1" >&2 && exit 70; }
+    slurp extensions "$EST_CA_DIR/profiles/$1"
+    extensions+=${3:+$'\n'"subjectAltName = DER:$3"}
+    has_register_dir "$config" || exit 70
     ! needs_all "$EST_CA_DIR" || lock
-    certify "$EST_CA_DIR" -config "$EST_CA_DIR/openssl.cnf" -enddate "$until" -extfile /dev/stdin \
+    certify "$EST_CA_DIR" -config "$config" -enddate "$until" -extfile /dev/stdin \
         -in "$EST_CSR_FILE" ${EST_CHANGE_SUBJECT:+-utf8 -subj "$EST_CHANGE_SUBJECT"} <<<"$extensions" || {
-        [[ -e $BOOKS/log ]] || exit 70
-        cat "$BOOKS/log" >&2
+        [[ -e $REGISTER_DIR/log ]] || exit 70
+        cat "$REGISTER_DIR/log" >&2
         # What the policy in openssl.cnf has against the request is for the client to read, nothing else is.
-        grep -aE '^(The .*(missing|between|type)|CA cert.* request|emailAddress type|ERROR:There)' "$BOOKS/log" || exit 70
+        grep -aE '^(The .*(missing|between|type)|CA cert.* request|emailAddress type|ERROR:There)' "$REGISTER_DIR/log" ||
+            exit 70
         exit 77
     }
     file_certificate "$EST_CA_DIR" || exit 70
     lock
     enter_row "$EST_CA_DIR" || exit 70
     ((RANDOM % 250)) || ../../openssl-ca/rotate || : # sometimes, for a long index is slow; if it fails, the log says why
-    printf '%s\n' ${4:+"$4"} "$certificate"
+    printf %s "${4:+$4$'\n'}" "$certificate"
     exit
 }

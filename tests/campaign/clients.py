@@ -1,0 +1,142 @@
+"""Clients of a gateway under fire: every issuing operation of both handler sets, over real TLS."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import itertools
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography import x509
+
+from estgw import pending
+from estgw.cmc.messages import PKIData
+from estgw.cmc.requests import PKCS10Request
+from estgw.cmc.status import CMCStatus
+from estgw.cms import signed
+from tests.campaign.ledger import Ledger
+from tests.gateway.test_fullcmc import TYPE, statuses
+from tests.gateway.test_serverkeygen import parts
+from tests.handlers import cmc
+from tests.support import Gateway, Response, csr, until
+
+WAITING = "waiting"
+CONFIGURATION = {
+    "callouts": {"max_running": 4, "operations": {"serverkeygen": {"enabled": True}}},
+    "labels": {WAITING: {"operations": {"simpleenroll": {"handler": "handlers/examples/manual-approval"}}}},
+}
+"""What the gateway of a campaign needs besides."""
+
+_numbers = itertools.count(1)
+
+
+@dataclass
+class Clients:
+    """They share a ledger, in which each certificate that one of them was given is entered."""
+
+    ledger: Ledger
+    device: tuple[Path, Path]
+    """Certificate and key of CN=device-1, to be renewed."""
+
+    def __post_init__(self) -> None:
+        self.statuses: list[int] = []
+        """Of all answers, in the order in which they came."""
+
+    @property
+    def operations(self) -> dict[str, Callable[[Gateway], bool]]:
+        """What a client does, by name; whether it was given a certificate. A connection that ends raises OSError."""
+        sets = {"openssl": "", "python": "python/"}
+        found: dict[str, Callable[[Gateway], bool]] = {}
+        for name, label in sets.items():
+            for operation in (self._enroll, self._reenroll, self._keygen, self._fullcmc):
+                found[f"{name} {operation.__name__.strip('_')}"] = self._bound(operation, label)
+        found["pending"] = self._pending
+        return found
+
+    @staticmethod
+    def _bound(operation: Callable[[Gateway, str], bool], label: str) -> Callable[[Gateway], bool]:
+        return lambda gateway: operation(gateway, label)
+
+    def wait(self, count: int) -> None:
+        """Until so many more answers have come."""
+        before = len(self.statuses)
+        until(lambda: len(self.statuses) >= before + count)
+
+    def _given(self, answer: Response, certificate: Callable[[], x509.Certificate]) -> bool:
+        self.statuses.append(answer.status)
+        if answer.status == 200:
+            self.ledger.hold(certificate())
+        return answer.status == 200
+
+    def _enroll(self, gateway: Gateway, label: str) -> bool:
+        answer = gateway.post(f"{label}simpleenroll", csr(f"client-{next(_numbers)}"))
+        return self._given(answer, lambda: answer.certificate)
+
+    def _reenroll(self, gateway: Gateway, label: str) -> bool:
+        answer = gateway.post(f"{label}simplereenroll", csr(), login=None, certificate=self.device)
+        return self._given(answer, lambda: answer.certificate)
+
+    def _keygen(self, gateway: Gateway, label: str) -> bool:
+        answer = gateway.post(f"{label}serverkeygen", csr(f"client-{next(_numbers)}"))
+        return self._given(answer, lambda: parts(answer)[2])
+
+    def _fullcmc(self, gateway: Gateway, label: str) -> bool:
+        key = cmc.new_key()
+        asked = PKCS10Request(17, cmc.csr(f"client-{next(_numbers)}", key=key))
+        body = base64.encodebytes(cmc.message(PKIData(tuple(cmc.fresh()), (asked,)), cmc.Person(key)))
+        answer = gateway.post(f"{label}fullcmc", body, headers={"Content-Type": TYPE})
+
+        def certificate() -> x509.Certificate:
+            assert [each.status for each in statuses(answer)] == [CMCStatus.SUCCESS]
+            bag = signed.parse(answer.der).bag
+            return next(each for each in bag if each.public_key() == key.public_key())
+
+        return self._given(answer, certificate)
+
+    def _pending(self, gateway: Gateway) -> bool:
+        """A request waits, a person approves it, and the client comes back until it has an answer."""
+        request = csr(f"client-{next(_numbers)}")
+        answer = gateway.post(f"{WAITING}/simpleenroll", request)
+        self.statuses.append(answer.status)
+        if answer.status != 202:
+            return False
+        folders = [gateway.lab.ca / "pending"]
+        for entry in pending.requests(folders):
+            with contextlib.suppress(pending.PendingError, OSError):
+                pending.approve(folders, entry.id)
+        answer = gateway.post(f"{WAITING}/simpleenroll", request)
+        return self._given(answer, lambda: answer.certificate)
+
+
+@contextlib.contextmanager
+def busy(clients: Clients, gateway: Gateway, count: int) -> Iterator[None]:
+    """So many clients at work, each with all operations in turn, until the block ends."""
+    end, faults = threading.Event(), list[BaseException]()
+
+    def work(number: int) -> None:
+        operations = list(clients.operations.values())
+        for operation in itertools.islice(itertools.cycle(operations), number * 2, None):
+            if end.is_set():
+                return
+            try:
+                operation(gateway)
+            except OSError:
+                end.wait(0.05)  # the gateway is not there, or went away
+            except AssertionError as fault:
+                if "the connection ended" not in str(fault):
+                    faults.append(fault)
+                    return
+
+    threads = [threading.Thread(target=work, args=[number]) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        end.set()
+        for thread in threads:
+            thread.join()
+    assert not faults, faults
