@@ -22,7 +22,16 @@ from estgw.auth.throttle import Throttle
 from estgw.callout import cgi, scratch
 from estgw.callout.call import Call
 from estgw.callout.verdicts import Kind
-from estgw.errors import BadRequest, HandlerFailed, Malformed, NotFound, RequestError, Unauthenticated, apology
+from estgw.errors import (
+    BadRequest,
+    HandlerFailed,
+    Malformed,
+    NotFound,
+    RequestError,
+    StaleNonce,
+    Unauthenticated,
+    apology,
+)
 from estgw.est import certs, keygen, names, operations
 from estgw.est import csr as csrs
 from estgw.est.csr import OTP_CHALLENGE
@@ -44,8 +53,7 @@ class App:
         self.throttle = Throttle(state.config.client_auth.guess_delay, state.share.of)
 
     def reload(self, state: State) -> None:
-        """Serve the next requests with another state; who guessed passwords, and which nonces, stays remembered."""
-        state.passwords.continue_from(self.state.passwords)
+        """Serve the next requests with another state; who guessed passwords stays remembered."""
         self.state = state
         self.throttle.most = state.config.client_auth.guess_delay
 
@@ -181,6 +189,7 @@ class Exchange:
         async def verify(client: Client) -> bool:
             name = client.claimed.username if client.claimed else ""
             async with self.throttle.turn(client.address):
+                # A stale nonce passes by both: it is no guess, and a recorded answer must not take guesses back.
                 good = await self._is_genuine(route, replace(call, client=client))
                 (self.throttle.succeeded if good else self.throttle.failed)(client.address, name)
             return good
@@ -273,7 +282,8 @@ class Exchange:
         challenges = []
         if isinstance(error, Unauthenticated):
             basic_only = self.route is not None and self.route.authenticate is not None
-            challenges = self.state.passwords.challenges(basic_only=basic_only)
+            stale = isinstance(error, StaleNonce)
+            challenges = self.state.passwords.challenges(basic_only=basic_only, stale=stale)
         # Without a route, an unknown label say, the path's last word is what the client meant.
         operation = self.entry.get("operation") or self.request.rel_url.raw_path.rpartition("/")[2].lower()
         return reply.refusal(error, operation=operation, challenges=challenges)

@@ -31,6 +31,12 @@ from estgw.est.operations import OPERATIONS, Body, Requires, is_operation_name
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]{0,63}")
 """RFC 3986 unreserved characters; RFC 7030 3.2.2 leaves the alphabet open."""
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
+GONE: Mapping[tuple[str | int, ...], str] = {
+    ("client_auth", "nonce_secret"): "this key is gone; remove the line.  Gateways that shared a secret each accepted "
+    "what another had accepted, a recorded Digest answer too.  Each process makes its own nonces now, and gives a "
+    "client from another one a new nonce (stale=true)"
+}
+"""Keys of older versions: what to do, and why they are gone."""
 FORBIDDEN_HEADERS = {"proxy", "authorization", "proxy-authorization"}
 """`Proxy` would become HTTP_PROXY, which programs obey; credentials have variables of their own."""
 
@@ -160,7 +166,6 @@ class ClientAuth(_Model):
     digest: tuple[Literal["SHA-256", "MD5"], ...] = Field((), strict=False)
     digest_users: FilePath | None = None
     nonce_age: Seconds = 300
-    nonce_secret: FilePath | None = None
     realm: str = Field("estrealm", pattern=r'^[^":\\\x00-\x1f\x7f]{1,100}$')
     remember: Annotated[float, Field(ge=0, le=3600)] = 60
     guess_delay: Annotated[float, Field(ge=0, le=60)] = 2
@@ -330,7 +335,7 @@ def _fault(marked: marked_yaml.MarkedYAML, error: Any) -> str:
         case "missing":
             return marked.fault(loc, "is missing")
         case "extra_forbidden":
-            return marked.fault(loc, "no such key here")
+            return marked.fault(loc, GONE.get(loc, "no such key here"))
         case "value_error":
             text = str(error["ctx"]["error"])
         case _:

@@ -65,6 +65,13 @@ class Unauthenticated(RequestError):
     status = 401
 
 
+class StaleNonce(Unauthenticated):
+    """401 with `stale=true`: the password is right and the Digest nonce is not, so a new one will do (RFC 7616 3.3)."""
+
+    def __init__(self) -> None:
+        super().__init__(log="the password is right; the Digest nonce is too old, or another process's")
+
+
 class Forbidden(RequestError):
     """403: known who it is, and the answer is no."""
 

@@ -56,7 +56,8 @@ class _Subject:
         runs = [max(re.findall(r"[a-z0-9.-]+", value), key=len, default="")[:100] for value in values]
         self.needles = sorted(runs, key=len)[-8:]
         """What each ASCII subject of that name has in it, but for case: few and short, as SQLite has a limit."""
-        self._values = [f"={_joined(value)}" for value in values]
+        self._values = [f"={_joined(value)}" for value in sorted(values, key=len)[-8:]]
+        """The longest ones: to look for each of thousands in thousands would take the square of a subject's length."""
 
     def may_be(self, subject: str) -> bool:
         """Whether all values are in a subject as a register has it, its escapes undone; with a zero in it, yes."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -37,11 +36,6 @@ from estgw.share import ALONE, Share
 from estgw.tls.adapter import TLSContext
 from estgw.tls.context import TLSSettings, server_context
 
-_OWN_SECRET = secrets.token_bytes(32)
-"""For nonces that nobody else has to know; it outlives a reload, so that a challenge does."""
-MINIMUM_SECRET = 32
-"""Bytes of a shared nonce secret: what the HMAC can make use of."""
-
 _CRL = "X509 CRL"
 
 
@@ -52,6 +46,8 @@ class Lasting:
     warm: Warm = field(default_factory=Warm)
     turns: Turns = field(default_factory=Turns)
     share: Share = ALONE
+    nonces: Nonces = field(default_factory=Nonces)
+    """Used counts stay used over a reload, and a client may answer after it the challenge from before."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +99,7 @@ def load(path: Path, lasting: Lasting | None = None, text: str | None = None) ->
     explicit = _certificates(settings.client_auth.explicit, faults)
     implicit = _certificates(settings.client_auth.implicit, faults)
     crls = _crls(settings.client_auth.crls, faults)
-    passwords = _passwords(settings, share, faults)
+    passwords = _passwords(settings, lasting.nonces if lasting else Nonces(), faults)
     context = _context(settings, (*explicit, *implicit), crls, faults)
     for script in sorted({script for route in routes for script in route.programs}):
         found = program.faults(script, services.search_path(settings))
@@ -199,7 +195,7 @@ def _crls(paths: Iterable[Path], faults: list[str]) -> list[x509.CertificateRevo
     return found
 
 
-def _passwords(settings: Config, share: Share, faults: list[str]) -> Passwords:
+def _passwords(settings: Config, nonces: Nonces, faults: list[str]) -> Passwords:
     asked = settings.client_auth
     known: Users | None = None
     digest: Digest | None = None
@@ -211,27 +207,10 @@ def _passwords(settings: Config, share: Share, faults: list[str]) -> Passwords:
     if asked.digest_users is not None:
         try:
             hashes = digests.load(asked.digest_users, asked.realm)
-            digest = Digest(asked.realm, asked.digest, hashes, Nonces(_nonce_secret(settings, share), asked.nonce_age))
+            digest = Digest(asked.realm, asked.digest, hashes, nonces, asked.nonce_age)
         except ConfigError as refusal:
             faults += refusal.faults
     return Passwords(asked.realm, known, digest)
-
-
-def _nonce_secret(settings: Config, share: Share) -> bytes:
-    """The secret that several gateways share, or one of our own.
-
-    Either is another in each process of one gateway: who has used a nonce here can't use it again next door.
-    """
-    path = settings.client_auth.nonce_secret
-    if path is None:
-        return _OWN_SECRET
-    try:
-        secret = path.read_bytes().strip()
-    except OSError as fault:
-        raise ConfigError([f"{path}: {fault.strerror}; make it with: openssl rand -hex 32 > {path}"]) from None
-    if len(secret) < MINIMUM_SECRET:
-        raise ConfigError([f"{path}: a secret of {len(secret)} bytes; {MINIMUM_SECRET} is the least"])
-    return share.secret(secret)
 
 
 def _context(

@@ -147,24 +147,32 @@ def test_a_key_that_does_not_fit(own_lab):
     [
         ({"digest": ["MD5"], "digest_users": "none"}, "none: No such file or directory"),
         ({"digest": ["MD5"], "digest_users": "bad"}, "bad:1:1: not of the form user:realm:hash"),
-        ({"digest": ["MD5"], "digest_users": "good", "nonce_secret": "none"}, "none: No such file"),
-        ({"digest": ["MD5"], "digest_users": "good", "nonce_secret": "short"}, "short: a secret of 5 bytes; 32 is"),
     ],
 )
 def test_digest_files(own_lab, changes, fault):
     (own_lab.path / "bad").write_text("ann:estrealm\n")
-    (own_lab.path / "good").write_text("estuser:estrealm:36807fa200741bb0e8fb04fcf08e2de6\n")
-    (own_lab.path / "short").write_text("short\n")
     (found,) = faults(change(own_lab, client_auth=changes))
     assert found.startswith(fault)
 
 
 def test_digest_is_offered_beside_basic(own_lab):
     (own_lab.path / "good").write_text("estuser:estrealm:36807fa200741bb0e8fb04fcf08e2de6\n")
-    (own_lab.path / "secret").write_text("x" * 32)
-    changes = {"digest": ["SHA-256", "MD5"], "digest_users": "good", "nonce_secret": "secret"}
+    changes = {"digest": ["MD5", "SHA-256"], "digest_users": "good"}
     offered = state.load(change(own_lab, client_auth=changes)).passwords.challenges()
     assert [challenge.split()[0] for challenge in offered] == ["Digest", "Digest", "Basic"]
+    assert ["algorithm" in challenge for challenge in offered] == [False, True, False]
+
+
+def test_a_process_keeps_its_nonces_over_a_reload(own_lab):
+    (own_lab.path / "good").write_text("estuser:estrealm:36807fa200741bb0e8fb04fcf08e2de6\n")
+    digest = {"digest": ["MD5"], "digest_users": "good"}
+    path = change(own_lab, client_auth=digest, callouts={"runner": "exec"})
+    lasting = state.Lasting()
+    first, second = state.load(path, lasting), state.load(path, lasting)
+    assert first.passwords._digest is not None
+    assert second.passwords._digest is not None
+    assert first.passwords._digest._nonces is second.passwords._digest._nonces is lasting.nonces
+    assert state.Lasting().nonces is not lasting.nonces
 
 
 # What CSRs must have.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import math
 import re
 import secrets
 import struct
@@ -20,7 +21,7 @@ from pathlib import Path
 from urllib.request import parse_http_list, parse_keqv_list
 
 from estgw.auth.users import rewrite
-from estgw.errors import BadRequest, ConfigError, Unauthenticated
+from estgw.errors import BadRequest, ConfigError, StaleNonce, Unauthenticated
 
 ALGORITHMS: Mapping[str, Callable[..., hashlib._Hash]] = {"SHA-256": hashlib.sha256, "MD5": hashlib.md5}
 """SHA-512-256 is left out on purpose: an old curl offers it and computes it wrongly."""
@@ -30,8 +31,6 @@ REMEMBERED = 16384
 _TIME = struct.Struct(">d")
 _RANDOM, _MAC = 8, 16
 _NC = re.compile(r"[0-9a-fA-F]{8}")
-_BWS = re.compile(r"\s*=\s*")
-"""RFC 9110 11.2 has a recipient take white space around the equals sign."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,8 @@ def parse(parameters: str) -> DigestResponse:
     Values come with quotes or without, `opaque` is ignored, and a missing algorithm is MD5 (RFC 7616 3.4).
     """
     try:
-        pairs = [_BWS.sub("=", pair, count=1) for pair in parse_http_list(parameters)]
+        # RFC 9110 11.2 has a recipient take white space around the equals sign.
+        pairs = ["=".join(part.strip() for part in pair.split("=", 1)) for pair in parse_http_list(parameters)]
         given = {name.lower(): value for name, value in parse_keqv_list(pairs).items()}
     except (ValueError, IndexError):
         raise Unauthenticated(log="the Digest credentials are not a list of name=value") from None
@@ -78,32 +78,26 @@ def parse(parameters: str) -> DigestResponse:
 
 
 class Nonces:
-    """Nonces that carry their own time and a MAC, and the nonce counts that were used.
+    """The nonces of one process, each with its own time and a MAC, and the nonce counts that were used.
 
-    The secret may be shared between gateways; the counts are each gateway's own.
+    No other process has the secret, so that an answer which was given here is good nowhere else.  A nonce's time is
+    that of the monotonic clock, which no correction of the date sets back or forth.
     """
 
-    def __init__(self, secret: bytes, max_age: float) -> None:
-        self._secret = secret
-        self._max_age = max_age
+    def __init__(self) -> None:
+        self._secret = secrets.token_bytes(32)
         self._used: OrderedDict[str, int] = OrderedDict()
-        # Counts of earlier nonces, if the secret is older than we are, are not known here.
-        self._floor = time.time()
-
-    def continue_from(self, older: Nonces) -> None:
-        """Take over what is known of an older instance's nonces, if the secret is the same (after a reload)."""
-        if hmac.compare_digest(self._secret, older._secret):
-            self._used, self._floor = older._used, older._floor
+        self._floor = -math.inf
 
     def make(self) -> str:
         """A fresh nonce: base64url, so that it never needs escaping."""
-        content = _TIME.pack(time.time()) + secrets.token_bytes(_RANDOM)
+        content = _TIME.pack(time.monotonic()) + secrets.token_bytes(_RANDOM)
         return base64.urlsafe_b64encode(content + self._mac(content)).decode()
 
-    def is_ours(self, nonce: str) -> bool:
-        """Whether we made it, and not too long ago."""
+    def is_ours(self, nonce: str, max_age: float) -> bool:
+        """Whether we made it, and at most `max_age` seconds ago."""
         made = self._made(nonce)
-        return made is not None and made > self._floor and 0 <= time.time() - made + 1 <= self._max_age + 1
+        return made is not None and made > self._floor and time.monotonic() - made <= max_age
 
     def use(self, nonce: str, count: int) -> bool:
         """Take a nonce count; False when it, or a higher one, was used before.
@@ -117,7 +111,7 @@ class Nonces:
         self._used.move_to_end(nonce)
         while len(self._used) > REMEMBERED:
             forgotten, _ = self._used.popitem(last=False)
-            self._floor = max(self._floor, self._made(forgotten) or 0.0)
+            self._floor = max(self._floor, self._made(forgotten) or self._floor)
         return True
 
     def _made(self, nonce: str) -> float | None:
@@ -141,45 +135,48 @@ class Digest:
     """The server's side: challenges, and the verdict on an answer."""
 
     def __init__(
-        self, realm: str, algorithms: Sequence[str], hashes: Mapping[tuple[str, str], str], nonces: Nonces
+        self,
+        realm: str,
+        algorithms: Sequence[str],
+        hashes: Mapping[tuple[str, str], str],
+        nonces: Nonces,
+        nonce_age: float,
     ) -> None:
-        """`hashes` has H(user:realm:password) in hex by user and algorithm."""
+        """`hashes` has H(user:realm:password) in hex by user and algorithm; `nonce_age` is in seconds."""
         self._realm = realm
         self._algorithms = tuple(algorithms)
         self._hashes = dict(hashes)
         self._nonces = nonces
+        self._nonce_age = nonce_age
 
-    def continue_from(self, older: Digest) -> None:
-        """Let clients that were challenged before a reload answer after it, once."""
-        self._nonces.continue_from(older._nonces)
+    def challenges(self, *, stale: bool = False) -> list[str]:
+        """One WWW-Authenticate value per algorithm, in the configured order (curl takes the first that it knows).
 
-    def challenges(self) -> list[str]:
-        """One WWW-Authenticate value per algorithm, best first (curl takes the first that it knows).
-
-        Exactly these parameters and quotes: two real clients fail on more, and MD5 is meant by omission.
+        Exactly these parameters and quotes: two real clients fail on more, and MD5 is meant by omission.  `stale`
+        says that the answer before was right but for its nonce (RFC 7616 3.3); a first challenge never says so.
         """
-        nonce = self._nonces.make()
-        common = f'Digest realm="{self._realm}", nonce="{nonce}", qop="auth"'
+        common = f'Digest realm="{self._realm}", nonce="{self._nonces.make()}", qop="auth"'
+        common += ", stale=true" if stale else ""
         return [common if name == "MD5" else f"{common}, algorithm={name}" for name in self._algorithms]
 
     def verify(self, given: DigestResponse, method: str, targets: Sequence[str]) -> bool:
         """Whether the answer proves the user's password for this request; a replay does not.
 
         `targets` are the request targets that `uri` may name: the request's own, and the label-less twin that one
-        client always sends.  Raises `BadRequest` for any other (RFC 7616 3.4.6).
+        client always sends.  Raises `BadRequest` for any other (RFC 7616 3.4.6), and `StaleNonce` when only the nonce
+        is wrong: too old, or another process's.  A wrong password never gets that far.
         """
         if given.uri not in targets:
             raise BadRequest("The digest uri is not the resource of this request.", log=f"digest uri {given.uri!r}")
-        if (
-            given.realm != self._realm
-            or given.algorithm not in self._algorithms
-            or not self._nonces.is_ours(given.nonce)
-        ):
+        if given.realm != self._realm or given.algorithm not in self._algorithms:
             return False
         known = self._hashes.get((given.username, given.algorithm))
         expected = _response(given, method, known or secrets.token_hex(16))
-        right = hmac.compare_digest(given.response.encode(), expected.encode())
-        return right and known is not None and self._nonces.use(given.nonce, int(given.nc, 16))
+        if not hmac.compare_digest(given.response.encode(), expected.encode()) or known is None:
+            return False
+        if not self._nonces.is_ours(given.nonce, self._nonce_age):
+            raise StaleNonce
+        return self._nonces.use(given.nonce, int(given.nc, 16))
 
 
 def ha1(algorithm: str, username: str, realm: str, password: str) -> str:

@@ -17,19 +17,15 @@ class Passwords:
         self._users = users
         self._digest = digest
 
-    def continue_from(self, older: Passwords) -> None:
-        """Take over what must outlive a reload."""
-        if self._digest is not None and older._digest is not None:
-            self._digest.continue_from(older._digest)
+    def challenges(self, *, basic_only: bool = False, stale: bool = False) -> list[str]:
+        """The WWW-Authenticate values of a 401, Digest first, one header each; empty: passwords are not taken.
 
-    def challenges(self, *, basic_only: bool = False) -> list[str]:
-        """The WWW-Authenticate values of a 401, best first, one header each; empty: passwords are not taken.
-
-        `basic_only` is for routes with an `authenticate` callout, which needs to see the password.
+        `basic_only` is for routes with an `authenticate` callout, which needs to see the password; `stale` is for a
+        Digest that was right but for its nonce.
         """
         if basic_only:
             return [basic_challenge(self._realm)]
-        offered = self._digest.challenges() if self._digest else []
+        offered = self._digest.challenges(stale=stale) if self._digest else []
         return [*offered, basic_challenge(self._realm)] if self._users else offered
 
     async def verify(self, claimed: Credentials, method: str, targets: Sequence[str]) -> bool:

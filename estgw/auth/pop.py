@@ -133,8 +133,16 @@ def _pattern(text: str) -> re.Pattern[str]:
     """A DN with `*` for any run inside one value.
 
     It never reaches over a comma or plus that divides RDNs: else a CN that holds `\\,O=ours` would pass for an RDN.
+    A subject is the client's own text, so no part but the last is looked for twice: the first place where one fits
+    is as good as any other, and atomic groups keep to it.
     """
-    return re.compile(r"(?:[^,+\\]|\\.)*".join(re.escape(part) for part in text.split("*")))
+    first, *rest = map(re.escape, text.split("*"))
+    middle, last = rest[:-1], rest[-1:]
+    pattern = first + "".join(f"(?>{_RUN}*?{part})" for part in middle) + "".join(f"{_RUN}*{part}" for part in last)
+    return re.compile(pattern)
+
+
+_RUN = r"(?:[^,+\\]|\\.)"
 
 
 def _fits(

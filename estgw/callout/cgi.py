@@ -17,7 +17,8 @@ MAXIMUM_KEEP = 24 * 3600
 """Seconds: for how long an answer may be kept at most."""
 
 _FIRST_LINE = re.compile(rb"(status|content-type)[ \t]*:", re.IGNORECASE)
-_HEADER = re.compile(rb"([A-Za-z0-9-]+)[ \t]*:[ \t]*(.*?)[ \t]*")
+_NAME = re.compile(rb"[A-Za-z0-9-]+")
+_BLANK = b" \t"
 _PASSED = {"content-type": "Content-Type", "retry-after": "Retry-After", "location": "Location"}
 
 
@@ -46,10 +47,10 @@ def read(stdout: bytes) -> Output:
     keep = 0
     dropped = []
     for line in head.splitlines():
-        match = _HEADER.fullmatch(line)
-        if not match:
+        before, colon, after = line.partition(b":")
+        if not colon or not _NAME.fullmatch(before.rstrip(_BLANK)):
             raise Malformed(f"not a header line: {line[:80]!r}")
-        name, value = match[1].decode().lower(), _text(match[2], line)
+        name, value = before.rstrip(_BLANK).decode().lower(), _text(after.strip(_BLANK), line)
         if name == "status":
             status = _status(value)
         elif name == "x-est-cache":

@@ -9,7 +9,7 @@ from email.utils import parsedate_to_datetime
 from cryptography import x509
 
 from estgw.client.faults import InvalidAnswer, NotOffered, Refused, ServerFailed, TryLater, clean
-from estgw.client.wire import Answer
+from estgw.client.wire import Answer, parameter
 from estgw.errors import Malformed
 from estgw.est import ber, certs, der, encoding
 from estgw.est.operations import Operation
@@ -103,8 +103,8 @@ def bag(answer: Answer) -> list[x509.Certificate]:
     """The certificates of a certs-only answer (RFC 7030 4.1.3, 4.2.3); raises `InvalidAnswer`."""
     if answer.content_type not in _CERTIFICATE_TYPES:
         raise InvalidAnswer(f"an answer of type {clean(answer.content_type, 100)!r}, not application/pkcs7-mime")
-    kind = answer.headers.get_param("smime-type")
-    if isinstance(kind, str) and kind.lower() != "certs-only":
+    kind = parameter(answer.headers, "smime-type")
+    if kind is not None and kind.lower() != "certs-only":
         raise InvalidAnswer(f"a PKCS#7 of smime-type {clean(kind, 100)!r}, not certs-only")
     return bag_of(answer.body)
 

@@ -22,7 +22,7 @@ MAXIMUM_INPUT = 8 * 1024 * 1024
 """Bytes of a file that is read: the largest sensible one is a system's bundle of anchors."""
 _CERTIFICATE, _KEY = "cert.pem", "key.pem"
 _KEY_MODE = 0o600
-_KEY_BLOCK = re.compile(rb"-----BEGIN ([A-Z ]*PRIVATE KEY)-----.*?-----END \1-----", re.DOTALL)
+_KEY_BLOCK = re.compile(rb"-----BEGIN ([A-Z ]*PRIVATE KEY)-----(?:(?!-----).)*-----END \1-----", re.DOTALL)
 
 
 def read(path: Path) -> bytes:

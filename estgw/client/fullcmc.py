@@ -24,7 +24,7 @@ from estgw.client.cmcrequest import BODY_PART_ID, Request, RequestMaker
 from estgw.client.faults import InvalidAnswer, Refused, TryLater, UsageError, clean
 from estgw.client.session import Session
 from estgw.client.tls import Identity
-from estgw.client.wire import Answer
+from estgw.client.wire import Answer, parameter
 from estgw.cmc import proofs
 from estgw.cmc.controls import Control
 from estgw.cmc.messages import PKI_DATA, PKIData
@@ -267,8 +267,8 @@ def read(answer: Answer) -> Response:
     """The PKI Response in an HTTP answer; raises `InvalidAnswer`."""
     if answer.content_type not in _TYPES:
         raise InvalidAnswer(f"a CMC answer of type {clean(answer.content_type, 100)!r}")
-    kind = answer.headers.get_param("smime-type")
-    if isinstance(kind, str) and kind.lower() not in _SMIME_TYPES:
+    kind = parameter(answer.headers, "smime-type")
+    if kind is not None and kind.lower() not in _SMIME_TYPES:
         raise InvalidAnswer(f"a CMC answer of smime-type {clean(kind, 100)!r}")
     try:
         return cmc.response(answer.body)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from email.message import Message
 
 from estgw.client.faults import InvalidAnswer, clean
+from estgw.client.wire import parameter
 from estgw.est.operations import essence
 
 _MAXIMUM_PARTS = 8
@@ -30,8 +31,8 @@ class Part:
 
 def split(headers: Message, body: bytes) -> list[Part]:
     """The parts of a multipart body; preamble and epilogue are dropped.  Raises `InvalidAnswer`."""
-    boundary = headers.get_param("boundary")
-    if not isinstance(boundary, str) or not _BOUNDARY.fullmatch(boundary):
+    boundary = parameter(headers, "boundary")
+    if boundary is None or not _BOUNDARY.fullmatch(boundary):
         raise InvalidAnswer("a multipart without a boundary")
     delimiter = re.compile(rb"(?:\A|\r?\n)--" + re.escape(boundary.encode()) + rb"(--)?[ \t]*(?=\r?\n|\Z)")
     found: list[Part] = []
@@ -60,7 +61,5 @@ def _part(section: bytes) -> Part:
             raise InvalidAnswer(f"a part with a header that is none: {clean(line, 100)!r}")
         if name.strip().lower() == "content-type":
             message["Content-Type"] = value.strip()
-    smime = message.get_param("smime-type", "")
-    return Part(
-        essence(message.get("Content-Type")), smime.lower() if isinstance(smime, str) else "", section[end.end() :]
-    )
+    smime = parameter(message, "smime-type") or ""
+    return Part(essence(message.get("Content-Type")), smime.lower(), section[end.end() :])

@@ -11,9 +11,8 @@ from estgw.errors import Malformed
 from estgw.est import csr
 
 _SECRET_HEADERS = ("cookie", "set-cookie")
-_KEY_PART = re.compile(
-    rb"(Content-Type:\s*application/pkcs8\b.*?\r?\n\r?\n)(.*?)(?=\r?\n--)", re.DOTALL | re.IGNORECASE
-)
+_KEY_TYPE = b"application/pkcs8"
+_BLANK_LINE = re.compile(rb"\r?\n\r?\n")
 _CMC_TYPE = "application/pkcs7-mime"
 _MAXIMUM = 16_384
 """Characters of a body that are shown."""
@@ -63,10 +62,17 @@ def _request_text(body: bytes, content_type: str) -> str:
 
 def _answer_text(body: bytes) -> str:
     """The body, without the private key of a serverkeygen answer (RFC 7030 4.4.2)."""
-    masked = _KEY_PART.sub(lambda match: match[1] + b"[%d bytes of private key ***]" % len(match[2]), body)
-    if b"application/pkcs8" in body.lower() and masked == body:
-        return f"[{len(body)} bytes with a private key ***]"
-    return masked.decode("utf-8", "replace")
+    return b"\n--".join(map(_without_key, body.split(b"\n--"))).decode("utf-8", "replace")
+
+
+def _without_key(part: bytes) -> bytes:
+    """One part of a multipart; one that speaks of a key where it should not is not shown at all."""
+    if _KEY_TYPE not in part.lower():
+        return part
+    end = _BLANK_LINE.search(part)
+    if end is None or _KEY_TYPE not in part[: end.start()].lower():
+        return b"[%d bytes with a private key ***]" % len(part)
+    return part[: end.end()] + b"[%d bytes of private key ***]" % len(part[end.end() :].removesuffix(b"\r"))
 
 
 def _body(say: Callable[[str], None], mark: str, text: str) -> None:

@@ -14,6 +14,7 @@ from estgw.client.faults import UsageError, clean
 from estgw.est.operations import OPERATIONS, PREFIX, is_operation_name
 
 DEFAULT_PORT = 443
+_MAXIMUM_LOCATION = 8000
 _LABEL_SAFE = "-._~!$&'()*+,;=:"
 """What RFC 3986 3.3 lets stand in a path segment as it is, besides letters and digits."""
 
@@ -78,8 +79,10 @@ def parse(text: str, label: str | None = None) -> Place:
 def resolve(target: str, current: Place, path: str) -> tuple[Place, str]:
     """Where a `Location` leads from `path` at `current`: the place of the new origin, and the request target.
 
-    Raises `UsageError` when it is no https URL.
+    Raises `UsageError` when it is no https URL, or a longer one than anybody must understand (RFC 9110 4.1).
     """
+    if len(target) > _MAXIMUM_LOCATION:
+        raise UsageError(f"a URL of more than {_MAXIMUM_LOCATION} characters: {clean(target, 200)!r}")
     try:
         absolute = urljoin(f"https://{current.authority}{path}", target.strip())
     except ValueError:

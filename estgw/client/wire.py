@@ -148,6 +148,20 @@ def _describe(fault: Exception) -> str:
     return f"{type(fault).__name__}: {fault}" if str(fault) else type(fault).__name__
 
 
+def parameter(headers: Message, name: str) -> str | None:
+    """A parameter of the Content-Type, if it has that one.
+
+    Raises `InvalidAnswer` for a very long header: the standard library takes the square of its length.
+    """
+    if len(headers.get("Content-Type", "")) > _LONGEST_TYPE:
+        raise InvalidAnswer(f"a Content-Type of more than {_LONGEST_TYPE} characters")
+    found = headers.get_param(name)
+    return found if isinstance(found, str) else None
+
+
+_LONGEST_TYPE = 4096
+
+
 def values(headers: Message, name: str) -> Sequence[str]:
     """All values of a header, in order."""
     return [str(value) for value in headers.get_all(name, [])]

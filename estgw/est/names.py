@@ -181,7 +181,27 @@ def fold(value: str | bytes) -> str:
     """An attribute's value in a form where equal values are equal texts."""
     if isinstance(value, bytes):
         return "#" + value.hex()
-    return " ".join(unicodedata.normalize("NFKC", value).casefold().split())
+    return " ".join(unicodedata.normalize("NFKC", _stream_safe(value)).casefold().split())
+
+
+def _stream_safe(text: str) -> str:
+    """A joiner before each 31st of a run of combining characters, which no language has (UAX #15, Stream-Safe Text).
+
+    Normalization sorts such a run, and takes the square of its length for that.
+    """
+    if text.isascii():
+        return text
+    safe, run = [], 0
+    for char in text:
+        run = run + 1 if unicodedata.combining(char) else 0
+        if run > _LONGEST_RUN:
+            safe.append(_JOINER)
+            run = 1
+        safe.append(char)
+    return "".join(safe)
+
+
+_LONGEST_RUN, _JOINER = 30, "\u034f"
 
 
 def _is_control(char: str) -> bool:

@@ -114,12 +114,13 @@ class Target:
 def twins(raw_target: str, label: str | None) -> tuple[str, ...]:
     """The request targets that a Digest `uri` may name: this one, and the same without the label.
 
-    One client always leaves the label out there.  `raw_target` is the request line's, query included.
+    One client always leaves the label out there.  `raw_target` is the request line's, query included; the query is
+    never looked at, as a slash in it divides nothing (RFC 3986 3.4).
     """
     if label is None:
         return (raw_target,)
-    path, _, rest = raw_target.rpartition("/")
-    return raw_target, f"{PREFIX}/{rest}" if path else raw_target
+    path, mark, query = raw_target.partition("?")
+    return raw_target, f"{PREFIX}/{path.rpartition('/')[2]}{mark}{query}"
 
 
 def is_operation_name(word: str) -> bool:

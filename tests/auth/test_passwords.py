@@ -168,7 +168,7 @@ def test_the_faults_of_a_file(tmp_path):
 
 
 def digest_server() -> Digest:
-    return Digest("r", ["SHA-256", "MD5"], {}, Nonces(b"s" * 32, 300))
+    return Digest("r", ["SHA-256", "MD5"], {}, Nonces(), 300)
 
 
 def test_what_is_offered():

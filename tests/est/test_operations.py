@@ -270,3 +270,30 @@ def test_the_essence_of_anything(text):
 )
 def test_profile(draft_path, content_type, setting, profile):
     assert operations.profile_of(Target("simpleenroll", None, draft_path), content_type, setting) is profile
+
+
+# What a Digest `uri` may name.
+
+IOT = f"{operations.PREFIX}/iot/simpleenroll"
+BARE = f"{operations.PREFIX}/simpleenroll"
+
+
+@pytest.mark.parametrize(
+    ("target", "label", "wanted"),
+    [
+        (BARE, None, {BARE}),
+        (f"{BARE}?x=/a", None, {f"{BARE}?x=/a"}),
+        (IOT, "iot", {IOT, BARE}),
+        (f"{IOT}?x=1", "iot", {f"{IOT}?x=1", f"{BARE}?x=1"}),
+        (f"{IOT}?x=/a/b", "iot", {f"{IOT}?x=/a/b", f"{BARE}?x=/a/b"}),
+        (f"{IOT}?x=/a?y=/b", "iot", {f"{IOT}?x=/a?y=/b", f"{BARE}?x=/a?y=/b"}),
+    ],
+)
+def test_a_slash_in_the_query_is_no_part_of_the_path(target, label, wanted):
+    assert set(operations.twins(target, label)) == wanted
+
+
+def test_a_query_names_no_other_operation():
+    """An answer that was recorded for simpleenroll must not be good for serverkeygen."""
+    hostile = f"{operations.PREFIX}/iot/serverkeygen?x=/simpleenroll"
+    assert BARE not in operations.twins(hostile, "iot")

@@ -1,37 +1,41 @@
-"""Digest and guesses where several processes serve: nothing is replayed next door, and nobody guesses faster."""
+"""Digest and guesses where several processes serve: no answer is good at two of them, and nobody guesses faster."""
 
 from __future__ import annotations
 
 import re
 import time
 from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
 
 import pytest
+from cryptography import x509
 
 from estgw.auth import digest
-from estgw.share import Share
+from estgw.client import Credentials, Session, Trust, keys, request
+from estgw.client.wire import Exchange
+from tests import pki
 from tests.identity.kit import digest_file
 from tests.supervision.crew import one_each, two_workers
-from tests.support import EST, LOGIN, PKCS10, Lab, Response, armoured, csr, run
+from tests.support import EST, LOGIN, PKCS10, Gateway, Lab, Response, armoured, csr, run
 
 TARGET = f"{EST}/simpleenroll"
 GOOD = csr()
 
 
-@pytest.fixture(params=["own secrets", "a shared secret"])
-def settings(request: pytest.FixtureRequest, own_lab: Lab) -> dict[str, object]:
+@pytest.fixture
+def settings(own_lab: Lab) -> dict[str, Any]:
     digest_file(own_lab, LOGIN)
-    client_auth: dict[str, object] = {"digest": ["SHA-256"], "digest_users": str(own_lab.path / "users.htdigest")}
-    if request.param == "a shared secret":
-        (own_lab.path / "nonce.secret").write_text("0123456789abcdef" * 4)
-        client_auth["nonce_secret"] = "nonce.secret"
-    return {"client_auth": client_auth}
+    return {"client_auth": {"digest": ["MD5", "SHA-256"], "digest_users": str(own_lab.path / "users.htdigest")}}
+
+
+def challenges(answer: Response) -> list[str]:
+    assert answer.status == 401
+    return [value for name, value in answer.headers if name.lower() == "www-authenticate"]
 
 
 def nonce_of(answer: Response) -> str:
-    assert answer.status == 401
-    values = [value for name, value in answer.headers if name.lower() == "www-authenticate"]
-    found = re.search('nonce="([^"]+)"', values[0])
+    found = re.search('nonce="([^"]+)"', challenges(answer)[0])
     assert found is not None
     return found[1]
 
@@ -46,37 +50,96 @@ def authorization(nonce: str, count: int = 1) -> dict[str, str | None]:
     }
 
 
-def test_a_nonce_is_good_at_the_worker_that_made_it_alone(own_lab, settings):
+def is_stale(answer: Response) -> bool:
+    return "stale=true" in challenges(answer)[0]
+
+
+def test_an_answer_is_good_at_one_worker_and_stale_at_the_other(own_lab, settings):
     with two_workers(own_lab, settings) as gateway, ExitStack() as stack:
         here, there = one_each(gateway, stack).values()
-        nonce = nonce_of(here.ask("POST", "simpleenroll", GOOD))
+        first = here.ask("POST", "simpleenroll", GOOD)
+        assert not is_stale(first)
+        nonce = nonce_of(first)
         # Not yet used, used, and used again: the other one takes it never.
-        assert there.ask("POST", "simpleenroll", GOOD, headers=authorization(nonce)).status == 401
+        assert is_stale(there.ask("POST", "simpleenroll", GOOD, headers=authorization(nonce)))
         assert here.ask("POST", "simpleenroll", GOOD, headers=authorization(nonce)).status == 200
-        assert there.ask("POST", "simpleenroll", GOOD, headers=authorization(nonce)).status == 401
-        assert there.ask("POST", "simpleenroll", GOOD, headers=authorization(nonce, 2)).status == 401
-        assert here.ask("POST", "simpleenroll", GOOD, headers=authorization(nonce)).status == 401
+        refused = there.ask("POST", "simpleenroll", GOOD, headers=authorization(nonce))
+        assert is_stale(refused)
+        assert is_stale(there.ask("POST", "simpleenroll", GOOD, headers=authorization(nonce, 2)))
+        assert not is_stale(here.ask("POST", "simpleenroll", GOOD, headers=authorization(nonce)))
         assert here.ask("POST", "simpleenroll", GOOD, headers=authorization(nonce, 2)).status == 200
+        assert there.ask("POST", "simpleenroll", GOOD, headers=authorization(nonce_of(refused))).status == 200
+
+
+def curl(gateway: Gateway, folder: Path, *options: str, login: str = LOGIN) -> list[int]:
+    """The statuses that `curl --digest` was answered with."""
+    (folder / "req.pem").write_bytes(armoured(GOOD))
+    before = len(gateway.access)
+    url = f"https://localhost:{gateway.port}{TARGET}"
+    command = ["curl", "-s", "--digest", "-u", login, url, "--cacert", str(gateway.lab.anchor), "-o", "/dev/null"]
+    command += ["--data-binary", "@req.pem", "-H", f"Content-Type: {PKCS10}", "-w", "%{http_code}", *options]
+    status = int(run(*command, cwd=folder).stdout)
+    statuses = [line["status"] for line in gateway.access[before:]]
+    assert statuses[-1] == status
+    return statuses
 
 
 @pytest.mark.client("curl")
 def test_curl_is_served_by_whoever_has_its_connection(own_lab, settings, tmp_path):
-    (tmp_path / "req.pem").write_bytes(armoured(GOOD))
     with two_workers(own_lab, settings) as gateway:
         for _ in range(8):
-            url = f"https://localhost:{gateway.port}{TARGET}"
-            command = ["curl", "-s", "--digest", "-u", LOGIN, url, "--cacert", str(own_lab.anchor), "-o", "/dev/null"]
-            command += ["--data-binary", "@req.pem", "-H", f"Content-Type: {PKCS10}", "-w", "%{http_code}"]
-            assert run(*command, cwd=tmp_path).stdout == b"200"
-        assert [line["status"] for line in gateway.access] == [401, 200] * 8
+            assert curl(gateway, tmp_path) == [401, 200]
 
 
-def test_the_secret_of_the_same_place_is_the_same_in_every_gateway():
-    secret = b"x" * 32
-    mine = [Share(place, 2).secret(secret) for place in range(2)]
-    assert mine == [Share(place, 2).secret(secret) for place in range(2)]
-    assert len({secret, *mine}) == 3
-    assert Share().secret(secret) == secret
+@pytest.mark.client("curl")
+def test_curl_goes_on_at_another_worker_than_the_one_that_challenged_it(own_lab, settings, tmp_path):
+    """It connects anew for each request, and the kernel chooses who serves it."""
+    with two_workers(own_lab, settings) as gateway:
+        found = set()
+        for _ in range(60):
+            statuses = curl(gateway, tmp_path, "-H", "Connection: close")
+            assert statuses == [401] * (len(statuses) - 1) + [200]
+            found.add(len(statuses))
+            if found >= {2, 3}:
+                break
+        assert found >= {2, 3}
+
+
+@pytest.mark.client("curl")
+def test_curl_gives_a_wrong_password_up_wherever_it_comes(own_lab, settings, tmp_path):
+    settings["client_auth"] |= {"guess_delay": 0}
+    with two_workers(own_lab, settings) as gateway:
+        for _ in range(12):
+            assert curl(gateway, tmp_path, "-H", "Connection: close", login="estuser:wrong") == [401, 401]
+
+
+def test_estclient_goes_on_at_another_worker_than_the_one_that_challenged_it(own_lab, settings):
+    key = keys.generate(keys.parse_spec("ec:P-256"))
+    plan = request.plan(request.Wanted(pki.name("CN=device-1")), None)
+    trust = Trust(explicit=tuple(x509.load_pem_x509_certificates(own_lab.anchor.read_bytes())))
+
+    def statuses(gateway: Gateway) -> list[int]:
+        """Of one enrolment, with a new connection for each request."""
+        seen: list[int] = []
+
+        def hang_up(exchange: Exchange) -> None:
+            if exchange.answer is not None:
+                seen.append(exchange.answer.status)
+                session.close()
+
+        session = Session(gateway.url, trust, credentials=Credentials(*LOGIN.split(":")), observer=hang_up)
+        session.enroll(lambda binding: request.build(plan, key, binding))
+        return seen
+
+    with two_workers(own_lab, settings) as gateway:
+        found = set()
+        for _ in range(60):
+            seen = statuses(gateway)
+            assert seen == [401] * (len(seen) - 1) + [200]
+            found.add(len(seen))
+            if found >= {2, 3}:
+                break
+        assert found >= {2, 3}
 
 
 def test_two_workers_are_not_guessed_at_twice_as_fast(own_lab):

@@ -1,0 +1,197 @@
+"""What a peer sends is read in time that grows with its length, and not with the square of it.
+
+Each row is a function that reads text of a peer and a text that would cost it most.  Sixteen times the text may take 64
+times as long: linear code takes 16 times, quadratic code 256.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import resource
+import subprocess
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from email.message import Message
+from typing import Any
+
+import pytest
+from cryptography import x509
+
+from estgw import logs, registers
+from estgw.auth import digest, http, pop
+from estgw.callout import cgi
+from estgw.client import answers, challenge, faults, files, multipart, trace, url
+from estgw.client.wire import Answer
+from estgw.errors import ConfigError, Malformed, RequestError
+from estgw.est import ber, encoding, names, operations
+from tests.support import ROOT
+
+SIZES = (400, 6400, 25_600, 102_400)
+"""Bytes.  The second and the last are compared; the others find out early what would take hours."""
+TOO_LONG = 1.0
+"""Seconds of processor time that no size may take."""
+NO_TIME = 0.05
+"""Seconds that are not worth a comparison: memory alone makes such times jump."""
+REFUSED = (RequestError, Malformed, ConfigError, faults.ClientError)
+
+
+def multipart_of(header: str = "multipart/mixed; boundary=b", body: bytes = b"") -> Any:
+    headers = Message()
+    headers["Content-Type"] = header
+    return multipart.split(headers, body)
+
+
+def bag_of(header: str) -> Any:
+    headers = Message()
+    headers["Content-Type"] = header
+    return answers.bag(Answer(200, "OK", headers, b""))
+
+
+def parse_challenge(text: str) -> Any:
+    return challenge.parse([text])
+
+
+def redirect(location: str) -> Any:
+    return url.resolve(location, url.parse("https://est.example"), "/.well-known/est/simpleenroll")
+
+
+def common_names(n: int) -> x509.Name:
+    return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, f"a{number}") for number in range(n // 12)])
+
+
+def look_up(wanted: tuple[registers._Subject, str]) -> bool:
+    return wanted[0].may_be(wanted[1])
+
+
+def wanted_and_row(n: int) -> tuple[registers._Subject, str]:
+    name = common_names(n)
+    return registers._Subject(name), "".join(f"/CN={part.value!s}" for part in name)
+
+
+MULTIPART = b"--b\r\nA: b"
+KEY_HEAD = b"Content-Type: application/pkcs8\r\n"
+
+CASES: dict[str, tuple[Callable[[Any], object], Callable[[int], Any]]] = {
+    # The gateway, before anybody has authenticated.
+    "Authorization: white space": (digest.parse, lambda n: f"a{' ' * n}b"),
+    "Authorization: white space before =": (digest.parse, lambda n: f"a{' ' * n}=b"),
+    "Authorization: escapes": (digest.parse, lambda n: 'a="' + "\\x" * (n // 2)),
+    "Authorization: many parameters": (digest.parse, lambda n: "a=b," * (n // 4)),
+    "Authorization: a whole header": (lambda text: http.parse([text]), lambda n: f"Digest a{' ' * n}b"),
+    "Basic": (lambda text: http.parse([text]), lambda n: f"Basic {'A' * n}"),
+    "a path of escapes": (lambda path: operations.resolve(path, ()), lambda n: "/.well-known/est/" + "%41" * (n // 3)),
+    "a path of slashes": (lambda path: operations.resolve(path, ()), lambda n: "/.well-known/est" + "/a" * (n // 2)),
+    "a target and its twin": (lambda path: operations.twins(path, "a"), lambda n: "/a?" * (n // 3)),
+    "a media type": (operations.essence, lambda n: " ;" * (n // 2)),
+    # A CSR or a certificate.
+    "PEM without an end": (encoding.pem_blocks, lambda n: b"-----BEGIN X-----" * (n // 17)),
+    "PEM without dashes": (encoding.pem_blocks, lambda n: b"-----BEGIN " * (n // 11)),
+    "PEM of short lines": (
+        encoding.pem_blocks,
+        lambda n: b"-----BEGIN X-----\n" + b"a\n" * (n // 2) + b"-----END X-----",
+    ),
+    "PEM of many blocks": (encoding.pem_blocks, lambda n: b"-----BEGIN X-----\nAA==\n-----END X-----\n" * (n // 39)),
+    "dashes": (encoding.pem_blocks, lambda n: b"-" * n),
+    "a body of white space": (lambda body: encoding.decode(body, ()), lambda n: b"0" + b" " * n),
+    "BER in pieces": (ber.to_der, lambda n: b"\x24\x80" + b"\x04\x01a" * (n // 3) + b"\0\0"),
+    "BER nested": (ber.to_der, lambda n: b"\x30\x80" * (n // 2)),
+    "a name of accents": (names.fold, lambda n: "a" + "\u0300\u0327" * (n // 4)),
+    "a name of accents in order": (names.fold, lambda n: "a" + "\u0300" * (n // 4) + "\u0327" * (n // 4)),
+    "a name of white space": (names.fold, lambda n: " é" * (n // 2)),
+    "a name of many parts": (names.name_key, common_names),
+    "a name of many parts as text": (names.dn_text, common_names),
+    "a name of many parts in the register": (look_up, wanted_and_row),
+    "a register's row: signs": (registers._joined, lambda n: " =" * (n // 2)),
+    "a register's row: escapes": (registers._of_store, lambda n: "\\C3\\" * (n // 4)),
+    "an index's row: escapes": (registers._of_index, lambda n: b"\\xC3\\xA9" * (n // 8)),
+    "a rule's pattern, one star": (pop._pattern("CN=*,O=Example").fullmatch, lambda n: "CN=" + "a" * n),
+    "a rule's pattern, two stars": (pop._pattern("CN=*a*,O=Example").fullmatch, lambda n: "CN=" + "a" * n),
+    "a rule's pattern, four stars": (pop._pattern("CN=*a*a*a*b").fullmatch, lambda n: "CN=" + "a" * n),
+    "a rule's pattern, escapes": (pop._pattern("*\\\\*\\\\*x").fullmatch, lambda n: "\\\\" * (n // 2)),
+    # What a script prints may be a client's text.
+    "a script's header": (cgi.read, lambda n: b"Status: 200\nX-A: x%bz\n\n" % (b" " * (n // 13))),
+    "a script's words": (cgi.words, lambda n: b"\r\x1b" * (n // 2)),
+    "a script's first line": (cgi.read, lambda n: b"Status" + b" " * n),
+    "a script's log: keys": (logs.masked, lambda n: "-----BEGIN PRIVATE KEY-----" * (n // 27)),
+    "a script's log: a key's name": (logs.masked, lambda n: "-----BEGIN " + "PRIVATE KEY " * (n // 12)),
+    "a script's log: ends": (logs.masked, lambda n: "-----BEGIN PRIVATE KEY-----" + "-----END " * (n // 9)),
+    # The client, before a server that means ill.
+    "WWW-Authenticate: a long name": (parse_challenge, lambda n: f"Digest {'a' * n}"),
+    "WWW-Authenticate: no closing quote": (parse_challenge, lambda n: 'Digest a="' + 'x\\"' * (n // 3)),
+    "WWW-Authenticate: schemes": (parse_challenge, lambda n: "a " * (n // 2)),
+    "WWW-Authenticate: commas": (parse_challenge, lambda n: "a," * (n // 2)),
+    "WWW-Authenticate: white space": (parse_challenge, lambda n: f"a b{' ' * n}x"),
+    "WWW-Authenticate: token68": (parse_challenge, lambda n: f"a b{'=' * n}x"),
+    "WWW-Authenticate: parameters": (parse_challenge, lambda n: 'a b="c\\d", ' * (n // 11)),
+    "Content-Type: semicolons": (multipart_of, lambda n: 'multipart/mixed; a="' + ";" * n),
+    "Content-Type: parameters": (multipart_of, lambda n: "multipart/mixed" + ";a=b" * (n // 4)),
+    "Content-Type of a bag": (bag_of, lambda n: 'application/pkcs7-mime; a="' + ";" * n),
+    "multipart: white space": (lambda body: multipart_of(body=body), lambda n: b"\r\n--b" + b" " * n + b"x"),
+    "multipart: no delimiters": (lambda body: multipart_of(body=body), lambda n: b"\r\n--b x" * (n // 7)),
+    "multipart: folded lines": (lambda body: multipart_of(body=body), lambda n: MULTIPART + b"\r\n " * (n // 3)),
+    "trace: types": (trace._answer_text, lambda n: KEY_HEAD * (n // 33)),
+    "trace: empty lines": (trace._answer_text, lambda n: KEY_HEAD + b"\r\n\r\n" * (n // 4)),
+    "trace: white space": (trace._answer_text, lambda n: b"Content-Type:" + b" " * n),
+    "trace: parts": (trace._answer_text, lambda n: (KEY_HEAD + b"\r\nMA==\r\n--b\r\n") * (n // 44)),
+    "words": (faults.clean, lambda n: "\x1b" * n),
+    "Location: dots": (redirect, lambda n: "/" + "../a/" * (n // 5)),
+    "Location: escapes": (redirect, lambda n: "/" + "%C3%A9" * (n // 6)),
+    "Location: a host": (redirect, lambda n: f"https://{'a.' * (n // 2)}/"),
+    "Location: an odd host": (redirect, lambda n: f"https://{chr(0xB4) * n}/"),
+    "Location: an address": (redirect, lambda n: f"https://[{'1:' * (n // 2)}]/"),
+    "Retry-After: digits": (lambda text: answers.delay(text, datetime.now(UTC)), lambda n: "1" * n),
+    "Retry-After: words": (lambda text: answers.delay(text, datetime.now(UTC)), lambda n: "Mon, " * (n // 5)),
+    "Retry-After: a zone": (lambda text: answers.delay(text, datetime.now(UTC)), lambda n: "a-" * (n // 2)),
+    "a file with keys": (files.private_key_blocks, lambda n: b"-----BEGIN PRIVATE KEY-----" * (n // 27)),
+}
+
+
+def seconds(read: Callable[[Any], object], text: Any) -> float:
+    """Processor time of this thread, whatever else the machine does; the least of five, for that jumps too."""
+    taken = []
+    gc.disable()  # what it costs grows with all that other tests have left
+    try:
+        for _ in range(5):
+            began = time.thread_time()
+            with contextlib.suppress(*REFUSED):
+                read(text)
+            taken.append(time.thread_time() - began)
+            if taken[-1] > TOO_LONG:
+                break
+    finally:
+        gc.enable()
+    return min(taken)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_time_grows_with_the_length(case):
+    read, make = CASES[case]
+    taken = {}
+    for size in SIZES:
+        taken[size] = seconds(read, make(size))
+        assert taken[size] < TOO_LONG, taken
+    assert taken[SIZES[-1]] < max(64 * taken[SIZES[1]], NO_TIME), taken
+
+
+EXAMPLES: dict[str, tuple[dict[str, str], str]] = {
+    "allow-list": ({"EST_OPERATION": "simpleenroll", "REMOTE_USER": "estuser", "EST_CLIENT_TRUST": "none"}, "1"),
+    "echo-env": ({"EST_OPERATION": "simpleenroll"}, "1\n"),
+}
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_bash_is_done_with_a_long_text_at_once(example):
+    """The kernel lets a variable have 128 kB; patterns took minutes for as much, or all of the stack."""
+    environment, filler = EXAMPLES[example]
+    environment = environment | {
+        "EST_CSR_SUBJECT": f"CN=device-{filler * (100_000 // len(filler))}x",
+        "PATH": "/usr/bin:/bin",
+        "LC_CTYPE": "C.UTF-8",
+    }
+    script = ROOT / "handlers/examples" / example
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+    done = subprocess.run([script], env=environment, cwd=script.parent, capture_output=True, timeout=90, check=False)
+    assert done.returncode == 77, done.stderr[:1000]
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before < 3
