@@ -22,7 +22,16 @@ from estgw.auth.throttle import Throttle
 from estgw.callout import cgi, scratch
 from estgw.callout.call import Call
 from estgw.callout.verdicts import Kind
-from estgw.errors import BadRequest, HandlerFailed, Malformed, NotFound, RequestError, Unauthenticated, apology
+from estgw.errors import (
+    BadRequest,
+    HandlerFailed,
+    Malformed,
+    NoLongerTrusted,
+    NotFound,
+    RequestError,
+    Unauthenticated,
+    apology,
+)
 from estgw.est import certs, keygen, names, operations
 from estgw.est import csr as csrs
 from estgw.est.csr import OTP_CHALLENGE
@@ -31,7 +40,7 @@ from estgw.logs import log, new_request_id
 from estgw.metrics.meter import meter
 from estgw.services import Route, Service, search_path
 from estgw.state import State
-from estgw.tls.info import tls_info
+from estgw.tls.adapter import connection_age, tls_info
 
 _SCRATCH = scratch.place()
 
@@ -69,6 +78,8 @@ class App:
                 await scratch.remove(exchange.tmp_dir)
             if "Expect" in request.headers and not request.content.is_eof():
                 # Nobody told this client to go on, so what comes next might be the body or a new request.
+                response.force_close()
+            if _is_old(request, exchange.state.config.server.max_connection_age):
                 response.force_close()
             seconds = time.monotonic() - started
             meter.answered(exchange.entry, response.status, seconds)
@@ -109,10 +120,14 @@ class Exchange:
         peer = self.request.transport.get_extra_info("peername")
         self.entry["peer"] = peer[0]
         try:
-            tls = tls_info(self.request.transport)
+            tls = tls_info(self.request.transport, self.state.context)
         except ValueError:
             raise BadRequest("The TLS client certificate can't be read.") from None
         unknown = self.state.config.client_auth.unknown_certificates
+        if unknown == "reject" and tls.certificate is not None and tls.verify_error:
+            # The handshake was good; a new one would fail.
+            self.entry["client_certificate"] = tls.verify_error
+            raise NoLongerTrusted(f"Your TLS client certificate is no longer accepted here: {tls.verify_error}.")
         client = identity.identify(peer[:2], tls, self.state.anchors, unknown)
         self.entry["tls"] = tls.version
         if client.name is not None:
@@ -281,6 +296,11 @@ class Exchange:
     async def _decide(self, route: Route, script: Path, call: Call, kind: Kind) -> None:
         call = replace(call, timeout=self.state.config.callouts.decision_timeout)
         await self.state.caller.decide(script, call, kind, runner=route.decision_runner)
+
+
+def _is_old(request: web.BaseRequest, seconds: float) -> bool:
+    """Whether the connection has reached its age, so that this answer is its last."""
+    return request.transport is not None and connection_age(request.transport) >= seconds
 
 
 def _columns(request: web.BaseRequest, service: Service) -> int | None:

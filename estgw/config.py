@@ -129,6 +129,7 @@ class Server(_Model):
     max_connections: Count = 1000
     handshake_timeout: Seconds = 10
     idle_timeout: Seconds = 30
+    max_connection_age: Seconds = 3600
     body_timeout: Seconds = 30
     drain_timeout: Seconds = 40
     max_body: Bytes = 256 * 1024

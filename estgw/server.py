@@ -121,7 +121,7 @@ class Server:
         settings = self.config.server
         http = HTTPServer(
             self._app,
-            keepalive_timeout=settings.idle_timeout,
+            keepalive_timeout=min(settings.idle_timeout, settings.max_connection_age),
             lingering_time=LINGER,
             access_log=None,
             # A compressed body would be a bomb; EST has none, so it is passed on and found not to be base64.
