@@ -32,14 +32,13 @@ from estgw.errors import (
     Unauthenticated,
     apology,
 )
-from estgw.est import certs, keygen, names, operations
+from estgw.est import certs, names, operations
 from estgw.est import csr as csrs
-from estgw.est.csr import OTP_CHALLENGE
-from estgw.est.operations import Body, Profile
+from estgw.est.operations import Profile
 from estgw.logs import log, new_request_id
 from estgw.metrics.meter import meter
 from estgw.services import Route, Service, search_path
-from estgw.state import State
+from estgw.state import State, check_csr
 from estgw.tls.adapter import connection_age, tls_info
 
 _SCRATCH = scratch.place()
@@ -231,15 +230,7 @@ class Exchange:
         try:
             csr = csrs.parse(call.body)
             self.entry["subject"] = names.dn_text(csr.subject)[:500]
-            csrs.require_subject(csr)
-            names.require_sound(csr.san)
-            if operation.proves_key:
-                csrs.verify(csr)
-            if operation.body is Body.KEYGEN:
-                keygen.wish(csr)
-            if csr.text_attribute(OTP_CHALLENGE) is not None and route.authorize is None:
-                # RFC 7894 4: what is present must be verified, and only a script can know one-time passwords.
-                raise Malformed("the CSR carries otpChallenge, and nothing here can verify it")
+            check_csr(csr, route)
         except Malformed as fault:
             raise BadRequest(fault.sentence) from None
         renewed = await renewal.renewed_certificate(call.client, csr, route) if operation.renews else None

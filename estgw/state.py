@@ -28,10 +28,12 @@ from estgw.callout.turns import Turns
 from estgw.callout.warm import Warm
 from estgw.config import Config
 from estgw.errors import BadRequest, ConfigError, Malformed
-from estgw.est import certs
+from estgw.est import certs, keygen, names
+from estgw.est import csr as csrs
 from estgw.est.csr import CSR, NewNames
 from estgw.est.encoding import pem_blocks
 from estgw.est.insist import Insistence
+from estgw.est.operations import Body
 from estgw.services import Route
 from estgw.share import ALONE, Share
 from estgw.tls.adapter import TLSContext
@@ -74,17 +76,35 @@ class State:
     def inner_rules(self, route: Route, client: Client) -> InnerRules:
         """What holds for a request inside a message: the rules of simpleenroll, which it would else have used."""
         linking = self.pop.linking(client, "simpleenroll", route.label)
-        return InnerRules(linking, route.authorize, route.csr_template, route.change_subject_name)
+        return InnerRules(linking, route.authorize, route.csr_template, route.change_subject_name, route.name_bounds)
 
     def insist(self, route: Route, csr: CSR, new_names: NewNames | None) -> None:
-        """Raise `BadRequest` with the list of what the CSR lacks of the route's `csr_template`."""
-        if route.csr_template is None:
-            return
+        """Raise `BadRequest` for names past their bounds, and for what the CSR lacks of the route's `csr_template`.
+
+        The names are those to be certified: a name that is too long may be changed to a shorter one.
+        """
+        certified = new_names or csr
         try:
+            route.name_bounds.require(certified.subject, certified.san)
+            if route.csr_template is None:
+                return
             wanted = self.insistences[route.csr_template]
             wanted.require(csr, new_names, proves_key=route.operation.proves_key)
         except Malformed as fault:
             raise BadRequest(fault.sentence) from None
+
+
+def check_csr(csr: CSR, route: Route) -> None:
+    """Raise `Malformed` for a CSR that no script is to see."""
+    csrs.require_subject(csr)
+    names.require_sound(csr.san)
+    if route.operation.proves_key:
+        csrs.verify(csr)
+    if route.operation.body is Body.KEYGEN:
+        keygen.wish(csr)
+    if csr.text_attribute(csrs.OTP_CHALLENGE) is not None and route.authorize is None:
+        # RFC 7894 4: what is present must be verified, and only a script can know one-time passwords.
+        raise Malformed("the CSR carries otpChallenge, and nothing here can verify it")
 
 
 def load(path: Path, lasting: Lasting | None = None, text: str | None = None) -> State:

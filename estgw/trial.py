@@ -17,11 +17,11 @@ from estgw.callout import contract, process
 from estgw.callout.call import Call
 from estgw.callout.process import CouldNotStart, Limits, Outcome
 from estgw.errors import BadRequest, ConfigError, HandlerFailed, Malformed, RequestError, apology
-from estgw.est import certs, keygen
+from estgw.est import certs
 from estgw.est import csr as csrs
 from estgw.est.binding import EXPORTER_LENGTH, Binding, BindingType
 from estgw.est.csr import CSR
-from estgw.est.operations import Body, Profile
+from estgw.est.operations import Profile
 from estgw.logs import new_request_id, stderr_lines
 from estgw.services import Route, search_path
 from estgw.state import State
@@ -138,11 +138,7 @@ async def _run(gateway: State, route: Route, call: Call) -> Outcome:
 def _csr(body: bytes, route: Route) -> CSR:
     try:
         csr = csrs.parse(body)
-        csrs.require_subject(csr)
-        if route.operation.proves_key:
-            csrs.verify(csr)
-        if route.operation.body is Body.KEYGEN:
-            keygen.wish(csr)
+        state.check_csr(csr, route)
     except Malformed as fault:
         raise BadRequest(fault.sentence) from None
     return csr
