@@ -21,6 +21,7 @@ from estgw.auth.requirements import authenticate
 from estgw.auth.throttle import Throttle
 from estgw.callout import cgi, scratch
 from estgw.callout.call import Call
+from estgw.callout.home import Home
 from estgw.callout.verdicts import Kind
 from estgw.errors import (
     BadRequest,
@@ -41,14 +42,14 @@ from estgw.services import Route, Service, search_path
 from estgw.state import State, check_csr
 from estgw.tls.adapter import connection_age, tls_info
 
-_SCRATCH = scratch.place()
-
 
 class App:
     """The HTTP side of the gateway; `state` is replaced whole on reload."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State, home: Home) -> None:
+        """`home` is where each request has its private directory."""
         self.state = state
+        self.home = home
         self.throttle = Throttle(state.config.client_auth.guess_delay, state.share.of)
 
     def reload(self, state: State) -> None:
@@ -60,7 +61,7 @@ class App:
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         """Serve one request: always an answer, always one access line."""
         started = time.monotonic()
-        exchange = Exchange(self.state, self.throttle, request)
+        exchange = Exchange(self.state, self.throttle, self.home, request)
         with bound_contextvars(request_id=exchange.request_id):
             try:
                 response = await exchange.serve()
@@ -74,7 +75,8 @@ class App:
                 log.exception("unexpected error", **exchange.entry)
                 response = exchange.refuse(HandlerFailed(apology(exchange.request_id)))
             finally:
-                await scratch.remove(exchange.tmp_dir)
+                if exchange.tmp_dir is not None:
+                    await scratch.remove(exchange.tmp_dir)
             if "Expect" in request.headers and not request.content.is_eof():
                 # Nobody told this client to go on, so what comes next might be the body or a new request.
                 response.force_close()
@@ -89,15 +91,16 @@ class App:
 class Exchange:
     """One request on its way down the house; the state that it began with is the one it is served with."""
 
-    def __init__(self, state: State, throttle: Throttle, request: web.BaseRequest) -> None:
+    def __init__(self, state: State, throttle: Throttle, home: Home, request: web.BaseRequest) -> None:
         self.state = state
         self.throttle = throttle
+        self.home = home
         self.request = request
         self.request_id = new_request_id()
         self.entry: dict[str, Any] = {"method": request.method, "path": request.rel_url.raw_path[:200]}
         """What the access line will say; the steps add to it as they learn."""
         self.route: Route | None = None
-        self.tmp_dir = scratch.name(_SCRATCH)
+        self.tmp_dir: Path | None = None
 
     async def serve(self) -> web.Response:
         """The steps; each adds what it found to the facts of the call, or raises a `RequestError`."""
@@ -164,6 +167,7 @@ class Exchange:
 
     def describe(self, route: Route, profile: Profile, client: Client, content: bytes) -> Call:
         """The facts so far."""
+        self.tmp_dir = self.home.directory()
         settings, headers, url = self.state.config.callouts, self.request.headers, self.request.rel_url
         return Call(
             request_id=self.request_id,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import getpass
 import json
 import shlex
@@ -14,7 +15,8 @@ from pathlib import Path
 
 from estgw import config, csrattrs_yaml, logs, pending, server, services, state, trial, workspace
 from estgw.auth import digest, users
-from estgw.callout import contract, process
+from estgw.callout import contract, process, scratch
+from estgw.callout.home import Home
 from estgw.config import split_address
 from estgw.errors import ConfigError, RequestError
 from estgw.est import encoding
@@ -86,8 +88,10 @@ def run(arguments: Namespace) -> int:
     process.disown_inheritance()
     logs.configure("auto", "warning")
     gateway = trial.load_state(arguments.config)
-    with tempfile.TemporaryDirectory(prefix="estgw-run-", ignore_cleanup_errors=True) as directory:
-        report = asyncio.run(trial.run(gateway, _trial(arguments), Path(directory)))
+    with contextlib.closing(Home(scratch.place())) as home:
+        directory = home.directory()
+        directory.mkdir(mode=0o700)
+        report = asyncio.run(trial.run(gateway, _trial(arguments), directory))
     for line in report.stderr:
         print(f"stderr: {logs.escape(line)}", file=sys.stderr)
     if report.reason:

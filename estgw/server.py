@@ -14,9 +14,12 @@ from aiohttp.web_protocol import RequestHandler
 
 from estgw import state
 from estgw.app import App
+from estgw.callout import scratch
+from estgw.callout.home import INTERVAL, Home, sweep
 from estgw.callout.turns import Turns
+from estgw.callout.warm import Warm
 from estgw.config import Config, split_address
-from estgw.errors import ConfigError, apology
+from estgw.errors import apology
 from estgw.logs import escape, log, new_request_id
 from estgw.metrics.endpoint import exposed
 from estgw.metrics.meter import meter
@@ -82,10 +85,12 @@ class Server:
     def __init__(self, config_file: Path, share: Share = ALONE, text: str | None = None) -> None:
         """Raises `ConfigError`; `text` is taken for what stands in the file."""
         self._config_file = config_file
-        self._lasting = Lasting(share=share, turns=Turns(share.directory))
+        self._home = Home(scratch.place())
+        self._lasting = Lasting(warm=Warm(home=self._home.path), share=share, turns=Turns(share.directory))
         try:
-            self._app = App(self.load(text))
-        except ConfigError:
+            self._app = App(self.load(text), self._home)
+        except BaseException:
+            self._home.close()
             self._lasting.warm.close()
             raise
         self._listener: Listener | None = None
@@ -139,21 +144,29 @@ class Server:
         loop.add_signal_handler(signal.SIGHUP, hangup)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
+        sweeping = loop.create_task(self._sweep_now_and_then())
         try:
             ready([listener.take(sock) for sock in sockets])
             await self._stop.wait()
             log.info("draining", seconds=settings.drain_timeout)
         finally:
+            sweeping.cancel()
             # No new connections; idle ones end at once, requests under way get their time.
             listener.stop_accepting()
             http.pre_shutdown()
             await http.shutdown(settings.drain_timeout)
             await listener.close()
             self._app.state.caller.retire()
+            self._home.close()
             self._lasting.warm.close()
             for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
         log.info("stopped")
+
+    async def _sweep_now_and_then(self) -> None:
+        while True:
+            await asyncio.sleep(INTERVAL)
+            await scratch.aside(sweep, self._home.path.parent)
 
 
 def _note_failure(address: str, reason: str) -> None:

@@ -57,8 +57,11 @@ PRELOADED = (
 )
 
 
-def main(descriptor: int, modules: Collection[str]) -> NoReturn:
-    """Be the warm parent; `modules` are those that Python had imported before us."""
+def main(descriptor: int, modules: Collection[str], home: str = "") -> NoReturn:
+    """Be the warm parent; `modules` are those that Python had imported before us.
+
+    `home` is the gateway's private directory, which is removed when the gateway has died.
+    """
     control = socket.socket(fileno=descriptor)
     os.umask(0o077)
     for name in PRELOADED:
@@ -77,7 +80,19 @@ def main(descriptor: int, modules: Collection[str]) -> NoReturn:
         parent.serve()
     except ConnectionError:  # the gateway is gone
         parent.end_all()
+        control.close()
+        if home:
+            _clear_up(home)
         os._exit(0)
+
+
+def _clear_up(path: str) -> None:
+    """Imported only now: what a script finds loaded is a matter of the contract."""
+    from pathlib import Path
+
+    from estgw.callout import home
+
+    home.outlive(Path(path))
 
 
 def _warm_up() -> None:

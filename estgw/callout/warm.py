@@ -29,7 +29,7 @@ STILLBORN = 3
 # Its search path is that of an interpreter that runs a script, but for the first entry, which says where we are.
 _BEGIN = (
     "import sys; modules = set(sys.modules); sys.path[0] = sys.argv[1]; "
-    "from estgw.callout import forkserver; forkserver.main(int(sys.argv[2]), modules)"
+    "from estgw.callout import forkserver; forkserver.main(int(sys.argv[2]), modules, sys.argv[3])"
 )
 _ROOT = str(Path(__file__).resolve().parents[2])
 # What the interpreter reads at its start and the contract promises; HOME keeps it away from a user's own modules.
@@ -39,9 +39,13 @@ _ENVIRONMENT = {"LC_CTYPE": "C.UTF-8", "TZ": "UTC", "HOME": "/nonexistent"}
 class Warm:
     """The warm parent, as long as the gateway lives; it is started by `start`, or when it is first needed."""
 
-    def __init__(self, file_limit: int = process.FILE_LIMIT) -> None:
-        """`file_limit` is the largest file that a child may write, in bytes."""
+    def __init__(self, file_limit: int = process.FILE_LIMIT, *, home: Path | None = None) -> None:
+        """`file_limit` is the largest file that a child may write, in bytes.
+
+        `home` is the gateway's private directory, which the parent removes when the gateway has died.
+        """
         self._file_limit = file_limit
+        self._home = home
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         self._note = self._words = -1  # its stdout, where it says what it is at, and its stderr
@@ -71,7 +75,7 @@ class Warm:
             try:
                 with process.inherited_file_limit(self._file_limit):
                     self._process = subprocess.Popen(
-                        [sys.executable, "-c", _BEGIN, _ROOT, str(theirs.fileno())],
+                        [sys.executable, "-c", _BEGIN, _ROOT, str(theirs.fileno()), str(self._home or "")],
                         stdin=subprocess.DEVNULL,
                         stdout=note,
                         stderr=words,

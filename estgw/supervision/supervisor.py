@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from estgw import config, marked_yaml
+from estgw.callout.home import INTERVAL
 from estgw.callout.process import memory_file
 from estgw.config import Config, split_address
 from estgw.errors import ConfigError
@@ -85,9 +86,10 @@ class Supervisor:
         port = self._addresses[0][1]
         log.info("listening", addresses=", ".join(self._listen), port=port, workers=len(self._places))
         ready(f"https://{self._settings.server.name}:{port}")
-        reloading = asyncio.create_task(self._reload_when_told())
+        aside = [asyncio.create_task(self._reload_when_told()), asyncio.create_task(self._sweep_now_and_then())]
         await self._ending.wait()
-        reloading.cancel()
+        for task in aside:
+            task.cancel()
         log.info("draining", seconds=self._settings.server.drain_timeout)
 
     # Sockets.
@@ -160,6 +162,7 @@ class Supervisor:
     def on_end(self, place: Place, end: End) -> None:
         """A worker has ended, and unless everybody does there will be another."""
         self._count()
+        self._directory.sweep()
         if self._settings.metrics.listen is not None:
             meter.forget(self._directory.metrics, place.index)
         if not any(each.process for each in self._places):
@@ -221,6 +224,11 @@ class Supervisor:
                 if place.process is not None:
                     place.process.kill()
             await self._empty.wait()
+
+    async def _sweep_now_and_then(self) -> None:
+        while True:
+            await asyncio.sleep(INTERVAL)
+            self._directory.sweep()
 
     async def _reload_when_told(self) -> None:
         while True:
