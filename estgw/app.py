@@ -14,7 +14,7 @@ from typing import Any
 from aiohttp import HttpVersion10, HttpVersion11, web
 from structlog.contextvars import bound_contextvars
 
-from estgw import body, renewal, reply
+from estgw import body, renewal, reply, shortage
 from estgw.auth import identity, pop
 from estgw.auth.identity import Client
 from estgw.auth.requirements import authenticate
@@ -31,6 +31,7 @@ from estgw.errors import (
     NotFound,
     RequestError,
     Unauthenticated,
+    Unavailable,
     apology,
 )
 from estgw.est import certs, names, operations
@@ -60,7 +61,7 @@ class App:
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         """Serve one request: always an answer, always one access line."""
-        started = time.monotonic()
+        started, write = time.monotonic(), log.info
         exchange = Exchange(self.state, self.throttle, self.home, request)
         with bound_contextvars(request_id=exchange.request_id):
             try:
@@ -71,9 +72,14 @@ class App:
             except ConnectionError:
                 log.info("client went away", **exchange.entry)
                 return web.Response(status=400)  # for nobody; the error itself would become a 500 with a traceback
-            except Exception:  # noqa: BLE001 - whatever it is, the client gets an answer and the log a traceback
-                log.exception("unexpected error", **exchange.entry)
-                response = exchange.refuse(HandlerFailed(apology(exchange.request_id)))
+            except Exception as fault:  # noqa: BLE001 - the client gets an answer, and the log words or a traceback
+                if short := shortage.words(fault):
+                    write, exchange.entry["reason"] = log.error, short
+                    patience = exchange.state.config.callouts.retry_after
+                    response = exchange.refuse(Unavailable(shortage.PUBLIC, retry_after=patience))
+                else:
+                    log.exception("unexpected error", **exchange.entry)
+                    response = exchange.refuse(HandlerFailed(apology(exchange.request_id)))
             finally:
                 if exchange.tmp_dir is not None:
                     await scratch.remove(exchange.tmp_dir)
@@ -84,7 +90,7 @@ class App:
                 response.force_close()
             seconds = time.monotonic() - started
             meter.answered(exchange.entry, response.status, seconds)
-            log.info("request", status=response.status, ms=round(seconds * 1000, 1), **exchange.entry)
+            write("request", status=response.status, ms=round(seconds * 1000, 1), **exchange.entry)
             return response
 
 

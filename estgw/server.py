@@ -12,7 +12,7 @@ from pathlib import Path
 from aiohttp import HttpVersion11, web
 from aiohttp.web_protocol import RequestHandler
 
-from estgw import state
+from estgw import advice, shortage, state
 from estgw.app import App
 from estgw.callout import scratch
 from estgw.callout.home import INTERVAL, Home, sweep
@@ -107,6 +107,7 @@ class Server:
 
     def adopt(self, fresh: State) -> None:
         """Serve the next requests with another state.  Addresses and limits of `server` stay."""
+        advice.raise_limit(advice.descriptors(fresh.config, self._lasting.share))
         self._app.state.caller.retire()
         self._app.reload(fresh)
         if self._listener is not None:
@@ -124,6 +125,7 @@ class Server:
         `ready` gets their ports once connections are accepted.  Raises OSError when one can't be listened on.
         """
         settings = self.config.server
+        limit = advice.raise_limit(advice.descriptors(self.config, self._lasting.share))
         http = HTTPServer(
             self._app,
             keepalive_timeout=min(settings.idle_timeout, settings.max_connection_age),
@@ -136,11 +138,13 @@ class Server:
             http,
             self._app.state.context,
             handshake_timeout=settings.handshake_timeout,
-            max_connections=self._lasting.share.part(settings.max_connections),
+            max_connections=advice.connections(self.config, self._lasting.share, limit),
             on_failure=_note_failure,
+            on_exhausted=_note_exhausted,
             on_count=lambda number: meter.set(CONNECTIONS, number),
         )
         loop = asyncio.get_running_loop()
+        loop.set_exception_handler(shortage.note)
         loop.add_signal_handler(signal.SIGHUP, hangup)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
@@ -172,6 +176,11 @@ class Server:
 def _note_failure(address: str, reason: str) -> None:
     meter.add(HANDSHAKE_FAILURES)
     log.info("TLS handshake failed", peer=address, reason=reason)
+
+
+def _note_exhausted(fault: OSError) -> None:
+    if not shortage.report("no connection can be accepted", fault):
+        log.error("no connection can be accepted", reason=fault.strerror)
 
 
 def serve(config_file: Path, settings: Config, *, listen: str | None, ready: Ready) -> None:

@@ -119,7 +119,7 @@ def load(path: Path, lasting: Lasting | None = None, text: str | None = None) ->
     faults: list[str] = []
     served = services.build(settings)
     routes = list(services.routes(served))
-    caller = _caller(settings, routes, lasting, faults)
+    caller = _caller(settings, routes, lasting, path.absolute().parent, faults)
     explicit = _certificates(settings.client_auth.explicit, faults)
     implicit = _certificates(settings.client_auth.implicit, faults)
     crls = _crls(settings.client_auth.crls, faults)
@@ -151,7 +151,9 @@ def load(path: Path, lasting: Lasting | None = None, text: str | None = None) ->
     )
 
 
-def _caller(settings: Config, routes: Iterable[Route], lasting: Lasting | None, faults: list[str]) -> Caller:
+def _caller(
+    settings: Config, routes: Iterable[Route], lasting: Lasting | None, folder: Path, faults: list[str]
+) -> Caller:
     limits = settings.callouts
     faults += [
         f"{route.handler}: the runner {route.runner} is for Python scripts; auto and exec are for all"
@@ -171,7 +173,7 @@ def _caller(settings: Config, routes: Iterable[Route], lasting: Lasting | None, 
     part = lasting.share.part
     slots = Slots(part(limits.max_running), part(limits.max_waiting), lasting.turns)
     pool = Pool(lasting.warm, part(limits.pool_size), limits.pool_requests)
-    return Caller(slots, allowed, Runners(lasting.warm, pool))
+    return Caller(slots, allowed, Runners(lasting.warm, pool, folder))
 
 
 def _certificates(paths: Iterable[Path], faults: list[str]) -> list[x509.Certificate]:

@@ -9,14 +9,14 @@ from pathlib import Path
 from aiohttp import web
 from cryptography import x509
 
-from estgw import renewal, reply, state
+from estgw import renewal, reply, shortage, state
 from estgw.auth.http import Credentials
 from estgw.auth.identity import Client, identify
 from estgw.auth.pop import POP
 from estgw.callout import contract, process
 from estgw.callout.call import Call
 from estgw.callout.process import CouldNotStart, Limits, Outcome
-from estgw.errors import BadRequest, ConfigError, HandlerFailed, Malformed, RequestError, apology
+from estgw.errors import BadRequest, ConfigError, HandlerFailed, Malformed, RequestError, Unavailable, apology
 from estgw.est import certs
 from estgw.est import csr as csrs
 from estgw.est.binding import EXPORTER_LENGTH, Binding, BindingType
@@ -132,6 +132,8 @@ async def _run(gateway: State, route: Route, call: Call) -> Outcome:
     try:
         return await process.run(route.handler, contract.environment(call), call.body, bounds)
     except CouldNotStart as fault:
+        if short := shortage.words(fault):
+            raise Unavailable(shortage.PUBLIC, retry_after=gateway.config.callouts.retry_after, log=short) from None
         raise HandlerFailed(apology(call.request_id), log=f"could not start {fault}") from None
 
 

@@ -18,6 +18,7 @@ PACKAGE = ROOT / "estgw"
 ORDER = [
     "errors",
     "logs",
+    "shortage",
     "share",
     "est",
     "cms",
@@ -26,6 +27,7 @@ ORDER = [
     "csrattrs_yaml",
     "config",
     "services",
+    "advice",
     "tls",
     "metrics",
     "reload",

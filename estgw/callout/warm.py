@@ -69,10 +69,14 @@ class Warm:
         """Start it, if it does not run; it gets ready while we go on.  Raises OSError."""
         if self._process is not None:
             return
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        note, words = process.memory_file("warm-stdout", interpreter.HEADER.pack(0)), process.memory_file("warm-stderr")
-        with theirs:
-            try:
+        with contextlib.ExitStack() as ours_alone:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            ours_alone.enter_context(ours)
+            with theirs:
+                note = process.memory_file("warm-stdout", interpreter.HEADER.pack(0))
+                ours_alone.callback(os.close, note)
+                words = process.memory_file("warm-stderr")
+                ours_alone.callback(os.close, words)
                 with process.inherited_file_limit(self._file_limit):
                     self._process = subprocess.Popen(
                         [sys.executable, "-c", _BEGIN, _ROOT, str(theirs.fileno()), str(self._home or "")],
@@ -84,11 +88,7 @@ class Warm:
                         pass_fds=[theirs.fileno()],
                         start_new_session=True,
                     )
-            except OSError:
-                ours.close()
-                os.close(note)
-                os.close(words)
-                raise
+            ours_alone.pop_all()
         ours.setblocking(False)
         self._control, self._note, self._words, self._ready = ours, note, words, False
         asyncio.get_running_loop().add_reader(ours, self._receive)
@@ -158,7 +158,7 @@ class Warm:
             self.start()
         except OSError as fault:
             for job in jobs:
-                self.settle(job, fault=CouldNotStart(f"{job.program}: no warm parent: {fault.strerror}"))
+                self.settle(job, fault=CouldNotStart.by(job.program, fault, "no warm parent: "))
             return
         for job in jobs:
             self._post(job.packet, job.descriptors, job)
@@ -202,8 +202,8 @@ class Warm:
                 job.on_begin()
             case ["ended", int(number), int(code)] if job := self._jobs.get(number):
                 self.settle(job, code)
-            case ["failed", int(number), str(words)] if job := self._jobs.get(number):
-                self.settle(job, fault=CouldNotStart(f"{job.program}: {words}"))
+            case ["failed", int(number), int(error)] if job := self._jobs.get(number):
+                self.settle(job, fault=CouldNotStart.by(job.program, OSError(error, os.strerror(error))))
 
     def _part(self) -> tuple[int, bytes]:
         """Close our end; returns the number of the child it was at, and what it said on stderr."""

@@ -13,7 +13,7 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
-from estgw import config, marked_yaml
+from estgw import config, marked_yaml, shortage
 from estgw.callout.home import INTERVAL
 from estgw.callout.process import memory_file
 from estgw.config import Config, split_address
@@ -60,6 +60,7 @@ class Supervisor:
         Raises `ConfigError` or OSError when no worker could start.
         """
         loop = asyncio.get_running_loop()
+        loop.set_exception_handler(shortage.note)
         self._all_up: asyncio.Future[bool] = loop.create_future()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_stop)
@@ -234,13 +235,10 @@ class Supervisor:
         while True:
             await self._hangup.wait()
             self._hangup.clear()
-            try:
-                with told(self._file):
-                    text = marked_yaml.text_of(self._file)
-                    config.load(self._file, text)
-                    await self._agree_on(text)
-            except OSError as fault:  # no descriptor or no memory is left for the next one's configuration
-                log.error("reload failed, the old configuration stays", faults=[str(fault)])
+            with told(self._file):
+                text = marked_yaml.text_of(self._file)
+                config.load(self._file, text)
+                await self._agree_on(text)
 
     async def _agree_on(self, text: str) -> None:
         """Let all workers take the configuration, or none; raises `ConfigError` with what the first has against it."""

@@ -115,6 +115,7 @@ async def serving(
         factory or (lambda: Echo(state.infos)),
         context,
         on_failure=lambda peer, reason: state.failures.append((peer, reason)),
+        on_exhausted=lambda fault: state.failures.append(("", f"can't accept: {fault.strerror}")),
         **limits,
     )
     state.port = state.listener.take(bind("127.0.0.1", 0))
