@@ -14,42 +14,44 @@ from typing import Any
 from aiohttp import HttpVersion10, HttpVersion11, web
 from structlog.contextvars import bound_contextvars
 
-from estgw import body, renewal, reply
+from estgw import body, renewal, reply, shortage
 from estgw.auth import identity, pop
 from estgw.auth.identity import Client
 from estgw.auth.requirements import authenticate
 from estgw.auth.throttle import Throttle
 from estgw.callout import cgi, scratch
 from estgw.callout.call import Call
+from estgw.callout.home import Home
 from estgw.callout.verdicts import Kind
 from estgw.errors import (
     BadRequest,
     HandlerFailed,
     Malformed,
+    NoLongerTrusted,
     NotFound,
     RequestError,
     StaleNonce,
     Unauthenticated,
+    Unavailable,
     apology,
 )
-from estgw.est import certs, keygen, names, operations
+from estgw.est import certs, names, operations
 from estgw.est import csr as csrs
-from estgw.est.csr import OTP_CHALLENGE
-from estgw.est.operations import Body, Profile
+from estgw.est.operations import Profile
 from estgw.logs import log, new_request_id
 from estgw.metrics.meter import meter
 from estgw.services import Route, Service, search_path
-from estgw.state import State
-from estgw.tls.info import tls_info
-
-_SCRATCH = scratch.place()
+from estgw.state import State, check_csr
+from estgw.tls.adapter import connection_age, tls_info
 
 
 class App:
     """The HTTP side of the gateway; `state` is replaced whole on reload."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State, home: Home) -> None:
+        """`home` is where each request has its private directory."""
         self.state = state
+        self.home = home
         self.throttle = Throttle(state.config.client_auth.guess_delay, state.share.of)
 
     def reload(self, state: State) -> None:
@@ -59,8 +61,8 @@ class App:
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         """Serve one request: always an answer, always one access line."""
-        started = time.monotonic()
-        exchange = Exchange(self.state, self.throttle, request)
+        started, write = time.monotonic(), log.info
+        exchange = Exchange(self.state, self.throttle, self.home, request)
         with bound_contextvars(request_id=exchange.request_id):
             try:
                 response = await exchange.serve()
@@ -70,32 +72,41 @@ class App:
             except ConnectionError:
                 log.info("client went away", **exchange.entry)
                 return web.Response(status=400)  # for nobody; the error itself would become a 500 with a traceback
-            except Exception:  # noqa: BLE001 - whatever it is, the client gets an answer and the log a traceback
-                log.exception("unexpected error", **exchange.entry)
-                response = exchange.refuse(HandlerFailed(apology(exchange.request_id)))
+            except Exception as fault:  # noqa: BLE001 - the client gets an answer, and the log words or a traceback
+                if short := shortage.words(fault):
+                    write, exchange.entry["reason"] = log.error, short
+                    patience = exchange.state.config.callouts.retry_after
+                    response = exchange.refuse(Unavailable(shortage.PUBLIC, retry_after=patience))
+                else:
+                    log.exception("unexpected error", **exchange.entry)
+                    response = exchange.refuse(HandlerFailed(apology(exchange.request_id)))
             finally:
-                await scratch.remove(exchange.tmp_dir)
+                if exchange.tmp_dir is not None:
+                    await scratch.remove(exchange.tmp_dir)
             if "Expect" in request.headers and not request.content.is_eof():
                 # Nobody told this client to go on, so what comes next might be the body or a new request.
                 response.force_close()
+            if _is_old(request, exchange.state.config.server.max_connection_age):
+                response.force_close()
             seconds = time.monotonic() - started
             meter.answered(exchange.entry, response.status, seconds)
-            log.info("request", status=response.status, ms=round(seconds * 1000, 1), **exchange.entry)
+            write("request", status=response.status, ms=round(seconds * 1000, 1), **exchange.entry)
             return response
 
 
 class Exchange:
     """One request on its way down the house; the state that it began with is the one it is served with."""
 
-    def __init__(self, state: State, throttle: Throttle, request: web.BaseRequest) -> None:
+    def __init__(self, state: State, throttle: Throttle, home: Home, request: web.BaseRequest) -> None:
         self.state = state
         self.throttle = throttle
+        self.home = home
         self.request = request
         self.request_id = new_request_id()
         self.entry: dict[str, Any] = {"method": request.method, "path": request.rel_url.raw_path[:200]}
         """What the access line will say; the steps add to it as they learn."""
         self.route: Route | None = None
-        self.tmp_dir = scratch.name(_SCRATCH)
+        self.tmp_dir: Path | None = None
 
     async def serve(self) -> web.Response:
         """The steps; each adds what it found to the facts of the call, or raises a `RequestError`."""
@@ -117,10 +128,14 @@ class Exchange:
         peer = self.request.transport.get_extra_info("peername")
         self.entry["peer"] = peer[0]
         try:
-            tls = tls_info(self.request.transport)
+            tls = tls_info(self.request.transport, self.state.context)
         except ValueError:
             raise BadRequest("The TLS client certificate can't be read.") from None
         unknown = self.state.config.client_auth.unknown_certificates
+        if unknown == "reject" and tls.certificate is not None and tls.verify_error:
+            # The handshake was good; a new one would fail.
+            self.entry["client_certificate"] = tls.verify_error
+            raise NoLongerTrusted(f"Your TLS client certificate is no longer accepted here: {tls.verify_error}.")
         client = identity.identify(peer[:2], tls, self.state.anchors, unknown)
         self.entry["tls"] = tls.version
         if client.name is not None:
@@ -158,6 +173,7 @@ class Exchange:
 
     def describe(self, route: Route, profile: Profile, client: Client, content: bytes) -> Call:
         """The facts so far."""
+        self.tmp_dir = self.home.directory()
         settings, headers, url = self.state.config.callouts, self.request.headers, self.request.rel_url
         return Call(
             request_id=self.request_id,
@@ -225,15 +241,7 @@ class Exchange:
         try:
             csr = csrs.parse(call.body)
             self.entry["subject"] = names.dn_text(csr.subject)[:500]
-            csrs.require_subject(csr)
-            names.require_sound(csr.san)
-            if operation.proves_key:
-                csrs.verify(csr)
-            if operation.body is Body.KEYGEN:
-                keygen.wish(csr)
-            if csr.text_attribute(OTP_CHALLENGE) is not None and route.authorize is None:
-                # RFC 7894 4: what is present must be verified, and only a script can know one-time passwords.
-                raise Malformed("the CSR carries otpChallenge, and nothing here can verify it")
+            check_csr(csr, route)
         except Malformed as fault:
             raise BadRequest(fault.sentence) from None
         renewed = await renewal.renewed_certificate(call.client, csr, route) if operation.renews else None
@@ -291,6 +299,11 @@ class Exchange:
     async def _decide(self, route: Route, script: Path, call: Call, kind: Kind) -> None:
         call = replace(call, timeout=self.state.config.callouts.decision_timeout)
         await self.state.caller.decide(script, call, kind, runner=route.decision_runner)
+
+
+def _is_old(request: web.BaseRequest, seconds: float) -> bool:
+    """Whether the connection has reached its age, so that this answer is its last."""
+    return request.transport is not None and connection_age(request.transport) >= seconds
 
 
 def _columns(request: web.BaseRequest, service: Service) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import getpass
 import json
 import shlex
@@ -12,9 +13,10 @@ import tempfile
 from argparse import Namespace
 from pathlib import Path
 
-from estgw import config, csrattrs_yaml, logs, pending, server, services, state, trial, workspace
+from estgw import advice, config, csrattrs_yaml, logs, pending, server, services, state, trial, workspace
 from estgw.auth import digest, users
-from estgw.callout import contract, process
+from estgw.callout import contract, process, scratch
+from estgw.callout.home import Home
 from estgw.config import split_address
 from estgw.errors import ConfigError, RequestError
 from estgw.est import encoding
@@ -58,8 +60,10 @@ def serve(arguments: Namespace) -> int:
 
 def check(arguments: Namespace) -> int:
     """Read everything that a gateway would read, and say what is wrong."""
-    state.load(arguments.config)
-    print(f"{arguments.config}: all well")
+    found = advice.advice(state.load(arguments.config).config)
+    for sentence in found:
+        print(f"{arguments.config}: {sentence}")
+    print(f"{arguments.config}: {'it can be served as it is' if found else 'all well'}")
     return 0
 
 
@@ -86,8 +90,10 @@ def run(arguments: Namespace) -> int:
     process.disown_inheritance()
     logs.configure("auto", "warning")
     gateway = trial.load_state(arguments.config)
-    with tempfile.TemporaryDirectory(prefix="estgw-run-", ignore_cleanup_errors=True) as directory:
-        report = asyncio.run(trial.run(gateway, _trial(arguments), Path(directory)))
+    with contextlib.closing(Home(scratch.place())) as home:
+        directory = home.directory()
+        directory.mkdir(mode=0o700)
+        report = asyncio.run(trial.run(gateway, _trial(arguments), directory))
     for line in report.stderr:
         print(f"stderr: {logs.escape(line)}", file=sys.stderr)
     if report.reason:
@@ -209,6 +215,8 @@ def _serve(config_file: Path, listen: str | None, ready: server.Ready) -> int:
             split_address(listen)
         except ValueError as fault:
             raise ConfigError([f"--listen {listen}: {fault}"]) from None
+    for sentence in advice.advice(settings):
+        logs.log.warning("advice", text=sentence)
     if settings.server.workers > 1:
         supervisor.serve(config_file, listen=listen, ready=ready)
     else:

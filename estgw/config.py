@@ -26,6 +26,7 @@ from pydantic_core import PydanticCustomError
 
 from estgw import marked_yaml
 from estgw.errors import ConfigError
+from estgw.est.bounds import NameBounds
 from estgw.est.operations import OPERATIONS, Body, Requires, is_operation_name
 
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]{0,63}")
@@ -118,6 +119,7 @@ Listen = Annotated[str, AfterValidator(_listen)]
 Seconds = Annotated[float, Field(gt=0, le=86400)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Bytes = Annotated[int, Field(ge=1024, le=64 * 1024 * 1024)]
+NameBytes = Annotated[int, Field(ge=64, le=64 * 1024)]
 TLSVersion = Literal["1.2", "1.3"]
 Runner = Literal["auto", "exec", "fork", "pool"]
 
@@ -135,6 +137,7 @@ class Server(_Model):
     max_connections: Count = 1000
     handshake_timeout: Seconds = 10
     idle_timeout: Seconds = 30
+    max_connection_age: Seconds = 3600
     body_timeout: Seconds = 30
     drain_timeout: Seconds = 40
     max_body: Bytes = 256 * 1024
@@ -237,6 +240,9 @@ class ServiceSettings(_Model):
     authorize: FilePath | None = None
     change_subject_name: bool | None = None
     renew_without_certificate: bool | None = None
+    name_bounds: Literal["rfc5280", "none"] | None = None
+    max_subject: NameBytes | None = None
+    max_san: NameBytes | None = None
     csr_template: FilePath | None = None
     runner: Runner | None = None
     operations: Mapping[str, OperationSettings] = Field(default_factory=dict)
@@ -271,6 +277,9 @@ class Callouts(ServiceSettings):
     base64_lines: Literal["auto", "64", "none"] = "auto"
     change_subject_name: bool = False
     renew_without_certificate: bool = False
+    name_bounds: Literal["rfc5280", "none"] = "rfc5280"
+    max_subject: NameBytes = NameBounds.subject
+    max_san: NameBytes = NameBounds.san
     timeout: Seconds = 30
     decision_timeout: Seconds = 5
     retry_after: Count = 60

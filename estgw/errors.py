@@ -78,6 +78,12 @@ class Forbidden(RequestError):
     status = 403
 
 
+class NoLongerTrusted(Forbidden):
+    """403: the certificate of this connection would fail a new handshake, so the connection ends."""
+
+    close = True
+
+
 class NotFound(RequestError):
     """404: no such operation or label here."""
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from cryptography import x509
 
+from estgw import shortage
 from estgw.errors import Malformed
 from estgw.est import certs, names
 from estgw.est import csr as csrs
@@ -28,9 +29,10 @@ MOST = 1000
 
 
 def newest_valid(ca_dir: Path, csr: CSR) -> x509.Certificate | None:
-    """The newest certificate with the CSR's subject and SAN that is neither revoked nor expired.
+    """The newest certificate with the CSR's subject and SAN that is valid now and not revoked.
 
-    Blocks while it reads.  Raises `sqlite3.Error` when there is a store that can't be read.
+    Blocks while it reads.  Raises `sqlite3.Error` when there is a store that can't be read, and OSError where the
+    machine has no descriptor or no memory left to read with.
     """
     now = datetime.now(UTC)
     wanted = _Subject(csr.subject)
@@ -40,7 +42,8 @@ def newest_valid(ca_dir: Path, csr: CSR) -> x509.Certificate | None:
     found = []
     for register in (_index(ca_dir, current, wanted), _store(ca_dir / STORE, revoked, wanted)):
         for certificate in itertools.islice(register, MOST):
-            if certificate.not_valid_after_utc > now and csrs.difference(csr, certificate) is None:
+            valid = certificate.not_valid_before_utc <= now < certificate.not_valid_after_utc
+            if valid and csrs.difference(csr, certificate) is None:
                 found.append(certificate)
                 break
     return max(found, key=lambda one: one.not_valid_before_utc, default=None)
@@ -96,8 +99,9 @@ def _certificates(ca_dir: Path, rows: bytes, wanted: _Subject, known: set[bytes]
             continue
         try:
             yield certs.load_pem((ca_dir / ISSUED / f"{serial.decode()}.pem").read_bytes())[0]
-        except (OSError, Malformed, IndexError):
-            continue
+        except (OSError, Malformed, IndexError) as fault:
+            if shortage.words(fault):
+                raise
 
 
 def _fields(line: bytes) -> list[bytes]:
@@ -129,7 +133,9 @@ def _char(escaped: re.Match[str]) -> str:
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
-    except OSError:
+    except OSError as fault:
+        if shortage.words(fault):
+            raise
         return b""
 
 

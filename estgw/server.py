@@ -12,11 +12,14 @@ from pathlib import Path
 from aiohttp import HttpVersion11, web
 from aiohttp.web_protocol import RequestHandler
 
-from estgw import state
+from estgw import advice, shortage, state
 from estgw.app import App
+from estgw.callout import scratch
+from estgw.callout.home import INTERVAL, Home, sweep
 from estgw.callout.turns import Turns
+from estgw.callout.warm import Warm
 from estgw.config import Config, split_address
-from estgw.errors import ConfigError, apology
+from estgw.errors import apology
 from estgw.logs import escape, log, new_request_id
 from estgw.metrics.endpoint import exposed
 from estgw.metrics.meter import meter
@@ -82,10 +85,12 @@ class Server:
     def __init__(self, config_file: Path, share: Share = ALONE, text: str | None = None) -> None:
         """Raises `ConfigError`; `text` is taken for what stands in the file."""
         self._config_file = config_file
-        self._lasting = Lasting(share=share, turns=Turns(share.directory))
+        self._home = Home(scratch.place())
+        self._lasting = Lasting(warm=Warm(home=self._home.path), share=share, turns=Turns(share.directory))
         try:
-            self._app = App(self.load(text))
-        except ConfigError:
+            self._app = App(self.load(text), self._home)
+        except BaseException:
+            self._home.close()
             self._lasting.warm.close()
             raise
         self._listener: Listener | None = None
@@ -102,6 +107,7 @@ class Server:
 
     def adopt(self, fresh: State) -> None:
         """Serve the next requests with another state.  Addresses and limits of `server` stay."""
+        advice.raise_limit(advice.descriptors(fresh.config, self._lasting.share))
         self._app.state.caller.retire()
         self._app.reload(fresh)
         if self._listener is not None:
@@ -119,9 +125,10 @@ class Server:
         `ready` gets their ports once connections are accepted.  Raises OSError when one can't be listened on.
         """
         settings = self.config.server
+        limit = advice.raise_limit(advice.descriptors(self.config, self._lasting.share))
         http = HTTPServer(
             self._app,
-            keepalive_timeout=settings.idle_timeout,
+            keepalive_timeout=min(settings.idle_timeout, settings.max_connection_age),
             lingering_time=LINGER,
             access_log=None,
             # A compressed body would be a bomb; EST has none, so it is passed on and found not to be base64.
@@ -131,34 +138,49 @@ class Server:
             http,
             self._app.state.context,
             handshake_timeout=settings.handshake_timeout,
-            max_connections=self._lasting.share.part(settings.max_connections),
+            max_connections=advice.connections(self.config, self._lasting.share, limit),
             on_failure=_note_failure,
+            on_exhausted=_note_exhausted,
             on_count=lambda number: meter.set(CONNECTIONS, number),
         )
         loop = asyncio.get_running_loop()
+        loop.set_exception_handler(shortage.note)
         loop.add_signal_handler(signal.SIGHUP, hangup)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
+        sweeping = loop.create_task(self._sweep_now_and_then())
         try:
             ready([listener.take(sock) for sock in sockets])
             await self._stop.wait()
             log.info("draining", seconds=settings.drain_timeout)
         finally:
+            sweeping.cancel()
             # No new connections; idle ones end at once, requests under way get their time.
             listener.stop_accepting()
             http.pre_shutdown()
             await http.shutdown(settings.drain_timeout)
             await listener.close()
             self._app.state.caller.retire()
+            self._home.close()
             self._lasting.warm.close()
             for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
         log.info("stopped")
 
+    async def _sweep_now_and_then(self) -> None:
+        while True:
+            await asyncio.sleep(INTERVAL)
+            await scratch.aside(sweep, self._home.path.parent)
+
 
 def _note_failure(address: str, reason: str) -> None:
     meter.add(HANDSHAKE_FAILURES)
     log.info("TLS handshake failed", peer=address, reason=reason)
+
+
+def _note_exhausted(fault: OSError) -> None:
+    if not shortage.report("no connection can be accepted", fault):
+        log.error("no connection can be accepted", reason=fault.strerror)
 
 
 def serve(config_file: Path, settings: Config, *, listen: str | None, ready: Ready) -> None:

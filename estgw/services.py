@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from estgw.config import Callouts, Config, OperationSettings, Runner, ServiceSettings
+from estgw.est.bounds import NameBounds
 from estgw.est.operations import OPERATIONS, Body, Operation, Requires
 
 OFF_BY_DEFAULT = frozenset({"serverkeygen", "fullcmc"})
@@ -33,6 +34,7 @@ class Route:
     change_subject_name: bool
     renew_without_certificate: bool
     csr_template: Path | None
+    name_bounds: NameBounds
     timeout: float
     raw_output: bool
     pass_credentials: bool
@@ -134,6 +136,11 @@ def _route(label: str | None, name: str, own: ServiceSettings, common: Callouts)
         change_subject_name=bool(_inherited("change_subject_name", own, common)),
         renew_without_certificate=bool(_inherited("renew_without_certificate", own, common)),
         csr_template=_inherited("csr_template", own, common) if operation.has_csr or operation.holds_requests else None,
+        name_bounds=NameBounds(
+            attributes=_inherited("name_bounds", own, common) == "rfc5280",
+            subject=_inherited("max_subject", own, common),
+            san=_inherited("max_san", own, common),
+        ),
         timeout=chosen.timeout or common.timeout,
         raw_output=chosen.raw_output,
         pass_credentials=chosen.pass_credentials,

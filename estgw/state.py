@@ -27,10 +27,12 @@ from estgw.callout.turns import Turns
 from estgw.callout.warm import Warm
 from estgw.config import Config
 from estgw.errors import BadRequest, ConfigError, Malformed
-from estgw.est import certs
+from estgw.est import certs, keygen, names
+from estgw.est import csr as csrs
 from estgw.est.csr import CSR, NewNames
 from estgw.est.encoding import pem_blocks
 from estgw.est.insist import Insistence
+from estgw.est.operations import Body
 from estgw.services import Route
 from estgw.share import ALONE, Share
 from estgw.tls.adapter import TLSContext
@@ -70,17 +72,35 @@ class State:
     def inner_rules(self, route: Route, client: Client) -> InnerRules:
         """What holds for a request inside a message: the rules of simpleenroll, which it would else have used."""
         linking = self.pop.linking(client, "simpleenroll", route.label)
-        return InnerRules(linking, route.authorize, route.csr_template, route.change_subject_name)
+        return InnerRules(linking, route.authorize, route.csr_template, route.change_subject_name, route.name_bounds)
 
     def insist(self, route: Route, csr: CSR, new_names: NewNames | None) -> None:
-        """Raise `BadRequest` with the list of what the CSR lacks of the route's `csr_template`."""
-        if route.csr_template is None:
-            return
+        """Raise `BadRequest` for names past their bounds, and for what the CSR lacks of the route's `csr_template`.
+
+        The names are those to be certified: a name that is too long may be changed to a shorter one.
+        """
+        certified = new_names or csr
         try:
+            route.name_bounds.require(certified.subject, certified.san)
+            if route.csr_template is None:
+                return
             wanted = self.insistences[route.csr_template]
             wanted.require(csr, new_names, proves_key=route.operation.proves_key)
         except Malformed as fault:
             raise BadRequest(fault.sentence) from None
+
+
+def check_csr(csr: CSR, route: Route) -> None:
+    """Raise `Malformed` for a CSR that no script is to see."""
+    csrs.require_subject(csr)
+    names.require_sound(csr.san)
+    if route.operation.proves_key:
+        csrs.verify(csr)
+    if route.operation.body is Body.KEYGEN:
+        keygen.wish(csr)
+    if csr.text_attribute(csrs.OTP_CHALLENGE) is not None and route.authorize is None:
+        # RFC 7894 4: what is present must be verified, and only a script can know one-time passwords.
+        raise Malformed("the CSR carries otpChallenge, and nothing here can verify it")
 
 
 def load(path: Path, lasting: Lasting | None = None, text: str | None = None) -> State:
@@ -95,7 +115,7 @@ def load(path: Path, lasting: Lasting | None = None, text: str | None = None) ->
     faults: list[str] = []
     served = services.build(settings)
     routes = list(services.routes(served))
-    caller = _caller(settings, routes, lasting, faults)
+    caller = _caller(settings, routes, lasting, path.absolute().parent, faults)
     explicit = _certificates(settings.client_auth.explicit, faults)
     implicit = _certificates(settings.client_auth.implicit, faults)
     crls = _crls(settings.client_auth.crls, faults)
@@ -127,7 +147,9 @@ def load(path: Path, lasting: Lasting | None = None, text: str | None = None) ->
     )
 
 
-def _caller(settings: Config, routes: Iterable[Route], lasting: Lasting | None, faults: list[str]) -> Caller:
+def _caller(
+    settings: Config, routes: Iterable[Route], lasting: Lasting | None, folder: Path, faults: list[str]
+) -> Caller:
     limits = settings.callouts
     faults += [
         f"{route.handler}: the runner {route.runner} is for Python scripts; auto and exec are for all"
@@ -147,7 +169,7 @@ def _caller(settings: Config, routes: Iterable[Route], lasting: Lasting | None, 
     part = lasting.share.part
     slots = Slots(part(limits.max_running), part(limits.max_waiting), lasting.turns)
     pool = Pool(lasting.warm, part(limits.pool_size), limits.pool_requests)
-    return Caller(slots, allowed, Runners(lasting.warm, pool))
+    return Caller(slots, allowed, Runners(lasting.warm, pool, folder))
 
 
 def _certificates(paths: Iterable[Path], faults: list[str]) -> list[x509.Certificate]:

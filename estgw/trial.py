@@ -8,25 +8,24 @@ from pathlib import Path
 
 from aiohttp import web
 from cryptography import x509
-from OpenSSL import crypto
 
-from estgw import renewal, reply, state
+from estgw import renewal, reply, shortage, state
 from estgw.auth.http import Credentials
 from estgw.auth.identity import Client, identify
 from estgw.auth.pop import POP
 from estgw.callout import contract, process
 from estgw.callout.call import Call
 from estgw.callout.process import CouldNotStart, Limits, Outcome
-from estgw.errors import BadRequest, ConfigError, HandlerFailed, Malformed, RequestError, apology
-from estgw.est import certs, keygen
+from estgw.errors import BadRequest, ConfigError, HandlerFailed, Malformed, RequestError, Unavailable, apology
+from estgw.est import certs
 from estgw.est import csr as csrs
 from estgw.est.binding import EXPORTER_LENGTH, Binding, BindingType
 from estgw.est.csr import CSR
-from estgw.est.operations import Body, Profile
+from estgw.est.operations import Profile
 from estgw.logs import new_request_id, stderr_lines
 from estgw.services import Route, search_path
 from estgw.state import State
-from estgw.tls.info import TLSInfo
+from estgw.tls.info import TLSInfo, Verdict
 
 
 @dataclass(frozen=True)
@@ -133,17 +132,15 @@ async def _run(gateway: State, route: Route, call: Call) -> Outcome:
     try:
         return await process.run(route.handler, contract.environment(call), call.body, bounds)
     except CouldNotStart as fault:
+        if short := shortage.words(fault):
+            raise Unavailable(shortage.PUBLIC, retry_after=gateway.config.callouts.retry_after, log=short) from None
         raise HandlerFailed(apology(call.request_id), log=f"could not start {fault}") from None
 
 
 def _csr(body: bytes, route: Route) -> CSR:
     try:
         csr = csrs.parse(body)
-        csrs.require_subject(csr)
-        if route.operation.proves_key:
-            csrs.verify(csr)
-        if route.operation.body is Body.KEYGEN:
-            keygen.wish(csr)
+        state.check_csr(csr, route)
     except Malformed as fault:
         raise BadRequest(fault.sentence) from None
     return csr
@@ -151,15 +148,15 @@ def _csr(body: bytes, route: Route) -> CSR:
 
 def _client(gateway: State, trial: Trial) -> Client:
     certificate = _certificate(trial.client_certificate) if trial.client_certificate else None
-    chain, verify_error = _verify(gateway, certificate) if certificate else ((), None)
+    verdict = gateway.context.rehearsal.verdict([certificate]) if certificate else Verdict((), None)
     exporter = Binding(BindingType.TLS_EXPORTER, secrets.token_bytes(EXPORTER_LENGTH))
     tls = TLSInfo(
         version="TLSv1.3",
         cipher="TLS_AES_256_GCM_SHA384",
         server_name=gateway.config.server.name,
         certificate=certificate,
-        verified_chain=chain,
-        verify_error=verify_error,
+        verified_chain=verdict.chain,
+        verify_error=verdict.error,
         bindings={exporter.type: exporter},
     )
     client = identify(("127.0.0.1", 40000), tls, gateway.anchors, gateway.config.client_auth.unknown_certificates)
@@ -173,22 +170,6 @@ def _certificate(path: Path) -> x509.Certificate:
     if not found:
         raise ConfigError([f"{path}: no certificate in it"])
     return found[0]
-
-
-def _verify(gateway: State, certificate: x509.Certificate) -> tuple[tuple[x509.Certificate, ...], str | None]:
-    """Verify a certificate as the handshake would; there is no chain but the anchors."""
-    store = crypto.X509Store()
-    store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
-    for anchor in (*gateway.anchors.explicit, *gateway.anchors.implicit):
-        store.add_cert(crypto.X509.from_cryptography(anchor))
-    try:
-        context = crypto.X509StoreContext(store, crypto.X509.from_cryptography(certificate))
-        chain = context.get_verified_chain()
-    except crypto.X509StoreContextError as fault:
-        return (), str(fault)
-    if not certs.may_authenticate(certificate):  # the handshake asks for this purpose, a context alone for none
-        return (), "unsuitable certificate purpose"
-    return tuple(link.to_cryptography() for link in chain), None
 
 
 def _read(path: Path) -> bytes:

@@ -18,6 +18,7 @@ PACKAGE = ROOT / "estgw"
 ORDER = [
     "errors",
     "logs",
+    "shortage",
     "share",
     "est",
     "cms",
@@ -26,6 +27,7 @@ ORDER = [
     "csrattrs_yaml",
     "config",
     "services",
+    "advice",
     "tls",
     "metrics",
     "reload",
@@ -51,7 +53,7 @@ FREE = {"__init__", "__main__"}
 # Third parties, and the only rooms that may call them.  pyasn1 decodes nothing in a process of ours.
 ONLY_IN: dict[str, set[str]] = {
     "aiohttp": {"app", "body", "reply", "server", "trial"},
-    "OpenSSL": {"tls", "trial", "client"},
+    "OpenSSL": {"tls", "client"},
     "passlib": {"auth"},
     "pydantic": {"config"},
     "pydantic_core": {"config"},

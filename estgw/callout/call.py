@@ -16,6 +16,7 @@ from estgw.auth.pop import POP
 from estgw.config import Linking
 from estgw.est import keygen, names
 from estgw.est.binding import Binding
+from estgw.est.bounds import NameBounds
 from estgw.est.csr import CSR, NewNames
 from estgw.est.operations import Body, Operation, Profile
 
@@ -28,6 +29,7 @@ class InnerRules:
     authorize: Path | None
     csr_template: Path | None
     change_subject_name: bool
+    name_bounds: NameBounds
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
+from estgw import shortage
 from estgw.callout import cgi, contract, process, scratch, verdicts
 from estgw.callout.cache import Cache
 from estgw.callout.call import Call
@@ -101,6 +102,8 @@ class Caller:
                 log="the queue of callouts is full",
             ) from None
         except CouldNotStart as fault:
+            if shortage.words(fault):
+                raise
             raise HandlerFailed(apology(call.request_id), log=f"could not start {fault}") from None
         _log_end(program, outcome)
         return outcome

@@ -108,7 +108,10 @@ def _check(status: int | None, headers: Mapping[str, str]) -> None:
         raise Malformed("Retry-After must be whole seconds: two real clients read nothing else")
     location = headers.get("Location")
     if location is not None:
-        parts = urlsplit(location)
+        try:
+            parts = urlsplit(location)
+        except ValueError as fault:
+            raise Malformed(f"Location is {location[:80]!r}, which is no URL: {fault}") from None
         if parts.scheme != "https" or not parts.netloc or status is None or not 300 <= status < 400:
             raise Malformed("Location must be an absolute https URL, with a Status of 3xx")
     elif status is not None and 300 <= status < 400:

@@ -12,7 +12,7 @@ The conversation is in packets, each a list in JSON, the first word saying what 
     parent    ready               imports and warm-up are done
     child     began ID PID        about to run the script
     parent    ended ID CODE       as `subprocess` has it; its group is gone
-    parent    failed ID WORDS     there is no child
+    parent    failed ID ERRNO     there is no child
 
 At the beginning of its stdout, a file, stands the ID that the parent is at: from taking the packet until it has forked.
 """
@@ -20,6 +20,7 @@ At the beginning of its stdout, a file, stands the ID that the parent is at: fro
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import gc
 import importlib
@@ -57,8 +58,11 @@ PRELOADED = (
 )
 
 
-def main(descriptor: int, modules: Collection[str]) -> NoReturn:
-    """Be the warm parent; `modules` are those that Python had imported before us."""
+def main(descriptor: int, modules: Collection[str], home: str = "") -> NoReturn:
+    """Be the warm parent; `modules` are those that Python had imported before us.
+
+    `home` is the gateway's private directory, which is removed when the gateway has died.
+    """
     control = socket.socket(fileno=descriptor)
     os.umask(0o077)
     for name in PRELOADED:
@@ -77,7 +81,19 @@ def main(descriptor: int, modules: Collection[str]) -> NoReturn:
         parent.serve()
     except ConnectionError:  # the gateway is gone
         parent.end_all()
+        control.close()
+        if home:
+            _clear_up(home)
         os._exit(0)
+
+
+def _clear_up(path: str) -> None:
+    """Imported only now: what a script finds loaded is a matter of the contract."""
+    from pathlib import Path
+
+    from estgw.callout import home
+
+    home.outlive(Path(path))
 
 
 def _warm_up() -> None:
@@ -150,10 +166,12 @@ class _Parent:
                     self._obey()
 
     def _obey(self) -> None:
-        packet, files, _, _ = socket.recv_fds(self._control, PACKET, 4, socket.MSG_CMSG_CLOEXEC)
+        packet, files, flags, _ = socket.recv_fds(self._control, PACKET, 4, socket.MSG_CMSG_CLOEXEC)
         if not packet:
             raise ConnectionResetError
         match json.loads(packet):
+            case [_, int(number), *_] if flags & socket.MSG_CTRUNC:  # there was no room for all descriptors
+                self.send("failed", number, errno.EMFILE)
             case ["run", int(number), str(program), int(limit)]:
                 self._fork(number, program, lambda source: self._run(program, source, files, limit))
             case ["work", int(number), str(program), int(requests)]:
@@ -170,9 +188,14 @@ class _Parent:
         _note(number)
         source = self._sources.get(program)
         try:
-            pid = os.fork()
+            spare = os.dup(self._control.fileno())  # so that there is a descriptor left to watch the child with
+            try:
+                pid = os.fork()
+            finally:
+                os.close(spare)
         except OSError as fault:
-            self.send("failed", number, fault.strerror)
+            _note(0)
+            self.send("failed", number, fault.errno)
             return
         if pid == 0:
             # Never back into the loop, whatever happens.

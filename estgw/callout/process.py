@@ -63,7 +63,17 @@ class Outcome:
 
 
 class CouldNotStart(Exception):
-    """The program could not be started: no such file, no execute bit, no interpreter."""
+    """The program could not be started: no such file, no execute bit, no interpreter.
+
+    Its cause, if it has one, is the OSError behind it, which may be a shortage of the machine's.
+    """
+
+    @classmethod
+    def by(cls, program: Path, fault: OSError, why: str = "") -> CouldNotStart:
+        """The one for a program and an OSError."""
+        made = cls(f"{program}: {why}{fault.strerror or fault}")
+        made.__cause__ = fault
+        return made
 
 
 @contextlib.contextmanager
@@ -224,14 +234,28 @@ class _Process:
     """A child of ours, started by exec."""
 
     def __init__(self, program: Path, env: Mapping[str, str], files: Files, file_limit: int) -> None:
-        try:
-            self._pid = _start(program, env, files, file_limit)
-        except OSError as fault:
-            raise CouldNotStart(f"{program}: {fault.strerror or fault}") from None
         self._loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[None] = self._loop.create_future()
-        self._descriptor = os.pidfd_open(self._pid)
-        self._loop.add_reader(self._descriptor, self._note_end)
+        try:
+            self._pid = _start(program, env, files, file_limit)
+            self._descriptor = self._watch()
+        except OSError as fault:
+            raise CouldNotStart.by(program, fault) from fault
+
+    def _watch(self) -> int:
+        """A descriptor that says when it ends; what can't be watched must not run, so it is killed on an OSError."""
+        try:
+            descriptor = os.pidfd_open(self._pid)
+            try:
+                self._loop.add_reader(descriptor, self._note_end)
+            except BaseException:
+                os.close(descriptor)
+                raise
+        except BaseException:
+            self.signal_group(signal.SIGKILL)
+            os.waitpid(self._pid, 0)
+            raise
+        return descriptor
 
     def _note_end(self) -> None:
         self._loop.remove_reader(self._descriptor)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
 
+from estgw import shortage
 from estgw.callout import process
 from estgw.callout.interpreter import Stamp, stamp
 from estgw.callout.pool import Pool
@@ -33,10 +34,15 @@ class Language(Enum):
 def language(program: Path) -> Language:
     """Read the `#!` line; a file that can't be run is OTHER, as exec has the right words for it."""
     try:
-        with program.open("rb") as file:
-            first = file.readline(256)
+        return _language(program)
     except OSError:
         return Language.OTHER
+
+
+def _language(program: Path) -> Language:
+    """The same; raises OSError."""
+    with program.open("rb") as file:
+        first = file.readline(256)
     if not first.startswith(b"#!") or not os.access(program, os.X_OK):
         return Language.OTHER
     command, *options = os.fsdecode(first[2:]).split() or [""]
@@ -81,14 +87,16 @@ def _end(outcome: Outcome) -> str:
 class Runners:
     """The runners of one configuration.  Without a warm parent everything is started by exec."""
 
-    def __init__(self, warm: Warm | None = None, pool: Pool | None = None) -> None:
+    def __init__(self, warm: Warm | None = None, pool: Pool | None = None, folder: Path | None = None) -> None:
+        """`folder` is that of the configuration: the metrics name scripts as seen from there."""
+        self._folder = folder
         self._warm = warm
         self._pool = pool
         self._languages: dict[Path, tuple[Stamp, Language]] = {}
 
     async def run(self, runner: str, program: Path, env: Mapping[str, str], stdin: bytes, limits: Limits) -> Outcome:
         """Run a program by `auto`, `exec`, `fork` or `pool`; one that is no Python script by exec all the same."""
-        began, by, run = time.monotonic(), "exec", process.run
+        began, by, run, name = time.monotonic(), "exec", process.run, self._name(program)
         if self._warm is not None and forks(runner, self._language(program)):
             by, run = "fork", self._warm.run
             if runner == "pool" and self._pool is not None:
@@ -96,11 +104,17 @@ class Runners:
         try:
             outcome = await run(program, env, stdin, limits)
         except CouldNotStart:
-            meter.add(CALLOUTS, str(program), by, "not-started")
+            meter.add(CALLOUTS, name, by, "not-started")
             raise
-        meter.add(CALLOUTS, str(program), by, _end(outcome))
-        meter.observe(CALLOUT_SECONDS, time.monotonic() - began, str(program))
+        meter.add(CALLOUTS, name, by, _end(outcome))
+        meter.observe(CALLOUT_SECONDS, time.monotonic() - began, name)
         return outcome
+
+    def _name(self, program: Path) -> str:
+        """The script's path from the configuration's folder, or its name if it lies elsewhere."""
+        if self._folder is not None and program.is_relative_to(self._folder):
+            return str(program.relative_to(self._folder))
+        return program.name
 
     def close(self) -> None:
         """Another configuration has taken over: no worker of this one is kept."""
@@ -111,9 +125,11 @@ class Runners:
         """The script's language, read again when the file is another."""
         try:
             now = stamp(program.stat())
-        except OSError:
+            known = self._languages.get(program)
+            if known is None or known[0] != now:
+                known = self._languages[program] = (now, _language(program))
+        except OSError as fault:
+            if shortage.words(fault):
+                raise
             return Language.OTHER
-        known = self._languages.get(program)
-        if known is None or known[0] != now:
-            known = self._languages[program] = (now, language(program))
         return known[1]

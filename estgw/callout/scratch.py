@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import itertools
 import os
-import secrets
 import shutil
 import stat
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from estgw.callout.call import Call
@@ -29,11 +30,6 @@ def place() -> Path:
     return Path(tempfile.gettempdir())
 
 
-def name(where: Path) -> Path:
-    """A directory for one request, which is not made before a callout needs it."""
-    return where / f"estgw-{secrets.token_hex(16)}"
-
-
 def lay_out(call: Call) -> None:
     """Make it, with the files that the variables name: a few small ones, cheaper than a thread's turn."""
     with contextlib.suppress(FileExistsError):
@@ -45,7 +41,15 @@ def lay_out(call: Call) -> None:
 async def remove(directory: Path) -> None:
     """Remove it, if it was made; much litter of a script's must not keep the other requests waiting."""
     if not _swept(directory):
-        await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
+        await aside(functools.partial(shutil.rmtree, directory, ignore_errors=True))
+
+
+async def aside(work: Callable[..., object], *arguments: object) -> None:
+    """Do it in a thread; a machine that has no thread left does it here and now."""
+    try:
+        await asyncio.to_thread(work, *arguments)
+    except RuntimeError:
+        work(*arguments)
 
 
 def _swept(directory: Path) -> bool:

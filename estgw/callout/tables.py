@@ -9,6 +9,7 @@ from pathlib import Path
 
 from estgw.callout.contract import ENV_VARS
 from estgw.callout.verdicts import EXIT_STATUS, OTHERWISE, ExitStatus
+from estgw.est.bounds import UPPER_BOUNDS
 
 _MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -51,7 +52,16 @@ def exit_status() -> str:
     return "\n".join(rows()) + "\n"
 
 
-TABLES = {"ENV_VARS": environment, "EXIT_STATUS": exit_status}
+def upper_bounds() -> str:
+    """The longest values of a name's attributes, one row per bound."""
+    bounds: dict[int, list[str]] = {}
+    for name, bound in UPPER_BOUNDS.values():
+        bounds.setdefault(bound, []).append(f"`{name}`")
+    rows = "".join(f"| {', '.join(sorted(bounds[bound]))} | {bound} |\n" for bound in sorted(bounds))
+    return f"| attribute | characters |\n| --- | --- |\n{rows}"
+
+
+TABLES = {"ENV_VARS": environment, "EXIT_STATUS": exit_status, "UPPER_BOUNDS": upper_bounds}
 
 
 def fill(text: str) -> str:

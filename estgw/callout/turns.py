@@ -42,7 +42,12 @@ async def _lock(gate_file: Path, turn_file: Path) -> int:
     Who waits for the turn holds the gate: a process that has just had the turn, and wants it again for the next of
     its own, finds the gate shut and queues behind whoever was there.
     """
-    gate, turn = _open(gate_file), _open(turn_file)
+    gate = _open(gate_file)
+    try:
+        turn = _open(turn_file)
+    except OSError:
+        os.close(gate)
+        raise
     try:
         fcntl.flock(gate, fcntl.LOCK_EX | fcntl.LOCK_NB)
         fcntl.flock(turn, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -74,7 +79,12 @@ async def _wait(gate: int, turn: int) -> int:
         with contextlib.suppress(RuntimeError):  # the loop is closed; the process is about to end, and the lock with it
             loop.call_soon_threadsafe(settle)
 
-    threading.Thread(target=wait, name="turn", daemon=True).start()
+    try:
+        threading.Thread(target=wait, name="turn", daemon=True).start()
+    except RuntimeError:
+        os.close(gate)
+        os.close(turn)
+        raise
     try:
         await had
     except asyncio.CancelledError:

@@ -29,7 +29,7 @@ STILLBORN = 3
 # Its search path is that of an interpreter that runs a script, but for the first entry, which says where we are.
 _BEGIN = (
     "import sys; modules = set(sys.modules); sys.path[0] = sys.argv[1]; "
-    "from estgw.callout import forkserver; forkserver.main(int(sys.argv[2]), modules)"
+    "from estgw.callout import forkserver; forkserver.main(int(sys.argv[2]), modules, sys.argv[3])"
 )
 _ROOT = str(Path(__file__).resolve().parents[2])
 # What the interpreter reads at its start and the contract promises; HOME keeps it away from a user's own modules.
@@ -39,9 +39,13 @@ _ENVIRONMENT = {"LC_CTYPE": "C.UTF-8", "TZ": "UTC", "HOME": "/nonexistent"}
 class Warm:
     """The warm parent, as long as the gateway lives; it is started by `start`, or when it is first needed."""
 
-    def __init__(self, file_limit: int = process.FILE_LIMIT) -> None:
-        """`file_limit` is the largest file that a child may write, in bytes."""
+    def __init__(self, file_limit: int = process.FILE_LIMIT, *, home: Path | None = None) -> None:
+        """`file_limit` is the largest file that a child may write, in bytes.
+
+        `home` is the gateway's private directory, which the parent removes when the gateway has died.
+        """
         self._file_limit = file_limit
+        self._home = home
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         self._note = self._words = -1  # its stdout, where it says what it is at, and its stderr
@@ -65,13 +69,17 @@ class Warm:
         """Start it, if it does not run; it gets ready while we go on.  Raises OSError."""
         if self._process is not None:
             return
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        note, words = process.memory_file("warm-stdout", interpreter.HEADER.pack(0)), process.memory_file("warm-stderr")
-        with theirs:
-            try:
+        with contextlib.ExitStack() as ours_alone:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            ours_alone.enter_context(ours)
+            with theirs:
+                note = process.memory_file("warm-stdout", interpreter.HEADER.pack(0))
+                ours_alone.callback(os.close, note)
+                words = process.memory_file("warm-stderr")
+                ours_alone.callback(os.close, words)
                 with process.inherited_file_limit(self._file_limit):
                     self._process = subprocess.Popen(
-                        [sys.executable, "-c", _BEGIN, _ROOT, str(theirs.fileno())],
+                        [sys.executable, "-c", _BEGIN, _ROOT, str(theirs.fileno()), str(self._home or "")],
                         stdin=subprocess.DEVNULL,
                         stdout=note,
                         stderr=words,
@@ -80,11 +88,7 @@ class Warm:
                         pass_fds=[theirs.fileno()],
                         start_new_session=True,
                     )
-            except OSError:
-                ours.close()
-                os.close(note)
-                os.close(words)
-                raise
+            ours_alone.pop_all()
         ours.setblocking(False)
         self._control, self._note, self._words, self._ready = ours, note, words, False
         asyncio.get_running_loop().add_reader(ours, self._receive)
@@ -154,7 +158,7 @@ class Warm:
             self.start()
         except OSError as fault:
             for job in jobs:
-                self.settle(job, fault=CouldNotStart(f"{job.program}: no warm parent: {fault.strerror}"))
+                self.settle(job, fault=CouldNotStart.by(job.program, fault, "no warm parent: "))
             return
         for job in jobs:
             self._post(job.packet, job.descriptors, job)
@@ -198,8 +202,8 @@ class Warm:
                 job.on_begin()
             case ["ended", int(number), int(code)] if job := self._jobs.get(number):
                 self.settle(job, code)
-            case ["failed", int(number), str(words)] if job := self._jobs.get(number):
-                self.settle(job, fault=CouldNotStart(f"{job.program}: {words}"))
+            case ["failed", int(number), int(error)] if job := self._jobs.get(number):
+                self.settle(job, fault=CouldNotStart.by(job.program, OSError(error, os.strerror(error))))
 
     def _part(self) -> tuple[int, bytes]:
         """Close our end; returns the number of the child it was at, and what it said on stderr."""

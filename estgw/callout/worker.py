@@ -61,10 +61,10 @@ def serve(program: str, sources: Sources, control: int, requests: int, fresh: Fr
         imported: dict[str, Stamp | None] = {}
         watch = _Watch()
         while True:
-            packet, files, _, _ = socket.recv_fds(gateway, 64, 4, socket.MSG_CMSG_CLOEXEC)
+            packet, files, flags, _ = socket.recv_fds(gateway, 64, 4, socket.MSG_CMSG_CLOEXEC)
             if not packet:
                 os._exit(0)
-            if any(_stamp(path) != known for path, known in imported.items()):
+            if flags & socket.MSG_CTRUNC or any(_stamp(path) != known for path, known in imported.items()):
                 gateway.send(json.dumps([STALE]).encode())
                 os._exit(0)
             left -= 1

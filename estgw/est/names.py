@@ -12,6 +12,7 @@ import unicodedata
 from cryptography import x509
 
 from estgw.errors import Malformed
+from estgw.est.bounds import UPPER_BOUNDS
 
 NameKey = tuple[frozenset[tuple[str, str]], ...]
 """A distinguished name in a form where equal names are equal values."""
@@ -117,14 +118,19 @@ def _check_bounds(oid: x509.ObjectIdentifier, text: str) -> None:
 
 
 _LENGTHS = {
-    x509.NameOID.COMMON_NAME: (1, 64),
+    **{
+        oid: (1, UPPER_BOUNDS[oid][1])
+        for oid in (
+            x509.NameOID.COMMON_NAME,
+            x509.NameOID.LOCALITY_NAME,
+            x509.NameOID.ORGANIZATION_NAME,
+            x509.NameOID.ORGANIZATIONAL_UNIT_NAME,
+            x509.NameOID.SERIAL_NUMBER,
+            x509.NameOID.STATE_OR_PROVINCE_NAME,
+        )
+    },
     x509.NameOID.COUNTRY_NAME: (2, 2),
-    x509.NameOID.EMAIL_ADDRESS: (1, 128),
-    x509.NameOID.LOCALITY_NAME: (1, 128),
-    x509.NameOID.ORGANIZATION_NAME: (1, 64),
-    x509.NameOID.ORGANIZATIONAL_UNIT_NAME: (1, 64),
-    x509.NameOID.SERIAL_NUMBER: (1, 64),
-    x509.NameOID.STATE_OR_PROVINCE_NAME: (1, 128),
+    x509.NameOID.EMAIL_ADDRESS: (1, 128),  # OpenSSL still has the bound of RFC 3280
 }
 _ANY = re.compile(r".*", re.DOTALL)
 _PRINTABLE, _ASCII = re.compile(r"[A-Za-z0-9 '()+,./:=?-]*"), re.compile(r"[\x00-\x7f]*")

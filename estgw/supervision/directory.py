@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
-import shutil
-import tempfile
 from pathlib import Path
 
-from estgw.callout import scratch
+from estgw.callout import home, scratch
 
 
 class Directory:
@@ -21,13 +17,16 @@ class Directory:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        fcntl.flock(self._lock, fcntl.LOCK_SH)
+        self._lock = home.lock(path)
 
     @classmethod
     def make(cls, workers: int) -> Directory:
-        """A new one, with the folders that so many workers need."""
-        made = cls(Path(tempfile.mkdtemp(prefix="estgw-", dir=scratch.place())))
+        """A new one, with the folders that so many workers need; what the dead have left beside it is removed."""
+        where = scratch.place()
+        home.sweep(where)
+        path, lock = home.make(where)
+        made = cls(path)
+        os.close(lock)
         for folder in (made.turns, made.metrics, *(made.temporary(place) for place in range(workers))):
             folder.mkdir(mode=0o700)
         return made
@@ -46,9 +45,12 @@ class Directory:
         """A worker's TMPDIR: what it leaves there when it is killed goes with the rest."""
         return self.path / f"tmp-{place + 1}"
 
+    def sweep(self) -> None:
+        """Remove what dead workers have left here, and other dead gateways beside it."""
+        home.sweep(self.path.parent)
+        for folder in self.path.glob("tmp-*"):
+            home.sweep(folder)
+
     def leave(self) -> None:
         """We are done here."""
-        with contextlib.suppress(BlockingIOError):
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(self.path, ignore_errors=True)
-        os.close(self._lock)
+        home.remove(self.path, self._lock)

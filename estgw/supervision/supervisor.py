@@ -13,7 +13,8 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
-from estgw import config, marked_yaml
+from estgw import config, marked_yaml, shortage
+from estgw.callout.home import INTERVAL
 from estgw.callout.process import memory_file
 from estgw.config import Config, split_address
 from estgw.errors import ConfigError
@@ -59,6 +60,7 @@ class Supervisor:
         Raises `ConfigError` or OSError when no worker could start.
         """
         loop = asyncio.get_running_loop()
+        loop.set_exception_handler(shortage.note)
         self._all_up: asyncio.Future[bool] = loop.create_future()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_stop)
@@ -85,9 +87,10 @@ class Supervisor:
         port = self._addresses[0][1]
         log.info("listening", addresses=", ".join(self._listen), port=port, workers=len(self._places))
         ready(f"https://{self._settings.server.name}:{port}")
-        reloading = asyncio.create_task(self._reload_when_told())
+        aside = [asyncio.create_task(self._reload_when_told()), asyncio.create_task(self._sweep_now_and_then())]
         await self._ending.wait()
-        reloading.cancel()
+        for task in aside:
+            task.cancel()
         log.info("draining", seconds=self._settings.server.drain_timeout)
 
     # Sockets.
@@ -160,6 +163,7 @@ class Supervisor:
     def on_end(self, place: Place, end: End) -> None:
         """A worker has ended, and unless everybody does there will be another."""
         self._count()
+        self._directory.sweep()
         if self._settings.metrics.listen is not None:
             meter.forget(self._directory.metrics, place.index)
         if not any(each.process for each in self._places):
@@ -222,17 +226,19 @@ class Supervisor:
                     place.process.kill()
             await self._empty.wait()
 
+    async def _sweep_now_and_then(self) -> None:
+        while True:
+            await asyncio.sleep(INTERVAL)
+            self._directory.sweep()
+
     async def _reload_when_told(self) -> None:
         while True:
             await self._hangup.wait()
             self._hangup.clear()
-            try:
-                with told(self._file):
-                    text = marked_yaml.text_of(self._file)
-                    config.load(self._file, text)
-                    await self._agree_on(text)
-            except OSError as fault:  # no descriptor or no memory is left for the next one's configuration
-                log.error("reload failed, the old configuration stays", faults=[str(fault)])
+            with told(self._file):
+                text = marked_yaml.text_of(self._file)
+                config.load(self._file, text)
+                await self._agree_on(text)
 
     async def _agree_on(self, text: str) -> None:
         """Let all workers take the configuration, or none; raises `ConfigError` with what the first has against it."""

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from estgw import logs
+from estgw import logs, shortage
 from estgw.callout import process
 from estgw.errors import ConfigError
 from estgw.logs import log
@@ -89,6 +89,8 @@ class _Worker:
             self._prepared = self._server.load(text)
         except ConfigError as refusal:
             self._say("refused", refusal.faults)
+        except (OSError, MemoryError) as fault:
+            self._say("refused", [shortage.words(fault) or str(fault)])
         else:
             self._say("prepared")
 

@@ -9,15 +9,19 @@ export keying material, refuses every client whose certificate it does not trust
 
 from __future__ import annotations
 
+import asyncio
 import ssl
+import time
 from asyncio import sslproto
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, Self, TypeVar
 
 from OpenSSL import SSL
 
 from estgw.tls.info import TLSInfo, Verification, read_info
+from estgw.tls.rehearsal import Rehearsal
 
 T = TypeVar("T")
 
@@ -43,6 +47,7 @@ class TLSObject:
         outgoing: ssl.MemoryBIO,
     ) -> None:
         self.context = context
+        self.began = time.monotonic()
         self.failure: str | None = None
         """Why the handshake failed, in OpenSSL's words."""
         self._connection = connection
@@ -50,14 +55,27 @@ class TLSObject:
         self._fed = False
         self._eof = False
         self._has_tickets = False
+        self._judged_by, self._judged_at = context, time.time()
         # The connection holds the record, not this object: without a cycle OpenSSL's memory goes at once.
         self._verification = Verification()
         connection.set_app_data(self._verification)
 
     @cached_property
     def info(self) -> TLSInfo:
-        """What the handshake established; `tls_info` is the usual way here."""
+        """What the handshake established, with the latest verdict on the client's certificate."""
         return read_info(self._connection, self._verification)
+
+    def info_under(self, context: TLSContext) -> TLSInfo:
+        """`info`, with the verdict of a handshake under `context` now; `tls_info` is the usual way here."""
+        info = self.info
+        if info.certificate is None:
+            return info
+        certificates, now = (info.certificate, *info.chain), time.time()
+        if context is not self._judged_by or now >= context.rehearsal.stands_until(certificates, self._judged_at):
+            self._judged_by, self._judged_at = context, now
+            verdict = context.rehearsal.verdict(certificates)
+            self.info = replace(info, verified_chain=verdict.chain, verify_error=verdict.error)
+        return self.info
 
     # What asyncio calls.
 
@@ -184,11 +202,13 @@ class TLSContext(ssl.SSLContext):
     A subclass only because some callers look for one: the SSL_CTX that it inherits stays unused.
     """
 
-    def __new__(cls, openssl: SSL.Context) -> Self:
+    def __new__(cls, openssl: SSL.Context, rehearsal: Rehearsal) -> Self:
         return super().__new__(cls, ssl.PROTOCOL_TLS_SERVER)
 
-    def __init__(self, openssl: SSL.Context) -> None:
+    def __init__(self, openssl: SSL.Context, rehearsal: Rehearsal) -> None:
+        """`rehearsal` trusts what `openssl` trusts."""
         self.openssl = openssl
+        self.rehearsal = rehearsal
 
     def wrap_bio(  # type: ignore[override]  # a look-alike, on purpose
         self,
@@ -201,6 +221,22 @@ class TLSContext(ssl.SSLContext):
         connection = SSL.Connection(self.openssl, None)
         connection.set_accept_state()
         return TLSObject(self, connection, incoming, outgoing)
+
+
+def tls_info(transport: asyncio.BaseTransport, context: TLSContext) -> TLSInfo:
+    """What the handshake of `transport` established, with the verdict on the client's certificate brought up to date.
+
+    It is the verdict of a new handshake under `context`: anchors, CRLs and the time may have changed since the
+    connection began.
+    """
+    info: TLSInfo = transport.get_extra_info("ssl_object").info_under(context)
+    return info
+
+
+def connection_age(transport: asyncio.BaseTransport) -> float:
+    """Seconds since the TLS handshake of `transport` began."""
+    began: float = transport.get_extra_info("ssl_object").began
+    return time.monotonic() - began
 
 
 def error_words(exc: SSL.Error) -> str:

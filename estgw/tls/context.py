@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +13,7 @@ from OpenSSL import SSL, crypto
 from estgw.errors import ConfigError
 from estgw.tls.adapter import TLSContext, error_words
 from estgw.tls.info import Verification
+from estgw.tls.rehearsal import Rehearsal
 
 _VERSIONS = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
 
@@ -62,7 +64,7 @@ def server_context(settings: TLSSettings) -> TLSContext:
     context.set_options(SSL.OP_NO_RENEGOTIATION)
     _load_identity(context, settings.certificate, settings.key)
     _trust(context, settings)
-    return TLSContext(context)
+    return TLSContext(context, Rehearsal(partial(_trust, settings=settings), settings.anchors, settings.crls))
 
 
 def _load_identity(context: SSL.Context, certificate: Path, key: Path) -> None:

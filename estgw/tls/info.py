@@ -6,7 +6,6 @@ methods are together at the end of the file.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -38,6 +37,14 @@ class Verification:
 
 
 @dataclass(frozen=True)
+class Verdict:
+    """What verification says of a client certificate: a chain, leaf first, or an error."""
+
+    chain: tuple[x509.Certificate, ...]
+    error: str | None
+
+
+@dataclass(frozen=True)
 class TLSInfo:
     """One connection, as far as EST cares."""
 
@@ -56,12 +63,6 @@ class TLSInfo:
     """What is wrong, mostly in OpenSSL's words; None when verified, and when there was no certificate."""
     bindings: Mapping[BindingType, Binding] = field(default_factory=dict)
     """The channel bindings that this connection has."""
-
-
-def tls_info(transport: asyncio.BaseTransport) -> TLSInfo:
-    """What the handshake of `transport` established; read once per connection."""
-    info: TLSInfo = transport.get_extra_info("ssl_object").info
-    return info
 
 
 def read_info(connection: SSL.Connection, verification: Verification) -> TLSInfo:

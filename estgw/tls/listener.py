@@ -33,12 +33,13 @@ class Listener:
         handshake_timeout: float = 10.0,
         max_connections: int = 1000,
         on_failure: Callable[[str, str], None],
+        on_exhausted: Callable[[OSError], None],
         on_count: Callable[[int], None] = lambda _: None,
     ) -> None:
         """`on_failure` gets the peer's address and a reason once per connection that came to nothing.
 
-        Where no connection exists, as in an accept that failed, the address is our own.  `on_count` gets the number
-        of open connections whenever it is another.
+        `on_exhausted` gets the fault, again and again, while no connection can be accepted: those that come wait in
+        the kernel.  `on_count` gets the number of open connections whenever it is another.
         """
         self.context = context
         """Used by the next handshake: assign a new one to reload."""
@@ -46,6 +47,7 @@ class Listener:
         self._handshake_timeout = handshake_timeout
         self._max_connections = max_connections
         self._on_failure = on_failure
+        self._on_exhausted = on_exhausted
         self._on_count = on_count
         self._listening: set[socket.socket] = set()
         self._open: dict[_Socket, asyncio.Transport | None] = {}
@@ -104,8 +106,7 @@ class Listener:
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as exc:  # out of file descriptors or memory
-                own = endpoint(listening.getsockname())
-                self._on_failure(own, f"can't accept: {exc.strerror}")
+                self._on_exhausted(exc)
                 loop = asyncio.get_running_loop()
                 loop.remove_reader(listening)
                 loop.call_later(_ACCEPT_PAUSE, self._resume, listening)

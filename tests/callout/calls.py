@@ -14,6 +14,7 @@ from estgw.auth.pop import POP
 from estgw.callout.call import Call, InnerRules
 from estgw.est import certs
 from estgw.est.binding import Binding, BindingType
+from estgw.est.bounds import NameBounds
 from estgw.est.csr import OTP_CHALLENGE, REVOCATION_CHALLENGE, parse
 from estgw.est.operations import OPERATIONS, Profile
 from estgw.tls.info import TLSInfo
@@ -116,7 +117,7 @@ def full(directory: Path, operation: str = "simplereenroll", **changes: Any) -> 
         pop=POP.LINKED,
         pop_required=True,
         renewed=CERTIFICATE,
-        inner=InnerRules("required", Path("/srv/authorize"), Path("/srv/template.yaml"), True),
+        inner=InnerRules("required", Path("/srv/authorize"), Path("/srv/template.yaml"), True, NameBounds()),
         timeout=12.7,
     )
     call = replace(call, **changes)

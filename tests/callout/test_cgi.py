@@ -97,6 +97,7 @@ def test_the_last_of_two_counts():
         (b"Status: 302\nLocation: /there\n\n", "absolute https URL"),
         (b"Status: 302\nLocation: http://x/\n\n", "absolute https URL"),
         (b"Status: 302\nLocation: https:///path\n\n", "absolute https URL"),
+        (b"Status: 302\nLocation: https://[\n\n", r"Location is 'https://\[', which is no URL: Invalid IPv6 URL"),
         (b"Status: 200\nLocation: https://x/\n\n", "with a Status of 3xx"),
         (b"Content-Type: a/b\nLocation: https://x/\n\n", "with a Status of 3xx"),
         (b"Status: 200\n" + b"X-A: 1\n" * 1200 + b"\n", "no empty line ends the header block within 8192 bytes"),

@@ -109,6 +109,7 @@ def expected(tmp: Path) -> dict[str, dict[str, str]]:
         "EST_AUTHORIZE": "/srv/authorize",
         "EST_CSR_TEMPLATE": "/srv/template.yaml",
         "EST_MAY_CHANGE_SUBJECT": "1",
+        "EST_NAME_BOUNDS": "rfc5280 4096 16384",
         "EST_REENROLL": "renew",
         "EST_RENEW_CERT_FILE": str(tmp / "renew.pem"),
         "EST_OTP": "90503846",

@@ -369,6 +369,7 @@ def test_what_a_handler_is_told_for_the_requests_inside(own_lab):
             f"EST_AUTHORIZE={own_lab.path}/handlers/openssl/authorize",
             f"EST_CSR_TEMPLATE={template}",
             "EST_MAY_CHANGE_SUBJECT=1",
+            "EST_NAME_BOUNDS=rfc5280 4096 16384",
             "EST_POP_LINKING=required",
         ]
 

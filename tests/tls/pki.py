@@ -10,7 +10,7 @@ from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
@@ -124,4 +124,4 @@ def pem(certificates: list[x509.Certificate]) -> bytes:
 
 
 def _hash(key: Any) -> hashes.SHA256 | None:
-    return hashes.SHA256() if isinstance(key, ec.EllipticCurvePrivateKey) else None
+    return hashes.SHA256() if isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) else None

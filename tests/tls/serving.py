@@ -14,9 +14,9 @@ from typing import Any
 from cryptography import x509
 from OpenSSL import SSL
 
-from estgw.tls.adapter import TLSContext
+from estgw.tls.adapter import TLSContext, tls_info
 from estgw.tls.context import TLSSettings, server_context
-from estgw.tls.info import TLSInfo, tls_info
+from estgw.tls.info import TLSInfo
 from estgw.tls.listener import Listener
 from estgw.tls.sockets import bind
 from tests.tls.pki import CLIENT_AUTH, DAY, NOW, SERVER_AUTH, Credential, root
@@ -85,7 +85,7 @@ class Echo(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        self._infos.append(tls_info(transport))
+        self._infos.append(tls_info(transport, transport.get_extra_info("ssl_object").context))
 
     def data_received(self, data: bytes) -> None:
         self._transport.write(data)
@@ -115,6 +115,7 @@ async def serving(
         factory or (lambda: Echo(state.infos)),
         context,
         on_failure=lambda peer, reason: state.failures.append((peer, reason)),
+        on_exhausted=lambda fault: state.failures.append(("", f"can't accept: {fault.strerror}")),
         **limits,
     )
     state.port = state.listener.take(bind("127.0.0.1", 0))

@@ -26,7 +26,7 @@ WORDS = 2048  # bytes of what authorize may say
 LONGEST = 128 * 1024 - 1  # what exec takes in one variable
 LONGEST_REQUEST = 96 * 1024
 MANY = 128  # names in one family
-_OUTER = ("EST_POP_LINKING", "EST_AUTHORIZE", "EST_CSR_TEMPLATE", "EST_MAY_CHANGE_SUBJECT")
+_OUTER = ("EST_POP_LINKING", "EST_AUTHORIZE", "EST_CSR_TEMPLATE", "EST_MAY_CHANGE_SUBJECT", "EST_NAME_BOUNDS")
 _TLS = re.compile(r"SSL_CLIENT_|EST_CLIENT_")
 _ODD = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 

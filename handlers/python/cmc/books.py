@@ -79,10 +79,15 @@ class Books:
         return any(names.name_key(issuer.subject) == wanted for issuer in self.issuers)
 
     def vouches_for(self, certificate: x509.Certificate) -> bool:
-        """Whether a key of this CA has signed this certificate, and it is a CA's own nowhere."""
+        """Whether a key of this CA has signed this certificate, and it is a CA's own nowhere.
+
+        The issuer counts as it does in a chain (RFC 5280 6.1.3, 6.1.4): valid now, and allowed to sign certificates.
+        """
         if _is_ca(certificate):
             return False
         for issuer in self.issuers:
+            if not (valid_now(issuer) and _may_certify(issuer)):
+                continue
             try:
                 certificate.verify_directly_issued_by(issuer)
             except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
@@ -191,6 +196,16 @@ def _is_ca(certificate: x509.Certificate) -> bool:
     try:
         return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
     except (x509.ExtensionNotFound, *certs.UNREADABLE):
+        return False
+
+
+def _may_certify(issuer: x509.Certificate) -> bool:
+    """Whether its key usage has keyCertSign (RFC 5280 4.2.1.3); one without that extension may."""
+    try:
+        return issuer.extensions.get_extension_for_class(x509.KeyUsage).value.key_cert_sign
+    except x509.ExtensionNotFound:
+        return True
+    except certs.UNREADABLE:
         return False
 
 

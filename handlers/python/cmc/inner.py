@@ -29,6 +29,7 @@ from estgw.cmc.status import CMCFailInfo, CMCStatus
 from estgw.errors import ConfigError, Malformed
 from estgw.est import certs, names
 from estgw.est import csr as csrs
+from estgw.est.bounds import NameBounds
 from estgw.est.csr import CSR, NewNames
 
 PASSING = (CMCFailInfo.TRY_LATER, CMCFailInfo.INTERNAL_CA_ERROR)
@@ -87,6 +88,7 @@ def _decide(case: Case, request: PKCS10Request | CRMFRequest, kept: Kept, part: 
     _require_client(case)
     try:
         wish = _named(case, request, kept.changes, kept.pop)
+        NameBounds.parse(os.environ["EST_NAME_BOUNDS"]).require(wish.subject, wish.san)
         _require_template(request, wish)
         env = cmc.ask.environment(wish, case.who)
     except Malformed as fault:

@@ -1,0 +1,186 @@
+"""Private directories: who keeps them, and who removes those of the dead."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from estgw.callout import home
+from estgw.callout.home import AGE, Home
+from tests.support import ROOT
+
+OWNER = """
+import sys, time
+from pathlib import Path
+from estgw.callout.home import Home
+directory = Home(Path(sys.argv[1])).directory()
+directory.mkdir()
+(directory / "key.pem").write_text("secret")
+print(directory, flush=True)
+time.sleep(60)
+"""
+
+
+@contextlib.contextmanager
+def owner(where: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+    """Another process that has a private directory, with a key in a request's directory there."""
+    command = [sys.executable, "-c", OWNER, str(where)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        try:
+            assert process.stdout is not None
+            yield process, Path(process.stdout.readline().strip())
+        finally:
+            process.kill()
+
+
+def test_a_directory_is_private_and_goes_with_its_owner(tmp_path):
+    made = Home(tmp_path)
+    assert made.path.stat().st_mode & 0o777 == 0o700
+    first, second = made.directory(), made.directory()
+    assert first != second
+    first.mkdir()
+    (first / "key.pem").write_text("secret")
+    made.close()
+    assert not list(tmp_path.iterdir())
+
+
+def test_that_of_a_living_process_is_left_alone(tmp_path):
+    with owner(tmp_path) as (_, directory):
+        home.sweep(tmp_path)
+        assert (directory / "key.pem").exists()
+
+
+def test_that_of_a_killed_process_is_removed(tmp_path):
+    with owner(tmp_path) as (process, directory):
+        process.kill()
+        process.wait()
+        assert (directory / "key.pem").exists()
+        Home(tmp_path).close()
+        assert not list(tmp_path.iterdir())
+
+
+def test_a_script_that_outlives_its_gateway_keeps_its_own_until_it_ends(tmp_path):
+    with owner(tmp_path) as (process, directory):
+        process.kill()
+        process.wait()
+        other = directory.parent / "other"
+        other.mkdir()
+        script = subprocess.Popen(["sleep", "60"], env={"EST_TMPDIR": str(directory), "PATH": os.environ["PATH"]})
+        try:
+            home.sweep(tmp_path)
+            assert (directory / "key.pem").exists()
+            assert not other.exists()
+            os.utime(directory, (time.time() - AGE - 1,) * 2)
+            home.sweep(tmp_path)  # no callout takes so long
+            assert not directory.exists()
+        finally:
+            script.kill()
+            script.wait()
+        home.sweep(tmp_path)
+        assert not list(tmp_path.iterdir())
+
+
+def test_whoever_waits_for_the_end_of_its_scripts_removes_it_then(tmp_path):
+    with owner(tmp_path) as (process, directory):
+        process.kill()
+        process.wait()
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "EST_TMPDIR": str(directory)}
+        with subprocess.Popen(["sleep", "60"], env=environment) as script:
+            code = "import sys, pathlib; from estgw.callout import home; home.outlive(pathlib.Path(sys.argv[1]))"
+            command = [sys.executable, "-c", code, str(directory.parent)]
+            with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)}) as heir:
+                time.sleep(0.5)
+                assert (directory / "key.pem").exists()
+                script.kill()
+                script.wait()
+                assert heir.wait(20) == 0
+        assert not list(tmp_path.iterdir())
+
+
+def test_what_is_none_of_ours_is_left_alone(tmp_path):
+    """Links, files, directories that others may enter, other names, and a user's own with a name much like ours."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir(mode=0o700)
+    (elsewhere / "precious").touch()
+    (tmp_path / f"estgw-{'a' * 16}").symlink_to(elsewhere)
+    (tmp_path / f"estgw-{'b' * 16}").touch()
+    (tmp_path / f"estgw-{'c' * 16}").mkdir(mode=0o755)
+    (tmp_path / "estgw-env-abcdefgh").mkdir(mode=0o700)
+    mine = tmp_path / "estgw-notebook"
+    mine.mkdir(mode=0o700)
+    (mine / "precious").touch()
+    for path in tmp_path.iterdir():
+        os.utime(path, (time.time() - 2 * AGE,) * 2, follow_symlinks=False)
+    before = sorted(tmp_path.rglob("*"))
+    home.sweep(tmp_path)
+    assert sorted(tmp_path.rglob("*")) == before
+    assert (elsewhere / "precious").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
+def test_another_users_is_left_alone(tmp_path):
+    path = tmp_path / f"estgw-{'a' * 16}"
+    path.mkdir(mode=0o700)
+    os.chown(path, 54321, 54321)
+    home.sweep(tmp_path)
+    assert path.exists()
+
+
+def test_what_earlier_versions_left_goes_by_age(tmp_path):
+    request, supervisor = tmp_path / f"estgw-{'0a' * 16}", tmp_path / "estgw-ab_9xyz1"
+    for path in (request, supervisor, supervisor / "turns", supervisor / "tmp-1", supervisor / "tmp-1" / request.name):
+        path.mkdir(mode=0o700)
+    (request / "key.pem").touch()
+    home.sweep(tmp_path)
+    assert (request / "key.pem").exists()
+    assert supervisor.exists()
+    for path in (request, supervisor):
+        os.utime(path, (time.time() - AGE - 1,) * 2)
+    home.sweep(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_link_inside_is_removed_and_not_followed(tmp_path):
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "file").touch()
+    with owner(tmp_path) as (process, directory):
+        process.kill()
+        process.wait()
+    (directory / "link").symlink_to(precious)
+    (directory.parent / "link").symlink_to(precious)
+    home.sweep(tmp_path)
+    assert list(tmp_path.iterdir()) == [precious]
+    assert (precious / "file").exists()
+
+
+def test_a_new_one_is_made_when_somebody_has_cleaned_up(tmp_path):
+    made = Home(tmp_path)
+    made.path.rmdir()
+    directory = made.directory()
+    directory.mkdir()
+    home.sweep(tmp_path)
+    assert directory.exists()
+    made.close()
+    assert not list(tmp_path.iterdir())
+
+
+def test_many_that_begin_and_sweep_at_once_do_not_take_each_others(tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from estgw.callout.home import Home\n"
+        "for _ in range(60):\n"
+        "    made = Home(Path(sys.argv[1])); path = made.directory(); path.mkdir(); (path / 'f').touch()\n"
+        "    assert made.directory().parent == path.parent and (path / 'f').exists(); made.close()"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    running = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], env=environment) for _ in range(4)]
+    assert [each.wait(120) for each in running] == [0] * 4
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,95 @@
+"""Names past their bounds, one after the other."""
+
+from __future__ import annotations
+
+import pytest
+from cryptography import x509
+from pyasn1_alt_modules import rfc5280
+
+from estgw.errors import Malformed
+from estgw.est import certs
+from estgw.est.bounds import UPPER_BOUNDS, NameBounds
+from tests import pki
+
+# What pyasn1's module of RFC 5280 calls them.
+UBS = {
+    "commonName": "ub_common_name",
+    "emailAddress": "ub_emailaddress_length",
+    "generationQualifier": "ub_name",
+    "givenName": "ub_name",
+    "initials": "ub_name",
+    "localityName": "ub_locality_name",
+    "name": "ub_name",
+    "organizationName": "ub_organization_name",
+    "organizationalUnitName": "ub_organizational_unit_name",
+    "pseudonym": "ub_pseudonym",
+    "serialNumber": "ub_serial_number",
+    "stateOrProvinceName": "ub_state_name",
+    "surname": "ub_name",
+    "title": "ub_title",
+}
+FREE = NameBounds(subject=1 << 20, san=1 << 20)
+
+
+def named(oid: x509.ObjectIdentifier, text: str) -> x509.Name:
+    with certs.without_warnings():
+        return x509.Name([x509.NameAttribute(oid, text, _validate=False)])
+
+
+def refusal(bounds: NameBounds, subject: x509.Name, *san: x509.GeneralName) -> str:
+    with pytest.raises(Malformed) as caught:
+        bounds.require(subject, x509.SubjectAlternativeName(san) if san else None)
+    return str(caught.value)
+
+
+def test_the_table_is_that_of_the_rfc():
+    ours = {name: bound for name, bound in UPPER_BOUNDS.values() if name != "countryName"}
+    assert ours == {name: int(getattr(rfc5280, ub)) for name, ub in UBS.items()}
+    for oid, (name, _) in UPPER_BOUNDS.items():
+        known = getattr(rfc5280, f"id_{name}", None) or getattr(rfc5280, f"id_at_{name}")
+        assert oid.dotted_string == str(known), name
+
+
+@pytest.mark.parametrize("oid", UPPER_BOUNDS, ids=lambda oid: UPPER_BOUNDS[oid][0])
+def test_an_attribute_may_be_as_long_as_its_bound_and_no_longer(oid):
+    name, bound = UPPER_BOUNDS[oid]
+    FREE.require(named(oid, "ü" * bound), None)  # characters, not bytes
+    words = refusal(FREE, named(oid, "x" * (bound + 1)))
+    assert words.startswith(f"the {name} in the subject has {bound + 1} characters, and RFC 5280 allows {bound}; ")
+    assert "name_bounds" in words
+    NameBounds(attributes=False, subject=1 << 20).require(named(oid, "x" * (bound + 1)), None)
+
+
+def test_each_attribute_counts_wherever_it_stands():
+    long = x509.NameAttribute(x509.NameOID.ORGANIZATIONAL_UNIT_NAME, "x" * 65, _validate=False)
+    short = x509.NameAttribute(x509.NameOID.COMMON_NAME, "device")
+    together = x509.Name([x509.RelativeDistinguishedName([short, long])])
+    assert "organizationalUnitName in the subject" in refusal(NameBounds(), together)
+    assert "organizationalUnitName in the subject" in refusal(NameBounds(), x509.Name([short, short, long]))
+    inside = x509.DirectoryName(x509.Name([short, long]))
+    words = refusal(NameBounds(), pki.name("CN=device"), x509.DNSName("a.example"), inside)
+    assert "organizationalUnitName in the subject alternative name" in words
+
+
+@pytest.mark.parametrize("attributes", [True, False])
+def test_the_whole_has_a_bound_of_its_own(attributes):
+    """For attributes that the RFC has no bound for, for many of them, and for names that are none of X.500's."""
+    bounds = NameBounds(attributes=attributes)
+    street = named(x509.NameOID.STREET_ADDRESS, "x" * 4096)
+    assert refusal(bounds, street) == (
+        f"the subject has {len(street.public_bytes())} bytes, and 4096 are allowed here; "
+        "the server's setting is max_subject"
+    )
+    many = x509.Name([x509.NameAttribute(x509.NameOID.DOMAIN_COMPONENT, "x")] * 300)
+    assert "max_subject" in refusal(bounds, many)
+    hosts = [x509.DNSName(f"{number:04}.example") for number in range(1200)]
+    assert "max_san" in refusal(bounds, pki.name("CN=device"), *hosts)
+    uri = x509.UniformResourceIdentifier("https://" + "x" * 16384)
+    assert "max_san" in refusal(bounds, pki.name("CN=device"), uri)
+    bounds.require(pki.name("CN=device"), x509.SubjectAlternativeName(hosts[:1000]))
+
+
+def test_they_travel_as_text():
+    for bounds in (NameBounds(), NameBounds(False, 100, 200)):
+        assert NameBounds.parse(bounds.text) == bounds
+    assert NameBounds().text == "rfc5280 4096 16384"

@@ -1,0 +1,229 @@
+"""A gateway on a machine that runs out of something: 503 and a line that names it, and it comes back by itself."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import LOGIN, ROOT, Connection, Gateway, Lab, csr, enrol, run, running_gateway, until
+
+GOOD = csr()
+POOLED = {"labels": {"pooled": {"handlers": "handlers/python", "runner": "pool"}}}
+
+
+def open_descriptors(gateway: Gateway) -> int:
+    return len(os.listdir(f"/proc/{gateway.process.pid}/fd"))
+
+
+@contextlib.contextmanager
+def limited(gateway: Gateway, kind: int, amount: int) -> Iterator[None]:
+    """A soft limit of the running process."""
+    before = resource.prlimit(gateway.process.pid, kind)
+    resource.prlimit(gateway.process.pid, kind, (amount, before[1]))
+    try:
+        yield
+    finally:
+        resource.prlimit(gateway.process.pid, kind, before)
+
+
+def post(connection: Connection, path: str) -> Any:
+    return connection.ask("POST", path, GOOD, login=LOGIN)
+
+
+@pytest.mark.parametrize("spare", range(6))
+def test_a_callout_without_a_descriptor_is_503_and_the_next_one_is_fine(own_lab, spare):
+    """Whichever descriptor it is that fails: each is given back, too."""
+    with running_gateway(own_lab, POOLED) as gateway, gateway.connect() as kept:
+        for path in ("simpleenroll", "python/simpleenroll", "pooled/simpleenroll"):
+            assert post(kept, path).status == 200
+        before, lines = open_descriptors(gateway), len(gateway.log)
+        for path in ("simpleenroll", "python/simpleenroll", "pooled/simpleenroll"):
+            with limited(gateway, resource.RLIMIT_NOFILE, before + spare):
+                answer = post(kept, path)
+            if spare < 3:
+                assert answer.status == 503
+            if answer.status == 503:
+                assert answer.header("Retry-After") == "60"
+                assert answer.words == "The server is short of resources; try again later."
+                line = gateway.access[-1]
+                assert (line["level"], line["status"]) == ("error", 503)
+                assert "no descriptor is free: raise `ulimit -n`" in line["reason"]
+                assert "exception" not in line
+            else:
+                assert answer.status == 200
+            assert post(kept, path).status == 200
+        until(lambda: open_descriptors(gateway) <= before)
+        assert len(gateway.log) - lines <= 40
+
+
+def test_a_renewal_by_look_up_without_a_descriptor_is_503_and_no_no(own_lab, tmp_path):
+    """A register that can't be read has not said that there is no such certificate."""
+    by_password = {"simplereenroll": {"requires": "any"}}
+    labels = {"look-up": {"renew_without_certificate": True, "operations": by_password}}
+    with running_gateway(own_lab, {"labels": labels}) as gateway, gateway.connect() as kept:
+        enrol(gateway, tmp_path)
+        assert post(kept, "look-up/simplereenroll").status == 200
+        with limited(gateway, resource.RLIMIT_NOFILE, open_descriptors(gateway)):
+            assert post(kept, "look-up/simplereenroll").status == 503
+        assert post(kept, "look-up/simplereenroll").status == 200
+
+
+def test_a_reload_without_a_descriptor_is_refused_in_words(own_lab):
+    with running_gateway(own_lab) as gateway, gateway.connect() as kept:
+        assert post(kept, "simpleenroll").status == 200
+        with limited(gateway, resource.RLIMIT_NOFILE, open_descriptors(gateway)):
+            said = gateway.reload()
+        assert said["event"] == "reload failed, the old configuration stays"
+        assert any("Too many open files" in fault or "descriptor" in fault for fault in said["faults"])
+        assert gateway.reload()["event"] == "reloaded"
+        assert post(kept, "simpleenroll").status == 200
+
+
+def test_connections_that_find_no_descriptor_wait_and_are_served_when_there_is_one(own_lab):
+    """Meanwhile the accept loop sleeps, the log says it once, and connections that are there are served or told 503."""
+    with running_gateway(own_lab) as gateway, gateway.connect() as kept:
+        assert post(kept, "simpleenroll").status == 200
+        waiting: list[socket.socket] = []
+        with limited(gateway, resource.RLIMIT_NOFILE, open_descriptors(gateway)):
+            waiting += [socket.create_connection(("127.0.0.1", gateway.port)) for _ in range(3)]
+            gateway.wait_for("no connection can be accepted")
+            before, lines = cpu_seconds(gateway), len(gateway.log)
+            assert post(kept, "simpleenroll").status == 503
+            time.sleep(2)
+            assert cpu_seconds(gateway) - before < 1
+            assert len(gateway.log) - lines <= 2
+            line = gateway.wait_for("no connection can be accepted")
+            assert (line["level"], "ulimit -n" in line["reason"]) == ("error", True)
+        for each in waiting:
+            each.close()
+        assert gateway.get("cacerts").status == 200
+        assert post(kept, "simpleenroll").status == 200
+
+
+def cpu_seconds(gateway: Gateway) -> float:
+    fields = Path(f"/proc/{gateway.process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_under_a_low_limit_connections_leave_room_for_callouts(own_lab):
+    """`ulimit -n 64` and 120 clients: those that are in are served, the others are turned away at the door."""
+    command = ["prlimit", "--nofile=64:64", sys.executable, "-m", "estgw", "serve", "-c", str(config(own_lab))]
+    with served(own_lab, command) as gateway:
+        advice = gateway.wait_for("advice")
+        assert (advice["level"], "`ulimit -n` is 64 at most" in advice["text"]) == ("warning", True)
+        clients: list[Connection] = []
+        for _ in range(120):
+            with contextlib.suppress(OSError):
+                clients.append(gateway.connect())
+        assert 8 <= len(clients) < 64
+        answers = [post(client, "simpleenroll").status for client in clients]
+        assert answers == [200] * len(clients)
+        for client in clients:
+            client.close()
+        until(lambda: serves(gateway))
+        assert "Traceback" not in gateway.log_text
+
+
+def serves(gateway: Gateway) -> bool:
+    """Whether a new connection is taken; at the door of a full house it is cut."""
+    try:
+        return gateway.get("cacerts").status == 200
+    except OSError:
+        return False
+
+
+def test_check_says_that_the_limit_is_too_low(own_lab):
+    command = ["prlimit", "--nofile=64:64", sys.executable, "-m", "estgw", "check", "-c", str(config(own_lab))]
+    done = run(*command, env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=ROOT)
+    assert b"`ulimit -n` is 64 at most, and a gateway process needs 1096: raise it, or lower" in done.stdout
+    assert b"it can be served as it is" in done.stdout
+
+
+def test_a_soft_limit_is_raised_to_what_is_needed(own_lab):
+    command = ["prlimit", "--nofile=64:4000", sys.executable, "-m", "estgw", "serve", "-c", str(config(own_lab))]
+    with served(own_lab, command) as gateway:
+        assert resource.prlimit(gateway.process.pid, resource.RLIMIT_NOFILE) == (1096, 4000)
+        assert not [line for line in gateway.log if line["event"] == "advice"]
+
+
+def config(lab: Lab) -> Path:
+    path = lab.path / "here.yaml"
+    path.write_text((lab.path / "conf.yaml").read_text().replace("127.0.0.1:8443", "127.0.0.1:0"))
+    return path
+
+
+@contextlib.contextmanager
+def served(lab: Lab, command: list[str], **more: str) -> Iterator[Gateway]:
+    """A gateway that is started in a way of its own."""
+    log = lab.path / "log-own"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **more}
+    with (
+        log.open("w") as file,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=file, text=True, env=environment, cwd=ROOT) as process,
+    ):
+        try:
+            assert process.stdout is not None
+            ready = process.stdout.readline()
+            assert ready, log.read_text()
+            yield Gateway(lab, lab.path / "here.yaml", log, process, ready.split()[-1])
+            process.terminate()
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 256 KiB."""
+    path = tmp_path / "small"
+    path.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=256k,mode=700", "none", str(path)]
+    done = subprocess.run(command, check=False, capture_output=True)
+    if done.returncode:
+        pytest.skip("a file system can't be mounted here")
+    try:
+        yield path
+    finally:
+        run("umount", "--lazy", path)
+
+
+def test_a_full_temporary_directory_is_503_and_the_next_request_is_fine(own_lab, small_disk):
+    command = [sys.executable, "-m", "estgw", "serve", "-c", str(config(own_lab))]
+    with served(own_lab, command, TMPDIR=str(small_disk)) as gateway:
+        assert gateway.post("simpleenroll", GOOD).status == 200
+        ballast = small_disk / "ballast"
+        with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+            while file.write(bytes(4096)):
+                pass
+        answer = gateway.post("simpleenroll", GOOD)
+        assert (answer.status, answer.header("Retry-After")) == (503, "60")
+        line = gateway.access[-1]
+        assert (line["level"], line["reason"].startswith("no space is left on a device: make room")) == ("error", True)
+        ballast.unlink()
+        assert gateway.post("simpleenroll", GOOD).status == 200
+        assert "Traceback" not in gateway.log_text
+
+
+def test_a_machine_without_memory_is_503_and_no_traceback(own_lab):
+    """An address space that is used up: no thread can be started, and no program."""
+    with running_gateway(own_lab) as gateway, gateway.connect() as kept:
+        assert post(kept, "simpleenroll").status == 200
+        size = int(Path(f"/proc/{gateway.process.pid}/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+        seen = set()
+        with limited(gateway, resource.RLIMIT_AS, size):
+            for number in range(6):
+                seen.add(kept.ask("POST", "simpleenroll", GOOD, login=f"somebody-{number}:else").status)
+                seen.add(post(kept, "simpleenroll").status)
+        assert 503 in seen
+        assert seen <= {200, 401, 503}
+        assert post(kept, "simpleenroll").status == 200
