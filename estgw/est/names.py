@@ -177,10 +177,19 @@ def escape_controls(text: str) -> str:
     return "".join(_hex_pairs(char) if _is_control(char) else char for char in text)
 
 
+LONGEST_FOLDED = 1024
+"""Characters; RFC 5280 appendix A ends most attributes at 64 or 128."""
+
+
 def fold(value: str | bytes) -> str:
-    """An attribute's value in a form where equal values are equal texts."""
+    """An attribute's value in a form where equal values are equal texts.
+
+    A longer one than `LONGEST_FOLDED` equals itself alone: normalizing combining characters takes quadratic time.
+    """
     if isinstance(value, bytes):
         return "#" + value.hex()
+    if len(value) > LONGEST_FOLDED:
+        return value
     return " ".join(unicodedata.normalize("NFKC", value).casefold().split())
 
 

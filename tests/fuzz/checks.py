@@ -23,6 +23,8 @@ Table = dict[str, tuple[Function, list[bytes]]]
 
 DIRECTORY = Path(tempfile.gettempdir()) / "estgw-fuzz-no-such-directory"
 """Where the files of a call would lie; none is written."""
+LONGEST_YAML = 10_000
+"""Bytes; PyYAML takes 10 microseconds and more for each."""
 _KEYS = Path(__file__).parent / "keys"
 EC_KEY: Any = load_pem_private_key((_KEYS / "ec.pem").read_bytes(), None)
 RSA_KEY: Any = load_pem_private_key((_KEYS / "rsa.pem").read_bytes(), None)

@@ -17,7 +17,7 @@ from estgw.est import csr as csrs
 from estgw.est.operations import Body, Profile
 from tests.callout import calls
 from tests.fuzz import checks
-from tests.fuzz.checks import DIRECTORY, only, placed, written
+from tests.fuzz.checks import DIRECTORY, LONGEST_YAML, only, placed, written
 from tests.support import ROOT
 
 TARGETS: dict[str, tuple[Callable[[bytes], None], list[bytes]]] = {}
@@ -54,7 +54,7 @@ def stdout(data: bytes) -> None:
 
 @_target(ConfigError)
 def conf(data: bytes) -> None:
-    with written(data) as file, placed(file, r"(:\d+:\d+|: can't be read): "):
+    with written(data[:LONGEST_YAML]) as file, placed(file, r"(:\d+:\d+|: can't be read): "):
         found = config.load(file)
     list(services.routes(services.build(found)))
     rules = Rules(found.pop.rules, found.pop.default)

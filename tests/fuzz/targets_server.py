@@ -103,6 +103,15 @@ def csr(data: bytes) -> None:
         check_environment(replace(call, new_names=changed))
 
 
+# Findings that are too large for a file of the corpus.
+TARGETS["csr"][1].extend(
+    (
+        pki.csr("a" + "\u0301\u0316" * 24_000),
+        pki.csr("x", pki.attribute("2.999.1", *(pki.tlv(pki.UTF8, b"%05d" % each) for each in range(14_000)))),
+    )
+)
+
+
 @_target(Malformed)
 def certificate(data: bytes) -> None:
     """A TLS client's certificate, whatever OpenSSL has thought of it."""
