@@ -20,7 +20,7 @@ from tests.support import DEADLINE, EST, Gateway, Lab, running_gateway
 NAMES = ("wire-http", "wire-tls", "wire-metrics")
 
 OVERRIDES: Mapping[str, Any] = {
-    "server": {"body_timeout": 1, "handshake_timeout": 1, "idle_timeout": 1},
+    "server": {"body_timeout": 0.2, "handshake_timeout": 1, "idle_timeout": 0.2},
     "metrics": {"listen": "127.0.0.1:0"},
     "callouts": {"operations": {"serverkeygen": {"enabled": True}}},
     "labels": {"iot": {"profile": "rfc"}},
