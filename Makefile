@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo test lint bench docs man lock clean
+.PHONY: help demo test lint bench fuzz docs man lock clean
 
 help: ## say what there is
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /make \1  \t/'
@@ -29,6 +29,9 @@ lint: $(VENV)/tests ## ruff, mypy, shellcheck and shfmt
 bench: $(VENV)/tests ## what enrolments cost, beside other servers: dist/bench.txt in 25 minutes; BENCH=--quick
 	tests/bench/install
 	$(BIN)/python -m tests.bench $(BENCH)
+
+fuzz: $(VENV)/tests ## every parser under mutated input: SECONDS=60 for all, TARGET=csr for one
+	$(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),60) $(TARGET)
 
 docs: $(VENV)/runtime ## write the generated tables of handlers/README.md anew
 	$(BIN)/python -m estgw.callout.tables handlers/README.md

@@ -31,17 +31,28 @@ class ConfigError(Exception):
         self.faults = faults
 
 
+MAXIMUM_WORDS = 4096
+"""Characters of a refusal: it may quote what a peer has sent, such as a name of any length."""
+
+
 class RequestError(Exception):
-    """A request that ends in anything but 200; each subclass is one HTTP status."""
+    """A request that ends in anything but 200; each subclass is one HTTP status.
+
+    What is longer than `MAXIMUM_WORDS`, for the client or for the log, ends in dots.
+    """
 
     status = 500
     close = False
     """Whether the connection must end with the answer, because the body has not been read."""
 
     def __init__(self, public: str = "", *, log: str = "", headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(log or public)
-        self.public = public
+        super().__init__(_bounded(log or public))
+        self.public = _bounded(public)
         self.headers = dict(headers or {})
+
+
+def _bounded(text: str) -> str:
+    return text if len(text) <= MAXIMUM_WORDS else f"{text[:MAXIMUM_WORDS]}..."
 
 
 class Pending(RequestError):

@@ -11,6 +11,10 @@ from typing import Any
 import yaml
 
 from estgw.errors import ConfigError
+from estgw.est.printable import printable
+
+LONGEST_FAULT = 1000
+"""Characters of what is said of one fault."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +33,8 @@ class MarkedYAML:
             if found is None:
                 break
             node, mark = found
-        where = f"{mark.line + 1}:{mark.column + 1}" if mark else "1:1"
         name = ".".join(str(step) for step in loc)
-        return f"{self.path}:{where}: {name + ': ' if name else ''}{what}"
+        return _at(self.path, mark, f"{name + ': ' if name else ''}{what}")
 
     def plain_scalar(self, loc: Sequence[str | int]) -> str | None:
         """The text of an unquoted scalar at `loc` as it stands in the file, or None."""
@@ -69,23 +72,27 @@ def parse(path: Path, text: str, *, plain: bool = False) -> MarkedYAML:
     """
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
-        faults: dict[tuple[int, int], str] = {}
+        faults: dict[int, tuple[yaml.Mark, str]] = {}
         for node, what in (*_bad_keys(root), *(_not_plain(root) if plain else ())):
-            faults.setdefault((node.start_mark.line + 1, node.start_mark.column + 1), what)
+            faults.setdefault(node.start_mark.index, (node.start_mark, what))
         if faults:
-            raise ConfigError([f"{path}:{line}:{column}: {what}" for (line, column), what in sorted(faults.items())])
+            raise ConfigError([_at(path, mark, what) for _, (mark, what) in sorted(faults.items())])
         data = yaml.safe_load(text)
     except yaml.MarkedYAMLError as fault:
-        mark = fault.problem_mark or fault.context_mark
-        where = f"{mark.line + 1}:{mark.column + 1}" if mark else "1:1"
-        raise ConfigError([f"{path}:{where}: {fault.problem or fault.context}"]) from None
+        what = fault.problem or fault.context or "not YAML"
+        raise ConfigError([_at(path, fault.problem_mark or fault.context_mark, what)]) from None
     except yaml.reader.ReaderError as fault:
         before = text[: fault.position].split("\n")
         what = f"not YAML: unacceptable character #x{fault.character:04x}"
         raise ConfigError([f"{path}:{len(before)}:{len(before[-1]) + 1}: {what}"]) from None
     except (yaml.YAMLError, ValueError, RecursionError) as fault:
-        raise ConfigError([f"{path}:1:1: not YAML: {fault}"]) from None
+        raise ConfigError([_at(path, None, f"not YAML: {fault}")]) from None
     return MarkedYAML(path, data, root)
+
+
+def _at(path: Path, mark: yaml.Mark | None, what: str) -> str:
+    """A fault as one line, whatever it quotes of the file."""
+    return f"{path}:{f'{mark.line + 1}:{mark.column + 1}' if mark else '1:1'}: {printable(what, LONGEST_FAULT)}"
 
 
 def dump(data: Any) -> str:

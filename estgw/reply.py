@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from aiohttp import web
+from cryptography import x509
 
 from estgw import __version__, csrattrs_yaml
 from estgw.callout import cgi
@@ -13,7 +14,7 @@ from estgw.callout.call import Call
 from estgw.errors import HandlerFailed, Malformed, RequestError, Unauthenticated, apology
 from estgw.est import answers, certs
 from estgw.est.answers import Answer
-from estgw.est.csr import CHALLENGE_PASSWORD, EST_IDENTITY_LINKING
+from estgw.est.csr import CHALLENGE_PASSWORD, CSR, EST_IDENTITY_LINKING
 from estgw.est.keygen import Protection
 from estgw.est.operations import Body, Operation, Profile
 from estgw.logs import log
@@ -47,9 +48,17 @@ def to_wire(route: Route, output: cgi.Output, call: Call, *, columns: int | None
         _require_protected(call, answer)
     except Malformed as fault:
         raise HandlerFailed(apology(call.request_id), log=f"{route.handler.name}: {fault}") from None
-    if answer.issued and call.csr and operation.proves_key and certs.spki(answer.issued) != call.csr.spki:
+    if answer.issued and call.csr and operation.proves_key and not _is_for(answer.issued, call.csr):
         log.warning("the certificate issued is for another key than the CSR's", handler=route.handler.name)
     return answer
+
+
+def _is_for(issued: x509.Certificate, csr: CSR) -> bool:
+    """Whether a certificate is for a CSR's key; one whose key can't be read is not, as the CSR's could."""
+    try:
+        return certs.spki(issued) == csr.spki
+    except Malformed:
+        return False
 
 
 def _require_protected(call: Call, answer: Answer) -> None:

@@ -205,7 +205,7 @@ def _crls(paths: Iterable[Path], faults: list[str]) -> list[x509.CertificateRevo
     for path in paths:
         try:
             # A file may have several: a CA that changed its key signs one with each.
-            here = [x509.load_der_x509_crl(block.der) for block in pem_blocks(path.read_bytes()) if block.label == _CRL]
+            here = [_crl(block.der) for block in pem_blocks(path.read_bytes()) if block.label == _CRL]
         except OSError as fault:
             faults.append(f"{path}: {fault.strerror}")
         except ValueError as fault:
@@ -215,6 +215,13 @@ def _crls(paths: Iterable[Path], faults: list[str]) -> list[x509.CertificateRevo
             if not here:
                 faults.append(f"{path}: not a CRL in PEM: no X509 CRL block in it")
     return found
+
+
+def _crl(der: bytes) -> x509.CertificateRevocationList:
+    """A CRL; raises ValueError, also for an issuer that can't be read, which cryptography looks at when first asked."""
+    crl = x509.load_der_x509_crl(der)
+    _ = crl.issuer
+    return crl
 
 
 def _passwords(settings: Config, nonces: Nonces, faults: list[str]) -> Passwords:

@@ -19,6 +19,7 @@ from estgw.errors import ConfigError, Malformed
 from estgw.est import csrattrs
 from estgw.est.csrattrs import AttributeWish, CsrAttrs, NamePart, Template, decode_csrattrs
 from estgw.est.csrattrs_values import MOST_FAULTS
+from tests import pki
 from tests.est.test_csrattrs import EXAMPLES, FILES, example, vector
 from tests.pki import UTF8, tlv
 from tests.support import ROOT
@@ -113,6 +114,16 @@ def test_any_text_survives_yaml(values, one, other):
 @pytest.mark.parametrize("text", ["NO", "2.10", "0123", "1:30", "~", "null", "", " ", "<<", "=", "2026-01-01", "- a", "#", "0x10", "1_000", "a: b", "*a", "!x", "\x85\u2028\ufeff", "yes\n", "'\""])  # noqa: E501  # fmt: skip
 def test_yaml_1_1_makes_nothing_else_of_what_explain_prints(text):
     attrs = CsrAttrs((AttributeWish("2.999.1", (tlv(UTF8, text.encode()),)),))
+    assert read(csrattrs_yaml.write(attrs)) == attrs
+
+
+@pytest.mark.parametrize("octets", [252, 253, 3000])
+def test_a_number_that_python_does_not_print_survives_as_hex(octets):
+    number = tlv(2, b"\x01" * octets)
+    limit = tlv(0x30, pki.oid("2.5.29.19"), tlv(4, tlv(0x30, number)))
+    attrs = CsrAttrs(
+        (AttributeWish("2.999.1", (number,)), AttributeWish(csrattrs.EXTENSION_REQUEST, (tlv(0x30, limit),)))
+    )
     assert read(csrattrs_yaml.write(attrs)) == attrs
 
 

@@ -36,6 +36,12 @@ def test_the_log_may_know_more_than_the_client():
     assert str(errors.Forbidden("No.")) == "No."
 
 
+def test_a_refusal_is_bounded_whatever_it_quotes():
+    error = errors.Forbidden("x" * 1_000_000, log="y" * 1_000_000)
+    assert (len(error.public), len(str(error))) == (4099, 4099)
+    assert error.public.endswith("x...")
+
+
 def test_headers():
     assert Pending(60).headers == {"Retry-After": "60"}
     assert Pending(60).public == ""

@@ -63,6 +63,15 @@ def test_where_a_fault_is(tmp_path, loc, where):
     assert read(tmp_path, TEXT).fault(loc, "what") == f"{tmp_path}/conf.yaml:{where}"
 
 
+@pytest.mark.parametrize("key", ["a\\nb", "a\\eb", "a\u202eb", "\\u2028"])
+def test_a_fault_is_one_line_whatever_it_quotes(tmp_path, key):
+    (fault,) = faults(tmp_path, f'"{key}": 1\n"{key}": 2\n')
+    assert fault.isprintable()
+    assert fault.startswith("/conf.yaml:2:1: ")
+    marked = read(tmp_path, f'"{key}": 1\n')
+    assert marked.fault(tuple(marked.data), "no such key here").isprintable()
+
+
 @pytest.mark.parametrize(("key", "kind"), [("8", "an int"), ("on", "a bool"), ("1.2", "a float"), ("~", "a null")])
 def test_keys_that_are_no_text(tmp_path, key, kind):
     expected = f'/conf.yaml:2:3: {key}: YAML reads this key as {kind}; quote it: "{key}"'

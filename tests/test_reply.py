@@ -17,6 +17,7 @@ from estgw.callout.call import Call
 from estgw.callout.cgi import Output
 from estgw.config import Config
 from estgw.errors import HandlerFailed, RequestError
+from estgw.est import encoding
 from estgw.est.answers import Answer
 from estgw.est.csr import parse
 from estgw.est.csrattrs import decode_csrattrs
@@ -162,6 +163,17 @@ def test_a_certificate_for_another_key_is_noticed():
     made = call("simpleenroll", csr=parse(csr(key=OTHER)))
     with capture_logs() as lines:
         to_wire("simpleenroll", LEAF_PEM, made)
+    assert [line["event"] for line in lines] == ["the certificate issued is for another key than the CSR's"]
+
+
+def test_a_certificate_whose_key_cannot_be_read_is_for_another_key():
+    """A curve that nobody knows: the script answers for it, and the gateway has no fault to tell the client."""
+    known, odd = bytes.fromhex("06072a8648ce3d0201"), bytes.fromhex("06072a8648ce3d0209")
+    leaf = encoding.pem_blocks(LEAF_PEM)[0].der
+    assert leaf.count(known) == 1
+    with capture_logs() as lines:
+        made = to_wire("simpleenroll", leaf.replace(known, odd), call("simpleenroll", csr=parse(csr(key=OTHER))))
+    assert made.issued is not None
     assert [line["event"] for line in lines] == ["the certificate issued is for another key than the CSR's"]
     with capture_logs() as lines:
         to_wire("simpleenroll", LEAF_PEM, call("simpleenroll", csr=parse(csr())))

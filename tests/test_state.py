@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from estgw import state
 from estgw.errors import BadRequest, ConfigError
+from estgw.est import encoding
 from estgw.est.csr import parse
 from tests import pki
 from tests.support import Lab
@@ -69,6 +70,13 @@ def test_crls(own_lab, tmp_path):
     file = tmp_path / "crl.pem"
     file.write_bytes(ca.crl().public_bytes(Encoding.PEM))
     state.load(change(own_lab, client_auth={"crls": [str(file)]}))
+
+
+def test_a_crl_whose_issuer_cannot_be_read_is_a_fault_of_its_file(own_lab, tmp_path):
+    der = root("Third").crl().public_bytes(Encoding.DER).replace(b"Third", b"Th\xffrd")
+    (own_lab.path / "odd.pem").write_bytes(encoding.encode_pem(der, "X509 CRL"))
+    (found,) = faults(change(own_lab, client_auth={"crls": ["odd.pem"]}))
+    assert found.startswith("odd.pem: not a CRL in PEM: ")
 
 
 def test_without_users_no_password_is_taken(own_lab):

@@ -66,7 +66,8 @@ class Client:
     @property
     def why_not(self) -> str:
         """Why a certificate that was offered does not count, as the end of a sentence: what its owner wants to know."""
-        if self.tls.certificate is None or self.trust is not Trust.NONE:
+        none_offered = self.tls.certificate is None and self.tls.verify_error is None
+        if none_offered or self.trust is not Trust.NONE:
             return ""
         return f"; the one offered was not accepted: {self.tls.verify_error or 'no anchor for it here'}"
 

@@ -9,11 +9,13 @@ import os
 import secrets
 import tempfile
 import time
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from passlib.context import CryptContext
+from passlib.exc import PasslibHashWarning
 
 from estgw.errors import ConfigError
 
@@ -100,8 +102,10 @@ def _is_hash(stored: str) -> bool:
     """Whether a password can be verified with it; one that is cut off would answer faster than the others."""
     scheme = _CONTEXT.identify(stored)
     try:
-        return scheme is not None and _CONTEXT.handler(scheme).from_string(stored).checksum is not None
-    except ValueError:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", PasslibHashWarning)  # for a salt that it would shorten
+            return scheme is not None and _CONTEXT.handler(scheme).from_string(stored).checksum is not None
+    except (ValueError, PasslibHashWarning):
         return False
 
 

@@ -68,14 +68,20 @@ def load(der: bytes) -> x509.Certificate:
 
 
 def load_named(der: bytes) -> x509.Certificate:
-    """The same as `load`, for one whose names can be read too: cryptography puts that off until they are asked for."""
+    """The same as `load`, for one whose names can be read too."""
+    with without_warnings():
+        certificate = load(der)
+    require_names(certificate)
+    return certificate
+
+
+def require_names(certificate: x509.Certificate) -> None:
+    """Raise `Malformed` unless subject and issuer can be read: cryptography puts that off until they are asked for."""
     try:
         with without_warnings():
-            certificate = load(der)
             _ = certificate.issuer, certificate.subject
     except UNREADABLE as fault:
-        raise Malformed(str(fault) if isinstance(fault, Malformed) else f"not a certificate: {fault}") from None
-    return certificate
+        raise Malformed(f"not a certificate: its names can't be read: {fault}") from None
 
 
 def load_pem(text: bytes) -> list[x509.Certificate]:

@@ -52,6 +52,8 @@ _STRING_CODECS: Mapping[bytes, str] = {
     b"\x1c": "utf-32-be",  # UniversalString
     b"\x1e": "utf-16-be",  # BMPString
 }
+MAXIMUM_VALUES = 100
+"""Of one attribute; nearly all have one."""
 MAXIMUM_STRING = 255
 """RFC 2985 5.4.1 and RFC 7894 3: pkcs-9-ub-challengePassword and its twins."""
 
@@ -144,6 +146,9 @@ def parse(body: bytes) -> CSR:
         if oid in attributes:
             raise Malformed(f"the CSR has the attribute {ATTRIBUTE_NAMES.get(oid, oid)} twice")
         attributes[oid] = attribute.values.as_list()
+        if len(attributes[oid]) > MAXIMUM_VALUES:
+            name = ATTRIBUTE_NAMES.get(oid, oid)
+            raise Malformed(f"the CSR's attribute {name} has more than {MAXIMUM_VALUES} values")
     return CSR(der, request, subject, extensions, attributes)
 
 

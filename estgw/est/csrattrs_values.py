@@ -84,6 +84,8 @@ _USUAL = {
 }
 """The string type of an attribute's plain text, where it is not UTF8String."""
 KINDS = (*_STRINGS, "oid", "integer", "hex")
+_LONGEST_INTEGER = 256
+"""Octets of an INTEGER that has words: Python prints no more than some 1,700."""
 _KIND_LIST = ", ".join(KINDS)
 
 
@@ -121,7 +123,7 @@ def write_value(der: bytes, oid: str = "") -> Any:
     with contextlib.suppress(Malformed, UnicodeDecodeError):
         if der[:1] == _OID:
             candidates.append({"oid": oids.name_of(decode_oid(der))})
-        elif der[:1] == b"\x02":
+        elif der[:1] == b"\x02" and len(der) <= _LONGEST_INTEGER:
             candidates.append({"integer": int.from_bytes(bytes(decode(asn1.TLV, der, "").data), "big", signed=True)})
         else:
             for kind, (tag, codec) in _STRINGS.items():
@@ -240,6 +242,8 @@ def write_constraints(der: bytes) -> list[str]:
     for element in elements(der, "basicConstraints"):
         if bytes(element.tag_bytes) == b"\x01":
             is_ca = "CA:TRUE"
+        elif len(bytes(element.data)) > _LONGEST_INTEGER:
+            raise Malformed("a pathlen that is too long to be printed")
         else:
             words.append(f"pathlen:{int.from_bytes(bytes(element.data), 'big')}")
     return [is_ca, *words]

@@ -183,31 +183,20 @@ def escape_controls(text: str) -> str:
     return "".join(_hex_pairs(char) if _is_control(char) else char for char in text)
 
 
+LONGEST_FOLDED = 1024
+"""Characters; RFC 5280 appendix A ends most attributes at 64 or 128."""
+
+
 def fold(value: str | bytes) -> str:
-    """An attribute's value in a form where equal values are equal texts."""
+    """An attribute's value in a form where equal values are equal texts.
+
+    A longer one than `LONGEST_FOLDED` equals itself alone: normalizing combining characters takes quadratic time.
+    """
     if isinstance(value, bytes):
         return "#" + value.hex()
-    return " ".join(unicodedata.normalize("NFKC", _stream_safe(value)).casefold().split())
-
-
-def _stream_safe(text: str) -> str:
-    """A joiner before each 31st of a run of combining characters, which no language has (UAX #15, Stream-Safe Text).
-
-    Normalization sorts such a run, and takes the square of its length for that.
-    """
-    if text.isascii():
-        return text
-    safe, run = [], 0
-    for char in text:
-        run = run + 1 if unicodedata.combining(char) else 0
-        if run > _LONGEST_RUN:
-            safe.append(_JOINER)
-            run = 1
-        safe.append(char)
-    return "".join(safe)
-
-
-_LONGEST_RUN, _JOINER = 30, "\u034f"
+    if len(value) > LONGEST_FOLDED:
+        return value
+    return " ".join(unicodedata.normalize("NFKC", value).casefold().split())
 
 
 def _is_control(char: str) -> bool:

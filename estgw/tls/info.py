@@ -13,6 +13,7 @@ from cryptography import x509
 from OpenSSL import SSL
 from OpenSSL._util import ffi, lib
 
+from estgw.est import certs
 from estgw.est.binding import EXPORTER_CONTEXT, EXPORTER_LABEL, EXPORTER_LENGTH, Binding, BindingType
 
 
@@ -71,6 +72,8 @@ def read_info(connection: SSL.Connection, verification: Verification) -> TLSInfo
     try:
         certificate = connection.get_peer_certificate(as_cryptography=True)
         sent = connection.get_peer_cert_chain(as_cryptography=True) or []  # a server gets no leaf here
+        if certificate is not None:
+            certs.require_names(certificate)
     except (ValueError, x509.InvalidVersion):
         # OpenSSL is content with less than cryptography, but nothing later could read this either.
         certificate, sent, error = None, [], "the client's certificates can't be parsed"

@@ -42,6 +42,7 @@ def test_every_kind_of_hash(tmp_path, scheme):
         "$2y$10$",
         "$6$rounds=99999999999$a$b",
         "$5$",
+        "$5$seventeenXletters",
         "$apr1$abc",
     ],
 )

@@ -136,6 +136,7 @@ def test_what_cryptography_makes_is_read():
         (csr("x", attribute("1.2.3"), attribute("1.2.3", tlv(OCTETS, b"2"))), "attribute 1.2.3 twice"),
         (csr("x", san(x509.DNSName("a")), challenge("a"), shuffled=True), "Ordering"),
         (csr("x", challenge("a"), challenge("b")), "attribute challengePassword twice"),
+        (csr("x", attribute("1.2.3", *(tlv(OCTETS, b"%03d" % n) for n in range(101)))), "1.2.3 has more than 100"),
     ],
 )  # fmt: skip
 def test_bad_requests_and_the_fault_that_is_named(body, words):

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
+from tests import pki
 from tests.support import (
     KEY_PEM,
     LOGIN,
@@ -28,6 +29,7 @@ from tests.support import (
     running_gateway,
     until,
 )
+from tests.tls.pki import CA, Credential
 
 GOOD = csr()
 
@@ -43,6 +45,17 @@ def unharmed(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     assert [gateway.lab.books() for gateway in gateways] == before
     assert all(gateway.get("cacerts").status == 200 for gateway in gateways)
+
+
+def test_a_certificate_of_our_ca_whose_names_cannot_be_read_is_none(gateway, tmp_path):
+    key = load_pem_private_key((gateway.lab.ca / "private/cakey.pem").read_bytes(), None)
+    ca = CA(x509.load_pem_x509_certificate(gateway.lab.anchor.read_bytes()), key)
+    der = pki.broken_certificate(ca, pki.dn((pki.CN, pki.T61, b"M\xfcller")))
+    files = Credential(x509.load_der_x509_certificate(der), pki.P256).write(tmp_path, "odd")
+    assert gateway.get("cacerts", certificate=files).status == 200
+    answer = gateway.post("simplereenroll", GOOD, certificate=files, login=None)
+    assert answer.status == 403
+    assert "the client's certificates can't be parsed" in answer.words
 
 
 # Bodies that are no CSR, and CSRs that are no good: 400.

@@ -7,12 +7,14 @@ import re
 import ssl
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL
 
 from estgw.est.binding import BindingType
 from estgw.tls.info import Verification
-from tests.tls.pki import DAY, NOW, SERVER_AUTH
+from tests.pki import CN, P256, SEQUENCE, SET, T61, UTF8, broken_certificate, dn, tlv
+from tests.tls.pki import DAY, NOW, SERVER_AUTH, Credential
 from tests.tls.serving import VERSIONS, exchange, meet, meet_credential, openssl_exchange, run, serving, subjects
 
 both_versions = pytest.mark.parametrize("version", list(VERSIONS))
@@ -94,6 +96,22 @@ def test_a_certificate_that_cannot_be_parsed_counts_as_none(world, tmp_path):
     client = world.client()
     client.load_cert_chain(certificate, key)
     info = meet(world, client)
+    assert (info.certificate, info.chain, info.verified_chain) == (None, (), ())
+    assert info.verify_error == "the client's certificates can't be parsed"
+
+
+UNREADABLE = {
+    "Latin-1 in a TeletexString": dn((CN, T61, b"M\xfcller")),
+    "one attribute twice in an RDN": tlv(SEQUENCE, tlv(SET, *[dn((CN, UTF8, b"device"))[4:]] * 2)),
+}
+
+
+@pytest.mark.parametrize("subject", UNREADABLE)
+def test_a_certificate_whose_names_cannot_be_read_counts_as_none(world, tmp_path, subject):
+    """OpenSSL takes them, and our CA has signed them; cryptography looks at them when somebody asks."""
+    der = broken_certificate(world.root, UNREADABLE[subject])
+    device = Credential(x509.load_der_x509_certificate(der), P256)
+    info = meet_credential(world, tmp_path, device)
     assert (info.certificate, info.chain, info.verified_chain) == (None, (), ())
     assert info.verify_error == "the client's certificates can't be parsed"
 
