@@ -119,16 +119,18 @@ def test_estclient_goes_on_at_another_worker_than_the_one_that_challenged_it(own
     trust = Trust(explicit=tuple(x509.load_pem_x509_certificates(own_lab.anchor.read_bytes())))
 
     def statuses(gateway: Gateway) -> list[int]:
-        """Of one enrolment, with a new connection for each request."""
+        """Of one enrolment, with a new connection after the first challenge."""
         seen: list[int] = []
 
         def hang_up(exchange: Exchange) -> None:
             if exchange.answer is not None:
                 seen.append(exchange.answer.status)
-                session.close()
+                if len(seen) == 1:
+                    session.close()
 
         session = Session(gateway.url, trust, credentials=Credentials(*LOGIN.split(":")), observer=hang_up)
-        session.enroll(lambda binding: request.build(plan, key, binding))
+        with session:
+            session.enroll(lambda binding: request.build(plan, key, binding))
         return seen
 
     with two_workers(own_lab, settings) as gateway:
