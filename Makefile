@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo test lint bench fuzz docs man lock clean
+.PHONY: help demo test lint bench fuzz campaign docs man lock clean
 
 help: ## say what there is
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /make \1  \t/'
@@ -32,6 +32,10 @@ bench: $(VENV)/tests ## what enrolments cost, beside other servers: dist/bench.t
 
 fuzz: $(VENV)/tests ## every parser under mutated input: SECONDS=60 for all, TARGET=csr for one
 	$(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),60) $(TARGET)
+
+campaign: $(VENV)/tests ## kills and full disks by the thousand, in half an hour; as root, and with strace
+	tests/install-clients
+	CAMPAIGN=large $(BIN)/python -m pytest -n auto -o timeout=3600 tests/campaign
 
 docs: $(VENV)/runtime ## write the generated tables of handlers/README.md anew
 	$(BIN)/python -m estgw.callout.tables handlers/README.md
