@@ -158,7 +158,7 @@ def server(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gatew
     text = (own.path / "handlers/openssl/serverkeygen").read_text()
     labels: dict[str, Any] = {}
     for label, kind in (("rsa", "RSA -pkeyopt rsa_keygen_bits:2048"), ("ed25519", "ED25519")):
-        changed = re.sub(r"^key=\(.*?\)", f"key=(-algorithm {kind})", text, count=1, flags=re.MULTILINE)
+        changed = re.sub(r"^kind=\(.*?\)", f"kind=(-algorithm {kind})", text, count=1, flags=re.MULTILINE)
         handler = own.script(f"handlers/openssl/serverkeygen-{label}", changed)
         labels[label] = {"operations": {"serverkeygen": {"handler": str(handler)}}}
     strict = own.script(

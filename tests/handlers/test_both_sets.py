@@ -494,7 +494,7 @@ def test_serverkeygen_gives_the_key_of_the_certificate(shared: Bench) -> None:
 def test_serverkeygen_makes_other_keys(bench: Bench) -> None:
     line = next(line for line in bench.script("serverkeygen").read_text().splitlines() if re.search("RSA|rsa", line))
     if bench.name == "openssl":
-        bench.edit("serverkeygen", line, "key=" + line.partition("# or ")[2].replace("3072", "2048"))
+        bench.edit("serverkeygen", line, "kind=" + line.partition("# or ")[2].replace("3072", "2048"))
     else:
         bench.edit("serverkeygen", '"p-256"', '"rsa-2048"')
     key, certificate = keygen(bench.run("serverkeygen", csr()))
