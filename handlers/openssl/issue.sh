@@ -8,7 +8,8 @@
 # `openssl ca` makes the certificate; ../../openssl-ca/register.sh says how it gets into the register, and what a full disk,
 # a kill or a power cut can do to it.
 # shellcheck source-path=SCRIPTDIR source=../../openssl-ca/register.sh
-source ../../openssl-ca/register.sh
+source "${BASH_SOURCE[0]%/*}/../../openssl-ca/register.sh"
+rotate=${BASH_SOURCE[0]%/*}/../../openssl-ca/rotate
 export REGISTER_DIR=$EST_TMPDIR
 
 refuse() {
@@ -47,7 +48,7 @@ issue() {
     file_certificate "$EST_CA_DIR" || exit 70
     lock
     enter_row "$EST_CA_DIR" || exit 70
-    ((RANDOM % 250)) || ../../openssl-ca/rotate || : # sometimes, for a long index is slow; if it fails, the log says why
+    ((RANDOM % 250)) || "$rotate" || : # sometimes, for a long index is slow; if it fails, the log says why
     printf %s "${4:+$4$'\n'}" "$certificate"
     exit
 }

@@ -28,7 +28,7 @@ from tests.bench.table import table as render
 from tests.handlers.bench import PATH, Workspace, csr
 
 SIZES = (0, 10_000, 100_000)
-CALL = "((RANDOM % 250)) || ../../openssl-ca/rotate || :"
+CALL = '((RANDOM % 250)) || "$rotate" || :'
 REQUEST = csr("device")
 Candidate = Callable[[], object]
 
@@ -59,11 +59,7 @@ def shipped(workspace: Workspace, size: int) -> Workspace:
 
 
 def bare(workspace: Workspace, size: int) -> Workspace:
-    handler = workspace.path / "handlers/openssl/simpleenroll"
-    lines = handler.read_text().splitlines(keepends=True)
-    kept = [line for line in lines if not line.startswith(CALL)]
-    assert len(kept) == len(lines) - 1
-    handler.write_text("".join(kept))
+    workspace.edit("handlers/openssl/issue.sh", CALL, ":")
     fill(workspace, 1 << 156, size)
     return workspace
 
