@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import itertools
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from cryptography import x509
 
 from tests.campaign.disks import Disk, needs_disk, small_disk
 from tests.campaign.ledger import Ledger
+from tests.campaign.size import step
+from tests.campaign.traced import needs_strace
 from tests.handlers.bench import csr
-from tests.handlers.sets import ISSUING, Bench, keygen
+from tests.handlers.sets import ENVIRONMENT, ISSUING, Bench, keygen
 
 pytestmark = needs_disk
 
@@ -81,7 +85,7 @@ def test_a_script_of_the_ca_changes_all_or_nothing(
     request.write_bytes(csr("by hand").pem)
     options = {"revoke": [serial], "issue": [str(request)]}.get(script, [])
     failed = 0
-    for left in itertools.count(step=3):
+    for left in itertools.count(step=step(13 if script == "rollover" else 4)):
         before = (ledger.ca / "cacert.pem").read_bytes()
         with squeeze(disk, left):
             done = ledger.tool(script, *options)
@@ -105,7 +109,7 @@ def test_a_script_of_the_ca_changes_all_or_nothing(
 @pytest.mark.parametrize("squeeze", ROOM.values(), ids=ROOM)
 def test_create_ca_makes_a_whole_ca_or_none(disk: Disk, bench: Bench, squeeze: Squeeze) -> None:
     failed = 0
-    for left in itertools.count(step=8):
+    for left in itertools.count(step=step(16)):
         new = disk.path / f"new-{left}"
         with squeeze(disk, left):
             done = bench.workspace.tool("create-ca", "--dir", str(new))
@@ -119,3 +123,36 @@ def test_create_ca_makes_a_whole_ca_or_none(disk: Disk, bench: Bench, squeeze: S
     assert bench.run("simpleenroll", csr(), EST_CA_DIR=str(new)).certificate
     bench.workspace.do("crl", "--dir", str(new))
     shutil.rmtree(new)
+
+
+@needs_strace
+@pytest.mark.parametrize("error", ["ENOSPC", "EDQUOT", "EIO"])
+@pytest.mark.parametrize(
+    ("name", "file", "call"),
+    [
+        ("openssl", "newcerts", "fsync"),
+        ("openssl", "index.txt", "write"),
+        ("openssl", "index.txt", "fsync"),
+        ("python", "certs.sqlite-wal", "pwrite64"),
+        ("python", "certs.sqlite-wal", "fdatasync"),
+    ],
+)
+def test_an_error_of_the_disk_leaves_no_row_behind_the_certificate(
+    bench: Bench, ledger: Ledger, name: str, file: str, call: str, error: str
+) -> None:
+    """Quotas, and disks that say so only when they are asked to keep what was written."""
+    handlers = Bench(name, bench.workspace)
+    before = ledger.index
+    script = handlers.script("simpleenroll")
+    path = bench.ca.resolve() / file
+    with TemporaryDirectory() as private:
+        env = bench.workspace.environment(script, Path(private), csr("unlucky")) | ENVIRONMENT
+        traced: list[str | Path] = ["strace", "-f", "-qq", "-o", "/dev/null", "-P", path, "-e", f"trace={call}"]
+        command = [*traced, "-e", f"inject={call}:error={error}", script]
+        done = subprocess.run(command, cwd=script.parent, env=env, capture_output=True, check=False)
+    assert done.returncode in (70, 74), done
+    assert done.stdout == b""
+    assert done.stderr
+    assert ledger.index == before
+    ledger.hold(handlers.issue("simpleenroll", csr("afterwards")))
+    ledger.check()
