@@ -64,7 +64,7 @@ def _once(name: str, function: runner.Function, file: Path) -> int:
 
 def _campaign(campaign: Campaign, seconds: float, keep: bool) -> int:
     campaign.run(seconds)
-    print(f"{campaign.name:20} {campaign.executions:9,} executions {len(campaign.findings):3} findings", flush=True)
+    print(f"{campaign.name:26} {campaign.executions:9,} executions {len(campaign.findings):3} findings", flush=True)
     for finding in campaign.findings.values():
         path = finding.save()
         print(f"\n{finding.what.rstrip()}\n    python -m tests.fuzz {campaign.name} {path}\n", flush=True)
