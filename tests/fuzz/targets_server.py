@@ -23,6 +23,7 @@ from estgw.auth.pop import POP, Rules
 from estgw.errors import BadRequest, Malformed, NotFound, RequestError, Unauthenticated
 from estgw.est import ber, certs, encoding, keygen, names, operations
 from estgw.est import csr as csrs
+from estgw.est.bounds import NameBounds
 from estgw.est.csr import CSR
 from estgw.est.operations import OPERATIONS, Profile
 from estgw.tls.adapter import TLSContext
@@ -87,6 +88,7 @@ def csr(data: bytes) -> None:
         keygen.wish,
         lambda it: csrs.difference(it, calls.CERTIFICATE),
         lambda it: names.require_sound(it.san),
+        lambda it: NameBounds().require(it.subject, it.san),
         lambda it: _INSIST.require(it, csrs.change_subject_name(it), proves_key=True),
         lambda it: [it.text_attribute(oid) for oid in it.attributes],
     )
