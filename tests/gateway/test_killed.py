@@ -63,8 +63,8 @@ def run_something(gateway: Gateway) -> None:
 
 
 def scratch(lab: Lab) -> Path:
-    (found,) = lab.path.glob("tmp-*")
-    return found
+    """The temporary directory of the newest gateway; those of others may have been copied with the laboratory."""
+    return max(lab.path.glob("tmp-*"), key=lambda path: int(path.name.removeprefix("tmp-")))
 
 
 def keys(lab: Lab) -> list[Path]:
