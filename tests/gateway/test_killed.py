@@ -63,8 +63,7 @@ def run_something(gateway: Gateway) -> None:
 
 
 def scratch(lab: Lab) -> Path:
-    (found,) = lab.path.glob("tmp-*")
-    return found
+    return max(lab.path.glob("tmp-*"), key=lambda path: int(path.name.removeprefix("tmp-")))  # the latest gateway's
 
 
 def keys(lab: Lab) -> list[Path]:
