@@ -63,8 +63,7 @@ def run_something(gateway: Gateway) -> None:
 
 
 def scratch(lab: Lab) -> Path:
-    """The temporary directory of the newest gateway; those of others may have been copied with the laboratory."""
-    return max(lab.path.glob("tmp-*"), key=lambda path: int(path.name.removeprefix("tmp-")))
+    return max(lab.path.glob("tmp-*"), key=lambda path: int(path.name.removeprefix("tmp-")))  # the latest gateway's
 
 
 def keys(lab: Lab) -> list[Path]:
