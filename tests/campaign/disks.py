@@ -30,7 +30,11 @@ class Disk:
     def with_free_pages(self, pages: int) -> Iterator[None]:
         """Fill the disk, but for so many pages."""
         filler = self.path / ".filler"
-        filler.write_bytes(b"x" * (max(0, self.free_pages - pages) * PAGE))
+        with filler.open("wb") as file:
+            # Others may take pages meanwhile, so that there are fewer left than counted.
+            while (missing := self.free_pages - pages) > 0:
+                with contextlib.suppress(OSError):
+                    os.posix_fallocate(file.fileno(), os.fstat(file.fileno()).st_size, missing * PAGE)
         try:
             yield
         finally:

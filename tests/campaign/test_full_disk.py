@@ -147,8 +147,8 @@ def test_an_error_of_the_disk_leaves_no_row_behind_the_certificate(
     path = bench.ca.resolve() / file
     with TemporaryDirectory() as private:
         env = bench.workspace.environment(script, Path(private), csr("unlucky")) | ENVIRONMENT
-        traced: list[str | Path] = ["strace", "-f", "--seccomp-bpf", "-qq", "-o", "/dev/null", "-P", path, "-e", f"trace={call}"]
-        command = [*traced, "-e", f"inject={call}:error={error}", script]
+        traced: list[str | Path] = ["strace", "-f", "--seccomp-bpf", "-qq", "-o", "/dev/null", "-P", path]
+        command = [*traced, "-e", f"trace={call}", "-e", f"inject={call}:error={error}", script]
         done = subprocess.run(command, cwd=script.parent, env=env, capture_output=True, check=False)
     assert done.returncode in (70, 74), done
     assert done.stdout == b""

@@ -51,7 +51,8 @@ class Traced:
         """Run a command to its end; what it changed, in the order of the system calls, its output included."""
         with tempfile.TemporaryDirectory() as folder:
             log = Path(folder, "log")
-            tracing = ["strace", "-f", "--seccomp-bpf", "-y", "-s", "0", "-o", str(log), "-e", f"trace={','.join(CHANGES)}"]
+            tracing = ["strace", "-f", "--seccomp-bpf", "-y", "-s", "0", "-o", str(log)]
+            tracing += ["-e", f"trace={','.join(CHANGES)}"]
             done = subprocess.run([*tracing, *command], env=dict(env), check=False, capture_output=True, **options)  # type: ignore[call-overload]
             assert done.returncode == 0, done
             reader = _Reader(options.get("cwd"))
@@ -69,7 +70,7 @@ class Traced:
                 # Each such call stops its process; the next line of the log is read, and then it goes on or dies.
                 # A pending signal has copy_file_range start anew for ever.
                 calls = ",".join(name for name in self._fatal if name != "copy_file_range")
-                tracing = ["strace", "-f", "--seccomp-bpf", "-y", "-s", "0", "-o", str(pipe), "-e", f"trace={','.join(CHANGES)}"]
+                tracing = ["strace", "-f", "-y", "-s", "0", "-o", str(pipe), "-e", f"trace={','.join(CHANGES)}"]
                 tracing += ["-e", f"inject={calls}:signal=STOP"]
                 process = subprocess.Popen(  # type: ignore[call-overload]
                     [*tracing, *command], env=dict(env), start_new_session=True, **options
