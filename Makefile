@@ -5,12 +5,13 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 VENV := .venv
 BIN := $(VENV)/bin
+FAST := $(addprefix tests/,auth callout cli cmc cms config est gateway metrics tls test_architecture.py test_errors.py test_logs.py)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo test lint bench fuzz campaign docs man lock clean
+.PHONY: help demo test test-fast lint bench fuzz campaign docs man lock clean
 
 help: ## say what there is
-	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /make \1  \t/'
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /make \1  \t/'
 
 demo: $(VENV)/runtime ## a demo CA and a gateway on 127.0.0.1:8443
 	$(BIN)/estgw demo --dir .
@@ -18,6 +19,9 @@ demo: $(VENV)/runtime ## a demo CA and a gateway on 127.0.0.1:8443
 test: lint ## everything: lint, types, and all tests with real clients
 	tests/install-clients
 	$(BIN)/python -m pytest -n auto
+
+test-fast: $(VENV)/tests ## what needs no gateway and no CA, in a minute
+	$(BIN)/python -m pytest -n auto $(FAST)
 
 lint: $(VENV)/tests ## ruff, mypy, shellcheck and shfmt
 	$(BIN)/ruff check .
@@ -37,8 +41,9 @@ campaign: $(VENV)/tests ## kills and full disks by the thousand, in half an hour
 	tests/install-clients
 	CAMPAIGN=large $(BIN)/python -m pytest -n auto -o timeout=3600 tests/campaign
 
-docs: $(VENV)/runtime ## write the generated tables of handlers/README.md anew
+docs: $(VENV)/runtime ## write the generated tables of handlers/README.md and docs/architecture.md anew
 	$(BIN)/python -m estgw.callout.tables handlers/README.md
+	$(BIN)/python -m tests.rooms
 
 man: $(VENV)/runtime ## dist/estclient.1 and a completion for Bash
 	mkdir -p dist

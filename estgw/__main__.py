@@ -2,6 +2,6 @@
 
 import sys
 
-from estgw.cli import main
+from estgw.cli.main import main
 
 sys.exit(main())

@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import AttributeOID, NameOID
 from OpenSSL import SSL
 
-from estgw import workspace
+from estgw.cli import workspace
 
 ROOT = Path(__file__).resolve().parents[1]
 DEADLINE = 20.0

@@ -19,13 +19,14 @@ from typing import Any
 import pytest
 from cryptography import x509
 
-from estgw import logs, registers
+from estgw import logs
 from estgw.auth import digest, http, pop
 from estgw.callout import cgi
 from estgw.client import answers, challenge, faults, files, multipart, trace, url
 from estgw.client.wire import Answer
 from estgw.errors import ConfigError, Malformed, RequestError
 from estgw.est import ber, encoding, names, operations
+from estgw.register import lookup
 from tests.support import ROOT
 
 SIZES = (400, 6400, 25_600, 102_400)
@@ -61,13 +62,13 @@ def common_names(n: int) -> x509.Name:
     return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, f"a{number}") for number in range(n // 12)])
 
 
-def look_up(wanted: tuple[registers._Subject, str]) -> bool:
+def look_up(wanted: tuple[lookup._Subject, str]) -> bool:
     return wanted[0].may_be(wanted[1])
 
 
-def wanted_and_row(n: int) -> tuple[registers._Subject, str]:
+def wanted_and_row(n: int) -> tuple[lookup._Subject, str]:
     name = common_names(n)
-    return registers._Subject(name), "".join(f"/CN={part.value!s}" for part in name)
+    return lookup._Subject(name), "".join(f"/CN={part.value!s}" for part in name)
 
 
 MULTIPART = b"--b\r\nA: b"
@@ -103,9 +104,9 @@ CASES: dict[str, tuple[Callable[[Any], object], Callable[[int], Any]]] = {
     "a name of many parts": (names.name_key, common_names),
     "a name of many parts as text": (names.dn_text, common_names),
     "a name of many parts in the register": (look_up, wanted_and_row),
-    "a register's row: signs": (registers._joined, lambda n: " =" * (n // 2)),
-    "a register's row: escapes": (registers._of_store, lambda n: "\\C3\\" * (n // 4)),
-    "an index's row: escapes": (registers._of_index, lambda n: b"\\xC3\\xA9" * (n // 8)),
+    "a register's row: signs": (lookup._joined, lambda n: " =" * (n // 2)),
+    "a register's row: escapes": (lookup._of_store, lambda n: "\\C3\\" * (n // 4)),
+    "an index's row: escapes": (lookup._of_index, lambda n: b"\\xC3\\xA9" * (n // 8)),
     "a rule's pattern, one star": (pop._pattern("CN=*,O=Example").fullmatch, lambda n: "CN=" + "a" * n),
     "a rule's pattern, two stars": (pop._pattern("CN=*a*,O=Example").fullmatch, lambda n: "CN=" + "a" * n),
     "a rule's pattern, four stars": (pop._pattern("CN=*a*a*a*b").fullmatch, lambda n: "CN=" + "a" * n),

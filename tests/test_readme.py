@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from estgw import state
 from estgw.callout import tables
+from estgw.gateway import state
 from tests.support import ROOT, Gateway, Lab, running_gateway
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")

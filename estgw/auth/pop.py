@@ -10,7 +10,7 @@ from enum import Enum
 from cryptography.hazmat.primitives.hashes import SHA256
 
 from estgw.auth.identity import Client
-from estgw.config import Linking, POPRule
+from estgw.config.model import Linking, POPRule
 from estgw.errors import BadRequest
 from estgw.est import names
 from estgw.est.binding import Binding, BindingType

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from estgw.auth.identity import Client
 from estgw.auth.pop import POP
-from estgw.config import Linking
+from estgw.config.model import Linking
 from estgw.est import keygen, names
 from estgw.est.binding import Binding
 from estgw.est.bounds import NameBounds

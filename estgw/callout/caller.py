@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
-from estgw import shortage
-from estgw.callout import cgi, contract, process, scratch, verdicts
+from estgw.callout import cgi, contract, process, scratch, shortage, verdicts
 from estgw.callout.cache import Cache
 from estgw.callout.call import Call
 from estgw.callout.process import CouldNotStart, Limits, Outcome

@@ -10,8 +10,7 @@ from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
 
-from estgw import shortage
-from estgw.callout import process
+from estgw.callout import process, shortage
 from estgw.callout.interpreter import Stamp, stamp
 from estgw.callout.pool import Pool
 from estgw.callout.process import CouldNotStart, Limits, Outcome

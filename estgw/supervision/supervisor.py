@@ -13,16 +13,17 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
-from estgw import config, marked_yaml, shortage
+from estgw.callout import shortage
 from estgw.callout.home import INTERVAL
 from estgw.callout.process import memory_file
-from estgw.config import Config, split_address
+from estgw.config import marked_yaml, model
+from estgw.config.model import Config, split_address
 from estgw.errors import ConfigError
+from estgw.gateway.reload import told
 from estgw.logs import log
 from estgw.metrics.endpoint import exposed
 from estgw.metrics.meter import DIRECTORY_VARIABLE, meter
 from estgw.metrics.table import OF_ALL, RESTARTS, WORKERS
-from estgw.reload import told
 from estgw.supervision.directory import Directory
 from estgw.supervision.line import Orders
 from estgw.supervision.place import End, Place
@@ -41,7 +42,7 @@ class Supervisor:
         """Raises `ConfigError`; `listen` takes the place of the configured addresses."""
         self._file = config_file
         text = marked_yaml.text_of(config_file)
-        self._settings: Config = config.load(config_file, text)
+        self._settings: Config = model.load(config_file, text)
         self._listen = (listen,) if listen else self._settings.server.listen
         self._config = memory_file("conf", text.encode())
         self._generation = 0
@@ -237,7 +238,7 @@ class Supervisor:
             self._hangup.clear()
             with told(self._file):
                 text = marked_yaml.text_of(self._file)
-                config.load(self._file, text)
+                model.load(self._file, text)
                 await self._agree_on(text)
 
     async def _agree_on(self, text: str) -> None:

@@ -9,15 +9,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from estgw import logs, shortage
-from estgw.callout import process
+from estgw import logs
+from estgw.callout import process, shortage
 from estgw.errors import ConfigError
+from estgw.gateway.server import Server
+from estgw.gateway.state import State
+from estgw.gateway.worker_share import WorkerShare
 from estgw.logs import log
 from estgw.metrics.meter import meter
 from estgw.metrics.table import OF_WORKERS
-from estgw.server import Server
-from estgw.share import Share
-from estgw.state import State
 from estgw.supervision import line
 from estgw.supervision.directory import Directory
 from estgw.supervision.line import Orders
@@ -37,7 +37,7 @@ class _Worker:
     def __init__(self, orders: Orders) -> None:
         self._orders = orders
         self._directory = Directory(Path(orders.directory))
-        self._share = Share(orders.place, orders.of, self._directory.turns)
+        self._share = WorkerShare(orders.place, orders.of, self._directory.turns)
         self._line = socket.socket(fileno=orders.line)
         self._line.setblocking(False)
         self._prepared: State | None = None

@@ -12,7 +12,7 @@ from cryptography.x509.oid import NameOID
 from estgw.auth import pop
 from estgw.auth.identity import Client, Trust
 from estgw.auth.pop import POP, Rules
-from estgw.config import Linking, POPRule
+from estgw.config.model import Linking, POPRule
 from estgw.errors import BadRequest, Malformed
 from estgw.est import csr as csrs
 from estgw.est.binding import Binding, BindingType

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from estgw import trial
 from estgw.callout import contract
-from estgw.trial import Trial
+from estgw.cli import trial
+from estgw.cli.trial import Trial
 from tests.bench import machine, servers
 from tests.bench.rounds import Candidate, Figures, Row, interleave, median, spread
 from tests.bench.run import Run

@@ -21,8 +21,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
-from estgw import registers
 from estgw.est import csr as csrs
+from estgw.register import lookup
 from tests.bench.rounds import Figures, Row, median, spread
 from tests.bench.table import table as render
 from tests.handlers.bench import PATH, Workspace, csr
@@ -142,7 +142,7 @@ def around(workspace: Workspace, rounds: int) -> dict[str, list[Figures]]:
         "rotate, nothing to do": lambda: rotate(workspace),
         "find SERIAL": lambda: workspace.do("find", oldest),
         "find TEXT": lambda: workspace.do("find", f"device-{1 << 156}"),
-        "the gateway's look-up of an unknown name": lambda: registers.newest_valid(workspace.ca, nobody),
+        "the gateway's look-up of an unknown name": lambda: lookup.newest_valid(workspace.ca, nobody),
     }
     return {"rotate, 1,000 rows": full} | measure(candidates, rounds, 1)
 

@@ -18,13 +18,13 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
-from estgw import trial
 from estgw.callout import contract
 from estgw.callout.pool import Pool
 from estgw.callout.process import Limits, Outcome
 from estgw.callout.runners import Runners
 from estgw.callout.warm import Warm
-from estgw.trial import Trial
+from estgw.cli import trial
+from estgw.cli.trial import Trial
 from tests.support import Lab, csr
 
 LIMITS = Limits(seconds=30, stdout=1024 * 1024, stderr=64 * 1024)

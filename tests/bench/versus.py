@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from estgw.config import Server as ServerSettings
+from estgw.config.model import Server as ServerSettings
 from tests.bench import servers
 from tests.bench.load import Load
 from tests.bench.rounds import Candidate, Figures, Row, interleave, median, ratio, spread

@@ -561,7 +561,7 @@ def test_a_gateway_without_python_handlers_starts_none(house):
 
 
 def test_the_parent_is_there_before_a_key_is_read(own_lab, monkeypatch):
-    from estgw import state
+    from estgw.gateway import state
 
     class Early(Exception):
         pass
@@ -585,8 +585,8 @@ def test_the_parent_is_there_before_a_key_is_read(own_lab, monkeypatch):
 def test_fork_and_pool_are_for_python_scripts(own_lab):
     import yaml
 
-    from estgw import state
     from estgw.errors import ConfigError
+    from estgw.gateway import state
 
     path = own_lab.path / "conf.yaml"
     data = yaml.safe_load(path.read_text())

@@ -12,14 +12,14 @@ from pathlib import Path
 
 from cryptography import x509
 
-from estgw import pending
+from estgw.cli import pending
 from estgw.cmc.messages import PKIData
 from estgw.cmc.requests import PKCS10Request
 from estgw.cmc.status import CMCStatus
 from estgw.cms import signed
 from tests.campaign.ledger import Ledger
-from tests.gateway.test_fullcmc import TYPE, statuses
-from tests.gateway.test_serverkeygen import parts
+from tests.e2e.test_fullcmc import TYPE, statuses
+from tests.e2e.test_serverkeygen import parts
 from tests.handlers import cmc
 from tests.support import Gateway, Response, csr, until
 

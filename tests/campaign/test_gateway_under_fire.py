@@ -51,6 +51,7 @@ def test_a_gateway_that_is_killed_again_and_again_loses_nothing(lab: Lab, tmp_pa
     with running_gateway(own, CONFIGURATION, clean=False, temporary=temporary) as gateway:
         everything_works(clients, gateway)
         until(lambda: not _keys(temporary))
+        until(lambda: len(list(temporary.glob("estgw-*"))) == 1)  # its own; those of the killed are swept
     clients.ledger.check_list()
 
 

@@ -47,7 +47,7 @@ def test_no_command_loads_what_the_gateway_needs():
     modules = sorted(path.stem for path in Path(client.__file__).parent.glob("*.py"))
     lines = "; ".join(f"import estgw.client.{name}" for name in modules if name != "__init__")
     loaded = python("-c", f"import sys; {lines}; print([m for m in sys.modules])", check=True).stdout
-    for name in ("aiohttp", "pydantic", "structlog", "pyasn1", "yaml", "estgw.config", "estgw.app"):
+    for name in ("aiohttp", "pydantic", "structlog", "pyasn1", "yaml", "estgw.config.model", "estgw.gateway.app"):
         assert f"'{name}'" not in loaded
 
 

@@ -7,14 +7,15 @@ from collections.abc import Callable
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from estgw import config, reply, services
 from estgw.auth import digest, users
 from estgw.auth.pop import Rules
 from estgw.callout import cgi
+from estgw.config import model, routes
 from estgw.errors import ConfigError, HandlerFailed, Malformed
 from estgw.est import answers, certs
 from estgw.est import csr as csrs
 from estgw.est.operations import Body, Profile
+from estgw.gateway import reply
 from tests.callout import calls
 from tests.fuzz import checks
 from tests.fuzz.checks import DIRECTORY, LONGEST_YAML, only, placed, written
@@ -23,7 +24,7 @@ from tests.support import ROOT
 TARGETS: dict[str, tuple[Callable[[bytes], None], list[bytes]]] = {}
 _target = functools.partial(checks.target, TARGETS)
 
-_SERVICE = services.build(config.load(ROOT / "conf.yaml"))[None]
+_SERVICE = routes.build(model.load(ROOT / "conf.yaml"))[None]
 
 
 # What scripts print.
@@ -55,8 +56,8 @@ def stdout(data: bytes) -> None:
 @_target(ConfigError)
 def conf(data: bytes) -> None:
     with written(data[:LONGEST_YAML]) as file, placed(file, r"(:\d+:\d+|: can't be read): "):
-        found = config.load(file)
-    list(services.routes(services.build(found)))
+        found = model.load(file)
+    list(routes.routes(routes.build(found)))
     rules = Rules(found.pop.rules, found.pop.default)
     rules.announces(calls.KNOWN, None)
     rules.linking(calls.KNOWN, "simpleenroll", None)

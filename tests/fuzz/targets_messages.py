@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from estgw import csrattrs_yaml, marked_yaml, reply
 from estgw.auth.pop import POP
 from estgw.cmc import controls, messages, proofs, references, requests
 from estgw.cmc.explain import explain as explain_cmc
@@ -15,11 +14,13 @@ from estgw.cmc.explain_values import value_lines
 from estgw.cmc.messages import PKIData, PKIResponse
 from estgw.cmc.outline import MAXIMUM_LINES, Outline
 from estgw.cms import enveloped, recipients, signed
+from estgw.config import csrattrs_yaml, marked_yaml
 from estgw.errors import ConfigError, Malformed
 from estgw.est import answers, certs, csrattrs, csrattrs_data, encoding, names
 from estgw.est import csr as csrs
 from estgw.est.csrattrs import CsrAttrs
 from estgw.est.insist import Insistence
+from estgw.gateway import reply
 from tests.callout import calls
 from tests.fuzz import checks
 from tests.fuzz.checks import DIRECTORY, EC_KEY, LONGEST_YAML, RSA_KEY, check_environment, only, placed

@@ -15,17 +15,18 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from OpenSSL import SSL
 from yarl import URL
 
-from estgw import config, csrattrs_yaml, renewal, services
 from estgw.auth import digest, http, pop
 from estgw.auth.digest import Digest, Nonces
 from estgw.auth.identity import Anchors, Client, Trust, identify
 from estgw.auth.pop import POP, Rules
+from estgw.config import csrattrs_yaml, model, routes
 from estgw.errors import BadRequest, Malformed, NotFound, RequestError, Unauthenticated
 from estgw.est import ber, certs, encoding, keygen, names, operations
 from estgw.est import csr as csrs
 from estgw.est.bounds import NameBounds
 from estgw.est.csr import CSR
 from estgw.est.operations import OPERATIONS, Profile
+from estgw.gateway import renewal
 from estgw.tls.adapter import TLSContext
 from estgw.tls.context import TLSSettings, server_context
 from estgw.tls.info import Verification, read_info
@@ -39,10 +40,10 @@ from tests.tls.pki import root
 TARGETS: dict[str, tuple[Callable[[bytes], None], list[bytes]]] = {}
 _target = functools.partial(checks.target, TARGETS)
 
-_ENROLL = services.build(config.load(ROOT / "conf.yaml"))[None].routes["simpleenroll"]
+_ENROLL = routes.build(model.load(ROOT / "conf.yaml"))[None].routes["simpleenroll"]
 _INSIST = csrattrs_yaml.load_insistence(Path(__file__).parent / "insist.yaml")
 _LINKING = Rules(
-    config.POP.model_validate(
+    model.POP.model_validate(
         {
             "rules": [
                 {"pop": "waived", "subject": "CN=ra*,O=*", "trust": "explicit"},

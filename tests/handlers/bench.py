@@ -18,10 +18,10 @@ from cryptography.x509.oid import NameOID
 from pkilint.loader import load_pem_certificate  # type: ignore[import-untyped]
 from pkilint.pkix import certificate, extension, name  # type: ignore[import-untyped]
 
+from estgw.cli.workspace import CA_FILES
 from estgw.errors import Malformed
 from estgw.est import keygen
 from estgw.est.csr import parse
-from estgw.workspace import CA_FILES
 
 ROOT = Path(__file__).resolve().parents[2]
 PATH = "/usr/local/bin:/usr/bin:/bin"

@@ -1,6 +1,6 @@
 """handlers/python/fullcmc in this process, with a CA of its own: messages go in, and what comes out is taken apart.
 
-The scripts themselves, started, stand in tests/handlers/test_fullcmc.py and tests/gateway/test_fullcmc.py.
+The scripts themselves, started, stand in tests/handlers/test_fullcmc.py and tests/e2e/test_fullcmc.py.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from estgw import pending
+from estgw.cli import pending
 from estgw.cmc import crmf, parts, proofs
 from estgw.cmc.controls import BY_NAME, TABLE, Control, Taken
 from estgw.cmc.messages import PKIData, TaggedContentInfo, pki_response

@@ -13,8 +13,8 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from estgw import registers
 from estgw.est import csr as csrs
+from estgw.register import lookup
 from tests.handlers.bench import PATH, ROOT, Workspace, csr
 from tests.handlers.cuts import Cuts
 from tests.handlers.test_openssl_handlers import ISSUING, KEYGEN, keygen
@@ -257,9 +257,9 @@ def test_find_finds_nothing(
 def test_the_gateway_looks_in_archives(workspace: Workspace) -> None:
     certificate = archived(workspace, "Zoë 1")
     wanted = csrs.parse(csr("zoë 1").pem)
-    assert registers.newest_valid(workspace.ca, wanted) == certificate
+    assert lookup.newest_valid(workspace.ca, wanted) == certificate
     workspace.do("revoke", serial(certificate))
-    assert registers.newest_valid(workspace.ca, wanted) is None
+    assert lookup.newest_valid(workspace.ca, wanted) is None
 
 
 def test_an_approved_request_whose_row_has_been_moved_is_not_issued_twice(workspace: Workspace) -> None:

@@ -153,7 +153,7 @@ def test_the_view_survives_a_worker(own_lab):
 def test_off_is_off():
     """Nothing is imported, and nothing done."""
     code = (
-        "import sys, estgw.cli, estgw.supervision.worker; from estgw.metrics.meter import meter; "
+        "import sys, estgw.cli.main, estgw.supervision.worker; from estgw.metrics.meter import meter; "
         "from estgw.metrics.table import REQUESTS; meter.add(REQUESTS, 'a', 'b', 'c'); "
         "meter.answered({}, 200, 1.0); print('prometheus_client' in sys.modules)"
     )

@@ -15,7 +15,7 @@ from estgw.auth import digest
 from estgw.client import Credentials, Session, Trust, keys, request
 from estgw.client.wire import Exchange
 from tests import pki
-from tests.identity.kit import digest_file
+from tests.e2e.identity.kit import digest_file
 from tests.supervision.crew import one_each, two_workers
 from tests.support import EST, LOGIN, PKCS10, Gateway, Lab, Response, armoured, csr, run
 

@@ -177,7 +177,7 @@ def _require_template(request: PKCS10Request | CRMFRequest, wish: Wish) -> None:
         raise Refused(CMCFailInfo.BAD_REQUEST, "the request carries otpChallenge, and nothing here can verify it")
     if (template := os.environ.get("EST_CSR_TEMPLATE")) is None:
         return
-    from estgw import csrattrs_yaml
+    from estgw.config import csrattrs_yaml
 
     try:
         wanted = csrattrs_yaml.load_insistence(Path(template))

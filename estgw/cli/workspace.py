@@ -1,0 +1,111 @@
+"""The workspace that people edit: conf.yaml, handlers/ and openssl-ca/ in one directory, and the demo's CA."""
+
+from __future__ import annotations
+
+import shutil
+import stat
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from estgw.auth import users
+from estgw.callout.program import WRITABLE_BY_OTHERS
+from estgw.est import certs
+
+PARTS = ("conf.yaml", "handlers", "openssl-ca")
+CA_FILES = (
+    "README.md", "create-ca", "crl", "find", "issue", "lib.sh", "openssl.cnf", "register.sh", "revoke", "rollover",
+    "rotate",
+)  # fmt: skip
+"""What openssl-ca/ is shipped with, besides profiles/."""
+DEMO_USER, DEMO_PASSWORD = "estuser", "estpwd"
+ANCHOR = Path("openssl-ca/cacert.pem")
+USERS = Path("users.htpasswd")
+
+
+class WorkspaceError(Exception):
+    """A workspace can't be made or used; the text says why."""
+
+
+def template() -> Path:
+    """Where the shipped files lie: inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).parents[1]
+    installed = package / "template"
+    return installed if installed.is_dir() else package.parent
+
+
+def init(directory: Path) -> None:
+    """Lay out a workspace; an existing one is never overwritten.  Raises `WorkspaceError`."""
+    if taken := [part for part in PARTS if (directory / part).exists()]:
+        raise WorkspaceError(f"{directory / taken[0]} exists; a workspace is never overwritten")
+    source = template()
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        for part in _shipped(source):
+            target = directory / part.relative_to(source)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(part, target)
+    except OSError as fault:
+        raise WorkspaceError(f"{fault.filename or directory}: {fault.strerror}") from None
+    tighten(directory)
+
+
+def tighten(directory: Path) -> None:
+    """Give scripts their execute bit and take everybody else's write bits: the gateway insists on both.
+
+    A umask of 002, a wheel or an archive may have lost them.
+    """
+    for part in PARTS:
+        for path in (directory / part, *sorted((directory / part).rglob("*"))):
+            if path.is_symlink() or not path.exists():
+                continue
+            mode = stat.S_IMODE(path.stat().st_mode)
+            wanted = mode & ~WRITABLE_BY_OTHERS
+            if path.is_file() and _is_script(path):
+                wanted |= 0o111 & (mode >> 2)
+            if wanted != mode:
+                path.chmod(wanted)
+
+
+def prepare_demo(directory: Path) -> bool:
+    """Make what is missing of a demo: workspace, CA and demo user; returns whether a CA was made.
+
+    Raises `WorkspaceError`.
+    """
+    if not (directory / "conf.yaml").exists():
+        init(directory)
+    tighten(directory)
+    made = not (directory / ANCHOR).exists()
+    if made:
+        run = subprocess.run([(directory / "openssl-ca/create-ca").absolute()], capture_output=True, check=False)
+        if run.returncode:
+            raise WorkspaceError(f"create-ca failed: {run.stderr.decode(errors='replace').strip()}")
+    if not (directory / USERS).exists():
+        users.set_password(directory / USERS, DEMO_USER, DEMO_PASSWORD)
+    return made
+
+
+def fingerprint(directory: Path) -> str:
+    """SHA-256 of the trust anchor, as `openssl x509 -fingerprint -sha256` prints it."""
+    from cryptography.hazmat.primitives.hashes import SHA256
+
+    anchor = certs.load_pem((directory / ANCHOR).read_bytes())[0]
+    return anchor.fingerprint(SHA256()).hex(":").upper()
+
+
+def _shipped(source: Path) -> Iterator[Path]:
+    """The files of the template; what a run has made in a checkout (keys!) is not among them."""
+    yield source / "conf.yaml"
+    yield from (path for path in sorted((source / "handlers").rglob("*")) if path.is_file() and _is_ours(path))
+    for name in CA_FILES:
+        yield source / "openssl-ca" / name
+    yield from (path for path in sorted((source / "openssl-ca/profiles").rglob("*")) if path.is_file())
+
+
+def _is_ours(path: Path) -> bool:
+    return "__pycache__" not in path.parts and not path.name.startswith(".")
+
+
+def _is_script(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(2) == b"#!"

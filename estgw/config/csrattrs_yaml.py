@@ -1,0 +1,87 @@
+"""csrattrs.yaml: CSR attributes as people write them, and back; `estgw.est.csrattrs_data` has the language."""
+
+from __future__ import annotations
+
+import functools
+import re
+from pathlib import Path
+
+from estgw.config import marked_yaml
+from estgw.errors import ConfigError, Malformed
+from estgw.est import csrattrs_data
+from estgw.est.csrattrs import CsrAttrs
+from estgw.est.csrattrs_values import MOST_FAULTS, Unfit
+from estgw.est.insist import Insistence
+
+MOST_BYTES = 64 * 1024
+"""A template with everything in it has a few hundred; this much still parses in a fraction of a second."""
+_NOT_BASE64 = re.compile(rb"[^A-Za-z0-9+/=\s]")
+_PEM = re.compile(rb"^-----BEGIN ", re.MULTILINE)
+
+
+def is_yaml(output: bytes) -> bool:
+    """Whether this is neither DER, base64 nor PEM; a list of wishes can't be taken for one of them.
+
+    DER begins with a SEQUENCE's 0x30, the digit 0, and base64 has no dashes.
+    """
+    return bool(_NOT_BASE64.search(output)) and not output.startswith(b"\x30") and not _PEM.search(output)
+
+
+def to_der(output: bytes) -> bytes:
+    """A handler's YAML as CsrAttrs in DER, and empty when it has no wish; anything else as it came.
+
+    Raises `Malformed` with the faults, each as `stdout:line:column: what`.
+    """
+    if not is_yaml(output):
+        return output
+    try:
+        return _to_der(output)
+    except ConfigError as refusal:
+        faults = "; ".join(refusal.faults[:MOST_FAULTS])
+        raise Malformed(f"printed neither DER, base64, PEM nor good csrattrs YAML: {faults}") from None
+
+
+@functools.lru_cache(maxsize=64)
+def _to_der(output: bytes) -> bytes:
+    # Kept, because most handlers print the same every time, and parsing YAML takes milliseconds.
+    attrs = read(output, Path("stdout"))
+    return b"" if attrs is None else attrs.encode()
+
+
+def load_insistence(path: Path) -> Insistence:
+    """What a file insists on; raises `ConfigError`."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+    except OSError as fault:
+        raise ConfigError([f"{path}: {fault.strerror}"]) from None
+    wanted = read(content, path, alternatives=True)
+    if wanted is None:
+        raise ConfigError([f"{path}:1:1: there is nothing in it to insist on"])
+    try:
+        return Insistence.of(wanted)
+    except Malformed as fault:
+        raise ConfigError([f"{path}:1:1: nothing can be compared with this: {fault}"]) from None
+
+
+def read(content: bytes, path: Path, *, alternatives: bool = False) -> CsrAttrs | None:
+    """CSR attributes from YAML, None when all of it is comments; raises `ConfigError` as if it stood in `path`."""
+    if len(content) > MOST_BYTES:
+        raise ConfigError([f"{path}:1:1: longer than {MOST_BYTES} bytes"])
+    try:
+        marked = marked_yaml.parse(path, content.decode("utf-8"), plain=True)
+    except UnicodeDecodeError:
+        raise ConfigError([f"{path}:1:1: not UTF-8"]) from None
+    if marked.data is None:
+        return None
+    try:
+        return csrattrs_data.read(marked.data, alternatives=alternatives)
+    except Unfit as fault:
+        raise ConfigError([marked.fault(loc, what) for loc, what in fault.faults]) from None
+    except Malformed as fault:
+        raise ConfigError([marked.fault((), str(fault))]) from None
+
+
+def write(attrs: CsrAttrs) -> str:
+    """YAML that `read` makes the same bytes of."""
+    return marked_yaml.dump(csrattrs_data.write(attrs))

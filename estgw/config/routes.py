@@ -1,0 +1,176 @@
+"""From configuration to routes: for each CA label, which operation is on, who may call it, which script runs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from estgw.config.model import Callouts, Config, OperationSettings, Runner, ServiceSettings
+from estgw.est.bounds import NameBounds
+from estgw.est.operations import OPERATIONS, Body, Operation, Requires
+
+OFF_BY_DEFAULT = frozenset({"serverkeygen", "fullcmc"})
+"""RFC 7030 6 recommends that server-side key generation is off until somebody wants it.
+
+So is Full CMC, which is optional (4.3): its policy is another script's, and who has edited simpleenroll's must not be
+passed by unawares.
+"""
+
+
+@dataclass(frozen=True)
+class Route:
+    """One operation as one label serves it."""
+
+    operation: Operation
+    label: str | None
+    handler: Path
+    ca_dir: Path
+    requires: Requires
+    authenticate: Path | None
+    authorize: Path | None
+    change_subject_name: bool
+    renew_without_certificate: bool
+    csr_template: Path | None
+    name_bounds: NameBounds
+    timeout: float
+    raw_output: bool
+    pass_credentials: bool
+    serialize: str | None
+    handler_env: Mapping[str, str]
+    runner: Runner = "auto"
+    decision_runner: Runner = "auto"
+    """How the authenticate and authorize scripts are run; `runner` is for the handler alone."""
+
+    @property
+    def programs(self) -> tuple[Path, ...]:
+        """Every script that this route may run."""
+        return (self.handler, *self.decisions)
+
+    @property
+    def decisions(self) -> tuple[Path, ...]:
+        """Its decision callouts."""
+        return tuple(script for script in (self.authorize, self.authenticate) if script)
+
+    @property
+    def is_new(self) -> bool:
+        """Whether only the configuration knows this operation."""
+        return self.operation.name not in OPERATIONS
+
+
+@dataclass(frozen=True)
+class Service:
+    """What is served under one label, or without one."""
+
+    label: str | None
+    routes: Mapping[str, Route]
+    profile: str
+    base64_lines: str
+
+
+def build(config: Config) -> Mapping[str | None, Service]:
+    """All services by label; the unlabelled one, which RFC 7030 3.2.2 always wants, has the key None."""
+    services: dict[str | None, Service] = {None: _service(None, ServiceSettings(), config.callouts)}
+    for label, settings in config.labels.items():
+        services[label] = _service(label, settings, config.callouts)
+    return services
+
+
+def search_path(config: Config) -> str:
+    """The PATH of every callout: in a virtual environment its own programs come first.
+
+    So `#!/usr/bin/env python3` in a handler is the interpreter that has the gateway's libraries.
+    """
+    own = [sys.executable.rpartition("/")[0]] if sys.prefix != sys.base_prefix else []
+    return ":".join([*own, config.callouts.path])
+
+
+def routes(services: Mapping[str | None, Service]) -> Iterator[Route]:
+    """Every route of every label."""
+    for service in services.values():
+        yield from service.routes.values()
+
+
+def _service(label: str | None, own: ServiceSettings, common: Callouts) -> Service:
+    names = [
+        *OPERATIONS,
+        *(name for name in {**common.operations, **own.operations} if name not in OPERATIONS),
+    ]
+    made = {name: _route(label, name, own, common) for name in names}
+    return Service(
+        label=label,
+        routes={name: route for name, route in made.items() if route is not None},
+        profile=own.profile or common.profile,
+        base64_lines=own.base64_lines or common.base64_lines,
+    )
+
+
+def _route(label: str | None, name: str, own: ServiceSettings, common: Callouts) -> Route | None:
+    """The route, or None when the operation is off: what the label says counts before what all share."""
+    shared = common.operations.get(name)
+    mine = own.operations.get(name)
+    if mine is not None and shared is not None:
+        chosen = shared.model_copy(update={key: getattr(mine, key) for key in mine.model_fields_set})
+    else:
+        chosen = mine or shared or OperationSettings()
+    # An entry that only says a timeout, say, does not switch on what is off by default.
+    enabled = chosen.enabled if "enabled" in chosen.model_fields_set else name not in OFF_BY_DEFAULT
+    if not enabled:
+        return None
+    operation = OPERATIONS.get(name) or _new_operation(name, chosen)
+    requires = chosen.requires or operation.requires
+    # What anybody may have (cacerts, csrattrs) needs no leave, unless the operation itself names a script.
+    # In CMC the requests inside say who they are from, whatever TLS knows.
+    asks_nobody = requires is Requires.NONE and operation.body is not Body.CMC
+    authorize = None if asks_nobody else _inherited("authorize", own, common)
+    return Route(
+        operation=operation,
+        label=label,
+        handler=chosen.handler or (own.handlers or common.handlers) / name,
+        ca_dir=own.ca_dir or common.ca_dir,
+        requires=requires,
+        authenticate=_own("authenticate", chosen, _inherited("authenticate", own, common)),
+        authorize=_own("authorize", chosen, authorize),
+        change_subject_name=bool(_inherited("change_subject_name", own, common)),
+        renew_without_certificate=bool(_inherited("renew_without_certificate", own, common)),
+        csr_template=_inherited("csr_template", own, common) if operation.has_csr or operation.holds_requests else None,
+        name_bounds=NameBounds(
+            attributes=_inherited("name_bounds", own, common) == "rfc5280",
+            subject=_inherited("max_subject", own, common),
+            san=_inherited("max_san", own, common),
+        ),
+        timeout=chosen.timeout or common.timeout,
+        raw_output=chosen.raw_output,
+        pass_credentials=chosen.pass_credentials,
+        serialize=chosen.serialize,
+        handler_env=chosen.handler_env,
+        runner=chosen.runner or own.runner or common.runner,
+        decision_runner=own.runner or common.runner,
+    )
+
+
+def _inherited(key: str, own: ServiceSettings, common: Callouts) -> Any:
+    """What the label says, if it says anything, null included; else what all share."""
+    return getattr(own if key in own.model_fields_set else common, key)
+
+
+def _own(key: str, settings: OperationSettings, otherwise: Any) -> Any:
+    return getattr(settings, key) if key in settings.model_fields_set else otherwise
+
+
+def _new_operation(name: str, settings: OperationSettings) -> Operation:
+    """An operation that no table knows, an RFC 8295 path say; the configuration has checked that it is whole."""
+    return Operation(
+        name=name,
+        draft_name=name,
+        method=settings.method or "GET",
+        request_types=settings.request_types or (),
+        response_type=settings.response_type or "application/octet-stream",
+        body=settings.body or Body.RAW,
+        requires=settings.requires or Requires.ANY,
+        has_csr=settings.body is Body.ISSUED,
+        may_wait=settings.body in (Body.ISSUED, Body.KEYGEN, Body.CMC),
+        proves_key=settings.body is Body.ISSUED,
+    )

@@ -1,0 +1,1 @@
+"""The gateway: requests over TLS, and the scripts that answer them."""

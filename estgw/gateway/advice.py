@@ -1,0 +1,75 @@
+"""What a configuration should not do, though it can: sentences for `estgw check`, and for the log at the start."""
+
+from __future__ import annotations
+
+import ipaddress
+import resource
+
+from estgw.config import routes
+from estgw.config.model import Config, split_address
+from estgw.gateway.worker_share import ALONE, WorkerShare
+
+OWN = 48
+"""Descriptors of a gateway process at rest, with its log, its metrics and the files that a reload reads."""
+CALLOUT = 6
+"""Descriptors of a callout that runs."""
+
+
+def advice(settings: Config) -> list[str]:
+    """The sentences, none for a sound configuration."""
+    found = []
+    needed, (_, hard) = descriptors(settings), resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        share = WorkerShare(0, settings.server.workers)
+        found.append(
+            f"`ulimit -n` is {hard} at most, and a gateway process needs {needed}: "
+            f"raise it, or lower server.max_connections, of which {connections(settings, share, hard)} fit in "
+            f"{'each process' if share.of > 1 else 'it'}"
+        )
+    if settings.metrics.listen is not None:
+        host, _ = split_address(settings.metrics.listen)
+        if not ipaddress.ip_address(host).is_loopback:
+            found.append(
+                f"metrics.listen: {settings.metrics.listen} can be reached from other machines, over plain HTTP and by "
+                "anybody: listen on 127.0.0.1 or [::1], and put a proxy in front"
+            )
+    return found
+
+
+def descriptors(settings: Config, share: WorkerShare | None = None) -> int:
+    """How many descriptors one gateway process may come to need; by default the one with the largest share."""
+    share = share or WorkerShare(0, settings.server.workers)
+    return share.part(settings.server.max_connections) + _others(settings, share)
+
+
+def connections(settings: Config, share: WorkerShare, limit: int) -> int:
+    """How many connections a process may have at once, so that `limit` descriptors do for its callouts as well."""
+    wanted = share.part(settings.server.max_connections)
+    if limit == resource.RLIM_INFINITY:
+        return wanted
+    # Under a limit that is too low for that anyway, callouts have most of it, and some get a 503.
+    return min(wanted, max(limit // 4, limit - _others(settings, share)))
+
+
+def raise_limit(needed: int) -> int:
+    """Raise our soft limit of descriptors to what is needed, if the hard one allows it; the limit that holds then."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return soft
+    limit = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    return limit
+
+
+def _others(settings: Config, share: WorkerShare) -> int:
+    """All but connections: our own, those of callouts that run or wait for a turn, and those of a pool's workers."""
+    limits, served = settings.callouts, list(routes.routes(routes.build(settings)))
+    pooled = {route.handler for route in served if route.runner == "pool"}
+    pooled |= {script for route in served for script in route.decisions if route.decision_runner == "pool"}
+    waiting = share != ALONE and any(route.serialize for route in served)
+    return (
+        OWN
+        + CALLOUT * share.part(limits.max_running)
+        + 2 * share.part(limits.max_waiting) * waiting
+        + 2 * share.part(limits.pool_size) * len(pooled)
+    )

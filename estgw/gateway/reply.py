@@ -1,0 +1,111 @@
+"""From a handler's output or an error to the HTTP response (contract, "stdout of a handler")."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from aiohttp import web
+from cryptography import x509
+
+from estgw import __version__
+from estgw.callout import cgi
+from estgw.callout.call import Call
+from estgw.config import csrattrs_yaml
+from estgw.config.routes import Route
+from estgw.errors import HandlerFailed, Malformed, RequestError, Unauthenticated, apology
+from estgw.est import answers, certs
+from estgw.est.answers import Answer
+from estgw.est.csr import CHALLENGE_PASSWORD, CSR, EST_IDENTITY_LINKING
+from estgw.est.keygen import Protection
+from estgw.est.operations import Body, Operation, Profile
+from estgw.logs import log
+
+SERVER = f"estgw/{__version__}"
+LINKING_OIDS = {"challengePassword": CHALLENGE_PASSWORD, "estIdentityLinking": EST_IDENTITY_LINKING}
+
+
+def to_wire(route: Route, output: cgi.Output, call: Call, *, columns: int | None, linking_attribute: str) -> Answer:
+    """Bring what the handler printed to the form that the operation promises; raises `HandlerFailed`.
+
+    `linking_attribute` names what /csrattrs announces where linking is required, whether the handler thought of it or
+    not (RFC 7030 4.5.2).
+    """
+    operation = route.operation
+    text = output.body
+    is_message = operation.holds_requests and text  # a PKI Response travels alike, whatever the status (RFC 7030 4.3.2)
+    if route.raw_output or (output.status not in (None, 200) and not is_message):
+        return Answer(text)
+    try:
+        if operation.body is Body.CSRATTRS:
+            text = csrattrs_yaml.to_der(text)
+            if call.pop_required:
+                text = answers.announce(text, LINKING_OIDS[linking_attribute])
+        if not text.strip():
+            if operation.body is Body.CSRATTRS:
+                return Answer(b"")
+            raise Malformed("printed nothing")
+        answer = answers.to_wire(operation.body, text, columns=columns)
+        _require_protected(call, answer)
+    except Malformed as fault:
+        raise HandlerFailed(apology(call.request_id), log=f"{route.handler.name}: {fault}") from None
+    if answer.issued and call.csr and operation.proves_key and not _is_for(answer.issued, call.csr):
+        log.warning("the certificate issued is for another key than the CSR's", handler=route.handler.name)
+    return answer
+
+
+def _is_for(issued: x509.Certificate, csr: CSR) -> bool:
+    """Whether a certificate is for a CSR's key; one whose key can't be read is not, as the CSR's could."""
+    try:
+        return certs.spki(issued) == csr.spki
+    except Malformed:
+        return False
+
+
+def _require_protected(call: Call, answer: Answer) -> None:
+    """Raise `Malformed` for a key in the clear where encryption was asked for (RFC 7030 4.4.1): no script may slip."""
+    if call.keygen and call.keygen.protection is not Protection.NONE and not answer.encrypted:
+        raise Malformed("printed a private key in the clear, and the client asked for an encrypted one")
+
+
+def success(operation: Operation, profile: Profile, output: cgi.Output, answer: Answer) -> web.Response:
+    """One response with everything in it; aiohttp sends head and body in one write."""
+    status = output.status or 200
+    headers = {"Server": SERVER}
+    if status == 200 and not answer.body and operation.body is Body.CSRATTRS:
+        status = 204  # RFC 7030 4.5.2: no attributes
+    if answer.body:
+        headers["Content-Type"] = _media_type(operation, profile)
+    headers = {**headers, **answer.headers, **output.headers}
+    if status == 204:
+        headers.pop("Content-Type", None)
+        return web.Response(status=status, headers=headers)
+    return web.Response(status=status, body=answer.body, headers=headers)
+
+
+def refusal(error: RequestError, *, operation: str | None, challenges: list[str]) -> web.Response:
+    """The answer for an error: one sentence, or nothing where real clients need an empty body."""
+    status, text = error.status, error.public
+    headers: Mapping[str, Any] = {"Server": SERVER, **error.headers}
+    if isinstance(error, Unauthenticated) and not challenges:
+        # RFC 9110 15.5.2 wants a challenge in every 401; without HTTP authentication there is none.
+        status = 403
+        text = "Passwords are not taken here: present a TLS client certificate, and send no Authorization header."
+    silent = status in (202, 401) or (status == 404 and operation == "csrattrs")
+    body = b"" if silent or not text else text.encode() + b"\n"
+    response = web.Response(status=status, body=body, headers=headers)
+    if body:
+        response.headers["Content-Type"] = "text/plain; charset=utf-8"
+    if status == 401:
+        for challenge in challenges:
+            response.headers.add("WWW-Authenticate", challenge)
+    if error.close:
+        response.force_close()
+    return response
+
+
+def _media_type(operation: Operation, profile: Profile) -> str:
+    """The operation's media type; clients of the drafts compare for equality with the bare type."""
+    if profile is Profile.DRAFT and operation.body is Body.ISSUED:
+        return "application/pkcs7-mime"
+    return operation.response_type

@@ -1,0 +1,209 @@
+"""The life of the process: listen, reload on SIGHUP, drain on SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import signal
+import socket
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from aiohttp import HttpVersion11, web
+from aiohttp.web_protocol import RequestHandler
+
+from estgw.callout import scratch, shortage
+from estgw.callout.home import INTERVAL, Home, sweep
+from estgw.callout.turns import Turns
+from estgw.callout.warm import Warm
+from estgw.config.model import Config, split_address
+from estgw.errors import apology
+from estgw.gateway import advice, state
+from estgw.gateway.app import App
+from estgw.gateway.reload import told
+from estgw.gateway.reply import SERVER
+from estgw.gateway.state import Lasting, State
+from estgw.gateway.worker_share import ALONE, WorkerShare
+from estgw.logs import escape, log, new_request_id
+from estgw.metrics.endpoint import exposed
+from estgw.metrics.meter import meter
+from estgw.metrics.table import CONNECTIONS, HANDSHAKE_FAILURES, OF_ALL, OF_WORKERS, REQUESTS, WORKERS
+from estgw.tls.listener import Listener
+from estgw.tls.sockets import bind
+
+Ready = Callable[[str], None]
+"""Told the URL once connections are accepted."""
+
+LINGER = 5.0
+"""Seconds for which the rest of a refused body is read and thrown away, so that the answer is not lost."""
+
+
+class Protocol(RequestHandler):
+    """aiohttp's HTTP/1.1 protocol with our words for what never became a request."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer what can't be parsed as HTTP; anything else was dealt with in `App`."""
+        peer, request_id = self.peername, new_request_id()
+        told = str(message or exc or "").splitlines() or ["?"]
+        # The parser quotes what it choked on, which may be an Authorization header.
+        reason = escape(re.sub(r""":? b?['"].*""", "", told[0])[:200].rstrip(":. "))
+        address = peer[0] if isinstance(peer, tuple) else None
+        if status == 400:
+            log.info("request", status=status, peer=address, reason=f"not HTTP: {reason}", request_id=request_id)
+            text = f"This is not a well-formed HTTP request: {reason}."
+        else:
+            log.error("request", status=status, peer=address, exc_info=exc, request_id=request_id)
+            text = apology(request_id)
+        meter.add(REQUESTS, "other", "", str(status))
+        headers = {"Server": SERVER, "Content-Type": "text/plain; charset=utf-8"}
+        response = web.Response(status=status, body=f"{text}\n".encode(), headers=headers)
+        response.force_close()
+        # aiohttp made up this request, as one of HTTP/1.0; a server answers with its own version (RFC 9110 2.5).
+        request._version = HttpVersion11
+        return response
+
+
+class HTTPServer(web.Server):
+    """aiohttp's low-level server, making our protocols."""
+
+    def __call__(self) -> RequestHandler:
+        """One protocol per connection."""
+        return Protocol(self, loop=self._loop, **self._kwargs)
+
+
+class Server:
+    """One gateway process, the only one or one of several."""
+
+    def __init__(self, config_file: Path, share: WorkerShare = ALONE, text: str | None = None) -> None:
+        """Raises `ConfigError`; `text` is taken for what stands in the file."""
+        self._config_file = config_file
+        self._home = Home(scratch.place())
+        self._lasting = Lasting(warm=Warm(home=self._home.path), share=share, turns=Turns(share.directory))
+        try:
+            self._app = App(self.load(text), self._home)
+        except BaseException:
+            self._home.close()
+            self._lasting.warm.close()
+            raise
+        self._listener: Listener | None = None
+        self._stop = asyncio.Event()
+
+    @property
+    def config(self) -> Config:
+        """The configuration in use."""
+        return self._app.state.config
+
+    def load(self, text: str | None = None) -> State:
+        """Another state, for `adopt`; raises `ConfigError`."""
+        return state.load(self._config_file, self._lasting, text)
+
+    def adopt(self, fresh: State) -> None:
+        """Serve the next requests with another state.  Addresses and limits of `server` stay."""
+        advice.raise_limit(advice.descriptors(fresh.config, self._lasting.share))
+        self._app.state.caller.retire()
+        self._app.reload(fresh)
+        if self._listener is not None:
+            self._listener.context = fresh.context
+
+    def stop(self) -> None:
+        """Drain, and let `run` come to its end."""
+        self._stop.set()
+
+    async def run(
+        self, sockets: Iterable[socket.socket], ready: Callable[[list[int]], None], hangup: Callable[[], None]
+    ) -> None:
+        """Serve bound sockets until `stop`, SIGTERM or SIGINT; `hangup` is for SIGHUP.
+
+        `ready` gets their ports once connections are accepted.  Raises OSError when one can't be listened on.
+        """
+        settings = self.config.server
+        limit = advice.raise_limit(advice.descriptors(self.config, self._lasting.share))
+        http = HTTPServer(
+            self._app,
+            keepalive_timeout=min(settings.idle_timeout, settings.max_connection_age),
+            lingering_time=LINGER,
+            access_log=None,
+            # A compressed body would be a bomb; EST has none, so it is passed on and found not to be base64.
+            auto_decompress=False,
+        )
+        listener = self._listener = Listener(
+            http,
+            self._app.state.context,
+            handshake_timeout=settings.handshake_timeout,
+            max_connections=advice.connections(self.config, self._lasting.share, limit),
+            on_failure=_note_failure,
+            on_exhausted=_note_exhausted,
+            on_count=lambda number: meter.set(CONNECTIONS, number),
+        )
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(shortage.note)
+        loop.add_signal_handler(signal.SIGHUP, hangup)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+        sweeping = loop.create_task(self._sweep_now_and_then())
+        try:
+            ready([listener.take(sock) for sock in sockets])
+            await self._stop.wait()
+            log.info("draining", seconds=settings.drain_timeout)
+        finally:
+            sweeping.cancel()
+            # No new connections; idle ones end at once, requests under way get their time.
+            listener.stop_accepting()
+            http.pre_shutdown()
+            await http.shutdown(settings.drain_timeout)
+            await listener.close()
+            self._app.state.caller.retire()
+            self._home.close()
+            self._lasting.warm.close()
+            for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+        log.info("stopped")
+
+    async def _sweep_now_and_then(self) -> None:
+        while True:
+            await asyncio.sleep(INTERVAL)
+            await scratch.aside(sweep, self._home.path.parent)
+
+
+def _note_failure(address: str, reason: str) -> None:
+    meter.add(HANDSHAKE_FAILURES)
+    log.info("TLS handshake failed", peer=address, reason=reason)
+
+
+def _note_exhausted(fault: OSError) -> None:
+    if not shortage.report("no connection can be accepted", fault):
+        log.error("no connection can be accepted", reason=fault.strerror)
+
+
+def serve(config_file: Path, settings: Config, *, listen: str | None, ready: Ready) -> None:
+    """Run a gateway in this process until it is told to stop; raises `ConfigError` or OSError.
+
+    `settings` is what stands in the file; `listen` takes the place of the addresses in it.
+    """
+
+    async def main() -> None:
+        addresses = (listen,) if listen else settings.server.listen
+
+        def accepting(ports: list[int]) -> None:
+            log.info("listening", addresses=", ".join(addresses), port=ports[0])
+            meter.set(WORKERS, 1)
+            ready(f"https://{settings.server.name}:{ports[0]}")
+
+        def reload() -> None:
+            with told(config_file):
+                server.adopt(server.load())
+
+        sockets = (bind(*split_address(address)) for address in addresses)
+        async with exposed(settings.metrics.listen, (*OF_WORKERS, *OF_ALL)):
+            server = Server(config_file)
+            await server.run(sockets, accepting, reload)
+
+    asyncio.run(main())

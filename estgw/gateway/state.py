@@ -1,0 +1,265 @@
+"""Everything that one reading of the configuration amounts to; a reload makes a new one and swaps it in whole."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cryptography import x509
+
+from estgw.auth import digest as digests
+from estgw.auth import users
+from estgw.auth.digest import Digest, Nonces
+from estgw.auth.identity import Anchors, Client
+from estgw.auth.passwords import Passwords
+from estgw.auth.pop import Rules
+from estgw.auth.users import Users
+from estgw.callout import program, runners
+from estgw.callout.call import InnerRules
+from estgw.callout.caller import Caller, CalloutLimits
+from estgw.callout.pool import Pool
+from estgw.callout.runners import Language, Runners
+from estgw.callout.slots import Slots
+from estgw.callout.turns import Turns
+from estgw.callout.warm import Warm
+from estgw.config import csrattrs_yaml, model, routes
+from estgw.config.model import Config
+from estgw.config.routes import Route
+from estgw.errors import BadRequest, ConfigError, Malformed
+from estgw.est import certs, keygen, names
+from estgw.est import csr as csrs
+from estgw.est.csr import CSR, NewNames
+from estgw.est.encoding import pem_blocks
+from estgw.est.insist import Insistence
+from estgw.est.operations import Body
+from estgw.gateway.worker_share import ALONE, WorkerShare
+from estgw.tls.adapter import TLSContext
+from estgw.tls.context import TLSSettings, server_context
+
+_CRL = "X509 CRL"
+
+
+@dataclass(frozen=True)
+class Lasting:
+    """What a gateway process has for all its life, however often it reads its configuration."""
+
+    warm: Warm = field(default_factory=Warm)
+    turns: Turns = field(default_factory=Turns)
+    share: WorkerShare = ALONE
+    nonces: Nonces = field(default_factory=Nonces)
+    """Used counts stay used over a reload, and a client may answer after it the challenge from before."""
+
+
+@dataclass(frozen=True)
+class State:
+    """What requests are served with.  A request keeps the state it began with."""
+
+    config: Config
+    services: Mapping[str | None, routes.Service]
+    labels: frozenset[str]
+    extra_operations: frozenset[str]
+    anchors: Anchors
+    passwords: Passwords
+    pop: Rules
+    insistences: Mapping[Path, Insistence]
+    """What `csr_template` files insist on."""
+    context: TLSContext
+    caller: Caller
+    share: WorkerShare
+
+    def inner_rules(self, route: Route, client: Client) -> InnerRules:
+        """What holds for a request inside a message: the rules of simpleenroll, which it would else have used."""
+        linking = self.pop.linking(client, "simpleenroll", route.label)
+        return InnerRules(linking, route.authorize, route.csr_template, route.change_subject_name, route.name_bounds)
+
+    def insist(self, route: Route, csr: CSR, new_names: NewNames | None) -> None:
+        """Raise `BadRequest` for names past their bounds, and for what the CSR lacks of the route's `csr_template`.
+
+        The names are those to be certified: a name that is too long may be changed to a shorter one.
+        """
+        certified = new_names or csr
+        try:
+            route.name_bounds.require(certified.subject, certified.san)
+            if route.csr_template is None:
+                return
+            wanted = self.insistences[route.csr_template]
+            wanted.require(csr, new_names, proves_key=route.operation.proves_key)
+        except Malformed as fault:
+            raise BadRequest(fault.sentence) from None
+
+
+def check_csr(csr: CSR, route: Route) -> None:
+    """Raise `Malformed` for a CSR that no script is to see."""
+    csrs.require_subject(csr)
+    names.require_sound(csr.san)
+    if route.operation.proves_key:
+        csrs.verify(csr)
+    if route.operation.body is Body.KEYGEN:
+        keygen.wish(csr)
+    if csr.text_attribute(csrs.OTP_CHALLENGE) is not None and route.authorize is None:
+        # RFC 7894 4: what is present must be verified, and only a script can know one-time passwords.
+        raise Malformed("the CSR carries otpChallenge, and nothing here can verify it")
+
+
+def load(path: Path, lasting: Lasting | None = None, text: str | None = None) -> State:
+    """Read the configuration and every file that it names; raises `ConfigError` with all that is wrong.
+
+    `lasting` is of the process that will serve it.  Its warm parent is started when a script is to be run by it, and
+    before a private key is read; without one, as in the commands that run nothing or one script, there is only exec.
+    `text` is taken for what stands in the file.
+    """
+    settings = model.load(path, text)
+    share = lasting.share if lasting else ALONE
+    faults: list[str] = []
+    services = routes.build(settings)
+    served = list(routes.routes(services))
+    caller = _caller(settings, served, lasting, path.absolute().parent, faults)
+    explicit = _certificates(settings.client_auth.explicit, faults)
+    implicit = _certificates(settings.client_auth.implicit, faults)
+    crls = _crls(settings.client_auth.crls, faults)
+    passwords = _passwords(settings, lasting.nonces if lasting else Nonces(), faults)
+    context = _context(settings, (*explicit, *implicit), crls, faults)
+    for script in sorted({script for route in served for script in route.programs}):
+        found = program.faults(script, routes.search_path(settings))
+        faults += [fault for fault in found if fault not in faults]  # scripts share a directory
+    for folder in sorted({route.ca_dir for route in served}):
+        if not folder.is_dir():
+            faults.append(f"{folder}: not a directory")
+    insistences = _insistences({route.csr_template for route in served}, faults)
+    if faults or context is None:
+        raise ConfigError(faults)
+    return State(
+        config=settings,
+        services=services,
+        labels=frozenset(settings.labels),
+        extra_operations=frozenset(
+            name for service in services.values() for name, route in service.routes.items() if route.is_new
+        ),
+        anchors=Anchors(explicit, implicit),
+        passwords=passwords,
+        pop=Rules(settings.pop.rules, settings.pop.default),
+        insistences=insistences,
+        context=context,
+        caller=caller,
+        share=share,
+    )
+
+
+def _caller(
+    settings: Config, routes: Iterable[Route], lasting: Lasting | None, folder: Path, faults: list[str]
+) -> Caller:
+    limits = settings.callouts
+    faults += [
+        f"{route.handler}: the runner {route.runner} is for Python scripts; auto and exec are for all"
+        for route in routes
+        if route.runner in ("fork", "pool") and runners.language(route.handler) is Language.OTHER
+    ]
+    asked = {(route.runner, route.handler) for route in routes}
+    asked |= {(route.decision_runner, script) for route in routes for script in route.decisions}
+    if lasting is not None and any(runners.forks(runner, runners.language(script)) for runner, script in asked):
+        try:
+            lasting.warm.start()
+        except OSError as fault:
+            faults.append(f"{sys.executable}: {fault.strerror}")
+    allowed = CalloutLimits(limits.max_stdout, limits.max_stderr, limits.retry_after, limits.max_file)
+    if lasting is None:
+        return Caller(Slots(limits.max_running, limits.max_waiting), allowed)
+    part = lasting.share.part
+    slots = Slots(part(limits.max_running), part(limits.max_waiting), lasting.turns)
+    pool = Pool(lasting.warm, part(limits.pool_size), limits.pool_requests)
+    return Caller(slots, allowed, Runners(lasting.warm, pool, folder))
+
+
+def _certificates(paths: Iterable[Path], faults: list[str]) -> list[x509.Certificate]:
+    found: list[x509.Certificate] = []
+    for path in paths:
+        try:
+            here = certs.load_pem(path.read_bytes())
+        except OSError as fault:
+            maker = path.parent / "create-ca"
+            hint = f"; make a CA with: {maker}" if isinstance(fault, FileNotFoundError) and maker.exists() else ""
+            faults.append(f"{path}: {fault.strerror}{hint}")
+        except Malformed as fault:
+            faults.append(f"{path}: {fault}")
+        else:
+            found += here
+            if not here:
+                faults.append(f"{path}: no certificate in it")
+    return found
+
+
+def _insistences(paths: Iterable[Path | None], faults: list[str]) -> dict[Path, Insistence]:
+    found = {}
+    for path in sorted(path for path in paths if path is not None):
+        try:
+            found[path] = csrattrs_yaml.load_insistence(path)
+        except ConfigError as refusal:
+            faults += refusal.faults
+    return found
+
+
+def _crls(paths: Iterable[Path], faults: list[str]) -> list[x509.CertificateRevocationList]:
+    found: list[x509.CertificateRevocationList] = []
+    for path in paths:
+        try:
+            # A file may have several: a CA that changed its key signs one with each.
+            here = [_crl(block.der) for block in pem_blocks(path.read_bytes()) if block.label == _CRL]
+        except OSError as fault:
+            faults.append(f"{path}: {fault.strerror}")
+        except ValueError as fault:
+            faults.append(f"{path}: not a CRL in PEM: {fault}")
+        else:
+            found += here
+            if not here:
+                faults.append(f"{path}: not a CRL in PEM: no X509 CRL block in it")
+    return found
+
+
+def _crl(der: bytes) -> x509.CertificateRevocationList:
+    """A CRL; raises ValueError, also for an issuer that can't be read, which cryptography looks at when first asked."""
+    crl = x509.load_der_x509_crl(der)
+    _ = crl.issuer
+    return crl
+
+
+def _passwords(settings: Config, nonces: Nonces, faults: list[str]) -> Passwords:
+    asked = settings.client_auth
+    known: Users | None = None
+    digest: Digest | None = None
+    if asked.users is not None:
+        try:
+            known = users.load(asked.users, remember=asked.remember)
+        except ConfigError as refusal:
+            faults += refusal.faults
+    if asked.digest_users is not None:
+        try:
+            hashes = digests.load(asked.digest_users, asked.realm)
+            digest = Digest(asked.realm, asked.digest, hashes, nonces, asked.nonce_age)
+        except ConfigError as refusal:
+            faults += refusal.faults
+    return Passwords(asked.realm, known, digest)
+
+
+def _context(
+    settings: Config,
+    anchors: tuple[x509.Certificate, ...],
+    crls: list[x509.CertificateRevocationList],
+    faults: list[str],
+) -> TLSContext | None:
+    try:
+        return server_context(
+            TLSSettings(
+                certificate=settings.tls.certificate,
+                key=settings.tls.key,
+                minimum=settings.tls.minimum,
+                maximum=settings.tls.maximum,
+                anchors=anchors,
+                crls=tuple(crls),
+                reject_unknown=settings.client_auth.unknown_certificates == "reject",
+            )
+        )
+    except ConfigError as refusal:
+        faults += refusal.faults
+        return None

@@ -1,0 +1,1 @@
+"""What a CA has issued."""

@@ -1,0 +1,140 @@
+"""What counts as a shortage of the machine's, and what does not."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import re
+import sqlite3
+import threading
+from pathlib import Path
+
+import pytest
+
+from estgw.callout import process, scratch, shortage
+from estgw.callout.process import CouldNotStart, Limits
+from estgw.callout.turns import Turns
+
+LIMITS = Limits(5, 1 << 20, 1 << 16)
+
+
+def sqlite_fault(kind: str) -> sqlite3.Error:
+    fault = sqlite3.OperationalError("it is full")
+    fault.sqlite_errorname = kind
+    return fault
+
+
+@pytest.mark.parametrize(
+    ("fault", "thing", "way_out"),
+    [
+        (OSError(errno.EMFILE, "x"), "descriptor", "ulimit -n"),
+        (OSError(errno.ENFILE, "x"), "descriptor", "fs.file-max"),
+        (OSError(errno.ENOSPC, "x", "/dev/shm/a"), "space", "make room"),
+        (OSError(errno.EDQUOT, "x"), "quota", "make room"),
+        (OSError(errno.EAGAIN, "x"), "process or thread", "ulimit -u"),
+        (OSError(errno.ENOMEM, "x"), "memory", "max_running"),
+        (RuntimeError("can't start new thread"), "process or thread", "ulimit -u"),
+        (MemoryError(), "memory", "max_running"),
+        (sqlite_fault("SQLITE_FULL"), "space", "make room"),
+        (sqlite_fault("SQLITE_NOMEM"), "memory", "max_running"),
+        (CouldNotStart.by(Path("/x"), OSError(errno.EAGAIN, "x")), "process or thread", "ulimit -u"),
+    ],
+)
+def test_a_shortage_is_named_with_the_way_out(fault, thing, way_out):
+    words = shortage.words(fault)
+    assert words is not None
+    assert thing in words
+    assert way_out in words
+
+
+def test_a_full_device_is_named():
+    assert "(/dev/shm/a)" in str(shortage.words(OSError(errno.ENOSPC, "x", "/dev/shm/a")))
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        OSError(errno.ENOENT, "x"), OSError("no number"), RuntimeError("a bug"), KeyError("x"), CouldNotStart("x"),
+        CouldNotStart.by(Path("/x"), OSError(errno.ENOENT, "x")), sqlite_fault("SQLITE_CORRUPT"), None,
+    ],
+)  # fmt: skip
+def test_anything_else_is_none(fault):
+    assert shortage.words(fault) is None
+
+
+def test_the_same_shortage_is_not_reported_again_and_again(capsys):
+    assert shortage.report("a test", OSError(errno.EMFILE, "x"))
+    assert shortage.report("a test", OSError(errno.EMFILE, "x"))
+    assert shortage.report("a test", OSError(errno.ENFILE, "x"))
+    assert not shortage.report("a test", OSError(errno.ENOENT, "x"))
+    out = capsys.readouterr()
+    assert len(re.findall("a test", out.out + out.err)) == 2
+
+
+# The places where one comes up.
+
+
+def test_a_program_that_could_not_be_started_for_want_of_a_process(monkeypatch):
+    def none_left(*_: object, **__: object) -> int:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(os, "posix_spawn", none_left)
+    with pytest.raises(CouldNotStart, match="Resource temporarily unavailable") as caught:
+        asyncio.run(process.run(Path("/bin/true"), {}, b"", LIMITS))
+    assert "process" in str(shortage.words(caught.value))
+
+
+def test_a_program_that_can_not_be_watched_is_killed_and_collected(monkeypatch):
+    spawned: list[int] = []
+    spawn = os.posix_spawn
+
+    def noting(*arguments: object, **options: object) -> int:
+        spawned.append(spawn(*arguments, **options))  # type: ignore[arg-type]
+        return spawned[-1]
+
+    def none_left(_: int) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(os, "posix_spawn", noting)
+    monkeypatch.setattr(os, "pidfd_open", none_left)
+    before = set(os.listdir("/proc/self/fd"))
+    with pytest.raises(CouldNotStart) as caught:
+        asyncio.run(process.run(Path("/bin/cat"), {}, b"", LIMITS))
+    assert "descriptor" in str(shortage.words(caught.value))
+    with pytest.raises(ChildProcessError):
+        os.waitpid(spawned[0], os.WNOHANG)
+    assert set(os.listdir("/proc/self/fd")) <= before
+
+
+def none_started(_: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+def test_a_request_without_a_thread_leaves_no_directory(monkeypatch, tmp_path):
+    directory = tmp_path / "request"
+    directory.mkdir()
+    for number in range(scratch.FEW + 5):
+        (directory / f"{number}").touch()
+
+    async def scene() -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", none_started)
+            await scratch.remove(directory)
+
+    asyncio.run(scene())
+    assert not directory.exists()
+
+
+def test_a_turn_that_can_not_be_waited_for_leaves_no_descriptor(monkeypatch, tmp_path):
+    async def scene() -> None:
+        first, second = Turns(tmp_path), Turns(tmp_path)
+        async with first.take("x"):
+            before = set(os.listdir("/proc/self/fd"))
+            monkeypatch.setattr(threading.Thread, "start", none_started)
+            with pytest.raises(RuntimeError):
+                async with second.take("x"):
+                    pass
+            assert set(os.listdir("/proc/self/fd")) == before
+
+    asyncio.run(scene())

@@ -1,0 +1,57 @@
+"""`estgw cmc explain`: the command around `estgw.cmc.explain`, whose words have tests of their own."""
+
+from __future__ import annotations
+
+import base64
+import io
+import shlex
+import sys
+
+import pytest
+
+from estgw.cli import commands, main
+from tests import pki
+
+VECTOR = pki.VECTORS / "altmod-rfc6402-cmc-fullpkirequest.b64"
+
+
+@pytest.mark.parametrize("form", ["base64", "der", "pem", "stdin"])
+def test_every_coat(tmp_path, monkeypatch, capsys, form):
+    der = base64.b64decode(VECTOR.read_bytes())
+    file = tmp_path / "request"
+    file.write_bytes({"der": der, "pem": pki.pem(der, "CMS")}.get(form, VECTOR.read_bytes()))
+    if form == "stdin":
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(VECTOR.read_bytes())))
+    assert main.main(["cmc", "explain", "-" if form == "stdin" else str(file)]) == 0
+    printed = capsys.readouterr()
+    assert "PKIData" in printed.out
+    assert printed.out.endswith("\n")
+    assert printed.err == ""
+
+
+@pytest.mark.parametrize("content", [b"", b"hello!", b"\x30\x03\x02\x01\x05", pki.pem(b"\x30\0", "PRIVATE KEY"), None])
+def test_what_is_none(tmp_path, capsys, content):
+    file = tmp_path / "request"
+    if content is not None:
+        file.write_bytes(content)
+    assert main.main(["cmc", "explain", str(file)]) == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("estgw: ")
+    assert printed.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["cmc", "cmc explain"])
+def test_the_example_in_its_help_parses(capsys, command):
+    with pytest.raises(SystemExit) as ended:
+        main.main([*command.split(), "--help"])
+    assert ended.value.code == 0
+    (example,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("example: estgw "))
+    assert main.parser().parse_args(shlex.split(example)[2:]).run is commands.cmc_explain
+
+
+def test_a_wrong_command_line(capsys):
+    for arguments in (["cmc"], ["cmc", "explain"]):
+        with pytest.raises(SystemExit) as ended:
+            main.main(arguments)
+        assert ended.value.code == 2

@@ -1,0 +1,609 @@
+"""The command line, called as a function, and once as a program."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import os
+import pty
+import re
+import shlex
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from cryptography import x509
+
+from estgw import __version__
+from estgw.auth import users
+from estgw.callout.contract import ENV_VARS
+from estgw.cli import commands
+from estgw.cli import main as command_line
+from tests import pki
+from tests.pki import challenge, csr, san
+from tests.restore import logging_as_before
+from tests.support import DEADLINE, ROOT, Lab, run
+
+COMMANDS = ("demo", "init", "serve", "check", "env", "run", "csrattrs", "passwd")
+CSRATTRS = ("csrattrs explain", "csrattrs encode")
+
+
+@pytest.fixture(autouse=True)
+def as_before() -> Iterator[None]:
+    """Commands set up the log of the whole process."""
+    with logging_as_before():
+        yield
+
+
+@pytest.fixture
+def here(own_lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Lab:
+    """The laboratory as working directory, so that conf.yaml is found; temporary files go there too."""
+    monkeypatch.chdir(own_lab.path)
+    (own_lab.path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(own_lab.path / "tmp"))
+    return own_lab
+
+
+@pytest.fixture
+def request_file(tmp_path: Path) -> Path:
+    file = tmp_path / "req.pem"
+    file.write_bytes(pki.pem(csr("device-1", san(x509.DNSName("one.example")))))
+    return file
+
+
+def main(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, str, str]:
+    """Exit status, stdout and stderr."""
+    status = command_line.main([str(argument) for argument in arguments])
+    printed = capsys.readouterr()
+    return status, printed.out, printed.err
+
+
+# The grammar.
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as ended:
+        command_line.main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"estgw {__version__}\n"
+
+
+def test_help_explains_the_exit_status(capsys):
+    with pytest.raises(SystemExit) as ended:
+        command_line.main(["--help"])
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    assert (
+        "exit status: 0 done, 1 something is wrong and was said on stderr, 2 the command line itself is wrong" in text
+    )
+    assert "example: estgw demo" in text
+    assert all(command in text for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, *CSRATTRS])
+def test_help_of_each_command_has_an_example_that_parses(command, capsys):
+    with pytest.raises(SystemExit) as ended:
+        command_line.main([*command.split(), "--help"])
+    assert ended.value.code == 0
+    example = re.search(r"^example: estgw (.*)$", capsys.readouterr().out, re.MULTILINE)
+    assert example is not None
+    assert example[1].startswith(command)
+    arguments = command_line.parser().parse_args(shlex.split(example[1]))
+    does = commands.csrattrs_explain if command == "csrattrs" else getattr(commands, command.replace(" ", "_"))
+    assert arguments.run is does
+
+
+def test_every_command_is_here(capsys):
+    with pytest.raises(SystemExit):
+        command_line.main(["nonsense"])
+    known = re.search(r"choose from (.*)\)", capsys.readouterr().err)
+    assert known is not None
+    assert set(known[1].replace("'", "").split(", ")) >= set(COMMANDS)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["nonsense"],
+        ["serve", "--nonsense"],
+        ["init"],
+        ["env"],
+        ["passwd", "file"],
+        ["check", "extra"],
+        ["csrattrs"],
+        ["csrattrs", "explain"],
+    ],
+)
+def test_a_wrong_command_line_is_2(arguments, capsys):
+    with pytest.raises(SystemExit) as ended:
+        command_line.main(arguments)
+    assert ended.value.code == 2
+    assert "usage: estgw" in capsys.readouterr().err
+
+
+def test_as_a_program(tmp_path):
+    command = [sys.executable, "-W", "error", "-m", "estgw"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    assert run(*command, "--version", env=environment).stdout.decode() == f"estgw {__version__}\n"
+    missing = run(*command, "check", "-c", tmp_path / "none.yaml", env=environment, status=1)
+    assert missing.stderr.decode() == f"estgw: {tmp_path}/none.yaml: can't be read: No such file or directory\n"
+    assert missing.stdout == b""
+
+
+# Starting without listening: what makes serve and demo give up.
+
+
+@pytest.mark.parametrize("command", ["serve", "check", "env", "run"])
+def test_without_a_configuration(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    operation = ["cacerts"] if command in ("env", "run") else []
+    assert main(capsys, command, *operation) == (
+        1,
+        "",
+        "estgw: conf.yaml: can't be read: No such file or directory\n",
+    )
+
+
+@pytest.mark.parametrize("address", ["8443", "localhost:8443", "127.0.0.1:99999"])
+def test_an_address_that_is_none(here, address, capsys):
+    status, out, err = main(capsys, "demo", "--listen", address)
+    assert (status, out) == (1, "")
+    assert err.startswith(f"estgw: --listen {address}: ")
+
+
+def test_an_address_that_is_taken(here, capsys):
+    with asyncio.Runner() as runner:
+        taken = runner.run(asyncio.start_server(lambda *_: None, "127.0.0.1", 0))
+        port = taken.sockets[0].getsockname()[1]
+        status, out, err = main(capsys, "demo", "--listen", f"127.0.0.1:{port}")
+        taken.close()
+    assert (status, out) == (1, "")
+    assert "address already in use" in err.lower()
+
+
+def test_ctrl_c_is_130(monkeypatch):
+    def interrupted(_: Any) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(commands, "check", interrupted)
+    assert command_line.main(["check"]) == 130
+
+
+# demo and serve, for real.
+
+
+def test_demo_says_what_can_be_pasted(here):
+    command = [sys.executable, "-W", "error", "-m", "estgw", "demo", "--listen", "127.0.0.1:0"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        assert process.stdout is not None
+        ready = process.stdout.readline()
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=DEADLINE)
+    url = ready.removeprefix("estgw ready ").strip()
+    assert re.fullmatch(r"https://localhost:\d+", url)
+    assert (process.returncode, out) == (0, "")
+    assert f"curl {url}/.well-known/est/simpleEnroll --anyauth -u estuser:estpwd" in err
+    assert "--cacert openssl-ca/cacert.pem" in err
+    assert "openssl verify -CAfile openssl-ca/cacert.pem cert.pem" in err
+
+
+# init.
+
+
+def test_init(tmp_path, capsys):
+    folder = tmp_path / "my lab"
+    status, out, err = main(capsys, "init", folder)
+    assert (status, err) == (0, "")
+    assert (folder / "conf.yaml").exists()
+    assert f"estgw demo --dir '{folder}'" in out
+    status, out, err = main(capsys, "init", folder)
+    assert (status, out) == (1, "")
+    assert err == f"estgw: {folder}/conf.yaml exists; a workspace is never overwritten\n"
+
+
+def test_what_init_says_next_works(tmp_path, capsys):
+    _, out, _ = main(capsys, "init", tmp_path / "lab")
+    create_ca = next(line for line in out.splitlines() if "create-ca" in line)
+    run("bash", "-c", create_ca)
+    assert (tmp_path / "lab/openssl-ca/cacert.pem").exists()
+
+
+# check.
+
+
+def test_check_of_a_good_one(lab, capsys):
+    path = lab.path / "conf.yaml"
+    assert main(capsys, "check", "-c", path) == (0, f"{path}: all well\n", "")
+
+
+def test_check_says_every_fault_of_the_file_with_its_place(here, capsys):
+    here.edit("conf.yaml", "  users: users.htpasswd", "  userss: users.htpasswd")
+    here.edit("conf.yaml", "  # max_body: 262144", "  max_body: 1")
+    here.edit("conf.yaml", "  # timeout: 30   ", "  timeout: soon")
+    status, out, err = main(capsys, "check")
+    lines = (here.path / "conf.yaml").read_text().splitlines()
+
+    def at(start: str) -> int:
+        return next(number for number, line in enumerate(lines, 1) if line.startswith(start))
+
+    assert (status, out) == (1, "")
+    assert err.splitlines() == [
+        f"estgw: conf.yaml:{at('  max_body')}:3: server.max_body: input should be greater than or equal to 1024",
+        f"estgw: conf.yaml:{at('  userss')}:3: client_auth.userss: no such key here",
+        f"estgw: conf.yaml:{at('  timeout')}:3: callouts.timeout: input should be a valid number",
+    ]
+
+
+def test_check_says_what_is_wrong_with_handlers_and_ca(here, capsys):
+    handlers = here.path / "handlers/openssl"
+    (handlers / "cacerts").chmod(0o644)
+    (handlers / "csrattrs").chmod(0o777)
+    (handlers / "authorize").write_text("#!/no/such/perl\n")
+    (handlers / "simpleenroll").unlink()
+    (handlers / "simplereenroll").write_text("#!/bin/bash\r\n")
+    (anchor,) = yaml.safe_load((here.path / "conf.yaml").read_text())["client_auth"]["explicit"]
+    (here.path / anchor).unlink()
+    (here.ca / "private/serverkey.pem").unlink()
+    (here.path / "users.htpasswd").write_text("nonsense\n")
+    status, _, err = main(capsys, "check")
+    assert status == 1
+    folder = f"estgw: {here.path}"
+    for fault in (
+        f"{folder}/handlers/openssl/cacerts: not executable; chmod +x {handlers}/cacerts",
+        f"{folder}/handlers/openssl/csrattrs: writable by group or others; chmod go-w {handlers}/csrattrs",
+        f"{folder}/handlers/openssl/authorize: its interpreter /no/such/perl does not exist",
+        f"{folder}/handlers/openssl/simpleenroll: No such file or directory",
+        f"{folder}/handlers/openssl/simplereenroll: its #! line ends in a carriage return",
+        f"{folder}/{anchor}: No such file or directory",
+        f"{folder}/openssl-ca/private/serverkey.pem",
+        f"{folder}/users.htpasswd:1:1: not of the form user:hash",
+    ):
+        assert fault in err, err
+
+
+# env.
+
+
+def shell_assignments(text: str) -> dict[str, str]:
+    """What a shell makes of them."""
+    script = f"set -a\n{text}\nset +a\nenv -0"
+    printed = run("env", "-i", "bash", "-c", script).stdout.decode()
+    found = dict(each.split("=", 1) for each in printed.split("\0") if each)
+    return {name: value for name, value in found.items() if name not in ("PWD", "OLDPWD", "SHLVL", "_")}
+
+
+def test_env(here, request_file, capsys):
+    status, out, err = main(capsys, "env", "simpleenroll", "--csr", request_file, "--user", "two words")
+    assert (status, err) == (0, "")
+    found = shell_assignments(out)
+    assert found["EST_OPERATION"] == "simpleenroll"
+    assert found["REMOTE_USER"] == "two words"
+    assert found["EST_CSR_SUBJECT"] == "CN=device-1"
+    assert found["EST_CSR_SAN_0"] == "DNS:one.example"
+    assert found["EST_CA_DIR"] == str(here.ca)
+    assert {row.name for row in ENV_VARS if row.when == "always"} <= found.keys()
+    folder = Path(found["EST_TMPDIR"])
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert Path(found["EST_CSR_FILE"]).read_bytes().startswith(b"-----BEGIN CERTIFICATE REQUEST-----\n")
+
+
+def test_a_handler_can_be_run_by_hand_with_it(here, request_file, capsys):
+    _, out, _ = main(capsys, "env", "simpleenroll", "--csr", request_file, "--user", "estuser")
+    (here.path / "env.sh").write_text(out)
+    done = run("bash", "-c", "set -a; . ./env.sh; set +a; exec handlers/openssl/simpleenroll")
+    issued = x509.load_pem_x509_certificate(done.stdout)
+    assert issued.subject.rfc4514_string() == "CN=device-1"
+    here.verify(issued)
+
+
+def test_values_that_a_shell_would_misread_are_quoted(here, tmp_path, capsys):
+    file = tmp_path / "odd.pem"
+    file.write_bytes(csr("$(touch pwned) `id` 'x' \"y\" \\"))
+    _, out, _ = main(capsys, "env", "simpleenroll", "--csr", file, "--user", "a'b; touch pwned")
+    found = shell_assignments(out)
+    assert found["REMOTE_USER"] == "a'b; touch pwned"
+    assert "$(touch pwned)" in found["EST_CSR_SUBJECT"]
+    assert not (here.path / "pwned").exists()
+
+
+def test_env_without_a_csr(here, capsys):
+    _, out, _ = main(capsys, "env", "cacerts")
+    assert "EST_CSR_FILE" not in shell_assignments(out)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nonsense"], "nonsense: not served; there are: cacerts"),
+        (["cacerts", "--label", "iot"], "not served under the label iot"),
+        (["simpleenroll"], "simpleenroll takes a CSR: --csr FILE"),
+        (["simpleenroll", "--csr", "/no/such"], "/no/such: No such file or directory"),
+        (["simpleenroll", "--csr", "/dev/null"], "the gateway would answer 400: The body is empty"),
+        (["cacerts", "--client-cert", "/dev/null"], "/dev/null: no certificate in it"),
+        (["cacerts", "--user", "() { :; }"], "the gateway would answer 400: The value for REMOTE_USER begins like"),
+    ],
+)
+def test_env_of_what_cannot_be_tried_leaves_nothing_behind(here, arguments, words, capsys):
+    status, out, err = main(capsys, "env", *arguments)
+    assert (status, out) == (1, "")
+    assert err.startswith("estgw: ")
+    assert words in err
+    assert list((here.path / "tmp").iterdir()) == []
+
+
+# run.
+
+
+def test_run_of_a_success(here, request_file, capsysbinary):
+    status = command_line.main(["run", "simpleenroll", "--csr", str(request_file), "--user", "estuser"])
+    out, err = capsysbinary.readouterr()
+    head, _, body = out.partition(b"\n\n")
+    assert status == 0, err
+    assert head.splitlines()[0] == b"HTTP/1.1 200 OK"
+    assert b"Content-Type: application/pkcs7-mime; smime-type=certs-only" in head.splitlines()
+    certificate = run("openssl", "pkcs7", "-inform", "DER", "-print_certs", stdin=base64.b64decode(body))
+    here.verify(x509.load_pem_x509_certificate(certificate.stdout))
+    assert list((here.path / "tmp").iterdir()) == []
+
+
+def test_run_of_a_refusal(here, capsys):
+    here.script("handlers/openssl/cacerts", "echo 'not today'; echo because >&2; exit 77")
+    status, out, err = main(capsys, "run", "cacerts")
+    assert status == 1
+    assert out.startswith("HTTP/1.1 403 Forbidden\n")
+    assert "Content-Type: text/plain; charset=utf-8\n" in out
+    assert out.endswith("\n\nnot today\n")
+    assert err == "stderr: because\nlog: cacerts said 77 (NOPERM): not today\n"
+
+
+def test_run_of_a_crash(here, capsys):
+    here.script("handlers/openssl/cacerts", "echo half; printf 'bad\\033[31m\\n' >&2; kill -9 $$")
+    status, out, err = main(capsys, "run", "cacerts")
+    assert status == 1
+    assert out.startswith("HTTP/1.1 500 Internal Server Error\n")
+    assert "half" not in out
+    assert err == "stderr: bad\\x1b[31m\nlog: cacerts: ended by signal 9\n"
+
+
+def test_run_of_a_handler_that_waits(here, request_file, capsys):
+    here.script("handlers/openssl/simpleenroll", "exit 75")
+    status, out, err = main(capsys, "run", "simpleenroll", "--csr", request_file)
+    assert (status, out.splitlines()[0]) == (0, "HTTP/1.1 202 Accepted")
+    assert "Retry-After: 60\n" in out
+    assert "pending" in err
+
+
+def test_run_of_junk(here, capsys):
+    here.script("handlers/openssl/cacerts", "echo hello")
+    status, out, err = main(capsys, "run", "cacerts")
+    assert (status, out.splitlines()[0]) == (1, "HTTP/1.1 500 Internal Server Error")
+    assert err.startswith("log: cacerts: ")
+
+
+def test_run_with_a_binding_and_a_label(here, tmp_path, capsys):
+    here.edit("conf.yaml", "  # iot:  ", "  iot: {}\n  # iot:  ")
+    here.script("handlers/openssl/simpleenroll", 'echo "$EST_LABEL $EST_POP"; exit 77')
+    file = tmp_path / "linked.pem"
+    file.write_bytes(csr("x", challenge("abc")))
+    _, out, _ = main(capsys, "run", "simpleenroll", "--csr", file, "--label", "iot")
+    assert out.endswith("iot linked\n")
+
+
+def test_run_of_a_file_that_is_no_csr(here, capsys):
+    status, out, _ = main(capsys, "run", "simpleenroll", "--csr", "conf.yaml")
+    assert status == 1
+    assert out.startswith("HTTP/1.1 400 Bad Request\n")
+    assert "ot base64" in out
+
+
+def test_run_of_a_script_that_writes_too_much(here, capsys):
+    here.edit("conf.yaml", "  # max_file: 1073741824", "  max_file: 1048576")
+    here.script("handlers/openssl/cacerts", "ulimit -c 0; exec head -c 3000000 /dev/zero >big")
+    status, out, err = main(capsys, "run", "cacerts")
+    assert (status, out.splitlines()[0]) == (1, "HTTP/1.1 500 Internal Server Error")
+    assert "signal 25 (SIGXFSZ: it wrote a file larger than callouts.max_file)" in err
+
+
+def test_run_of_a_csr_that_lacks_what_is_insisted_on(here, request_file, capsys):
+    (here.path / "t.yaml").write_text("- serialNumber\n- key: rsa:3072\n")
+    here.edit("conf.yaml", "  # csr_template: null", "  csr_template: t.yaml")
+    status, out, _ = main(capsys, "run", "simpleenroll", "--csr", request_file)
+    assert (status, out.splitlines()[0]) == (1, "HTTP/1.1 400 Bad Request")
+    assert "a key rsa:3072 (it has ec:P-256); serialNumber." in out
+
+
+def test_run_of_csrattrs_in_yaml(here, capsys):
+    (here.path / "handlers/openssl/csrattrs.yaml").write_text("- serialNumber\n- nobody\n")
+    status, _, err = main(capsys, "run", "csrattrs")
+    assert status == 1
+    assert "log: csrattrs: printed neither DER, base64, PEM nor good csrattrs YAML: stdout:2:3: 1: 'nobody'" in err
+
+
+# csrattrs.
+
+VECTOR = pki.VECTORS / "derived-rfc9908-template-with-legacy.b64"
+
+
+@pytest.mark.parametrize("form", ["base64", "der", "pem", "stdin"])
+def test_csrattrs_explain_and_encode(tmp_path, monkeypatch, capsys, form):
+    der = base64.b64decode(VECTOR.read_bytes())
+    file = tmp_path / "answer"
+    file.write_bytes({"der": der, "pem": pki.pem(der, "CSRATTRS")}.get(form, VECTOR.read_bytes()))
+    if form == "stdin":
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(VECTOR.read_bytes())))
+    status, text, err = main(capsys, "csrattrs", "explain", "-" if form == "stdin" else file)
+    assert (status, err) == (0, "")
+    assert text.startswith("- challengePassword\n- key: ec:P-256\n- ecdsa-with-SHA256\n- template:\n")
+    (tmp_path / "again.yaml").write_text(text)
+    assert main(capsys, "csrattrs", "encode", tmp_path / "again.yaml") == (0, VECTOR.read_text(), "")
+
+
+def test_csrattrs_encode_of_no_wish_is_an_empty_sequence(tmp_path, capsys):
+    (tmp_path / "none.yaml").write_text("# nothing\n")
+    assert main(capsys, "csrattrs", "encode", tmp_path / "none.yaml") == (0, "MAA=\n", "")
+
+
+def test_csrattrs_encode_says_what_is_wrong_and_where(tmp_path, capsys):
+    file = tmp_path / "bad.yaml"
+    file.write_text("- serialNumbr\n- NO\n")
+    assert main(capsys, "csrattrs", "encode", file) == (
+        1,
+        "",
+        f'estgw: {file}:2:3: YAML reads NO as a bool; quote it: "NO"\n',
+    )
+    file.write_text("- serialNumbr\n- key: x\n")
+    status, _, err = main(capsys, "csrattrs", "encode", file)
+    assert status == 1
+    assert [line.split(": ")[1] for line in err.splitlines()] == [f"{file}:1:3", f"{file}:2:3"]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "the body is empty"),
+        (b"serialNumber!", "not base64"),
+        (b"\x30\x03\x02\x01\x05", "neither OID nor Attribute"),
+        (pki.pem(b"\x30\0", "PRIVATE KEY"), "no key"),
+        (None, "No such file or directory"),
+    ],
+)
+def test_csrattrs_explain_of_what_is_none(tmp_path, capsys, content, words):
+    file = tmp_path / "answer"
+    if content is not None:
+        file.write_bytes(content)
+    status, out, err = main(capsys, "csrattrs", "explain", file)
+    assert (status, out) == (1, "")
+    assert words in err
+
+
+@pytest.mark.parametrize("path", sorted(pki.VECTORS.glob("*csrattrs*")) + sorted(pki.VECTORS.glob("*9908*")), ids=str)
+def test_csrattrs_as_a_program_in_a_pipe(path):
+    """explain | encode is byte-identical for every published answer."""
+    der = base64.b64decode(path.read_bytes()) if path.suffix == ".b64" else path.read_bytes()
+    text = run(sys.executable, "-m", "estgw", "csrattrs", "explain", path, cwd=ROOT).stdout
+    again = run(sys.executable, "-m", "estgw", "csrattrs", "encode", "-", stdin=text, cwd=ROOT).stdout
+    assert base64.b64decode(again) == der
+
+
+# passwd.
+
+
+def passwd(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], typed: str, *arguments: Any) -> Any:
+    monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
+    return main(capsys, "passwd", *arguments)
+
+
+def verified(file: Path, user: str, password: str) -> bool:
+    return asyncio.run(users.load(file).verify(user, password))
+
+
+def test_passwd(tmp_path, monkeypatch, capsys):
+    file = tmp_path / "users"
+    assert passwd(monkeypatch, capsys, "secret\nignored\n", file, "ann") == (0, "", "")
+    assert verified(file, "ann", "secret")
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert "secret" not in file.read_text()
+
+
+def test_passwd_changes_one_user_and_keeps_the_rest(tmp_path, monkeypatch, capsys):
+    file = tmp_path / "users"
+    file.write_text("# staff\n\nbob:$2y$10$" + "." * 53 + "\n")
+    file.chmod(0o644)
+    passwd(monkeypatch, capsys, "one", file, "ann")
+    passwd(monkeypatch, capsys, "two\n", file, "ann")
+    lines = file.read_text().splitlines()
+    assert lines[:3] == ["# staff", "", "bob:$2y$10$" + "." * 53]
+    assert len(lines) == 4
+    assert (verified(file, "ann", "one"), verified(file, "ann", "two")) == (False, True)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_passwd_is_all_or_nothing(tmp_path, monkeypatch, capsys):
+    file = tmp_path / "users"
+    file.write_text("bob:x\n")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    status, _, err = passwd(monkeypatch, capsys, "secret\n", file, "ann")
+    assert (status, err) == (1, "estgw: [Errno 28] No space left on device\n")
+    assert file.read_text() == "bob:x\n"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize(
+    ("typed", "user", "words"),
+    [
+        ("", "ann", "an empty password; nothing was changed"),
+        ("\n", "ann", "an empty password"),
+        ("x" * 73, "ann", "bcrypt takes 72 bytes of password at most"),
+        ("ä" * 37, "ann", "bcrypt takes 72 bytes"),
+        ("a\tb\n", "ann", "a password with a control character"),
+        ("secret\r\n", "ann", "a password with a control character"),
+        ("secret", "a:b", "a user name has no colon"),
+        ("secret", "a\nb", "no control character"),
+        ("secret", "#ann", "no # in front"),
+    ],
+)
+def test_passwd_refuses_what_could_not_be_used(tmp_path, monkeypatch, capsys, typed, user, words):
+    file = tmp_path / "users"
+    status, out, err = passwd(monkeypatch, capsys, typed, file, user)
+    assert (status, out) == (1, "")
+    assert words in err
+    assert not file.exists()
+
+
+def test_passwd_where_there_is_no_directory(tmp_path, monkeypatch, capsys):
+    status, _, err = passwd(monkeypatch, capsys, "secret", tmp_path / "no/users", "ann")
+    assert status == 1
+    assert "No such file or directory" in err
+
+
+def test_passwd_for_digest(tmp_path, monkeypatch, capsys):
+    file = tmp_path / "digest"
+    for password in ("old", "estpwd"):
+        arguments = ("--digest", "--realm", "estrealm", file, "estuser")
+        assert passwd(monkeypatch, capsys, password, *arguments)[0] == 0
+    lines = file.read_text().splitlines()
+    assert "estuser:estrealm:36807fa200741bb0e8fb04fcf08e2de6" in lines  # as the reference server had it
+    assert len(lines) == 2
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize(("answers", "status"), [(("secret", "secret"), 0), (("secret", "other"), 1)])
+def test_passwd_at_a_terminal_asks_twice_and_shows_nothing(tmp_path, answers, status):
+    command = [sys.executable, "-m", "estgw", "passwd", str(tmp_path / "users"), "ann"]
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execve(sys.executable, command, {**os.environ, "PYTHONPATH": str(ROOT)})
+    shown = b""
+    try:
+        for prompt, typed in zip((b"Password for ann: ", b"Once more: "), answers, strict=True):
+            while prompt not in shown:
+                shown += os.read(terminal, 1024)
+            # getpass throws away what was typed before the prompt; it has read the prompt's echo settings by now.
+            os.write(terminal, f"{typed}\n".encode())
+        while True:
+            try:
+                shown += os.read(terminal, 1024)
+            except OSError:
+                break
+    finally:
+        os.close(terminal)
+        _, ended = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(ended) == status
+    assert b"secret" not in shown
+    assert (tmp_path / "users").exists() is (status == 0)

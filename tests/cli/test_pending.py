@@ -1,0 +1,258 @@
+"""`estgw pending`: what a person sees of the requests that wait, and what a decision does to them."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import shlex
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from estgw.cli import main, pending
+from estgw.cli.pending import PendingError
+from tests.restore import logging_as_before
+from tests.support import Lab, until
+
+ONE, TWO, OTHER = "1a2b" + "0" * 60, "1a2c" + "0" * 60, "ff" * 32
+
+FACTS = {
+    "EST_OPERATION": "simpleenroll",
+    "EST_LABEL": "iot",
+    "EST_CSR_SUBJECT": "CN=device-1",
+    "EST_CSR_SAN_0": "DNS:one.example",
+    "EST_CSR_SAN_1": "IP:192.0.2.1",
+    "EST_CSR_SPKI_SHA256": "ab" * 32,
+    "REMOTE_USER": "ann",
+    "SSL_CLIENT_S_DN": "CN=old",
+    "REMOTE_ADDR": "192.0.2.7",
+    "EST_AUTH_METHODS": "tls+http",
+}
+
+
+@pytest.fixture(autouse=True)
+def as_before() -> Iterator[None]:
+    with logging_as_before():
+        yield
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A CA's directory of requests as the script makes it; conf.yaml beside the CA names it."""
+    made = tmp_path / "ca/pending"
+    for state in pending.STATES:
+        (made / state).mkdir(parents=True)
+    (made / "lock").touch()
+    settings = {
+        "tls": {"certificate": "x", "key": "x"},
+        "callouts": {"handlers": "x", "ca_dir": "ca"},
+        "labels": {"iot": {}, "elsewhere": {"ca_dir": "other"}},
+    }
+    (tmp_path / "conf.yaml").write_text(yaml.safe_dump(settings))
+    return made
+
+
+def put(folder: Path, identifier: str, state: str = "waiting", *, age: float = 0, **facts: str) -> Path:
+    """A request in that state."""
+    path = folder / state / identifier
+    path.mkdir()
+    text = "".join(f"{name}={value}\n" for name, value in (FACTS | facts).items())
+    (path / "request").write_text(text, errors="surrogateescape")
+    moment = 1_800_000_000 - age
+    os.utime(path / "request", (moment, moment))
+    return path
+
+
+@pytest.fixture
+def estgw(folder: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """The command: exit status, standard output and error."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        status = main.main(["pending", *arguments, "-c", str(folder.parents[1] / "conf.yaml")])
+        printed = capsys.readouterr()
+        return status, printed.out, printed.err
+
+    return run
+
+
+@pytest.mark.parametrize("command", ["list", "show", "approve", "refuse"])
+def test_help_has_an_example_that_parses(command, capsys):
+    with pytest.raises(SystemExit):
+        main.main(["pending", command, "--help"])
+    (example,) = re.findall(r"^example: estgw (.*)$", capsys.readouterr().out, re.MULTILINE)
+    assert callable(main.parser().parse_args(shlex.split(example)).run)
+
+
+# Looking.
+
+
+def test_nothing_waits(estgw):
+    assert estgw("list") == (0, "", "")
+    assert estgw("list", "--json") == (0, "[]\n", "")
+
+
+def test_a_ca_without_requests(folder, estgw):
+    for state in pending.STATES:
+        (folder / state).rmdir()
+    assert estgw("list", "--all") == (0, "", "")
+
+
+def test_list_has_the_oldest_first_and_what_is_to_be_done(folder, estgw):
+    put(folder, ONE, age=60)
+    put(folder, TWO, "approved", age=120, EST_CSR_SUBJECT="CN=device-2", REMOTE_USER="", SSL_CLIENT_S_DN="")
+    put(folder, OTHER, "refused")
+    (folder / ".new").mkdir()
+    (folder / "waiting/half").mkdir()
+    _, out, _ = estgw("list")
+    assert out.splitlines() == [
+        "1a2c00000000  approved  2027-01-15 07:58  simpleenroll of CN=device-2, by nobody",
+        "1a2b00000000  waiting   2027-01-15 07:59  simpleenroll of CN=device-1, by ann, CN=old",
+    ]
+    assert [line.split()[1] for line in estgw("list", "--all")[1].splitlines()] == ["approved", "waiting", "refused"]
+
+
+def test_every_ca_of_the_configuration_is_looked_at(folder, estgw):
+    other = folder.parents[1] / "other/pending"
+    (other / "waiting").mkdir(parents=True)
+    put(folder, ONE)
+    put(other, TWO)
+    assert len(estgw("list")[1].splitlines()) == 2
+    assert estgw("approve", "1a2c")[0] == 1, "it has no place to go to"
+    (other / "approved").mkdir()
+    assert estgw("approve", "1a2c")[0] == 0
+    assert (other / "approved" / TWO).is_dir()
+
+
+def test_show(folder, estgw):
+    path = put(folder, ONE)
+    shown = estgw("show", "1a2b")[1].splitlines()
+    assert shown[0] == f"id: {ONE}"
+    assert {"names: DNS:one.example", "names: IP:192.0.2.1", "client: ann, CN=old", "label: iot"} <= set(shown)
+    assert f"csr: {path}/csr.pem" in shown
+    assert not any(line.startswith(("reason", "serial")) for line in shown)
+    facts = json.loads(estgw("show", "1a2b", "--json")[1])
+    assert (facts["state"], facts["names"]) == ("waiting", ["DNS:one.example", "IP:192.0.2.1"])
+    assert facts == json.loads(estgw("list", "--json")[1])[0]
+
+
+def test_show_what_came_of_it(folder, estgw, lab: Lab):
+    issued = put(folder, ONE, "issued")
+    (issued / "certificate.pem").write_bytes(lab.anchor.read_bytes())
+    refused = put(folder, TWO, "refused")
+    (refused / "reason").write_text("no\n")
+    assert any(line.startswith("serial: ") for line in estgw("show", ONE)[1].splitlines())
+    assert "reason: no" in estgw("show", TWO)[1].splitlines()
+    (issued / "certificate.pem").write_text("junk")
+    assert "serial" not in estgw("show", ONE)[1]
+
+
+HOSTILE = "CN=\x1b[2Jx\udcff\u202e\x07=y"
+
+
+@pytest.mark.parametrize("command", [["list"], ["show", "1a2b"], ["list", "--json"], ["show", "1a2b", "--json"]])
+def test_what_a_client_wrote_is_shown_escaped(folder, estgw, command):
+    put(folder, ONE, EST_CSR_SUBJECT=HOSTILE, REMOTE_USER=HOSTILE, EST_CSR_SAN_0=HOSTILE, EST_CHANGE_SUBJECT=HOSTILE)
+    status, out, _ = estgw(*command)
+    assert status == 0
+    assert all(char.isprintable() or char == "\n" for char in out)
+    assert "[2Jx" in out
+
+
+# Deciding.
+
+
+def test_approve_and_refuse(folder, estgw):
+    put(folder, ONE)
+    status, out, _ = estgw("approve", "1A2B")
+    assert (status, out) == (0, "1a2b00000000: approved; the certificate is issued when the client comes back\n")
+    assert sorted(path.name for path in (folder / "approved" / ONE).iterdir()) == ["request"]
+    assert estgw("refuse", ONE, "--reason", "on second thoughts: Zoë says no")[0] == 0
+    refused = folder / "refused" / ONE
+    assert (refused / "reason").read_text() == "on second thoughts: Zoë says no\n"
+    assert estgw("refuse", ONE, "--reason", "in other words")[0] == 0
+    assert (refused / "reason").read_text() == "in other words\n"
+    assert estgw("approve", ONE)[0] == 0
+    assert "reason" not in estgw("show", ONE)[1]
+
+
+def test_a_decision_makes_it_young_again(folder, estgw):
+    """Or a request approved at its last hour would be forgotten before the client comes back."""
+    path = put(folder, ONE)
+    os.utime(path, (1_000_000_000,) * 2)
+    estgw("approve", ONE)
+    assert (folder / "approved" / ONE).stat().st_mtime > 1_700_000_000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["show", "1a2"], "1a2: 2 requests begin so; give more of the id"),
+        (["approve", "1a2"], "1a2: 2 requests begin so; give more of the id"),
+        (["approve", "dead"], "dead: no such request"),
+        (["approve", ""], ": no such request"),
+        (["approve", "../x"], "../x: no such request"),
+        (["approve", "ff"], "ffffffffffff: it is issued already"),
+        (["refuse", "ff", "--reason", "no"], "ffffffffffff: it is issued already"),
+        (["refuse", "1a2b", "--reason", " "], "a reason is one line of words, for the client to read"),
+        (["refuse", "1a2b", "--reason", "a\nb"], "a reason is one line of words, for the client to read"),
+    ],
+)
+def test_what_is_not_possible(folder, estgw, arguments, words):
+    put(folder, ONE)
+    put(folder, TWO)
+    put(folder, OTHER, "issued")
+    before = sorted(folder.rglob("*"))
+    assert estgw(*arguments) == (1, "", f"estgw: {words}\n")
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_approved_twice(folder, estgw):
+    put(folder, ONE)
+    estgw("approve", ONE)
+    assert estgw("approve", ONE) == (1, "", "estgw: 1a2b00000000: it is approved already\n")
+
+
+def test_what_is_being_issued_stays(folder, estgw):
+    """A script that issues holds the lock of the request's directory; one that was killed has left `started`."""
+    path = put(folder, ONE, "approved")
+    descriptor = os.open(path, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    assert "it is being issued at this moment" in estgw("refuse", ONE, "--reason", "too late")[2]
+    os.close(descriptor)
+    (path / "started").touch()
+    assert "issuing it was interrupted" in estgw("refuse", ONE, "--reason", "too late")[2]
+    assert path.is_dir()
+    (path / "started").unlink()
+    assert estgw("refuse", ONE, "--reason", "in time")[0] == 0
+
+
+def test_a_decision_waits_for_a_script_that_moves_something(folder):
+    put(folder, ONE)
+    with (folder / "lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        thread = threading.Thread(target=pending.approve, args=([folder], ONE))
+        thread.start()
+        thread.join(0.2)
+        assert thread.is_alive()
+        assert (folder / "waiting" / ONE).is_dir()
+    until(lambda: (folder / "approved" / ONE).is_dir())
+    thread.join()
+
+
+def test_it_may_be_gone_before_the_decision(folder, monkeypatch):
+    """The request is looked for again under the lock: what was found before may have moved on."""
+    path = put(folder, ONE)
+    found = pending.find([folder], ONE)
+    monkeypatch.setattr(pending, "find", lambda *_: found)
+    path.rename(folder / "issued" / ONE)
+    with pytest.raises(PendingError, match="it is issued already"):
+        pending.approve([folder], ONE)
+    (folder / "issued" / ONE / "request").unlink()
+    (folder / "issued" / ONE).rmdir()
+    with pytest.raises(PendingError, match="it is gone already"):
+        pending.approve([folder], ONE)

@@ -1,0 +1,240 @@
+"""One handler, alone, as the gateway would run it."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import pkcs7
+
+from estgw.auth.pop import POP
+from estgw.callout.call import Call
+from estgw.cli import trial
+from estgw.cli.trial import Report, Trial
+from estgw.errors import BadRequest, ConfigError, Forbidden, RequestError
+from estgw.est.binding import BindingType
+from estgw.gateway.state import State
+from tests import pki
+from tests.pki import challenge, csr, rsa_key
+from tests.support import Lab, run
+from tests.tls.pki import root
+
+
+@pytest.fixture(scope="module")
+def served(lab: Lab) -> State:
+    return trial.load_state(lab.path / "conf.yaml")
+
+
+@pytest.fixture(scope="module")
+def device(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate of the laboratory's CA for the key of these tests."""
+    folder = tmp_path_factory.mktemp("device")
+    (folder / "req.pem").write_bytes(pki.pem(csr("device-1")))
+    ca = lab.ca
+    sign = ["openssl", "x509", "-req", "-in", folder / "req.pem", "-CA", ca / "cacert.pem"]
+    run(*map(str, sign), "-CAkey", ca / "private/cakey.pem", "-CAcreateserial", "-out", folder / "cert.pem")
+    (ca / "cacert.srl").unlink(missing_ok=True)
+    return folder / "cert.pem"
+
+
+@pytest.fixture
+def request_file(tmp_path: Path) -> Path:
+    file = tmp_path / "req.pem"
+    file.write_bytes(pki.pem(csr("device-1")))
+    return file
+
+
+def prepare(served: State, directory: Path, operation: str, **wishes: Any) -> Call:
+    folder = directory / "private"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return asyncio.run(trial.prepare(served, Trial(operation, **wishes), folder))[1]
+
+
+def try_out(served: State, directory: Path, operation: str, **wishes: Any) -> Report:
+    folder = directory / "private"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return asyncio.run(trial.run(served, Trial(operation, **wishes), folder))
+
+
+def body(report: Report) -> bytes:
+    assert isinstance(report.response.body, bytes)
+    return report.response.body
+
+
+# The call.
+
+
+def test_a_call_without_a_body(served, lab, tmp_path):
+    call = prepare(served, tmp_path, "cacerts")
+    assert (call.operation.name, call.method, call.script_name) == ("cacerts", "GET", "/.well-known/est/cacerts")
+    assert (call.csr, call.pop, call.body, call.label) == (None, None, b"", None)
+    assert (call.client.methods, call.ca_dir) == ("", lab.ca)
+    assert list((tmp_path / "private").iterdir()) == []
+
+
+def test_a_call_with_a_csr(served, tmp_path, request_file):
+    call = prepare(served, tmp_path, "simpleenroll", csr_file=request_file, user="ann")
+    assert call.csr is not None
+    assert (call.csr.subject.rfc4514_string(), call.pop) == ("CN=device-1", POP.ABSENT)
+    assert (call.client.user, call.client.methods) == ("ann", "http")
+    assert call.binding is not None
+    assert (call.binding.type, len(call.binding.value)) == (BindingType.TLS_EXPORTER, 32)
+    assert call.content_type == "application/pkcs10"
+    assert (tmp_path / "private/csr.pem").read_bytes() == call.csr.pem
+
+
+def test_a_binding_is_taken_at_its_word(served, tmp_path, request_file):
+    request_file.write_bytes(csr("device-1", challenge("whatever")))
+    assert prepare(served, tmp_path, "simpleenroll", csr_file=request_file).pop is POP.LINKED
+
+
+def test_a_client_certificate_of_our_ca(served, tmp_path, request_file, device):
+    call = prepare(served, tmp_path, "simplereenroll", csr_file=request_file, client_certificate=device)
+    assert (call.client.verify, call.client.trust.value, call.client.methods) == ("SUCCESS", "explicit", "tls")
+    assert call.renewed == x509.load_pem_x509_certificate(device.read_bytes())
+    assert {path.name for path in (tmp_path / "private").iterdir()} == {"csr.pem", "client.pem", "renew.pem"}
+
+
+def test_a_strangers_certificate_is_hidden_like_in_a_handshake(served, tmp_path):
+    certificate, _ = root("Stranger").issue("device").write(tmp_path, "stranger")
+    call = prepare(served, tmp_path, "cacerts", client_certificate=certificate)
+    assert (call.client.certificate, call.client.verify) == (None, "NONE")
+    assert call.client.tls.verify_error
+
+
+def test_a_certificate_for_servers_does_not_count_like_in_a_handshake(served, tmp_path):
+    certificate = Path(served.config.tls.certificate)
+    call = prepare(served, tmp_path, "cacerts", client_certificate=certificate)
+    assert (call.client.certificate, call.client.verify) == (None, "NONE")
+    assert call.client.tls.verify_error == "unsuitable certificate purpose"
+
+
+# What the gateway would not do either.
+
+
+@pytest.mark.parametrize(
+    ("operation", "wishes", "words"),
+    [
+        ("nonsense", {}, "nonsense: not served; there are: cacerts, csrattrs"),
+        ("serverkeygen", {}, "serverkeygen: not served"),
+        ("cacerts", {"label": "iot"}, "cacerts: not served under the label iot"),
+        ("simpleenroll", {}, "simpleenroll takes a CSR: --csr FILE"),
+        ("simpleenroll", {"csr_file": Path("/no/such")}, "/no/such: No such file or directory"),
+        ("cacerts", {"client_certificate": Path("/no/such")}, "/no/such: No such file or directory"),
+        ("cacerts", {"client_certificate": Path("/dev/null")}, "/dev/null: no certificate in it"),
+    ],
+)
+def test_wishes_that_cannot_be_granted(served, tmp_path, operation, wishes, words):
+    with pytest.raises(ConfigError) as refusal:
+        prepare(served, tmp_path, operation, **wishes)
+    assert words in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("request_", "words"),
+    [
+        (b"", "The body is empty"),
+        (b"junk!", "Not base64"),
+        (csr(pki.tlv(pki.SEQUENCE)), "subject is empty"),
+        (csr(key=rsa_key(1024)), "An RSA key of 1024 bits"),
+        (csr("device-1").replace(b"device-1", b"device-0"), "signature does not fit"),
+    ],
+)
+def test_a_csr_that_no_script_would_see(served, tmp_path, request_file, request_, words):
+    request_file.write_bytes(request_)
+    with pytest.raises(BadRequest, match=words):
+        prepare(served, tmp_path, "simpleenroll", csr_file=request_file)
+    report = try_out(served, tmp_path, "simpleenroll", csr_file=request_file)
+    assert report.response.status == 400
+    assert words in body(report).decode()
+
+
+def test_a_reenroll_without_or_with_another_certificate(served, tmp_path, request_file, device):
+    with pytest.raises(Forbidden, match="there was none"):
+        prepare(served, tmp_path, "simplereenroll", csr_file=request_file)
+    request_file.write_bytes(csr("device-2"))
+    with pytest.raises(Forbidden, match="the CSR's subject is CN=device-2, the certificate's is CN=device-1"):
+        prepare(served, tmp_path, "simplereenroll", csr_file=request_file, client_certificate=device)
+
+
+def test_a_challenge_password_that_is_no_text(served, tmp_path, request_file):
+    request_file.write_bytes(csr("device-1", pki.attribute(pki.CHALLENGE_PASSWORD, pki.tlv(pki.BOOLEAN, b"\xff"))))
+    with pytest.raises((RequestError, ValueError), match=r"challengePassword has ASN\.1 tag 0x01"):
+        prepare(served, tmp_path, "simpleenroll", csr_file=request_file)
+
+
+# Running it.
+
+
+@pytest.fixture
+def scripted(own_lab: Lab) -> Callable[[str], State]:
+    """A laboratory whose cacerts is what the test says."""
+
+    def make(text: str) -> State:
+        own_lab.script("handlers/openssl/cacerts", text)
+        own_lab.script("handlers/openssl/fullcmc", text)
+        own_lab.edit("conf.yaml", "fullcmc: {enabled: false}", "fullcmc: {enabled: true}")
+        return trial.load_state(own_lab.path / "conf.yaml")
+
+    return make
+
+
+def test_the_shipped_cacerts(served, lab, tmp_path):
+    report = try_out(served, tmp_path, "cacerts")
+    assert (report.response.status, report.reason, report.stderr) == (200, None, [])
+    assert report.response.headers["Content-Type"] == "application/pkcs7-mime"
+    found = pkcs7.load_der_pkcs7_certificates(base64.b64decode(body(report)))
+    assert found == [x509.load_pem_x509_certificate(lab.anchor.read_bytes())]
+
+
+def test_a_certificate_is_issued(own_lab, tmp_path, request_file):
+    served = trial.load_state(own_lab.path / "conf.yaml")
+    report = try_out(served, tmp_path, "simpleenroll", csr_file=request_file, user="estuser")
+    assert (report.response.status, report.reason) == (200, None), report.stderr
+    assert report.response.headers["Content-Type"] == "application/pkcs7-mime; smime-type=certs-only"
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "reason", "stderr"),
+    [
+        ("echo no; echo why >&2; exit 77", 403, "cacerts said 77 (NOPERM): no", ["why"]),
+        ("exit 1", 500, "cacerts said 1 (anything else, a signal)", []),
+        ("kill -9 $$", 500, "cacerts: ended by signal 9", []),
+        ("echo junk", 500, "cacerts: base64 of something that is not a DER SEQUENCE", []),
+        ("exit 0", 500, "cacerts: printed nothing", []),
+        (r"printf 'Status: 404\n\nno'", 404, "cacerts said 0 (OK): no", []),
+    ],
+)
+def test_refusals_and_crashes(scripted, tmp_path, text, status, reason, stderr):
+    report = try_out(scripted(text), tmp_path, "cacerts")
+    assert (report.response.status, report.stderr) == (status, stderr)
+    assert report.reason == reason
+
+
+def test_a_handler_that_cannot_start(scripted, own_lab, tmp_path):
+    served = scripted("exit 0")
+    (own_lab.path / "handlers/openssl/cacerts").chmod(0o644)
+    report = try_out(served, tmp_path, "cacerts")
+    assert report.response.status == 500
+    assert report.reason is not None
+    assert report.reason.endswith("cacerts: Permission denied")
+
+
+def test_a_handler_gets_the_body(scripted, tmp_path):
+    file = tmp_path / "request"
+    file.write_bytes(b"\x30\x00")
+    report = try_out(scripted("od -An -tx1; exit 77"), tmp_path, "fullcmc", csr_file=file)
+    assert body(report) == b"30 00\n"
+
+
+def test_nothing_is_left_open(served, tmp_path):
+    try_out(served, tmp_path, "cacerts")
+    before = set(os.listdir("/proc/self/fd"))
+    try_out(served, tmp_path, "cacerts")
+    assert set(os.listdir("/proc/self/fd")) == before

@@ -1,0 +1,189 @@
+"""The workspace that people edit, and the demo's CA."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from estgw.cli import workspace
+from estgw.cli.workspace import WorkspaceError
+from estgw.gateway import state
+from tests.support import ROOT, Lab, run
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+@pytest.fixture
+def loose_umask() -> Iterator[None]:
+    before = os.umask(0o002)
+    yield
+    os.umask(before)
+
+
+@pytest.fixture
+def template(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkout in which a demo has run and people have worked."""
+    made = tmp_path / "template"
+    made.mkdir()
+    shutil.copy(ROOT / "conf.yaml", made)
+    for part in ("handlers", "openssl-ca"):
+        shutil.copytree(ROOT / part, made / part)
+    for name in ("cacert.pem", "server.pem", "private/cakey.pem", "index.txt", "newcerts/01.pem"):
+        (made / "openssl-ca" / name).parent.mkdir(exist_ok=True)
+        (made / "openssl-ca" / name).write_text("secret")
+    (made / "handlers/python/__pycache__").mkdir(parents=True, exist_ok=True)
+    (made / "handlers/python/__pycache__/ca.pyc").write_text("x")
+    (made / "handlers/openssl/.simpleenroll.swp").write_text("x")
+    monkeypatch.setattr(workspace, "template", lambda: made)
+    return made
+
+
+def test_init_lays_out_what_is_shipped(tmp_path):
+    workspace.init(tmp_path / "lab")
+    made = {str(path.relative_to(tmp_path / "lab")) for path in (tmp_path / "lab").rglob("*") if path.is_file()}
+    assert made >= {
+        "conf.yaml",
+        "handlers/openssl/simpleenroll",
+        "handlers/examples/echo-env",
+        "openssl-ca/README.md",
+        "openssl-ca/create-ca",
+        "openssl-ca/openssl.cnf",
+        "openssl-ca/profiles/client",
+    }
+    for name in made:
+        assert (tmp_path / "lab" / name).read_bytes() == (ROOT / name).read_bytes()
+
+
+@pytest.mark.usefixtures("template")
+def test_what_a_run_made_in_a_checkout_stays_there(tmp_path):
+    workspace.init(tmp_path / "lab")
+    made = {path.name for path in (tmp_path / "lab").rglob("*")}
+    assert not made & {
+        "cacert.pem", "server.pem", "cakey.pem", "private", "index.txt", "newcerts", "ca.pyc", "__pycache__",
+        ".simpleenroll.swp",
+    }  # fmt: skip
+
+
+def test_into_an_existing_directory_but_never_over_anything(tmp_path):
+    (tmp_path / "notes").write_text("mine")
+    workspace.init(tmp_path)
+    (tmp_path / "conf.yaml").write_text("mine")
+    with pytest.raises(WorkspaceError, match=r"conf\.yaml exists; a workspace is never overwritten"):
+        workspace.init(tmp_path)
+    assert (tmp_path / "conf.yaml").read_text() == "mine"
+
+
+@pytest.mark.parametrize("part", ["handlers", "openssl-ca"])
+def test_one_part_is_enough_to_be_one(tmp_path, part):
+    (tmp_path / part).mkdir()
+    with pytest.raises(WorkspaceError, match=f"{part} exists"):
+        workspace.init(tmp_path)
+    assert not (tmp_path / "conf.yaml").exists()
+
+
+def test_where_it_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WorkspaceError, match=r"file.*: (Not a directory|File exists)"):
+        workspace.init(tmp_path / "file")
+
+
+# Mode bits.
+
+
+@pytest.mark.usefixtures("loose_umask")
+def test_scripts_are_executable_and_nothing_is_writable_by_others(tmp_path):
+    workspace.init(tmp_path / "lab")
+    for path in (tmp_path / "lab").rglob("*"):
+        assert not mode(path) & 0o022, path
+        if path.is_file():
+            assert bool(mode(path) & stat.S_IXUSR) is path.read_bytes().startswith(b"#!"), path
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [(0o644, 0o755), (0o666, 0o755), (0o600, 0o700), (0o640, 0o750), (0o755, 0o755)]
+)
+def test_whoever_may_read_a_script_may_run_it(tmp_path, before, after):
+    workspace.init(tmp_path)
+    script = tmp_path / "handlers/openssl/simpleenroll"
+    script.chmod(before)
+    workspace.tighten(tmp_path)
+    assert mode(script) == after
+
+
+def test_keys_stay_private_and_links_are_left_alone(tmp_path):
+    workspace.init(tmp_path)
+    private = tmp_path / "openssl-ca/private"
+    private.mkdir(mode=0o700)
+    (private / "cakey.pem").write_text("secret")
+    (private / "cakey.pem").chmod(0o600)
+    outside = tmp_path / "outside"
+    outside.write_text("#!/bin/bash\n")
+    outside.chmod(0o666)
+    (tmp_path / "handlers/link").symlink_to(outside)
+    (tmp_path / "handlers/broken").symlink_to(tmp_path / "nowhere")
+    workspace.tighten(tmp_path)
+    assert (mode(private), mode(private / "cakey.pem"), mode(outside)) == (0o700, 0o600, 0o666)
+
+
+# The demo.
+
+
+def test_a_demo_can_be_served(lab):
+    assert state.load(lab.path / "conf.yaml").services
+
+
+@pytest.mark.usefixtures("loose_umask")
+def test_a_demo_is_made_once(tmp_path):
+    assert workspace.prepare_demo(tmp_path / "lab")
+    books = Lab(tmp_path / "lab").books()
+    users = (tmp_path / "lab/users.htpasswd").read_bytes()
+    assert users.startswith(b"estuser:$2")
+    assert mode(tmp_path / "lab/users.htpasswd") == 0o600
+    assert not workspace.prepare_demo(tmp_path / "lab")
+    assert Lab(tmp_path / "lab").books() == books
+    assert (tmp_path / "lab/users.htpasswd").read_bytes() == users
+    state.load(tmp_path / "lab/conf.yaml")
+
+
+def test_what_is_missing_of_a_demo_is_made(own_lab):
+    (own_lab.path / "users.htpasswd").unlink()
+    assert not workspace.prepare_demo(own_lab.path)
+    assert (own_lab.path / "users.htpasswd").exists()
+
+
+def test_a_demo_whose_scripts_lost_their_bits_works_again(own_lab):
+    for path in (own_lab.path / "handlers").rglob("*"):
+        if path.is_file():
+            path.chmod(0o664)
+    workspace.prepare_demo(own_lab.path)
+    state.load(own_lab.path / "conf.yaml")
+
+
+def test_a_ca_that_cannot_be_made_is_named(tmp_path):
+    workspace.init(tmp_path)
+    (tmp_path / "openssl-ca/create-ca").write_text("#!/bin/bash\necho no openssl here >&2\nexit 3\n")
+    with pytest.raises(WorkspaceError, match="create-ca failed: no openssl here"):
+        workspace.prepare_demo(tmp_path)
+
+
+def test_a_demo_in_a_directory_with_an_odd_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    odd = Path("two words & 'quotes'")
+    assert workspace.prepare_demo(odd)
+    state.load(odd / "conf.yaml")
+
+
+def test_the_fingerprint_is_openssls(lab):
+    printed = run("openssl", "x509", "-noout", "-fingerprint", "-sha256", "-in", lab.anchor).stdout.decode()
+    assert printed.strip().split("=")[1] == workspace.fingerprint(lab.path)
+
+
+def test_the_template_of_a_checkout_is_the_checkout():
+    assert workspace.template() == ROOT

@@ -1,0 +1,225 @@
+"""From configuration to routes."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from estgw.config import model, routes
+from estgw.config.routes import Route, Service
+from estgw.est.operations import OPERATIONS, Body, Requires
+from tests.support import ROOT
+
+
+def build(directory: Path, callouts: dict[str, Any] | None = None, **groups: Any) -> dict[str | None, Service]:
+    data = {
+        "tls": {"certificate": "c", "key": "k"},
+        "callouts": {"handlers": "handlers", "ca_dir": "ca", **(callouts or {})},
+        **groups,
+    }
+    path = directory / "conf.yaml"
+    path.write_text(yaml.safe_dump(data))
+    return dict(routes.build(model.load(path)))
+
+
+def route(directory: Path, name: str, settings: dict[str, Any] | None = None, **callouts: Any) -> Route:
+    """The unlabelled route of one operation."""
+    operations = {name: settings} if settings is not None else {}
+    return build(directory, {"operations": operations, **callouts})[None].routes[name]
+
+
+def test_without_a_word_rfc_7030s_operations_are_served_but_for_two(tmp_path):
+    (service,) = build(tmp_path).values()
+    assert service.routes.keys() == OPERATIONS.keys() - routes.OFF_BY_DEFAULT
+    assert (service.label, service.profile, service.base64_lines) == (None, "auto", "auto")
+
+
+@pytest.mark.parametrize("name", sorted(OPERATIONS.keys() - routes.OFF_BY_DEFAULT))
+def test_a_route_of_the_defaults(tmp_path, name):
+    made = route(tmp_path, name)
+    assert (made.operation, made.label, made.is_new) == (OPERATIONS[name], None, False)
+    assert (made.handler, made.ca_dir) == (tmp_path / "handlers" / name, tmp_path / "ca")
+    assert (made.requires, made.timeout) == (OPERATIONS[name].requires, 30)
+    assert (made.raw_output, made.pass_credentials, made.serialize, dict(made.handler_env)) == (False, False, None, {})
+    assert (made.authenticate, made.authorize) == (None, None)
+
+
+@pytest.mark.parametrize("name", ["serverkeygen", "fullcmc"])
+@pytest.mark.parametrize(
+    ("settings", "served"),
+    [({"enabled": True}, True), ({"enabled": False}, False), ({"timeout": 5}, False), ({}, False), (None, False)],
+)
+def test_what_is_off_until_it_is_switched_on(tmp_path, name, settings, served):
+    operations = {name: settings} if settings is not None else {}
+    assert (name in build(tmp_path, {"operations": operations})[None].routes) is served
+
+
+def test_any_other_entry_is_on_unless_it_says_otherwise(tmp_path):
+    assert route(tmp_path, "csrattrs", {"timeout": 5}).timeout == 5
+    assert "cacerts" not in build(tmp_path, {"operations": {"cacerts": {"enabled": False}}})[None].routes
+
+
+def test_every_setting_of_an_operation(tmp_path):
+    made = route(
+        tmp_path,
+        "simpleenroll",
+        {
+            "handler": "own",
+            "requires": "both",
+            "timeout": 5,
+            "raw_output": True,
+            "pass_credentials": True,
+            "serialize": "ca",
+            "handler_env": {"A": "b"},
+            "authenticate": "who",
+            "authorize": "may",
+        },
+    )
+    assert (made.handler, made.requires, made.timeout) == (tmp_path / "own", Requires.BOTH, 5)
+    assert (made.raw_output, made.pass_credentials, made.serialize) == (True, True, "ca")
+    assert (dict(made.handler_env), made.authenticate, made.authorize) == (
+        {"A": "b"},
+        tmp_path / "who",
+        tmp_path / "may",
+    )
+
+
+# Labels.
+
+
+def test_a_label_is_served_like_the_unlabelled_paths(tmp_path):
+    plain, iot = build(tmp_path, {"operations": {"cacerts": {"timeout": 5}}}, labels={"iot": {}}).values()
+    assert iot.routes.keys() == plain.routes.keys()
+    for name, made in iot.routes.items():
+        assert made.label == "iot"
+        assert (made.handler, made.timeout) == (plain.routes[name].handler, plain.routes[name].timeout)
+
+
+def test_what_a_label_says_counts_before_what_all_share(tmp_path):
+    callouts = {
+        "profile": "rfc",
+        "operations": {"simpleenroll": {"timeout": 5, "requires": "tls", "handler": "shared"}},
+    }
+    iot = {
+        "handlers": "iot-handlers",
+        "ca_dir": "iot-ca",
+        "profile": "draft",
+        "base64_lines": "none",
+        "operations": {"simpleenroll": {"timeout": 7}, "csrattrs": {"enabled": False}},
+    }
+    made = build(tmp_path, callouts, labels={"iot": iot})
+    service = made["iot"]
+    assert (service.label, service.profile, service.base64_lines) == ("iot", "draft", "none")
+    assert "csrattrs" not in service.routes
+    assert "csrattrs" in made[None].routes
+    assert service.routes["cacerts"].handler == tmp_path / "iot-handlers/cacerts"
+    assert service.routes["cacerts"].ca_dir == tmp_path / "iot-ca"
+    enroll = service.routes["simpleenroll"]
+    assert (enroll.timeout, enroll.requires, enroll.handler) == (7, Requires.TLS, tmp_path / "shared")
+
+
+def test_a_label_switches_on_what_all_have_off(tmp_path):
+    shared = {"operations": {"cacerts": {"enabled": False}}}
+    own = {"operations": {"cacerts": {"enabled": True}, "serverkeygen": {"enabled": True}}}
+    made = build(tmp_path, shared, labels={"iot": own})
+    assert not made[None].routes.keys() & {"cacerts", "serverkeygen"}
+    assert made["iot"].routes.keys() >= {"cacerts", "serverkeygen"}
+
+
+# Decisions.
+
+
+def test_who_asks_whom(tmp_path):
+    made = build(tmp_path, {"authorize": "may", "authenticate": "who"})[None].routes
+    assert made["simpleenroll"].authorize == tmp_path / "may"
+    assert made["simpleenroll"].authenticate == tmp_path / "who"
+
+
+@pytest.mark.parametrize("name", ["cacerts", "csrattrs"])
+def test_what_anybody_may_have_needs_no_leave(tmp_path, name):
+    assert route(tmp_path, name, authorize="may").authorize is None
+    assert route(tmp_path, name, {"authorize": "own"}, authorize="may").authorize == tmp_path / "own"
+    assert route(tmp_path, name, {"requires": "any"}, authorize="may").authorize == tmp_path / "may"
+
+
+def test_null_means_no_question_asked(tmp_path):
+    assert route(tmp_path, "simpleenroll", {"authorize": None}, authorize="may").authorize is None
+    made = build(tmp_path, {"authorize": "may"}, labels={"iot": {"authorize": None}, "other": {}})
+    assert made["iot"].routes["simpleenroll"].authorize is None
+    assert made["other"].routes["simpleenroll"].authorize == tmp_path / "may"
+
+
+@pytest.mark.parametrize("key", ["change_subject_name", "renew_without_certificate"])
+def test_what_is_allowed_for_all_and_for_a_label(tmp_path, key):
+    made = build(tmp_path, {key: True}, labels={"strict": {key: False}, "iot": {}})
+    found = {label: getattr(service.routes["simplereenroll"], key) for label, service in made.items()}
+    assert found == {None: True, "strict": False, "iot": True}
+
+
+def test_what_a_csr_must_have(tmp_path):
+    everything = {name: {"enabled": True} for name in routes.OFF_BY_DEFAULT}
+    made = build(tmp_path, {"csr_template": "t.yaml", "operations": everything},
+                 labels={"iot": {"csr_template": "iot.yaml"}, "free": {"csr_template": None}, "other": {}})  # fmt: skip
+    found = {label: service.routes["simpleenroll"].csr_template for label, service in made.items()}
+    assert found == {
+        None: tmp_path / "t.yaml",
+        "iot": tmp_path / "iot.yaml",
+        "free": None,
+        "other": tmp_path / "t.yaml",
+    }
+    bound = {name for name, each in made[None].routes.items() if each.csr_template is not None}
+    assert bound == {"simpleenroll", "simplereenroll", "serverkeygen", "fullcmc"}
+
+
+# Operations that RFC 7030 does not know.
+
+
+def test_a_new_operation_to_fetch(tmp_path):
+    made = route(tmp_path, "crls", {"method": "GET", "response_type": "a/b", "body": "der", "requires": "none"})
+    operation = made.operation
+    assert (made.is_new, made.handler, made.requires) == (True, tmp_path / "handlers/crls", Requires.NONE)
+    assert (operation.method, operation.response_type, operation.body) == ("GET", "a/b", Body.DER)
+    assert (operation.takes_body, operation.has_csr, operation.may_wait) == (False, False, False)
+
+
+def test_a_new_operation_to_enrol(tmp_path):
+    settings = {"method": "POST", "response_type": "a/b", "body": "issued", "request_types": ["application/pkcs10"]}
+    operation = route(tmp_path, "otherenroll", settings).operation
+    assert (operation.has_csr, operation.proves_key, operation.may_wait, operation.renews) == (True, True, True, False)
+    assert (operation.request_types, operation.requires) == (("application/pkcs10",), Requires.ANY)
+
+
+def test_a_new_operation_of_one_label(tmp_path):
+    own = {"operations": {"crls": {"method": "GET", "response_type": "a/b", "body": "raw"}}}
+    made = build(tmp_path, labels={"iot": own, "other": {}})
+    assert [label for label, service in made.items() if "crls" in service.routes] == ["iot"]
+    assert [each.label for each in routes.routes(made) if each.is_new] == ["iot"]
+
+
+def test_all_routes(tmp_path):
+    made = build(tmp_path, labels={"iot": {}})
+    assert len(list(routes.routes(made))) == 8
+
+
+def test_the_shipped_configuration():
+    made = routes.build(model.load(ROOT / "conf.yaml"))
+    assert made.keys() == {None, "python"}
+    for each in routes.routes(made):
+        assert all(program.is_file() for program in each.programs), each
+
+
+# PATH.
+
+
+def test_the_path_of_callouts(tmp_path, monkeypatch):
+    build(tmp_path, {"path": "/bin:/usr/bin"})
+    settings = model.load(tmp_path / "conf.yaml")
+    monkeypatch.setattr(sys, "prefix", sys.base_prefix)
+    assert routes.search_path(settings) == "/bin:/usr/bin"
+    monkeypatch.setattr(sys, "prefix", "/venv")
+    monkeypatch.setattr(sys, "executable", "/venv/bin/python")
+    assert routes.search_path(settings) == "/venv/bin:/bin:/usr/bin"

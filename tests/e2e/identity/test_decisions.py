@@ -1,0 +1,290 @@
+"""Scripts that decide: is this password right, may this client do this; and what guessing costs."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from cryptography import x509
+
+from tests import pki
+from tests.e2e.identity.kit import REFLECT, REFLECTING, People, answered, challenge, digest_file, seen, sha_user
+from tests.support import LOGIN, V12, Gateway, Lab, Response, running_gateway
+
+BODY = pki.csr("device-1")
+ISSUING = ("simpleenroll", "simplereenroll", "serverkeygen")
+
+# How a decision can end, and what the client then sees (contract, "Exit status").
+ENDS = {
+    "77": ("echo 'not today'; exit 77", 401, 403),
+    "65": ("echo 'no serial number'; exit 65", 500, 400),
+    "69": ("echo 'the directory sleeps'; exit 69", 503, 503),
+    "75": ("echo 'wait'; exit 75", 503, 202),
+    "64": ("exit 64", 500, 500),
+    "1": ("exit 1", 500, 500),
+    "2": ("exit 2", 500, 500),
+    "127": ("no-such-program", 500, 500),
+    "signal": ("kill -SEGV $$", 500, 500),
+    "hang": ("sleep 60", 504, 504),
+    "flood": ("head -c 9000000 /dev/zero", 500, 500),
+    "lie": ("printf 'Status: 200\\n\\n'; exit 1", 500, 500),
+}
+WORDS = {"65": "no serial number", "69": "the directory sleeps", "77": "not today"}
+
+
+@pytest.fixture(scope="module")
+def own(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Lab:
+    made = lab.copy(tmp_path_factory.mktemp("decisions"))
+    made.script("reflect", REFLECT)
+    (made.path / "users.htpasswd").write_text(sha_user("estuser", "estpwd") + sha_user("alice", "secret"))
+    return made
+
+
+@pytest.fixture(scope="module")
+def gateway(own: Lab, people: People) -> Iterator[Gateway]:
+    """Labels named after what decides there."""
+    reflect = {"handler": str(own.path / "reflect"), **REFLECTING}
+    shipped = str(own.path / "handlers/examples/one-time-password")
+    labels: dict[str, Any] = {"open": {"authorize": None, "operations": {"simpleenroll": reflect}}}
+    for name, (script, _, _) in ENDS.items():
+        path = str(own.script(f"ends/{name}", script))
+        marker = str(own.script(f"ends/handler-{name}", f"touch {own.path}/ran-{name}"))
+        handlers = {operation: {"handler": marker, **REFLECTING} for operation in ISSUING}
+        labels[f"may-{name}"] = {"authorize": path, "operations": handlers}
+        labels[f"is-{name}"] = {"authenticate": path, "operations": handlers}
+    environment = own.script("ends/environment", 'env -0 >"$EST_TMPDIR/seen"')
+    shown = own.script("ends/shown", 'tr "\\0\\n" "\\n~" <"$EST_TMPDIR/seen"')
+    enrolling = {"simpleenroll": {"handler": str(shown), **REFLECTING}}
+    labels["environment"] = {"authorize": str(environment), "operations": enrolling}
+    labels["claims"] = {"authorize": None, "authenticate": str(environment), "operations": enrolling}
+    labels["once"] = {"authenticate": shipped, "operations": {"simpleenroll": {**reflect, "requires": "http"}}}
+    labels["file-again"] = {"authenticate": shipped, "operations": {"simpleenroll": {"authenticate": None, **reflect}}}
+    labels["seen"] = {"operations": {"simpleenroll": dict(reflect)}}
+    config = {
+        "client_auth": {
+            **people.config,
+            "digest": ["MD5"],
+            "digest_users": str(digest_file(own, "estuser:estpwd")),
+        },
+        "callouts": {"decision_timeout": 1.0, "max_stdout": 100_000},
+        "labels": labels,
+    }
+    with running_gateway(own, config) as running:
+        yield running
+
+
+def shown(answer: Response) -> dict[str, str]:
+    """What a script wrote down, a variable a line."""
+    return dict(line.split("=", 1) for line in answer.body.decode().splitlines())
+
+
+# authenticate: is this password right?
+
+
+def one_time(own: Lab, login: str) -> None:
+    user, _, password = login.partition(":")
+    line = f"{user} {hashlib.sha256(password.encode()).hexdigest()}\n"
+    with (own.path / "handlers/examples/one-time-passwords").open("a") as file:
+        file.write(line)
+
+
+def challenges(answer: Response) -> list[str]:
+    return [value for name, value in answer.headers if name.lower() == "www-authenticate"]
+
+
+@pytest.mark.parametrize("login", ["ann:first", "ann:with space", "bob:$(id) `id` \\ ' \"", "gerät:straße", "eve:"])
+def test_a_one_time_password_works_once(gateway, own, login):
+    """RFC 7030 6: a password for the first certificate, and the certificate from then on."""
+    one_time(own, login)
+    one_time(own, "other:" + login)
+    with gateway.connect() as connection:
+        assert challenges(connection.ask("POST", "once/simpleenroll", BODY)) == ['Basic realm="estrealm"']
+        facts = seen(connection.ask("POST", "once/simpleenroll", BODY, login=login))
+        assert (facts["REMOTE_USER"], facts["AUTH_TYPE"]) == (login.partition(":")[0], "Basic")
+        assert not {"EST_USERNAME", "EST_PASSWORD"} & facts.keys()
+        again = connection.ask("POST", "once/simpleenroll", BODY, login=login)
+        assert (again.status, challenges(again)) == (401, ['Basic realm="estrealm"'])
+        assert connection.ask("POST", "once/simpleenroll", BODY, login="other:" + login).status == 200
+    secret = login.partition(":")[2]
+    assert len(secret) < 5 or secret not in gateway.log_text
+
+
+@pytest.mark.parametrize(
+    "login", ["ann:wrong", "nobody:first", ":", ":first", "ann:", "estuser:estpwd", "ann first:x", ".*:.*", "-e:x"]
+)
+def test_a_wrong_one_time_password(gateway, own, login):
+    one_time(own, "ann:right")
+    answer = gateway.post("once/simpleenroll", BODY, login=login)
+    assert (answer.status, answer.body, challenges(answer)) == (401, b"", ['Basic realm="estrealm"'])
+    assert gateway.post("once/simpleenroll", BODY, login="ann:right").status == 200
+
+
+def test_of_many_at_once_one_wins(gateway, own):
+    one_time(own, "crowd:secret")
+    with ThreadPoolExecutor(8) as crowd:
+        ask: Callable[[int], int] = lambda _: gateway.post("once/simpleenroll", BODY, login="crowd:secret").status  # noqa: E731
+        found = sorted(crowd.map(ask, range(8)))
+    assert found == [200] + [401] * 7
+
+
+def test_digest_shows_no_password_and_so_is_none(gateway, own):
+    one_time(own, "estuser:estpwd")
+    header = answered({"realm": "estrealm", "nonce": "x"}, "estuser:estpwd")
+    answer = gateway.ask("POST", "once/simpleenroll", BODY, headers={"Authorization": header})
+    assert (answer.status, challenges(answer)) == (401, ['Basic realm="estrealm"'])
+    assert gateway.post("once/simpleenroll", BODY).status == 200
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_however_authenticate_ends_only_0_is_yes(gateway, own, people, end):
+    status = ENDS[end][1]
+    for certificate in (None, people.pairs["ours"]):
+        answer = gateway.post(f"is-{end}/simpleenroll", BODY, certificate=certificate)
+        assert answer.status == status
+        assert bool(challenges(answer)) is (status == 401)
+        assert (answer.header("Retry-After") is not None) is (status == 503)
+        if status in (500, 504) and end not in WORDS:
+            assert gateway.access[-1]["request_id"] in answer.words
+    assert not (own.path / f"ran-{end}").exists()
+    # Nobody is asked where there is nothing to ask about.
+    assert gateway.post(f"is-{end}/simpleenroll", BODY, login=None).status == 401
+    certified = gateway.post(f"is-{end}/simpleenroll", BODY, login=None, certificate=people.pairs["ours"])
+    assert certified.status == 200
+    (own.path / f"ran-{end}").unlink()
+
+
+def test_what_authenticate_is_told(gateway):
+    """The credentials as claimed, and nothing that looks verified."""
+    answer = gateway.post("claims/simpleenroll", BODY, login="al ice:s e:c'r\"et $(id)")
+    facts = shown(answer)
+    assert (facts["EST_USERNAME"], facts["EST_PASSWORD"]) == ("al ice", "s e:c'r\"et $(id)")
+    assert (facts["EST_AUTH_SCHEME"], facts["EST_LABEL"]) == ("Basic", "claims")
+    assert facts["EST_OPERATION"] == "simpleenroll"
+    assert not {"REMOTE_USER", "AUTH_TYPE", "EST_CSR_SUBJECT", "EST_POP"} & facts.keys()
+    assert facts["EST_AUTH_METHODS"] == ""
+    assert "s e:c" not in gateway.log_text
+
+
+@pytest.mark.parametrize(
+    ("login", "status"), [("() { :;}; id:x", 400), ("x:() { :;}; id", 400), ("a\nb:c", 401), ("a:\0", 401)]
+)
+def test_credentials_that_would_harm_a_script(gateway, login, status):
+    assert gateway.post("claims/simpleenroll", BODY, login=login).status == status
+
+
+def test_an_operation_may_take_the_file_again(gateway):
+    assert seen(gateway.post("file-again/simpleenroll", BODY))["REMOTE_USER"] == "estuser"
+    assert gateway.post("file-again/simpleenroll", BODY, login="estuser:wrong").status == 401
+
+
+# authorize: may this client do this?
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_however_authorize_ends_only_0_is_yes(gateway, own, end):
+    status = ENDS[end][2]
+    before = gateway.lab.books()
+    for operation in ("simpleenroll", "serverkeygen"):
+        answer = gateway.post(f"may-{end}/{operation}", BODY)
+        assert answer.status == status
+        assert (answer.header("Retry-After") is not None) is (status in (202, 503))
+        if status == 202:
+            assert answer.body == b""
+        elif end in WORDS:
+            assert answer.words == WORDS[end]
+        else:
+            assert gateway.access[-1]["request_id"] in answer.words
+    assert not (own.path / f"ran-{end}").exists()
+    assert gateway.lab.books() == before
+
+
+def test_null_asks_nobody(gateway):
+    assert seen(gateway.post("open/simpleenroll", BODY))["EST_LABEL"] == "open"
+
+
+def test_authorize_is_told_everything(gateway, people):
+    """What the handler is told, but for the seconds it may take."""
+    body = pki.csr("device-1", pki.san(x509.DNSName("a.example")))
+    with gateway.connect(certificate=people.pairs["our RA"], version=V12) as connection:
+        told = shown(connection.ask("POST", "environment/simpleenroll", body, login=LOGIN))
+        handled = seen(connection.ask("POST", "seen/simpleenroll", body, login=LOGIN))
+    bash = {"PWD", "SHLVL", "_", "OLDPWD"}
+    assert told.keys() - bash == handled.keys() - bash
+    expected = {
+        "REMOTE_USER": "estuser",
+        "AUTH_TYPE": "Basic",
+        "EST_AUTH_METHODS": "tls+http",
+        "EST_CLIENT_TRUST": "explicit",
+        "EST_CLIENT_IS_RA": "1",
+        "EST_CSR_SUBJECT": "CN=device-1",
+        "EST_CSR_SAN_0": "DNS:a.example",
+        "EST_POP": "absent",
+        "EST_TLS_BINDING": "tls-unique",
+        "SSL_CLIENT_S_DN": "CN=device-1",
+        "EST_TIMEOUT": "1",
+    }
+    assert {name: told[name] for name in expected} == expected
+
+
+# Guessing is slowed.
+
+
+def test_guessing_costs_the_guesser_and_nobody_else(own):
+    """The delay grows for one address; another's password is taken at once meanwhile."""
+    with (
+        running_gateway(own, {"client_auth": {"guess_delay": 1}}) as gateway,
+        gateway.connect(source="127.0.0.2") as connection,
+    ):
+
+        def tried(login: str, status: int) -> float:
+            started = time.monotonic()
+            assert connection.ask("POST", "simpleenroll", b"", login=login).status == status
+            return time.monotonic() - started
+
+        times = [tried("estuser:no", 401) for _ in range(6)]
+        # 0, then 50 ms doubled each time.
+        assert times[5] > 0.75 > times[0]
+        assert times[5] > times[3] > times[1]
+        guess = threading.Thread(target=tried, args=("estuser:no", 401))
+        guess.start()
+        started = time.monotonic()
+        assert gateway.post("cacerts", b"").status == 405
+        assert gateway.post("simpleenroll", b"").status == 400  # the password was right, the empty CSR is not
+        other = time.monotonic() - started
+        guess.join()
+        assert other < 0.9
+        # A right password of one's own buys no guess at another's,
+        tried("alice:secret", 400)
+        assert tried("estuser:no", 401) > 0.9
+        # and the guessed user's own ends it.
+        tried(LOGIN, 400)
+        assert tried("estuser:no", 401) < 0.9
+    print("delays of one guesser:", [round(seconds, 2) for seconds in times], "another client:", round(other, 2))
+
+
+def test_digest_is_guessed_no_faster(own):
+    """Nor does the one scheme's right password hide the other's wrong ones."""
+    digest = {"digest": ["MD5"], "digest_users": str(digest_file(own, "estuser:estpwd", "alice:secret"))}
+    with (
+        running_gateway(own, {"client_auth": {**digest, "guess_delay": 0.5}}) as gateway,
+        gateway.connect() as connection,
+    ):
+        given = challenge(connection.ask("POST", "simpleenroll", b""))
+
+        def tried(login: str, number: int, status: int) -> float:
+            headers = {"Authorization": answered(given, login, nc=number)}
+            started = time.monotonic()
+            assert connection.ask("POST", "simpleenroll", b"", headers=headers).status == status
+            return time.monotonic() - started
+
+        for number in range(1, 6):
+            tried("estuser:no", number, 401)
+        assert tried("alice:secret", 6, 400) > 0.45
+        assert tried("estuser:no", 7, 401) > 0.45
+        assert connection.ask("POST", "simpleenroll", b"", login="alice:secret").status == 400
+        assert tried("estuser:no", 8, 401) > 0.45

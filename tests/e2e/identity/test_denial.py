@@ -1,0 +1,190 @@
+"""What costs others nothing: connections that stay idle, trickle or lie (each beside an ordinary enrolment)."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests import pki
+from tests.e2e.identity.kit import answered, challenge, digest_file
+from tests.support import EST, V12, Gateway, Lab, csr, request, running_gateway
+
+CROWD = 500
+SOON = 5.0
+"""Seconds that the ordinary client may wait; one is what is promised, on a machine that does nothing else."""
+
+
+@pytest.fixture(scope="module")
+def gateway(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    own = lab.copy(tmp_path_factory.mktemp("denial"))
+    digest = {"digest": ["MD5"], "digest_users": str(digest_file(own, "estuser:estpwd"))}
+    # The crowd comes from one address; how fast an address may guess is another test's business.
+    with running_gateway(own, {"client_auth": {**digest, "guess_delay": 0}}) as running:
+        running.post("simpleenroll", csr())  # the first password is the dearest
+        yield running
+
+
+def enrolled(gateway: Gateway, what: str) -> None:
+    """An ordinary enrolment, with everything real: TLS, a password, `openssl ca`."""
+    started = time.monotonic()
+    assert gateway.post("simpleenroll", csr("ordinary")).status == 200
+    seconds = time.monotonic() - started
+    print(f"{what}: an enrolment beside it took {seconds * 1000:.0f} ms")
+    assert seconds < SOON
+    assert gateway.process.poll() is None
+
+
+def client_context(gateway: Gateway) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=str(gateway.lab.anchor))
+
+
+def plain(gateway: Gateway) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", gateway.port), timeout=20)
+
+
+@contextlib.contextmanager
+def crowd() -> Iterator[list[Any]]:
+    """Sockets that are closed at the end."""
+    sockets: list[Any] = []
+    try:
+        yield sockets
+    finally:
+        for each in sockets:
+            each.close()
+
+
+def test_nothing(gateway):
+    enrolled(gateway, "nothing")
+
+
+def test_idle_tcp_connections(gateway):
+    with crowd() as sockets:
+        sockets += [plain(gateway) for _ in range(CROWD)]
+        enrolled(gateway, f"{CROWD} idle TCP connections")
+    enrolled(gateway, "and after they went")
+
+
+def test_idle_tls_connections(gateway):
+    context = client_context(gateway)
+    with crowd() as sockets:
+        for _ in range(CROWD):
+            sockets.append(context.wrap_socket(plain(gateway), server_hostname="localhost"))
+        enrolled(gateway, f"{CROWD} idle TLS connections")
+        sockets[0].sendall(request("GET", "cacerts"))
+        assert sockets[0].recv(12) == b"HTTP/1.1 200"  # and they are served when they wake up
+    enrolled(gateway, "and after they went")
+
+
+class Trickle(threading.Thread):
+    """Sends a byte every 100 ms on each of its connections, until told to stop or all are gone."""
+
+    def __init__(self, sockets: list[Any], data: bytes) -> None:
+        super().__init__(daemon=True)
+        self.sockets, self.data = sockets, data
+        self.done = threading.Event()
+        self.sent = 0
+
+    def run(self) -> None:
+        for at in range(len(self.data)):
+            for each in list(self.sockets):
+                try:
+                    each.sendall(self.data[at : at + 1])
+                except OSError:
+                    self.sockets.remove(each)
+            self.sent = at + 1
+            if not self.sockets or self.done.wait(0.1):
+                return
+
+
+@pytest.mark.parametrize("where", ["handshake", "head", "body"])
+def test_one_byte_every_100_ms(gateway, where):
+    context = client_context(gateway)
+    body = pki.csr("slow")
+    whole = request("POST", "simpleenroll", body, login="estuser:estpwd")
+    head = whole.index(b"\r\n\r\n") + 4
+    with crowd() as sockets:
+        if where == "handshake":
+            incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+            half = context.wrap_bio(incoming, outgoing, server_hostname="localhost")
+            with contextlib.suppress(ssl.SSLWantReadError):
+                half.do_handshake()
+            sockets += [plain(gateway) for _ in range(50)]
+            trickle = Trickle(list(sockets), outgoing.read())
+        else:
+            sockets += [context.wrap_socket(plain(gateway), server_hostname="localhost") for _ in range(50)]
+            if where == "body":
+                for each in sockets:
+                    each.sendall(whole[:head])
+            trickle = Trickle(list(sockets), whole if where == "head" else body)
+        trickle.start()
+        for _ in range(3):
+            time.sleep(0.25)
+            enrolled(gateway, f"50 connections that trickle their {where}")
+        trickle.done.set()
+        trickle.join()
+        assert trickle.sent > 3
+        assert len(trickle.sockets) == 50
+
+
+@pytest.mark.parametrize("where", ["head", "body"])
+def test_a_trickle_has_an_end(own_lab, where):
+    """A byte now and then renews no timeout."""
+    whole = request("POST", "simpleenroll", pki.csr("slow"), login="estuser:estpwd")
+    head = whole.index(b"\r\n\r\n") + 4
+    with running_gateway(own_lab, {"server": {"idle_timeout": 1, "body_timeout": 1}}) as gateway:
+        context = client_context(gateway)
+        with context.wrap_socket(plain(gateway), server_hostname="localhost") as tls:
+            if where == "body":
+                tls.sendall(whole[:head])
+            trickle = Trickle([tls], whole if where == "head" else whole[head:])
+            started = time.monotonic()
+            trickle.start()
+            with contextlib.suppress(OSError):
+                answer = tls.recv(100)
+                assert answer == b"" or answer.startswith(b"HTTP/1.1 408 ")
+            assert time.monotonic() - started < SOON
+            trickle.done.set()
+            trickle.join()
+
+
+def test_a_digest_header_without_a_response(gateway):
+    with gateway.connect() as connection:
+        body = csr()
+        given = challenge(connection.ask("POST", "simpleenroll", body))
+        for number in range(1, 21):
+            header = answered(given, "estuser:estpwd", nc=number, drop=["response"])
+            answer = connection.ask("POST", "simpleenroll", body, headers={"Authorization": header})
+            assert (answer.status, answer.body) == (401, b"")
+        enrolled(gateway, "Digest headers without a response")
+        header = answered(given, "estuser:estpwd", nc=21)
+        assert connection.ask("POST", "simpleenroll", body, headers={"Authorization": header}).status == 200
+
+
+def test_a_challenge_password_typed_boolean(gateway):
+    """In all its lengths; one server is known to have died of it."""
+    with gateway.connect(version=V12) as connection:
+        for content in (b"\xff", b"\0", b"", b"\1\2\3", bytes(200)):
+            body = pki.csr("odd", pki.attribute(pki.CHALLENGE_PASSWORD, pki.tlv(pki.BOOLEAN, content)))
+            answer = connection.ask("POST", "simpleenroll", body, login="estuser:estpwd")
+            assert answer.status == 400, content
+            assert answer.words
+        enrolled(gateway, "challengePassword typed BOOLEAN")
+
+
+@pytest.mark.parametrize(
+    "path", [EST, f"{EST}/", f"{EST}//", f"{EST}/x/y/z", "/", "/.well-known", "*", "/" + "x" * 7000]
+)
+def test_a_path_that_names_no_operation(gateway, path):
+    with gateway.connect() as connection:
+        connection.send(request("GET", path).replace(f"{EST}/*".encode(), b"*"))
+        answer = connection.response()
+        assert 400 <= answer.status < 500
+        assert answer.words
+        enrolled(gateway, f"GET {path[:30]}")

@@ -1,0 +1,551 @@
+"""Linking identity and POP over real connections (RFC 7030 3.5, RFC 7894, RFC 9266)."""
+
+from __future__ import annotations
+
+import base64
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.x509.oid import NameOID
+
+from tests import pki
+from tests.e2e.identity.kit import (
+    LINKING,
+    OTP,
+    REFLECT,
+    REFLECTING,
+    REVOCATION,
+    People,
+    answered,
+    bound,
+    challenge,
+    digest_file,
+    linking,
+    seen,
+    sha_user,
+    text,
+)
+from tests.support import EST, V12, V13, Connection, Gateway, Lab, Response, request, running_gateway
+from tests.tls.pki import Credential
+
+VERSIONS = {"TLSv1.2": V12, "TLSv1.3": V13}
+KINDS = {"TLSv1.2": "tls-unique", "TLSv1.3": "tls-exporter"}
+both_versions = pytest.mark.parametrize("version", VERSIONS)
+ALICE, BOB = "alice:secret", "bob:secret"
+FOREIGN = "c29tZWJvZHkgZWxzZSdz"
+CHALLENGE_OID, LINKING_OID = pki.oid(pki.CHALLENGE_PASSWORD), pki.oid(LINKING)
+
+
+@pytest.fixture(scope="module")
+def own(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Lab:
+    made = lab.copy(tmp_path_factory.mktemp("linking"))
+    made.script("reflect", REFLECT)
+    made.script("one-time", '[[ ${EST_OTP-} == 90503846 ]] || { echo "wrong one-time password"; exit 77; }')
+    logins = (ALICE, BOB, "estuser:estpwd")
+    (made.path / "users.htpasswd").write_text("".join(sha_user(*login.split(":")) for login in logins))
+    digest_file(made, *logins)
+    return made
+
+
+@pytest.fixture(scope="module")
+def subjects(own: Lab, people: People) -> dict[str, tuple[Path, Path]]:
+    """Certificates of ours with other subjects than a mere CN."""
+    example = x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Example")
+    names = {
+        "example": x509.Name([example, x509.NameAttribute(NameOID.COMMON_NAME, "a")]),
+        "hostile": x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a,O=Example")]),
+        "escaping": x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a\\,O=Example")]),
+    }
+    made = {}
+    for kind, name in names.items():
+        certificate = pki.certificate(people.ours, name, key=pki.P256)
+        made[kind] = Credential(certificate, pki.P256).write(own.path, f"subject-{kind}")
+    return made
+
+
+def settings(own: Lab, people: People, **pop: Any) -> dict[str, Any]:
+    operation = {"handler": str(own.path / "reflect"), **REFLECTING}
+    ours = people.certificates["ours"].certificate.fingerprint(hashes.SHA256()).hex()
+    rules: list[dict[str, Any]] = [
+        {"label": "must", "pop": "required"},
+        {"label": "waive", "pop": "waived"},
+        {"label": "ra", "ra": True, "pop": "waived"},
+        {"label": "user", "user": "alice", "pop": "required"},
+        {"label": "user", "user": "bob", "pop": "waived"},
+        {"label": "operation", "operation": "simpleenroll", "pop": "required"},
+        {"label": "subject", "subject": "CN=*,O=Example", "pop": "required"},
+        {"label": "issuer", "issuer": "CN=Our CA", "pop": "required"},
+        {"label": "fingerprint", "fingerprint": ours, "pop": "required"},
+        {"label": "trust", "trust": "implicit", "pop": "required"},
+        {"label": "address", "address": "127.0.0.2/32", "pop": "required"},
+    ]
+    labels: dict[str, Any] = {rule["label"]: {} for rule in rules}
+    labels["otp"] = {"authorize": str(own.path / "one-time")}
+    return {
+        "client_auth": {
+            **people.config,
+            "digest": ["SHA-256", "MD5"],
+            "digest_users": str(own.path / "users.htdigest"),
+        },
+        "callouts": {
+            "authorize": None,
+            "operations": {name: dict(operation) for name in ("simpleenroll", "simplereenroll", "serverkeygen")},
+        },
+        "labels": labels,
+        "pop": {"rules": rules, **pop},
+    }
+
+
+@pytest.fixture(scope="module")
+def gateway(own: Lab, people: People) -> Iterator[Gateway]:
+    with running_gateway(own, settings(own, people)) as running:
+        yield running
+
+
+def connect(gateway: Gateway, version: str, **options: Any) -> Connection:
+    """With a client whose library knows the binding of this version."""
+    return gateway.connect(version=VERSIONS[version], pyopenssl=version == "TLSv1.3", **options)
+
+
+def enrol(
+    connection: Connection, *attributes: bytes, path: str = "simpleenroll", login: str | None = ALICE
+) -> Response:
+    return connection.ask("POST", path, pki.csr("device-1", *attributes), login=login)
+
+
+# Right and wrong.
+
+
+@both_versions
+def test_right(gateway, version):
+    with connect(gateway, version) as connection:
+        facts = seen(enrol(connection, pki.challenge(bound(connection))))
+        assert (facts["EST_POP"], facts["EST_TLS_BINDING"]) == ("linked", KINDS[version])
+        assert facts["TLS_UNIQUE_SR"] == bound(connection)
+    assert gateway.access[-1]["pop"] == "linked"
+
+
+def one_off(value: str) -> list[str]:
+    """Each character changed into a neighbour, one at a time."""
+    return [value[:at] + ("A" if value[at] != "A" else "B") + value[at + 1 :] for at in range(len(value))]
+
+
+@both_versions
+def test_wrong(gateway, version):
+    with connect(gateway, version) as other:
+        elsewhere = bound(other)
+    with connect(gateway, version) as connection:
+        right = bound(connection)
+        raw = base64.b64decode(right)
+        wrong = [
+            elsewhere,
+            *one_off(right),
+            right + "A",
+            right + "=",
+            right + " ",
+            " " + right,
+            right + "\0",
+            right + right,
+            right[:-1],
+            right[:4],
+            right.rstrip("=") + "==",
+            right.swapcase(),
+            raw.hex(),
+            "",
+            "=",
+            "!" * len(right),
+            base64.urlsafe_b64encode(raw + b"\xfb\xff").decode(),
+        ]
+        for value in wrong:
+            answer = enrol(connection, pki.challenge(value))
+            assert answer.status == 400, (right, value)
+            # What is wrong, and over which version it could be given.
+            assert f"challengePassword is not base64 of this TLS connection's {KINDS[version]} value" in answer.words
+            assert version in answer.words
+        assert seen(enrol(connection, pki.challenge(right)))["EST_POP"] == "linked"  # and the connection survived
+
+
+def test_a_value_of_the_other_version(gateway):
+    with connect(gateway, "TLSv1.2") as connection:
+        assert enrol(connection, pki.challenge(text(bytes(32)))).status == 400
+    with gateway.connect(version=V13) as connection:
+        # The standard library's "tls-unique" over 1.3 is the client's Finished message, which no RFC blesses.
+        assert enrol(connection, pki.challenge(text(connection.tls_unique))).status == 400
+
+
+@both_versions
+def test_none(gateway, version):
+    with connect(gateway, version) as connection:
+        assert seen(enrol(connection))["EST_POP"] == "absent"
+        answer = enrol(connection, path="must/simpleenroll")
+        assert answer.status == 400
+        assert f"put base64 of this {version} connection's {KINDS[version]} value" in answer.words
+        assert "challengePassword" in answer.words
+        linked = enrol(connection, pki.challenge(bound(connection)), path="must/simpleenroll")
+        assert seen(linked)["EST_POP"] == "linked"
+
+
+def test_the_standard_librarys_tls_unique(gateway):
+    with gateway.connect(version=V12) as connection:
+        assert len(connection.tls_unique) == 12
+        assert seen(enrol(connection, pki.challenge(text(connection.tls_unique))))["EST_POP"] == "linked"
+
+
+@pytest.mark.client("openssl")
+def test_the_exporter_as_openssl_has_it(gateway):
+    """RFC 9266: the label, 32 bytes, and what `s_client` prints is what the gateway accepts."""
+    command = ["openssl", "s_client", "-tls1_3", "-connect", f"127.0.0.1:{gateway.port}", "-servername", "localhost"]
+    command += [
+        "-CAfile",
+        str(gateway.lab.anchor),
+        "-keymatexport",
+        "EXPORTER-Channel-Binding",
+        "-keymatexportlen",
+        "32",
+    ]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as client:
+        assert client.stdin
+        assert client.stdout
+        try:
+            for line in client.stdout:
+                if found := re.match(rb"\s+Keying material: ([0-9A-F]{64})\s", line):
+                    break
+            else:
+                raise AssertionError("no keying material")
+            value = text(bytes.fromhex(found[1].decode()))
+            body = pki.csr("device-1", pki.challenge(value))
+            headers = {"Connection": "close"}
+            client.stdin.write(request("POST", "simpleenroll", body, headers=headers, login=ALICE))
+            client.stdin.flush()
+            said = client.stdout.read()
+        finally:
+            client.kill()
+    assert b"HTTP/1.1 200 " in said
+    assert f"TLS_UNIQUE_SR={value}\n".encode() in said
+    assert b"EST_POP=linked\n" in said
+
+
+@both_versions
+@pytest.mark.parametrize("scheme", ["Basic", "SHA-256", "MD5"])
+def test_the_401_in_between_costs_no_connection(gateway, version, scheme):
+    with connect(gateway, version) as connection:
+        body = pki.csr("device-1", pki.challenge(bound(connection)))
+        refused = connection.ask("POST", "simpleenroll", body)
+        assert refused.status == 401
+        assert refused.header("Connection") is None
+        if scheme == "Basic":
+            answer = connection.ask("POST", "simpleenroll", body, login=ALICE)
+        else:
+            header = answered(challenge(refused, scheme), ALICE)
+            answer = connection.ask("POST", "simpleenroll", body, headers={"Authorization": header})
+        facts = seen(answer)
+    assert (facts["EST_POP"], facts["REMOTE_USER"]) == ("linked", "alice")
+    assert facts["AUTH_TYPE"] == ("Basic" if scheme == "Basic" else "Digest")
+
+
+# Where the value stands, and in which type.
+
+STRINGS = {
+    "UTF8String": (pki.UTF8, "utf-8"),
+    "PrintableString": (pki.PRINTABLE, "ascii"),
+    "TeletexString": (pki.T61, "latin-1"),
+    "IA5String": (pki.IA5, "ascii"),
+    "UniversalString": (pki.UNIVERSAL, "utf-32-be"),
+    "BMPString": (pki.BMP, "utf-16-be"),
+}
+
+
+@both_versions
+def test_every_type_of_string(gateway, version):
+    with connect(gateway, version) as connection:
+        for kind in (pki.CHALLENGE_PASSWORD, LINKING):
+            for tag, codec in STRINGS.values():
+                attribute = linking(bound(connection).encode(codec), tag, kind)
+                assert seen(enrol(connection, attribute))["EST_POP"] == "linked"
+                attribute = linking(FOREIGN.encode(codec), tag, kind)
+                assert enrol(connection, attribute).status == 400
+
+
+@both_versions
+def test_identity_linking_beside_and_instead(gateway, version):
+    """RFC 7894 4: each for itself, and all that are present must pass."""
+    with connect(gateway, version) as connection:
+        right = bound(connection)
+        for path in ("simpleenroll", "must/simpleenroll"):
+            assert seen(enrol(connection, linking(right), path=path))["EST_POP"] == "linked"
+            assert seen(enrol(connection, linking(right), pki.challenge(right), path=path))["EST_POP"] == "linked"
+            for one, other in ((right, FOREIGN), (FOREIGN, right), (right, ""), ("", right)):
+                assert enrol(connection, linking(one), pki.challenge(other), path=path).status == 400
+        answer = enrol(connection, linking(FOREIGN))
+        assert "The CSR's estIdentityLinking is not base64" in answer.words
+
+
+ODD = {
+    "a BOOLEAN": lambda kind: [pki.attribute(kind, pki.tlv(pki.BOOLEAN, b"\xff"))],
+    "an INTEGER": lambda kind: [pki.attribute(kind, pki.tlv(pki.INTEGER, b"\x01"))],
+    "a NULL": lambda kind: [pki.attribute(kind, pki.tlv(5))],
+    "OCTETS": lambda kind: [pki.attribute(kind, pki.tlv(pki.OCTETS, b"abc"))],
+    "a SEQUENCE": lambda kind: [pki.attribute(kind, pki.tlv(pki.SEQUENCE, pki.tlv(pki.UTF8, b"abc")))],
+    "a context tag": lambda kind: [pki.attribute(kind, pki.tlv(0x80, b"abc"))],
+    "a long tag": lambda kind: [pki.attribute(kind, b"\x1f\x81\x01\x03abc")],
+    "an empty set": lambda kind: [pki.attribute(kind)],
+    "two values": lambda kind: [pki.attribute(kind, pki.tlv(pki.UTF8, b"a"), pki.tlv(pki.UTF8, b"b"))],
+    "one value twice": lambda kind: [pki.attribute(kind, pki.tlv(pki.UTF8, b"a"), pki.tlv(pki.UTF8, b"a"))],
+    "two attributes": lambda kind: [linking("a", kind=kind), linking("b", kind=kind)],
+    "256 characters": lambda kind: [linking("A" * 256, kind=kind)],
+    "100 kB": lambda kind: [linking("A" * 100_000, kind=kind)],
+    "no set": lambda kind: [pki.tlv(pki.SEQUENCE, pki.oid(kind), pki.tlv(pki.UTF8, b"a"))],
+    "nothing after the type": lambda kind: [pki.tlv(pki.SEQUENCE, pki.oid(kind))],
+    "bad UTF-8": lambda kind: [linking(b"\xff\xfe", kind=kind)],
+    "bad BMP": lambda kind: [linking(b"abc", pki.BMP, kind=kind)],
+    "a lone surrogate": lambda kind: [linking(b"\xd8\x00", pki.BMP, kind=kind)],
+    "bad Universal": lambda kind: [linking(b"\x00\x11\x00\x00", pki.UNIVERSAL, kind=kind)],
+    "Printable that is not ASCII": lambda kind: [linking(b"\xe9", pki.PRINTABLE, kind=kind)],
+}
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_odd_attributes_are_a_400(gateway, odd):
+    """Even where foreign values are waived, and for the attributes that only scripts can judge."""
+    with gateway.connect(version=V12) as connection:
+        for kind in (pki.CHALLENGE_PASSWORD, LINKING, OTP, REVOCATION):
+            for path in ("simpleenroll", "must/simpleenroll", "waive/simpleenroll", "otp/simpleenroll", "serverkeygen"):
+                if path == "must/simpleenroll" and kind in (OTP, REVOCATION):
+                    continue  # the missing link is found first
+                answer = enrol(connection, *ODD[odd](kind), path=path)
+                assert answer.status == 400, (path, kind)
+                assert answer.words
+    assert gateway.process.poll() is None
+
+
+def test_a_linked_csr_with_an_odd_neighbour(gateway):
+    with gateway.connect(version=V12) as connection:
+        right = pki.challenge(bound(connection))
+        assert enrol(connection, right, pki.attribute(LINKING)).status == 400
+        assert enrol(connection, right, right).status == 400
+        assert seen(enrol(connection, right, pki.attribute("1.2.3.4", pki.tlv(5))))["EST_POP"] == "linked"
+
+
+# Per client.
+
+
+def test_an_ra_may_carry_a_foreign_value_only_where_a_rule_waives_it(gateway, people):
+    """RFC 7030 3.7."""
+    for kind, path, allowed in (
+        ("our RA", "ra/simpleenroll", True),
+        ("our RA", "simpleenroll", False),
+        ("our RA", "must/simpleenroll", False),
+        ("ours", "ra/simpleenroll", False),
+        ("their RA", "ra/simpleenroll", False),
+        ("theirs", "ra/simpleenroll", False),
+    ):
+        with gateway.connect(certificate=people.pairs[kind], version=V12) as connection:
+            answer = enrol(connection, pki.challenge(FOREIGN), path=path, login=None)
+            if allowed:
+                assert seen(answer)["EST_POP"] == "waived"
+                assert seen(enrol(connection, path=path, login=None))["EST_POP"] == "absent"
+                assert seen(enrol(connection, pki.challenge(bound(connection)), path=path))["EST_POP"] == "linked"
+            else:
+                assert answer.status == 400, (kind, path)
+
+
+def test_rules_by_user(gateway):
+    with gateway.connect(version=V12) as connection:
+        for login, absent, foreign in ((ALICE, 400, 400), (BOB, 200, 200), ("estuser:estpwd", 200, 400)):
+            assert enrol(connection, path="user/simpleenroll", login=login).status == absent
+            assert enrol(connection, pki.challenge(FOREIGN), path="user/simpleenroll", login=login).status == foreign
+        # Digest names its user just as well, and an unverified name is none.
+        refused = enrol(connection, path="user/simpleenroll", login=None)
+        header = answered(challenge(refused), ALICE, f"{EST}/user/simpleenroll")
+        body = pki.csr("device-1")
+        assert connection.ask("POST", "user/simpleenroll", body, headers={"Authorization": header}).status == 400
+        assert enrol(connection, path="user/simpleenroll", login="bob:wrong").status == 401
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "required"),
+    [
+        ("operation/simpleenroll", "ours", True),
+        ("operation/simplereenroll", "ours", False),
+        ("operation/serverkeygen", "ours", False),
+        ("fingerprint/simpleenroll", "ours", True),
+        ("fingerprint/simpleenroll", "our RA", False),
+        ("issuer/simpleenroll", "ours", True),
+        ("issuer/simpleenroll", "theirs", False),
+        ("issuer/simpleenroll", "expired", False),
+        ("trust/simpleenroll", "theirs", True),
+        ("trust/simpleenroll", "ours", False),
+        ("trust/simpleenroll", "none", False),
+        ("subject/simpleenroll", "example", True),
+        ("subject/simpleenroll", "ours", False),
+        ("subject/simpleenroll", "hostile", False),
+        ("subject/simpleenroll", "escaping", False),
+    ],
+)
+def test_rules(gateway, people, subjects, path, kind, required):
+    pair = subjects.get(kind) or people.pairs[kind]
+    with gateway.connect(certificate=pair, version=V12) as connection:
+        login = None if path.endswith("simplereenroll") else ALICE
+        answer = enrol(connection, path=path, login=login)
+        assert answer.status == (400 if required else 200), answer.body
+        answer = enrol(connection, pki.challenge(bound(connection)), path=path, login=login)
+        assert seen(answer)["EST_POP"] == "linked"
+        assert enrol(connection, pki.challenge(FOREIGN), path=path, login=login).status == 400
+
+
+@pytest.mark.parametrize(("source", "status"), [("127.0.0.1", 200), ("127.0.0.2", 400)])
+def test_rules_by_address(gateway, source, status):
+    with gateway.connect(source=source) as connection:
+        assert enrol(connection, path="address/simpleenroll").status == status
+        announced = CHALLENGE_OID in connection.ask("GET", "address/csrattrs").der
+        assert announced is (status == 400)
+
+
+# What only scripts can judge (RFC 7894 3.1, 3.2).
+
+
+def test_a_one_time_password_in_the_csr(gateway):
+    """Nobody to verify it: refused; a script to verify it: its word counts; and the link is judged for itself."""
+    with gateway.connect(version=V12) as connection:
+        otp = linking("90503846", kind=OTP)
+        answer = enrol(connection, otp)
+        assert (answer.status, "otpChallenge" in answer.words) == (400, True)
+        assert seen(enrol(connection, otp, path="otp/simpleenroll"))["EST_OTP"] == "90503846"
+        answer = enrol(connection, linking("90503847", kind=OTP), path="otp/simpleenroll")
+        assert (answer.status, answer.words) == (403, "wrong one-time password")
+        right, wrong = pki.challenge(bound(connection)), pki.challenge(FOREIGN)
+        assert seen(enrol(connection, otp, right, path="otp/simpleenroll"))["EST_POP"] == "linked"
+        assert enrol(connection, otp, wrong, path="otp/simpleenroll").status == 400
+        assert enrol(connection, linking("0", kind=OTP), right, path="otp/simpleenroll").status == 403
+
+
+def test_the_published_csr_with_a_one_time_password(gateway):
+    """The vector of RFC 7894's test suite, over the wire."""
+    body = (pki.VECTORS / "altmod-rfc7894-csr-otpchallenge.b64").read_bytes()
+    answer = gateway.post("simpleenroll", body, login=ALICE)
+    assert (answer.status, "otpChallenge" in answer.words) == (400, True)
+
+
+def test_a_revocation_challenge_is_passed_on(gateway):
+    with gateway.connect(version=V12) as connection:
+        facts = seen(enrol(connection, linking("pet's name: gerät", kind=REVOCATION)))
+        assert facts["EST_REVOCATION_CHALLENGE"] == "pet's name: gerät"
+        assert facts["EST_POP"] == "absent"
+        assert "EST_OTP" not in facts
+
+
+# serverkeygen.
+
+
+def test_serverkeygen_verifies_a_binding_that_is_present(gateway):
+    """RFC 7030 4.4.1: the CSR's signature does not count there; its binding does."""
+    with gateway.connect(version=V12) as connection:
+        for path in ("serverkeygen", "must/serverkeygen"):
+            right = pki.csr("device-1", pki.challenge(bound(connection)))
+            wrong = pki.csr("device-1", pki.challenge(FOREIGN))
+            spoilt = right[:-1] + bytes([right[-1] ^ 1])
+            for body, status in ((right, 200), (spoilt, 200), (wrong, 400)):
+                assert connection.ask("POST", path, body, login=ALICE).status == status
+        assert enrol(connection, path="serverkeygen").status == 200
+        assert enrol(connection, path="must/serverkeygen").status == 400
+
+
+def test_reenrol(gateway, people):
+    with gateway.connect(version=V12, certificate=people.pairs["ours"]) as connection:
+        right = pki.challenge(bound(connection))
+        for path in ("simplereenroll", "must/simplereenroll"):
+            assert seen(enrol(connection, right, path=path, login=None))["EST_POP"] == "linked"
+            assert enrol(connection, pki.challenge(FOREIGN), path=path, login=None).status == 400
+        assert enrol(connection, path="must/simplereenroll", login=None).status == 400
+
+
+# What is announced.
+
+
+@pytest.mark.parametrize(
+    ("label", "announced"),
+    [
+        ("", False),
+        ("must", True),
+        ("waive", False),
+        ("user", True),
+        ("operation", True),
+        ("trust", True),
+        ("ra", False),
+    ],
+)
+def test_csrattrs_announces_what_is_required(gateway, label, announced):
+    answer = gateway.get(f"{label}/csrattrs" if label else "csrattrs")
+    assert (CHALLENGE_OID in answer.der) is announced
+    assert LINKING_OID not in answer.der
+
+
+# The settings for TLS 1.3.
+
+
+def test_finished(own, people):
+    with running_gateway(own, settings(own, people, tls13="finished")) as gateway:
+        with gateway.connect(version=V13) as connection:
+            # On 1.3 this is the client's Finished message, the same that libest sends.
+            facts = seen(enrol(connection, pki.challenge(text(connection.tls_unique)), path="must/simpleenroll"))
+            assert (facts["EST_POP"], facts["EST_TLS_BINDING"]) == ("linked", "tls13-finished")
+        with connect(gateway, "TLSv1.3") as connection:
+            answer = enrol(connection, pki.challenge(bound(connection)))
+            assert (answer.status, "tls13-finished" in answer.words) == (400, True)
+        with connect(gateway, "TLSv1.2") as connection:
+            assert seen(enrol(connection, pki.challenge(bound(connection))))["EST_TLS_BINDING"] == "tls-unique"
+
+
+def test_off(own, people):
+    with running_gateway(own, settings(own, people, tls13="off")) as gateway:
+        with connect(gateway, "TLSv1.3") as connection:
+            facts = seen(enrol(connection))
+            assert facts["EST_POP"] == "absent"
+            assert not {"TLS_UNIQUE_SR", "EST_TLS_BINDING"} & facts.keys()
+            for attributes, path in (
+                ([], "must/simpleenroll"),
+                ([pki.challenge(bound(connection))], "simpleenroll"),
+                ([pki.challenge(bound(connection))], "must/simpleenroll"),
+                ([pki.challenge("")], "simpleenroll"),
+            ):
+                answer = enrol(connection, *attributes, path=path)
+                assert answer.status == 400
+                assert "connect over TLS 1.2" in answer.words
+                assert "over TLSv1.3" in answer.words
+            assert seen(enrol(connection, pki.challenge(FOREIGN), path="waive/simpleenroll"))["EST_POP"] == "waived"
+        with connect(gateway, "TLSv1.2") as connection:
+            linked = enrol(connection, pki.challenge(bound(connection)), path="must/simpleenroll")
+            assert seen(linked)["EST_TLS_BINDING"] == "tls-unique"
+
+
+def test_required_of_everybody_as_identity_linking(own, people):
+    config = settings(own, people, default="required", attribute="estIdentityLinking")
+    with running_gateway(own, config) as gateway:
+        for label in ("csrattrs", "must/csrattrs"):
+            assert LINKING_OID in gateway.get(label).der
+        for label in ("waive/csrattrs",):
+            assert LINKING_OID not in gateway.get(label).der
+        with connect(gateway, "TLSv1.3") as connection:
+            answer = enrol(connection)
+            assert (answer.status, "into the CSR's estIdentityLinking" in answer.words) == (400, True)
+            for attribute in (linking(bound(connection)), pki.challenge(bound(connection))):
+                assert seen(enrol(connection, attribute))["EST_POP"] == "linked"
+
+
+def test_a_handler_without_wishes_is_made_to_announce(own, people):
+    """RFC 7030 4.5.2: the gateway says it, whether the script thought of it or not."""
+    silent, wishes = own.script("silent", "exit 0"), own.script("wishes", "echo MAA=")
+    config = settings(own, people)
+    for name, script in (("must", silent), ("user", wishes), ("waive", silent), ("ra", wishes)):
+        config["labels"][name] = {"operations": {"csrattrs": {"handler": str(script)}}}
+    with running_gateway(own, config) as gateway:
+        assert gateway.get("must/csrattrs").der == pki.tlv(pki.SEQUENCE, CHALLENGE_OID)
+        assert gateway.get("user/csrattrs").der == pki.tlv(pki.SEQUENCE, CHALLENGE_OID)
+        assert gateway.get("waive/csrattrs").status == 204
+        assert gateway.get("ra/csrattrs").der == b"\x30\x00"

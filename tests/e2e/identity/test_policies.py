@@ -1,0 +1,257 @@
+"""The shipped scripts' policies, each switched on as its reader would: by taking the comment signs away."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+
+from tests import pki
+from tests.e2e.identity.kit import CMC_RA, REFLECT, REFLECTING, People, edited, policy, sha_user, uncommented
+from tests.support import LOGIN, Gateway, Lab, csr, enrol, running_gateway
+from tests.tls.pki import CLIENT_AUTH, SERVER_AUTH
+
+BODY = pki.csr("device-1")
+AUTHORIZE = "handlers/openssl/authorize"
+ENROL = "handlers/openssl/simpleenroll"
+REENROLL = "handlers/openssl/simplereenroll"
+
+
+@pytest.fixture(scope="module")
+def own(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Lab:
+    made = lab.copy(tmp_path_factory.mktemp("policies"))
+    made.script("reflect", REFLECT)
+    (made.path / "users.htpasswd").write_text(sha_user("estuser", "estpwd") + sha_user("alice", "secret"))
+    return made
+
+
+@pytest.fixture(scope="module")
+def gateway(own: Lab, people: People) -> Iterator[Gateway]:
+    """The shipped scripts as they are, and under `seen` with a handler that issues nothing."""
+    reflect = {"handler": str(own.path / "reflect"), **REFLECTING}
+    config = {"client_auth": people.config, "labels": {"seen": {"operations": {"simpleenroll": reflect}}}}
+    with running_gateway(own, config) as running:
+        yield running
+
+
+# The shipped policy, and what stands in it to be switched on.
+
+
+def verdict(gateway: Gateway, body: bytes, **options: Any) -> tuple[int, str]:
+    answer = gateway.post("seen/simpleenroll", body, **options)
+    return answer.status, answer.words if answer.status == 403 else ""
+
+
+def named(cn: str, *san: x509.GeneralName) -> bytes:
+    return pki.csr(cn, *([pki.san(*san)] if san else []))
+
+
+def test_the_shipped_policy(gateway, people):
+    for options in ({}, {"login": None, "certificate": people.pairs["ours"]}):
+        assert verdict(gateway, BODY, **options)[0] == 200
+    otp = pki.csr("device-1", pki.attribute("1.2.840.113549.1.9.16.2.56", pki.tlv(pki.UTF8, b"1234")))
+    assert verdict(gateway, otp) == (403, "one-time passwords are not taken here")
+
+
+def test_policy_user_names(gateway, own, people):
+    with policy(own, "The subject is the user's name"):
+        assert verdict(gateway, named("estuser")) == (200, "")
+        assert verdict(gateway, named("alice"), login="alice:secret") == (200, "")
+        for cn in ("alice", "estuser ", "ESTUSER", "estuser,O=x"):
+            assert verdict(gateway, named(cn)) == (403, "you may only be CN=estuser")
+        assert verdict(gateway, pki.csr(pki.name("O=x,CN=estuser")))[0] == 403
+        # A certificate speaks for itself: renewals go on.
+        assert verdict(gateway, BODY, login=None, certificate=people.pairs["ours"])[0] == 200
+    assert verdict(gateway, named("alice"))[0] == 200
+
+
+def test_policy_host_names(gateway, own):
+    ours = x509.DNSName("a.example.org")
+    with policy(own, "Host names end in one of ours"):
+        assert verdict(gateway, named("a")) == (200, "")
+        assert verdict(gateway, named("a", ours, x509.DNSName("b.c.example.org"))) == (200, "")
+        for other in ("example.org", "a.example.com", "aexample.org", "a.example.org.evil.example"):
+            wanted = named("a", ours, x509.DNSName(other))
+            assert verdict(gateway, wanted) == (403, f"DNS:{other} is not ours to certify")
+        mail = x509.RFC822Name("x@a.example.org")
+        assert verdict(gateway, named("a", mail)) == (403, "email:x@a.example.org is not ours to certify")
+
+
+def test_policy_allow_list(gateway, own, people):
+    ours = people.certificates["ours"].certificate.fingerprint(hashes.SHA256()).hex()
+    listed = own.path / "handlers/openssl/allowed-fingerprints"
+    with policy(own, "Only certificates on a list"):
+        pair = {"certificate": people.pairs["ours"], "login": None}
+        assert verdict(gateway, BODY, **pair) == (403, "your certificate is not listed")
+        for text in (ours, ours.upper(), f"{'0' * 64}\n{ours}\n"):
+            listed.write_text(text)
+            assert verdict(gateway, BODY, **pair) == (200, "")
+        for text in ("", ours[:-1], f"x{ours}", "." * 64):
+            listed.write_text(text)
+            assert verdict(gateway, BODY, **pair)[0] == 403
+        listed.write_text(ours)
+        assert verdict(gateway, BODY)[0] == 403  # a password has no fingerprint
+        listed.unlink()
+
+
+@pytest.mark.parametrize(
+    ("moment", "is_open"),
+    [
+        ("2026-11-23 08:00", True),  # a Monday
+        ("2026-11-23 07:59", False),
+        ("2026-11-27 17:59", True),  # a Friday
+        ("2026-11-27 18:00", False),
+        ("2026-11-25 00:30", False),
+        ("2026-11-28 12:00", False),
+        ("2026-11-29 09:00", False),  # a Sunday
+    ],
+)
+def test_policy_office_hours(gateway, own, moment, is_open):
+    seconds = int(datetime.fromisoformat(f"{moment}+00:00").timestamp())
+    with policy(own, "Office hours, UTC"):
+        text = (own.path / AUTHORIZE).read_text()
+        assert text.count("'%(%u%H)T' -1") == 1  # the present moment, which a test can't choose
+        with edited(own, AUTHORIZE, text.replace("'%(%u%H)T' -1", f"'%(%u%H)T' {seconds}")):
+            assert verdict(gateway, BODY) == ((200, "") if is_open else (403, "come back in office hours"))
+
+
+def test_policy_office_hours_now(gateway, own):
+    with policy(own, "Office hours, UTC"):
+        while True:
+            before = datetime.now(UTC)
+            status, _ = verdict(gateway, BODY)
+            if datetime.now(UTC).hour == before.hour:
+                break
+    assert status == (200 if before.isoweekday() < 6 and 8 <= before.hour < 18 else 403)
+
+
+def test_policy_only_ras_name_others(gateway, own, people):
+    with policy(own, "Only RAs may name others"):
+        for kind, status in (("our RA", 200), ("ours", 403), ("theirs", 403), ("their RA", 403), ("none", 403)):
+            login = LOGIN if kind == "none" else None
+            assert verdict(gateway, named("other"), certificate=people.pairs[kind], login=login)[0] == status, kind
+        for kind in ("ours", "our RA", "theirs"):
+            assert verdict(gateway, BODY, certificate=people.pairs[kind], login=None)[0] == 200
+        assert verdict(gateway, BODY)[0] == 403
+
+
+def test_policy_only_ras_name_others_in_the_alternative_name_either(gateway, own, people, tmp_path):
+    """The subject is one name of several, and a server's is not it."""
+    host, mail = x509.DNSName("a.example"), x509.RFC822Name("d@a.example")
+    pair = enrol(gateway, tmp_path, "device-1", host, mail)
+    with policy(own, "Only RAs may name others"):
+        for wanted in ([], [host], [mail, host], [x509.DNSName("A.Example")]):
+            assert verdict(gateway, named("device-1", *wanted), certificate=pair, login=None) == (200, "")
+        for other in (
+            x509.DNSName("b.example"),
+            x509.DNSName("d@a.example"),
+            x509.DNSName("a.exampl"),
+            x509.DNSName(".*"),
+            x509.RFC822Name("a.example"),
+            x509.UniformResourceIdentifier("a.example"),
+            x509.IPAddress(ip_address("192.0.2.1")),
+            x509.DirectoryName(pki.name("CN=device-1")),
+        ):
+            status, words = verdict(gateway, named("device-1", host, other), certificate=pair, login=None)
+            assert (status, words.startswith("only an RA may name ")) == (403, True), other
+            assert verdict(gateway, named("other", other), certificate=people.pairs["our RA"], login=None)[0] == 200
+        # Without alternative names of its own, a client has none to ask for.
+        ours = {"certificate": people.pairs["ours"], "login": None}
+        assert verdict(gateway, named("device-1", host), **ours) == (403, "only an RA may name DNS:a.example")
+
+
+def test_a_name_that_nobody_verified_is_no_name_of_ones_own(own, people):
+    """`pass` shows scripts a stranger's certificate, in which he wrote whatever he liked."""
+    config = {"client_auth": {**people.config, "unknown_certificates": "pass"}}
+    with running_gateway(own, config) as gateway, policy(own, "Only RAs may name others"):
+        for kind, status in (("unknown", 403), ("expired", 403), ("revoked", 403), ("ours", 200)):
+            assert gateway.post("simpleenroll", BODY, certificate=people.pairs[kind]).status == status
+
+
+# What stands in the handlers to be switched on.
+
+
+def enrolled(gateway: Gateway, body: bytes, **options: Any) -> tuple[int, str]:
+    answer = gateway.post("simpleenroll", body, **options)
+    return answer.status, answer.words if answer.status == 403 else ""
+
+
+def usages(certificate: x509.Certificate) -> list[x509.ObjectIdentifier]:
+    return list(certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value)
+
+
+def test_simpleenroll_for_servers(gateway, own):
+    with uncommented(own, ENROL, "profile=server lifetime=600"):
+        issued = gateway.post("simpleenroll", BODY).certificate
+    assert usages(issued) == [SERVER_AUTH]
+    assert timedelta(0) < issued.not_valid_after_utc - datetime.now(UTC) <= timedelta(seconds=600)
+    assert usages(gateway.post("simpleenroll", BODY).certificate) == [CLIENT_AUTH]
+
+
+def test_simpleenroll_for_ones_own_name(gateway, own, people):
+    with uncommented(own, ENROL, '[[ $EST_CSR_SUBJECT == "CN=${REMOTE_USER-}" ]]'):
+        assert enrolled(gateway, named("estuser")) == (200, "")
+        assert enrolled(gateway, named("alice"), login="alice:secret") == (200, "")
+        for cn in ("alice", "estuser,O=x", "*", ""):
+            assert enrolled(gateway, named(cn))[0] in (400, 403)
+        assert enrolled(gateway, BODY) == (403, "you may only be CN=estuser")
+        # A certificate is no user, so nobody's name is its.
+        assert enrolled(gateway, BODY, login=None, certificate=people.pairs["ours"]) == (403, "you may only be CN=")
+
+
+def test_simpleenroll_for_holders_of_a_certificate_of_ours(gateway, own, people):
+    with uncommented(own, ENROL, "[[ $EST_CLIENT_TRUST == explicit ]]"):
+        for kind, status in (("ours", 200), ("our RA", 200), ("theirs", 403), ("their RA", 403), ("none", 403)):
+            for login in (LOGIN, None) if kind != "none" else (LOGIN,):
+                found = enrolled(gateway, BODY, certificate=people.pairs[kind], login=login)
+                words = "" if status == 200 else "come back with a certificate of ours"
+                assert found == (status, words), kind
+
+
+def test_simpleenroll_for_our_hosts(gateway, own):
+    ours = x509.DNSName("a.example.org")
+    with uncommented(own, ENROL, 'for san in "${!EST_CSR_SAN_@}"; do'):
+        assert enrolled(gateway, named("a")) == (200, "")
+        assert enrolled(gateway, named("a", ours, x509.DNSName("b.c.example.org"))) == (200, "")
+        for other in ("example.org", "a.example.com", "aexample.org", "a.example.org.evil.example"):
+            wanted = named("a", ours, x509.DNSName(other))
+            assert enrolled(gateway, wanted) == (403, f"DNS:{other} is not ours to certify")
+
+
+def test_simpleenroll_without_alternative_names(gateway, own):
+    text = (own.path / ENROL).read_text()
+    wanted = named("a", x509.DNSName("a.example"))
+    assert "DNSName(value='a.example')" in str(gateway.post("simpleenroll", wanted).certificate.extensions)
+    with edited(own, ENROL, text.replace("names=${EST_CSR_EXT_SAN-}", "names=")):
+        issued = gateway.post("simpleenroll", wanted).certificate
+    assert "a.example" not in str(issued.extensions)
+
+
+def test_simplereenroll(gateway, own, people, tmp_path):
+    """All three of its policies, one on top of the other."""
+    pair = enrol(gateway, tmp_path)
+    other = pki.csr("device-1", key=pki.OTHER)
+
+    def renewed(body: bytes, certificate: tuple[Path, Path] = pair) -> tuple[int, str]:
+        answer = gateway.post("simplereenroll", body, login=None, certificate=certificate)
+        return answer.status, answer.words if answer.status == 403 else ""
+
+    same = csr("device-1")  # with the key of the certificate
+    assert renewed(same) == renewed(other) == (200, "")
+    with uncommented(own, REENROLL, "[[ $EST_REENROLL == rekey ]]"):
+        assert renewed(same) == (403, "make a new key first")
+        assert renewed(other) == (200, "")
+        with uncommented(own, REENROLL, "openssl x509"):
+            assert renewed(other) == (403, "too early: come back in the last 30 days")
+            # That one has 30 days less a moment to live.
+            assert renewed(other, people.pairs["ours"]) == (200, "")
+    with uncommented(own, REENROLL, "[[ $EST_CLIENT_IS_RA == 0 ]]"):
+        for kind, found in (("our RA", [CLIENT_AUTH, CMC_RA]), ("ours", [CLIENT_AUTH])):
+            answer = gateway.post("simplereenroll", BODY, login=None, certificate=people.pairs[kind])
+            assert sorted(usages(answer.certificate), key=str) == sorted(found, key=str)

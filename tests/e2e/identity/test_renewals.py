@@ -1,0 +1,292 @@
+"""What a renewal may be about: the names of the certificate being renewed, or new ones where that is allowed."""
+
+from __future__ import annotations
+
+import base64
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import pkcs7
+from cryptography.x509.oid import NameOID
+
+from tests import pki
+from tests.e2e.identity.kit import CHANGE, REFLECT, REFLECTING, People, policy, seen
+from tests.support import KEY, V13, Gateway, Lab, Response, csr, enrol, pem, run, running_gateway
+
+BODY = pki.csr("device-1")
+ISSUING = ("simpleenroll", "simplereenroll", "serverkeygen")
+PYTHON = {"handlers": "handlers/python", "authorize": "handlers/python/authorize"}
+
+
+@pytest.fixture(scope="module")
+def own(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Lab:
+    made = lab.copy(tmp_path_factory.mktemp("renewals"))
+    made.script("reflect", REFLECT)
+    return made
+
+
+def nameless(own: Lab) -> Path:
+    """The same CA with a rule book that takes subjects without a common name."""
+    path = own.path / "nameless-ca"
+    shutil.copytree(own.ca, path)
+    rules = (path / "openssl.cnf").read_text()
+    changed = rules.replace("commonName       = supplied\nserialNumber", "commonName       = optional\nserialNumber")
+    assert changed != rules
+    (path / "openssl.cnf").write_text(changed)
+    return path
+
+
+@pytest.fixture(scope="module")
+def gateway(own: Lab, people: People) -> Iterator[Gateway]:
+    reflect = {"handler": str(own.path / "reflect"), **REFLECTING}
+    labels: dict[str, Any] = {"seen": {"operations": {operation: dict(reflect) for operation in ISSUING}}}
+    labels["change"] = {"change_subject_name": True, "operations": {"serverkeygen": {"enabled": True}}}
+    labels["seen-change"] = {**labels["seen"], "change_subject_name": True}
+    both = {"handler": str(own.path / "handlers/examples/short-lived")}
+    labels["change-short"] = {"change_subject_name": True, "operations": dict.fromkeys(ISSUING[:2], both)}
+    python = {name: str(own.path / path) for name, path in PYTHON.items()}
+    labels["change-python"] = {**labels["change"], **python}
+    labels["change-nameless"] = {**labels["change"], "ca_dir": str(nameless(own))}
+    labels["look-up"] = {"renew_without_certificate": True, "operations": {"simplereenroll": {"requires": "any"}}}
+    with running_gateway(own, {"client_auth": people.config, "labels": labels}) as running:
+        yield running
+
+
+# simplereenroll: what it renews (RFC 7030 4.2.2).
+
+
+def renewal(gateway: Gateway, pair: tuple[Path, Path], body: bytes, label: str = "") -> Response:
+    path = f"{label}/simplereenroll" if label else "simplereenroll"
+    return gateway.post(path, body, certificate=pair, login=None)
+
+
+def printable(text: str) -> bytes:
+    return pki.dn((pki.CN, pki.PRINTABLE, text.encode()))
+
+
+SAN = [x509.DNSName("a.example"), x509.DNSName("b.example"), x509.RFC822Name("d@a.example")]
+
+
+def test_names_are_compared_as_names(gateway, tmp_path):
+    pair = enrol(gateway, tmp_path, "Device One", *SAN)
+    for subject, names in (
+        ("Device One", SAN),
+        (printable("Device One"), SAN),
+        ("dEVICE oNE", SAN),
+        (" Device   One ", SAN),
+        (pki.dn((pki.CN, pki.BMP, "device one".encode("utf-16-be"))), SAN),
+        ("Device One", list(reversed(SAN))),
+        ("Device One", [x509.DNSName("A.EXAMPLE"), *SAN[1:]]),
+    ):
+        body = pki.csr(subject, pki.san(*names), key=KEY)
+        assert renewal(gateway, pair, body).status == 200, (subject, names)
+    for subject, names, words in (
+        ("Device Two", SAN, "the CSR's subject is CN=Device Two, the certificate's is CN=Device One"),
+        ("DeviceOne", SAN, "the CSR's subject"),
+        (pki.name("CN=Device One,O=x").public_bytes(), SAN, "the CSR's subject"),
+        ("Device One", SAN[1:], "the CSR lacks DNS:a.example"),
+        ("Device One", [*SAN, x509.DNSName("c.example")], "the CSR adds DNS:c.example"),
+        ("Device One", [*SAN[:2], x509.RFC822Name("D@a.example")], "email:D@a.example"),
+        ("Device One", [], "the CSR lacks"),
+    ):
+        attributes = [pki.san(*names)] if names else []
+        answer = renewal(gateway, pair, pki.csr(subject, *attributes, key=KEY))
+        assert answer.status == 403
+        assert words in answer.words
+
+
+def test_a_third_partys_certificate_is_not_renewed(gateway, people):
+    for kind in ("theirs", "their RA"):
+        answer = gateway.post("simplereenroll", BODY, certificate=people.pairs[kind])
+        assert (answer.status, "yours is another's" in answer.words) == (403, True)
+
+
+def test_renew_or_rekey(gateway, tmp_path):
+    pair = enrol(gateway, tmp_path)
+    for key, word in ((KEY, "renew"), (ec.generate_private_key(ec.SECP256R1()), "rekey")):
+        facts = seen(renewal(gateway, pair, pki.csr("device-1", key=key), "seen"))
+        assert facts["EST_REENROLL"] == word
+        assert facts["EST_RENEW_CERT_FILE"].endswith("/renew.pem")
+        issued = renewal(gateway, pair, pki.csr("device-1", key=key)).certificate
+        assert issued.public_key() == key.public_key()
+    enrolled = seen(gateway.post("seen/simpleenroll", BODY))
+    assert not {"EST_REENROLL", "EST_RENEW_CERT_FILE"} & enrolled.keys()
+
+
+# Without a TLS certificate.
+
+
+def test_renewal_by_password_where_it_is_allowed(gateway, own, tmp_path):
+    name = "looked-up"
+    pair = enrol(gateway, tmp_path, name, *SAN)
+    body = pki.csr(printable("LOOKED-UP"), pki.san(*reversed(SAN)), key=KEY)
+    answer = gateway.post("simplereenroll", body)
+    assert (answer.status, "needs a TLS client certificate" in answer.words) == (403, True)
+    issued = gateway.post("look-up/simplereenroll", body).certificate
+    assert issued.public_key() == KEY.public_key()
+    for other in (pki.csr("looked", key=KEY), pki.csr(name, key=KEY), pki.csr(name, pki.san(SAN[0]), key=KEY)):
+        answer = gateway.post("look-up/simplereenroll", other)
+        assert (answer.status, "is known here" in answer.words) == (403, True)
+    assert gateway.post("look-up/simplereenroll", body, login=None).status == 401
+    assert gateway.post("look-up/simplereenroll", body, login="estuser:wrong").status == 401
+    # Revoked ones are not renewed.
+    environment = {"EST_CA_DIR": str(own.ca), "PATH": "/usr/bin:/bin"}
+    (tmp_path / "issued.pem").write_bytes(pem(issued))
+    for certificate in (pair[0], tmp_path / "issued.pem"):
+        command = ["openssl", "ca", "-config", own.ca / "openssl.cnf", "-revoke", certificate]
+        run(*command, cwd=own.ca, env=environment)
+    assert gateway.post("look-up/simplereenroll", body).status == 403
+
+
+# ChangeSubjectName (RFC 6402 2.8).
+
+
+def change(subject: bytes | None = None, *san: x509.GeneralName) -> bytes:
+    names = x509.SubjectAlternativeName(san).public_bytes()[2:] if san else b""
+    return pki.attribute(CHANGE, pki.tlv(pki.SEQUENCE, subject or b"", pki.tlv(0xA1, names) if san else b""))
+
+
+def cn(text: str) -> bytes:
+    return pki.dn((pki.CN, pki.UTF8, text.encode()))
+
+
+def names_of(certificate: x509.Certificate) -> tuple[str, list[x509.GeneralName]]:
+    (common,) = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    try:
+        found = list(certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
+    except x509.ExtensionNotFound:
+        found = []
+    return str(common.value), found
+
+
+def test_a_change_of_names(gateway, tmp_path):
+    pair = enrol(gateway, tmp_path, "old", SAN[0])
+
+    def asked(*attributes: bytes, label: str = "change") -> Response:
+        return renewal(gateway, pair, pki.csr("old", pki.san(SAN[0]), *attributes, key=KEY), label)
+
+    assert names_of(asked(change(cn("new"), SAN[1], SAN[2])).certificate) == ("new", SAN[1:])
+    assert names_of(asked(change(cn("new"))).certificate) == ("new", [])  # absent means empty
+    assert names_of(asked().certificate) == ("old", SAN[:1])
+    without = asked(change(None, SAN[1]))  # an empty subject, which this CA's policy does not like
+    assert (without.status, "commonName" in without.words) == (403, True)
+    assert asked(change(cn("new")), label="").status == 400  # not allowed here
+    assert "leave ChangeSubjectName out" in asked(change(cn("new")), label="").words
+    for attribute in (change(cn("")), change(cn("x" * 65)), pki.attribute(CHANGE), change(cn("a"), *SAN)[:-1] + b"\0"):
+        assert asked(attribute).status == 400
+    other = renewal(gateway, pair, pki.csr("new", change(cn("newer")), key=KEY), "change")
+    assert (other.status, "subject" in other.words) == (403, True)
+
+
+def test_policies_and_scripts_see_the_new_names(gateway, tmp_path, own):
+    """Else a policy on names could be passed by asking to change them."""
+    pair = enrol(gateway, tmp_path, "old", SAN[0])
+    body = pki.csr("old", pki.san(SAN[0]), change(cn("new"), SAN[1]), key=KEY)
+    facts = seen(renewal(gateway, pair, body, "seen-change"))
+    assert facts["EST_CSR_SUBJECT"] == "CN=new"
+    assert (facts["EST_CSR_SAN_0"], "EST_CSR_SAN_1" in facts) == ("DNS:b.example", False)
+    assert facts["EST_CHANGE_SUBJECT"] == "/2.5.4.3=new"
+    with policy(own, "Only RAs may name others"):
+        assert renewal(gateway, pair, body, "seen-change").status == 403
+    assert "EST_CHANGE_SUBJECT" not in seen(renewal(gateway, pair, csr("old", SAN[0]), "seen-change"))
+
+
+HOSTILE = [
+    "a/b",
+    "a/CN=root",
+    "a+O=b",
+    "a,O=b",
+    "a=b",
+    "back\\slash",
+    "trailing\\",
+    "#hash",
+    "double\"and'single",
+    "$(id) `id` ${HOME} ; & | > <",
+    "üñí 漢字 🗝",
+    "-subj",
+    " lead and trail ",
+    "%n%s",
+    "//",
+]
+
+
+def issued_by(answer: Response, operation: str) -> x509.Certificate:
+    assert answer.status == 200, answer.body
+    if operation != "serverkeygen":
+        return answer.certificate
+    part = answer.body.split(b"certs-only")[1].split(b"\r\n\r\n")[1].split(b"\r\n--")[0]
+    (certificate,) = pkcs7.load_der_pkcs7_certificates(base64.b64decode(part))
+    return certificate
+
+
+@pytest.mark.parametrize(
+    ("label", "operation"),
+    [(label, operation) for label in ("change", "change-python") for operation in ISSUING]
+    + [("change-short", operation) for operation in ISSUING[:2]],
+)
+def test_hostile_new_names_arrive_as_they_are(gateway, tmp_path, label, operation):
+    """From every handler that is shipped and issues."""
+    pair = enrol(gateway, tmp_path, "old")
+    with gateway.connect(certificate=pair) as connection:
+        for text in HOSTILE:
+            body = pki.csr("old", change(cn(text), SAN[0]), key=KEY)
+            certificate = issued_by(connection.ask("POST", f"{label}/{operation}", body), operation)
+            assert names_of(certificate) == (text, SAN[:1])
+            assert len(certificate.subject.rdns) == 1
+
+
+@pytest.mark.parametrize("label", ["change-nameless", "change-python"])
+def test_an_absent_subject_means_an_empty_one(gateway, tmp_path, label):
+    """RFC 6402 2.8; whether a certificate may go without one is the CA's to say, and this one's Python set says no."""
+    pair = enrol(gateway, tmp_path, "old", SAN[0])
+    body = pki.csr("old", pki.san(SAN[0]), change(None, SAN[1]), key=KEY)
+    answer = renewal(gateway, pair, body, label)
+    if label == "change-python":
+        assert (answer.status, "commonName" in answer.words) == (403, True)
+        return
+    found = answer.certificate
+    assert found.subject == x509.Name([])
+    assert list(found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value) == [SAN[1]]
+
+
+def test_absent_alternative_names_mean_none(gateway, tmp_path):
+    """However many the CSR has beside it, which are the old ones."""
+    pair = enrol(gateway, tmp_path, "old", *SAN)
+    body = pki.csr("old", pki.san(*SAN), change(cn("new")), key=KEY)
+    for label in ("change", "change-short", "change-python", "change-nameless"):
+        assert names_of(renewal(gateway, pair, body, label).certificate) == ("new", []), label
+
+
+def test_multi_valued_and_many_rdns(gateway, tmp_path):
+    pair = enrol(gateway, tmp_path, "old")
+    wanted = x509.Name.from_rfc4514_string("CN=a\\+b+OU=c\\,d,O=e/f,C=DE")
+    body = pki.csr("old", change(wanted.public_bytes()), key=KEY)
+    assert renewal(gateway, pair, body, "change").certificate.subject == wanted
+
+
+def test_a_devices_own_certificate_may_ask_for_other_names(gateway, people):
+    """RFC 7030 4.2.1: a third party's certificate on an enrol."""
+    body = pki.csr("device-1", change(cn("new"), SAN[0]))
+    with gateway.connect(certificate=people.pairs["theirs"], version=V13) as connection:
+        issued = connection.ask("POST", "change/simpleenroll", body).certificate
+        assert names_of(issued) == ("new", SAN[:1])
+        # The names in the CSR are still those of the certificate.
+        other = connection.ask("POST", "change/simpleenroll", pki.csr("device-2", change(cn("new"))))
+        assert (other.status, "keeps the certificate's own names" in other.words) == (403, True)
+    answer = gateway.post("change/simpleenroll", body)
+    assert (answer.status, "needs a TLS client certificate" in answer.words) == (403, True)
+
+
+def test_a_name_with_a_control_character(gateway, tmp_path):
+    """A policy sees the end of it, and some relying parties the beginning."""
+    pair = enrol(gateway, tmp_path, "old")
+    for bad in (x509.DNSName("evil.example\0.example.org"), x509.RFC822Name("a\n@b"), x509.DNSName("a\x7f.example")):
+        for attribute in (pki.san(bad), change(cn("new"), bad)):
+            answer = renewal(gateway, pair, pki.csr("old", attribute, key=KEY), "change")
+            assert (answer.status, "control character" in answer.words) == (400, True)
+            assert gateway.post("simpleenroll", pki.csr("old", attribute)).status == 400

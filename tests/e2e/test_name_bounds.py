@@ -1,0 +1,122 @@
+"""Names that are too long: refused in the same words on every way in, before a script runs and anything is written."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+import pytest
+from cryptography import x509
+
+from estgw.cli import trial
+from estgw.cli.trial import Trial
+from estgw.cmc.messages import PKIData
+from estgw.cmc.requests import PKCS10Request
+from tests import pki
+from tests.e2e.identity.kit import CHANGE
+from tests.e2e.identity.test_renewals import change
+from tests.e2e.test_fullcmc import post, statuses
+from tests.handlers import cmc
+from tests.support import KEY, Lab, csr, enrol, pem, running_gateway
+
+BLOAT = pki.dn((pki.CN, pki.UTF8, b"device-1"), ("2.5.4.11", pki.UTF8, b"x" * 60000))
+LONG = pki.dn((pki.CN, pki.UTF8, b"device-1"), ("2.5.4.11", pki.UTF8, b"x" * 65))
+SENTENCE = (
+    "The organizationalUnitName in the subject has 65 characters, and RFC 5280 allows 64; "
+    "the server's setting name_bounds can lift that."
+)
+KEYGEN = {"callouts": {"operations": {"serverkeygen": {"enabled": True}}}}
+OLD_DEVICES = {"labels": {"old": {"name_bounds": "none"}, "python": {"handlers": "handlers/python"}}}
+
+
+@pytest.fixture(scope="module")
+def own(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Lab:
+    return lab.copy(tmp_path_factory.mktemp("bounds") / "lab")
+
+
+@pytest.fixture(scope="module")
+def bounded(own: Lab):
+    change_names = {"labels": {**OLD_DEVICES["labels"], "change": {"change_subject_name": True}}}
+    with running_gateway(own, {**KEYGEN, **change_names}) as gateway:
+        yield gateway
+
+
+@pytest.mark.parametrize("path", ["simpleenroll", "serverkeygen", "python/simpleenroll"])
+def test_a_subject_of_60000_letters_is_refused_before_anything_is_written(bounded, path):
+    before = bounded.lab.books()
+    answer = bounded.post(path, pki.csr(BLOAT))
+    assert answer.status == 400
+    assert "and 4096 are allowed here; the server's setting is max_subject" in answer.words
+    assert bounded.lab.books() == before
+
+
+@pytest.mark.parametrize("path", ["simpleenroll", "serverkeygen", "python/simpleenroll"])
+def test_an_attribute_past_its_bound_is_named_with_both_numbers(bounded, path):
+    before = bounded.lab.books()
+    answer = bounded.post(path, pki.csr(LONG))
+    assert (answer.status, answer.words) == (400, SENTENCE)
+    assert bounded.access[-1]["reason"] == SENTENCE
+    assert bounded.lab.books() == before
+
+
+def test_a_label_for_old_devices_lifts_the_bounds_of_attributes_and_not_that_of_the_whole(bounded):
+    certificate = bounded.post("old/simpleenroll", pki.csr(LONG)).certificate
+    assert certificate.subject.public_bytes() == LONG
+    assert "max_subject" in bounded.post("old/simpleenroll", pki.csr(BLOAT)).words
+
+
+def test_a_renewal_of_a_name_that_is_too_long_says_so(bounded, tmp_path):
+    """A certificate from before; it may move to a shorter name where names may be changed."""
+    pair = enrol(bounded, tmp_path)
+    body = pki.csr(LONG, key=KEY)
+    pair[0].write_bytes(pem(bounded.post("old/simpleenroll", body).certificate))
+    refused = bounded.post("simplereenroll", body, login=None, certificate=pair)
+    assert (refused.status, refused.words) == (400, SENTENCE)
+    assert bounded.post("old/simplereenroll", body, login=None, certificate=pair).status == 200
+    shorter = pki.csr(LONG, change(pki.dn((pki.CN, pki.UTF8, b"device-1"))), key=KEY)
+    moved = bounded.post("change/simplereenroll", shorter, login=None, certificate=pair)
+    assert moved.certificate.subject == pki.name("CN=device-1")
+
+
+def test_a_change_to_a_name_that_is_too_long_is_refused(bounded, tmp_path):
+    pair = enrol(bounded, tmp_path)
+    for wanted in (LONG, pki.dn((pki.CN, pki.UTF8, b"a"), ("2.5.4.9", pki.UTF8, b"x" * 5000))):
+        body = pki.csr("device-1", change(wanted), key=KEY)
+        answer = bounded.post("change/simplereenroll", body, login=None, certificate=pair)
+        assert answer.status == 400, answer
+    big = x509.UniformResourceIdentifier("https://" + "x" * 20000)
+    san = pki.tlv(0xA1, x509.SubjectAlternativeName([big]).public_bytes()[4:])
+    both = pki.attribute(CHANGE, pki.tlv(pki.SEQUENCE, pki.dn((pki.CN, pki.UTF8, b"a")), san))
+    body = pki.csr("device-1", both, key=KEY)
+    assert "max_san" in bounded.post("change/simplereenroll", body, login=None, certificate=pair).words
+
+
+def test_a_subject_alternative_name_has_its_bound(bounded):
+    inside = x509.DirectoryName(x509.Name([x509.NameAttribute(x509.NameOID.TITLE, "x" * 65)]))
+    assert "The title in the subject alternative name has 65" in bounded.post("simpleenroll", csr("a", inside)).words
+    hosts = [x509.DNSName(f"{number}.{'x' * 60}.{'y' * 60}.example") for number in range(127)]
+    assert "max_san" in bounded.post("simpleenroll", csr("a", *hosts)).words
+
+
+@pytest.mark.parametrize("path", ["fullcmc", "python/fullcmc"])
+def test_a_request_inside_a_message_is_bounded_too(bounded, path):
+    for name in (LONG, BLOAT):
+        before = bounded.lab.books()
+        key = cmc.new_key()
+        asked = PKCS10Request(1, pki.csr(name, key=key))
+        answer = post(bounded, path, cmc.message(PKIData(tuple(cmc.fresh()), (asked,)), cmc.Person(key)))
+        (status,) = statuses(answer)
+        assert answer.status == 400
+        assert re.search("65 characters, and RFC 5280 allows 64|60[0-9]+ bytes.*max_subject", str(status))
+        changed = set(bounded.lab.books().items()) ^ set(before.items())
+        assert {name for name, _ in changed} <= {"cmc.sqlite", "cmc.sqlite-wal", "cmc.sqlite-shm"}
+
+
+def test_estgw_run_refuses_the_same(bounded, own, tmp_path):
+    gateway = trial.load_state(bounded.config)
+    for body, words in ((pki.csr(LONG), SENTENCE), (csr("a", x509.DNSName("a\0b")), "holds a control character")):
+        file = tmp_path / "req.der"
+        file.write_bytes(body)
+        report = asyncio.run(trial.run(gateway, Trial("simpleenroll", csr_file=file, user="estuser"), tmp_path))
+        assert report.response.status == 400
+        assert words in str(report.reason)

@@ -1,0 +1,100 @@
+"""Sentences about configurations that can be served, and had better not be."""
+
+from __future__ import annotations
+
+import resource
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from estgw.config import model
+from estgw.gateway import advice
+from estgw.gateway.worker_share import ALONE, WorkerShare
+from tests.support import Lab, running_gateway
+
+CONF = """
+tls: {certificate: a, key: b}
+callouts: {handlers: h, ca_dir: c}
+"""
+
+
+def settings(more: str = "") -> model.Config:
+    return model.load(Path("/x/conf.yaml"), CONF + more)
+
+
+@pytest.fixture
+def limits(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Sets what the limits of descriptors seem to be; returns the calls that change them."""
+    changed: list[tuple[int, int]] = []
+
+    def pretend(soft: int, hard: int) -> list[tuple[int, int]]:
+        monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, hard))
+        monkeypatch.setattr(resource, "setrlimit", lambda _, both: changed.append(both))
+        return changed
+
+    return pretend
+
+
+def test_a_process_needs_descriptors_for_all_that_the_configuration_allows():
+    assert advice.descriptors(settings()) == 1000 + 48 + 8 * 6
+    assert advice.descriptors(settings("server: {max_connections: 10}\n")) == 10 + 48 + 8 * 6
+    assert advice.descriptors(settings("server: {workers: 2}\n")) == 500 + 48 + 4 * 6
+    pooled = CONF.replace("ca_dir: c", "ca_dir: c, runner: pool")
+    assert advice.descriptors(model.load(Path("/x/conf.yaml"), pooled)) == 1000 + 48 + 8 * 6 + 2 * 4 * 4
+    serial = CONF.replace("ca_dir: c", "ca_dir: c, operations: {simpleenroll: {serialize: x}}")
+    two = model.load(Path("/x/conf.yaml"), serial + "server: {workers: 2}\n")
+    assert advice.descriptors(two) == 500 + 48 + 4 * 6 + 2 * 50
+
+
+def test_connections_are_as_many_as_leave_room_for_callouts():
+    assert advice.connections(settings(), ALONE, resource.RLIM_INFINITY) == 1000
+    assert advice.connections(settings(), ALONE, 1096) == 1000
+    assert advice.connections(settings(), ALONE, 1024) == 928
+    assert advice.connections(settings(), ALONE, 64) == 16
+    assert advice.connections(settings("server: {workers: 2}\n"), WorkerShare(1, 2), 1096) == 500
+
+
+def test_the_soft_limit_is_raised_as_far_as_it_is_needed(limits):
+    for before, limit, change in (
+        ((1024, 4096), 1096, [(1096, 4096)]),
+        ((1024, resource.RLIM_INFINITY), 1096, [(1096, resource.RLIM_INFINITY)]),
+        ((1024, 1050), 1050, [(1050, 1050)]),
+        ((2000, 4096), 2000, []),
+        ((resource.RLIM_INFINITY,) * 2, resource.RLIM_INFINITY, []),
+    ):
+        changed = limits(*before)
+        assert advice.raise_limit(1096) == limit
+        assert changed == change
+        changed.clear()
+
+
+def test_a_hard_limit_that_is_too_low_is_said(limits):
+    limits(1024, 1096)
+    assert advice.advice(settings()) == []
+    limits(1024, 1024)
+    (sentence,) = advice.advice(settings())
+    assert sentence.startswith("`ulimit -n` is 1024 at most, and a gateway process needs 1096: raise it, or lower ")
+    assert sentence.endswith("server.max_connections, of which 928 fit in it")
+    limits(100, 400)
+    assert advice.advice(settings("server: {workers: 2}\n"))[0].endswith("of which 328 fit in each process")
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0:9464", "192.0.2.1:9464", '"[::]:9464"', '"[2001:db8::1]:9464"'])
+def test_metrics_for_everybody_are_warned_of(address):
+    (sentence,) = advice.advice(settings(f"metrics: {{listen: {address}}}\n"))
+    assert sentence.startswith(f"metrics.listen: {address.strip(chr(34))} can be reached from other machines")
+    assert "proxy" in sentence
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:9464", "127.0.0.2:1", '"[::1]:9464"'])
+def test_metrics_for_this_machine_are_fine(address):
+    assert advice.advice(settings(f"metrics: {{listen: {address}}}\n")) == []
+
+
+def test_the_log_says_it_at_the_start(own_lab: Lab):
+    for workers in (1, 2):
+        overrides = {"server": {"workers": workers}, "metrics": {"listen": "0.0.0.0:0"}}
+        with running_gateway(own_lab, overrides) as gateway:
+            found = [line for line in gateway.log if line["event"] == "advice"]
+            assert [(line["level"], "other machines" in line["text"]) for line in found] == [("warning", True)]

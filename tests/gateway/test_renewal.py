@@ -1,0 +1,468 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib
+import sqlite3
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
+
+from estgw.auth.identity import Client, Trust
+from estgw.errors import BadRequest, Forbidden, Malformed
+from estgw.est import csr as csrs
+from estgw.est.certs import load_pem
+from estgw.gateway import renewal
+from estgw.tls.info import TLSInfo
+from tests import pki
+from tests.support import ROOT
+from tests.tls.pki import DAY, NOW, root
+
+OURS, THEIRS = root("Our CA"), root("Their CA")
+TLS = TLSInfo("TLSv1.3", "c", None, None)
+NOBODY = Client("192.0.2.7", 1, TLS)
+CHANGE = "1.3.6.1.5.5.7.7.36"
+DNS = x509.DNSName
+
+
+def client(
+    subject: str | x509.Name = "CN=device-1", *extensions: Any, trust: Trust = Trust.EXPLICIT, key: Any = pki.P256
+) -> Client:
+    ca = OURS if trust is Trust.EXPLICIT else THEIRS
+    certificate = pki.certificate(ca, subject, *extensions, key=key)
+    return replace(NOBODY, certificate=certificate, trust=trust)
+
+
+def route(ca_dir: Path = Path("/nowhere"), *, change: bool = False, without: bool = False) -> Any:
+    return SimpleNamespace(ca_dir=ca_dir, change_subject_name=change, renew_without_certificate=without)
+
+
+def renewed(of: Client, csr: bytes, on: Any = None) -> x509.Certificate:
+    return asyncio.run(renewal.renewed_certificate(of, csrs.parse(csr), on or route()))
+
+
+# The names are those of the certificate, compared as names (RFC 7030 4.2.2).
+
+SAME = {
+    "the same": ("device-1", pki.csr("device-1")),
+    "another string type": ("device-1", pki.csr(pki.dn((pki.CN, pki.PRINTABLE, b"device-1")))),
+    "BMPString": ("device-1", pki.csr(pki.dn((pki.CN, pki.BMP, "device-1".encode("utf-16-be"))))),
+    "another case": ("Device-1", pki.csr("dEVICE-1")),
+    "white space": ("device 1", pki.csr("  device   1 ")),
+    "not ASCII": ("gerät", pki.csr("GERÄT")),
+}
+OTHER = {
+    "another value": pki.csr("device-2"),
+    "one RDN more": pki.csr(pki.dn((pki.CN, pki.UTF8, b"device-1"), (pki.CN, pki.UTF8, b"device-1"))),
+    "another attribute": pki.csr(pki.dn(("2.5.4.10", pki.UTF8, b"device-1"))),
+    "white space within a word": pki.csr("device -1"),
+    "a name more": pki.csr("device-1", pki.san(DNS("a.example"))),
+}
+
+
+@pytest.mark.parametrize(("name", "csr"), SAME.values(), ids=SAME)
+def test_the_same_name_in_another_coat(name, csr):
+    of = client(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
+    assert renewed(of, csr) == of.certificate
+
+
+@pytest.mark.parametrize("csr", OTHER.values(), ids=OTHER)
+def test_other_names_are_refused_with_the_difference(csr):
+    with pytest.raises(Forbidden, match="A reenroll keeps subject and subject alternative name: the CSR"):
+        renewed(client(), csr)
+
+
+def test_the_order_of_names_does_not_count():
+    names = [DNS("a.example"), x509.RFC822Name("d@a.example"), DNS("B.example")]
+    of = client("CN=device-1", x509.SubjectAlternativeName(names))
+    lower = [DNS("b.example"), x509.RFC822Name("d@A.example"), DNS("a.example")]
+    assert renewed(of, pki.csr("device-1", pki.san(*lower))) == of.certificate
+    for wrong, word in ((names[:2], "lacks DNS:b.example"), ([*names, DNS("c.example")], "adds DNS:c.example")):
+        with pytest.raises(Forbidden, match=word):
+            renewed(of, pki.csr("device-1", pki.san(*wrong)))
+    with pytest.raises(Forbidden, match="lacks"):
+        renewed(of, pki.csr("device-1"))
+
+
+def test_the_order_of_rdns_counts():
+    of = client("CN=a,O=b")
+    assert renewed(of, pki.csr(pki.name("CN=a,O=b"))) == of.certificate
+    with pytest.raises(Forbidden, match="subject is O=b,CN=a"):
+        renewed(of, pki.csr(pki.name("O=b,CN=a")))
+
+
+def test_whose_certificate_it_is():
+    with pytest.raises(Forbidden, match="yours is another's"):
+        renewed(client(trust=Trust.IMPLICIT), pki.csr("device-1"))
+    with pytest.raises(Forbidden, match="yours is another's"):
+        renewed(client(trust=Trust.IMPLICIT), pki.csr("device-1"), route(without=True))
+    for of in (NOBODY, client(trust=Trust.NONE)):
+        with pytest.raises(Forbidden, match="there was none"):
+            renewed(of, pki.csr("device-1"))
+
+
+# Without a TLS certificate: the look-up in the CA's index.
+
+
+class Books:
+    """What `openssl ca` would have written."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        (path / "newcerts").mkdir()
+        self.serial = 0xA0
+
+    def issue(self, name: str = "device-1", *san: x509.GeneralName, status: str = "V", ends: Any = NOW + DAY) -> Any:
+        self.serial += 1
+        extensions = [x509.SubjectAlternativeName(san)] if san else []
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        made = pki.certificate(OURS, subject, *extensions, serial=self.serial, ends=ends)
+        (self.path / f"newcerts/{self.serial:X}.pem").write_bytes(made.public_bytes(Encoding.PEM))
+        escaped = "".join(char if char.isascii() else "".join(f"\\x{b:02X}" for b in char.encode()) for char in name)
+        with (self.path / "index.txt").open("a") as index:
+            index.write(f"{status}\t270101000000Z\t\t{self.serial:X}\tunknown\t/CN={escaped}\n")
+        return made
+
+    def find(self, csr: bytes) -> x509.Certificate:
+        return renewed(NOBODY, csr, route(self.path, without=True))
+
+
+@pytest.fixture
+def books(tmp_path) -> Books:
+    return Books(tmp_path)
+
+
+def test_the_newest_valid_one_is_found(books):
+    books.issue()
+    newer = books.issue()
+    books.issue("device-2")
+    books.issue("device-1", DNS("a.example"))
+    books.issue(status="R")
+    books.issue(status="E")
+    books.issue(ends=NOW - DAY / 2)
+    assert books.find(pki.csr("device-1")) == newer
+
+
+@pytest.mark.parametrize("name", ["gerät", "a b", "O'Brien, Inc.", "DEVICE-1", "1/CN=x"])
+def test_names_that_the_index_writes_its_own_way(books, name):
+    made = books.issue(name)
+    assert books.find(pki.csr(name)) == made
+    assert books.find(pki.csr(name.upper())) == made
+    assert books.find(pki.csr(name.lower())) == made
+
+
+def test_neither_case_nor_white_space_nor_string_type_counts(books):
+    made = books.issue("Device 1")
+    bmp = pki.dn((pki.CN, pki.BMP, "device 1".encode("utf-16-be")))
+    for name in ("dEVICE 1", " device   1 ", bmp):
+        assert books.find(pki.csr(name)) == made
+
+
+def test_a_name_that_the_index_spells_in_hex(books):
+    """`openssl ca` writes a BMPString so; its certificate is one like any other."""
+    made = books.issue("device-1")
+    index = books.path / "index.txt"
+    index.write_text(index.read_text().replace("device-1", "\\x00d\\x00e\\x00v\\x00i\\x00c\\x00e\\x00-\\x001"))
+    assert books.find(pki.csr("device-1")) == made
+
+
+def test_the_index_spares_the_reading_of_others_certificates(books, monkeypatch):
+    made = books.issue("device-1")
+    for number in range(20):
+        books.issue(f"host-{number}.example")
+    read: list[bytes] = []
+
+    def reading(pem: bytes) -> list[x509.Certificate]:
+        read.append(pem)
+        return load_pem(pem)
+
+    monkeypatch.setattr("estgw.est.certs.load_pem", reading)
+    assert books.find(pki.csr("Device-1")) == made
+    assert len(read) == 1
+
+
+def test_nothing_is_found(books):
+    with pytest.raises(Forbidden, match="No valid certificate with the CSR's subject"):
+        books.find(pki.csr("device-1"))
+    books.issue("device-10")
+    books.issue("device-1", DNS("a.example"))
+    with pytest.raises(Forbidden, match="No valid certificate"):
+        books.find(pki.csr("device-1"))
+
+
+def test_a_spoilt_index_is_no_crash(books):
+    made = books.issue()
+    with (books.path / "index.txt").open("ab") as index:
+        index.write(b"\xff\xfe\nV\n\nV\t\t\t../../secret\tunknown\t/CN=device-1\nV\t\t\tFFFF\tunknown\t/CN=device-1\n")
+        index.write(b"V\t\t\tEE\tunknown\t/CN=device-1\nV\t\t\tDD\tunknown\t/CN=device-1\n")
+    (books.path / "newcerts/EE.pem").write_text("nothing")
+    (books.path / "newcerts/DD.pem").write_bytes(b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+    assert books.find(pki.csr("device-1")) == made
+
+
+# The same with what openssl-ca/rotate has put into archives.
+
+
+def archive(books: Books, number: int) -> None:
+    (books.path / "index-archive").mkdir(exist_ok=True)
+    (books.path / "index.txt").rename(books.path / f"index-archive/{number:06}-2026-11-23.txt")
+    (books.path / "index.txt").touch()
+
+
+def test_archives_are_older_and_the_last_is_the_newest(books):
+    books.issue()
+    archive(books, 1)
+    books.issue("device-2")
+    second = books.issue()
+    archive(books, 2)
+    assert books.find(pki.csr("device-1")) == second
+    assert books.find(pki.csr("device-2"))
+    third = books.issue()
+    assert books.find(pki.csr("device-1")) == third
+
+
+def test_a_row_of_an_archive_does_not_count_where_the_index_has_one(books):
+    books.issue()
+    lost = books.issue()
+    archive(books, 1)
+    with (books.path / "index.txt").open("a") as index:
+        index.write(f"R\t270101000000Z\t261123120000Z\t{lost.serial_number:X}\tunknown\t/CN=device-1\n")
+    assert books.find(pki.csr("device-1")).serial_number == lost.serial_number - 1
+
+
+def test_an_index_that_is_being_replaced(books):
+    """`openssl ca` renames it away and then the new one into its place."""
+    made = books.issue()
+    (books.path / "index.txt").rename(books.path / "index.txt.old")
+    assert books.find(pki.csr("device-1")) == made
+
+
+@pytest.mark.parametrize("name", ["device-1", "gerät", "名前", "Straße", "\uff37ide", "x=y", "o/CN=device-2"])
+def test_among_many_names_only_those_alike_are_looked_at(books, monkeypatch, name):
+    made = books.issue(name)
+    for number in range(10, 20):
+        books.issue(f"device-{number}")
+        books.issue(f"gerät-{number}")
+        books.issue(f"x {name}")
+        books.issue(f"{name} x")
+    archive(books, 1)
+    read: list[bytes] = []
+
+    def reading(pem: bytes) -> list[x509.Certificate]:
+        read.append(pem)
+        return load_pem(pem)
+
+    monkeypatch.setattr("estgw.est.certs.load_pem", reading)
+    assert books.find(pki.csr(name.casefold())) == made
+    assert len(read) <= (1 if "/" not in name and "=" not in name else 11)
+
+
+def test_a_name_of_several_parts(books):
+    made = books.issue("device-1")
+    index = books.path / "index.txt"
+    subject = x509.Name.from_rfc4514_string("CN=device-1,O=Our  Company")
+    made = pki.certificate(OURS, subject, serial=0xF1, ends=NOW + DAY)
+    (books.path / "newcerts/F1.pem").write_bytes(made.public_bytes(Encoding.PEM))
+    with index.open("a") as rows:
+        rows.write("V\t270101000000Z\t\tF1\tunknown\t/O=Our  Company/CN=device-1\n")
+    assert books.find(pki.csr(x509.Name.from_rfc4514_string("CN=DEVICE-1,O=our company"))) == made
+    with pytest.raises(Forbidden, match="No valid certificate"):
+        books.find(pki.csr(x509.Name.from_rfc4514_string("CN=device-1,O=your company")))
+
+
+def test_no_more_certificates_are_read_than_is_good(books, monkeypatch):
+    monkeypatch.setattr("estgw.register.lookup.MOST", 3)
+    oldest = books.issue("device-1", DNS("a.example"))
+    for _ in range(3):
+        books.issue("device-1")
+    with pytest.raises(Forbidden, match="No valid certificate"):
+        books.find(pki.csr("device-1", pki.san(DNS("a.example"))))
+    monkeypatch.setattr("estgw.register.lookup.MOST", 4)
+    assert books.find(pki.csr("device-1", pki.san(DNS("a.example")))) == oldest
+
+
+# The register of handlers/python, as its own code writes it.
+
+
+class Store(Books):
+    """Certificates that go there instead."""
+
+    def __init__(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__(path)
+        monkeypatch.syspath_prepend(ROOT / "handlers/python")
+        self.module = importlib.import_module("store")
+        for name, value in {
+            "CA_DIR": str(path),
+            "OPERATION": "simpleenroll",
+            "TIMEOUT": "30",
+            "REQUEST_ID": "1",
+        }.items():
+            monkeypatch.setenv(f"EST_{name}", value)
+
+    def enter(self, subject: str | x509.Name, *san: x509.GeneralName, starts: Any = NOW - DAY, **options: Any) -> Any:
+        self.serial += 1
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject)]) if isinstance(subject, str) else subject
+        extensions = [x509.SubjectAlternativeName(san)] if san else []
+        options = {"starts": starts, "ends": NOW + DAY} | options
+        made = pki.certificate(OURS, name, *extensions, serial=self.serial, **options)
+        self.module.add(made, "", "client")
+        return made
+
+    def revoke(self, certificate: x509.Certificate) -> None:
+        with contextlib.closing(sqlite3.connect(self.path / "certs.sqlite")) as db, db:
+            db.execute(
+                "UPDATE certificates SET status = 'revoked' WHERE der = ?", [certificate.public_bytes(Encoding.DER)]
+            )
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch) -> Store:
+    return Store(tmp_path, monkeypatch)
+
+
+def test_what_the_python_handlers_have_issued_is_found(store):
+    store.enter("device-1")
+    newer = store.enter("device-1")
+    store.enter("device-10")
+    store.enter("device-1", DNS("a.example"))
+    store.revoke(store.enter("device-1"))
+    store.enter("device-1", ends=NOW - DAY / 2)
+    assert store.find(pki.csr("DEVICE-1")) == newer
+    with pytest.raises(Forbidden, match="No valid certificate"):
+        store.find(pki.csr("device-2"))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "gerät",
+        "a b",
+        " a  b",
+        "O'Brien, Inc.",
+        '"; <\\> + #',
+        "#1",
+        "1/CN=x",
+        "a\tb",
+        "\\41",
+        "a\0b",
+        "Straße",
+        "x\u200by",
+    ],
+)
+def test_names_that_the_store_writes_its_own_way(store, name):
+    made = store.enter(name)
+    for spelling in (name, name.upper(), name.casefold()):
+        assert store.find(pki.csr(pki.dn((pki.CN, pki.UTF8, spelling.encode())))) == made
+
+
+def test_what_openssl_ca_has_revoked_there_does_not_count(store):
+    """`openssl-ca/revoke` marks it in both, but another may not."""
+    kept, lost = store.enter("device-1"), store.enter("device-1")
+    (store.path / "index.txt").write_text(f"R\t270101000000Z\t261123120000Z\t{lost.serial_number:X}\tunknown\t/CN=x\n")
+    assert store.find(pki.csr("device-1")) == kept
+
+
+def test_of_two_registers_the_newer_certificate_counts(store):
+    store.issue()
+    newer = store.enter("device-1", starts=NOW - DAY / 4)
+    assert store.find(pki.csr("device-1")) == newer
+    store.enter("device-2", starts=NOW - 9 * DAY)
+    assert store.find(pki.csr("device-2")) != (other := store.issue("device-2")) == store.find(pki.csr("device-2"))
+    assert other.serial_number == store.serial
+
+
+def test_a_spoilt_store_is_a_fault_and_not_a_no(store):
+    store.enter("device-1")
+    (store.path / "certs.sqlite").write_bytes(b"no database" * 100)
+    with pytest.raises(sqlite3.DatabaseError):
+        store.find(pki.csr("device-1"))
+
+
+def test_a_long_name_is_no_trouble_for_the_store(store):
+    name = "x" * 60000 + "y" * 100
+    made = store.enter(x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, name, _validate=False)]))
+    assert store.find(pki.csr(pki.dn(("2.5.4.10", pki.UTF8, name.encode())))) == made
+
+
+# ChangeSubjectName (RFC 6402 2.8).
+
+
+def change(subject: bytes | None = None, *san: x509.GeneralName) -> bytes:
+    names = x509.SubjectAlternativeName(san).public_bytes()[2:] if san else b""
+    return pki.attribute(CHANGE, pki.tlv(pki.SEQUENCE, subject or b"", pki.tlv(0xA1, names) if san else b""))
+
+
+NEW = pki.dn((pki.CN, pki.UTF8, b"new"))
+
+
+def new_names(of: Client, *attributes: bytes, allowed: bool = True) -> Any:
+    return renewal.new_names(of, csrs.parse(pki.csr("device-1", *attributes)), route(change=allowed))
+
+
+def test_both_parts():
+    made = new_names(client(), change(NEW, DNS("new.example")))
+    assert made.subject.rfc4514_string() == "CN=new"
+    assert list(made.san) == [DNS("new.example")]
+
+
+def test_absent_means_empty():
+    made = new_names(client(), change(NEW))
+    assert (made.subject.rfc4514_string(), made.san) == ("CN=new", None)
+    made = new_names(client(), change(None, DNS("new.example")))
+    assert (made.subject.rfc4514_string(), list(made.san)) == ("", [DNS("new.example")])
+
+
+def test_no_such_attribute():
+    assert new_names(NOBODY) is None
+    assert new_names(NOBODY, allowed=False) is None
+
+
+def test_where_it_is_not_allowed():
+    with pytest.raises(BadRequest, match="leave ChangeSubjectName out"):
+        new_names(client(), change(NEW), allowed=False)
+
+
+def test_who_may_not():
+    for of in (NOBODY, client(trust=Trust.NONE)):
+        with pytest.raises(Forbidden, match="needs a TLS client certificate"):
+            new_names(of, change(NEW))
+    with pytest.raises(Forbidden, match="keeps the certificate's own names"):
+        new_names(client("CN=somebody else"), change(NEW))
+    assert new_names(client(trust=Trust.IMPLICIT), change(NEW))  # RFC 7030 4.2.1: for a device's own certificate, too
+
+
+@pytest.mark.parametrize(
+    "attribute",
+    [
+        pki.attribute(CHANGE),
+        pki.attribute(CHANGE, pki.tlv(pki.SEQUENCE)),
+        pki.attribute(CHANGE, pki.tlv(pki.SEQUENCE, NEW), pki.tlv(pki.SEQUENCE, NEW)),
+        pki.attribute(CHANGE, pki.tlv(pki.BOOLEAN, b"\xff")),
+        pki.attribute(CHANGE, pki.tlv(pki.SEQUENCE, pki.tlv(pki.BOOLEAN, b"\xff"))),
+        pki.attribute(CHANGE, pki.tlv(pki.SEQUENCE, pki.tlv(0xA1))),
+        pki.attribute(CHANGE, pki.tlv(pki.SEQUENCE, pki.tlv(0xA1, pki.tlv(0x99, b"x")))),
+        pki.attribute(CHANGE, pki.tlv(pki.SEQUENCE, pki.tlv(pki.SEQUENCE, b"\x31\x00"))),
+        pki.attribute(CHANGE, pki.tlv(pki.SEQUENCE, NEW, NEW)),
+        pki.attribute(CHANGE, b"\x30\x80\x00\x00"),
+        change(pki.dn((pki.CN, pki.UTF8, b"\xff\xfe"))),
+        change(pki.dn((pki.CN, pki.UTF8, b""))),
+        change(pki.dn((pki.CN, pki.UTF8, b"x" * 65))),
+        change(pki.dn(("2.5.4.6", pki.UTF8, b"DEU"))),
+        change(pki.dn(("2.5.4.5", pki.UTF8, "gerät".encode()))),
+        change(pki.dn(("1.2.3.4", pki.UTF8, b"x"))),
+    ],
+    ids=lambda value: value.hex()[30:70],
+)
+@pytest.mark.filterwarnings("default::UserWarning")
+def test_odd_values_are_the_clients_fault(attribute):
+    with pytest.raises(BadRequest):
+        try:
+            new_names(client(), attribute)
+        except Malformed:  # of the CSR as a whole
+            raise BadRequest from None

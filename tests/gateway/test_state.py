@@ -1,0 +1,237 @@
+"""Everything that one reading of the configuration amounts to, and all that can be wrong with it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from estgw.errors import BadRequest, ConfigError
+from estgw.est import encoding
+from estgw.est.csr import parse
+from estgw.gateway import state
+from tests import pki
+from tests.support import Lab
+from tests.tls.pki import root
+
+
+def change(lab: Lab, **groups: dict[str, Any]) -> Path:
+    """The laboratory's conf.yaml with some keys changed."""
+    path = lab.path / "conf.yaml"
+    data = yaml.safe_load(path.read_text())
+    for group, changes in groups.items():
+        data[group] = {**(data.get(group) or {}), **changes}
+    path.write_text(yaml.safe_dump(data))
+    return path
+
+
+def faults(path: Path) -> list[str]:
+    with pytest.raises(ConfigError) as refusal:
+        state.load(path)
+    return [fault.removeprefix(f"{path.parent}/") for fault in refusal.value.faults]
+
+
+def test_the_shipped_configuration(lab):
+    made = state.load(lab.path / "conf.yaml")
+    assert made.labels == {"python"}
+    assert made.extra_operations == frozenset()
+    assert [each.subject for each in made.anchors.explicit] == [
+        x509.load_pem_x509_certificate(lab.anchor.read_bytes()).subject
+    ]
+    assert made.anchors.implicit == ()
+    assert made.passwords.challenges() == ['Basic realm="estrealm"']
+
+
+def test_labels_and_new_operations(own_lab):
+    own_lab.script("handlers/openssl/crls", "exit 0")
+    crls = {"method": "GET", "response_type": "application/pkix-crl", "body": "der", "requires": "none"}
+    made = state.load(change(own_lab, labels={"iot": {"operations": {"crls": crls}}, "other": {}}))
+    assert made.labels == {"python", "iot", "other"}
+    assert made.extra_operations == {"crls"}
+    assert made.services.keys() == {None, "python", "iot", "other"}
+
+
+def test_anchors_of_both_classes_are_kept_apart(own_lab, tmp_path):
+    third = root("Third party")
+    file = tmp_path / "third.pem"
+    file.write_bytes(third.certificate.public_bytes(Encoding.PEM) * 2)
+    made = state.load(change(own_lab, client_auth={"implicit": [str(file)]}))
+    assert made.anchors.implicit == (third.certificate, third.certificate)
+    assert third.certificate not in made.anchors.explicit
+
+
+def test_crls(own_lab, tmp_path):
+    ca = root("Third party")
+    file = tmp_path / "crl.pem"
+    file.write_bytes(ca.crl().public_bytes(Encoding.PEM))
+    state.load(change(own_lab, client_auth={"crls": [str(file)]}))
+
+
+def test_a_crl_whose_issuer_cannot_be_read_is_a_fault_of_its_file(own_lab, tmp_path):
+    der = root("Third").crl().public_bytes(Encoding.DER).replace(b"Third", b"Th\xffrd")
+    (own_lab.path / "odd.pem").write_bytes(encoding.encode_pem(der, "X509 CRL"))
+    (found,) = faults(change(own_lab, client_auth={"crls": ["odd.pem"]}))
+    assert found.startswith("odd.pem: not a CRL in PEM: ")
+
+
+def test_without_users_no_password_is_taken(own_lab):
+    assert state.load(change(own_lab, client_auth={"users": None})).passwords.challenges() == []
+
+
+# All that can be wrong.
+
+
+def test_all_faults_at_once(own_lab):
+    lab = own_lab
+    (lab.path / "empty.pem").write_text("nothing")
+    (lab.path / "broken.pem").write_text("-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n")
+    (lab.path / "bad.htpasswd").write_text("ann\nbob:plaintext\n")
+    (lab.path / "handlers/openssl/cacerts").chmod(0o644)
+    (lab.path / "handlers/openssl/simpleenroll").unlink()
+    (lab.path / "handlers/openssl/csrattrs").write_text("#!/no/such/bash\n")
+    path = change(
+        lab,
+        client_auth={
+            "explicit": ["missing.pem", "empty.pem"],
+            "implicit": ["broken.pem"],
+            "crls": ["empty.pem", "missing.crl"],
+            "users": "bad.htpasswd",
+        },
+        tls={"certificate": "missing-server.pem"},
+        callouts={"ca_dir": "no-ca"},
+    )
+    found = faults(path)
+    assert found[:7] == [
+        "missing.pem: No such file or directory",
+        "empty.pem: no certificate in it",
+        found[2],
+        found[3],
+        "missing.crl: No such file or directory",
+        "bad.htpasswd:1:1: not of the form user:hash",
+        "bad.htpasswd:2:5: not a hash that is accepted (bcrypt is best)",
+    ]
+    assert found[2].startswith("broken.pem: not a certificate")
+    assert found[3].startswith("empty.pem: not a CRL in PEM")
+    assert "missing-server.pem" in found[7]
+    handlers = f"{lab.path}/handlers/openssl"
+    assert [fault.removeprefix("handlers/openssl/") for fault in found[8:]] == [
+        f"cacerts: not executable; chmod +x {handlers}/cacerts",
+        "csrattrs: its interpreter /no/such/bash does not exist",
+        "simpleenroll: No such file or directory",
+        "no-ca: not a directory",
+    ]
+
+
+def test_each_handler_is_looked_at_once(own_lab):
+    (own_lab.path / "handlers/openssl/cacerts").unlink()
+    path = change(own_lab, labels={"iot": {}, "other": {}})
+    assert faults(path) == ["handlers/openssl/cacerts: No such file or directory"]
+
+
+def test_decision_scripts_are_looked_at_too(own_lab):
+    assert faults(change(own_lab, callouts={"authorize": "no-script"})) == ["no-script: No such file or directory"]
+
+
+def test_an_operation_that_is_off_wants_no_handler(own_lab):
+    (own_lab.path / "handlers/openssl/serverkeygen").unlink()
+    assert state.load(own_lab.path / "conf.yaml")
+    path = change(own_lab, callouts={"operations": {"serverkeygen": {"enabled": True}}})
+    assert faults(path) == ["handlers/openssl/serverkeygen: No such file or directory"]
+
+
+def test_a_key_that_does_not_fit(own_lab):
+    found = faults(change(own_lab, tls={"key": "openssl-ca/private/cakey.pem"}))
+    assert len(found) == 1
+    assert "cakey.pem" in found[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"digest": ["MD5"], "digest_users": "none"}, "none: No such file or directory"),
+        ({"digest": ["MD5"], "digest_users": "bad"}, "bad:1:1: not of the form user:realm:hash"),
+    ],
+)
+def test_digest_files(own_lab, changes, fault):
+    (own_lab.path / "bad").write_text("ann:estrealm\n")
+    (found,) = faults(change(own_lab, client_auth=changes))
+    assert found.startswith(fault)
+
+
+def test_digest_is_offered_beside_basic(own_lab):
+    (own_lab.path / "good").write_text("estuser:estrealm:36807fa200741bb0e8fb04fcf08e2de6\n")
+    changes = {"digest": ["MD5", "SHA-256"], "digest_users": "good"}
+    offered = state.load(change(own_lab, client_auth=changes)).passwords.challenges()
+    assert [challenge.split()[0] for challenge in offered] == ["Digest", "Digest", "Basic"]
+    assert ["algorithm" in challenge for challenge in offered] == [False, True, False]
+
+
+def test_a_process_keeps_its_nonces_over_a_reload(own_lab):
+    (own_lab.path / "good").write_text("estuser:estrealm:36807fa200741bb0e8fb04fcf08e2de6\n")
+    digest = {"digest": ["MD5"], "digest_users": "good"}
+    path = change(own_lab, client_auth=digest, callouts={"runner": "exec"})
+    lasting = state.Lasting()
+    first, second = state.load(path, lasting), state.load(path, lasting)
+    assert first.passwords._digest is not None
+    assert second.passwords._digest is not None
+    assert first.passwords._digest._nonces is second.passwords._digest._nonces is lasting.nonces
+    assert state.Lasting().nonces is not lasting.nonces
+
+
+# What CSRs must have.
+
+
+def test_insistences_are_read_once_for_all_who_name_them(own_lab):
+    (own_lab.path / "iot.yaml").write_text("- key: rsa:3072\n")
+    shipped = "handlers/openssl/csrattrs.yaml"
+    made = state.load(
+        change(own_lab, callouts={"csr_template": shipped}, labels={"iot": {"csr_template": "iot.yaml"}, "x": {}})
+    )
+    assert made.insistences.keys() == {own_lab.path / shipped, own_lab.path / "iot.yaml"}
+
+
+def test_a_csr_that_lacks_something_is_refused_with_the_list(own_lab):
+    (own_lab.path / "t.yaml").write_text("- key: ec:P-384\n- serialNumber\n")
+    made = state.load(change(own_lab, callouts={"csr_template": "t.yaml"}))
+    csr = parse(pki.csr("device-1"))
+    with pytest.raises(BadRequest) as refusal:
+        made.insist(made.services[None].routes["simpleenroll"], csr, None)
+    assert refusal.value.public == (
+        "The CSR lacks what is insisted on here: a key ec:P-384 (it has ec:P-256); serialNumber."
+    )
+
+
+def test_where_nothing_is_insisted_on(lab):
+    made = state.load(lab.path / "conf.yaml")
+    made.insist(made.services[None].routes["simpleenroll"], parse(pki.csr("device-1")), None)
+    assert made.insistences == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        (None, "t.yaml: No such file or directory"),
+        ("# nothing", "t.yaml:1:1: there is nothing in it to insist on"),
+        ("- key: P-256\n- serialNumber: 5\n", "t.yaml:1:3: 0.key: 'P-256' is no kind of key"),
+        ("- template: {subject: [commonname, nonsense]}\n", "t.yaml:1:36: 0.template.subject.1: 'nonsense' is no name"),
+        ("- hex: 3018061 6\n", "t.yaml:1:3: 0.hex: no hex digits"),
+    ],
+)
+def test_insistences_that_are_none(own_lab, text, fault):
+    if text is not None:
+        (own_lab.path / "t.yaml").write_text(text)
+    found = faults(change(own_lab, labels={"iot": {"csr_template": "t.yaml"}}))
+    assert found[0].startswith(fault), found
+
+
+def test_loading_leaves_nothing_open(own_lab):
+    before = set(os.listdir("/proc/self/fd"))
+    state.load(own_lab.path / "conf.yaml")
+    (own_lab.path / "users.htpasswd").unlink()
+    faults(own_lab.path / "conf.yaml")
+    assert set(os.listdir("/proc/self/fd")) == before
