@@ -17,10 +17,11 @@ refuse() {
     exit 77
 }
 
-# lock: wait for the CA; one that stays busy ends the script with 69, and nothing was issued.
+# lock: wait for the CA, if its lock is not held yet; one that stays busy ends the script with 69, and nothing was issued.
 lock() {
+    [[ ! ${locked-} ]] || return 0
     exec 9>>"$EST_CA_DIR/ca.lock"
-    flock -w $((EST_TIMEOUT / 2)) 9 && return
+    flock -w $((EST_TIMEOUT / 2)) 9 && locked=yes && return
     echo "the CA in $EST_CA_DIR is busy: its lock is taken" >&2
     [[ ! ${serial-} ]] || rm -f "$EST_CA_DIR/newcerts/$serial.pem"
     exit 69

@@ -394,6 +394,34 @@ def test_one_certificate_a_subject(workspace: Workspace) -> None:
     assert refused_by(workspace, subject("twice")) == "ERROR:There is already a certificate for /CN=twice"
 
 
+def test_one_certificate_a_subject_whoever_comes_at_once(workspace: Workspace) -> None:
+    (workspace.ca / "index.txt.attr").write_text("unique_subject = yes\n")
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(lambda _: workspace.run(ENROL, csr("wanted")), range(16)))
+    assert sorted(result.status for result in results) == [0] + [77] * 15
+    assert [row[5] for row in workspace.rows].count("/CN=wanted") == 1
+
+
+def test_counted_serial_numbers_are_given_once(workspace: Workspace) -> None:
+    workspace.edit("openssl-ca/openssl.cnf", "rand_serial      = yes ", "serial = $dir/serial ")
+    (workspace.ca / "serial").write_text("1000\n")
+    with ThreadPoolExecutor(8) as pool:
+        issued = list(pool.map(lambda _: workspace.run(ENROL, csr("device")).certificate, range(16)))
+    assert sorted(certificate.serial_number for certificate in issued) == list(range(0x1000, 0x1010))
+    assert (workspace.ca / "serial").read_text() == "1010\n"
+    assert {row[3] for row in workspace.rows} >= {f"{number:04X}" for number in range(0x1000, 0x1010)}
+
+
+def test_a_configuration_that_names_the_register_itself_issues_nothing(workspace: Workspace) -> None:
+    """`openssl ca` would write it anew, without the lock."""
+    workspace.edit("openssl-ca/openssl.cnf", "= $ENV::REGISTER_DIR/index.txt #", "= $dir/index.txt #")
+    before = (workspace.ca / "index.txt").read_text()
+    result = workspace.run(ENROL, csr())
+    assert (result.status, result.out) == (70, b"")
+    assert "openssl.cnf: it needs the line  database = $ENV::REGISTER_DIR/index.txt" in result.err
+    assert (workspace.ca / "index.txt").read_text() == before
+
+
 def test_wrong_string_types_are_refused(shared: Workspace) -> None:
     email = x509.NameAttribute(NameOID.EMAIL_ADDRESS, "a@example.org", x509.name._ASN1Type.UTF8String)
     words = refused_by(shared, x509.Name([*subject("x"), email]))
