@@ -7,11 +7,12 @@ where a script might print some.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import secrets
 import sys
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 import structlog
 
@@ -49,13 +50,28 @@ def configure(form: str, level: str, stream: TextIO | None = None, *, worker: in
         processors=[*shared, _escape, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
         # A line and its end in one write: the lines of several processes must not run into each other.
-        logger_factory=structlog.WriteLoggerFactory(stream),
+        logger_factory=structlog.WriteLoggerFactory(cast(TextIO, _Unfailing(stream))),
         cache_logger_on_first_use=False,
     )
     # A client's odd certificate makes cryptography warn; that too is a line of the log and nothing else.
     logging.captureWarnings(True)
     # aiohttp and asyncio speak through the standard library: their words join ours, warnings and up.
     logging.basicConfig(level=logging.WARNING, handlers=[_Forward()], format="%(message)s", force=True)
+
+
+class _Unfailing:
+    """A stream whose faults, such as a full disk, cost lines of the log and not the request that they tell of."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.flush()
 
 
 class _Forward(logging.Handler):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import logging
@@ -222,3 +223,15 @@ def test_stderr_lines():
 
 def test_stderr_is_bounded():
     assert logs.stderr_lines(b"x" * 5000, truncated=True) == ["x" * 4096, "[stderr cut off here]"]
+
+
+def test_a_full_disk_under_the_log_fails_no_request() -> None:
+    full = open("/dev/full", "w")  # noqa: SIM115 - closing it fails, too
+    try:
+        logs.configure("json", "info", full)
+        for _ in range(100):
+            logs.log.info("request", status=200, reason="x" * 1000)
+        logging.getLogger("aiohttp").warning("a line of the standard library")
+    finally:
+        with contextlib.suppress(OSError):
+            full.close()
