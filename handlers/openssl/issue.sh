@@ -32,7 +32,10 @@ lock() {
 issue() {
     local until extensions config=$EST_CA_DIR/openssl.cnf
     printf -v until '%(%Y%m%d%H%M%SZ)T' $((EPOCHSECONDS + $2))
-    [[ -f $EST_CA_DIR/profiles/$1 ]] || { echo "no profile $EST_CA_DIR/profiles/$1" >&2 && exit 70; }
+    [[ -f $EST_CA_DIR/profiles/$1 ]] || {
+        echo "no profile $1 in $EST_CA_DIR/profiles; there are: $(cd "$EST_CA_DIR/profiles" && echo *)" >&2
+        exit 70
+    }
     slurp extensions "$EST_CA_DIR/profiles/$1"
     extensions+=${3:+$'\n'"subjectAltName = DER:$3"}
     has_register_dir "$config" || exit 70
