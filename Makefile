@@ -5,6 +5,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 VENV := .venv
 BIN := $(VENV)/bin
+# One more than there are processors, as many tests wait for something.
+WORKERS := $(shell echo $$(($$(nproc) + 1)))
 FAST := $(addprefix tests/,auth callout cli cmc cms config est gateway metrics tls test_architecture.py test_errors.py test_logs.py)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
@@ -18,7 +20,7 @@ demo: $(VENV)/runtime ## a demo CA and a gateway on 127.0.0.1:8443
 
 test: lint ## everything: lint, types, and all tests with real clients
 	tests/install-clients
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n $(WORKERS)
 
 test-fast: $(VENV)/tests ## what needs no gateway and no CA, in a minute
 	$(BIN)/python -m pytest -n auto $(FAST)
@@ -37,7 +39,7 @@ bench: $(VENV)/tests ## what enrolments cost, beside other servers: dist/bench.t
 fuzz: $(VENV)/tests ## every parser under mutated input: SECONDS=60 for all, TARGET=csr for one
 	$(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),60) $(TARGET)
 
-campaign: $(VENV)/tests ## kills and full disks by the thousand, in half an hour; as root, and with strace
+campaign: $(VENV)/tests ## kills and full disks, one after the other; takes long; as root, and with strace
 	tests/install-clients
 	CAMPAIGN=large $(BIN)/python -m pytest -n auto -o timeout=3600 tests/campaign
 

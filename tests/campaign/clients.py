@@ -113,7 +113,7 @@ class Clients:
 
 @contextlib.contextmanager
 def busy(clients: Clients, gateway: Gateway, count: int) -> Iterator[None]:
-    """So many clients at work, each with all operations in turn, until the block ends."""
+    """Keep `count` clients at work, each with all operations in turn, until the block ends."""
     end, faults = threading.Event(), list[BaseException]()
 
     def work(number: int) -> None:

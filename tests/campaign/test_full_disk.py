@@ -36,8 +36,10 @@ def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Disk]:
 
 @pytest.fixture(scope="module")
 def bench(disk: Disk) -> Bench:
-    """A workspace on that disk, with both handler sets."""
-    return Bench.create("openssl", disk.path / "ws")
+    """A workspace on that disk, with both handler sets, whose rotate moves three rows each time."""
+    bench = Bench.create("openssl", disk.path / "ws")
+    bench.workspace.edit("openssl-ca/rotate", "mapfile -s 999 ", "mapfile -s 2 ")
+    return bench
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +77,7 @@ def test_no_certificate_leaves_that_is_not_in_the_register(
 
 
 @pytest.mark.parametrize("squeeze", ROOM.values(), ids=ROOM)
-@pytest.mark.parametrize("script", ["revoke", "crl", "rollover", "issue"])
+@pytest.mark.parametrize("script", ["revoke", "crl", "rollover", "rotate", "issue"])
 def test_a_script_of_the_ca_changes_all_or_nothing(
     disk: Disk, bench: Bench, ledger: Ledger, tmp_path: Path, script: str, squeeze: Squeeze
 ) -> None:
@@ -85,7 +87,7 @@ def test_a_script_of_the_ca_changes_all_or_nothing(
     request.write_bytes(csr("by hand").pem)
     options = {"revoke": [serial], "issue": [str(request)]}.get(script, [])
     failed = 0
-    for left in itertools.count(step=step(13 if script == "rollover" else 4)):
+    for left in itertools.count(step=step({"rollover": 13, "rotate": 1}.get(script, 4))):
         before = (ledger.ca / "cacert.pem").read_bytes()
         with squeeze(disk, left):
             done = ledger.tool(script, *options)

@@ -68,7 +68,7 @@ def owner_of(person):
 
 
 def fill(office, kind, number, owner="", *, lasts=timedelta(days=30)):
-    """So many rows of a kind, as if they had come in messages."""
+    """Add this many rows of a kind, as if they had come in messages."""
     made = int(time.time() + lasts.total_seconds())
     keys = (hashlib.sha256(f"{owner} {number}".encode()).hexdigest() for number in range(number))
     with table(office) as db:

@@ -120,7 +120,7 @@ def _decide(case: Case, request: PKCS10Request | CRMFRequest, kept: Kept, part: 
 def _require_client(case: Case) -> None:
     """A certificate that proves who a client is by simplereenroll does so here, and no other (RFC 7030 3.3.2).
 
-    Who holds another may still revoke it, confirm it and ask for lists.
+    The holder of another certificate may still revoke it, confirm it and ask for lists.
     """
     certificate = case.who.certificate
     if certificate is not None and not certs.may_authenticate(certificate):
