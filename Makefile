@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # One more than there are processors, as many tests wait for something.
 WORKERS := $(shell echo $$(($$(nproc) + 1)))
-FAST := $(addprefix tests/,auth callout cli cmc cms config est gateway metrics tls test_architecture.py test_errors.py test_logs.py)
+FAST := $(addprefix tests/,auth cmc cms config est gateway test_architecture.py test_errors.py test_logs.py)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .PHONY: help demo test test-fast lint bench fuzz campaign docs man lock clean
@@ -22,7 +22,7 @@ test: lint ## everything: lint, types, and all tests with real clients
 	tests/install-clients
 	$(BIN)/python -m pytest -n $(WORKERS)
 
-test-fast: $(VENV)/tests ## what needs no gateway and no CA, in a minute
+test-fast: $(VENV)/tests ## what needs no gateway, no CA and no script
 	$(BIN)/python -m pytest -n auto $(FAST)
 
 lint: $(VENV)/tests ## ruff, mypy, shellcheck and shfmt
