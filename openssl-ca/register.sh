@@ -18,7 +18,7 @@
 # A row: status, end, when it was revoked, serial number, file, subject; and the line feed, if it is there.
 ROW=$'^([VRE])\t([0-9]+Z)\t([^\t]*)\t([0-9A-F]+)\t[^\t]*\t([^\t\n]*)(\n?)$'
 
-# slurp NAME FILE: set a variable to what is in a file; to nothing where there is none.
+# slurp NAME FILE: set a variable to the text of a file, or to an empty text if the file is missing.
 slurp() {
     printf -v "$1" %s ''
     [[ ! -e $2 ]] || IFS= read -rd '' "$1" <"$2" || :

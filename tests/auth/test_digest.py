@@ -155,7 +155,7 @@ def test_stale_stands_in_every_challenge_or_in_none(server):
 
 
 def is_stale(server: Digest, given: DigestResponse) -> bool:
-    """Whether the answer is right but for its nonce; any other verdict is none of these."""
+    """Whether the answer is right except for its nonce."""
     try:
         assert not server.verify(given, "POST", [URI])
     except StaleNonce:

@@ -35,22 +35,9 @@ def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Disk]:
 
 
 @pytest.fixture(scope="module")
-def bench(disk: Disk) -> Bench:
-    """A workspace on that disk, with both handler sets, whose rotate moves three rows each time."""
-    bench = Bench.create("openssl", disk.path / "ws")
-    bench.workspace.edit("openssl-ca/rotate", "mapfile -s 999 ", "mapfile -s 2 ")
-    return bench
-
-
-@pytest.fixture(scope="module")
-def ledger(bench: Bench) -> Ledger:
-    """What the CA has issued and revoked before, and what the tests add to it."""
-    ledger = Ledger(bench.ca)
-    for name in ("openssl", "python"):
-        for number in range(2):
-            ledger.hold(Bench(name, bench.workspace).issue("simpleenroll", csr(f"before-{number}")))
-        ledger.revoke(ledger.held[-1])
-    return ledger
+def where(disk: Disk) -> Path:
+    """The workspace lies on that disk."""
+    return disk.path / "ws"
 
 
 @pytest.mark.parametrize("squeeze", ROOM.values(), ids=ROOM)

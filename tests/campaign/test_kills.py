@@ -22,21 +22,8 @@ TOOLS = ("revoke", "crl", "rollover", "rotate", "issue")
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    """A workspace with both handler sets, whose rotate moves three rows each time."""
-    bench = Bench.create("openssl", tmp_path_factory.mktemp("ca") / "ws")
-    bench.workspace.edit("openssl-ca/rotate", "mapfile -s 999 ", "mapfile -s 2 ")
-    return bench
-
-
-@pytest.fixture(scope="module")
-def ledger(bench: Bench) -> Ledger:
-    ledger = Ledger(bench.ca)
-    for name in ("openssl", "python"):
-        for number in range(2):
-            ledger.hold(Bench(name, bench.workspace).issue(ENROL, csr(f"before-{number}")))
-        ledger.revoke(ledger.held[-1])
-    return ledger
+def where(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("ca") / "ws"
 
 
 @contextmanager

@@ -83,7 +83,7 @@ def _change(rng: Random, data: bytes, other: bytes) -> bytes:
 
 
 def _through_base64(rng: Random, text: bytes, other: bytes) -> bytes:
-    """The same change inside of base64, in the same line length; empty when it is none."""
+    """The same change inside of base64, in the same line length; empty if the input is not base64."""
     der = _bare(text)
     nodes = read(der) if der != text else []
     return base64.encodebytes(_change_tree(rng, nodes, other)) if nodes else b""

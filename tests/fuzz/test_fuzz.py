@@ -96,7 +96,7 @@ def test_a_finding_is_kept_in_a_file(tmp_path):
 
 
 def test_a_fault_of_another_kind_is_a_finding():
-    """A target names the exceptions that are answers; another one of the project's is none."""
+    """A target names the exceptions that it may raise; any other exception of the project is a finding."""
     with pytest.raises(AssertionError, match="ConfigError"), checks.only(Malformed):
         raise ConfigError(["x:1:1: y"])
 

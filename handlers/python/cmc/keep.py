@@ -251,7 +251,7 @@ def passphrase(state: State, certificate: x509.Certificate) -> bytes | None:
 
 
 def is_passphrase(kept: bytes | None, given: bytes) -> bool:
-    """Whether it is the one; where there is none, the answer takes as long."""
+    """Whether they are the same; the answer takes as long when there is nothing to compare with."""
     kept = kept or bytes(48)
     return hmac.compare_digest(_stretched(given[:1024], kept[:16]), kept[16:])
 

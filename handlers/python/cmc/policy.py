@@ -23,7 +23,7 @@ class Who:
     is_authenticated: bool = True
     """False for somebody whom neither a signature, a secret nor the connection vouches for."""
     signed_at: datetime | None = None
-    """The signing time, by a signature of the sender's own; None where there is none."""
+    """The signing time under a signature of the sender's own; None for a message without one."""
 
     @property
     def is_proved(self) -> bool:

@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.campaign.ledger import Ledger
+from tests.handlers.bench import csr
+from tests.handlers.sets import Bench
+
+
+@pytest.fixture(scope="module")
+def bench(where: Path) -> Bench:
+    """A workspace with both handler sets in the module's `where`; its rotate moves three rows each time."""
+    bench = Bench.create("openssl", where)
+    bench.workspace.edit("openssl-ca/rotate", "mapfile -s 999 ", "mapfile -s 2 ")
+    return bench
+
+
+@pytest.fixture(scope="module")
+def ledger(bench: Bench) -> Ledger:
+    """What the CA has issued and revoked before, and what the tests add to it."""
+    ledger = Ledger(bench.ca)
+    for name in ("openssl", "python"):
+        for number in range(2):
+            ledger.hold(Bench(name, bench.workspace).issue("simpleenroll", csr(f"before-{number}")))
+        ledger.revoke(ledger.held[-1])
+    return ledger
