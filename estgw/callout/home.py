@@ -30,7 +30,7 @@ INTERVAL = 60.0
 _NAME = re.compile(r"estgw-[0-9a-f]{16}")
 _FORMER = re.compile(r"estgw-([0-9a-f]{32}|[0-9a-z_]{8})")
 """Of earlier versions, which had no lock on a request's directory; those go by age."""
-_FOLDERS = re.compile(r"turns|metrics|tmp-[0-9]+")
+_FOLDERS = re.compile(r"locks|metrics|tmp-[0-9]+")
 """What a supervisor's directory has in it; a short name alone does not make it one."""
 
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
-from estgw.callout.turns import Turns
+from estgw.callout.named_locks import NamedLocks
 from estgw.metrics.meter import meter
 from estgw.metrics.table import CALLOUTS_RUNNING, CALLOUTS_WAITING
 
@@ -18,12 +18,12 @@ class Busy(Exception):
 class Slots:
     """`max_running` places and `max_waiting` chairs; past that, `Busy`."""
 
-    def __init__(self, max_running: int, max_waiting: int, turns: Turns | None = None) -> None:
-        """`turns` outlive the places, if others have them too."""
+    def __init__(self, max_running: int, max_waiting: int, locks: NamedLocks | None = None) -> None:
+        """`locks` may be shared with other `Slots`."""
         self._running = asyncio.Semaphore(max_running)
         self._chairs = max_running + max_waiting
         self._taken = 0
-        self._turns = turns or Turns()
+        self._locks = locks or NamedLocks()
 
     @contextlib.asynccontextmanager
     async def take(self, serialize: str | None = None) -> AsyncIterator[None]:
@@ -38,7 +38,7 @@ class Slots:
             async with contextlib.AsyncExitStack() as stack:
                 with meter.held(CALLOUTS_WAITING):
                     if serialize is not None:
-                        await stack.enter_async_context(self._turns.take(serialize))
+                        await stack.enter_async_context(self._locks.take(serialize))
                     await stack.enter_async_context(self._running)
                 with meter.held(CALLOUTS_RUNNING):
                     yield

@@ -103,7 +103,7 @@ async def prepare(gateway: State, trial: Trial, directory: Path) -> tuple[Route,
         inner=gateway.inner_rules(route, client) if route.operation.holds_requests else None,
     )
     if csr is not None:
-        gateway.insist(route, csr, call.new_names)
+        gateway.check_template(route, csr, call.new_names)
     for path, content in call.files():
         path.write_bytes(content)
     return route, call

@@ -19,8 +19,8 @@ from estgw.cmc.messages import PKIResponse, pki_data, pki_response
 from estgw.cmc.requests import OtherRequest
 from estgw.cmc.status import CMCStatus, StatusInfo
 from estgw.cms import signed
+from estgw.cms.identifiers import is_named
 from estgw.cms.signed import SIGNED_DATA, SignedData, SignerInfo
-from estgw.cms.whom import is_named
 from estgw.errors import Malformed
 from estgw.est import ber, certs, csr, encoding
 

@@ -20,7 +20,7 @@ from estgw.cmc.crmf import CertReqMsg, OtherPop, PopKind, SignaturePop, TypeAndV
 from estgw.cmc.requests import CRMFRequest, PKCS10Request
 from estgw.cmc.values import Witness
 from estgw.cms.algorithms import Algorithm
-from estgw.cms.whom import key_id_of
+from estgw.cms.identifiers import key_id_of
 from estgw.est import csr
 from estgw.est.binding import Binding
 from estgw.est.csrattrs import AttributeWish, ExtensionWish

@@ -7,7 +7,7 @@ import sys
 
 from cryptography import x509
 
-from estgw.client import bag, options, out, trace, trust, url, wishes
+from estgw.client import bag, certificate_output, describe_csrattrs, options, trace, trust, url
 from estgw.client.faults import Exit, InvalidAnswer, Untrusted, UsageError, clean
 from estgw.client.report import Report
 from estgw.client.session import Session
@@ -88,7 +88,7 @@ def cacerts(arguments: argparse.Namespace, report: Report) -> Exit:
     good = [entry.certificate for entry in entries if entry.is_good]
     if not good:
         raise Untrusted("no certificate in the answer is valid now; nothing is stored")
-    out.deliver(report, good, arguments.outform, arguments.out)
+    certificate_output.deliver(report, good, arguments.outform, arguments.out)
     return report.done()
 
 
@@ -109,8 +109,8 @@ def _vouched(
         raise Untrusted("the answer holds no root whose fingerprint could be compared; nothing is stored")
     report.say("This server has not been verified.  Compare these with what its operator told you:")
     for root in roots:
-        report.say(f"  {out.line(root)}\n  SHA-256 {_grouped(trust.fingerprint(root))}")
-    report.fact(candidates=[out.facts(root) for root in roots])
+        report.say(f"  {certificate_output.line(root)}\n  SHA-256 {_grouped(trust.fingerprint(root))}")
+    report.fact(candidates=[certificate_output.facts(root) for root in roots])
     if sys.stdin.isatty() and sys.stderr.isatty() and not arguments.json:
         report.say("Trust them? Type yes to store them.")
         if sys.stdin.readline().strip().lower() == "yes":
@@ -122,12 +122,12 @@ def _list(entries: list[bag.Entry], report: Report) -> None:
     for entry in entries:
         notes = ", the newest root" if entry.is_newest else ", expired: left out" if entry.is_expired else ""
         fault = f"\n    NOT BELIEVED: {clean(entry.fault, 200)}" if entry.fault and not entry.is_expired else ""
-        report.say(f"{entry.role}{notes}: {out.line(entry.certificate)}{fault}")
+        report.say(f"{entry.role}{notes}: {certificate_output.line(entry.certificate)}{fault}")
         report.detail(f"    SHA-256 {_grouped(trust.fingerprint(entry.certificate))}")
     report.fact(
         certificates=[
             {
-                **out.facts(entry.certificate),
+                **certificate_output.facts(entry.certificate),
                 "role": entry.role,
                 "newest": entry.is_newest,
                 "expired": entry.is_expired,
@@ -153,10 +153,10 @@ def csrattrs(arguments: argparse.Namespace, report: Report) -> Exit:
         report.say("The server has no wishes.")
         attrs = model.CsrAttrs()
     try:
-        lines = wishes.describe(attrs)
+        lines = describe_csrattrs.describe(attrs)
     except Malformed as fault:
         raise InvalidAnswer(f"the server's CSR attributes can't be read: {fault}") from None
     report.fact(wishes=lines)
-    data = wishes.render(attrs, lines, arguments.outform)
-    out.write(report, data, arguments.out)
+    data = describe_csrattrs.render(attrs, lines, arguments.outform)
+    certificate_output.write(report, data, arguments.out)
     return report.done()

@@ -11,7 +11,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
-from estgw.client import commands, files, keys, options, out, request, script, trust, waiting
+from estgw.client import certificate_output, commands, files, keys, options, request, script, trust, waiting
 from estgw.client.faults import ClientError, Exit, InvalidAnswer, Refused, ServerFailed, UsageError
 from estgw.client.report import Report
 from estgw.client.request import Plan, Wanted
@@ -57,15 +57,15 @@ def enroll_by(way: Way, report: Report) -> Exit:
         if arguments.script is not None or arguments.csr is not None:
             attempt = way.ready(session, ready(arguments, session, report))
             certificate = _send(session, attempt, arguments, report)
-            out.deliver(report, [certificate], arguments.outform, arguments.out)
+            certificate_output.deliver(report, [certificate], arguments.outform, arguments.out)
         else:
             wanted = options.wanted(arguments)
             key = None if arguments.reuse_key is None else options.private_key(arguments.reuse_key)
             plan = follow(arguments, session, wanted, report)
             key = key or keys.generate(choose(arguments.new_key, plan))
             certificate = _enroll_with(session, way, plan, key, key_path, report)
-    report.say(f"Issued: {out.line(certificate)}")
-    report.fact(certificate=out.facts(certificate))
+    report.say(f"Issued: {certificate_output.line(certificate)}")
+    report.fact(certificate=certificate_output.facts(certificate))
     return report.done()
 
 
@@ -95,9 +95,9 @@ def _enroll_with(
             report.say(f"The key is in {key_path}: --reuse-key {key_path} goes on with it.")
         raise
     if key_path is not None and arguments.out is not None and key_path == arguments.out:
-        files.write(key_path, keys.to_pem(key) + out.render([certificate], "pem"), mode=0o600)
+        files.write(key_path, keys.to_pem(key) + certificate_output.render([certificate], "pem"), mode=0o600)
     else:
-        out.deliver(report, [certificate], arguments.outform, arguments.out)
+        certificate_output.deliver(report, [certificate], arguments.outform, arguments.out)
     return certificate
 
 
@@ -115,8 +115,8 @@ def renew_by(way: Way, report: Report) -> Exit:
     old = options.certificates(arguments.cert)[0]
     left = old.not_valid_after_utc - datetime.now(UTC)
     if arguments.if_expires_within is not None and left > arguments.if_expires_within:
-        report.say(f"Nothing to do: {out.line(old)}")
-        report.fact(certificate=out.facts(old), renewed=False)
+        report.say(f"Nothing to do: {certificate_output.line(old)}")
+        report.fact(certificate=certificate_output.facts(old), renewed=False)
         return report.done()
     key_path = arguments.key or arguments.cert
     if arguments.new_key is not None and not _is_in_place(arguments) and key_path_of(arguments).exists():
@@ -133,8 +133,8 @@ def renew_by(way: Way, report: Report) -> Exit:
             certificate = _send(session, way.own(session, plan, key), arguments, report)
             _renewed(arguments, certificate, key_path, keys.to_pem(key), report)
             staged.unlink()
-    report.say(f"Renewed: {out.line(certificate)}")
-    report.fact(certificate=out.facts(certificate), renewed=True)
+    report.say(f"Renewed: {certificate_output.line(certificate)}")
+    report.fact(certificate=certificate_output.facts(certificate), renewed=True)
     return report.done()
 
 
@@ -164,9 +164,9 @@ def _renewed(
     if not _is_in_place(arguments):
         if key is not None:
             files.create_key(key_path_of(arguments), key)
-        files.write(target, out.render([certificate], arguments.outform))
+        files.write(target, certificate_output.render([certificate], arguments.outform))
         return
-    pem = out.render([certificate, *_chain(arguments.cert, certificate, report)], "pem")
+    pem = certificate_output.render([certificate, *_chain(arguments.cert, certificate, report)], "pem")
     if key is not None:
         files.replace_pair(arguments.cert, key_path, pem, key)
     elif key_path.resolve() == target.resolve():

@@ -31,8 +31,8 @@ from estgw.cmc.messages import PKI_DATA, PKIData
 from estgw.cmc.status import CMCFailInfo, CMCStatus
 from estgw.cmc.values import EncryptedPOP, GetCRL, RevokeRequest
 from estgw.cms import enveloped, signed
+from estgw.cms.identifiers import IssuerAndSerial, key_id_of
 from estgw.cms.signed import Signer
-from estgw.cms.whom import IssuerAndSerial, key_id_of
 from estgw.errors import Malformed
 from estgw.est.binding import Binding
 

@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 
 from estgw.client import (
     answers,
+    certificate_output,
     cms,
     commands,
     enrolling,
@@ -17,7 +18,6 @@ from estgw.client import (
     keys,
     multipart,
     options,
-    out,
     request,
     sealing,
     waiting,
@@ -58,12 +58,12 @@ def serverkeygen(arguments: argparse.Namespace, report: Report) -> Exit:
             raise
     pem = encoding.encode_pem(key, "PRIVATE KEY")
     if key_path == arguments.out:
-        files.write(key_path, pem + out.render([certificate], "pem"), mode=0o600)
+        files.write(key_path, pem + certificate_output.render([certificate], "pem"), mode=0o600)
     else:
         files.write(key_path, pem, mode=0o600)
-        out.deliver(report, [certificate], arguments.outform, arguments.out)
-    report.say(f"Issued: {out.line(certificate)}; its key is in {key_path}")
-    report.fact(certificate=out.facts(certificate), key=str(key_path))
+        certificate_output.deliver(report, [certificate], arguments.outform, arguments.out)
+    report.say(f"Issued: {certificate_output.line(certificate)}; its key is in {key_path}")
+    report.fact(certificate=certificate_output.facts(certificate), key=str(key_path))
     return report.done()
 
 
@@ -167,6 +167,6 @@ def _require_attributes(made: bytes, secret: sealing.Secret) -> None:
 
 
 def _anchors(arguments: argparse.Namespace, session: Session) -> list[x509.Certificate]:
-    """Whom the signer of the key must lead to: the explicit anchors, else what this server calls its CA."""
+    """Identifier the signer of the key must lead to: the explicit anchors, else what this server calls its CA."""
     explicit = [one for path in arguments.cacert for one in options.certificates(path)]
     return explicit or session.cacerts()

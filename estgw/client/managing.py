@@ -12,6 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
 from estgw.client import (
+    certificate_output,
     cmc,
     cmcrequest,
     commands,
@@ -20,7 +21,6 @@ from estgw.client import (
     fullcmc,
     keys,
     options,
-    out,
     request,
     waiting,
 )
@@ -32,7 +32,7 @@ from estgw.client.report import Report
 from estgw.client.request import Plan
 from estgw.client.session import RequestMaker, Session
 from estgw.cmc.values import REASONS
-from estgw.cms.whom import IssuerAndSerial
+from estgw.cms.identifiers import IssuerAndSerial
 from estgw.errors import Malformed
 from estgw.est import csr, encoding
 from estgw.est.csrattrs import AttributeWish
@@ -53,7 +53,9 @@ def send(arguments: argparse.Namespace, report: Report) -> Exit:
         _write_bag(response, arguments.out, report)
     else:
         is_der = arguments.outform == "der"
-        out.write(report, response.der if is_der else encoding.encode_pem(response.der, "PKCS7"), arguments.out)
+        certificate_output.write(
+            report, response.der if is_der else encoding.encode_pem(response.der, "PKCS7"), arguments.out
+        )
     return report.done()
 
 
@@ -68,7 +70,7 @@ def _write_bag(response: Response, path: Path | None, report: Report) -> None:
         report.say("The answer holds no certificate and no CRL.")
         return
     lists = b"".join(encoding.encode_pem(each, crls.PEM_LABEL) for each in response.message.crls)
-    out.write(report, out.render(found, "pem") + lists, path)
+    certificate_output.write(report, certificate_output.render(found, "pem") + lists, path)
 
 
 def _answer(session: Session, message: bytes, report: Report) -> Response:
@@ -179,7 +181,7 @@ def get_crl(arguments: argparse.Namespace, report: Report) -> Exit:
         author = Author.nobody() if session.identity is None else Author.holder(session.identity)
         transaction = Transaction(session, author)
         crl = _run(session, transaction, lambda: transaction.crl(issuer), arguments, report)
-    out.write(report, crls.render(crl, arguments.outform), arguments.out)
+    certificate_output.write(report, crls.render(crl, arguments.outform), arguments.out)
     report.say(f"CRL: {crls.line(crl)}")
     report.fact(crl=crls.facts(crl))
     return report.done()

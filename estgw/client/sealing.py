@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from estgw.client import cms, files, options
 from estgw.client.faults import UsageError, clean
-from estgw.cms.whom import key_id_of, key_of, subject_key_id
+from estgw.cms.identifiers import key_id_of, key_of, subject_key_id
 from estgw.errors import Malformed
 from estgw.est import csrattrs
 from estgw.est.csrattrs import AttributeWish

@@ -107,7 +107,7 @@ class Session:
 
     @property
     def trust(self) -> Trust:
-        """Whom this session believes."""
+        """Identifier this session believes."""
         return self._trust
 
     @property

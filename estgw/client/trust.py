@@ -1,4 +1,4 @@
-"""Whom the client believes: trust anchors, path validation, and who may speak as the EST server.
+"""Identifier the client believes: trust anchors, path validation, and who may speak as the EST server.
 
 RFC 7030 1.1 and 3.6 keep two kinds of anchors apart.  Explicit ones were configured for this purpose: a
 server under them may show a matching name *or* id-kp-cmcRA, with which their CA appoints its speakers.

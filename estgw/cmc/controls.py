@@ -29,7 +29,7 @@ from estgw.cms.fields import (
     set_of,
     text,
 )
-from estgw.cms.whom import IssuerAndSerial
+from estgw.cms.identifiers import IssuerAndSerial
 from estgw.errors import Malformed
 
 ARC = "1.3.6.1.5.5.7.7."

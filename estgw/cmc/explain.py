@@ -30,10 +30,10 @@ from estgw.cmc.outline import (
     crl_words,
     der_words,
     extension_words,
+    identifier_words,
     key_words,
     octets_words,
     type_words,
-    whom_words,
 )
 from estgw.cmc.requests import CRMFRequest, OtherRequest, PKCS10Request, Possession, TaggedRequest
 from estgw.cmc.status import StatusInfo
@@ -41,8 +41,8 @@ from estgw.cmc.values import EncryptedPOP
 from estgw.cms import enveloped, signed
 from estgw.cms.algorithms import Algorithm
 from estgw.cms.faults import BadSignature
+from estgw.cms.identifiers import is_named, key_of
 from estgw.cms.signed import SignedData, SignerInfo
-from estgw.cms.whom import is_named, key_of
 from estgw.errors import Malformed
 from estgw.est import ber, encoding, names, oids
 from estgw.est.csrattrs import EXTENSION_REQUEST
@@ -109,7 +109,7 @@ def _signed(out: Outline, message: SignedData, length: int, depth: int) -> None:
         except BadMessage as bad:
             fault = str(bad)
         for number, signer in enumerate(message.signers, 1):
-            with out.deeper(f"signer {number}: {whom_words(signer.whom)}"):
+            with out.deeper(f"signer {number}: {identifier_words(signer.whom)}"):
                 _signer(out, message, signer, data)
         if not message.signers:
             out.add("no signer")
@@ -170,7 +170,7 @@ def _enveloped(out: Outline, message: enveloped.EnvelopedData, name: str) -> Non
     with out.deeper(f"{name}: {type_words(message.content_type)}, encrypted with {message.algorithm.name}"):
         for recipient in message.recipients:
             method = f" by {recipient.algorithm.name}" if recipient.algorithm else ""
-            out.add(f"for {whom_words(recipient.whom)}: {recipient.kind}{method}")
+            out.add(f"for {identifier_words(recipient.whom)}: {recipient.kind}{method}")
 
 
 # Messages.

@@ -13,7 +13,7 @@ from estgw.cmc import parts
 from estgw.cmc.controls import BY_OID
 from estgw.cms import enveloped, signed
 from estgw.cms.fields import INTEGER, OCTETS, content, items, read_integer, read_octets, read_oid
-from estgw.cms.whom import IssuerAndSerial, Whom
+from estgw.cms.identifiers import Identifier, IssuerAndSerial
 from estgw.errors import Malformed
 from estgw.est import certs, names, oids
 from estgw.est.csrattrs_values import CODECS, write_value
@@ -116,7 +116,7 @@ def general_name_words(der: bytes) -> str:
         return octets_words(der)
 
 
-def whom_words(whom: Whom | None) -> str:
+def identifier_words(whom: Identifier | None) -> str:
     """Whose key it is."""
     match whom:
         case IssuerAndSerial():

@@ -36,9 +36,9 @@ from estgw.cms.fields import (
     set_of,
     tagged,
 )
+from estgw.cms.identifiers import Identifier
 from estgw.cms.recipients import NOT_OURS, Recipient
 from estgw.cms.signed import DATA, content_info
-from estgw.cms.whom import Whom
 from estgw.errors import Malformed
 from estgw.est import ber
 from estgw.est.der import SEQUENCE
@@ -69,7 +69,7 @@ class EnvelopedData:
 # Writing.
 
 
-def encrypt(plain: bytes, public: Any, whom: Whom, content_type: str = DATA) -> bytes:
+def encrypt(plain: bytes, public: Any, whom: Identifier, content_type: str = DATA) -> bytes:
     """A ContentInfo of EnvelopedData for the holder of one key, RSA or EC, as DER; raises `BadAlgorithm`."""
     content_key = secrets.token_bytes(32)
     version, recipient = recipients.wrap_for(public, whom, content_key)
@@ -122,7 +122,7 @@ def _encrypted_content(der: bytes) -> tuple[str, Algorithm, bytes]:
 # Decrypting.
 
 
-def decrypt(data: bytes, private: Any, whom: Whom | None = None) -> tuple[str, bytes]:
+def decrypt(data: bytes, private: Any, whom: Identifier | None = None) -> tuple[str, bytes]:
     """Content type and content, decrypted with a private key, RSA or EC.
 
     `whom` is the name under which the key is known; without it every recipient of the key's kind is tried.  Raises

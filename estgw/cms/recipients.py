@@ -35,7 +35,7 @@ from estgw.cms.fields import (
     sequence,
     tagged,
 )
-from estgw.cms.whom import KEY_ID, IssuerAndSerial, Whom, decode_whom, encode_whom
+from estgw.cms.identifiers import KEY_ID, Identifier, IssuerAndSerial, decode_identifier, encode_identifier
 from estgw.errors import Malformed
 from estgw.est.der import SEQUENCE
 
@@ -63,7 +63,7 @@ class Recipient:
 
     kind: str
     """`key transport`, `key agreement`, `shared key`, `password` or `other`."""
-    whom: Whom | None = None
+    whom: Identifier | None = None
     """Whose key it is: for a shared one its name; None where the kind has none or another."""
     algorithm: Algorithm | None = None
     encrypted_key: bytes = field(default=b"", repr=False)
@@ -75,7 +75,7 @@ class Recipient:
 # Writing.
 
 
-def wrap_for(public: Any, whom: Whom, content_key: bytes) -> tuple[int, bytes]:
+def wrap_for(public: Any, whom: Identifier, content_key: bytes) -> tuple[int, bytes]:
     """A RecipientInfo for one public key, and the version that EnvelopedData has by it; raises `BadAlgorithm`."""
     match public:
         case rsa.RSAPublicKey():
@@ -85,7 +85,7 @@ def wrap_for(public: Any, whom: Whom, content_key: bytes) -> tuple[int, bytes]:
     raise BadAlgorithm(f"nothing can be encrypted to a key of kind {type(public).__name__}")
 
 
-def _to_rsa(public: rsa.RSAPublicKey, whom: Whom, content_key: bytes) -> tuple[int, bytes]:
+def _to_rsa(public: rsa.RSAPublicKey, whom: Identifier, content_key: bytes) -> tuple[int, bytes]:
     """KeyTransRecipientInfo (RFC 5652 6.2.1) and EnvelopedData's version, which goes by it."""
     used = _HASHES[SHA256]
     hashed = Algorithm(SHA256, A_NULL).encode()
@@ -93,10 +93,10 @@ def _to_rsa(public: rsa.RSAPublicKey, whom: Whom, content_key: bytes) -> tuple[i
     encrypted = public.encrypt(content_key, padding.OAEP(padding.MGF1(used), used, None))
     version = 2 if isinstance(whom, bytes) else 0
     method = Algorithm(_OAEP, parameters).encode()
-    return version, sequence(integer(version), encode_whom(whom), method, octets(encrypted))
+    return version, sequence(integer(version), encode_identifier(whom), method, octets(encrypted))
 
 
-def _to_ec(public: ec.EllipticCurvePublicKey, whom: Whom, content_key: bytes) -> bytes:
+def _to_ec(public: ec.EllipticCurvePublicKey, whom: Identifier, content_key: bytes) -> bytes:
     """KeyAgreeRecipientInfo (RFC 5652 6.2.2, RFC 5753 3.1.1), always of version 3."""
     ours = ec.generate_private_key(public.curve)
     wrapping = Algorithm(_AES_256_WRAP)
@@ -135,7 +135,7 @@ def _read(der: bytes) -> list[Recipient]:
         case tag if tag == SEQUENCE:
             fields = Fields(der, "a KeyTransRecipientInfo")
             fields.integer("version")
-            whom = decode_whom(fields.take("name", SEQUENCE, KEY_ID), "a recipient")
+            whom = decode_identifier(fields.take("name", SEQUENCE, KEY_ID), "a recipient")
             return [Recipient("key transport", whom, Algorithm.take(fields, "algorithm"), _key(fields))]
         case tag if tag == context(1):
             return _agreeing(der)
@@ -167,7 +167,7 @@ def _agreeing(der: bytes) -> list[Recipient]:
         inner = Fields(each, "a RecipientEncryptedKey")
         named = inner.take("name", SEQUENCE, context(0))
         if named[:1] == SEQUENCE:
-            whom: Whom = IssuerAndSerial.decode(named)
+            whom: Identifier = IssuerAndSerial.decode(named)
         else:
             whom = Fields(named, what, context(0)).octets("key identifier")
         made.append(Recipient("key agreement", whom, method, _key(inner), point, user))

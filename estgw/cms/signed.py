@@ -37,14 +37,14 @@ from estgw.cms.fields import (
     tagged,
     time,
 )
-from estgw.cms.whom import (
+from estgw.cms.identifiers import (
     KEY_ID,
     Attribute,
+    Identifier,
     IssuerAndSerial,
-    Whom,
     decode_attributes,
-    decode_whom,
-    encode_whom,
+    decode_identifier,
+    encode_identifier,
     is_named,
     key_of,
     single,
@@ -69,7 +69,7 @@ _SIGNED_ATTRIBUTES, _UNSIGNED_ATTRIBUTES = context(0), context(1)
 class SignerInfo:
     """Who has signed, and how (RFC 5652 5.3)."""
 
-    whom: Whom
+    whom: Identifier
     digest: Algorithm
     algorithm: Algorithm
     signature: bytes = field(repr=False)
@@ -123,7 +123,7 @@ class Signer:
     """
 
     key: PrivateKey | None = field(repr=False)
-    whom: Whom
+    whom: Identifier
 
     @classmethod
     def of(cls, key: PrivateKey, certificate: x509.Certificate) -> Signer:
@@ -249,7 +249,7 @@ def _signer_info(signer: Signer, content_type: str, content: bytes, moment: date
     version = 3 if isinstance(signer.whom, bytes) else 1
     return used.encode(), sequence(
         integer(version),
-        encode_whom(signer.whom),
+        encode_identifier(signer.whom),
         used.encode(),
         retag(_SIGNED_ATTRIBUTES, to_sign),
         method.encode(),
@@ -327,7 +327,7 @@ def _read_signer(der: bytes, number: int) -> SignerInfo:
     with within(f"signer {number}"):
         fields = Fields(der, "a SignerInfo")
         fields.integer("version")
-        whom = decode_whom(fields.take("name", SEQUENCE, KEY_ID), "a signer's name")
+        whom = decode_identifier(fields.take("name", SEQUENCE, KEY_ID), "a signer's name")
         used = Algorithm.take(fields, "digest algorithm")
         signed = fields.maybe(_SIGNED_ATTRIBUTES)
         method = Algorithm.take(fields, "signature algorithm")

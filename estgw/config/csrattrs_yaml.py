@@ -11,7 +11,7 @@ from estgw.errors import ConfigError, Malformed
 from estgw.est import csrattrs_data
 from estgw.est.csrattrs import CsrAttrs
 from estgw.est.csrattrs_values import MOST_FAULTS, Unfit
-from estgw.est.insist import Insistence
+from estgw.est.template_check import TemplateCheck
 
 MOST_BYTES = 64 * 1024
 """A template with everything in it has a few hundred; this much still parses in a fraction of a second."""
@@ -48,7 +48,7 @@ def _to_der(output: bytes) -> bytes:
     return b"" if attrs is None else attrs.encode()
 
 
-def load_insistence(path: Path) -> Insistence:
+def load_template_check(path: Path) -> TemplateCheck:
     """What a file insists on; raises `ConfigError`."""
     try:
         with path.open("rb") as file:
@@ -59,7 +59,7 @@ def load_insistence(path: Path) -> Insistence:
     if wanted is None:
         raise ConfigError([f"{path}:1:1: there is nothing in it to insist on"])
     try:
-        return Insistence.of(wanted)
+        return TemplateCheck.of(wanted)
     except Malformed as fault:
         raise ConfigError([f"{path}:1:1: nothing can be compared with this: {fault}"]) from None
 

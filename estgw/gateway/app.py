@@ -246,7 +246,7 @@ class Exchange:
             raise BadRequest(fault.sentence) from None
         renewed = await renewal.renewed_certificate(call.client, csr, route) if operation.renews else None
         new_names = renewal.new_names(call.client, csr, route)
-        self.state.insist(route, csr, new_names)
+        self.state.check_template(route, csr, new_names)
         return replace(call, csr=csr, renewed=renewed, new_names=new_names)
 
     def link(self, route: Route, call: Call) -> Call:

@@ -14,7 +14,7 @@ from aiohttp.web_protocol import RequestHandler
 
 from estgw.callout import scratch, shortage
 from estgw.callout.home import INTERVAL, Home, sweep
-from estgw.callout.turns import Turns
+from estgw.callout.named_locks import NamedLocks
 from estgw.callout.warm import Warm
 from estgw.config.model import Config, split_address
 from estgw.errors import apology
@@ -22,7 +22,7 @@ from estgw.gateway import advice, state
 from estgw.gateway.app import App
 from estgw.gateway.reload import told
 from estgw.gateway.reply import SERVER
-from estgw.gateway.state import Lasting, State
+from estgw.gateway.state import ProcessResources, State
 from estgw.gateway.worker_share import ALONE, WorkerShare
 from estgw.logs import escape, log, new_request_id
 from estgw.metrics.endpoint import exposed
@@ -86,12 +86,14 @@ class Server:
         """Raises `ConfigError`; `text` is taken for what stands in the file."""
         self._config_file = config_file
         self._home = Home(scratch.place())
-        self._lasting = Lasting(warm=Warm(home=self._home.path), share=share, turns=Turns(share.directory))
+        self._resources = ProcessResources(
+            warm=Warm(home=self._home.path), share=share, locks=NamedLocks(share.directory)
+        )
         try:
             self._app = App(self.load(text), self._home)
         except BaseException:
             self._home.close()
-            self._lasting.warm.close()
+            self._resources.warm.close()
             raise
         self._listener: Listener | None = None
         self._stop = asyncio.Event()
@@ -103,11 +105,11 @@ class Server:
 
     def load(self, text: str | None = None) -> State:
         """Another state, for `adopt`; raises `ConfigError`."""
-        return state.load(self._config_file, self._lasting, text)
+        return state.load(self._config_file, self._resources, text)
 
     def adopt(self, fresh: State) -> None:
         """Serve the next requests with another state.  Addresses and limits of `server` stay."""
-        advice.raise_limit(advice.descriptors(fresh.config, self._lasting.share))
+        advice.raise_limit(advice.descriptors(fresh.config, self._resources.share))
         self._app.state.caller.retire()
         self._app.reload(fresh)
         if self._listener is not None:
@@ -125,7 +127,7 @@ class Server:
         `ready` gets their ports once connections are accepted.  Raises OSError when one can't be listened on.
         """
         settings = self.config.server
-        limit = advice.raise_limit(advice.descriptors(self.config, self._lasting.share))
+        limit = advice.raise_limit(advice.descriptors(self.config, self._resources.share))
         http = HTTPServer(
             self._app,
             keepalive_timeout=min(settings.idle_timeout, settings.max_connection_age),
@@ -138,7 +140,7 @@ class Server:
             http,
             self._app.state.context,
             handshake_timeout=settings.handshake_timeout,
-            max_connections=advice.connections(self.config, self._lasting.share, limit),
+            max_connections=advice.connections(self.config, self._resources.share, limit),
             on_failure=_note_failure,
             on_exhausted=_note_exhausted,
             on_count=lambda number: meter.set(CONNECTIONS, number),
@@ -162,7 +164,7 @@ class Server:
             await listener.close()
             self._app.state.caller.retire()
             self._home.close()
-            self._lasting.warm.close()
+            self._resources.warm.close()
             for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
         log.info("stopped")

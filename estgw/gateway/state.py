@@ -19,10 +19,10 @@ from estgw.auth.users import Users
 from estgw.callout import program, runners
 from estgw.callout.call import InnerRules
 from estgw.callout.caller import Caller, CalloutLimits
+from estgw.callout.named_locks import NamedLocks
 from estgw.callout.pool import Pool
 from estgw.callout.runners import Language, Runners
 from estgw.callout.slots import Slots
-from estgw.callout.turns import Turns
 from estgw.callout.warm import Warm
 from estgw.config import csrattrs_yaml, model, routes
 from estgw.config.model import Config
@@ -32,8 +32,8 @@ from estgw.est import certs, keygen, names
 from estgw.est import csr as csrs
 from estgw.est.csr import CSR, NewNames
 from estgw.est.encoding import pem_blocks
-from estgw.est.insist import Insistence
 from estgw.est.operations import Body
+from estgw.est.template_check import TemplateCheck
 from estgw.gateway.worker_share import ALONE, WorkerShare
 from estgw.tls.adapter import TLSContext
 from estgw.tls.context import TLSSettings, server_context
@@ -42,11 +42,11 @@ _CRL = "X509 CRL"
 
 
 @dataclass(frozen=True)
-class Lasting:
+class ProcessResources:
     """What a gateway process has for all its life, however often it reads its configuration."""
 
     warm: Warm = field(default_factory=Warm)
-    turns: Turns = field(default_factory=Turns)
+    locks: NamedLocks = field(default_factory=NamedLocks)
     share: WorkerShare = ALONE
     nonces: Nonces = field(default_factory=Nonces)
     """Used counts stay used over a reload, and a client may answer after it the challenge from before."""
@@ -63,7 +63,7 @@ class State:
     anchors: Anchors
     passwords: Passwords
     pop: Rules
-    insistences: Mapping[Path, Insistence]
+    template_checks: Mapping[Path, TemplateCheck]
     """What `csr_template` files insist on."""
     context: TLSContext
     caller: Caller
@@ -74,7 +74,7 @@ class State:
         linking = self.pop.linking(client, "simpleenroll", route.label)
         return InnerRules(linking, route.authorize, route.csr_template, route.change_subject_name, route.name_bounds)
 
-    def insist(self, route: Route, csr: CSR, new_names: NewNames | None) -> None:
+    def check_template(self, route: Route, csr: CSR, new_names: NewNames | None) -> None:
         """Raise `BadRequest` for names past their bounds, and for what the CSR lacks of the route's `csr_template`.
 
         The names are those to be certified: a name that is too long may be changed to a shorter one.
@@ -84,7 +84,7 @@ class State:
             route.name_bounds.require(certified.subject, certified.san)
             if route.csr_template is None:
                 return
-            wanted = self.insistences[route.csr_template]
+            wanted = self.template_checks[route.csr_template]
             wanted.require(csr, new_names, proves_key=route.operation.proves_key)
         except Malformed as fault:
             raise BadRequest(fault.sentence) from None
@@ -103,23 +103,23 @@ def check_csr(csr: CSR, route: Route) -> None:
         raise Malformed("the CSR carries otpChallenge, and nothing here can verify it")
 
 
-def load(path: Path, lasting: Lasting | None = None, text: str | None = None) -> State:
+def load(path: Path, resources: ProcessResources | None = None, text: str | None = None) -> State:
     """Read the configuration and every file that it names; raises `ConfigError` with all that is wrong.
 
-    `lasting` is of the process that will serve it.  Its warm parent is started when a script is to be run by it, and
+    `resources` is of the process that will serve it.  Its warm parent is started when a script is to be run by it, and
     before a private key is read; without one, as in the commands that run nothing or one script, there is only exec.
     `text` is taken for what stands in the file.
     """
     settings = model.load(path, text)
-    share = lasting.share if lasting else ALONE
+    share = resources.share if resources else ALONE
     faults: list[str] = []
     services = routes.build(settings)
     served = list(routes.routes(services))
-    caller = _caller(settings, served, lasting, path.absolute().parent, faults)
+    caller = _caller(settings, served, resources, path.absolute().parent, faults)
     explicit = _certificates(settings.client_auth.explicit, faults)
     implicit = _certificates(settings.client_auth.implicit, faults)
     crls = _crls(settings.client_auth.crls, faults)
-    passwords = _passwords(settings, lasting.nonces if lasting else Nonces(), faults)
+    passwords = _passwords(settings, resources.nonces if resources else Nonces(), faults)
     context = _context(settings, (*explicit, *implicit), crls, faults)
     for script in sorted({script for route in served for script in route.programs}):
         found = program.faults(script, routes.search_path(settings))
@@ -127,7 +127,7 @@ def load(path: Path, lasting: Lasting | None = None, text: str | None = None) ->
     for folder in sorted({route.ca_dir for route in served}):
         if not folder.is_dir():
             faults.append(f"{folder}: not a directory")
-    insistences = _insistences({route.csr_template for route in served}, faults)
+    template_checks = _template_checks({route.csr_template for route in served}, faults)
     if faults or context is None:
         raise ConfigError(faults)
     return State(
@@ -140,7 +140,7 @@ def load(path: Path, lasting: Lasting | None = None, text: str | None = None) ->
         anchors=Anchors(explicit, implicit),
         passwords=passwords,
         pop=Rules(settings.pop.rules, settings.pop.default),
-        insistences=insistences,
+        template_checks=template_checks,
         context=context,
         caller=caller,
         share=share,
@@ -148,7 +148,7 @@ def load(path: Path, lasting: Lasting | None = None, text: str | None = None) ->
 
 
 def _caller(
-    settings: Config, routes: Iterable[Route], lasting: Lasting | None, folder: Path, faults: list[str]
+    settings: Config, routes: Iterable[Route], resources: ProcessResources | None, folder: Path, faults: list[str]
 ) -> Caller:
     limits = settings.callouts
     faults += [
@@ -158,18 +158,18 @@ def _caller(
     ]
     asked = {(route.runner, route.handler) for route in routes}
     asked |= {(route.decision_runner, script) for route in routes for script in route.decisions}
-    if lasting is not None and any(runners.forks(runner, runners.language(script)) for runner, script in asked):
+    if resources is not None and any(runners.forks(runner, runners.language(script)) for runner, script in asked):
         try:
-            lasting.warm.start()
+            resources.warm.start()
         except OSError as fault:
             faults.append(f"{sys.executable}: {fault.strerror}")
     allowed = CalloutLimits(limits.max_stdout, limits.max_stderr, limits.retry_after, limits.max_file)
-    if lasting is None:
+    if resources is None:
         return Caller(Slots(limits.max_running, limits.max_waiting), allowed)
-    part = lasting.share.part
-    slots = Slots(part(limits.max_running), part(limits.max_waiting), lasting.turns)
-    pool = Pool(lasting.warm, part(limits.pool_size), limits.pool_requests)
-    return Caller(slots, allowed, Runners(lasting.warm, pool, folder))
+    part = resources.share.part
+    slots = Slots(part(limits.max_running), part(limits.max_waiting), resources.locks)
+    pool = Pool(resources.warm, part(limits.pool_size), limits.pool_requests)
+    return Caller(slots, allowed, Runners(resources.warm, pool, folder))
 
 
 def _certificates(paths: Iterable[Path], faults: list[str]) -> list[x509.Certificate]:
@@ -190,11 +190,11 @@ def _certificates(paths: Iterable[Path], faults: list[str]) -> list[x509.Certifi
     return found
 
 
-def _insistences(paths: Iterable[Path | None], faults: list[str]) -> dict[Path, Insistence]:
+def _template_checks(paths: Iterable[Path | None], faults: list[str]) -> dict[Path, TemplateCheck]:
     found = {}
     for path in sorted(path for path in paths if path is not None):
         try:
-            found[path] = csrattrs_yaml.load_insistence(path)
+            found[path] = csrattrs_yaml.load_template_check(path)
         except ConfigError as refusal:
             faults += refusal.faults
     return found

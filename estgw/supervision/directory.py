@@ -27,14 +27,14 @@ class Directory:
         path, lock = home.make(where)
         made = cls(path)
         os.close(lock)
-        for folder in (made.turns, made.metrics, *(made.temporary(place) for place in range(workers))):
+        for folder in (made.locks, made.metrics, *(made.temporary(place) for place in range(workers))):
             folder.mkdir(mode=0o700)
         return made
 
     @property
-    def turns(self) -> Path:
+    def locks(self) -> Path:
         """The locks of `serialize`."""
-        return self.path / "turns"
+        return self.path / "locks"
 
     @property
     def metrics(self) -> Path:

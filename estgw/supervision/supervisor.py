@@ -24,9 +24,9 @@ from estgw.logs import log
 from estgw.metrics.endpoint import exposed
 from estgw.metrics.meter import DIRECTORY_VARIABLE, meter
 from estgw.metrics.table import OF_ALL, RESTARTS, WORKERS
+from estgw.supervision.control_channel import Orders
 from estgw.supervision.directory import Directory
-from estgw.supervision.line import Orders
-from estgw.supervision.place import End, Place
+from estgw.supervision.worker_slot import End, WorkerSlot
 from estgw.tls import sockets
 
 MARGIN = 10.0
@@ -47,7 +47,7 @@ class Supervisor:
         self._config = memory_file("conf", text.encode())
         self._generation = 0
         self._directory = Directory.make(self._settings.server.workers)
-        self._places = [Place(index, self) for index in range(self._settings.server.workers)]
+        self._slots = [WorkerSlot(index, self) for index in range(self._settings.server.workers)]
         self._addresses: list[tuple[str, int]] = []
         self._anybody = False
         """Whether a worker has ever been ready: if none can start, it is not for us to go on trying."""
@@ -81,12 +81,12 @@ class Supervisor:
 
     async def _supervise(self, ready: Callable[[str], None]) -> None:
         self._open_first()
-        for place in self._places:
-            self._start(place)
+        for slot in self._slots:
+            self._start(slot)
         if not await self._all_up:
             return
         port = self._addresses[0][1]
-        log.info("listening", addresses=", ".join(self._listen), port=port, workers=len(self._places))
+        log.info("listening", addresses=", ".join(self._listen), port=port, workers=len(self._slots))
         ready(f"https://{self._settings.server.name}:{port}")
         aside = [asyncio.create_task(self._reload_when_told()), asyncio.create_task(self._sweep_now_and_then())]
         await self._ending.wait()
@@ -105,11 +105,11 @@ class Supervisor:
                 sockets.bind(host, port).close()
             first = sockets.bind(host, port, shared=True)
             self._addresses.append((host, first.getsockname()[1]))
-            self._places[0].sockets.append(first)
-        for place in self._places[1:]:
-            place.sockets += self._opened()
-        for place in self._places:
-            for sock in place.sockets:
+            self._slots[0].sockets.append(first)
+        for slot in self._slots[1:]:
+            slot.sockets += self._opened()
+        for slot in self._slots:
+            for sock in slot.sockets:
                 sockets.listen(sock)
 
     def _opened(self) -> list[socket.socket]:
@@ -117,16 +117,16 @@ class Supervisor:
 
     # Workers.
 
-    def _start(self, place: Place) -> None:
-        place.timer = None
-        place.generation = self._generation
+    def _start(self, slot: WorkerSlot) -> None:
+        slot.timer = None
+        slot.generation = self._generation
         counted = self._settings.metrics.listen is not None
-        environment = {**os.environ, "TMPDIR": str(self._directory.temporary(place.index))}
+        environment = {**os.environ, "TMPDIR": str(self._directory.temporary(slot.index))}
         if counted:
             environment[DIRECTORY_VARIABLE] = str(self._directory.metrics)
         orders = Orders(
-            place=place.index,
-            of=len(self._places),
+            slot=slot.index,
+            of=len(self._slots),
             directory=str(self._directory.path),
             config_file=str(self._file),
             config=self._config,
@@ -136,67 +136,67 @@ class Supervisor:
         )
         try:
             # Not listening: a worker does that when it is ready, and until then others get what comes.
-            place.sockets = place.sockets or self._opened()
-            place.start(orders, environment)
+            slot.sockets = slot.sockets or self._opened()
+            slot.start(orders, environment)
         except OSError as fault:
             if not self._all_up.done():
                 self._all_up.set_exception(fault)
                 return
-            pause = place.pause()
-            log.error("worker could not start", worker=place.index + 1, reason=str(fault), again_in=pause)
-            self._start_later(place, pause)
+            pause = slot.pause()
+            log.error("worker could not start", worker=slot.index + 1, reason=str(fault), again_in=pause)
+            self._start_later(slot, pause)
 
-    def _start_later(self, place: Place, pause: float) -> None:
-        place.timer = asyncio.get_running_loop().call_later(pause, self._start, place)
+    def _start_later(self, slot: WorkerSlot, pause: float) -> None:
+        slot.timer = asyncio.get_running_loop().call_later(pause, self._start, slot)
 
-    def on_ready(self, place: Place) -> None:
+    def on_ready(self, slot: WorkerSlot) -> None:
         """A worker accepts connections."""
-        assert place.process is not None
-        log.info("worker started", worker=place.index + 1, pid=place.process.pid)
+        assert slot.process is not None
+        log.info("worker started", worker=slot.index + 1, pid=slot.process.pid)
         self._count()
-        for each in self._places:
+        for each in self._slots:
             if not self._anybody and each.process is None:  # it died before, as `_give_up` let it
                 self._start_later(each, each.pause())
         self._anybody = True
-        if all(each.is_ready for each in self._places) and not self._all_up.done():
+        if all(each.is_ready for each in self._slots) and not self._all_up.done():
             self._all_up.set_result(True)
 
-    def on_end(self, place: Place, end: End) -> None:
+    def on_end(self, slot: WorkerSlot, end: End) -> None:
         """A worker has ended, and unless everybody does there will be another."""
         self._count()
         self._directory.sweep()
         if self._settings.metrics.listen is not None:
-            meter.forget(self._directory.metrics, place.index)
-        if not any(each.process for each in self._places):
+            meter.forget(self._directory.metrics, slot.index)
+        if not any(each.process for each in self._slots):
             self._empty.set()
         if self._ending.is_set():
             return
         if not self._anybody:
-            self._give_up(place, end)
+            self._give_up(slot, end)
             return
         meter.add(RESTARTS)
-        if place.generation != self._generation:
-            self._start(place)
+        if slot.generation != self._generation:
+            self._start(slot)
             return
-        pause = place.pause(end.lasted)
-        fields = {"faults": place.faults} if place.faults != place.known_faults else {}
-        place.known_faults = place.faults
-        log.error("worker ended", worker=place.index + 1, pid=end.pid, end=str(end), again_in=pause, **fields)
-        if not end.was_ready and place.deaths > 1:
-            place.close_sockets()
-        self._start_later(place, pause)
+        pause = slot.pause(end.lasted)
+        fields = {"faults": slot.faults} if slot.faults != slot.known_faults else {}
+        slot.known_faults = slot.faults
+        log.error("worker ended", worker=slot.index + 1, pid=end.pid, end=str(end), again_in=pause, **fields)
+        if not end.was_ready and slot.deaths > 1:
+            slot.close_sockets()
+        self._start_later(slot, pause)
 
-    def _give_up(self, place: Place, end: End) -> None:
+    def _give_up(self, slot: WorkerSlot, end: End) -> None:
         """A worker could not start.  If it knows why, that holds for all; if not, another may be luckier."""
         if self._all_up.done():
             return
-        if place.faults:
-            self._all_up.set_exception(ConfigError(place.faults))
-        elif not any(each.process for each in self._places):
+        if slot.faults:
+            self._all_up.set_exception(ConfigError(slot.faults))
+        elif not any(each.process for each in self._slots):
             self._all_up.set_exception(ChildProcessError(f"no worker could start: the last one's end was {end}"))
 
     def _count(self) -> None:
-        meter.set(WORKERS, sum(place.is_ready for place in self._places))
+        meter.set(WORKERS, sum(slot.is_ready for slot in self._slots))
 
     # Signals.
 
@@ -208,23 +208,23 @@ class Supervisor:
     async def _end(self) -> None:
         """All workers drain, as each does alone; new connections are refused from now on."""
         self._ending.set()
-        for place in self._places:
-            place.close_sockets()
-            if place.timer is not None:
-                place.timer.cancel()
-            if place.process is not None:
-                place.process.terminate()
-        if not any(place.process for place in self._places):
+        for slot in self._slots:
+            slot.close_sockets()
+            if slot.timer is not None:
+                slot.timer.cancel()
+            if slot.process is not None:
+                slot.process.terminate()
+        if not any(slot.process for slot in self._slots):
             return
         try:
             async with asyncio.timeout(self._settings.server.drain_timeout + MARGIN):
                 await self._empty.wait()
         except TimeoutError:
-            late = [place for place in self._places if place.process]
-            log.error("workers did not end in time, and are killed", workers=[place.index + 1 for place in late])
-            for place in late:
-                if place.process is not None:
-                    place.process.kill()
+            late = [slot for slot in self._slots if slot.process]
+            log.error("workers did not end in time, and are killed", workers=[slot.index + 1 for slot in late])
+            for slot in late:
+                if slot.process is not None:
+                    slot.process.kill()
             await self._empty.wait()
 
     async def _sweep_now_and_then(self) -> None:
@@ -244,31 +244,31 @@ class Supervisor:
     async def _agree_on(self, text: str) -> None:
         """Let all workers take the configuration, or none; raises `ConfigError` with what the first has against it."""
         fresh = memory_file("conf", text.encode())
-        asked = {place: place.process for place in self._places if place.is_ready}
+        asked = {slot: slot.process for slot in self._slots if slot.is_ready}
         try:
             async with asyncio.timeout(ANSWER):
-                found = await asyncio.gather(*(place.ask(fresh) for place in asked))
+                found = await asyncio.gather(*(slot.ask(fresh) for slot in asked))
         except TimeoutError:
             # Whatever it is at, it serves nobody either.
-            found = [place.give_up() for place in asked]
+            found = [slot.give_up() for slot in asked]
         if any(found):
-            for place in asked:
-                place.say("abandon")
+            for slot in asked:
+                slot.say("abandon")
             os.close(fresh)
             raise ConfigError(next(faults for faults in found if faults))
         os.close(self._config)
         self._config = fresh
         self._generation += 1
-        for place in self._places:
-            if place.process is not None and place.process is asked.get(place):
-                place.say("adopt")
-                place.generation = self._generation
-            elif place.process is not None:  # it has been started with the old one, and is started again
-                place.process.terminate()
-            elif place.timer is not None:
-                place.timer.cancel()
-                place.deaths = 0
-                self._start(place)
+        for slot in self._slots:
+            if slot.process is not None and slot.process is asked.get(slot):
+                slot.say("adopt")
+                slot.generation = self._generation
+            elif slot.process is not None:  # it has been started with the old one, and is started again
+                slot.process.terminate()
+            elif slot.timer is not None:
+                slot.timer.cancel()
+                slot.deaths = 0
+                self._start(slot)
 
 
 def serve(config_file: Path, *, listen: str | None, ready: Callable[[str], None]) -> None:

@@ -18,18 +18,18 @@ from estgw.gateway.worker_share import WorkerShare
 from estgw.logs import log
 from estgw.metrics.meter import meter
 from estgw.metrics.table import OF_WORKERS
-from estgw.supervision import line
+from estgw.supervision import control_channel
+from estgw.supervision.control_channel import Orders
 from estgw.supervision.directory import Directory
-from estgw.supervision.line import Orders
 
 
 def main() -> None:
     """Serve until told to stop; the orders are the last argument."""
     orders = Orders.read(sys.argv[-1])
     process.disown_inheritance()  # what the supervisor gave to us is not for scripts either
-    logs.configure(orders.log_format, orders.log_level, worker=orders.place + 1)
+    logs.configure(orders.log_format, orders.log_level, worker=orders.slot + 1)
     if orders.metrics:
-        meter.switch_on(OF_WORKERS, place=orders.place)
+        meter.switch_on(OF_WORKERS, place=orders.slot)
     sys.exit(asyncio.run(_Worker(orders).run()))
 
 
@@ -37,7 +37,7 @@ class _Worker:
     def __init__(self, orders: Orders) -> None:
         self._orders = orders
         self._directory = Directory(Path(orders.directory))
-        self._share = WorkerShare(orders.place, orders.of, self._directory.turns)
+        self._share = WorkerShare(orders.slot, orders.of, self._directory.locks)
         self._line = socket.socket(fileno=orders.line)
         self._line.setblocking(False)
         self._prepared: State | None = None
@@ -47,7 +47,9 @@ class _Worker:
         loop = asyncio.get_running_loop()
         sockets = [socket.socket(fileno=descriptor) for descriptor in self._orders.sockets]
         try:
-            self._server = Server(Path(self._orders.config_file), self._share, line.content(self._orders.config))
+            self._server = Server(
+                Path(self._orders.config_file), self._share, control_channel.content(self._orders.config)
+            )
             loop.add_reader(self._line, self._hear)
             await self._server.run(sockets, lambda _: self._say("ready"), _on_hangup)
         except ConfigError as refusal:
@@ -65,7 +67,7 @@ class _Worker:
 
     def _hear(self) -> None:
         try:
-            heard = line.hear(self._line)
+            heard = control_channel.hear(self._line)
         except BlockingIOError:
             return
         if heard is None:
@@ -76,7 +78,7 @@ class _Worker:
         word, _, descriptors = heard
         match word:
             case "prepare":
-                self._prepare(line.content(descriptors[0]))
+                self._prepare(control_channel.content(descriptors[0]))
             case "adopt" if self._prepared is not None:
                 self._server.adopt(self._prepared)
                 self._prepared = None
@@ -96,7 +98,7 @@ class _Worker:
 
     def _say(self, word: str, faults: Sequence[str] = ()) -> None:
         with contextlib.suppress(OSError):  # nobody is there any more, as we shall hear
-            line.say(self._line, word, faults)
+            control_channel.say(self._line, word, faults)
 
 
 def _on_hangup() -> None:

@@ -136,7 +136,7 @@ def test_another_users_is_left_alone(tmp_path):
 
 def test_what_earlier_versions_left_goes_by_age(tmp_path):
     request, supervisor = tmp_path / f"estgw-{'0a' * 16}", tmp_path / "estgw-ab_9xyz1"
-    for path in (request, supervisor, supervisor / "turns", supervisor / "tmp-1", supervisor / "tmp-1" / request.name):
+    for path in (request, supervisor, supervisor / "locks", supervisor / "tmp-1", supervisor / "tmp-1" / request.name):
         path.mkdir(mode=0o700)
     (request / "key.pem").touch()
     home.sweep(tmp_path)

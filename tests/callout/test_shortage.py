@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from estgw.callout import process, scratch, shortage
+from estgw.callout.named_locks import NamedLocks
 from estgw.callout.process import CouldNotStart, Limits
-from estgw.callout.turns import Turns
 
 LIMITS = Limits(5, 1 << 20, 1 << 16)
 
@@ -128,7 +128,7 @@ def test_a_request_without_a_thread_leaves_no_directory(monkeypatch, tmp_path):
 
 def test_a_turn_that_can_not_be_waited_for_leaves_no_descriptor(monkeypatch, tmp_path):
     async def scene() -> None:
-        first, second = Turns(tmp_path), Turns(tmp_path)
+        first, second = NamedLocks(tmp_path), NamedLocks(tmp_path)
         async with first.take("x"):
             before = set(os.listdir("/proc/self/fd"))
             monkeypatch.setattr(threading.Thread, "start", none_started)

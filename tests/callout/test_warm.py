@@ -577,7 +577,7 @@ def test_the_parent_is_there_before_a_key_is_read(own_lab, monkeypatch):
         async def load() -> None:
             made.warm.close()
             with pytest.raises(Early):
-                state.load(own_lab.path / "conf.yaml", state.Lasting(made.warm))
+                state.load(own_lab.path / "conf.yaml", state.ProcessResources(made.warm))
 
         made.do(load())
 

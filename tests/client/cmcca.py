@@ -15,8 +15,8 @@ from estgw.cmc.messages import PKI_RESPONSE, PKIResponse, pki_data
 from estgw.cmc.requests import Possession, possession
 from estgw.cmc.status import CMCStatus, PendInfo, StatusInfo
 from estgw.cms import enveloped, signed
+from estgw.cms.identifiers import is_named, key_id_of
 from estgw.cms.signed import Signer
-from estgw.cms.whom import is_named, key_id_of
 from tests.client import rogue
 
 TYPE = "application/pkcs7-mime; smime-type=CMC-response"

@@ -22,8 +22,8 @@ from estgw.cmc.messages import PKI_RESPONSE, PKIResponse
 from estgw.cmc.requests import CRMFRequest, PKCS10Request
 from estgw.cmc.status import CMCFailInfo, CMCStatus
 from estgw.cms import signed
+from estgw.cms.identifiers import IssuerAndSerial
 from estgw.cms.signed import Signer
-from estgw.cms.whom import IssuerAndSerial
 from estgw.est import certs, csr
 from estgw.est.csrattrs import EC_PUBLIC_KEY, AttributeWish, CsrAttrs, encode_oid
 from tests.client import cmcca, pki, rogue

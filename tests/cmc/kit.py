@@ -30,8 +30,8 @@ from estgw.cmc.values import (
 )
 from estgw.cms import enveloped, signed
 from estgw.cms.algorithms import HMAC_SHA256, SHA256, Algorithm
+from estgw.cms.identifiers import IssuerAndSerial
 from estgw.cms.signed import Signer
-from estgw.cms.whom import IssuerAndSerial
 from tests.cms.kit import holder
 from tests.pki import P256
 

@@ -18,7 +18,7 @@ from estgw.cms import enveloped
 from estgw.cms.algorithms import HMAC_SHA1, HMAC_SHA512, SHA1, SHA512, Algorithm
 from estgw.cms.faults import BadAlgorithm
 from estgw.cms.fields import octets
-from estgw.cms.whom import IssuerAndSerial
+from estgw.cms.identifiers import IssuerAndSerial
 from estgw.errors import Malformed
 from tests import pki
 from tests.cmc.kit import HMAC, KEY_ID, SECRET, SHA, WHO, crmf_request, pkcs10

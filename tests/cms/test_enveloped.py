@@ -11,8 +11,8 @@ from pyasn1_alt_modules import rfc5652
 from estgw.cms import enveloped, recipients, signed
 from estgw.cms.faults import BadAlgorithm, NotForThisKey
 from estgw.cms.fields import octets, sequence
+from estgw.cms.identifiers import IssuerAndSerial, subject_key_id
 from estgw.cms.signed import DATA
-from estgw.cms.whom import IssuerAndSerial, subject_key_id
 from estgw.errors import Malformed
 from tests.cms.kit import OPENSSL_DECRYPTS, files, holder, openssl, reads
 

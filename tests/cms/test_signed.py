@@ -15,8 +15,8 @@ from pyasn1_alt_modules import rfc5652
 from estgw.cms import algorithms, signed
 from estgw.cms.faults import BadAlgorithm, BadDigest, BadSignature
 from estgw.cms.fields import integer, octets, oid, sequence, set_of, tagged
+from estgw.cms.identifiers import Attribute, IssuerAndSerial, key_id_of, subject_key_id
 from estgw.cms.signed import Signer
-from estgw.cms.whom import Attribute, IssuerAndSerial, key_id_of, subject_key_id
 from estgw.errors import Malformed
 from estgw.est import certs
 from tests.cms.kit import KEYS, OPENSSL_SIGNS, files, holder, openssl, reads

@@ -345,19 +345,19 @@ def load(directory: Path, text: str) -> list[str]:
     path = directory / "t.yaml"
     path.write_text(text)
     with pytest.raises(ConfigError) as raised:
-        csrattrs_yaml.load_insistence(path)
+        csrattrs_yaml.load_template_check(path)
     return [fault.removeprefix(f"{directory}/") for fault in raised.value.faults]
 
 
 def test_insisting_on_the_shipped_wishes():
-    made = csrattrs_yaml.load_insistence(SHIPPED)
+    made = csrattrs_yaml.load_template_check(SHIPPED)
     assert [str(kind) for kind in made.keys] == ["ec:P-256"]
     assert made.signatures == ("1.2.840.10045.4.3.2",)
 
 
 def test_several_keys_may_be_named_there(tmp_path):
     (tmp_path / "t.yaml").write_text("- key: ec:P-256\n- key: rsa:3072\n")
-    assert len(csrattrs_yaml.load_insistence(tmp_path / "t.yaml").keys) == 2
+    assert len(csrattrs_yaml.load_template_check(tmp_path / "t.yaml").keys) == 2
 
 
 def test_what_cannot_be_insisted_on(tmp_path):
@@ -367,9 +367,9 @@ def test_what_cannot_be_insisted_on(tmp_path):
     assert found.startswith("t.yaml:1:1: nothing can be compared with this: not an extendedKeyUsage")
     assert load(tmp_path, "x" * 70000) == ["t.yaml:1:1: longer than 65536 bytes"]
     with pytest.raises(ConfigError, match="none: No such file or directory"):
-        csrattrs_yaml.load_insistence(tmp_path / "none")
+        csrattrs_yaml.load_template_check(tmp_path / "none")
     with pytest.raises(ConfigError, match="Is a directory"):
-        csrattrs_yaml.load_insistence(tmp_path)
+        csrattrs_yaml.load_template_check(tmp_path)
 
 
 # The file that people edit.

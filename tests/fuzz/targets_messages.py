@@ -19,7 +19,7 @@ from estgw.errors import ConfigError, Malformed
 from estgw.est import answers, certs, csrattrs, csrattrs_data, encoding, names
 from estgw.est import csr as csrs
 from estgw.est.csrattrs import CsrAttrs
-from estgw.est.insist import Insistence
+from estgw.est.template_check import TemplateCheck
 from estgw.gateway import reply
 from tests.callout import calls
 from tests.fuzz import checks
@@ -142,7 +142,7 @@ def _attributes(found: CsrAttrs) -> None:
         again = csrattrs_yaml.read(text.encode(), Path("again")) or CsrAttrs()
         assert again.encode() == found.encode(), text
     with only(Malformed):
-        wanted = Insistence.of(found)
+        wanted = TemplateCheck.of(found)
         wanted.missing(csrs.parse(calls.CSR))
 
 

@@ -41,7 +41,7 @@ TARGETS: dict[str, tuple[Callable[[bytes], None], list[bytes]]] = {}
 _target = functools.partial(checks.target, TARGETS)
 
 _ENROLL = routes.build(model.load(ROOT / "conf.yaml"))[None].routes["simpleenroll"]
-_INSIST = csrattrs_yaml.load_insistence(Path(__file__).parent / "insist.yaml")
+_INSIST = csrattrs_yaml.load_template_check(Path(__file__).parent / "insist.yaml")
 _LINKING = Rules(
     model.POP.model_validate(
         {

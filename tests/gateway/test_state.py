@@ -175,12 +175,12 @@ def test_a_process_keeps_its_nonces_over_a_reload(own_lab):
     (own_lab.path / "good").write_text("estuser:estrealm:36807fa200741bb0e8fb04fcf08e2de6\n")
     digest = {"digest": ["MD5"], "digest_users": "good"}
     path = change(own_lab, client_auth=digest, callouts={"runner": "exec"})
-    lasting = state.Lasting()
-    first, second = state.load(path, lasting), state.load(path, lasting)
+    resources = state.ProcessResources()
+    first, second = state.load(path, resources), state.load(path, resources)
     assert first.passwords._digest is not None
     assert second.passwords._digest is not None
-    assert first.passwords._digest._nonces is second.passwords._digest._nonces is lasting.nonces
-    assert state.Lasting().nonces is not lasting.nonces
+    assert first.passwords._digest._nonces is second.passwords._digest._nonces is resources.nonces
+    assert state.ProcessResources().nonces is not resources.nonces
 
 
 # What CSRs must have.
@@ -192,7 +192,7 @@ def test_insistences_are_read_once_for_all_who_name_them(own_lab):
     made = state.load(
         change(own_lab, callouts={"csr_template": shipped}, labels={"iot": {"csr_template": "iot.yaml"}, "x": {}})
     )
-    assert made.insistences.keys() == {own_lab.path / shipped, own_lab.path / "iot.yaml"}
+    assert made.template_checks.keys() == {own_lab.path / shipped, own_lab.path / "iot.yaml"}
 
 
 def test_a_csr_that_lacks_something_is_refused_with_the_list(own_lab):
@@ -200,7 +200,7 @@ def test_a_csr_that_lacks_something_is_refused_with_the_list(own_lab):
     made = state.load(change(own_lab, callouts={"csr_template": "t.yaml"}))
     csr = parse(pki.csr("device-1"))
     with pytest.raises(BadRequest) as refusal:
-        made.insist(made.services[None].routes["simpleenroll"], csr, None)
+        made.check_template(made.services[None].routes["simpleenroll"], csr, None)
     assert refusal.value.public == (
         "The CSR lacks what is insisted on here: a key ec:P-384 (it has ec:P-256); serialNumber."
     )
@@ -208,8 +208,8 @@ def test_a_csr_that_lacks_something_is_refused_with_the_list(own_lab):
 
 def test_where_nothing_is_insisted_on(lab):
     made = state.load(lab.path / "conf.yaml")
-    made.insist(made.services[None].routes["simpleenroll"], parse(pki.csr("device-1")), None)
-    assert made.insistences == {}
+    made.check_template(made.services[None].routes["simpleenroll"], parse(pki.csr("device-1")), None)
+    assert made.template_checks == {}
 
 
 @pytest.mark.parametrize(

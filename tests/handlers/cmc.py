@@ -31,8 +31,8 @@ from estgw.cmc.messages import PKI_DATA, PKIData, PKIResponse, pki_response
 from estgw.cmc.requests import PKCS10Request, TaggedRequest
 from estgw.cmc.status import CMCFailInfo, CMCStatus, StatusInfo
 from estgw.cms import signed
+from estgw.cms.identifiers import key_id_of
 from estgw.cms.signed import SignedData, Signer
-from estgw.cms.whom import key_id_of
 from tests import pki
 from tests.handlers.sets import OWN_PYTHON
 from tests.support import Lab

@@ -24,7 +24,7 @@ from estgw.cmc.values import DecryptedPOP, RevokeRequest
 from estgw.cms import enveloped, signed
 from estgw.cms.algorithms import HMAC_SHA256, Algorithm
 from estgw.cms.fields import Fields, bits, oid, sequence
-from estgw.cms.whom import IssuerAndSerial, key_id_of
+from estgw.cms.identifiers import IssuerAndSerial, key_id_of
 from estgw.est import certs
 from tests import pki
 from tests.handlers import cmc

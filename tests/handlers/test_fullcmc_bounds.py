@@ -20,7 +20,7 @@ from estgw.cmc.requests import CRMFRequest, PKCS10Request
 from estgw.cmc.status import CMCFailInfo, CMCStatus
 from estgw.cmc.values import GetCRL, RevokeRequest
 from estgw.cms import signed
-from estgw.cms.whom import key_id_of
+from estgw.cms.identifiers import key_id_of
 from tests import pki
 from tests.handlers import cmc
 from tests.handlers.cmc import Person, control, fresh, message, new_key, pkcs10, proof

@@ -35,7 +35,7 @@ from estgw.cmc.values import (
 from estgw.cms import signed
 from estgw.cms.algorithms import HMAC_SHA256, SHA256, Algorithm
 from estgw.cms.fields import integer, sequence
-from estgw.cms.whom import IssuerAndSerial
+from estgw.cms.identifiers import IssuerAndSerial
 from tests import pki
 from tests.handlers import cmc
 from tests.handlers.cmc import Person, control, fresh, message, new_key, pkcs10, proof

@@ -18,7 +18,7 @@ import yaml
 
 from estgw import logs
 from estgw.errors import ConfigError
-from estgw.supervision import line, place, supervisor
+from estgw.supervision import control_channel, supervisor, worker_slot
 from estgw.supervision.supervisor import Supervisor
 from tests.restore import logging_as_before
 from tests.supervision.crew import gone
@@ -68,8 +68,8 @@ def test_a_worker_that_does_not_stop_is_killed(house, said, monkeypatch):
     stopped: list[int] = []
 
     def meanwhile(made: Supervisor) -> None:
-        assert made._places[1].process is not None
-        stopped.append(made._places[1].process.pid)
+        assert made._slots[1].process is not None
+        stopped.append(made._slots[1].process.pid)
         os.kill(stopped[0], signal.SIGSTOP)
 
     supervise(house, meanwhile)
@@ -88,12 +88,12 @@ def test_a_worker_that_does_not_answer_is_replaced_and_the_others_stay(house, sa
         up = asyncio.Event()
         running = asyncio.create_task(made.run(lambda _: up.set()))
         await up.wait()
-        first = [each.process.pid for each in made._places if each.process]
+        first = [each.process.pid for each in made._slots if each.process]
         os.kill(first[1], signal.SIGSTOP)
         os.kill(os.getpid(), signal.SIGHUP)
-        await asyncio.to_thread(until, lambda: (second := made._places[1].process) and second.pid != first[1])
-        await asyncio.to_thread(until, lambda: made._places[1].is_ready)
-        assert next(each.process.pid for each in made._places if each.process) == first[0]
+        await asyncio.to_thread(until, lambda: (second := made._slots[1].process) and second.pid != first[1])
+        await asyncio.to_thread(until, lambda: made._slots[1].is_ready)
+        assert next(each.process.pid for each in made._slots if each.process) == first[0]
         os.kill(os.getpid(), signal.SIGTERM)
         await running
 
@@ -104,7 +104,7 @@ def test_a_worker_that_does_not_answer_is_replaced_and_the_others_stay(house, sa
 
 def test_if_none_can_start_it_gives_up(house, said, monkeypatch):
     """Not every end has words to it."""
-    monkeypatch.setattr(place, "_BEGIN", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+    monkeypatch.setattr(worker_slot, "_BEGIN", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
     with pytest.raises(ChildProcessError, match="no worker could start: the last one's end was SIGKILL"):
         supervise(house, lambda _: None)
     assert said() == []
@@ -123,7 +123,7 @@ def test_a_fault_that_only_workers_find_is_raised(house):
 
 
 def test_it_may_be_stopped_before_anybody_is_up(house, said, monkeypatch):
-    monkeypatch.setattr(place, "_BEGIN", "import time; time.sleep(60)")
+    monkeypatch.setattr(worker_slot, "_BEGIN", "import time; time.sleep(60)")
 
     async def main() -> None:
         made = Supervisor(house.path / "conf.yaml")
@@ -146,7 +146,7 @@ def test_the_metrics_port_is_taken(house):
 
 
 def test_pauses_grow_and_end_somewhere():
-    made = place.Place(0, None)  # type: ignore[arg-type]
+    made = worker_slot.WorkerSlot(0, None)  # type: ignore[arg-type]
     assert [made.pause() for _ in range(9)] == [0, 0.5, 1, 2, 4, 8, 16, 30, 30]
     assert made.pause(lasted=True) == 0
     assert [made.pause() for _ in range(2)] == [0.5, 1]
@@ -155,8 +155,8 @@ def test_pauses_grow_and_end_somewhere():
 def test_faults_without_end_fit_on_the_line():
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
-        line.say(theirs, "refused", ["x" * 1000] * 1000)
-        heard = line.hear(ours)
+        control_channel.say(theirs, "refused", ["x" * 1000] * 1000)
+        heard = control_channel.hear(ours)
     assert heard is not None
     assert heard[0] == "refused"
     assert 50 < len(heard[1]) < 66
@@ -166,7 +166,7 @@ def test_last_words_are_heard_though_the_speaker_left_with_ours_unread():
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours:
         with theirs:
-            line.say(theirs, "refused", ["conf.yaml:3: why"])
-            line.say(ours, "abandon")
-        assert line.hear(ours) == ("refused", ["conf.yaml:3: why"], [])
-        assert line.hear(ours) is None
+            control_channel.say(theirs, "refused", ["conf.yaml:3: why"])
+            control_channel.say(ours, "abandon")
+        assert control_channel.hear(ours) == ("refused", ["conf.yaml:3: why"], [])
+        assert control_channel.hear(ours) is None

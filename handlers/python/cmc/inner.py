@@ -180,7 +180,7 @@ def _require_template(request: PKCS10Request | CRMFRequest, wish: Wish) -> None:
     from estgw.config import csrattrs_yaml
 
     try:
-        wanted = csrattrs_yaml.load_insistence(Path(template))
+        wanted = csrattrs_yaml.load_template_check(Path(template))
     except ConfigError as fault:
         ca.fail(str(fault))
     wanted.require(cmc.keep.with_signature(request), wish.new_names, proves_key=True)

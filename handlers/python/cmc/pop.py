@@ -15,7 +15,7 @@ from estgw.cmc import proofs
 from estgw.cmc.requests import CRMFRequest, PKCS10Request, Possession, decode_request, key_id, possession
 from estgw.cmc.status import CMCFailInfo, CMCStatus
 from estgw.cms.algorithms import SHA1
-from estgw.cms.whom import IssuerAndSerial
+from estgw.cms.identifiers import IssuerAndSerial
 from estgw.est import certs
 from estgw.est import csr as csrs
 from estgw.est.binding import Binding, BindingType

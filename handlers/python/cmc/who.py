@@ -22,8 +22,8 @@ from estgw.cmc.status import CMCFailInfo
 from estgw.cms import algorithms, signed
 from estgw.cms.faults import BadSignature
 from estgw.cms.fields import read_octets, set_of
+from estgw.cms.identifiers import IssuerAndSerial, key_id_of, single
 from estgw.cms.signed import SignedData, SignerInfo
-from estgw.cms.whom import IssuerAndSerial, key_id_of, single
 from estgw.errors import Malformed
 from estgw.est import certs, names
 

@@ -27,7 +27,7 @@ PACKET = 64 * 1024
 class Orders:
     """What a worker is told at its start; numbers are descriptors, but for its place among all workers."""
 
-    place: int
+    slot: int
     of: int
     directory: str
     config_file: str

@@ -17,7 +17,7 @@ from estgw.errors import Malformed
 from estgw.est import csrattrs_data
 from estgw.est.csr import CSR, NewNames, parse
 from estgw.est.csrattrs import TEMPLATE, AttributeWish, CsrAttrs, ExtensionWish, decode_csrattrs
-from estgw.est.insist import Insistence
+from estgw.est.template_check import TemplateCheck
 from tests import pki
 from tests.est.test_csrattrs import FILES, vector
 from tests.pki import IA5, OCTETS, PRINTABLE, SEQUENCE, UTF8, attribute, extension, extension_request, tlv
@@ -49,8 +49,8 @@ DEVICE = parse(
 """A CSR with a bit of everything: P-256, signed with ECDSA and SHA-256."""
 
 
-def insistence(*wishes: Any) -> Insistence:
-    return Insistence.of(csrattrs_data.read(list(wishes), alternatives=True))
+def insistence(*wishes: Any) -> TemplateCheck:
+    return TemplateCheck.of(csrattrs_data.read(list(wishes), alternatives=True))
 
 
 def missing(*wishes: Any, csr: CSR = DEVICE, new_names: NewNames | None = None, proves_key: bool = True) -> list[str]:
@@ -271,7 +271,7 @@ def test_nothing_is_insisted_on_by_nothing():
 
 @pytest.mark.parametrize("name", FILES)
 def test_every_vector_can_be_insisted_on(name):
-    wanted = Insistence.of(decode_csrattrs(vector(name)))
+    wanted = TemplateCheck.of(decode_csrattrs(vector(name)))
     assert all(wanted.missing(made())) is True
 
 
@@ -286,7 +286,7 @@ def test_every_vector_can_be_insisted_on(name):
 )
 def test_what_cannot_be_compared_is_found_at_the_start(item):
     with pytest.raises(Malformed):
-        Insistence.of(CsrAttrs((item,)))
+        TemplateCheck.of(CsrAttrs((item,)))
 
 
 @pytest.mark.parametrize("oid", [USAGE, PURPOSES, "1.3.6.1.5.5.7.1.24"])

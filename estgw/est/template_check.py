@@ -40,7 +40,7 @@ _LISTS = (SAN, "2.5.29.15", "2.5.29.37")
 
 
 @dataclass(frozen=True)
-class Insistence:
+class TemplateCheck:
     """What every CSR must have, taken apart once; `of` raises `Malformed` for what can't be read."""
 
     parts: tuple[NamePart, ...]
@@ -54,7 +54,7 @@ class Insistence:
     """By type: the entries with their words, the whole value, or None where any will do."""
 
     @classmethod
-    def of(cls, wanted: CsrAttrs) -> Insistence:
+    def of(cls, wanted: CsrAttrs) -> TemplateCheck:
         """Both forms count, the classic one and the template."""
         template = wanted.template or Template()
         classic = [one for one in wanted.attributes if one.oid != TEMPLATE]

@@ -59,16 +59,16 @@ class IssuerAndSerial:
             return cls(certificate.issuer.public_bytes(), certificate.serial_number)
 
 
-Whom: TypeAlias = "IssuerAndSerial | bytes"
+Identifier: TypeAlias = "IssuerAndSerial | bytes"
 """A certificate by issuer and serial, or a key by its subject key identifier."""
 
 
-def encode_whom(whom: Whom) -> bytes:
+def encode_identifier(whom: Identifier) -> bytes:
     """As DER."""
     return whom.encode() if isinstance(whom, IssuerAndSerial) else retag(KEY_ID, octet_string(whom))
 
 
-def decode_whom(der: bytes, what: str) -> Whom:
+def decode_identifier(der: bytes, what: str) -> Identifier:
     """From DER; raises `Malformed`."""
     if der[:1] != KEY_ID:
         return IssuerAndSerial.decode(der, what)
@@ -78,7 +78,7 @@ def decode_whom(der: bytes, what: str) -> Whom:
     return found
 
 
-def is_named(certificate: x509.Certificate, whom: Whom) -> bool:
+def is_named(certificate: x509.Certificate, whom: Identifier) -> bool:
     """Whether this certificate is meant; its issuer's very encoding counts."""
     if isinstance(whom, IssuerAndSerial):
         return IssuerAndSerial.of(certificate) == whom

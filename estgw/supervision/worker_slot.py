@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from estgw.supervision import line
-from estgw.supervision.line import Orders
+from estgw.supervision import control_channel
+from estgw.supervision.control_channel import Orders
 
 LONG_ENOUGH = 30.0
 """Seconds after which a worker's death has nothing to do with the one before."""
@@ -46,14 +46,14 @@ class End:
 class Keeper(Protocol):
     """Who wants to know."""
 
-    def on_ready(self, place: Place) -> None:
+    def on_ready(self, slot: WorkerSlot) -> None:
         """The worker there accepts connections."""
 
-    def on_end(self, place: Place, end: End) -> None:
+    def on_end(self, slot: WorkerSlot, end: End) -> None:
         """It has ended; what it said last has been heard."""
 
 
-class Place:
+class WorkerSlot:
     """One of the places; `index` counts from 0."""
 
     def __init__(self, index: int, keeper: Keeper) -> None:
@@ -113,7 +113,7 @@ class Place:
     def say(self, word: str, *descriptors: int) -> None:
         """Say something to it; if it can't hear, that will be noticed by its end or a missing answer."""
         with contextlib.suppress(OSError):
-            line.say(self._line, word, descriptors=descriptors)
+            control_channel.say(self._line, word, descriptors=descriptors)
 
     def close_sockets(self) -> None:
         """Let the kernel give new connections to others; those that nobody has accepted are cut."""
@@ -129,7 +129,7 @@ class Place:
     def _hear(self) -> bool:
         """Whether something was said."""
         try:
-            heard = line.hear(self._line)
+            heard = control_channel.hear(self._line)
         except BlockingIOError:
             return False
         if heard is None:

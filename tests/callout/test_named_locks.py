@@ -14,22 +14,22 @@ from pathlib import Path
 
 import pytest
 
-from estgw.callout.turns import Turns
+from estgw.callout.named_locks import NamedLocks
 from tests.support import DEADLINE, ROOT, until
 
 # Takes the turn so many times, by several at once, and writes down who had it.
 CLIENT = """
 import asyncio, sys
 from pathlib import Path
-from estgw.callout.turns import Turns
+from estgw.callout.named_locks import NamedLocks
 
 async def main():
     name, directory, book, times = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
-    turns = Turns(directory)
+    locks = NamedLocks(directory)
     print("ready", flush=True)
     sys.stdin.readline()
     async def once():
-        async with turns.take("ca"):
+        async with locks.take("ca"):
             with book.open("a") as file:
                 file.write(f"+{name} ")
                 file.flush()
@@ -51,7 +51,7 @@ def shut(folder: Path) -> int:
     """Shut the gate before the turn of `ca`; it opens when this is closed."""
 
     async def once() -> None:
-        async with Turns(folder).take("ca"):
+        async with NamedLocks(folder).take("ca"):
             pass
 
     asyncio.run(once())
@@ -69,7 +69,7 @@ def waiting_for(descriptor: int) -> int:
 
 def test_over_processes_one_at_a_time_and_nobody_is_passed_over(tmp_path):
     book, times = tmp_path / "book", 40
-    folder = tmp_path / "turns"
+    folder = tmp_path / "locks"
     folder.mkdir()
     clients = [client(name, folder, book, times) for name in "abc"]
     gate = shut(folder)
@@ -108,15 +108,15 @@ def taken(tmp_path: Path) -> int:
 
 def test_who_gives_up_waiting_leaves_nothing_locked(tmp_path, taken):
     async def play() -> None:
-        turns = Turns(tmp_path)
-        waiting = asyncio.create_task(_take(turns))
+        locks = NamedLocks(tmp_path)
+        waiting = asyncio.create_task(_take(locks))
         await asyncio.sleep(0.05)
         assert not waiting.done()
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
         assert waiting.cancelled()
         os.close(taken)
-        async with asyncio.timeout(DEADLINE), turns.take("ca"):
+        async with asyncio.timeout(DEADLINE), locks.take("ca"):
             pass
 
     asyncio.run(play())
@@ -125,7 +125,7 @@ def test_who_gives_up_waiting_leaves_nothing_locked(tmp_path, taken):
 
 def test_a_loop_that_ends_meanwhile_is_no_matter(tmp_path, taken):
     async def play() -> None:
-        waiting = asyncio.create_task(_take(Turns(tmp_path)))
+        waiting = asyncio.create_task(_take(NamedLocks(tmp_path)))
         await asyncio.sleep(0.05)
         waiting.cancel()
 
@@ -134,17 +134,17 @@ def test_a_loop_that_ends_meanwhile_is_no_matter(tmp_path, taken):
     until(lambda: not [thread for thread in threading.enumerate() if thread.name == "turn"])
 
 
-async def _take(turns: Turns) -> None:
-    async with turns.take("ca"):
+async def _take(locks: NamedLocks) -> None:
+    async with locks.take("ca"):
         pass
 
 
 def test_names_are_apart_whatever_they_are(tmp_path):
     async def play() -> None:
-        turns = Turns(tmp_path)
+        locks = NamedLocks(tmp_path)
         async with AsyncExitStack() as stack, asyncio.timeout(DEADLINE):
             for name in ("ca", "../ca", "", "c\0a", "x" * 5000, "\udc80"):
-                await stack.enter_async_context(turns.take(name))
+                await stack.enter_async_context(locks.take(name))
 
     asyncio.run(play())
-    assert len(list(tmp_path.glob("*.turn"))) == 6
+    assert len(list(tmp_path.glob("*.lock"))) == 6
