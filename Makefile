@@ -10,13 +10,13 @@ WORKERS := $(shell echo $$(($$(nproc) + 1)))
 FAST := $(addprefix tests/,auth cmc cms config est gateway test_architecture.py test_errors.py test_logs.py)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo test test-fast lint bench fuzz campaign docs man lock clean
+.PHONY: help demo test test-fast lint bench fuzz campaign docs man dist lock clean
 
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /make \1  \t/'
 
-demo: $(VENV)/runtime ## a demo CA and a gateway on 127.0.0.1:8443
-	$(BIN)/estgw demo --dir .
+demo: $(VENV)/runtime ## a demo CA and a gateway on 127.0.0.1:8443, or on LISTEN=ADDRESS:PORT
+	$(BIN)/estgw demo --dir . $(if $(LISTEN),--listen $(LISTEN))
 
 test: lint ## everything: lint, types, and all tests with real clients
 	tests/install-clients
@@ -46,6 +46,9 @@ campaign: $(VENV)/tests ## kills and full disks, one after the other; takes long
 docs: $(VENV)/runtime ## write the generated tables of handlers/README.md and docs/architecture.md anew
 	$(BIN)/python -m estgw.callout.tables handlers/README.md
 	$(BIN)/python -m tests.rooms
+
+dist: $(VENV)/runtime ## a wheel in dist/, for pip or pipx on another machine
+	$(BIN)/python -m hatchling build -t wheel -d dist
 
 man: $(VENV)/runtime ## dist/estclient.1 and a completion for Bash
 	mkdir -p dist

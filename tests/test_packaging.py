@@ -20,7 +20,7 @@ TEMPLATE = "estgw/template"
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Built from a copy of the checkout in which a demo has been run: its keys lie there to be taken along."""
     source = tmp_path_factory.mktemp("source")
-    for part in ("pyproject.toml", "README.md", "LICENSE", "conf.yaml", "estgw", "handlers", "openssl-ca"):
+    for part in ("pyproject.toml", "README.md", "LICENSE", "Makefile", "conf.yaml", "estgw", "handlers", "openssl-ca"):
         run("cp", "-R", ROOT / part, source)
     for made in ("cacert.pem", "index.txt", "ca.lock"):
         (source / "openssl-ca" / made).write_text("made by a run")
@@ -28,10 +28,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (source / "openssl-ca" / folder).mkdir(exist_ok=True)
         (source / "openssl-ca" / folder / made).write_text("made by a run")
     (source / "users.htpasswd").write_text("made by a run")
-    target = tmp_path_factory.mktemp("wheel")
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
-    run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", target, cwd=source, env=environment)
-    (built,) = target.iterdir()
+    run("make", f"VENV={sys.prefix}", "-o", f"{sys.prefix}/runtime", "dist", cwd=source, env=environment)
+    (built,) = (source / "dist").iterdir()
     return built
 
 
