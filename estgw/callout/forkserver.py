@@ -1,20 +1,20 @@
-"""The warm parent: it has imported what Python handlers import, and forks a child for each request.
+"""The warm parent: it has imported the modules that Python handlers use, and forks a child for each request.
 
-It is a process of its own, started by exec: the gateway, with its keys, sockets and threads, is never forked.  One
-thread, no keys, no sockets but the one to the gateway; when that one closes, everything here ends.  It is kept
-small, as every page that it has touched is a page to be copied for a child.
+The gateway starts it by exec, so no key, socket or thread of the gateway is in it.  It has one thread, and one socket,
+to the gateway.  When that socket closes, it ends its children and itself.  It touches little memory, because each page
+that it has written to must be copied for a child.  `warm` has the theory of operation.
 
-The conversation is in packets, each a list in JSON, the first word saying what it is:
+Packets are lists in JSON; the first element names the packet:
 
     gateway   run ID PROGRAM FILE_LIMIT     with descriptors: environment, stdin, stdout, stderr
     gateway   work ID PROGRAM REQUESTS      with one end of a socket pair: a persistent worker
     gateway   signal ID NUMBER    to the child's process group
     parent    ready               imports and warm-up are done
     child     began ID PID        about to run the script
-    parent    ended ID CODE       as `subprocess` has it; its group is gone
+    parent    ended ID CODE       as in `subprocess`; its group is gone
     parent    failed ID ERRNO     there is no child
 
-At the beginning of its stdout, a file, stands the ID that the parent is at: from taking the packet until it has forked.
+Its stdout is a file that begins with the ID of its current request, from reading the packet until the fork is done.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from estgw.callout import interpreter, worker
 from estgw.callout.interpreter import Fresh, Source, Sources
 
 PACKET = 64 * 1024
-"""The longest packet: a path of 4 KiB in JSON's most tedious spelling fits."""
+"""Bytes of the longest packet: a path of 4 KiB fits, even if JSON escapes each character."""
 PRELOADED = (
     "base64",
     "cryptography.hazmat.primitives.asymmetric.ec",
@@ -59,19 +59,19 @@ PRELOADED = (
 
 
 def main(descriptor: int, modules: Collection[str], home: str = "") -> NoReturn:
-    """Be the warm parent; `modules` are those that Python had imported before us.
+    """Be the warm parent; `modules` are those that Python had imported at its start.
 
     `home` is the gateway's private directory, which is removed when the gateway has died.
     """
     control = socket.socket(fileno=descriptor)
     os.umask(0o077)
     for name in PRELOADED:
-        with contextlib.suppress(ImportError):  # the script that needs it will say so better
+        with contextlib.suppress(ImportError):  # the script that imports it gets a better message
             importlib.import_module(name)
     _warm_up()
     fresh = Fresh(modules)
     os.environ.clear()
-    # A collection in a child would touch, and so copy, every page; what is here now stays for good.
+    # A garbage collection in a child would touch, and so copy, every page.  All that exists now is never collected.
     gc.collect()
     gc.disable()
     gc.freeze()
@@ -88,7 +88,7 @@ def main(descriptor: int, modules: Collection[str], home: str = "") -> NoReturn:
 
 
 def _clear_up(path: str) -> None:
-    """Imported only now: what a script finds loaded is a matter of the contract."""
+    """Remove the gateway's directory.  The imports are here, because the contract says which modules a script finds."""
     from pathlib import Path
 
     from estgw.callout import home
@@ -97,7 +97,7 @@ def _clear_up(path: str) -> None:
 
 
 def _warm_up() -> None:
-    """Issue a certificate to nobody: OpenSSL fills its tables on first use, better once here than in every child."""
+    """Issue a certificate and drop it: OpenSSL fills its tables on first use, here once instead of in each child."""
     from datetime import UTC, datetime, timedelta
 
     try:
@@ -153,11 +153,11 @@ class _Parent:
         self._selector.register(control, selectors.EVENT_READ)
 
     def send(self, *packet: object) -> None:
-        """Tell the gateway."""
+        """Send a packet to the gateway."""
         self._control.send(json.dumps(packet).encode())
 
     def serve(self) -> NoReturn:
-        """Fork and reap until the gateway goes away, which is a ConnectionError."""
+        """Fork and reap.  Raises ConnectionError when the gateway has gone."""
         while True:
             for key, _ in self._selector.select():
                 if key.fd in self._children:
@@ -198,14 +198,14 @@ class _Parent:
             self.send("failed", number, fault.errno)
             return
         if pid == 0:
-            # Never back into the loop, whatever happens.
+            # The child must never return into the loop.
             try:
                 os.setsid()
-                # Said by the child: so the gateway, when it finds this socket closed at the other end, knows of
-                # every script that has begun.
+                # The child reports this itself: when the gateway reads the end of the socket, it knows of every script
+                # that has begun.
                 self.send("began", number, os.getpid())
                 child(source)
-            except BaseException:  # noqa: BLE001 - our own fault or that of the circumstances; stderr is the script's
+            except BaseException:  # noqa: BLE001 - a fault of ours or of the machine; the script's stderr has it
                 sys.excepthook(*sys.exc_info())
             finally:
                 os._exit(1)
@@ -225,13 +225,13 @@ class _Parent:
         me = os.getpid()
 
         def record(code: int) -> None:
-            if os.getpid() == me:  # and not a fork of the script's own that ends like this one
+            if os.getpid() == me:  # not a process that the script forked
                 interpreter.HEADER.pack_into(page, 0, code)
 
         interpreter.leave(interpreter.execute(program, source), self._fresh, record)
 
     def _reap(self, descriptor: int) -> None:
-        """Kill what is left of the group, tell, reap: until then its number can't belong to anybody else."""
+        """Kill what is left of the group, report, then reap: until it is reaped, no other process can get its pid."""
         child = self._children.pop(descriptor)
         info = os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
         assert info is not None
@@ -256,10 +256,10 @@ def _note(number: int) -> None:
 
 
 def _signal(pid: int, number: int) -> None:
-    """Send a signal to a child's group, or to itself when it had no time to make one."""
+    """Send a signal to a child's group, or to the child itself if it has not made a group yet."""
     try:
         os.killpg(pid, number)
     except ProcessLookupError:
         os.kill(pid, number)
-    except PermissionError:  # all that is left of it has become somebody else, by sudo, say
+    except PermissionError:  # all processes left in it have changed their user, by sudo for instance
         pass

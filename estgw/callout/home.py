@@ -1,11 +1,11 @@
-"""Private directories that do not outlive their process by long, not even when it is killed.
+"""Private directories that are removed soon after their process has ended, even if it was killed.
 
-Each gateway process has one, with a lock on it (flock) that the kernel takes away when the process dies.  Whoever finds
-such a directory without a lock removes it: the next gateway at its start, a supervisor when its worker dies, every
-gateway once a minute, and the warm parent when its gateway dies.
+Each gateway process has one and holds a lock on it (flock), which the kernel releases when the process dies.  A
+directory without a lock is removed: by the next gateway at its start, by a supervisor when its worker dies, by each
+gateway once a minute, and by the warm parent when its gateway dies.
 
-Only directories of our own user are looked at, by descriptor and never through a symbolic link.  A script that outlives
-its gateway keeps its directory until it ends, as it may be about to issue a certificate.
+Only directories of our own user are opened, and no symbolic link is followed.  A script that outlives its gateway keeps
+its directory until it ends, because it may be about to issue a certificate.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ import time
 from pathlib import Path
 
 AGE = 3600.0
-"""Seconds after which a directory without a lock goes, whoever still uses it: no callout takes so long."""
+"""Seconds after which a directory without a lock is removed, even if a process uses it: no callout takes so long."""
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 INTERVAL = 60.0
-"""Seconds between two looks for directories of the dead, as long as a gateway runs."""
+"""Seconds between two sweeps of a running gateway."""
 
 _NAME = re.compile(r"estgw-[0-9a-f]{16}")
 _FORMER = re.compile(r"estgw-([0-9a-f]{32}|[0-9a-z_]{8})")
-"""Of earlier versions, which had no lock on a request's directory; those go by age."""
+"""Names of earlier versions, which did not lock a request's directory; those are removed by age."""
 _FOLDERS = re.compile(r"locks|metrics|tmp-[0-9]+")
-"""What a supervisor's directory has in it; a short name alone does not make it one."""
+"""The entries of a supervisor's directory, by which it is recognised."""
 
 
 def make(where: Path) -> tuple[Path, int]:
@@ -45,7 +45,7 @@ def make(where: Path) -> tuple[Path, int]:
             if _is(path, descriptor):
                 return path, descriptor
         except (FileNotFoundError, BlockingIOError):
-            pass  # somebody swept it in the moment before it had its lock
+            pass  # another process swept it before it was locked
         except BaseException:
             path.rmdir()
             raise
@@ -54,7 +54,7 @@ def make(where: Path) -> tuple[Path, int]:
 
 
 def lock(path: Path) -> int:
-    """A descriptor of a directory that is not swept before we close it; raises OSError."""
+    """A descriptor that protects a directory from being swept until it is closed.  Raises OSError."""
     descriptor = os.open(path, _DIRECTORY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -65,7 +65,7 @@ def lock(path: Path) -> int:
 
 
 def remove(path: Path, descriptor: int) -> None:
-    """Remove a directory that we have a lock on, if nobody else has one too; the descriptor is closed."""
+    """Remove a directory that we have locked, unless another process has locked it too.  Closes the descriptor."""
     try:
         with contextlib.suppress(BlockingIOError):
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -75,42 +75,42 @@ def remove(path: Path, descriptor: int) -> None:
 
 
 class Home:
-    """The directory of one process, in which each request has its own."""
+    """The private directory of one process, with a directory for each request in it."""
 
     def __init__(self, where: Path) -> None:
-        """Raises OSError; what the dead have left in `where` is removed."""
+        """Remove what ended processes have left in `where`, and make a new directory there.  Raises OSError."""
         sweep(where)
         self.path, self._lock = make(where)
 
     def directory(self) -> Path:
-        """A directory for one request, which is not made yet.  Raises OSError."""
-        if not _is(self.path, self._lock):  # somebody has cleaned up
+        """The path of a directory for one request, which is not made yet.  Raises OSError."""
+        if not _is(self.path, self._lock):  # another program has removed it
             gone = self._lock
             self.path, self._lock = make(self.path.parent)
             os.close(gone)
         return self.path / secrets.token_hex(8)
 
     def close(self) -> None:
-        """Remove it with all that is in it."""
+        """Remove it with its content."""
         remove(self.path, self._lock)
 
 
 def sweep(where: Path) -> None:
-    """Remove the directories of the dead in `where`, but for those of scripts that still run.
+    """Remove the directories of ended processes in `where`, except those of scripts that still run.
 
-    What can't be removed is left, without a word: it may be gone by the next time.
+    A directory that can't be removed is left; the next sweep tries again.
     """
     try:
         found = [each for each in where.iterdir() if _NAME.fullmatch(each.name) or _FORMER.fullmatch(each.name)]
     except OSError:
         return
     for path in found:
-        with contextlib.suppress(OSError):  # BlockingIOError: its owner lives, or another sweeper is at it
+        with contextlib.suppress(OSError):  # BlockingIOError: its owner lives, or another process sweeps it
             _clear(path)
 
 
 def outlive(path: Path) -> None:
-    """See to it that the directory of a gateway goes, for a process that has seen it die; waits for scripts of its."""
+    """Remove the directory of a gateway that has died.  Waits for its scripts."""
     end, pause = time.monotonic() + AGE, 0.01
     while path.exists() and time.monotonic() < end:
         sweep(path.parent)
@@ -119,7 +119,7 @@ def outlive(path: Path) -> None:
 
 
 def _is(path: Path, descriptor: int) -> bool:
-    """Whether this is still the directory that is found under its name."""
+    """Whether `path` still is the directory that `descriptor` was opened for."""
     try:
         return os.path.samestat(path.lstat(), os.fstat(descriptor))
     except FileNotFoundError:
@@ -140,7 +140,7 @@ def _clear(path: Path) -> None:
 
 
 def _is_swept(name: str, descriptor: int) -> bool:
-    """Whether an open directory is one of ours, and old enough if it had no lock."""
+    """Whether an open directory may be swept: ours, and old enough if it is of a version without locks."""
     info = os.fstat(descriptor)
     if info.st_uid != os.geteuid() or stat.S_IMODE(info.st_mode) != 0o700:
         return False
@@ -152,7 +152,7 @@ def _is_swept(name: str, descriptor: int) -> bool:
 
 
 def _empty(path: Path, descriptor: int, in_use: set[Path]) -> bool:
-    """Remove all in a directory but what is in use; whether that was all."""
+    """Remove the entries of a directory that are not in use.  Returns whether it is empty."""
     empty = True
     for name in os.listdir(descriptor):
         child = path / name
@@ -178,7 +178,7 @@ def _remove(name: str, descriptor: int) -> None:
 
 
 def _in_use(path: Path) -> set[Path]:
-    """The requests' directories below it whose scripts still run, and have not run for too long."""
+    """The requests' directories below `path` whose scripts still run and are younger than `AGE`."""
     found: set[Path] = set()
     for entry in os.scandir("/proc"):
         if not entry.name.isdecimal():

@@ -1,7 +1,7 @@
-"""To the script that it runs, a forked child is an interpreter that was started for it.
+"""Make a forked child look to its script like an interpreter that was started for it.
 
-What Python does between its start and the first line of a script, and between the last line and the end of the
-process, is done here once more.  Runs in children of the warm parent alone; the gateway never imports a script.
+This module repeats what Python does between its start and a script's first line, and between the last line and the end
+of the process.  It runs in children of the warm parent only; the gateway never imports a script.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from importlib.machinery import SourceFileLoader
 from typing import Any, NoReturn
 
 BROKEN_OUTPUT = 120
-"""Python's exit status when its last words could not be written."""
+"""Python's exit status when the rest of its output could not be written."""
 START_ONLY = (b"PYTHON", b"LD_", b"MALLOC_", b"GLIBC_")
-"""How variables begin that a process reads once, when it starts: too late for them after a fork."""
+"""Variables with these prefixes are read once, when a process starts; after a fork it is too late."""
 LOCALE = b"C.UTF-8"
-"""What the warm parent was started with; the contract promises it to scripts."""
+"""The locale of the warm parent; the contract promises it to scripts."""
 HEADER = struct.Struct("=i")
-"""An environment begins with a place for the exit status, in case that the parent is not there any more to tell it."""
+"""An environment file begins with room for the exit status, for the case that the parent has died meanwhile."""
 UNKNOWN = 0x7FFFFFFF
-"""What stands in that place until then."""
+"""The header's value until the script has ended."""
 
 _FILE_LIMITS = resource.getrlimit(resource.RLIMIT_FSIZE)
 
@@ -43,16 +43,16 @@ Stamp = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class Source:
-    """A script, compiled; without code when that failed, which the child is to find out for itself."""
+    """A compiled script.  `code` is None if it does not compile; the child compiles it again and reports the fault."""
 
     stamp: Stamp
     code: types.CodeType | None
     complaints: tuple[warnings.WarningMessage, ...]
-    """What the compiler warned of; each run is to hear it."""
+    """The compiler's warnings, which each run prints."""
 
 
 class Sources:
-    """Compiled scripts; an edit counts at once, as each look compares what tells one version from another."""
+    """Compiled scripts.  An edit counts at once, because each `get` compares the file's stamp."""
 
     def __init__(self) -> None:
         self._known: dict[str, Source] = {}
@@ -73,7 +73,7 @@ class Sources:
 
 
 def stamp(info: os.stat_result) -> Stamp:
-    """What differs between two versions of a file."""
+    """Facts that differ between two versions of a file."""
     return info.st_mtime_ns, info.st_ctime_ns, info.st_size, info.st_ino
 
 
@@ -82,13 +82,13 @@ def _compiled(text: bytes, program: str) -> tuple[types.CodeType | None, tuple[w
         warnings.simplefilter("always")
         try:
             code = compile(text, program, "exec", dont_inherit=True)
-        except Exception:  # noqa: BLE001 - whatever a text may do to the compiler, it is the script's fault, not ours
+        except Exception:  # noqa: BLE001 - any fault of the compiler is the script's fault
             return None, ()
     return code, tuple(complaints)
 
 
 class Fresh:
-    """What belongs to Python itself, as opposed to a script; made once, before the first script runs."""
+    """The modules of Python itself, as opposed to a script's; made once, before the first script runs."""
 
     def __init__(self, modules: Collection[str]) -> None:
         """`modules` are those that every interpreter has at its start."""
@@ -98,7 +98,7 @@ class Fresh:
         self._preloaded = frozenset(name for name in sys.modules if "." not in name) - frozenset(modules)
 
     def imported_since(self) -> Iterator[types.ModuleType]:
-        """What the script has imported; from the end, as to look at each module here is to copy its page."""
+        """The modules that the script has imported, last first: looking at each preloaded one would copy its page."""
         for name in reversed(sys.modules):
             if name == self._last:
                 break
@@ -106,10 +106,10 @@ class Fresh:
                 yield sys.modules[name]
 
     def can_be_had_by_fork(self, program: str, environment: dict[bytes, bytes]) -> bool:
-        """Whether a script can't tell this child from an interpreter that was started for it.
+        """Whether the script can't distinguish this child from an interpreter that was started for it.
 
-        It can when a variable changes how Python starts, or when a file beside the script has the name of a module
-        that is here already but would have been found there first.
+        It can if a variable changes how Python starts, or if a file beside the script has the name of a module that is
+        preloaded here but would have been found there first.
         """
         locale = environment.get(b"LC_ALL") or environment.get(b"LC_CTYPE") or environment.get(b"LANG")
         if locale != LOCALE or any(name.startswith(START_ONLY) for name in environment):
@@ -125,7 +125,7 @@ def _is_module(entry: os.DirEntry[str]) -> bool:
 
 
 def directory(program: str) -> str:
-    """Where a script's own modules are; links are followed, as Python does."""
+    """The directory of a script's own modules; links are followed, as Python does."""
     return os.path.dirname(os.path.realpath(program))
 
 
@@ -153,7 +153,7 @@ def limit_files(size: int) -> None:
 
 
 def enter(program: str, environment: dict[bytes, bytes], fresh: Fresh) -> None:
-    """Be where a script's interpreter is when it begins."""
+    """Set the process up as a script's interpreter is when it begins."""
     os.chdir(os.path.dirname(program))
     os.environ.clear()
     for name, value in environment.items():
@@ -171,10 +171,10 @@ def enter(program: str, environment: dict[bytes, bytes], fresh: Fresh) -> None:
 
 def start_anew(program: str, environment: dict[bytes, bytes]) -> NoReturn:
     """Become an interpreter that was started for this script."""
-    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # the two that Python ignores
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores these two
         signal.signal(number, signal.SIG_DFL)
     os.chdir(os.path.dirname(program))
-    os.execve(sys.executable, [sys.executable, program], environment)  # noqa: S606 - no shell is what we want
+    os.execve(sys.executable, [sys.executable, program], environment)  # noqa: S606 - there must be no shell
 
 
 def _stream(descriptor: int, mode: str, errors: str) -> io.TextIOWrapper:
@@ -188,7 +188,7 @@ def _stream(descriptor: int, mode: str, errors: str) -> io.TextIOWrapper:
 
 
 def execute(program: str, source: Source | None) -> int:
-    """Run a script as `__main__`; its exit status, negative when it is to end by a signal."""
+    """Run a script as `__main__`.  Returns its exit status, negative if it must end by a signal."""
     main = types.ModuleType("__main__")
     loader = SourceFileLoader("__main__", program)
     main.__dict__.update(__annotations__={}, __builtins__=builtins, __file__=program, __cached__=None)
@@ -201,20 +201,20 @@ def execute(program: str, source: Source | None) -> int:
             code = source.code
             for said in source.complaints:
                 warnings.warn_explicit(said.message, said.category, said.filename, said.lineno)
-        exec(code, main.__dict__)  # noqa: S102 - running the script is what this is for
+        exec(code, main.__dict__)  # noqa: S102 - this function runs scripts
     except SystemExit as end:
         return _exit_status(end.code)
     except KeyboardInterrupt as fault:
         _report(fault)
         return -signal.SIGINT
-    except BaseException as fault:  # noqa: BLE001 - Python ends with 1, whatever it was
+    except BaseException as fault:  # noqa: BLE001 - Python ends with 1 after any exception
         _report(fault)
         return 1
     return 0
 
 
 def _exit_status(code: object) -> int:
-    """What the argument of `sys.exit` amounts to."""
+    """The exit status for an argument of `sys.exit`."""
     if code is None:
         return 0
     if isinstance(code, int):
@@ -225,21 +225,21 @@ def _exit_status(code: object) -> int:
 
 
 def _report(fault: BaseException) -> None:
-    """The traceback, without our own frame on top."""
+    """Print the traceback, without our own frame."""
     trace = fault.__traceback__
     fault.__traceback__ = trace.tb_next if trace else None
     try:
         sys.excepthook(type(fault), fault, fault.__traceback__)
-    except BaseException as second:  # noqa: BLE001 - a hook of the script's own can raise anything
+    except BaseException as second:  # noqa: BLE001 - the script's own hook can raise anything
         sys.__excepthook__(type(second), second, second.__traceback__)
         sys.__excepthook__(type(fault), fault, fault.__traceback__)
 
 
 def last_words(fresh: Fresh) -> bool:
-    """What Python does when a script has ended, in its order; returns whether everything could be written.
+    """Do what Python does when a script has ended, in its order.  Returns whether everything could be written.
 
-    Threads are waited for, `atexit` runs, modules are emptied (which closes, and so writes out, the files that a
-    script has left open) and the streams flushed.
+    Wait for threads, run `atexit`, empty the modules (which closes, and so writes, the files that the script has left
+    open), and flush the streams.
     """
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
@@ -261,13 +261,13 @@ def forget_modules(fresh: Fresh) -> None:
 
 
 def flush(*, complain: bool = True) -> bool:
-    """Write out what stdout and stderr still hold; returns whether that was possible."""
+    """Write what stdout and stderr still hold.  Returns whether that was possible."""
     written = True
     for stream in (sys.stdout, sys.stderr):
         try:
             if stream is not None and not stream.closed:
                 stream.flush()
-        except Exception as fault:  # noqa: BLE001 - a script may have put anything in their place
+        except Exception as fault:  # noqa: BLE001 - a script may have replaced them by anything
             written = False
             if complain and stream is sys.stdout:
                 with contextlib.suppress(Exception):
@@ -278,7 +278,7 @@ def flush(*, complain: bool = True) -> bool:
 
 
 def leave(code: int, fresh: Fresh, record: Callable[[int], None] = lambda _: None) -> NoReturn:
-    """End this process as Python would, without taking apart what the next child still needs."""
+    """End this process as Python would, but leave out the teardown of the interpreter, which has no visible effect."""
     if not last_words(fresh):
         code = BROKEN_OUTPUT
     record(code)

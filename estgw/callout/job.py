@@ -14,26 +14,26 @@ from estgw.callout import interpreter, process
 from estgw.callout.process import CouldNotStart
 
 LONGEST_VARIABLE = 128 * 1024
-"""Linux refuses to exec with a longer NAME=value, its final NUL included; here nobody would stop it."""
+"""Linux refuses to exec with a longer NAME=value, its final NUL included.  A fork has no such check."""
 PATIENCE = 5.0
-"""Seconds that a child may take to die of KILL before the parent counts as hung."""
+"""Seconds after KILL until the parent counts as hung."""
 
 
 class Parent(Protocol):
-    """What a child wants of the warm parent."""
+    """The warm parent, as a job needs it."""
 
     def signal(self, job: Job, number: signal.Signals) -> None:
         """Signal a child's group."""
 
     def settle(self, job: Job, code: int | None = None) -> None:
-        """Take note that a child has ended."""
+        """Record that a child has ended."""
 
     def give_up(self) -> None:
-        """Take note that the parent does not do what it is told."""
+        """Kill a parent that does not answer."""
 
 
 class Job:
-    """One child of the warm parent; what `process.supervise` wants of a child."""
+    """One child of the warm parent, as a `process.Child`."""
 
     def __init__(
         self,
@@ -53,16 +53,16 @@ class Job:
         self.ended: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
         self.pid: int | None = None
         self.told: signal.Signals | None = None
-        """The last signal sent to it, which a dying parent may have taken with it."""
+        """The last signal sent to it, which a dying parent may not have delivered."""
         self._orphan: int | None = None  # a pidfd, once the parent is dead
 
     @property
     def is_orphan(self) -> bool:
-        """Whether the parent died before it."""
+        """Whether its parent has died."""
         return self._orphan is not None
 
     def signal_group(self, number: signal.Signals) -> None:
-        """Signal it and all that it has started."""
+        """Signal it and all processes that it has started."""
         if self.ended.done():
             return
         self.told = number
@@ -72,7 +72,7 @@ class Job:
             self._kill(number)
 
     async def finish(self) -> int | None:
-        """Have it killed if it has not ended; its exit status."""
+        """Kill it if it has not ended.  Returns its exit status."""
         if not self.ended.done():
             self.signal_group(signal.SIGKILL)
             await asyncio.wait([self.ended], timeout=PATIENCE)
@@ -82,7 +82,7 @@ class Job:
         return self.ended.result()
 
     def become_orphan(self) -> None:
-        """Nobody will tell how it ends: watch for it, and look whether it has left word."""
+        """Watch it by a pidfd, since its parent can no longer report its end."""
         assert self.pid is not None
         try:
             self._orphan = os.pidfd_open(self.pid)
@@ -107,7 +107,7 @@ class Job:
             os.killpg(self.pid, number)
 
     def _left_word(self) -> int | None:
-        """What a `run` has put into its environment's header; anything else leaves none."""
+        """The exit status that a `run` wrote into its environment's header, or None."""
         if self.ended.done() or len(self.descriptors) != 4:
             return None
         (code,) = interpreter.HEADER.unpack(os.pread(self.descriptors[0], interpreter.HEADER.size, 0))
@@ -116,7 +116,7 @@ class Job:
 
 @contextlib.contextmanager
 def environment_file(program: Path, env: Mapping[str, str]) -> Iterator[int]:
-    """An environment in a file of its own, as it may be larger than any packet.  Raises `CouldNotStart`."""
+    """An environment as a file, because it may be larger than a packet.  Raises `CouldNotStart`."""
     entries = [os.fsencode(f"{name}={value}\0") for name, value in env.items()]
     if any(len(entry) > LONGEST_VARIABLE for entry in entries):
         raise CouldNotStart(f"{program}: Argument list too long")

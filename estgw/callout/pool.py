@@ -1,4 +1,11 @@
-"""Persistent workers: for each script a few processes that answer one request after the other."""
+"""Pool workers: for each script a few processes that serve callouts one after the other.
+
+Theory of operation.  A pool worker is a child of the warm parent that stays (`worker.serve`).  The gateway has a socket
+to each; a callout is one packet with four descriptors, and the answer is the exit status and whether the worker can
+serve another.  A worker that can't be restored to a fresh state, or has served its share, or finds that a module of its
+script was edited, is not used again.  A callout that a worker has not begun (`Unread`) is given to another one, at most
+`TRIES` times; a callout that has begun is never repeated.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +23,11 @@ from estgw.callout.warm import Warm
 from estgw.logs import log
 
 TRIES = 3
-"""Workers that may turn out to be of no use, one after the other, before a request is refused."""
+"""After this many workers in a row that could not begin, a callout fails."""
 
 
 class Pool:
-    """Workers of all scripts, `size` at most of each, ended after `requests`."""
+    """The pool workers of all scripts: at most `size` for each, replaced after `requests` callouts."""
 
     def __init__(self, warm: Warm, size: int, requests: int) -> None:
         self._warm = warm
@@ -31,21 +38,21 @@ class Pool:
         self._closed = False
 
     async def run(self, program: Path, env: Mapping[str, str], stdin: bytes, limits: Limits) -> Outcome:
-        """Run a Python script to its end in a worker; waits for one when all are busy."""
+        """Run a Python script to its end in a pool worker.  Waits while all are busy."""
         async with self._places.setdefault(program, asyncio.Semaphore(self._size)):
             for _ in range(TRIES):
                 with environment_file(program, env) as environment, process.memory_files(stdin) as files:
-                    turn = Turn(self._take(program), limits.file, (environment, *files))
+                    callout = _Callout(self._take(program), limits.file, (environment, *files))
                     try:
-                        return await process.supervise(turn, files, limits)
+                        return await process.supervise(callout, files, limits)
                     except Unread:
                         continue
                     finally:
-                        self._give_back(program, turn.worker)
+                        self._give_back(program, callout.worker)
         raise CouldNotStart(f"{program}: {TRIES} workers died before they began")
 
     def close(self) -> None:
-        """End the workers: the idle ones now, the others after what they are doing."""
+        """End the workers: the idle ones now, the others after their callout."""
         self._closed = True
         for workers in self._idle.values():
             for worker in workers:
@@ -69,20 +76,21 @@ class Pool:
 
 
 class Unread(Exception):
-    """The worker has not begun with the request: it was dead, or found itself out of date."""
+    """The worker has not begun the callout: it was dead, or a module of its script had been edited."""
 
 
 class Worker:
-    """One process, and our end of the socket to it."""
+    """One pool worker, and our end of the socket to it."""
 
     def __init__(self, warm: Warm, program: Path, requests: int) -> None:
         self.program = program
-        self.turn: Turn | None = None
+        self.callout: _Callout | None = None
         self._socket, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket.setblocking(False)
         self._spoilt = self._closed = False
         asyncio.get_running_loop().add_reader(self._socket, self._receive)
-        # Its end stays open here until it has it, or a death would look like one of a worker that never lived.
+        # The worker's end stays open here until the worker has it.  Otherwise a worker that is still being forked would
+        # look like a dead one.
         self.job: Job = warm.ask(
             program, "work", str(program), requests,
             descriptors=[self._theirs.fileno()], on_begin=self._theirs.close,
@@ -95,14 +103,14 @@ class Worker:
         return not self._spoilt and not self.job.ended.done()
 
     def send(self, file_limit: int, descriptors: Sequence[int]) -> None:
-        """Hand over a request; it is the only one."""
+        """Send a callout; the worker must be idle."""
         try:
             socket.send_fds(self._socket, [json.dumps(file_limit).encode()], descriptors)
         except ConnectionError:
             self._give_up(Unread())
 
     def close(self) -> None:
-        """No more requests: it ends by itself."""
+        """Close the socket: the worker ends by itself."""
         if self._closed:
             return
         self._closed = self._spoilt = True
@@ -119,68 +127,68 @@ class Worker:
             self._give_up(Unread())
             return
         if not packet:
-            # Dead; how, the parent will say.
+            # It is dead; the parent reports how it ended.
             self._spoilt = True
             asyncio.get_running_loop().remove_reader(self._socket)
             return
         match json.loads(packet):
             case [int(code), bool(fit)]:
                 self._spoilt |= not fit
-                if self.turn is not None:
-                    self.turn.settle(code)
+                if self.callout is not None:
+                    self.callout.settle(code)
             case _:
                 self._give_up(Unread())
 
     def _give_up(self, fault: BaseException) -> None:
         self._spoilt = True
         asyncio.get_running_loop().remove_reader(self._socket)
-        if self.turn is not None:
-            self.turn.fail(fault)
+        if self.callout is not None:
+            self.callout.fail(fault)
 
     def _died(self, job: asyncio.Future[int | None]) -> None:
         fault = job.exception()
         if self._closed:
             return
-        if self.turn is not None and not self.turn.ended.done():
-            # Its last word, or that the request lies there unread, may be known on the socket already.
+        if self.callout is not None and not self.callout.ended.done():
+            # Its answer, or the fact that the request was never read, may be on the socket already.
             self._receive()
         if fault is not None:
             self._give_up(fault)
-        elif self.turn is not None:
-            self.turn.settle(job.result())
+        elif self.callout is not None:
+            self.callout.settle(job.result())
         else:
             log.info("an idle worker ended", handler=self.program.name, code=job.result())
 
 
-class Turn:
-    """One request in a worker; what `process.supervise` wants of a child."""
+class _Callout:
+    """One callout in a pool worker, as a `process.Child`."""
 
     def __init__(self, worker: Worker, file_limit: int, descriptors: Sequence[int]) -> None:
         self.worker = worker
         self.ended: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
-        worker.turn = self
+        worker.callout = self
         worker.send(file_limit, descriptors)
 
     def settle(self, code: int | None) -> None:
-        """It has ended."""
+        """Record that it has ended."""
         if not self.ended.done():
             self.ended.set_result(code)
 
     def fail(self, fault: BaseException) -> None:
-        """It has not begun."""
+        """Record that it has not begun."""
         if not self.ended.done():
             self.ended.set_exception(fault)
 
     def signal_group(self, number: signal.Signals) -> None:
-        """Signal the worker and all that the script has started."""
+        """Signal the worker and all processes that the script has started."""
         self.worker.job.signal_group(number)
 
     async def finish(self) -> int | None:
-        """A worker that is still at it, or has been spoilt, ends here with its whole group."""
+        """End the worker and its group, if the callout has not ended or the worker can't be used again."""
         if not self.ended.done() or not self.worker.is_fit:
             try:
                 self.settle(await self.worker.job.finish())
             except CouldNotStart as fault:
                 self.fail(fault)
-        self.worker.turn = None
+        self.worker.callout = None
         return self.ended.result()

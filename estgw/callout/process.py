@@ -1,7 +1,7 @@
-"""How to run a program: environment, files, limits, process group, timeout.  Nothing here knows of EST.
+"""Run a program: environment, files, limits, process group, timeout.  Nothing here is about EST.
 
-stdin, stdout and stderr are files in memory, never pipes: a child that the program leaves behind can't delay the
-answer, and a program that never reads its input can't stall us.
+stdin, stdout and stderr are files in memory, never pipes.  So a process that the program leaves behind can't delay the
+answer, and a program that never reads its input can't block the gateway.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 POLL = 0.01
-"""Seconds between two looks at how much the program has written; a flood gets this far past its limit."""
+"""Seconds between two looks at the size of the output; a flood goes on for this long past its limit."""
 LONGEST_POLL = 0.05
-"""The same for one that has long written nothing: each look wakes the gateway, and most of a callout is waiting."""
+"""The same for a program that has not written for a while: each look wakes the gateway."""
 TERM_GRACE = 5.0
 """Seconds between TERM and KILL."""
 FILE_LIMIT = 1 << 30
 """Bytes of the largest file that a program may write, its outputs included, unless the configuration says otherwise.
 
-The kernel sees to it (SIGXFSZ), so a flood ends even when the gateway was killed and nobody looks any more: without
-it, one orphaned `yes` fills the machine's memory.
+The kernel enforces it (SIGXFSZ), even after the gateway was killed.  Without it, one orphaned `yes` fills the machine's
+memory.
 """
 
 Files: TypeAlias = tuple[int, int, int]
@@ -38,7 +38,7 @@ Files: TypeAlias = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Limits:
-    """What a program may take: seconds, and bytes of each output."""
+    """Bounds on a program: seconds, and bytes of each output."""
 
     seconds: float
     stdout: int
@@ -53,24 +53,24 @@ class Outcome:
     exit: int | None
     """The exit status, or None when a signal ended it."""
     signal: int | None
-    """The signal; when this is None, too, nobody knows how it ended."""
+    """The signal; if this is None as well, its end is unknown."""
     stdout: bytes
     stderr: bytes
     stderr_truncated: bool = False
     timed_out: bool = False
     flooded: bool = False
-    """It wrote more than it may, and was killed for it."""
+    """It wrote more than its limit and was killed."""
 
 
 class CouldNotStart(Exception):
     """The program could not be started: no such file, no execute bit, no interpreter.
 
-    Its cause, if it has one, is the OSError behind it, which may be a shortage of the machine's.
+    Its cause, if it has one, is the OSError, which may be a shortage of the machine (`shortage`).
     """
 
     @classmethod
     def by(cls, program: Path, fault: OSError, why: str = "") -> CouldNotStart:
-        """The one for a program and an OSError."""
+        """The exception for a program and an OSError."""
         made = cls(f"{program}: {why}{fault.strerror or fault}")
         made.__cause__ = fault
         return made
@@ -78,9 +78,9 @@ class CouldNotStart(Exception):
 
 @contextlib.contextmanager
 def inherited_file_limit(size: int) -> Iterator[None]:
-    """Let what is started inside have files of at most `size` bytes.
+    """Limit the files of programs started inside to `size` bytes.
 
-    Our own soft limit is lowered for that moment: setting the child's afterwards would leave it a moment without.
+    Our own soft limit is lowered meanwhile, so that the child has the limit from its first instruction.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     bounds = [limit for limit in (size, soft, hard) if limit != resource.RLIM_INFINITY]
@@ -92,15 +92,15 @@ def inherited_file_limit(size: int) -> Iterator[None]:
 
 
 def disown_inheritance() -> None:
-    """Make sure that programs get default signals and no open file, whoever started us; called once, at the beginning.
+    """Give programs default signals and no inherited file; to be called once, at the start of the gateway.
 
-    exec passes on what is ignored or blocked, and with SIGCHLD ignored no exit status can be learnt at all: a
-    refusal would look like success.  A caught signal is default again after exec, so that is what the ignored ones
-    become here.  A file that we inherited is a secret perhaps; what Python opens itself ends at exec (PEP 446).
+    exec passes on ignored and blocked signals.  With SIGCHLD ignored no exit status is available, and a refusal would
+    look like success.  A caught signal is reset by exec, so ignored signals get an empty handler here.  An inherited
+    file may hold a secret; files that Python opens are closed by exec (PEP 446).
     """
     for descriptor in [int(entry.name) for entry in Path("/proc/self/fd").iterdir()]:
         if descriptor > 2:
-            with contextlib.suppress(OSError):  # the one that the list was read by
+            with contextlib.suppress(OSError):  # the descriptor of the listing itself
                 os.set_inheritable(descriptor, False)
     for number in signal.valid_signals() - {signal.SIGPIPE, signal.SIGXFSZ}:  # these two are restored at each start
         if signal.getsignal(number) is signal.SIG_IGN:
@@ -113,27 +113,27 @@ def _ignore(_number: int, _frame: object) -> None:
 
 
 class Child(Protocol):
-    """A program that runs, however it was started."""
+    """A program that runs."""
 
     ended: asyncio.Future[Any]
-    """Done when it has ended, whatever ended it."""
+    """Done when it has ended."""
 
     def signal_group(self, number: signal.Signals) -> None:
         """Send a signal to its process group, if there still is one."""
 
     async def finish(self) -> int | None:
-        """Kill what is left of its group and collect it.
+        """Kill what is left of its group and reap it.
 
-        The exit status as `subprocess` has it, negative for a signal; None when nobody can know it any more.
+        Returns the exit status as `subprocess` does, negative for a signal, or None if it is lost.
         """
 
 
 async def run(program: Path, env: Mapping[str, str], stdin: bytes, limits: Limits) -> Outcome:
-    """Run a program to its end; argv is its own path and the working directory its own.
+    """Run a program to its end.  argv is its path, the working directory the one that it lies in.
 
-    It gets a session of its own (so nothing can prompt on a terminal, and a timeout can signal the whole group),
-    umask 077, default signals and three descriptors.  Whatever happens, cancellation included, its process group
-    is gone when this returns.  Raises `CouldNotStart`.
+    It gets a new session (so nothing can prompt on a terminal, and a timeout signals the whole group), umask 077,
+    default signals and three descriptors.  When this returns or is cancelled, its process group is gone.  Raises
+    `CouldNotStart`.
     """
     with memory_files(stdin) as files:
         return await supervise(_Process(program, env, files, limits.file), files, limits)
@@ -146,7 +146,7 @@ def memory_files(stdin: bytes) -> Iterator[Files]:
     try:
         for name, content in (("stdin", stdin), ("stdout", b""), ("stderr", b"")):
             files.append(memory_file(name, content))
-            # Appending, so that two writers that opened it apart do not overwrite each other.
+            # O_APPEND, so that two writers that open it separately do not overwrite each other.
             fcntl.fcntl(files[-1], fcntl.F_SETFL, os.O_APPEND)
         yield (files[0], files[1], files[2])
     finally:
@@ -164,14 +164,14 @@ def memory_file(name: str, content: bytes = b"") -> int:
 
 
 async def supervise(child: Child, files: Files, limits: Limits) -> Outcome:
-    """Wait for a program's end and see to it that it comes; what it printed, and how it ended."""
+    """Wait for a program's end, and enforce its limits.  Returns its output and how it ended."""
     try:
         end = await _wait(child, files, limits, limits.seconds)
         if end is _End.OVERTIME:
             child.signal_group(signal.SIGTERM)
             await _wait(child, files, limits, TERM_GRACE)
     except BaseException:
-        with contextlib.suppress(Exception):  # how it ended interests nobody any more
+        with contextlib.suppress(Exception):  # the exit status no longer matters here
             await child.finish()
         raise
     code = await child.finish()
@@ -190,7 +190,7 @@ async def supervise(child: Child, files: Files, limits: Limits) -> Outcome:
 
 
 class _End(Enum):
-    """What a wait can end with."""
+    """How a wait ended."""
 
     ENDED = 1
     FLOOD = 2
@@ -198,7 +198,7 @@ class _End(Enum):
 
 
 async def _wait(child: Child, files: Files, limits: Limits, seconds: float) -> _End:
-    """Wait until it ends, floods, or has had its seconds; timers and no tasks, as this happens for every callout."""
+    """Wait until it ends, floods, or runs out of time; with timers, not tasks, because each callout does this."""
     loop = asyncio.get_running_loop()
     verdict: asyncio.Future[_End] = loop.create_future()
     timer: asyncio.TimerHandle
@@ -231,7 +231,7 @@ async def _wait(child: Child, files: Files, limits: Limits, seconds: float) -> _
 
 
 class _Process:
-    """A child of ours, started by exec."""
+    """A child process, started by exec."""
 
     def __init__(self, program: Path, env: Mapping[str, str], files: Files, file_limit: int) -> None:
         self._loop = asyncio.get_running_loop()
@@ -243,7 +243,10 @@ class _Process:
             raise CouldNotStart.by(program, fault) from fault
 
     def _watch(self) -> int:
-        """A descriptor that says when it ends; what can't be watched must not run, so it is killed on an OSError."""
+        """A descriptor that is readable when it ends.
+
+        A process that can't be watched is killed, and OSError is raised.
+        """
         try:
             descriptor = os.pidfd_open(self._pid)
             try:
@@ -263,14 +266,14 @@ class _Process:
             self.ended.set_result(None)
 
     def signal_group(self, number: signal.Signals) -> None:
-        """Send a signal to everything that it has started and that has not gone away on purpose."""
+        """Send a signal to its process group: to all that it has started, unless they have left the group."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._pid, number)
 
     async def finish(self) -> int:
         """Kill what is left of the group, then reap the leader.
 
-        In this order: as long as the leader is not reaped, its process group id can't belong to anybody else.
+        In this order, because until the leader is reaped no other process group can get its id.
         """
         self._loop.remove_reader(self._descriptor)
         os.close(self._descriptor)
@@ -280,10 +283,10 @@ class _Process:
 
 
 def _start(program: Path, env: Mapping[str, str], files: Files, file_limit: int) -> int:
-    """The process id of a program with all that `run` promises; raises OSError.
+    """Start a program as `run` promises, and return its process id.  Raises OSError.
 
-    posix_spawn takes half the time of `subprocess`.  What it can't give a child, a child inherits: so working
-    directory and umask are the child's while it is made.  Nobody sees that, as no other thread of ours runs meanwhile.
+    posix_spawn takes half the time of `subprocess`.  It can't set the working directory or the umask, which a child
+    inherits, so both are changed in this process meanwhile.  No other thread of ours runs at that time.
     """
     with _surroundings(program.parent), inherited_file_limit(file_limit):
         try:
@@ -295,7 +298,7 @@ def _start(program: Path, env: Mapping[str, str], files: Files, file_limit: int)
                 setsid=True,
                 setsigdef=(signal.SIGPIPE, signal.SIGXFSZ),  # Python ignores these two
             )
-        except NotImplementedError:  # by a Python that was built for a C library of before 2017
+        except NotImplementedError:  # this Python was built for a C library from before 2017
             stdin, stdout, stderr = files
             child = subprocess.Popen(
                 [program], stdin=stdin, stdout=stdout, stderr=stderr, env=env, start_new_session=True

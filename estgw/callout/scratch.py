@@ -1,4 +1,4 @@
-"""The private directory that the callouts of one request share (EST_TMPDIR): where, what is in it, and its end."""
+"""The private directory that the callouts of one request share (EST_TMPDIR)."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from pathlib import Path
 
 from estgw.callout.call import Call
 
-MEMORY = Path("/dev/shm")  # noqa: S108 - the name below it can't be guessed, and making it fails if it is there
+MEMORY = Path("/dev/shm")  # noqa: S108 - names below it are random, and mkdir fails if one exists
 FEW, SMALL = 16, 1 << 20
-"""Files, and bytes of each, that are removed faster than a thread could be asked to."""
+"""So many files of so many bytes are removed faster than a thread could do it."""
 
 
 def place() -> Path:
     """Where private directories are made: in memory, unless TMPDIR says otherwise.
 
-    A disk takes a third of a millisecond to make and to remove a directory, and remembers keys that lay there.
+    On a disk, making and removing a directory takes a third of a millisecond, and keys leave traces.
     """
     if "TMPDIR" not in os.environ and MEMORY.is_dir() and os.access(MEMORY, os.W_OK | os.X_OK):
         return MEMORY
@@ -31,7 +31,7 @@ def place() -> Path:
 
 
 def lay_out(call: Call) -> None:
-    """Make it, with the files that the variables name: a few small ones, cheaper than a thread's turn."""
+    """Make it, with the files that variables name.  They are few and small, so no thread is used."""
     with contextlib.suppress(FileExistsError):
         call.tmp_dir.mkdir(mode=0o700)
     for path, content in call.files():
@@ -39,13 +39,13 @@ def lay_out(call: Call) -> None:
 
 
 async def remove(directory: Path) -> None:
-    """Remove it, if it was made; much litter of a script's must not keep the other requests waiting."""
+    """Remove it, if it was made; in a thread if a script has left much, so that other requests do not wait."""
     if not _swept(directory):
         await aside(functools.partial(shutil.rmtree, directory, ignore_errors=True))
 
 
 async def aside(work: Callable[..., object], *arguments: object) -> None:
-    """Do it in a thread; a machine that has no thread left does it here and now."""
+    """Call `work` in a thread, or here if the machine has no thread left."""
     try:
         await asyncio.to_thread(work, *arguments)
     except RuntimeError:
@@ -53,7 +53,7 @@ async def aside(work: Callable[..., object], *arguments: object) -> None:
 
 
 def _swept(directory: Path) -> bool:
-    """Remove a directory that has next to nothing in it; False when that is work for a thread."""
+    """Remove a directory with few files.  Returns False if that is work for a thread."""
     try:
         with os.scandir(directory) as listing:
             left = list(itertools.islice(listing, FEW + 1))

@@ -1,4 +1,4 @@
-"""A machine that is out of something, told apart from a bug: words for the log, with the thing and the way out."""
+"""Distinguish a machine that is short of a resource from a bug, and say what to raise or lower."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _BY_NUMBER: Mapping[int, str] = {
 _BY_SQLITE: Mapping[str, str] = {"SQLITE_FULL": _SPACE, "SQLITE_NOMEM": _MEMORY}
 
 PUBLIC = "The server is short of resources; try again later."
-"""What a client is told."""
+"""The sentence for the client."""
 QUIET = 10.0
-"""Seconds between two lines of the log about the same shortage, where no request's own line tells of it."""
+"""Seconds between two log lines about the same shortage outside a request."""
 _said: dict[str, float] = {}
 
 
 def words(fault: BaseException | None) -> str | None:
-    """What is short, if that is what this fault, or the one that it was raised from, comes of; else None."""
+    """The words for the shortage that this fault, or a cause of it, reports; None if there is none."""
     while fault is not None:
         if found := _words(fault):
             return found
@@ -54,7 +54,7 @@ def _words(fault: BaseException) -> str | None:
 
 
 def report(event: str, fault: BaseException) -> bool:
-    """Log a shortage, the same one not too often; returns whether it was one."""
+    """Log a shortage, at most every `QUIET` seconds.  Returns whether the fault was one."""
     found = words(fault)
     if found is None:
         return False
@@ -66,7 +66,7 @@ def report(event: str, fault: BaseException) -> bool:
 
 
 def note(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """An event loop's exception handler: a shortage is a line, anything else has its traceback as ever."""
+    """An event loop's exception handler: one line for a shortage, the usual traceback for anything else."""
     fault = context.get("exception")
     if fault is None or not report(str(context.get("message")), fault):
         loop.default_exception_handler(context)

@@ -1,4 +1,4 @@
-"""How many callouts run at once: a bounded number, a bounded queue in front, one at a time where asked for."""
+"""Bounds on callouts: how many run at once, how many wait, and which run one at a time."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ class Busy(Exception):
 
 
 class Slots:
-    """`max_running` places and `max_waiting` chairs; past that, `Busy`."""
+    """At most `max_running` callouts run and `max_waiting` wait; one more raises `Busy`."""
 
     def __init__(self, max_running: int, max_waiting: int, locks: NamedLocks | None = None) -> None:
         """`locks` may be shared with other `Slots`."""
         self._running = asyncio.Semaphore(max_running)
-        self._chairs = max_running + max_waiting
+        self._most = max_running + max_waiting
         self._taken = 0
         self._locks = locks or NamedLocks()
 
     @contextlib.asynccontextmanager
     async def take(self, serialize: str | None = None) -> AsyncIterator[None]:
-        """Hold a place; with `serialize`, hold that name's turn as well.  Raises `Busy` at once when full.
+        """Hold a slot and, with `serialize`, the lock of that name.  Raises `Busy` at once if too many wait.
 
-        The turn comes first: who waits for it must not sit on a place that others could use.
+        The lock comes first: a callout that waits for it must not hold a slot that another could use.
         """
-        if self._taken >= self._chairs:
+        if self._taken >= self._most:
             raise Busy
         self._taken += 1
         try:

@@ -1,6 +1,25 @@
-"""The gateway's end of the warm parent: starts it, asks it for children, replaces it when it dies.
+"""The gateway's side of the warm parent: start it, ask it for children, replace it when it dies.
 
-What is asked and answered is written down in `forkserver`.
+Theory of operation.  Python handlers spend most of their time on imports.  So the gateway starts one process, the warm
+parent (`forkserver`), which imports them once and then forks a child for each callout.  Three objects work together:
+
+    Warm          in the gateway: one control socket to the parent; a queue of packets that wait for room in it
+    Job           in the gateway: one child, from the request for it until its end
+    _Parent       in the parent: forks, signals and reaps children, and reports each step
+
+The gateway never forks itself, since it has keys, sockets and threads.  The parent has none of them.  Descriptors for
+environment, stdin, stdout and stderr travel with the packet (SCM_RIGHTS).
+
+Three rules keep each script from running twice and from running unnoticed:
+
+1. A child reports `began` itself, before its first line runs, on the parent's socket.  When the gateway reads the end
+   of that socket, it knows of every child that has begun.
+2. The parent writes the number of the request that it works on into a file (`_note`).  If it dies, the gateway fails
+   that request, because it may be the cause; it asks the next parent for all others that have not begun.
+3. A child that outlives the parent is an orphan: the gateway watches it by a pidfd, and the child writes its exit
+   status into its environment's header, where the gateway finds it.
+
+The packets are listed in `forkserver`.
 """
 
 from __future__ import annotations
@@ -24,20 +43,20 @@ from estgw.logs import log
 
 PACKET = 64 * 1024
 STILLBORN = 3
-"""Parents that die before they are ready, one after the other, before requests are refused."""
+"""After this many parents in a row have died before they were ready, requests are refused."""
 
-# Its search path is that of an interpreter that runs a script, but for the first entry, which says where we are.
+# The search path is that of an interpreter that runs a script, except for the first entry: where this package lies.
 _BEGIN = (
     "import sys; modules = set(sys.modules); sys.path[0] = sys.argv[1]; "
     "from estgw.callout import forkserver; forkserver.main(int(sys.argv[2]), modules, sys.argv[3])"
 )
 _ROOT = str(Path(__file__).resolve().parents[2])
-# What the interpreter reads at its start and the contract promises; HOME keeps it away from a user's own modules.
+# The interpreter reads these at its start, and the contract promises them.  HOME keeps it from a user's own modules.
 _ENVIRONMENT = {"LC_CTYPE": "C.UTF-8", "TZ": "UTC", "HOME": "/nonexistent"}
 
 
 class Warm:
-    """The warm parent, as long as the gateway lives; it is started by `start`, or when it is first needed."""
+    """The warm parent of one gateway process; it is started by `start`, or when it is first needed."""
 
     def __init__(self, file_limit: int = process.FILE_LIMIT, *, home: Path | None = None) -> None:
         """`file_limit` is the largest file that a child may write, in bytes.
@@ -48,7 +67,7 @@ class Warm:
         self._home = home
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
-        self._note = self._words = -1  # its stdout, where it says what it is at, and its stderr
+        self._note = self._words = -1  # its stdout, which has the number of its current request, and its stderr
         self._ready = False
         self._stillborn = 0
         self._numbers = 0
@@ -62,11 +81,11 @@ class Warm:
 
     @property
     def is_ready(self) -> bool:
-        """Whether it has done its imports; what is asked before waits for that."""
+        """Whether its imports are done; requests that come earlier wait for that."""
         return self._process is not None and self._ready
 
     def start(self) -> None:
-        """Start it, if it does not run; it gets ready while we go on.  Raises OSError."""
+        """Start it, if it does not run.  It does its imports while the gateway goes on.  Raises OSError."""
         if self._process is not None:
             return
         with contextlib.ExitStack() as ours_alone:
@@ -94,7 +113,7 @@ class Warm:
         asyncio.get_running_loop().add_reader(ours, self._receive)
 
     async def run(self, program: Path, env: Mapping[str, str], stdin: bytes, limits: Limits) -> Outcome:
-        """Run a Python script to its end in a child of its own; all that `process.run` promises holds."""
+        """Run a Python script to its end in a new child.  The promises of `process.run` hold."""
         with environment_file(program, env) as environment, process.memory_files(stdin) as files:
             job = self.ask(program, "run", str(program), limits.file, descriptors=(environment, *files))
             return await process.supervise(job, files, limits)
@@ -107,7 +126,7 @@ class Warm:
         descriptors: Sequence[int],
         on_begin: Callable[[], None] = lambda: None,
     ) -> Job:
-        """Ask for a child; the descriptors must stay open until it has begun or ended."""
+        """Ask for a child.  The descriptors must stay open until it has begun or ended."""
         self._numbers += 1
         packet = json.dumps([word, self._numbers, *details]).encode()
         job = self._jobs[self._numbers] = Job(self, self._numbers, program, packet, descriptors, on_begin)
@@ -115,7 +134,7 @@ class Warm:
         return job
 
     def signal(self, job: Job, number: signal.Signals) -> None:
-        """Signal a child's group; only the parent knows for sure that the number still is that child's."""
+        """Signal a child's group by way of the parent, which reaps, so that the pid still is the child's."""
         if self._process is None:
             return
         waiting = next((item for item in self._outbox if item[2] is job), None)
@@ -126,7 +145,7 @@ class Warm:
             self.settle(job, -number)
 
     def settle(self, job: Job, code: int | None = None, fault: Exception | None = None) -> None:
-        """A child has ended, or there will be none."""
+        """Record that a child has ended, or that it could not be started."""
         self._jobs.pop(job.number, None)
         if job.ended.done():
             return
@@ -136,12 +155,12 @@ class Warm:
             job.ended.set_exception(fault)
 
     def give_up(self) -> None:
-        """The parent does not do what it is told: end it, which starts another."""
+        """Kill a parent that does not answer.  `_replace` then starts another."""
         if self._process is not None:
             self._process.kill()
 
     def close(self) -> None:
-        """End the parent, and with it whatever of its children is left."""
+        """End the parent and all children that are left."""
         if self._process is None:
             return
         self._part()
@@ -175,10 +194,10 @@ class Warm:
             packet, descriptors, _ = self._outbox[0]
             try:
                 socket.send_fds(self._control, [packet], descriptors)
-            except BlockingIOError:  # the kernel keeps ten or so unread packets; the rest waits here
+            except BlockingIOError:  # the kernel keeps about ten unread packets; the others wait here
                 loop.add_writer(self._control, self._empty_outbox)
                 return
-            except ConnectionError:  # it has just died, and we are about to be told
+            except ConnectionError:  # it has just died; `_receive` is about to read the end of the socket
                 break
             self._outbox.popleft()
         loop.remove_writer(self._control)
@@ -188,8 +207,8 @@ class Warm:
         try:
             packet = self._control.recv(PACKET)
         except (BlockingIOError, ConnectionError):
-            # It died with something of ours unread: Linux says so before it hands out what the dead has said, and says
-            # so once.  Who has begun is in that; whoever took it for the end would have scripts run twice.
+            # It died with a packet of ours unread.  Linux reports that once, before the packets that are still queued.
+            # Those report which scripts began.  Treating this error as the end would run them again.
             return
         if not packet:
             self._replace()
@@ -206,7 +225,7 @@ class Warm:
                 self.settle(job, fault=CouldNotStart.by(job.program, OSError(error, os.strerror(error))))
 
     def _part(self) -> tuple[int, bytes]:
-        """Close our end; returns the number of the child it was at, and what it said on stderr."""
+        """Close our end.  Returns the number of its current request, and its last words on stderr."""
         assert self._control is not None
         loop = asyncio.get_running_loop()
         loop.remove_reader(self._control)
@@ -220,10 +239,10 @@ class Warm:
         return at, words
 
     def _replace(self) -> None:
-        """The parent is dead: another one, at once.
+        """Start another parent after this one has died.
 
-        Every child that it had forked has said so before this socket closed; those go on, as orphans.  What has not
-        begun is asked for again, but for the one that the parent was at: it might kill the next one as well.
+        Each child that had begun reported so before the socket closed; it goes on as an orphan.  Requests that have not
+        begun are repeated, except for the parent's current one, which might kill the next parent as well.
         """
         assert self._process is not None
         at, words = self._part()

@@ -1,8 +1,8 @@
-"""A persistent worker: one script, many requests, one process.
+"""The pool worker's side: one process that runs one script for many callouts.
 
-Between two requests everything is put back that a process has: environment, working directory, umask, signals,
-streams, `__main__`.  What can't be put back ends the worker: an exception, a thread or a process that was started.
-What modules keep for themselves stays, which is the point of a worker and the danger in it.
+Between two callouts the process is restored: environment, working directory, umask, signals, streams, `__main__`.  What
+can't be restored ends the worker: an exception, a thread, or a process that the script started.  The state of imported
+modules stays.  That makes a pool worker fast, and a script must be written for it.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from estgw.callout.interpreter import Fresh, Sources, Stamp
 STARTS_A_PROCESS = frozenset(
     {"os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.system", "pty.spawn", "subprocess.Popen"}
 )
-"""Audit events after which somebody else may be in our process group."""
+"""Audit events after which another process may be in this worker's group."""
 STALE = "stale"
-"""The answer when a module has been edited since we imported it: ask another worker."""
+"""The answer when a module has been edited since it was imported: another worker must serve the callout."""
 
 
 class _Watch:
-    """What a script does that the next one must not meet; hooks that stay until the worker ends."""
+    """Hooks that notice what would be left over for the next callout."""
 
     def __init__(self) -> None:
         self.spoilt = False
@@ -42,17 +42,17 @@ class _Watch:
             self.spoilt = True
 
     def _at_exit(self, function: Callable[..., Any], /, *arguments: Any, **options: Any) -> Callable[..., Any]:
-        # A module registers once and for good; a script does it in each request, and counts on it.
+        # A module registers once, at its import.  A script registers in each callout, and expects the call at its end.
         if sys._getframe(1).f_globals.get("__name__") == "__main__":
             self.spoilt = True
         return self._register(function, *arguments, **options)
 
 
 def serve(program: str, sources: Sources, control: int, requests: int, fresh: Fresh) -> NoReturn:
-    """Answer requests on a socket until one spoils the process, `requests` are served, or the gateway closes it.
+    """Serve callouts on a socket until one spoils the process, `requests` are served, or the gateway closes it.
 
-    A request is the file limit, with four descriptors: environment, stdin, stdout, stderr.  The answer is the exit
-    status and whether there can be another request.
+    A callout is a packet with the file limit and four descriptors: environment, stdin, stdout, stderr.  The answer is
+    the exit status and whether the worker can serve another callout.
     """
     with socket.socket(fileno=control) as gateway:
         interpreter.take_files((), keep=(control,))
@@ -76,7 +76,7 @@ def serve(program: str, sources: Sources, control: int, requests: int, fresh: Fr
                 os.close(descriptor)
             interpreter.enter(program, interpreter.read_environment(environment), fresh)
             code = interpreter.execute(program, sources.get(program))
-            if os.getpid() != me:  # a fork of the script's own that went on to its end
+            if os.getpid() != me:  # a process that the script forked, at its end
                 interpreter.leave(code, fresh)
             spoilt = watch.spoilt or code in (1, -signal.SIGINT) or threading.active_count() > 1 or left == 0
             if spoilt:
@@ -88,12 +88,12 @@ def serve(program: str, sources: Sources, control: int, requests: int, fresh: Fr
                 imported.setdefault(path, _stamp(path))
             gateway.send(json.dumps([code, not spoilt]).encode())
             if spoilt:
-                gateway.recv(1)  # the gateway ends us, and with us our group
+                gateway.recv(1)  # the gateway ends this process and its group
                 os._exit(0)
 
 
 def _clear(signals: dict[signal.Signals, Any]) -> bool:
-    """Put back what a process has; returns whether the script's last words could be written."""
+    """Restore the process.  Returns whether the rest of the script's output could be written."""
     main = sys.modules["__main__"].__dict__
     for name in [name for name in main if not name.startswith("__")]:
         main[name] = None
@@ -112,7 +112,7 @@ def _clear(signals: dict[signal.Signals, Any]) -> bool:
 
 
 def _let_go_of_files() -> None:
-    """Nothing is written after an answer, and memory files are not kept alive by an idle worker."""
+    """Close the callout's files: nothing is written after an answer, and an idle worker keeps no memory file open."""
     nothing = os.open(os.devnull, os.O_RDWR)
     for number in range(3):
         os.dup2(nothing, number)

@@ -1,15 +1,15 @@
-"""The line between the supervisor and a worker: what is said on it, and what a worker knows when it starts.
+"""The control channel between the supervisor and a worker, and the orders that a worker starts with.
 
-The line is a pair of connected sockets that keep packets apart.  A packet is a list in JSON, the first word of which is
+The channel is a pair of connected sockets that preserve packets.  A packet is a list in JSON, whose first word is
 
     from a worker          ready             connections are accepted
                            prepared          another configuration has been read, and could be used
                            refused, faults   a configuration can't be used: the one it was started with, or another
-    from the supervisor    prepare           read another configuration, which is the file that comes with the packet
-                           adopt             use what was prepared
-                           abandon           forget what was prepared
+    from the supervisor    prepare           read another configuration: the file that comes with the packet
+                           adopt             use the prepared configuration
+                           abandon           drop the prepared configuration
 
-The line's end is the other side's: a worker whose supervisor is gone drains and leaves.
+When the channel closes, the other side has ended.  A worker whose supervisor has ended drains and ends.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PACKET = 64 * 1024
 
 @dataclass(frozen=True)
 class Orders:
-    """What a worker is told at its start; numbers are descriptors, but for its place among all workers."""
+    """The orders that a worker starts with.  Numbers are descriptors, except for `slot` and `of`."""
 
     slot: int
     of: int
@@ -35,34 +35,37 @@ class Orders:
     log_format: str
     log_level: str
     metrics: bool
-    line: int = -1
+    channel: int = -1
     sockets: Sequence[int] = ()
 
     def text(self) -> str:
-        """For the command line."""
+        """As an argument of the command line."""
         return json.dumps(asdict(self))
 
     @classmethod
     def read(cls, text: str) -> Orders:
-        """From the command line."""
+        """From an argument of the command line."""
         return cls(**json.loads(text))
 
 
-def say(line: socket.socket, word: str, faults: Sequence[str] = (), *, descriptors: Sequence[int] = ()) -> None:
-    """Say one word; of faults as many as a packet holds.  Raises OSError when the other side is gone, or deaf."""
+def say(channel: socket.socket, word: str, faults: Sequence[str] = (), *, descriptors: Sequence[int] = ()) -> None:
+    """Send one word, with as many faults as a packet holds.
+
+    Raises OSError if the other side has ended or does not read.
+    """
     faults = list(faults)
     while len(packet := json.dumps([word, faults]).encode()) > PACKET:
         faults.pop()
-    socket.send_fds(line, [packet], descriptors)
+    socket.send_fds(channel, [packet], descriptors)
 
 
-def hear(line: socket.socket) -> tuple[str, list[str], list[int]] | None:
-    """The next word, its faults and its descriptors; None at the end.  Raises BlockingIOError when nothing was said."""
+def hear(channel: socket.socket) -> tuple[str, list[str], list[int]] | None:
+    """The next word, its faults and descriptors; None at the end.  Raises BlockingIOError if there is no packet."""
     try:
-        packet, descriptors, _, _ = socket.recv_fds(line, PACKET, 1, socket.MSG_CMSG_CLOEXEC)
+        packet, descriptors, _, _ = socket.recv_fds(channel, PACKET, 1, socket.MSG_CMSG_CLOEXEC)
     except ConnectionError:
-        # It left with something of ours unread, which Linux says once, and before it hands out its last words.
-        packet, descriptors, _, _ = socket.recv_fds(line, PACKET, 1, socket.MSG_CMSG_CLOEXEC)
+        # It ended with a packet of ours unread.  Linux reports that once, before the packets that are still queued.
+        packet, descriptors, _, _ = socket.recv_fds(channel, PACKET, 1, socket.MSG_CMSG_CLOEXEC)
     if not packet:
         return None
     word, faults = json.loads(packet)
@@ -70,6 +73,9 @@ def hear(line: socket.socket) -> tuple[str, list[str], list[int]] | None:
 
 
 def content(descriptor: int) -> str:
-    """The text of a file that came along, whoever else reads it; the descriptor is closed."""
+    """The text of a file that came with a packet.
+
+    Closes the descriptor; the file's offset is not used, as all share it.
+    """
     with os.fdopen(descriptor, "rb") as file:
         return os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0).decode()

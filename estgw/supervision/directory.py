@@ -9,10 +9,10 @@ from estgw.callout import home, scratch
 
 
 class Directory:
-    """A directory that several processes share; whoever leaves it last removes it.
+    """A directory that several processes share; the last one that leaves it removes it.
 
-    Each has a lock on it as long as it is there.  That also keeps systemd-tmpfiles, which clears /tmp of what is old,
-    away from it and from all that is in it.
+    Each process holds a lock on it.  The lock also keeps systemd-tmpfiles, which removes old files from /tmp, away from
+    it and from its content.
     """
 
     def __init__(self, path: Path) -> None:
@@ -21,13 +21,13 @@ class Directory:
 
     @classmethod
     def make(cls, workers: int) -> Directory:
-        """A new one, with the folders that so many workers need; what the dead have left beside it is removed."""
+        """Make a new one with the folders of all workers.  Directories of ended processes beside it are removed."""
         where = scratch.place()
         home.sweep(where)
         path, lock = home.make(where)
         made = cls(path)
         os.close(lock)
-        for folder in (made.locks, made.metrics, *(made.temporary(place) for place in range(workers))):
+        for folder in (made.locks, made.metrics, *(made.temporary(slot) for slot in range(workers))):
             folder.mkdir(mode=0o700)
         return made
 
@@ -38,19 +38,19 @@ class Directory:
 
     @property
     def metrics(self) -> Path:
-        """What the workers count."""
+        """The workers' metrics."""
         return self.path / "metrics"
 
-    def temporary(self, place: int) -> Path:
-        """A worker's TMPDIR: what it leaves there when it is killed goes with the rest."""
-        return self.path / f"tmp-{place + 1}"
+    def temporary(self, slot: int) -> Path:
+        """A worker's TMPDIR.  If the worker is killed, its content is removed with this directory."""
+        return self.path / f"tmp-{slot + 1}"
 
     def sweep(self) -> None:
-        """Remove what dead workers have left here, and other dead gateways beside it."""
+        """Remove the directories of ended workers here, and of ended gateways beside it."""
         home.sweep(self.path.parent)
         for folder in self.path.glob("tmp-*"):
             home.sweep(folder)
 
     def leave(self) -> None:
-        """We are done here."""
+        """Release the lock; the last process removes the directory."""
         home.remove(self.path, self._lock)

@@ -1,7 +1,16 @@
-"""The supervisor: starts the workers, replaces those that die, and passes on SIGHUP and SIGTERM.
+"""The supervisor: it starts the workers, replaces those that end, and passes on SIGHUP and SIGTERM.
 
-It opens the sockets, one for each worker and address, and keeps them open: what the kernel has queued for a worker that
-dies waits for the next one.  It never reads a key, handles no request and starts no thread.
+Theory of operation.  Each worker has a slot (`worker_slot`) with a listening socket for each address (SO_REUSEPORT) and
+a control channel (`control_channel`).  The supervisor opens the sockets and keeps them open, so connections that the
+kernel has queued for a worker that died wait for the next one.  The supervisor never reads a key, serves no request and
+starts no thread.
+
+A reload takes two steps.  The supervisor reads the file once and sends its text to all workers: `prepare`.  If each one
+answers `prepared`, all are told to `adopt`; if one refuses, all are told to `abandon`, and the log has its faults.  So
+workers never serve different configurations.  A worker that starts meanwhile has the old one and is started again.
+
+A worker that ends early is started again after a pause that doubles up to `LONGEST_PAUSE`.  If no worker has ever been
+ready, the supervisor gives up, because the fault lies in the configuration or the machine.
 """
 
 from __future__ import annotations
@@ -30,7 +39,7 @@ from estgw.supervision.worker_slot import End, WorkerSlot
 from estgw.tls import sockets
 
 MARGIN = 10.0
-"""Seconds that workers get beyond `drain_timeout`, to end what did not drain."""
+"""Seconds beyond `drain_timeout` until workers that have not ended are killed."""
 ANSWER = 30.0
 """Seconds in which a worker must have read another configuration."""
 
@@ -39,7 +48,7 @@ class Supervisor:
     """The workers of one gateway."""
 
     def __init__(self, config_file: Path, listen: str | None = None) -> None:
-        """Raises `ConfigError`; `listen` takes the place of the configured addresses."""
+        """`listen` replaces the configured addresses.  Raises `ConfigError`."""
         self._file = config_file
         text = marked_yaml.text_of(config_file)
         self._settings: Config = model.load(config_file, text)
@@ -49,8 +58,8 @@ class Supervisor:
         self._directory = Directory.make(self._settings.server.workers)
         self._slots = [WorkerSlot(index, self) for index in range(self._settings.server.workers)]
         self._addresses: list[tuple[str, int]] = []
-        self._anybody = False
-        """Whether a worker has ever been ready: if none can start, it is not for us to go on trying."""
+        self._has_started = False
+        """Whether a worker has ever been ready; until then, a worker that can't start is not started again."""
         self._ending = asyncio.Event()
         self._hangup = asyncio.Event()
         self._empty = asyncio.Event()
@@ -97,11 +106,12 @@ class Supervisor:
     # Sockets.
 
     def _open_first(self) -> None:
-        """Sockets for everybody, listening at once: whoever comes while the workers start is served by them."""
+        """Open and listen on the sockets of all workers: connections wait in them while the workers start."""
         for address in self._listen:
             host, port = split_address(address)
             if port:
-                # Another gateway of ours would share its port with us, and each get half of the connections.
+                # With SO_REUSEPORT another gateway of the same user could share the port and take half of the
+                # connections.
                 sockets.bind(host, port).close()
             first = sockets.bind(host, port, shared=True)
             self._addresses.append((host, first.getsockname()[1]))
@@ -135,7 +145,7 @@ class Supervisor:
             metrics=counted,
         )
         try:
-            # Not listening: a worker does that when it is ready, and until then others get what comes.
+            # Not listening yet: a worker listens when it is ready, and until then the others get new connections.
             slot.sockets = slot.sockets or self._opened()
             slot.start(orders, environment)
         except OSError as fault:
@@ -155,14 +165,14 @@ class Supervisor:
         log.info("worker started", worker=slot.index + 1, pid=slot.process.pid)
         self._count()
         for each in self._slots:
-            if not self._anybody and each.process is None:  # it died before, as `_give_up` let it
+            if not self._has_started and each.process is None:  # it died before any worker was ready
                 self._start_later(each, each.pause())
-        self._anybody = True
+        self._has_started = True
         if all(each.is_ready for each in self._slots) and not self._all_up.done():
             self._all_up.set_result(True)
 
     def on_end(self, slot: WorkerSlot, end: End) -> None:
-        """A worker has ended, and unless everybody does there will be another."""
+        """Start another worker, unless all are to end."""
         self._count()
         self._directory.sweep()
         if self._settings.metrics.listen is not None:
@@ -171,7 +181,7 @@ class Supervisor:
             self._empty.set()
         if self._ending.is_set():
             return
-        if not self._anybody:
+        if not self._has_started:
             self._give_up(slot, end)
             return
         meter.add(RESTARTS)
@@ -187,7 +197,7 @@ class Supervisor:
         self._start_later(slot, pause)
 
     def _give_up(self, slot: WorkerSlot, end: End) -> None:
-        """A worker could not start.  If it knows why, that holds for all; if not, another may be luckier."""
+        """A worker could not start.  If it reports faults, they hold for all; if not, wait for the other workers."""
         if self._all_up.done():
             return
         if slot.faults:
@@ -206,7 +216,7 @@ class Supervisor:
             self._all_up.set_result(False)
 
     async def _end(self) -> None:
-        """All workers drain, as each does alone; new connections are refused from now on."""
+        """Let all workers drain.  New connections are refused."""
         self._ending.set()
         for slot in self._slots:
             slot.close_sockets()
@@ -242,14 +252,14 @@ class Supervisor:
                 await self._agree_on(text)
 
     async def _agree_on(self, text: str) -> None:
-        """Let all workers take the configuration, or none; raises `ConfigError` with what the first has against it."""
+        """Let all workers take the configuration, or none.  Raises `ConfigError` with the faults of the first."""
         fresh = memory_file("conf", text.encode())
         asked = {slot: slot.process for slot in self._slots if slot.is_ready}
         try:
             async with asyncio.timeout(ANSWER):
                 found = await asyncio.gather(*(slot.ask(fresh) for slot in asked))
         except TimeoutError:
-            # Whatever it is at, it serves nobody either.
+            # A worker that does not answer does not serve requests either.
             found = [slot.give_up() for slot in asked]
         if any(found):
             for slot in asked:
@@ -263,7 +273,7 @@ class Supervisor:
             if slot.process is not None and slot.process is asked.get(slot):
                 slot.say("adopt")
                 slot.generation = self._generation
-            elif slot.process is not None:  # it has been started with the old one, and is started again
+            elif slot.process is not None:  # it was started with the old configuration, and is started again
                 slot.process.terminate()
             elif slot.timer is not None:
                 slot.timer.cancel()
@@ -272,7 +282,7 @@ class Supervisor:
 
 
 def serve(config_file: Path, *, listen: str | None, ready: Callable[[str], None]) -> None:
-    """Run a gateway of several processes until it is told to stop; raises `ConfigError` or OSError."""
+    """Run a gateway of several processes until SIGTERM or SIGINT.  Raises `ConfigError` or OSError."""
 
     async def main() -> None:
         await Supervisor(config_file, listen).run(ready)

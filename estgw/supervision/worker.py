@@ -1,4 +1,4 @@
-"""A worker: one gateway process of several, started by the supervisor and told by it when to read its file again."""
+"""A worker: one gateway process of several, which the supervisor starts and tells when to reload."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from estgw.supervision.directory import Directory
 
 
 def main() -> None:
-    """Serve until told to stop; the orders are the last argument."""
+    """Serve until the supervisor ends it.  The orders are the last argument."""
     orders = Orders.read(sys.argv[-1])
-    process.disown_inheritance()  # what the supervisor gave to us is not for scripts either
+    process.disown_inheritance()  # scripts must not inherit the supervisor's descriptors
     logs.configure(orders.log_format, orders.log_level, worker=orders.slot + 1)
     if orders.metrics:
         meter.switch_on(OF_WORKERS, place=orders.slot)
@@ -38,8 +38,8 @@ class _Worker:
         self._orders = orders
         self._directory = Directory(Path(orders.directory))
         self._share = WorkerShare(orders.slot, orders.of, self._directory.locks)
-        self._line = socket.socket(fileno=orders.line)
-        self._line.setblocking(False)
+        self._channel = socket.socket(fileno=orders.channel)
+        self._channel.setblocking(False)
         self._prepared: State | None = None
 
     async def run(self) -> int:
@@ -50,29 +50,29 @@ class _Worker:
             self._server = Server(
                 Path(self._orders.config_file), self._share, control_channel.content(self._orders.config)
             )
-            loop.add_reader(self._line, self._hear)
+            loop.add_reader(self._channel, self._hear)
             await self._server.run(sockets, lambda _: self._say("ready"), _on_hangup)
         except ConfigError as refusal:
             self._say("refused", refusal.faults)
             return 1
-        except OSError as fault:  # somebody else has the port
+        except OSError as fault:  # another program has the port
             self._say("refused", [str(fault)])
             return 1
         finally:
-            loop.remove_reader(self._line)
-            for each in (self._line, *sockets):
+            loop.remove_reader(self._channel)
+            for each in (self._channel, *sockets):
                 each.close()
             self._directory.leave()
         return 0
 
     def _hear(self) -> None:
         try:
-            heard = control_channel.hear(self._line)
+            heard = control_channel.hear(self._channel)
         except BlockingIOError:
             return
         if heard is None:
-            log.error("the supervisor is gone")
-            asyncio.get_running_loop().remove_reader(self._line)
+            log.error("the supervisor has ended")
+            asyncio.get_running_loop().remove_reader(self._channel)
             self._server.stop()
             return
         word, _, descriptors = heard
@@ -97,9 +97,9 @@ class _Worker:
             self._say("prepared")
 
     def _say(self, word: str, faults: Sequence[str] = ()) -> None:
-        with contextlib.suppress(OSError):  # nobody is there any more, as we shall hear
-            control_channel.say(self._line, word, faults)
+        with contextlib.suppress(OSError):  # the supervisor has ended; `_hear` is about to read that
+            control_channel.say(self._channel, word, faults)
 
 
 def _on_hangup() -> None:
-    """Nothing: it is the supervisor that is told to reload, and all of us reload or none."""
+    """Ignore SIGHUP: a reload comes from the supervisor, to all workers or to none."""

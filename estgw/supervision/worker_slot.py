@@ -1,4 +1,4 @@
-"""A worker's place as the supervisor sees it: its sockets, who is there, and how often somebody has died there."""
+"""A worker slot: the listening sockets of one worker, its process, and how often that had to be replaced."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from estgw.supervision import control_channel
 from estgw.supervision.control_channel import Orders
 
 LONG_ENOUGH = 30.0
-"""Seconds after which a worker's death has nothing to do with the one before."""
+"""A worker that has run for so many seconds starts a new count of early deaths."""
 LONGEST_PAUSE = 30.0
-"""Seconds between two workers of which the first did not last."""
+"""The longest pause, in seconds, before a worker is started again after early deaths."""
 
-# The first entry of the search path says where we are; without it that would be wherever somebody started us.
+# The first entry of the search path is where this package lies; by default it would be the working directory.
 _BEGIN = "import sys; sys.path[0] = sys.argv[1]; from estgw.supervision import worker; worker.main()"
 _ROOT = str(Path(__file__).resolve().parents[2])
 
@@ -44,17 +44,17 @@ class End:
 
 
 class Keeper(Protocol):
-    """Who wants to know."""
+    """The owner of a slot, which is told of changes."""
 
     def on_ready(self, slot: WorkerSlot) -> None:
         """The worker there accepts connections."""
 
     def on_end(self, slot: WorkerSlot, end: End) -> None:
-        """It has ended; what it said last has been heard."""
+        """The worker has ended, and all its packets have been read."""
 
 
 class WorkerSlot:
-    """One of the places; `index` counts from 0."""
+    """One worker slot; `index` counts from 0."""
 
     def __init__(self, index: int, keeper: Keeper) -> None:
         self.index = index
@@ -62,22 +62,22 @@ class WorkerSlot:
         self.process: subprocess.Popen[bytes] | None = None
         self.is_ready = False
         self.generation = 0
-        """Which configuration the worker has."""
+        """The number of the worker's configuration."""
         self.faults: list[str] = []
-        """Why the last one could not start, if it said so."""
+        """Why the last worker could not start, if it reported that."""
         self.known_faults: list[str] = []
-        """What the log has of that already."""
+        """The faults that have been logged."""
         self.deaths = 0
-        """Of workers that did not last, in a row."""
+        """Workers in a row that ended early."""
         self.timer: asyncio.TimerHandle | None = None
         self._keeper = keeper
         self._answer: asyncio.Future[list[str]] | None = None
 
     def start(self, orders: Orders, environment: Mapping[str, str]) -> None:
-        """Start a worker, whose orders lack the line and the sockets.  Raises OSError."""
-        self._line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._line.setblocking(False)
-        orders = replace(orders, line=theirs.fileno(), sockets=[sock.fileno() for sock in self.sockets])
+        """Start a worker.  `orders` lack the control channel and the sockets.  Raises OSError."""
+        self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._channel.setblocking(False)
+        orders = replace(orders, channel=theirs.fileno(), sockets=[sock.fileno() for sock in self.sockets])
         try:
             with theirs:
                 self.process = subprocess.Popen(
@@ -85,55 +85,55 @@ class WorkerSlot:
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     env=environment,
-                    pass_fds=[orders.line, orders.config, *orders.sockets],
+                    pass_fds=[orders.channel, orders.config, *orders.sockets],
                     start_new_session=True,  # Ctrl-C is for the supervisor
                 )
         except OSError:
-            self._line.close()
+            self._channel.close()
             raise
         loop = asyncio.get_running_loop()
         self.faults, self._started = [], loop.time()
         self._descriptor = os.pidfd_open(self.process.pid)
-        loop.add_reader(self._line, self._hear)
+        loop.add_reader(self._channel, self._hear)
         loop.add_reader(self._descriptor, self._end)
 
     def ask(self, config: int) -> asyncio.Future[list[str]]:
-        """Have it prepare another configuration; the faults that it finds, none if it dies meanwhile."""
+        """Ask the worker to prepare another configuration.  The result is its faults; none if it dies meanwhile."""
         self._answer = asyncio.get_running_loop().create_future()
         self.say("prepare", config)
         return self._answer
 
     def give_up(self) -> list[str]:
-        """If it has not answered, it never will: kill it.  That is a fault, too."""
+        """Kill a worker that has not answered.  Returns that as a fault."""
         if self._answer is None or self.process is None:
             return []
         self.process.kill()
         return [f"worker {self.index + 1} did not answer in time"]
 
     def say(self, word: str, *descriptors: int) -> None:
-        """Say something to it; if it can't hear, that will be noticed by its end or a missing answer."""
+        """Send a word.  A worker that can't be reached is noticed by its end or by a missing answer."""
         with contextlib.suppress(OSError):
-            control_channel.say(self._line, word, descriptors=descriptors)
+            control_channel.say(self._channel, word, descriptors=descriptors)
 
     def close_sockets(self) -> None:
-        """Let the kernel give new connections to others; those that nobody has accepted are cut."""
+        """Close the sockets, so that the kernel gives new connections to other workers.  Queued ones are reset."""
         for sock in self.sockets:
             sock.close()
         self.sockets = []
 
     def pause(self, lasted: bool = False) -> float:
-        """Another death: seconds until the next worker; none after one that had lasted."""
+        """Count an end.  Returns the seconds until the next start: 0 if the worker had `lasted`."""
         self.deaths = 1 if lasted else self.deaths + 1
         return min(LONGEST_PAUSE, 0.5 * 2.0 ** min(self.deaths - 2, 10)) if self.deaths > 1 else 0.0
 
     def _hear(self) -> bool:
-        """Whether something was said."""
+        """Read one packet.  Returns whether there was one."""
         try:
-            heard = control_channel.hear(self._line)
+            heard = control_channel.hear(self._channel)
         except BlockingIOError:
             return False
         if heard is None:
-            asyncio.get_running_loop().remove_reader(self._line)
+            asyncio.get_running_loop().remove_reader(self._channel)
             return False
         word, faults, _ = heard
         if word == "ready":
@@ -155,9 +155,9 @@ class WorkerSlot:
         while self._hear():
             pass
         loop = asyncio.get_running_loop()
-        loop.remove_reader(self._line)
+        loop.remove_reader(self._channel)
         loop.remove_reader(self._descriptor)
-        self._line.close()
+        self._channel.close()
         os.close(self._descriptor)
         self._settle([])
         lasted = self.is_ready and loop.time() - self._started > LONG_ENOUGH

@@ -1,10 +1,22 @@
 """TLS by pyOpenSSL behind asyncio's own TLS transport.
 
-asyncio drives TLS through `context.wrap_bio()` and a handful of calls on what that returns.  `TLSContext` and
-`TLSObject` answer those calls with a pyOpenSSL connection on memory BIOs, because the `ssl` module can't
-export keying material, refuses every client whose certificate it does not trust, and shows no verified chain.
+Theory of operation.  asyncio drives TLS through `context.wrap_bio()` and a few calls on its result.  `TLSContext` and
+`TLSObject` answer these calls with a pyOpenSSL connection on memory BIOs.  The `ssl` module is not enough for EST: it
+can't export keying material, it refuses every client whose certificate it does not trust, and it shows no verified
+chain.
 
     asyncio's BIO --_feed--> pyOpenSSL's BIO --> OpenSSL --> pyOpenSSL's BIO --_flush--> asyncio's BIO
+
+`_run` wraps each call into OpenSSL: it feeds input while there is some, flushes output afterwards, and translates
+pyOpenSSL's exceptions into those of `ssl`, by which asyncio decides what to do next.  Three cases need care:
+
+1. A failed handshake.  asyncio closes the socket at once, and unread input turns that into a reset, which can overtake
+   the alert.  So `do_handshake` first asks for more input, which makes asyncio write the alert, and then reads until
+   the client's end.
+2. The session tickets of TLS 1.3.  They are never used here, and are not worth a packet; they go with the next output.
+3. The verdict on the client's certificate.  `info_under` computes it anew when the configuration has changed or when
+   time
+   may have changed it (`rehearsal`).
 """
 
 from __future__ import annotations
@@ -26,16 +38,16 @@ from estgw.tls.rehearsal import Rehearsal
 T = TypeVar("T")
 
 _RECORD = 16384
-"""OpenSSL returns at most one TLS record per read, so a larger buffer would only be allocated."""
+"""OpenSSL returns at most one TLS record per read; a larger buffer would not be used."""
 _FLUSH = 65536
 
-# asyncio makes a buffer of this size for each connection and fills it with zeros: 256 KiB by default, of which a read
-# of ours uses one record.  2,000 open connections take 0.1 GB so, and 0.6 GB otherwise.
+# asyncio allocates a buffer of this size for each connection: 256 KiB by default, of which a read here uses one record.
+# 2,000 open connections take 0.1 GB with this size, and 0.6 GB with the default.
 sslproto.SSLProtocol.max_size = _RECORD
 
 
 class TLSObject:
-    """One connection: the calls that asyncio's transport makes on an `ssl.SSLObject`, and what EST wants."""
+    """One connection: the methods of `ssl.SSLObject` that asyncio calls, and the facts that EST needs."""
 
     server_hostname = None
 
@@ -56,7 +68,7 @@ class TLSObject:
         self._eof = False
         self._has_tickets = False
         self._judged_by, self._judged_at = context, time.time()
-        # The connection holds the record, not this object: without a cycle OpenSSL's memory goes at once.
+        # The connection refers to the record, not to this object.  Without a cycle OpenSSL's memory is freed at once.
         self._verification = Verification()
         connection.set_app_data(self._verification)
 
@@ -66,7 +78,7 @@ class TLSObject:
         return read_info(self._connection, self._verification)
 
     def info_under(self, context: TLSContext) -> TLSInfo:
-        """`info`, with the verdict of a handshake under `context` now; `tls_info` is the usual way here."""
+        """`info`, with the verdict that a handshake under `context` would reach now; call `tls_info` instead."""
         info = self.info
         if info.certificate is None:
             return info
@@ -77,12 +89,12 @@ class TLSObject:
             self.info = replace(info, verified_chain=verdict.chain, verify_error=verdict.error)
         return self.info
 
-    # What asyncio calls.
+    # The methods that asyncio calls.
 
     def do_handshake(self) -> None:
         if self.failure is not None:
-            # The alert is on its way.  Swallow what the client still sends: closing a socket with unread data
-            # is a reset, which can overtake the alert.  The client's EOF or the handshake timeout ends this.
+            # The alert has been sent.  Read and drop further input: closing a socket with unread data causes a reset,
+            # which can overtake the alert.  The client's EOF or the handshake timeout ends this.
             self._incoming.read()
             if not self._incoming.eof:
                 raise _want_read()
@@ -97,15 +109,15 @@ class TLSObject:
             if self._verification.words:
                 self.failure += f": {self._verification.words}"
             if self._outgoing.pending:
-                # On an error asyncio closes the socket at once, and the client would see a reset instead of
-                # the reason.  While we want to read, it writes first.
+                # On an error asyncio closes the socket at once, and the client sees a reset instead of the reason.  If
+                # more input is wanted, asyncio writes first.
                 raise _want_read() from None
             raise
 
     def _shake_hands(self) -> None:
         self._connection.do_handshake()
-        # What is left to send after a handshake of TLS 1.3 are two tickets that no session can be resumed with.
-        # pyOpenSSL can't ask for none; they need no packet of their own and go with what comes next.
+        # After a handshake of TLS 1.3 OpenSSL sends two tickets, with which no session can be resumed here.  pyOpenSSL
+        # can't switch them off.  They need no packet of their own and go with the next output.
         self._has_tickets = self._connection.get_protocol_version_name() == "TLSv1.3"
 
     def read(self, n: int = _RECORD, buffer: memoryview | None = None) -> bytes | int:
@@ -114,13 +126,13 @@ class TLSObject:
                 return self._run(self._connection.recv, min(n, _RECORD))
             return self._run(self._connection.recv_into, buffer, min(n, _RECORD, len(buffer)))
         except ssl.SSLZeroReturnError:
-            # Like `ssl`: the peer's close_notify is an EOF, unless it answers ours.
+            # As in `ssl`, the peer's close_notify is an EOF, unless it answers ours.
             if self._connection.get_shutdown() & SSL.SENT_SHUTDOWN:
                 raise
             return b"" if buffer is None else 0
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
-        # All of it: a memory BIO is never full, and with renegotiation off no write has to read first.
+        # All data is written: a memory BIO is never full, and without renegotiation no write has to read first.
         return self._run(self._connection.sendall, data) if len(data) else 0
 
     def unwrap(self) -> None:
@@ -129,12 +141,12 @@ class TLSObject:
             raise _want_read()
 
     def pending(self) -> int:
-        # Ciphertext that has left asyncio's BIO counts too: uvloop reads on only while something is pending,
-        # and would never see a request that came in one segment with the client's Finished.
+        # Ciphertext that has been taken from asyncio's BIO counts too.  uvloop goes on reading only while something is
+        # pending; otherwise it would not see a request that came in one segment with the client's Finished.
         return self._connection.pending() or int(self._fed)
 
     def getpeercert(self, binary_form: bool = False) -> dict[str, Any]:
-        """Empty, like an unverified one of `ssl`: asyncio asks after every handshake, `info` knows more."""
+        """Empty, as `ssl` has it for an unverified certificate.  asyncio asks for it; `info` has the certificate."""
         return {}
 
     def cipher(self) -> tuple[str | None, str | None, int | None]:
@@ -150,11 +162,11 @@ class TLSObject:
     def selected_alpn_protocol(self) -> None:
         return None
 
-    # Plumbing.
+    # Input and output.
 
     def _run(self, call: Callable[..., T], *args: Any) -> T:
-        """`call`, with input as long as there is some, output always, and `ssl`'s exceptions."""
-        self._feed()  # there is nearly always some, and to try without it first is a call into OpenSSL for nothing
+        """Call into OpenSSL: feed input while there is some, flush output, raise the exceptions of `ssl`."""
+        self._feed()  # nearly always there is input, without which the first call would be in vain
         while True:
             try:
                 return call(*args)
@@ -165,7 +177,7 @@ class TLSObject:
             except SSL.ZeroReturnError:
                 raise ssl.SSLZeroReturnError(ssl.SSL_ERROR_ZERO_RETURN, "TLS closed by the peer") from None
             except SSL.SysCallError:
-                # An EOF.  It must not become SSLSyscallError, which asyncio takes for "try again".
+                # An EOF.  It must not become SSLSyscallError, at which asyncio would try again.
                 raise ssl.SSLEOFError(ssl.SSL_ERROR_EOF, "connection closed without close_notify") from None
             except SSL.Error as exc:
                 raise ssl.SSLError(ssl.SSL_ERROR_SSL, error_words(exc)) from None
@@ -174,7 +186,7 @@ class TLSObject:
                     self._flush()
 
     def _feed(self) -> bool:
-        """Hand on what asyncio has received; False if there is nothing new."""
+        """Pass asyncio's input to OpenSSL.  Returns False if there is none."""
         if data := self._incoming.read():
             self._connection.bio_write(data)
             self._fed = True
@@ -197,20 +209,20 @@ class TLSObject:
 
 
 class TLSContext(ssl.SSLContext):
-    """Makes a `TLSObject` per connection; `estgw.tls.context.server_context` makes this.
+    """Makes a `TLSObject` per connection.  `estgw.tls.context.server_context` makes one.
 
-    A subclass only because some callers look for one: the SSL_CTX that it inherits stays unused.
+    It is a subclass because some callers test for `ssl.SSLContext`; the SSL_CTX that it inherits is not used.
     """
 
     def __new__(cls, openssl: SSL.Context, rehearsal: Rehearsal) -> Self:
         return super().__new__(cls, ssl.PROTOCOL_TLS_SERVER)
 
     def __init__(self, openssl: SSL.Context, rehearsal: Rehearsal) -> None:
-        """`rehearsal` trusts what `openssl` trusts."""
+        """`rehearsal` has the same anchors and CRLs as `openssl`."""
         self.openssl = openssl
         self.rehearsal = rehearsal
 
-    def wrap_bio(  # type: ignore[override]  # a look-alike, on purpose
+    def wrap_bio(  # type: ignore[override]  # it has fewer attributes than SSLObject
         self,
         incoming: ssl.MemoryBIO,
         outgoing: ssl.MemoryBIO,
@@ -224,9 +236,9 @@ class TLSContext(ssl.SSLContext):
 
 
 def tls_info(transport: asyncio.BaseTransport, context: TLSContext) -> TLSInfo:
-    """What the handshake of `transport` established, with the verdict on the client's certificate brought up to date.
+    """What the handshake of `transport` established, with a current verdict on the client's certificate.
 
-    It is the verdict of a new handshake under `context`: anchors, CRLs and the time may have changed since the
+    The verdict is that of a new handshake under `context`: anchors, CRLs and the time may have changed since the
     connection began.
     """
     info: TLSInfo = transport.get_extra_info("ssl_object").info_under(context)

@@ -226,7 +226,7 @@ def test_without_a_supervisor_they_drain_and_leave(own_lab):
         answer = aside.submit(gateway.post, "simpleenroll", GOOD)
         held(own_lab, 1)
         gateway.process.kill()
-        until(lambda: len([line for line in gateway.log if line["event"] == "the supervisor is gone"]) == 2)
+        until(lambda: len([line for line in gateway.log if line["event"] == "the supervisor has ended"]) == 2)
         until(lambda: refuses(gateway))
         let_go(own_lab)
         assert answer.result().status == 200
