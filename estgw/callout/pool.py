@@ -8,9 +8,11 @@ import signal
 import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 from estgw.callout import process
 from estgw.callout.job import Job, environment_file
+from estgw.callout.language import Language
 from estgw.callout.process import CouldNotStart, Limits, Outcome
 from estgw.callout.warm import Warm
 from estgw.logs import log
@@ -20,7 +22,10 @@ TRIES = 3
 
 
 class Pool:
-    """Workers of all scripts, `size` at most of each, ended after `requests`."""
+    """Workers of all scripts, `size` at most of each, ended after `requests`; a `runners.Runner`."""
+
+    languages: ClassVar = frozenset({Language.OURS, Language.PYTHON})
+    needs_warm: ClassVar = True
 
     def __init__(self, warm: Warm, size: int, requests: int) -> None:
         self._warm = warm

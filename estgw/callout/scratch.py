@@ -33,7 +33,7 @@ def place() -> Path:
 def lay_out(call: Call) -> None:
     """Make it, with the files that the variables name: a few small ones, cheaper than a thread's turn."""
     with contextlib.suppress(FileExistsError):
-        call.tmp_dir.mkdir(mode=0o700)
+        call.exchange.tmp_dir.mkdir(mode=0o700)
     for path, content in call.files():
         path.write_bytes(content)
 
