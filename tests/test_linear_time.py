@@ -20,7 +20,7 @@ import pytest
 from cryptography import x509
 
 from estgw import logs
-from estgw.auth import digest, http, pop
+from estgw.auth import digest, http, pop_rules
 from estgw.callout import cgi
 from estgw.client import answers, challenge, faults, files, multipart, trace, url
 from estgw.client.wire import Answer
@@ -107,10 +107,10 @@ CASES: dict[str, tuple[Callable[[Any], object], Callable[[int], Any]]] = {
     "a register's row: signs": (lookup._joined, lambda n: " =" * (n // 2)),
     "a register's row: escapes": (lookup._of_store, lambda n: "\\C3\\" * (n // 4)),
     "an index's row: escapes": (lookup._of_index, lambda n: b"\\xC3\\xA9" * (n // 8)),
-    "a rule's pattern, one star": (pop._pattern("CN=*,O=Example").fullmatch, lambda n: "CN=" + "a" * n),
-    "a rule's pattern, two stars": (pop._pattern("CN=*a*,O=Example").fullmatch, lambda n: "CN=" + "a" * n),
-    "a rule's pattern, four stars": (pop._pattern("CN=*a*a*a*b").fullmatch, lambda n: "CN=" + "a" * n),
-    "a rule's pattern, escapes": (pop._pattern("*\\\\*\\\\*x").fullmatch, lambda n: "\\\\" * (n // 2)),
+    "a rule's pattern, one star": (pop_rules._pattern("CN=*,O=Example").fullmatch, lambda n: "CN=" + "a" * n),
+    "a rule's pattern, two stars": (pop_rules._pattern("CN=*a*,O=Example").fullmatch, lambda n: "CN=" + "a" * n),
+    "a rule's pattern, four stars": (pop_rules._pattern("CN=*a*a*a*b").fullmatch, lambda n: "CN=" + "a" * n),
+    "a rule's pattern, escapes": (pop_rules._pattern("*\\\\*\\\\*x").fullmatch, lambda n: "\\\\" * (n // 2)),
     # What a script prints may be a client's text.
     "a script's header": (cgi.read, lambda n: b"Status: 200\nX-A: x%bz\n\n" % (b" " * (n // 13))),
     "a script's words": (cgi.words, lambda n: b"\r\x1b" * (n // 2)),

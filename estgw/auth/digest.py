@@ -16,10 +16,10 @@ import struct
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.request import parse_http_list, parse_keqv_list
 
+from estgw.auth.credentials import DigestResponse
 from estgw.auth.users import rewrite
 from estgw.errors import BadRequest, ConfigError, StaleNonce, Unauthenticated
 
@@ -31,20 +31,6 @@ REMEMBERED = 16384
 _TIME = struct.Struct(">d")
 _RANDOM, _MAC = 8, 16
 _NC = re.compile(r"[0-9a-fA-F]{8}")
-
-
-@dataclass(frozen=True)
-class DigestResponse:
-    """A client's answer to a Digest challenge; nothing in it is verified."""
-
-    username: str
-    realm: str
-    nonce: str
-    uri: str
-    algorithm: str
-    nc: str
-    cnonce: str
-    response: str = field(repr=False)
 
 
 def parse(parameters: str) -> DigestResponse:

@@ -5,26 +5,13 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 from estgw.auth import digest
-from estgw.auth.digest import DigestResponse
+from estgw.auth.credentials import Credentials
 from estgw.errors import Unauthenticated
 
 MAXIMUM_HEADER = 4096
 _FOREIGN_SCHEMES = {"bearer", "negotiate", "ntlm"}
-
-
-@dataclass(frozen=True)
-class Credentials:
-    """What a client claims; nothing here is verified.  Secrets never appear in a repr."""
-
-    scheme: str
-    """`Basic` or `Digest`."""
-    username: str
-    password: str | None = field(default=None, repr=False)
-    """None with Digest, which never shows it."""
-    response: DigestResponse | None = None
 
 
 def parse(headers: Sequence[str]) -> Credentials | None:

@@ -9,7 +9,7 @@ from enum import Enum
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
-from estgw.auth.http import Credentials
+from estgw.auth.credentials import Credentials
 from estgw.est.certs import CMC_RA, has_eku
 from estgw.tls.info import TLSInfo
 

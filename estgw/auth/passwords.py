@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from estgw.auth.credentials import Credentials
 from estgw.auth.digest import Digest
-from estgw.auth.http import Credentials, basic_challenge
+from estgw.auth.http import basic_challenge
 from estgw.auth.users import Users
 
 

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
 from estgw.auth import http
-from estgw.auth.http import Credentials
+from estgw.auth.credentials import Credentials
 from estgw.auth.identity import Client, Trust
 from estgw.errors import Forbidden, Unauthenticated
 from estgw.est.operations import Requires
@@ -33,6 +33,12 @@ async def authenticate(client: Client, headers: Sequence[str], requires: Require
             # One sentence for an unknown user and for a wrong password, in the log as well as on the wire.
             raise Unauthenticated(log="wrong user name or password")
         client = client.with_user(claimed.username)
+    require(client, requires)
+    return client
+
+
+def require(client: Client, requires: Requires) -> None:
+    """Raise `Unauthenticated` or `Forbidden` unless the client is authenticated as the operation requires it."""
     has_certificate = client.trust is not Trust.NONE
     has_user = client.user is not None
     if requires in (Requires.TLS, Requires.BOTH) and not has_certificate:
@@ -41,7 +47,6 @@ async def authenticate(client: Client, headers: Sequence[str], requires: Require
         raise Unauthenticated(log="no credentials")
     if requires is Requires.ANY and not (has_certificate or has_user):
         raise Unauthenticated(log=f"no credentials, and no client certificate{client.why_not}")
-    return client
 
 
 def _claimed_or_none(headers: Sequence[str]) -> Credentials | None:

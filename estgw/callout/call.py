@@ -1,9 +1,12 @@
-"""What one callout is told about one request."""
+"""What one callout is told about one request: facts by where they come from.
+
+`gateway/request.py` puts a `Call` together; `contract.ENV_VARS` has a row for each fact that a script sees.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,17 +16,92 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from estgw.auth.identity import Client
 from estgw.auth.pop import POP
-from estgw.config.model import Linking
-from estgw.est import keygen, names
+from estgw.callout.verdicts import Kind
+from estgw.config.route import Linking, Route
+from estgw.est import keygen, names, operations
 from estgw.est.binding import Binding
 from estgw.est.bounds import NameBounds
 from estgw.est.csr import CSR, NewNames
-from estgw.est.operations import Body, Operation, Profile
+from estgw.est.operations import Body, Profile
+
+
+@dataclass(frozen=True)
+class ExchangeFacts:
+    """One request being served."""
+
+    request_id: str
+    tmp_dir: Path
+    """The private directory that the scripts of this request share (EST_TMPDIR)."""
+
+
+@dataclass(frozen=True)
+class HTTPFacts:
+    """One request as HTTP brought it."""
+
+    method: str
+    target: str
+    """The request target of the request line, byte for byte."""
+    raw_path: str
+    """Its path, percent-encoding as received."""
+    query: str = ""
+    headers: Sequence[tuple[str, str]] = field(default=(), repr=False)
+    """Every header line in order; credentials among them."""
+    body: bytes = b""
+    server_name: str = "localhost"
+    server_port: int = 0
+
+    @property
+    def path(self) -> str:
+        """The path, percent-decoded."""
+        return operations.decode_path(self.raw_path)
+
+    def values(self, name: str) -> list[str]:
+        """The values of every header line with this name, in any case."""
+        wanted = name.lower()
+        return [value for given, value in self.headers if given.lower() == wanted]
+
+    def header(self, name: str) -> str | None:
+        """The first of them; None without one."""
+        wanted = name.lower()
+        return next((value for given, value in self.headers if given.lower() == wanted), None)
+
+
+@dataclass(frozen=True)
+class ChannelFacts:
+    """The channel binding of the TLS connection, and what the configuration makes of it."""
+
+    binding: Binding | None = None
+    """The one in force: what a CSR on this connection may carry."""
+    pop_required: bool = False
+    """Whether clients of this label must link POP, so that csrattrs says so (RFC 7030 4.5.2)."""
+
+
+@dataclass(frozen=True)
+class CSRFacts:
+    """A PKCS#10 request, and what has been found out about it."""
+
+    pkcs10: CSR
+    renewed: x509.Certificate | None = None
+    """The certificate that a simplereenroll renews."""
+    new_names: NewNames | None = None
+    """What a ChangeSubjectName attribute asks for, where that is allowed."""
+    pop: POP | None = None
+    """How it is linked to the connection; None before that has been looked at."""
+
+    @property
+    def subject(self) -> x509.Name:
+        """The subject asked for: the new one when it changes, so that a policy on it can't be passed by changing."""
+        return (self.new_names or self.pkcs10).subject
+
+    @property
+    def san(self) -> x509.SubjectAlternativeName | None:
+        """The names asked for: the new ones when they change, else the CSR's."""
+        return (self.new_names or self.pkcs10).san
 
 
 @dataclass(frozen=True)
 class InnerRules:
-    """The configuration's word on requests that come inside another message (RFC 5272 3.2.1.2)."""
+    """What the configuration says about requests that come inside another message (RFC 5272 3.2.1.2)."""
 
     linking: Linking
     authorize: Path | None
@@ -33,105 +111,114 @@ class InnerRules:
 
 
 @dataclass(frozen=True)
+class Enclosure:
+    """The Full PKI Request that a request came in (RFC 5272)."""
+
+    part: int
+    """The body part id of the request in it."""
+    methods: str
+    """How the sender is authenticated: as `Client.methods`, and `cmc` where the message itself proves it."""
+    identification: str | None = None
+    """Whose shared secret the identity proof rests on, if it rests on one."""
+    has_signer: bool = False
+    """Whether the client's certificate is the signer's, and not that of the TLS connection."""
+
+
+@dataclass(frozen=True)
 class Call:
     """Everything that one callout of one request is told."""
 
-    request_id: str
-    operation: Operation
-    label: str | None
+    exchange: ExchangeFacts
+    route: Route
     profile: Profile
     client: Client
-    ca_dir: Path
-    tmp_dir: Path
-    timeout: float
-    search_path: str
-    method: str
-    script_name: str
-    query: str
-    server_name: str
-    server_port: int
-    content_type: str | None = None
-    body: bytes = b""
-    headers: Mapping[str, str] = field(default_factory=dict)  # those that pass_headers lists
-    pass_credentials: bool = False
-    handler_env: Mapping[str, str] = field(default_factory=dict)
-    binding: Binding | None = None
-    csr: CSR | None = None
-    pop: POP | None = None
-    pop_required: bool = False
-    renewed: x509.Certificate | None = None
-    """The certificate that a simplereenroll renews."""
-    new_names: NewNames | None = None
-    """What a ChangeSubjectName attribute asks for, where that is allowed."""
+    http: HTTPFacts
+    channel: ChannelFacts
+    csr: CSRFacts | None = None
     inner: InnerRules | None = None
     """What holds for the requests inside a Full PKI Request, which only the handler gets to see."""
+    enclosure: Enclosure | None = None
+    """For a request inside a Full PKI Request: the message around it."""
+    kind: Kind = Kind.HANDLER
+    """Which script of the route is run: the operation's handler, or a decision about it."""
 
     @property
-    def subject(self) -> x509.Name | None:
-        """The subject asked for: the new one when it changes, so that a policy on it can't be passed by changing."""
-        if self.new_names is not None:
-            return self.new_names.subject
-        return self.csr.subject if self.csr else None
+    def script(self) -> Path:
+        """The script that is run; a decision is asked for only where the route has a script for it."""
+        found = {
+            Kind.HANDLER: self.route.handler,
+            Kind.AUTHORIZE: self.route.authorize,
+            Kind.AUTHENTICATE: self.route.authenticate,
+        }[self.kind]
+        assert found is not None
+        return found
 
     @property
-    def san(self) -> x509.SubjectAlternativeName | None:
-        """The names asked for: the new ones when they change, else the CSR's."""
-        if self.new_names is not None:
-            return self.new_names.san
-        return self.csr.san if self.csr else None
+    def timeout(self) -> float:
+        """Seconds that the script may take."""
+        return self.route.timeout if self.kind is Kind.HANDLER else self.route.decision_timeout
+
+    @property
+    def auth_methods(self) -> str:
+        """How the client is authenticated: `tls`, `http`, `cmc`, several with a plus, or empty."""
+        return self.enclosure.methods if self.enclosure else self.client.methods
 
     @property
     def keygen(self) -> keygen.Wish | None:
         """How the client wants its new private key protected, where the server makes one; may raise `Malformed`."""
-        return keygen.wish(self.csr) if self.csr and self.operation.body is Body.KEYGEN else None
+        return keygen.wish(self.csr.pkcs10) if self.csr and self.route.operation.body is Body.KEYGEN else None
 
     @property
     def csr_file(self) -> Path:
         """Where the CSR lies as PEM."""
-        return self.tmp_dir / "csr.pem"
+        return self.exchange.tmp_dir / "csr.pem"
 
     @property
     def client_certificate_file(self) -> Path:
-        """Where the client certificate lies as PEM."""
-        return self.tmp_dir / "client.pem"
+        """Where the client certificate lies as PEM; a message's signer does not overwrite the TLS client's."""
+        is_signer = self.enclosure is not None and self.enclosure.has_signer
+        return self.exchange.tmp_dir / ("signer.pem" if is_signer else "client.pem")
 
     @property
     def renewed_file(self) -> Path:
         """Where the certificate to be renewed lies as PEM."""
-        return self.tmp_dir / "renew.pem"
+        return self.exchange.tmp_dir / "renew.pem"
 
     def files(self) -> Iterator[tuple[Path, bytes]]:
         """The files that the variables name, and what they hold."""
         if self.csr:
-            yield self.csr_file, self.csr.pem
+            yield self.csr_file, self.csr.pkcs10.pem
         if self.client.certificate:
             yield self.client_certificate_file, self.client.certificate.public_bytes(Encoding.PEM)
-        if self.renewed:
-            yield self.renewed_file, self.renewed.public_bytes(Encoding.PEM)
+        if self.csr and self.csr.renewed:
+            yield self.renewed_file, self.csr.renewed.public_bytes(Encoding.PEM)
 
     @property
     def pending_id(self) -> str | None:
         """The same for every repeat of a request, a re-signed CSR on a new connection included.
 
-        RFC 7030 4.2.3 has the client repeat its request after a 202, 3.5 makes the CSR differ each time: so
-        the identity, the key and the names asked for are what stays.
+        RFC 7030 4.2.3 has the client repeat its request after a 202, 3.5 makes the CSR differ each time.  The
+        identity, the key and the names asked for stay.
         """
         if self.csr is None:
             return None
-        certificate = self.client.certificate
+        csr, certificate = self.csr.pkcs10, self.client.certificate
+        identification = self.enclosure.identification if self.enclosure else None
+        changed = self.csr.new_names
         facts = (
-            self.operation.name,
-            self.label or "",
+            self.route.operation.name,
+            self.route.label or "",
             certificate.fingerprint(SHA256()).hex() if certificate else "",
-            self.client.user or "",
-            self.csr.spki_sha256,
-            repr([sorted(rdn) for rdn in names.name_key(self.csr.subject)]),
-            repr([sorted(rdn) for rdn in names.name_key(self.new_names.subject)]) if self.new_names else "",
-            repr(sorted(names.san_key(self.san))),
+            identification or self.client.user or "",
+            csr.spki_sha256,
+            repr([sorted(rdn) for rdn in names.name_key(csr.subject)]),
+            repr([sorted(rdn) for rdn in names.name_key(changed.subject)]) if changed else "",
+            repr(sorted(names.san_key(self.csr.san))),
         )
         return hashlib.sha256("\0".join(facts).encode()).hexdigest()
 
     @property
     def shows_credentials(self) -> bool:
         """Whether this callout sees what the client claims: when asked for, and always in the draft profile."""
-        return self.pass_credentials or self.profile is Profile.DRAFT
+        asked = self.kind is Kind.AUTHENTICATE or self.route.pass_credentials
+        return asked or self.profile is Profile.DRAFT

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import MappingProxyType
 
 from estgw.callout import cgi, contract, process, scratch, shortage, verdicts
 from estgw.callout.cache import Cache
@@ -52,48 +51,43 @@ class Caller:
         self._runners = runners or Runners()
         self._cache = Cache()
 
-    async def handle(
-        self, program: Path, call: Call, *, serialize: str | None = None, runner: str = "auto"
-    ) -> cgi.Output:
+    async def handle(self, call: Call) -> cgi.Output:
         """Run a handler; returns what it printed when it means success, else raises the `RequestError`.
 
         An answer to a GET that was kept is as good as a run.
         """
         environment = contract.environment(call)
-        if not call.operation.takes_body and (kept := self._cache.get(program, environment)) is not None:
+        takes_body = call.route.operation.takes_body
+        if not takes_body and (kept := self._cache.get(call.script, environment)) is not None:
             return kept
-        stdin = call.body if call.operation.takes_body else b""
-        outcome = await self._run(program, call, environment, runner, stdin, serialize)
-        return self.judge_handler(program, call, outcome)
+        outcome = await self._run(call, environment)
+        _log_stderr(call.script, outcome)
+        return self.judge_handler(call, outcome)
 
-    def keep(self, program: Path, call: Call, output: cgi.Output) -> None:
+    def keep(self, call: Call, output: cgi.Output) -> None:
         """Keep an answer that has proved sound, if the handler said so (`X-EST-Cache`)."""
-        if output.keep and not call.operation.takes_body:
-            self._cache.put(program, contract.environment(call), output)
+        if output.keep and not call.route.operation.takes_body:
+            self._cache.put(call.script, contract.environment(call), output)
 
-    async def decide(self, program: Path, call: Call, kind: Kind, *, runner: str = "auto") -> None:
+    async def decide(self, call: Call) -> None:
         """Run a decision callout; returns for yes, raises the `RequestError` for anything else."""
-        outcome = await self._run(program, call, contract.environment(call), runner)
-        self._require_sound_end(program, call, outcome)
-        row = _row(outcome)
-        status = row.status(kind)
-        if status is not None:
-            raise self._refusal(status, row, program, call, cgi.words(outcome.stdout))
+        outcome = await self.run(call)
+        _log_stderr(call.script, outcome)
+        self.judge_decision(call, outcome)
 
-    async def _run(
-        self,
-        program: Path,
-        call: Call,
-        environment: Mapping[str, str],
-        runner: str,
-        stdin: bytes = b"",
-        serialize: str | None = None,
-    ) -> Outcome:
+    async def run(self, call: Call) -> Outcome:
+        """Run the call's script and say how it ended, without judging that; raises the `RequestError` if none began."""
+        return await self._run(call, contract.environment(call))
+
+    async def _run(self, call: Call, environment: Mapping[str, str]) -> Outcome:
         scratch.lay_out(call)
+        route, is_handler = call.route, call.kind is Kind.HANDLER
+        stdin = call.http.body if is_handler and route.operation.takes_body else b""
+        runner = route.runner if is_handler else route.decision_runner
         limits = Limits(call.timeout, self._limits.max_stdout, self._limits.max_stderr, self._limits.max_file)
         try:
-            async with self._slots.take(serialize):
-                outcome = await self._runners.run(runner, program, environment, stdin, limits)
+            async with self._slots.take(route.serialize if is_handler else None):
+                return await self._runners.run(runner, call.script, environment, stdin, limits)
         except Busy:
             raise Unavailable(
                 "Too many requests at once; try again soon.",
@@ -103,71 +97,70 @@ class Caller:
         except CouldNotStart as fault:
             if shortage.words(fault):
                 raise
-            raise HandlerFailed(apology(call.request_id), log=f"could not start {fault}") from None
-        _log_end(program, outcome)
-        return outcome
+            raise HandlerFailed(apology(call.exchange.request_id), log=f"could not start {fault}") from None
 
     def retire(self) -> None:
         """Another configuration has taken over; what runs goes on to its end."""
         self._runners.close()
 
-    def judge_handler(self, program: Path, call: Call, outcome: Outcome) -> cgi.Output:
-        """What a handler's end means; the same for `estgw run`."""
-        self._require_sound_end(program, call, outcome)
+    def judge_decision(self, call: Call, outcome: Outcome) -> None:
+        """Return if a decision's end means yes; raise the `RequestError` for anything else."""
+        self._require_sound_end(call, outcome)
+        row = _row(outcome)
+        status = row.status(call.kind)
+        if status is not None:
+            raise self._refusal(_Said(status, row, cgi.words(outcome.stdout)), call)
+
+    def judge_handler(self, call: Call, outcome: Outcome) -> cgi.Output:
+        """What a handler's end means."""
+        self._require_sound_end(call, outcome)
+        name = call.script.name
         row = _row(outcome)
         try:
             output = cgi.read(outcome.stdout)
         except Malformed as fault:
-            raise HandlerFailed(apology(call.request_id), log=f"{program.name}: {fault}") from None
+            raise HandlerFailed(apology(call.exchange.request_id), log=f"{name}: {fault}") from None
         if output.dropped:
-            log.warning("headers dropped", handler=program.name, headers=", ".join(output.dropped))
+            log.warning("headers dropped", handler=name, headers=", ".join(output.dropped))
         if row.exit != 0:
             # A Status line refines the verdict of the exit status; it never turns a refusal into another kind.
             same = output.status is not None and output.status // 100 == row.handler // 100 and row.shows_words
             status = output.status if same and output.status is not None else row.handler
-            words = cgi.words(output.body)
-            raise _with_headers(self._refusal(status, row, program, call, words, output.headers), output)
+            said = _Said(status, row, cgi.words(output.body), output.headers)
+            raise _with_headers(self._refusal(said, call), output)
         if _is_message(call, output):
             return self._patient(output)
         if output.status is not None and output.status >= 400:
-            words = cgi.words(output.body)
-            raise _with_headers(self._refusal(output.status, _SPOKEN, program, call, words, output.headers), output)
+            said = _Said(output.status, _SPOKEN, cgi.words(output.body), output.headers)
+            raise _with_headers(self._refusal(said, call), output)
         if output.status == 202:
             raise _with_headers(self._pending(output.headers), output)
         return output
 
-    def _require_sound_end(self, program: Path, call: Call, outcome: Outcome) -> None:
+    def _require_sound_end(self, call: Call, outcome: Outcome) -> None:
+        name, request_id = call.script.name, call.exchange.request_id
         if outcome.timed_out:
-            text = f"The handler took too long. Request {call.request_id}."
-            raise HandlerTimedOut(text, log=f"{program.name}: over its {call.timeout:g} s, killed")
+            text = f"The handler took too long. Request {request_id}."
+            raise HandlerTimedOut(text, log=f"{name}: over its {call.timeout:g} s, killed")
         if outcome.flooded:
             stream = "stderr" if len(outcome.stdout) < self._limits.max_stdout else "stdout"
-            raise HandlerFailed(apology(call.request_id), log=f"{program.name}: flooded its {stream}, killed")
+            raise HandlerFailed(apology(request_id), log=f"{name}: flooded its {stream}, killed")
         if outcome.exit is None and outcome.signal is None:
-            raise HandlerFailed(
-                apology(call.request_id), log=f"{program.name}: nobody knows how it ended: the warm parent died"
-            )
+            raise HandlerFailed(apology(request_id), log=f"{name}: how it ended is unknown: the warm parent died")
         if outcome.exit is None:
             why = f" ({_TOO_LARGE})" if outcome.signal == signal.SIGXFSZ else ""
-            raise HandlerFailed(apology(call.request_id), log=f"{program.name}: ended by signal {outcome.signal}{why}")
+            raise HandlerFailed(apology(request_id), log=f"{name}: ended by signal {outcome.signal}{why}")
 
-    def _refusal(
-        self,
-        status: int,
-        row: verdicts.ExitStatus,
-        program: Path,
-        call: Call,
-        words: str,
-        headers: Mapping[str, str] = MappingProxyType({}),
-    ) -> RequestError:
+    def _refusal(self, said: _Said, call: Call) -> RequestError:
         """The error for a status that a script asked for."""
-        reason = f"{program.name} said {row.exit} ({row.name})"
-        words = words if row.shows_words else ""
-        match status:
-            case 202 if call.operation.may_wait:
-                return self._pending(headers)
+        row = said.row
+        reason = f"{call.script.name} said {row.exit} ({row.name})"
+        words = said.words if row.shows_words else ""
+        match said.status:
+            case 202 if call.route.operation.may_wait:
+                return self._pending(said.headers)
             case 202 | 503:
-                retry_after = int(headers.get("Retry-After", self._limits.retry_after))
+                retry_after = int(said.headers.get("Retry-After", self._limits.retry_after))
                 return Unavailable(words or "Try again later.", retry_after=retry_after, log=reason)
             case 400:
                 return BadRequest(words or "The request was refused.", log=f"{reason}: {words}")
@@ -178,10 +171,10 @@ class Caller:
             case 501:
                 return NotSupported("This operation is not offered here.", log=reason)
             case 500 if not row.shows_words:
-                return HandlerFailed(apology(call.request_id), log=reason)
+                return HandlerFailed(apology(call.exchange.request_id), log=reason)
             case _:
                 error = RequestError(words, log=f"{reason}: {words}")
-                error.status = status
+                error.status = said.status
                 return error
 
     def _patient(self, output: cgi.Output) -> cgi.Output:
@@ -192,6 +185,16 @@ class Caller:
 
     def _pending(self, headers: Mapping[str, str]) -> Pending:
         return Pending(int(headers.get("Retry-After", self._limits.retry_after)))
+
+
+@dataclass(frozen=True)
+class _Said:
+    """What a script asked for by its end: an HTTP status, and words and headers to go with it."""
+
+    status: int
+    row: verdicts.ExitStatus
+    words: str
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 _TOO_LARGE = "SIGXFSZ: it wrote a file larger than callouts.max_file"
@@ -214,7 +217,7 @@ def _is_message(call: Call, output: cgi.Output) -> bool:
 
     A 401 needs a challenge and is none.
     """
-    if call.operation.body is not Body.CMC or output.status in (None, 200, 401):
+    if call.route.operation.body is not Body.CMC or output.status in (None, 200, 401):
         return False
     try:
         answers.to_wire(Body.CMC, output.body, columns=None)
@@ -230,7 +233,7 @@ def _with_headers(error: RequestError, output: cgi.Output) -> RequestError:
     return error
 
 
-def _log_end(program: Path, outcome: Outcome) -> None:
+def _log_stderr(program: Path, outcome: Outcome) -> None:
     """The script's stderr, line by line: information when it ended well, a warning otherwise."""
     write = log.info if outcome.exit == 0 else log.warning
     for line in stderr_lines(outcome.stderr, truncated=outcome.stderr_truncated):

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from estgw import __version__
-from estgw.callout.call import Call, InnerRules
+from estgw.callout.call import Call, CSRFacts, Enclosure, InnerRules
 from estgw.errors import BadRequest, Malformed
 from estgw.est import certs, encoding, names
 from estgw.est.csr import CSR, OTP_CHALLENGE, REVOCATION_CHALLENGE
@@ -76,11 +76,15 @@ def _certificate(get: Callable[[x509.Certificate], Value]) -> Callable[[Call], V
 
 
 def _csr(get: Callable[[CSR], Value]) -> Callable[[Call], Value]:
+    return lambda call: get(call.csr.pkcs10) if call.csr else None
+
+
+def _asked(get: Callable[[CSRFacts], Value]) -> Callable[[Call], Value]:
     return lambda call: get(call.csr) if call.csr else None
 
 
 def _body(get: Callable[[Call], Value]) -> Callable[[Call], Value]:
-    return lambda call: get(call) if call.operation.takes_body else None
+    return lambda call: get(call) if call.route.operation.takes_body else None
 
 
 def _verified(get: Callable[[Call], Value]) -> Callable[[Call], Value]:
@@ -100,14 +104,14 @@ def _san_values(kind: type[x509.DNSName | x509.RFC822Name]) -> Callable[[Call], 
 
 
 def _request(call: Call) -> Value:
-    """The body as base64 without white space, whichever of the three coats it came in."""
+    """The body as base64 without white space, whether it arrived as PEM, DER or base64."""
     if call.csr:
-        text = base64.b64encode(call.csr.der).decode()
+        text = base64.b64encode(call.csr.pkcs10.der).decode()
     else:
         try:
-            der = encoding.decode(call.body, ("CMS", "PKCS7"))
+            der = encoding.decode(call.http.body, ("CMS", "PKCS7"))
         except Malformed:
-            der = call.body
+            der = call.http.body
         text = base64.b64encode(der).decode()
     return text if len(text) <= MAXIMUM_REQUEST else None
 
@@ -124,38 +128,47 @@ def _inner(get: Callable[[InnerRules], Value]) -> Callable[[Call], Value]:
     return lambda call: get(call.inner) if call.inner else None
 
 
-def _reenroll(call: Call) -> Value:
-    if call.renewed is None or call.csr is None:
+def _enclosure(get: Callable[[Enclosure], Value]) -> Callable[[Call], Value]:
+    return lambda call: get(call.enclosure) if call.enclosure else None
+
+
+def _reenroll(csr: CSRFacts) -> Value:
+    if csr.renewed is None:
         return None
-    same = hashlib.sha256(certs.spki(call.renewed)).hexdigest() == call.csr.spki_sha256
+    same = hashlib.sha256(certs.spki(csr.renewed)).hexdigest() == csr.pkcs10.spki_sha256
     return "renew" if same else "rekey"
+
+
+def _headers(call: Call) -> Value:
+    given = ((name, call.http.header(name)) for name in call.route.pass_headers)
+    return {f"HTTP_{name.upper().replace('-', '_')}": value for name, value in given if value is not None}
 
 
 _ALWAYS, _CERT, _PKCS10 = "always", "client certificate", "the operation takes a PKCS#10"
 _HTTP, _SAN = "HTTP authentication succeeded", "the CSR asks for a SAN"
 _KEYGEN = "serverkeygen, and the CSR wants the key encrypted"
-_INNER = "fullcmc"
+_INNER, _ENCLOSED = "fullcmc", "`authorize` for a request inside a Full PKI Request"
 _BINDING, _CLAIMED = "a binding is in force", "`pass_credentials`, or draft profile"
 
 ENV_VARS: tuple[EnvVar, ...] = (
     EnvVar("CGI/1.1", "GATEWAY_INTERFACE", "`CGI/1.1`", _ALWAYS, lambda c: "CGI/1.1"),
     EnvVar("CGI/1.1", "SERVER_SOFTWARE", "`estgw/<version>`", _ALWAYS, lambda c: f"estgw/{__version__}"),
-    EnvVar("CGI/1.1", "SERVER_NAME", "the name in the configuration", _ALWAYS, lambda c: c.server_name),
-    EnvVar("CGI/1.1", "SERVER_PORT", "the port of this connection", _ALWAYS, lambda c: str(c.server_port)),
+    EnvVar("CGI/1.1", "SERVER_NAME", "the name in the configuration", _ALWAYS, lambda c: c.http.server_name),
+    EnvVar("CGI/1.1", "SERVER_PORT", "the port of this connection", _ALWAYS, lambda c: str(c.http.server_port)),
     EnvVar("CGI/1.1", "SERVER_PROTOCOL", "`HTTP/1.1`", _ALWAYS, lambda c: "HTTP/1.1"),
-    EnvVar("CGI/1.1", "REQUEST_METHOD", "`GET` or `POST`", _ALWAYS, lambda c: c.method),
-    EnvVar("CGI/1.1", "SCRIPT_NAME", "the path, percent-decoded", _ALWAYS, lambda c: c.script_name),
-    EnvVar("CGI/1.1", "QUERY_STRING", "the raw query, or empty", _ALWAYS, lambda c: c.query),
-    EnvVar("CGI/1.1", "CONTENT_TYPE", "as received", "POST, and the client sent one", _body(lambda c: c.content_type)),
-    EnvVar("CGI/1.1", "CONTENT_LENGTH", "bytes on standard input", "POST", _body(lambda c: str(len(c.body)))),
+    EnvVar("CGI/1.1", "REQUEST_METHOD", "`GET` or `POST`", _ALWAYS, lambda c: c.http.method),
+    EnvVar("CGI/1.1", "SCRIPT_NAME", "the path, percent-decoded", _ALWAYS, lambda c: c.http.path),
+    EnvVar("CGI/1.1", "QUERY_STRING", "the raw query, or empty", _ALWAYS, lambda c: c.http.query),
+    EnvVar("CGI/1.1", "CONTENT_TYPE", "as received", "POST, and the client sent one",
+           _body(lambda c: c.http.header("Content-Type"))),
+    EnvVar("CGI/1.1", "CONTENT_LENGTH", "bytes on standard input", "POST", _body(lambda c: str(len(c.http.body)))),
     EnvVar("CGI/1.1", "REMOTE_ADDR", "the client's address", _ALWAYS, lambda c: c.client.address),
     EnvVar("CGI/1.1", "REMOTE_PORT", "the client's port", _ALWAYS, lambda c: str(c.client.port), passing=True),
     EnvVar("CGI/1.1", "AUTH_TYPE", "`Basic` or `Digest`", _HTTP,
            _verified(lambda c: c.client.claimed.scheme if c.client.claimed else None)),
     EnvVar("CGI/1.1", "REMOTE_USER", "the verified user name, which may be empty", _HTTP,
            _verified(lambda c: c.client.user)),
-    EnvVar("CGI/1.1", "HTTP_<NAME>", "a header's value", "listed in `pass_headers`",
-           lambda c: {f"HTTP_{name.upper().replace('-', '_')}": value for name, value in c.headers.items()}),
+    EnvVar("CGI/1.1", "HTTP_<NAME>", "a header's value", "listed in `pass_headers`", _headers),
     EnvVar("mod_ssl", "HTTPS", "`on`", _ALWAYS, lambda c: "on"),
     EnvVar("mod_ssl", "SSL_PROTOCOL", "`TLSv1.2` or `TLSv1.3`", _ALWAYS, lambda c: c.client.tls.version),
     EnvVar("mod_ssl", "SSL_CIPHER", "the cipher suite's name", _ALWAYS, lambda c: c.client.tls.cipher),
@@ -181,16 +194,16 @@ ENV_VARS: tuple[EnvVar, ...] = (
            _san_values(x509.RFC822Name)),
     EnvVar("reference server", "TLS_UNIQUE_SR",
            "base64 of this connection's channel binding: what a client puts into challengePassword (RFC 7030 3.5)",
-           _BINDING, lambda c: c.binding.text if c.binding else None, passing=True),
+           _BINDING, lambda c: c.channel.binding.text if c.channel.binding else None, passing=True),
     EnvVar("EST", "EST_CONTRACT", f"`{VERSION}`, the version of this contract", _ALWAYS, lambda c: VERSION),
     EnvVar("EST", "EST_REQUEST_ID", "short random id, in every log line and in 5xx texts", _ALWAYS,
-           lambda c: c.request_id, passing=True),
-    EnvVar("EST", "EST_OPERATION", "the operation's canonical name", _ALWAYS, lambda c: c.operation.name),
-    EnvVar("EST", "EST_LABEL", "the CA label", "a label in the URL", lambda c: c.label),
+           lambda c: c.exchange.request_id, passing=True),
+    EnvVar("EST", "EST_OPERATION", "the operation's canonical name", _ALWAYS, lambda c: c.route.operation.name),
+    EnvVar("EST", "EST_LABEL", "the CA label", "a label in the URL", lambda c: c.route.label),
     EnvVar("EST", "EST_PROFILE", "`rfc` or `draft`", _ALWAYS, lambda c: c.profile.value),
-    EnvVar("EST", "EST_CA_DIR", "directory of the CA that serves this label", _ALWAYS, lambda c: str(c.ca_dir)),
+    EnvVar("EST", "EST_CA_DIR", "directory of the CA that serves this label", _ALWAYS, lambda c: str(c.route.ca_dir)),
     EnvVar("EST", "EST_TMPDIR", "private 0700 directory, shared by the callouts of one request, removed after it",
-           _ALWAYS, lambda c: str(c.tmp_dir), passing=True),
+           _ALWAYS, lambda c: str(c.exchange.tmp_dir), passing=True),
     EnvVar("EST", "EST_TIMEOUT", "whole seconds this callout may take", _ALWAYS,
            lambda c: str(max(1, int(c.timeout)))),
     EnvVar("EST", "EST_REQUEST", "the request body as base64 text, white space removed",
@@ -199,19 +212,19 @@ ENV_VARS: tuple[EnvVar, ...] = (
            _PKCS10, lambda c: str(c.csr_file) if c.csr else None),
     EnvVar("EST", "EST_CSR_SHA256", "SHA-256 of its DER", _PKCS10, _csr(lambda x: x.sha256)),
     EnvVar("EST", "EST_CSR_SUBJECT", "the subject it asks for", _PKCS10,
-           lambda c: None if c.subject is None else names.dn_text(c.subject)),
+           _asked(lambda x: names.dn_text(x.subject))),
     EnvVar("EST", "EST_CSR_SAN_n", "the names it asks for, such as `DNS:host.example` or `IP:192.0.2.1`",
-           _SAN, lambda c: [names.san_text(entry) for entry in c.san or ()]),
+           _SAN, _asked(lambda x: [names.san_text(entry) for entry in x.san or ()])),
     EnvVar("EST", "EST_CSR_EXT_SAN",
            "that SAN extension's value, DER in hex: `subjectAltName=DER:...` copies it and nothing else",
-           _SAN, lambda c: c.san.public_bytes().hex() if c.san else None),
+           _SAN, _asked(lambda x: x.san.public_bytes().hex() if x.san else None)),
     EnvVar("EST", "EST_CHANGE_SUBJECT",
            "the subject asked for again, as `openssl ca -subj` takes it: the CSR itself still has the old one",
            "the CSR has ChangeSubjectName (RFC 6402), and it is allowed",
-           lambda c: names.openssl_subject(c.new_names.subject) if c.new_names else None),
+           _asked(lambda x: names.openssl_subject(x.new_names.subject) if x.new_names else None)),
     EnvVar("EST", "EST_CSR_SPKI_SHA256", "SHA-256 of its SubjectPublicKeyInfo", _PKCS10, _csr(lambda x: x.spki_sha256)),
     EnvVar("EST", "EST_AUTH_METHODS", "`tls`, `http`, `tls+http` or empty: how the client is authenticated",
-           _ALWAYS, lambda c: c.client.methods),
+           _ALWAYS, lambda c: c.auth_methods),
     EnvVar("EST", "EST_CLIENT_TRUST", "`explicit` (our CA), `implicit` (a third party's) or `none`", _ALWAYS,
            lambda c: c.client.trust.value),
     EnvVar("EST", "EST_CLIENT_IS_RA", "flag: a certificate of our CA with id-kp-cmcRA", _ALWAYS,
@@ -221,14 +234,14 @@ ENV_VARS: tuple[EnvVar, ...] = (
     EnvVar("EST", "EST_CLIENT_CERT_SHA256", "its SHA-256 fingerprint", _CERT,
            _certificate(lambda x: x.fingerprint(SHA256()).hex())),
     EnvVar("EST", "EST_TLS_BINDING", "`tls-unique`, `tls-exporter` or `tls13-finished`: the type of `TLS_UNIQUE_SR`",
-           _BINDING, lambda c: c.binding.type.value if c.binding else None),
+           _BINDING, lambda c: c.channel.binding.type.value if c.channel.binding else None),
     EnvVar("EST", "EST_POP", "`linked`, `absent` (allowed by policy) or `waived` (an RA)", _PKCS10,
-           lambda c: c.pop.value if c.pop else None),
+           _asked(lambda x: x.pop.value if x.pop else None)),
     EnvVar("EST", "EST_POP_REQUIRED", "flag: clients of this label must link POP, so csrattrs says so", _ALWAYS,
-           lambda c: _flag(c.pop_required)),
-    EnvVar("EST", "EST_REENROLL", "`renew` (the same key) or `rekey`", "simplereenroll", _reenroll),
+           lambda c: _flag(c.channel.pop_required)),
+    EnvVar("EST", "EST_REENROLL", "`renew` (the same key) or `rekey`", "simplereenroll", _asked(_reenroll)),
     EnvVar("EST", "EST_RENEW_CERT_FILE", "the certificate being renewed, PEM", "simplereenroll",
-           lambda c: str(c.renewed_file) if c.renewed else None),
+           lambda c: str(c.renewed_file) if c.csr and c.csr.renewed else None),
     EnvVar("EST", "EST_OTP", "RFC 7894 otpChallenge", "present in the CSR",
            _csr(lambda x: x.text_attribute(OTP_CHALLENGE))),
     EnvVar("EST", "EST_REVOCATION_CHALLENGE", "RFC 7894 revocationChallenge", "present in the CSR",
@@ -257,6 +270,10 @@ ENV_VARS: tuple[EnvVar, ...] = (
     EnvVar("EST", "EST_NAME_BOUNDS",
            "`name_bounds`, `max_subject` and `max_san`, for the requests inside: `rfc5280 4096 16384`", _INNER,
            _inner(lambda r: r.name_bounds.text)),
+    EnvVar("EST", "EST_CMC_REQUEST", "the body part id of a request inside a Full PKI Request", _ENCLOSED,
+           _enclosure(lambda e: str(e.part))),
+    EnvVar("EST", "EST_CMC_IDENTIFICATION", "whose shared secret the message's identity proof rests on",
+           f"{_ENCLOSED}, and it rests on one", _enclosure(lambda e: e.identification)),
     EnvVar("EST", "EST_AUTH_SCHEME", "`Basic` or `Digest`, **not verified**", _CLAIMED,
            _claimed(lambda c: c.client.claimed.scheme if c.client.claimed else None)),
     EnvVar("EST", "EST_USERNAME", "the user name as claimed, **not verified**", _CLAIMED,
@@ -265,16 +282,16 @@ ENV_VARS: tuple[EnvVar, ...] = (
            _claimed(lambda c: c.client.claimed.password if c.client.claimed else None)),
     EnvVar("plumbing", "PATH",
            "as configured, short; in front of it the gateway's own virtual environment, if it has one", _ALWAYS,
-           lambda c: c.search_path),
+           lambda c: c.route.search_path),
     # Not LC_ALL, which amounts to the same where no other locale is set: with it each program that a script starts
     # opens the files of twelve categories in place of one, 0.1 ms every time.
     EnvVar("plumbing", "LC_CTYPE", "`C.UTF-8`", _ALWAYS, lambda c: "C.UTF-8"),
     EnvVar("plumbing", "TZ", "`UTC`", _ALWAYS, lambda c: "UTC"),
-    EnvVar("plumbing", "TMPDIR", "= `EST_TMPDIR`", _ALWAYS, lambda c: str(c.tmp_dir), passing=True),
-    EnvVar("plumbing", "HOME", "= `EST_TMPDIR`", _ALWAYS, lambda c: str(c.tmp_dir), passing=True),
+    EnvVar("plumbing", "TMPDIR", "= `EST_TMPDIR`", _ALWAYS, lambda c: str(c.exchange.tmp_dir), passing=True),
+    EnvVar("plumbing", "HOME", "= `EST_TMPDIR`", _ALWAYS, lambda c: str(c.exchange.tmp_dir), passing=True),
     EnvVar("plumbing", "SSL_CERT_FILE", "`/dev/null`: without it `openssl x509` loads the system's roots each time",
            _ALWAYS, lambda c: "/dev/null"),
-    EnvVar("plumbing", "<any>", "literal values", "listed in `handler_env`", lambda c: c.handler_env),
+    EnvVar("plumbing", "<any>", "literal values", "listed in `handler_env`", lambda c: c.route.handler_env),
 )  # fmt: skip
 
 

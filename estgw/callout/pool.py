@@ -15,9 +15,11 @@ import signal
 import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 from estgw.callout import process
 from estgw.callout.job import Job, environment_file
+from estgw.callout.language import Language
 from estgw.callout.process import CouldNotStart, Limits, Outcome
 from estgw.callout.warm import Warm
 from estgw.logs import log
@@ -27,7 +29,10 @@ TRIES = 3
 
 
 class Pool:
-    """The pool workers of all scripts: at most `size` for each, replaced after `requests` callouts."""
+    """A `runners.Runner` by pool workers: at most `size` for each script, replaced after `requests` callouts."""
+
+    languages: ClassVar = frozenset({Language.OURS, Language.PYTHON})
+    needs_warm: ClassVar = True
 
     def __init__(self, warm: Warm, size: int, requests: int) -> None:
         self._warm = warm

@@ -1,77 +1,93 @@
-"""Which runner runs what: `exec` starts a program, `fork` and `pool` know Python scripts by their `#!` line."""
+"""How scripts are run: `exec` starts a program, `fork` and `pool` know Python scripts.
+
+Each is a `Runner`; the configuration names one by its key in `KINDS`, or says `auto`.
+"""
 
 from __future__ import annotations
 
-import os
-import re
-import sys
 import time
 from collections.abc import Mapping
-from enum import Enum
 from pathlib import Path
+from typing import ClassVar, Protocol
 
 from estgw.callout import process, shortage
 from estgw.callout.interpreter import Stamp, stamp
+from estgw.callout.language import Language, language, read_language
 from estgw.callout.pool import Pool
 from estgw.callout.process import CouldNotStart, Limits, Outcome
 from estgw.callout.warm import Warm
 from estgw.metrics.meter import meter
 from estgw.metrics.table import CALLOUT_SECONDS, CALLOUTS
 
-_PYTHON = re.compile(r"python(3(\.\d+)?)?")
-_VERSION = f"python{sys.version_info.major}.{sys.version_info.minor}"
+
+class Runner(Protocol):
+    """One way to run a program to its end; all that `process.run` promises holds for each."""
+
+    languages: ClassVar[frozenset[Language]]
+    """What it can run."""
+    needs_warm: ClassVar[bool]
+    """Whether it needs the warm parent."""
+
+    async def run(self, program: Path, env: Mapping[str, str], stdin: bytes, limits: Limits) -> Outcome:
+        """Run a program.  Raises `CouldNotStart`."""
+
+    def close(self) -> None:
+        """Take no more; another configuration has taken over."""
 
 
-class Language(Enum):
-    """What a script's `#!` line says."""
+class Exec:
+    """Starts any program, a process each."""
 
-    OURS = "the gateway's own Python"
-    PYTHON = "another Python, or ours with options"
-    OTHER = "no Python"
+    languages: ClassVar = frozenset(Language)
+    needs_warm: ClassVar = False
 
+    async def run(self, program: Path, env: Mapping[str, str], stdin: bytes, limits: Limits) -> Outcome:
+        """Run a program by posix_spawn."""
+        return await process.run(program, env, stdin, limits)
 
-def language(program: Path) -> Language:
-    """Read the `#!` line; a file that can't be run is OTHER, as exec has the right words for it."""
-    try:
-        return _language(program)
-    except OSError:
-        return Language.OTHER
+    def close(self) -> None:
+        """Nothing is kept between two runs."""
 
 
-def _language(program: Path) -> Language:
-    """The same; raises OSError."""
-    with program.open("rb") as file:
-        first = file.readline(256)
-    if not first.startswith(b"#!") or not os.access(program, os.X_OK):
-        return Language.OTHER
-    command, *options = os.fsdecode(first[2:]).split() or [""]
-    if Path(command).name == "env" and options:
-        command, *options = options
-        ours = command in ("python", "python3", _VERSION)
-    else:
-        ours = _is_this_interpreter(command)
-    if not _PYTHON.fullmatch(Path(command).name):
-        return Language.OTHER
-    return Language.OURS if ours and not options else Language.PYTHON
+class Fork:
+    """Runs a Python script in a child of the warm parent, which has its libraries already."""
+
+    languages: ClassVar = frozenset({Language.OURS, Language.PYTHON})
+    needs_warm: ClassVar = True
+
+    def __init__(self, warm: Warm) -> None:
+        """`warm` outlives the configuration, and is not closed with it."""
+        self._warm = warm
+
+    async def run(self, program: Path, env: Mapping[str, str], stdin: bytes, limits: Limits) -> Outcome:
+        """Run a script in a child of its own."""
+        return await self._warm.run(program, env, stdin, limits)
+
+    def close(self) -> None:
+        """Nothing is kept between two runs."""
 
 
-def _is_this_interpreter(path: str) -> bool:
-    """The same program in the same virtual environment, or out of one: with another's libraries it is another."""
-    theirs, ours = Path(path), Path(sys.executable)
-    return theirs.resolve() == ours.resolve() and _environment(theirs) == _environment(ours)
+KINDS: Mapping[str, type[Runner]] = {"exec": Exec, "fork": Fork, "pool": Pool}
 
 
-def _environment(interpreter: Path) -> Path | None:
-    """The virtual environment that an interpreter's path lies in."""
-    home = interpreter.parent.parent
-    return home.resolve() if (home / "pyvenv.cfg").exists() else None
+def can_run(asked: str, written_in: Language) -> bool:
+    """Whether the runner that the configuration names knows this language."""
+    return asked == "auto" or written_in in KINDS[asked].languages
 
 
-def forks(runner: str, written_in: Language) -> bool:
+def choose(asked: str, written_in: Language) -> str:
+    """The key of the runner that runs a script: the one asked for, or exec if that does not know the language.
+
+    `auto` forks what is written for the gateway's own interpreter.
+    """
+    if asked == "auto":
+        return "fork" if written_in is Language.OURS else "exec"
+    return asked if can_run(asked, written_in) else "exec"
+
+
+def needs_warm(asked: str, program: Path) -> bool:
     """Whether a script needs the warm parent."""
-    if runner == "auto":
-        return written_in is Language.OURS
-    return runner != "exec" and written_in is not Language.OTHER
+    return KINDS[choose(asked, language(program))].needs_warm
 
 
 def _end(outcome: Outcome) -> str:
@@ -84,24 +100,26 @@ def _end(outcome: Outcome) -> str:
 
 
 class Runners:
-    """The runners of one configuration.  Without a warm parent everything is started by exec."""
+    """The runners of one configuration; what it lacks is run by exec."""
 
-    def __init__(self, warm: Warm | None = None, pool: Pool | None = None, folder: Path | None = None) -> None:
+    def __init__(self, table: Mapping[str, Runner] | None = None, folder: Path | None = None) -> None:
         """`folder` is that of the configuration: the metrics name scripts as seen from there."""
         self._folder = folder
-        self._warm = warm
-        self._pool = pool
+        self._table: Mapping[str, Runner] = {"exec": Exec(), **(table or {})}
         self._languages: dict[Path, tuple[Stamp, Language]] = {}
 
-    async def run(self, runner: str, program: Path, env: Mapping[str, str], stdin: bytes, limits: Limits) -> Outcome:
-        """Run a program by `auto`, `exec`, `fork` or `pool`; one that is no Python script by exec all the same."""
-        began, by, run, name = time.monotonic(), "exec", process.run, self._name(program)
-        if self._warm is not None and forks(runner, self._language(program)):
-            by, run = "fork", self._warm.run
-            if runner == "pool" and self._pool is not None:
-                by, run = "pool", self._pool.run
+    @classmethod
+    def warm(cls, warm: Warm, pool: Pool, folder: Path | None = None) -> Runners:
+        """All three."""
+        return cls({"fork": Fork(warm), "pool": pool}, folder)
+
+    async def run(self, asked: str, program: Path, env: Mapping[str, str], stdin: bytes, limits: Limits) -> Outcome:
+        """Run a program by the runner asked for, or by the one that can run it."""
+        began, name = time.monotonic(), self._name(program)
+        by = choose(asked, self._language(program)) if len(self._table) > 1 else "exec"
+        by = by if by in self._table else "exec"
         try:
-            outcome = await run(program, env, stdin, limits)
+            outcome = await self._table[by].run(program, env, stdin, limits)
         except CouldNotStart:
             meter.add(CALLOUTS, name, by, "not-started")
             raise
@@ -117,8 +135,8 @@ class Runners:
 
     def close(self) -> None:
         """Another configuration has taken over: no worker of this one is kept."""
-        if self._pool is not None:
-            self._pool.close()
+        for runner in self._table.values():
+            runner.close()
 
     def _language(self, program: Path) -> Language:
         """The script's language, read again when the file is another."""
@@ -126,7 +144,7 @@ class Runners:
             now = stamp(program.stat())
             known = self._languages.get(program)
             if known is None or known[0] != now:
-                known = self._languages[program] = (now, _language(program))
+                known = self._languages[program] = (now, read_language(program))
         except OSError as fault:
             if shortage.words(fault):
                 raise

@@ -33,7 +33,7 @@ def place() -> Path:
 def lay_out(call: Call) -> None:
     """Make it, with the files that variables name.  They are few and small, so no thread is used."""
     with contextlib.suppress(FileExistsError):
-        call.tmp_dir.mkdir(mode=0o700)
+        call.exchange.tmp_dir.mkdir(mode=0o700)
     for path, content in call.files():
         path.write_bytes(content)
 

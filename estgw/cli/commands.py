@@ -76,12 +76,12 @@ def env(arguments: Namespace) -> int:
     gateway = trial.load_state(arguments.config)
     directory = Path(tempfile.mkdtemp(prefix="estgw-env-"))
     try:
-        _, call = asyncio.run(trial.prepare(gateway, _trial(arguments), directory))
+        call = asyncio.run(trial.prepare(gateway, _trial(arguments), directory))
         environment = contract.environment(call)
     except BaseException as fault:
         shutil.rmtree(directory)
         if isinstance(fault, RequestError):
-            raise ConfigError([f"the gateway would answer {fault.status}: {fault.public}"]) from None
+            raise ConfigError([f"the gateway would answer {fault.status}: {fault.public or fault}"]) from None
         raise
     for name, value in environment.items():
         print(f"{name}={shlex.quote(value)}")

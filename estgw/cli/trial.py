@@ -1,4 +1,4 @@
-"""One handler, alone, as the gateway would run it: a script author's loop without a client."""
+"""One request without a client: what the gateway would make of it, for the author of a script."""
 
 from __future__ import annotations
 
@@ -9,34 +9,40 @@ from pathlib import Path
 from aiohttp import web
 from cryptography import x509
 
-from estgw.auth.http import Credentials
+from estgw.auth import requirements
+from estgw.auth.credentials import Credentials
 from estgw.auth.identity import Client, identify
-from estgw.auth.pop import POP
-from estgw.callout import contract, process, shortage
-from estgw.callout.call import Call
-from estgw.callout.process import CouldNotStart, Limits, Outcome
-from estgw.config.routes import Route, search_path
-from estgw.errors import BadRequest, ConfigError, HandlerFailed, Malformed, RequestError, Unavailable, apology
+from estgw.auth.pop import LINKING_ATTRIBUTES, POP
+from estgw.callout import cgi, scratch, shortage
+from estgw.callout.call import Call, ExchangeFacts, HTTPFacts
+from estgw.callout.process import CouldNotStart, Outcome
+from estgw.config.route import Route
+from estgw.errors import BadRequest, ConfigError, Malformed, RequestError, Unavailable
 from estgw.est import certs
-from estgw.est import csr as csrs
 from estgw.est.binding import EXPORTER_LENGTH, Binding, BindingType
-from estgw.est.csr import CSR
-from estgw.est.operations import Profile
-from estgw.gateway import renewal, reply, state
+from estgw.est.operations import PREFIX, Requires
+from estgw.gateway import reply, request, state
+from estgw.gateway.pipeline import Pipeline
 from estgw.gateway.state import State
 from estgw.logs import new_request_id, stderr_lines
 from estgw.tls.info import TLSInfo, Verdict
 
+BINDINGS = (BindingType.TLS_EXPORTER, BindingType.TLS13_FINISHED)
+
 
 @dataclass(frozen=True)
 class Trial:
-    """What somebody wants to try: an operation and who asks for it."""
+    """What somebody wants to try: an operation, and who asks for it."""
 
     operation: str
     label: str | None = None
     csr_file: Path | None = None
     client_certificate: Path | None = None
     user: str | None = None
+    anonymous_ok: bool = False
+    """Whether the request goes on without the authentication that the operation requires."""
+    handler_only: bool = False
+    """Whether `authorize` is left out."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +51,9 @@ class Report:
 
     response: web.Response
     stderr: list[str]
-    reason: str | None
+    reason: str | None = None
     """Why it failed, in the words of the log."""
+    issued: x509.Certificate | None = None
 
 
 def load_state(config_file: Path) -> State:
@@ -54,126 +61,182 @@ def load_state(config_file: Path) -> State:
     return state.load(config_file)
 
 
-async def prepare(gateway: State, trial: Trial, directory: Path) -> tuple[Route, Call]:
-    """Make the call that a request of this kind would make, with its files in `directory` (0700).
+async def prepare(gateway: State, trial: Trial, directory: Path) -> Call:
+    """The call that the handler would get, with its files in `directory` (0700); no script is run.
 
     Raises `ConfigError` for a label or operation that is not served, or a file that can't be read, and a
     `RequestError` for what the gateway would refuse before any script runs.
     """
-    service = gateway.services.get(trial.label)
-    route = service.routes.get(trial.operation) if service else None
-    if route is None:
-        served = ", ".join(gateway.services[None].routes)
-        where = f" under the label {trial.label}" if trial.label else ""
-        raise ConfigError([f"{trial.operation}: not served{where}; there are: {served}"])
-    client = _client(gateway, trial)
-    body, csr = b"", None
-    if route.operation.takes_body:
-        if trial.csr_file is None:
-            raise ConfigError([f"{trial.operation} takes a CSR: --csr FILE"])
-        body = _read(trial.csr_file)
-    if route.operation.has_csr:
-        csr = _csr(body, route)
-    renewed = await renewal.renewed_certificate(client, csr, route) if csr and route.operation.renews else None
-    call = Call(
-        request_id=new_request_id(),
-        operation=route.operation,
-        label=route.label,
-        profile=Profile.RFC,
-        client=client,
-        ca_dir=route.ca_dir,
-        tmp_dir=directory,
-        timeout=route.timeout,
-        search_path=search_path(gateway.config),
-        method=route.operation.method,
-        script_name="/.well-known/est/" + "/".join(part for part in (trial.label, trial.operation) if part),
-        query="",
-        server_name=gateway.config.server.name,
-        server_port=8443,
-        content_type=route.operation.request_types[0] if route.operation.request_types else None,
-        body=body,
-        handler_env=route.handler_env,
-        binding=client.tls.bindings[BindingType.TLS_EXPORTER],
-        csr=csr,
-        new_names=renewal.new_names(client, csr, route) if csr else None,
-        pop_required=gateway.pop.announces(client, route.label),
-        # A CSR that carries a binding is taken at its word: there is no connection to compare it with.
-        pop=None if csr is None else POP.LINKED if csr.text_attribute(csrs.CHALLENGE_PASSWORD) else POP.ABSENT,
-        renewed=renewed,
-        inner=gateway.inner_rules(route, client) if route.operation.holds_requests else None,
-    )
-    if csr is not None:
-        gateway.check_template(route, csr, call.new_names)
-    for path, content in call.files():
-        path.write_bytes(content)
-    return route, call
+    attempt = _Preparation(gateway, trial, directory)
+    try:
+        await attempt.serve()
+    except _Prepared as prepared:
+        return prepared.call
+    raise AssertionError("a preparation ends at its handler")
 
 
 async def run(gateway: State, trial: Trial, directory: Path) -> Report:
-    """Run the handler and judge its end; raises `ConfigError` as `prepare` does.
+    """Run the scripts of a request and judge their ends; raises `ConfigError` as `prepare` does.
 
-    What the gateway would refuse before any script runs becomes a report, too.
+    A refusal becomes a report, too.
     """
-    stderr: list[str] = []
+    attempt = Attempt(gateway, trial, directory)
     try:
-        route, call = await prepare(gateway, trial, directory)
-        outcome = await _run(gateway, route, call)
-        stderr = stderr_lines(outcome.stderr, truncated=outcome.stderr_truncated)
-        output = gateway.caller.judge_handler(route.handler, call, outcome)
-        answer = reply.to_wire(route, output, call, columns=64, linking_attribute=gateway.config.pop.attribute)
+        done = await attempt.serve()
     except RequestError as error:
-        return Report(reply.refusal(error, operation=trial.operation, challenges=[]), stderr, str(error))
-    return Report(reply.success(route.operation, Profile.RFC, output, answer), stderr, None)
+        return Report(attempt.refuse(error), attempt.stderr, str(error))
+    answer = reply.success(done.call.route.operation, done.call.profile, done.output, done.answer)
+    return Report(answer, attempt.stderr, issued=done.answer.issued)
 
 
-async def _run(gateway: State, route: Route, call: Call) -> Outcome:
-    limits = gateway.config.callouts
-    bounds = Limits(call.timeout, limits.max_stdout, limits.max_stderr, limits.max_file)
-    try:
-        return await process.run(route.handler, contract.environment(call), call.body, bounds)
-    except CouldNotStart as fault:
-        if short := shortage.words(fault):
-            raise Unavailable(shortage.PUBLIC, retry_after=gateway.config.callouts.retry_after, log=short) from None
-        raise HandlerFailed(apology(call.request_id), log=f"could not start {fault}") from None
+class Attempt(Pipeline):
+    """One request of `estgw run`: its facts come from the command line."""
+
+    def __init__(self, gateway: State, trial: Trial, directory: Path) -> None:
+        super().__init__(gateway)
+        self.trial = trial
+        self.directory = directory
+        self.stderr: list[str] = []
+        """What the scripts have said."""
+        self.served = served(gateway, trial)
+        path = "/".join(part for part in (PREFIX, trial.label, trial.operation) if part)
+        self.entry.update(method=self.served.operation.method, path=path)
+
+    def identify(self) -> Client:
+        """The client of a connection over TLS 1.3 with the certificate given."""
+        path = self.trial.client_certificate
+        certificate = _certificate(path) if path else None
+        verdict = self.state.context.rehearsal.verdict([certificate]) if certificate else Verdict((), None)
+        bindings = {kind: Binding(kind, secrets.token_bytes(EXPORTER_LENGTH)) for kind in BINDINGS}
+        tls = TLSInfo(
+            version="TLSv1.3",
+            cipher="TLS_AES_256_GCM_SHA384",
+            server_name=self.state.config.server.name,
+            certificate=certificate,
+            verified_chain=verdict.chain,
+            verify_error=verdict.error,
+            bindings=bindings,
+        )
+        unknown = self.state.config.client_auth.unknown_certificates
+        return identify(("127.0.0.1", 40000), tls, self.state.anchors, unknown)
+
+    def http(self) -> HTTPFacts:
+        """The head of the request that a plain client would send."""
+        types = self.served.operation.request_types
+        return HTTPFacts(
+            method=self.entry["method"],
+            target=self.entry["path"],
+            raw_path=self.entry["path"],
+            headers=[("Content-Type", types[0])] if types else [],
+            server_name=self.state.config.server.name,
+            server_port=8443,
+        )
+
+    async def read_body(self) -> bytes:
+        """The file with the request, up to the gateway's limit."""
+        if self.trial.csr_file is None:
+            raise ConfigError([f"{self.trial.operation} takes a request: --csr FILE"])
+        limit = self.state.config.server.max_body
+        content = _read(self.trial.csr_file, limit + 1)
+        if len(content) > limit:
+            raise request.too_large(limit)
+        return content
+
+    def exchange(self) -> ExchangeFacts:
+        """A new id, and the directory of this trial."""
+        return ExchangeFacts(new_request_id(), self.directory)
+
+    async def authenticate(self, call: Call) -> Call:
+        """Take the user at its word, and hold that against what the operation requires."""
+        client, user = call.client, self.trial.user
+        if user is not None:
+            client = replace(client, claimed=Credentials("Basic", user, ""))
+            if call.route.requires is not Requires.NONE:
+                client = client.with_user(user)
+        if not self.trial.anonymous_ok:
+            requirements.require(client, call.route.requires)
+        return replace(call, client=client)
+
+    def link(self, call: Call) -> Call:
+        """Take a binding that a CSR carries at its word: there is no connection to compare it with."""
+        if call.csr is None or call.channel.binding is None:
+            return super().link(call)
+        try:
+            claims = [call.csr.pkcs10.text_attribute(oid) for oid in LINKING_ATTRIBUTES]
+        except Malformed as fault:
+            raise BadRequest(fault.sentence) from None
+        if not any(claims):
+            return super().link(call)
+        return replace(call, csr=replace(call.csr, pop=POP.LINKED))
+
+    async def authorize(self, call: Call) -> None:
+        """Ask `authorize`, unless the handler alone is wanted."""
+        if not self.trial.handler_only:
+            await super().authorize(call)
+
+    async def decide(self, call: Call) -> None:
+        """Ask a decision script."""
+        self.state.caller.judge_decision(call, await self._run(call))
+
+    async def handle(self, call: Call) -> cgi.Output:
+        """Run the handler; an answer that is kept is not asked for."""
+        return self.state.caller.judge_handler(call, await self._run(call))
+
+    async def _run(self, call: Call) -> Outcome:
+        try:
+            outcome = await self.state.caller.run(call)
+        except CouldNotStart as fault:
+            patience = self.state.config.callouts.retry_after
+            raise Unavailable(shortage.PUBLIC, retry_after=patience, log=shortage.words(fault) or "") from None
+        self.stderr += stderr_lines(outcome.stderr, truncated=outcome.stderr_truncated)
+        return outcome
 
 
-def _csr(body: bytes, route: Route) -> CSR:
-    try:
-        csr = csrs.parse(body)
-        state.check_csr(csr, route)
-    except Malformed as fault:
-        raise BadRequest(fault.sentence) from None
-    return csr
+class _Prepared(Exception):
+    """The end of a preparation."""
+
+    def __init__(self, call: Call) -> None:
+        super().__init__()
+        self.call = call
 
 
-def _client(gateway: State, trial: Trial) -> Client:
-    certificate = _certificate(trial.client_certificate) if trial.client_certificate else None
-    verdict = gateway.context.rehearsal.verdict([certificate]) if certificate else Verdict((), None)
-    exporter = Binding(BindingType.TLS_EXPORTER, secrets.token_bytes(EXPORTER_LENGTH))
-    tls = TLSInfo(
-        version="TLSv1.3",
-        cipher="TLS_AES_256_GCM_SHA384",
-        server_name=gateway.config.server.name,
-        certificate=certificate,
-        verified_chain=verdict.chain,
-        verify_error=verdict.error,
-        bindings={exporter.type: exporter},
-    )
-    client = identify(("127.0.0.1", 40000), tls, gateway.anchors, gateway.config.client_auth.unknown_certificates)
-    if trial.user is None:
-        return client
-    return replace(client, user=trial.user, claimed=Credentials("Basic", trial.user, ""))
+class _Preparation(Attempt):
+    """An attempt that ends where the handler would begin; `authorize` is not asked."""
+
+    async def authorize(self, call: Call) -> None:
+        pass
+
+    async def handle(self, call: Call) -> cgi.Output:
+        scratch.lay_out(call)
+        raise _Prepared(call)
+
+
+def served(gateway: State, trial: Trial) -> Route:
+    """The route of a trial; raises `ConfigError` with the labels or the operations that there are."""
+    service = gateway.services.get(trial.label)
+    if service is None:
+        labels = ", ".join(sorted(gateway.labels)) or "none is configured"
+        raise ConfigError([f"{trial.label}: no such label; there are: {labels}"])
+    route = service.routes.get(trial.operation)
+    if route is None:
+        where = f" under the label {trial.label}" if trial.label else ""
+        raise ConfigError([f"{trial.operation}: not served{where}; there are: {', '.join(service.routes)}"])
+    return route
 
 
 def _certificate(path: Path) -> x509.Certificate:
-    found = certs.load_pem(_read(path))
+    try:
+        found = certs.load_pem(_read(path))
+    except Malformed as fault:
+        raise ConfigError([f"{path}: {fault}"]) from None
     if not found:
         raise ConfigError([f"{path}: no certificate in it"])
     return found[0]
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, most: int = -1) -> bytes:
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            return file.read(most)
     except OSError as fault:
         raise ConfigError([f"{path}: {fault.strerror}"]) from None

@@ -25,6 +25,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from estgw.config import marked_yaml
+from estgw.config.route import Linking, RunnerName
 from estgw.errors import ConfigError
 from estgw.est.bounds import NameBounds
 from estgw.est.operations import OPERATIONS, Body, Requires, is_operation_name
@@ -121,7 +122,6 @@ Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Bytes = Annotated[int, Field(ge=1024, le=64 * 1024 * 1024)]
 NameBytes = Annotated[int, Field(ge=64, le=64 * 1024)]
 TLSVersion = Literal["1.2", "1.3"]
-Runner = Literal["auto", "exec", "fork", "pool"]
 
 
 class _Model(BaseModel):
@@ -180,9 +180,6 @@ class ClientAuth(_Model):
         return self
 
 
-Linking = Literal["required", "optional", "waived"]
-
-
 class POPRule(_Model):
     """Which clients a word about linking is for: every condition that is given must hold."""
 
@@ -219,7 +216,7 @@ class OperationSettings(_Model):
     raw_output: bool = False
     pass_credentials: bool = False
     serialize: str | None = None
-    runner: Runner | None = None
+    runner: RunnerName | None = None
     handler_env: Mapping[Annotated[str, AfterValidator(_variable)], Annotated[str, AfterValidator(_value)]] = Field(
         default_factory=dict
     )
@@ -244,7 +241,7 @@ class ServiceSettings(_Model):
     max_subject: NameBytes | None = None
     max_san: NameBytes | None = None
     csr_template: FilePath | None = None
-    runner: Runner | None = None
+    runner: RunnerName | None = None
     operations: Mapping[str, OperationSettings] = Field(default_factory=dict)
 
     @field_validator("operations")
@@ -287,7 +284,7 @@ class Callouts(ServiceSettings):
     max_waiting: Count = 100
     max_stdout: Bytes = 1024 * 1024
     max_stderr: Bytes = 64 * 1024
-    runner: Runner = "auto"
+    runner: RunnerName = "auto"
     pool_size: Count = 4
     pool_requests: Count = 1000
     max_file: Annotated[int, Field(ge=1024 * 1024, le=1 << 40)] = 1 << 30

@@ -5,59 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from estgw.config.model import Callouts, Config, OperationSettings, Runner, ServiceSettings
+from estgw.config.model import Callouts, Config, OperationSettings, ServiceSettings
+from estgw.config.route import Route
 from estgw.est.bounds import NameBounds
 from estgw.est.operations import OPERATIONS, Body, Operation, Requires
-
-OFF_BY_DEFAULT = frozenset({"serverkeygen", "fullcmc"})
-"""RFC 7030 6 recommends that server-side key generation is off until somebody wants it.
-
-So is Full CMC, which is optional (4.3): its policy is another script's, and who has edited simpleenroll's must not be
-passed by unawares.
-"""
-
-
-@dataclass(frozen=True)
-class Route:
-    """One operation as one label serves it."""
-
-    operation: Operation
-    label: str | None
-    handler: Path
-    ca_dir: Path
-    requires: Requires
-    authenticate: Path | None
-    authorize: Path | None
-    change_subject_name: bool
-    renew_without_certificate: bool
-    csr_template: Path | None
-    name_bounds: NameBounds
-    timeout: float
-    raw_output: bool
-    pass_credentials: bool
-    serialize: str | None
-    handler_env: Mapping[str, str]
-    runner: Runner = "auto"
-    decision_runner: Runner = "auto"
-    """How the authenticate and authorize scripts are run; `runner` is for the handler alone."""
-
-    @property
-    def programs(self) -> tuple[Path, ...]:
-        """Every script that this route may run."""
-        return (self.handler, *self.decisions)
-
-    @property
-    def decisions(self) -> tuple[Path, ...]:
-        """Its decision callouts."""
-        return tuple(script for script in (self.authorize, self.authenticate) if script)
-
-    @property
-    def is_new(self) -> bool:
-        """Whether only the configuration knows this operation."""
-        return self.operation.name not in OPERATIONS
 
 
 @dataclass(frozen=True)
@@ -78,13 +31,13 @@ def build(config: Config) -> Mapping[str | None, Service]:
     return services
 
 
-def search_path(config: Config) -> str:
-    """The PATH of every callout: in a virtual environment its own programs come first.
+def _search_path(common: Callouts) -> str:
+    """The PATH of every script: in a virtual environment its own programs come first.
 
     So `#!/usr/bin/env python3` in a handler is the interpreter that has the gateway's libraries.
     """
     own = [sys.executable.rpartition("/")[0]] if sys.prefix != sys.base_prefix else []
-    return ":".join([*own, config.callouts.path])
+    return ":".join([*own, common.path])
 
 
 def routes(services: Mapping[str | None, Service]) -> Iterator[Route]:
@@ -115,11 +68,11 @@ def _route(label: str | None, name: str, own: ServiceSettings, common: Callouts)
         chosen = shared.model_copy(update={key: getattr(mine, key) for key in mine.model_fields_set})
     else:
         chosen = mine or shared or OperationSettings()
+    operation = OPERATIONS.get(name) or _new_operation(name, chosen)
     # An entry that only says a timeout, say, does not switch on what is off by default.
-    enabled = chosen.enabled if "enabled" in chosen.model_fields_set else name not in OFF_BY_DEFAULT
+    enabled = chosen.enabled if "enabled" in chosen.model_fields_set else not operation.off_by_default
     if not enabled:
         return None
-    operation = OPERATIONS.get(name) or _new_operation(name, chosen)
     requires = chosen.requires or operation.requires
     # What anybody may have (cacerts, csrattrs) needs no leave, unless the operation itself names a script.
     # In CMC the requests inside say who they are from, whatever TLS knows.
@@ -142,9 +95,12 @@ def _route(label: str | None, name: str, own: ServiceSettings, common: Callouts)
             san=_inherited("max_san", own, common),
         ),
         timeout=chosen.timeout or common.timeout,
+        decision_timeout=common.decision_timeout,
         raw_output=chosen.raw_output,
         pass_credentials=chosen.pass_credentials,
+        pass_headers=common.pass_headers,
         serialize=chosen.serialize,
+        search_path=_search_path(common),
         handler_env=chosen.handler_env,
         runner=chosen.runner or own.runner or common.runner,
         decision_runner=own.runner or common.runner,

@@ -68,6 +68,7 @@ class Operation:
     may_wait: bool = False  # a handler's exit 75 is a 202 (4.2.3)
     proves_key: bool = False  # the CSR's key and signature count (4.2.1); serverkeygen ignores them (4.4.1)
     renews: bool = False  # subject and SAN are those of a certificate that the client has (4.2.2)
+    off_by_default: bool = False  # served only where the configuration switches it on
 
     @property
     def holds_requests(self) -> bool:
@@ -92,10 +93,14 @@ _TABLE = (
               has_csr=True, may_wait=True, proves_key=True),
     Operation("simplereenroll", "simpleReEnroll", "POST", _PKCS10, CERTS_ONLY, Body.ISSUED, Requires.TLS,
               has_csr=True, may_wait=True, proves_key=True, renews=True),
+    # RFC 7030 6 recommends that server-side key generation is off until somebody wants it.
     Operation("serverkeygen", "serverKeyGen", "POST", _PKCS10, "multipart/mixed", Body.KEYGEN, Requires.ANY,
-              has_csr=True, may_wait=True),
+              has_csr=True, may_wait=True, off_by_default=True),
+    # Full CMC is optional (4.3).  It has its own policy script, so enabling it would silently bypass rules that were
+    # added to simpleenroll's.
     Operation("fullcmc", "fullCMC", "POST", ("application/pkcs7-mime",),
-              "application/pkcs7-mime; smime-type=CMC-response", Body.CMC, Requires.ANY, may_wait=True),
+              "application/pkcs7-mime; smime-type=CMC-response", Body.CMC, Requires.ANY,
+              may_wait=True, off_by_default=True),
 )  # fmt: skip
 OPERATIONS: Mapping[str, Operation] = {operation.name: operation for operation in _TABLE}
 

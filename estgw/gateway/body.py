@@ -6,7 +6,8 @@ import asyncio
 
 from aiohttp import HttpVersion10, web
 
-from estgw.errors import BadRequest, RequestTimedOut, TooLarge
+from estgw.errors import BadRequest, RequestTimedOut
+from estgw.gateway import request as requests
 
 
 async def read(request: web.BaseRequest, *, limit: int, seconds: float) -> bytes:
@@ -16,7 +17,7 @@ async def read(request: web.BaseRequest, *, limit: int, seconds: float) -> bytes
     answer instead of it would cost the connection, and the channel binding with it.  Raises `TooLarge` as soon as the
     announced or received size is known to be past `limit` bytes, `RequestTimedOut` and `BadRequest`.
     """
-    too_large = TooLarge(f"The body is larger than {limit} bytes.")
+    too_large = requests.too_large(limit)
     if (request.content_length or 0) > limit:
         raise too_large
     if request.headers.get("Expect", "").lower() == "100-continue" and request.version > HttpVersion10:

@@ -1,4 +1,4 @@
-"""Which certificate a request is about: the one renewed, or the one whose names are to change (RFC 7030 4.2.2)."""
+"""Which certificate a reenroll renews (RFC 7030 4.2.2)."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import asyncio
 
 from cryptography import x509
 
-from estgw.auth.identity import Client, Trust
-from estgw.config.routes import Route
-from estgw.errors import BadRequest, Forbidden, Malformed
-from estgw.est import csr as csrs
-from estgw.est import names
-from estgw.est.csr import CSR, NewNames
+from estgw.auth.identity import Client
+from estgw.config.route import Route
+from estgw.errors import Forbidden
+from estgw.est.csr import CSR
+from estgw.gateway import request
 from estgw.register import lookup
 
 
@@ -24,12 +23,8 @@ async def renewed_certificate(client: Client, csr: CSR, route: Route) -> x509.Ce
     clientAuth, too, and it is not this certificate that shows who the client is.  Raises `Forbidden` with the
     difference.
     """
-    if client.certificate is not None and client.trust is Trust.EXPLICIT:
-        if difference := csrs.difference(csr, client.certificate):
-            raise Forbidden(f"A reenroll keeps subject and subject alternative name: {difference}.")
-        return client.certificate
-    if client.trust is Trust.IMPLICIT:
-        raise Forbidden("A reenroll renews a certificate of this CA; yours is another's. Enroll instead.")
+    if (presented := request.certificate_to_renew(client, csr)) is not None:
+        return presented
     if not route.renew_without_certificate:
         why = client.why_not or "; there was none"
         raise Forbidden(f"A reenroll renews the certificate that the client presents in TLS{why}.")
@@ -37,29 +32,3 @@ async def renewed_certificate(client: Client, csr: CSR, route: Route) -> x509.Ce
     if found is None:
         raise Forbidden("No valid certificate with the CSR's subject and subject alternative name is known here.")
     return found
-
-
-def new_names(client: Client, csr: CSR, route: Route) -> NewNames | None:
-    """The names that a ChangeSubjectName attribute asks for (RFC 6402 2.8), or None without one.
-
-    The CSR's own names must be those of the certificate that the client presents.  Raises `BadRequest` where the
-    configuration does not allow it, and `Forbidden` without such a certificate.
-    """
-    try:
-        wanted = csrs.change_subject_name(csr)
-    except Malformed as fault:
-        raise BadRequest(f"In the CSR: {fault}.") from None
-    if wanted is None:
-        return None
-    if not route.change_subject_name:
-        raise BadRequest("Names are not changed here: leave ChangeSubjectName out of the CSR.")
-    try:
-        names.openssl_subject(wanted.subject)
-        names.require_sound(wanted.san)
-    except Malformed as fault:
-        raise BadRequest(f"In the CSR's ChangeSubjectName: {fault}.") from None
-    if client.certificate is None or client.trust is Trust.NONE:
-        raise Forbidden("ChangeSubjectName needs a TLS client certificate whose names are to be changed.")
-    if difference := csrs.difference(csr, client.certificate):
-        raise Forbidden(f"With ChangeSubjectName the CSR keeps the certificate's own names: {difference}.")
-    return wanted

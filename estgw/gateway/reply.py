@@ -10,9 +10,8 @@ from cryptography import x509
 
 from estgw import __version__
 from estgw.callout import cgi
-from estgw.callout.call import Call
+from estgw.callout.call import Call, HTTPFacts
 from estgw.config import csrattrs_yaml
-from estgw.config.routes import Route
 from estgw.errors import HandlerFailed, Malformed, RequestError, Unauthenticated, apology
 from estgw.est import answers, certs
 from estgw.est.answers import Answer
@@ -25,13 +24,25 @@ SERVER = f"estgw/{__version__}"
 LINKING_OIDS = {"challengePassword": CHALLENGE_PASSWORD, "estIdentityLinking": EST_IDENTITY_LINKING}
 
 
-def to_wire(route: Route, output: cgi.Output, call: Call, *, columns: int | None, linking_attribute: str) -> Answer:
+def columns(base64_lines: str, http: HTTPFacts) -> int | None:
+    """Base64 line length.
+
+    One client fails on any line break and another on an unbroken body; the first is known by sending neither
+    User-Agent nor Accept.
+    """
+    if base64_lines == "auto":
+        terse = http.header("User-Agent") is None and http.header("Accept") is None
+        return None if terse else 64
+    return 64 if base64_lines == "64" else None
+
+
+def to_wire(call: Call, output: cgi.Output, *, columns: int | None, linking_attribute: str) -> Answer:
     """Bring what the handler printed to the form that the operation promises; raises `HandlerFailed`.
 
     `linking_attribute` names what /csrattrs announces where linking is required, whether the handler thought of it or
     not (RFC 7030 4.5.2).
     """
-    operation = route.operation
+    route, operation = call.route, call.route.operation
     text = output.body
     is_message = operation.holds_requests and text  # a PKI Response travels alike, whatever the status (RFC 7030 4.3.2)
     if route.raw_output or (output.status not in (None, 200) and not is_message):
@@ -39,7 +50,7 @@ def to_wire(route: Route, output: cgi.Output, call: Call, *, columns: int | None
     try:
         if operation.body is Body.CSRATTRS:
             text = csrattrs_yaml.to_der(text)
-            if call.pop_required:
+            if call.channel.pop_required:
                 text = answers.announce(text, LINKING_OIDS[linking_attribute])
         if not text.strip():
             if operation.body is Body.CSRATTRS:
@@ -48,8 +59,8 @@ def to_wire(route: Route, output: cgi.Output, call: Call, *, columns: int | None
         answer = answers.to_wire(operation.body, text, columns=columns)
         _require_protected(call, answer)
     except Malformed as fault:
-        raise HandlerFailed(apology(call.request_id), log=f"{route.handler.name}: {fault}") from None
-    if answer.issued and call.csr and operation.proves_key and not _is_for(answer.issued, call.csr):
+        raise HandlerFailed(apology(call.exchange.request_id), log=f"{route.handler.name}: {fault}") from None
+    if answer.issued and call.csr and operation.proves_key and not _is_for(answer.issued, call.csr.pkcs10):
         log.warning("the certificate issued is for another key than the CSR's", handler=route.handler.name)
     return answer
 

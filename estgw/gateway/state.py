@@ -12,27 +12,24 @@ from cryptography import x509
 from estgw.auth import digest as digests
 from estgw.auth import users
 from estgw.auth.digest import Digest, Nonces
-from estgw.auth.identity import Anchors, Client
+from estgw.auth.identity import Anchors
 from estgw.auth.passwords import Passwords
-from estgw.auth.pop import Rules
+from estgw.auth.pop_rules import Rules
 from estgw.auth.users import Users
 from estgw.callout import program, runners
-from estgw.callout.call import InnerRules
 from estgw.callout.caller import Caller, CalloutLimits
+from estgw.callout.language import language
 from estgw.callout.named_locks import NamedLocks
 from estgw.callout.pool import Pool
-from estgw.callout.runners import Language, Runners
+from estgw.callout.runners import Runners
 from estgw.callout.slots import Slots
 from estgw.callout.warm import Warm
 from estgw.config import csrattrs_yaml, model, routes
 from estgw.config.model import Config
-from estgw.config.routes import Route
-from estgw.errors import BadRequest, ConfigError, Malformed
-from estgw.est import certs, keygen, names
-from estgw.est import csr as csrs
-from estgw.est.csr import CSR, NewNames
+from estgw.config.route import Route
+from estgw.errors import ConfigError, Malformed
+from estgw.est import certs
 from estgw.est.encoding import pem_blocks
-from estgw.est.operations import Body
 from estgw.est.template_check import TemplateCheck
 from estgw.gateway.worker_share import ALONE, WorkerShare
 from estgw.tls.adapter import TLSContext
@@ -69,39 +66,6 @@ class State:
     caller: Caller
     share: WorkerShare
 
-    def inner_rules(self, route: Route, client: Client) -> InnerRules:
-        """What holds for a request inside a message: the rules of simpleenroll, which it would else have used."""
-        linking = self.pop.linking(client, "simpleenroll", route.label)
-        return InnerRules(linking, route.authorize, route.csr_template, route.change_subject_name, route.name_bounds)
-
-    def check_template(self, route: Route, csr: CSR, new_names: NewNames | None) -> None:
-        """Raise `BadRequest` for names past their bounds, and for what the CSR lacks of the route's `csr_template`.
-
-        The names are those to be certified: a name that is too long may be changed to a shorter one.
-        """
-        certified = new_names or csr
-        try:
-            route.name_bounds.require(certified.subject, certified.san)
-            if route.csr_template is None:
-                return
-            wanted = self.template_checks[route.csr_template]
-            wanted.require(csr, new_names, proves_key=route.operation.proves_key)
-        except Malformed as fault:
-            raise BadRequest(fault.sentence) from None
-
-
-def check_csr(csr: CSR, route: Route) -> None:
-    """Raise `Malformed` for a CSR that no script is to see."""
-    csrs.require_subject(csr)
-    names.require_sound(csr.san)
-    if route.operation.proves_key:
-        csrs.verify(csr)
-    if route.operation.body is Body.KEYGEN:
-        keygen.wish(csr)
-    if csr.text_attribute(csrs.OTP_CHALLENGE) is not None and route.authorize is None:
-        # RFC 7894 4: what is present must be verified, and only a script can know one-time passwords.
-        raise Malformed("the CSR carries otpChallenge, and nothing here can verify it")
-
 
 def load(path: Path, resources: ProcessResources | None = None, text: str | None = None) -> State:
     """Read the configuration and every file that it names; raises `ConfigError` with all that is wrong.
@@ -121,8 +85,9 @@ def load(path: Path, resources: ProcessResources | None = None, text: str | None
     crls = _crls(settings.client_auth.crls, faults)
     passwords = _passwords(settings, resources.nonces if resources else Nonces(), faults)
     context = _context(settings, (*explicit, *implicit), crls, faults)
-    for script in sorted({script for route in served for script in route.programs}):
-        found = program.faults(script, routes.search_path(settings))
+    scripts = {(script, route.search_path) for route in served for script in route.programs}
+    for script, search_path in sorted(scripts):
+        found = program.faults(script, search_path)
         faults += [fault for fault in found if fault not in faults]  # scripts share a directory
     for folder in sorted({route.ca_dir for route in served}):
         if not folder.is_dir():
@@ -154,11 +119,11 @@ def _caller(
     faults += [
         f"{route.handler}: the runner {route.runner} is for Python scripts; auto and exec are for all"
         for route in routes
-        if route.runner in ("fork", "pool") and runners.language(route.handler) is Language.OTHER
+        if not runners.can_run(route.runner, language(route.handler))
     ]
     asked = {(route.runner, route.handler) for route in routes}
     asked |= {(route.decision_runner, script) for route in routes for script in route.decisions}
-    if resources is not None and any(runners.forks(runner, runners.language(script)) for runner, script in asked):
+    if resources is not None and any(runners.needs_warm(runner, script) for runner, script in asked):
         try:
             resources.warm.start()
         except OSError as fault:
@@ -169,7 +134,7 @@ def _caller(
     part = resources.share.part
     slots = Slots(part(limits.max_running), part(limits.max_waiting), resources.locks)
     pool = Pool(resources.warm, part(limits.pool_size), limits.pool_requests)
-    return Caller(slots, allowed, Runners(resources.warm, pool, folder))
+    return Caller(slots, allowed, Runners.warm(resources.warm, pool, folder))
 
 
 def _certificates(paths: Iterable[Path], faults: list[str]) -> list[x509.Certificate]:

@@ -32,7 +32,8 @@ from typing import Any, Self, TypeVar
 
 from OpenSSL import SSL
 
-from estgw.tls.info import TLSInfo, Verification, read_info
+from estgw.tls.handshake import Verification, read_info
+from estgw.tls.info import TLSInfo
 from estgw.tls.rehearsal import Rehearsal
 
 T = TypeVar("T")

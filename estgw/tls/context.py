@@ -12,7 +12,7 @@ from OpenSSL import SSL, crypto
 
 from estgw.errors import ConfigError
 from estgw.tls.adapter import TLSContext, error_words
-from estgw.tls.info import Verification
+from estgw.tls.handshake import Verification
 from estgw.tls.rehearsal import Rehearsal
 
 _VERSIONS = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}

@@ -1,8 +1,4 @@
-"""What a handshake established: the client's certificate and its verdict, the channel bindings.
-
-Everything here reads a pyOpenSSL connection whose handshake is over.  The three looks past pyOpenSSL's public
-methods are together at the end of the file.
-"""
+"""What is known of a TLS connection: facts alone, so that whoever judges them needs no TLS library."""
 
 from __future__ import annotations
 
@@ -10,31 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from cryptography import x509
-from OpenSSL import SSL
-from OpenSSL._util import ffi, lib
 
-from estgw.est import certs
-from estgw.est.binding import EXPORTER_CONTEXT, EXPORTER_LABEL, EXPORTER_LENGTH, Binding, BindingType
-
-
-@dataclass
-class Verification:
-    """What OpenSSL complained about while it verified one client certificate.
-
-    Only the complaint to report is kept, since a client chooses how long its chain is.
-    """
-
-    error: int | None = None
-    """An X509_V_ERR number: the first complaint at the lowest depth."""
-    depth: int = 0
-
-    def record(self, error: int, depth: int) -> None:
-        if self.error is None or depth < self.depth:
-            self.error, self.depth = error, depth
-
-    @property
-    def words(self) -> str | None:
-        return None if self.error is None else _verify_error_words(self.error)
+from estgw.est.binding import Binding, BindingType
 
 
 @dataclass(frozen=True)
@@ -64,65 +37,3 @@ class TLSInfo:
     """What is wrong, mostly in OpenSSL's words; None when verified, and when there was no certificate."""
     bindings: Mapping[BindingType, Binding] = field(default_factory=dict)
     """The channel bindings that this connection has."""
-
-
-def read_info(connection: SSL.Connection, verification: Verification) -> TLSInfo:
-    error = verification.words
-    verified: list[x509.Certificate] = []
-    try:
-        certificate = connection.get_peer_certificate(as_cryptography=True)
-        sent = connection.get_peer_cert_chain(as_cryptography=True) or []  # a server gets no leaf here
-        if certificate is not None:
-            certs.require_names(certificate)
-    except (ValueError, x509.InvalidVersion):
-        # OpenSSL is content with less than cryptography, but nothing later could read this either.
-        certificate, sent, error = None, [], "the client's certificates can't be parsed"
-    if certificate is not None and error is None:
-        # pyOpenSSL resets the store's error whenever the callback lets a fault pass, so the callback's record
-        # is the only verdict; and a resumed session has none, since the callback does not run for it.
-        if not _session_reused(connection):
-            verified = connection.get_verified_chain(as_cryptography=True) or []
-        if not verified:
-            error = "not verified on this connection"
-    name = connection.get_servername()
-    return TLSInfo(
-        version=connection.get_protocol_version_name(),
-        cipher=connection.get_cipher_name() or "",
-        server_name=name.decode("ascii", "backslashreplace") if name else None,
-        certificate=certificate,
-        chain=tuple(sent),
-        verified_chain=tuple(verified),
-        verify_error=error,
-        bindings={binding.type: binding for binding in _bindings(connection)},
-    )
-
-
-def _bindings(connection: SSL.Connection) -> list[Binding]:
-    found = []
-    finished = connection.get_peer_finished() or b""
-    if connection.get_protocol_version_name() == "TLSv1.3":
-        found.append(Binding(BindingType.TLS13_FINISHED, finished))
-    elif not _session_reused(connection):
-        # RFC 5929 3.1 wants the first Finished of the latest handshake: the client's, as long as nothing is
-        # resumed; and the latest handshake is the only one, as renegotiation is off.
-        found.append(Binding(BindingType.TLS_UNIQUE, finished))
-    # RFC 9266 1: without the extended master secret an exporter does not identify a TLS 1.2 connection.
-    if connection.get_protocol_version_name() == "TLSv1.3" or _extended_master_secret(connection):
-        value = connection.export_keying_material(EXPORTER_LABEL, EXPORTER_LENGTH, EXPORTER_CONTEXT)
-        found.append(Binding(BindingType.TLS_EXPORTER, value))
-    return found
-
-
-# pyOpenSSL wraps none of these three; all are in the table of functions that it gets from cryptography.
-
-
-def _session_reused(connection: SSL.Connection) -> bool:
-    return bool(lib.SSL_session_reused(connection._ssl))
-
-
-def _extended_master_secret(connection: SSL.Connection) -> bool:
-    return bool(lib.SSL_get_extms_support(connection._ssl) == 1)
-
-
-def _verify_error_words(error: int) -> str:
-    return bytes(ffi.string(lib.X509_verify_cert_error_string(error))).decode()

@@ -19,7 +19,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL
 
-from estgw.tls.info import Verdict, Verification
+from estgw.tls.handshake import Verification
+from estgw.tls.info import Verdict
 
 _RECORD = 16384
 """Bytes of the longest TLS record (RFC 5246 6.2.1)."""

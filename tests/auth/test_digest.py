@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from estgw.auth import digest, http
-from estgw.auth.digest import Digest, DigestResponse, Nonces
+from estgw.auth.credentials import DigestResponse
+from estgw.auth.digest import Digest, Nonces
 from estgw.errors import BadRequest, ConfigError, StaleNonce, Unauthenticated
 from tests.pki import VECTORS
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from cryptography import x509
 
-from estgw.auth.http import Credentials
+from estgw.auth.credentials import Credentials
 from estgw.auth.identity import Anchors, Client, Trust, identify
 from estgw.est import certs
 from estgw.tls.info import TLSInfo

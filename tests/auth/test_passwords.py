@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from estgw.auth import http, users
+from estgw.auth.credentials import Credentials
 from estgw.auth.digest import Digest, Nonces
-from estgw.auth.http import Credentials
 from estgw.auth.passwords import Passwords
 from estgw.auth.requirements import authenticate
 from estgw.auth.users import Users

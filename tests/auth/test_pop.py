@@ -7,7 +7,7 @@ import base64
 import pytest
 
 from estgw.auth.pop import POP, binding_in_force, link
-from estgw.config.model import Linking
+from estgw.config.route import Linking
 from estgw.errors import BadRequest, Malformed
 from estgw.est.binding import Binding, BindingType
 from estgw.est.csr import CHALLENGE_PASSWORD, EST_IDENTITY_LINKING, parse

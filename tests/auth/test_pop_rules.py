@@ -11,8 +11,10 @@ from cryptography.x509.oid import NameOID
 
 from estgw.auth import pop
 from estgw.auth.identity import Client, Trust
-from estgw.auth.pop import POP, Rules
-from estgw.config.model import Linking, POPRule
+from estgw.auth.pop import POP
+from estgw.auth.pop_rules import Rules
+from estgw.config.model import POPRule
+from estgw.config.route import Linking
 from estgw.errors import BadRequest, Malformed
 from estgw.est import csr as csrs
 from estgw.est.binding import Binding, BindingType

@@ -93,13 +93,14 @@ def scripts(server: Server, directory: Path) -> Iterator[Script]:
             )
             folder = directory / f"{shipped}-{operation}"
             folder.mkdir(mode=0o700)
-            route, call = asyncio.run(trial.prepare(state, wanted, folder))
+            call = asyncio.run(trial.prepare(state, wanted, folder))
+            handler = call.route.handler
             env, path = contract.environment(call), f"{server.base}{label + '/' if label else ''}{operation}"
-            script = Script(f"{shipped}/{operation}", route.handler, env, call.body, path, ways.get(operation, {}))
+            script = Script(f"{shipped}/{operation}", handler, env, call.http.body, path, ways.get(operation, {}))
             yield script
             if operation == "simpleenroll":
                 certificate.write_bytes(script.run()[2])
-                yield Script(f"{shipped}/authorize", route.handler.with_name("authorize"), env, b"")
+                yield Script(f"{shipped}/authorize", handler.with_name("authorize"), env, b"")
 
 
 def alone(server: Server, script: Script, times: int) -> Figures:

@@ -78,23 +78,23 @@ async def bench(lab: Lab, directory: Path, rounds: int) -> list[dict[str, object
     (directory / "csr.pem").write_bytes(csr("device-1"))
     gateway = trial.load_state(lab.path / "conf.yaml")
     wanted = Trial("simpleenroll", label="python", csr_file=directory / "csr.pem", user="estuser")
-    route, call = await trial.prepare(gateway, wanted, directory)
+    call = await trial.prepare(gateway, wanted, directory)
     env = contract.environment(call)
     scripts = {
         "signs": lab.script("bench/signs", SIGNER),
-        "shipped": route.handler,
+        "shipped": call.script,
         "nothing": lab.script("bench/nothing", "#!/usr/bin/env python3\n"),
     }
     shell = lab.script("bench/true", "#!/bin/sh\nexit 0\n")
     warm = Warm()
     warm.start()
     pool = Pool(warm, 1, 1_000_000)
-    runners = Runners(warm, pool)
+    runners = Runners.warm(warm, pool)
     table: list[dict[str, object]] = []
     try:
         for label, script in scripts.items():
             candidates = {
-                name: (lambda name=name, script=script: runners.run(name, script, env, call.body, LIMITS))
+                name: (lambda name=name, script=script: runners.run(name, script, env, call.http.body, LIMITS))
                 for name in ("exec", "fork", "pool")
             }
             found = await measure(candidates, rounds, {"exec": 4, "fork": 20, "pool": 40})

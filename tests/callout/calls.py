@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from cryptography import x509
 
-from estgw.auth.http import Credentials
+from estgw.auth.credentials import Credentials
 from estgw.auth.identity import Client, Trust
 from estgw.auth.pop import POP
-from estgw.callout.call import Call, InnerRules
+from estgw.callout.call import Call, ChannelFacts, CSRFacts, ExchangeFacts, HTTPFacts, InnerRules
+from estgw.config import routes
+from estgw.config.model import Config
+from estgw.config.route import Route
 from estgw.est import certs
 from estgw.est.binding import Binding, BindingType
 from estgw.est.bounds import NameBounds
+from estgw.est.csr import CSR as CSR_
 from estgw.est.csr import OTP_CHALLENGE, REVOCATION_CHALLENGE, parse
-from estgw.est.operations import OPERATIONS, Profile
+from estgw.est.operations import OPERATIONS, Operation, Profile
 from estgw.tls.info import TLSInfo
 from tests import pki
 from tests.pki import UTF8, attribute, certificate, csr, tlv
@@ -65,6 +70,13 @@ def client(**changes: Any) -> Client:
     return replace(Client("192.0.2.7", 40000, tls()), **changes)
 
 
+PATH = "/usr/local/bin:/usr/bin:/bin"
+HEADERS = (
+    ("Content-Type", "application/pkcs10; x=y"),
+    ("user-agent", "curl/8"),
+    ("X-Forwarded-For", "192.0.2.9"),
+    ("X-Other", "not passed on"),
+)
 KNOWN = client(
     tls=tls(CERTIFICATE, chain=(SUB.certificate,), verified_chain=(CERTIFICATE, CA.certificate)),
     certificate=CERTIFICATE,
@@ -76,27 +88,64 @@ KNOWN = client(
 """Somebody with everything: a certificate, a chain, a password."""
 
 
+def route(operation: str | Operation, **changes: Any) -> Route:
+    """A route as the least of configurations makes it, whatever fields it has by now."""
+    known = OPERATIONS[operation] if isinstance(operation, str) else operation
+    least = {
+        "tls": {"certificate": "c", "key": "k"},
+        "callouts": {"handlers": "/srv/handlers", "ca_dir": "/srv/ca"},
+    }
+    made = routes.build(Config.model_validate(least, context={"base": Path("/")}))[None].routes["cacerts"]
+    made = replace(
+        made, operation=known, handler=made.handler.with_name(known.name), requires=known.requires, search_path=PATH
+    )
+    return replace(made, **changes)
+
+
 def plain(directory: Path, operation: str = "cacerts", **changes: Any) -> Call:
-    """The least that a call can have."""
-    return replace(
-        Call(
-            request_id="0123456789",
-            operation=OPERATIONS[operation],
-            label=None,
-            profile=Profile.RFC,
-            client=client(),
-            ca_dir=Path("/srv/ca"),
-            tmp_dir=directory,
-            timeout=30,
-            search_path="/usr/local/bin:/usr/bin:/bin",
+    """The least that a call can have; changes as `change` takes them."""
+    made = Call(
+        exchange=ExchangeFacts("0123456789", directory),
+        route=route(operation),
+        profile=Profile.RFC,
+        client=client(),
+        http=HTTPFacts(
             method=OPERATIONS[operation].method,
-            script_name=f"/.well-known/est/{operation}",
-            query="",
-            server_name="localhost",
+            target=f"/.well-known/est/{operation}",
+            raw_path=f"/.well-known/est/{operation}",
             server_port=8443,
         ),
-        **changes,
+        channel=ChannelFacts(),
     )
+    return change(made, **changes)
+
+
+def change(call: Call, **changes: Any) -> Call:
+    """The same call with some facts changed, each by its own name, wherever it stands.
+
+    A CSR as `csr` is the one of its facts; headers in a mapping are passed on to scripts.
+    """
+    if isinstance(changes.get("csr"), CSR_):
+        changes["pkcs10"] = changes.pop("csr")
+        call = replace(call, csr=call.csr or CSRFacts(changes["pkcs10"]))
+    if "csr" in changes and changes["csr"] is None:
+        changes = {name: value for name, value in changes.items() if name not in fields_of(CSRFacts)}
+    if isinstance(headers := changes.get("headers"), Mapping):
+        changes |= {"headers": tuple(headers.items()), "pass_headers": tuple(headers)}
+    groups: dict[str, dict[str, Any]] = {}
+    for name, value in changes.items():
+        owner = next((part for part in PARTS if name in fields_of(getattr(call, part))), "")
+        groups.setdefault(owner, {})[name] = value
+    own = groups.pop("", {})
+    changed = {part: replace(getattr(call, part), **values) for part, values in groups.items()}
+    return replace(call, **changed, **own)
+
+
+PARTS = ("exchange", "route", "http", "channel", "csr")
+
+
+def fields_of(part: object) -> set[str]:
+    return {field.name for field in fields(part)} if is_dataclass(part) else set()
 
 
 def full(directory: Path, operation: str = "simplereenroll", **changes: Any) -> Call:
@@ -108,9 +157,9 @@ def full(directory: Path, operation: str = "simplereenroll", **changes: Any) -> 
         profile=Profile.DRAFT,
         client=KNOWN,
         query="a=b&c",
-        content_type="application/pkcs10; x=y",
         body=CSR,
-        headers={"User-Agent": "curl/8", "X-Forwarded-For": "192.0.2.9"},
+        headers=HEADERS,
+        pass_headers=("User-Agent", "X-Forwarded-For", "X-Absent"),
         handler_env={"POLICY": "strict"},
         binding=BINDING,
         csr=parse(CSR),
@@ -120,7 +169,7 @@ def full(directory: Path, operation: str = "simplereenroll", **changes: Any) -> 
         inner=InnerRules("required", Path("/srv/authorize"), Path("/srv/template.yaml"), True, NameBounds()),
         timeout=12.7,
     )
-    call = replace(call, **changes)
+    call = change(call, **changes)
     for path, content in call.files():
         path.write_bytes(content)
     return call

@@ -31,7 +31,7 @@ class Running:
         self._thread.start()
         self.warm = Warm()
         self.pool = Pool(self.warm, size, requests)
-        self.runners = Runners(self.warm, self.pool)
+        self.runners = Runners.warm(self.warm, self.pool)
         self.do(self._start())
 
     async def _start(self) -> None:

@@ -21,7 +21,7 @@ from estgw.callout.cgi import Output
 from estgw.callout.slots import Slots
 from estgw.callout.verdicts import Kind
 from estgw.errors import HandlerFailed, HandlerTimedOut, RequestError, Unavailable
-from tests.callout.calls import plain
+from tests.callout.calls import change, plain
 from tests.callout.programs import script
 
 LIMITS = CalloutLimits(max_stdout=64 * 1024, max_stderr=4096, retry_after=60)
@@ -31,14 +31,19 @@ def caller(limits: CalloutLimits = LIMITS, running: int = 8, waiting: int = 100)
     return Caller(Slots(running, waiting), limits)
 
 
+def of(program: Path, call: Call, kind: Kind = Kind.HANDLER) -> Call:
+    """The call of a script, whatever it is asked for."""
+    return change(call, handler=program, authorize=program, authenticate=program, kind=kind)
+
+
 def handle(directory: Path, text: str, call: Call | None = None) -> Output:
     call = call or plain(directory, "simpleenroll")
-    return asyncio.run(caller().handle(script(directory, text), call))
+    return asyncio.run(caller().handle(of(script(directory, text), call)))
 
 
 def decide(directory: Path, text: str, kind: Kind, call: Call | None = None) -> None:
     call = call or plain(directory, "simpleenroll")
-    asyncio.run(caller().decide(script(directory, text), call, kind))
+    asyncio.run(caller().decide(of(script(directory, text), call, kind)))
 
 
 def refusal(directory: Path, text: str, call: Call | None = None) -> RequestError:
@@ -208,7 +213,7 @@ def test_a_file_that_grew_too_large(tmp_path, kind, text, reason):
     ours = caller(replace(LIMITS, max_file=1 << 20))
     call = plain(tmp_path, "simpleenroll")
     with pytest.raises(HandlerFailed) as raised:
-        asyncio.run(ours.handle(program, call) if kind is None else ours.decide(program, call, kind))
+        asyncio.run(ours.handle(of(program, call)) if kind is None else ours.decide(of(program, call, kind)))
     assert (raised.value.status, raised.value.public) == (500, APOLOGY)
     assert str(raised.value) == f"{reason}callouts.max_file)"
     assert (tmp_path / "big").stat().st_size == 1 << 20
@@ -244,7 +249,7 @@ def test_a_handler_that_cannot_start(tmp_path, mode, text, words):
         program.write_text(text)
         program.chmod(mode)
     with pytest.raises(HandlerFailed) as raised:
-        asyncio.run(caller().handle(program, plain(tmp_path)))
+        asyncio.run(caller().handle(of(program, plain(tmp_path))))
     assert raised.value.public == APOLOGY
     assert str(raised.value) == f"could not start {program}: {words}"
 
@@ -262,7 +267,7 @@ def test_a_handler_that_removed_its_directory(tmp_path):
     program.unlink()
     folder.rmdir()
     with pytest.raises(HandlerFailed):
-        asyncio.run(caller().handle(program, plain(tmp_path)))
+        asyncio.run(caller().handle(of(program, plain(tmp_path))))
 
 
 # stderr is for the log.
@@ -270,7 +275,7 @@ def test_a_handler_that_removed_its_directory(tmp_path):
 
 def stderr_of(directory: Path, text: str, limits: CalloutLimits = LIMITS) -> list[tuple[str, str]]:
     with capture_logs() as lines, contextlib.suppress(RequestError):
-        asyncio.run(caller(limits).handle(script(directory, text), plain(directory)))
+        asyncio.run(caller(limits).handle(of(script(directory, text), plain(directory))))
     return [(line["log_level"], line["line"]) for line in lines if line["event"] == "handler stderr"]
 
 
@@ -344,7 +349,7 @@ def test_authorize_cannot_make_cacerts_wait(tmp_path):
 )
 def test_silence_means_no(tmp_path, kind, text, status):
     with pytest.raises(RequestError) as raised:
-        decide(tmp_path, text, kind, plain(tmp_path, timeout=0.3))
+        decide(tmp_path, text, kind, plain(tmp_path, decision_timeout=0.3))
     assert raised.value.status == status
 
 
@@ -356,7 +361,7 @@ def test_too_many_at_once(tmp_path):
 
     async def scene() -> list[Output | BaseException]:
         busy = caller(running=1, waiting=1)
-        runs = (busy.handle(program, plain(tmp_path)) for _ in range(3))
+        runs = (busy.handle(of(program, plain(tmp_path))) for _ in range(3))
         return await asyncio.gather(*runs, return_exceptions=True)
 
     first, second, third = asyncio.run(scene())
@@ -372,7 +377,7 @@ def test_one_at_a_time_where_asked_for(tmp_path):
 
     async def scene(serialize: str | None) -> list[Output | BaseException]:
         shared = caller()
-        runs = (shared.handle(program, plain(tmp_path), serialize=serialize) for _ in range(4))
+        runs = (shared.handle(of(program, plain(tmp_path, serialize=serialize))) for _ in range(4))
         return await asyncio.gather(*runs, return_exceptions=True)
 
     assert asyncio.run(scene("ca")) == [Output(b"body\n")] * 4
@@ -386,5 +391,5 @@ def test_descriptors_come_back(tmp_path):
         with pytest.raises(RequestError) if text != "echo body" else capture_logs():
             handle(tmp_path, text, call)
     with pytest.raises(HandlerFailed):
-        asyncio.run(caller().handle(tmp_path / "missing", call))
+        asyncio.run(caller().handle(of(tmp_path / "missing", call)))
     assert set(os.listdir("/proc/self/fd")) == before

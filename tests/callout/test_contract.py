@@ -19,11 +19,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from estgw import __version__
-from estgw.auth.http import Credentials
+from estgw.auth.credentials import Credentials
 from estgw.auth.identity import Trust
 from estgw.auth.pop import POP
 from estgw.callout import contract, process
-from estgw.callout.call import Call
+from estgw.callout.call import Call, Enclosure
 from estgw.callout.contract import ENV_VARS, environment
 from estgw.callout.process import Limits
 from estgw.callout.verdicts import EXIT_STATUS, OTHERWISE, Kind
@@ -34,7 +34,7 @@ from estgw.est.csr import OTP_CHALLENGE, NewNames, parse
 from estgw.est.keygen import DECRYPT_KEY_ID, SMIME_CAPABILITIES
 from estgw.est.operations import Profile
 from tests import pki
-from tests.callout.calls import CA, CERTIFICATE, CSR, KNOWN, SUB, client, full, plain, tls
+from tests.callout.calls import CA, CERTIFICATE, CSR, KNOWN, SUB, change, client, full, plain, tls
 from tests.callout.programs import python
 from tests.pki import CN, OCTETS, OTHER, UTF8, attribute, certificate, csr, dn, tlv
 
@@ -97,7 +97,9 @@ def expected(tmp: Path) -> dict[str, dict[str, str]]:
         "EST_CSR_SUBJECT": "CN=device-1,O=Ours",
         "EST_CSR_EXT_SAN": "301e820b6f6e652e6578616d706c65810f616e6e406578616d706c652e6f7267",
         "EST_CSR_SPKI_SHA256": sha256(certs.spki(CERTIFICATE)),
-        "EST_AUTH_METHODS": "tls+http",
+        "EST_AUTH_METHODS": "tls+http+cmc",
+        "EST_CMC_REQUEST": "7",
+        "EST_CMC_IDENTIFICATION": "device-7",
         "EST_CLIENT_TRUST": "explicit",
         "EST_CLIENT_IS_RA": "1",
         "EST_CLIENT_CERT_FILE": str(tmp / "client.pem"),
@@ -155,8 +157,8 @@ import json, os
 files = {name: open(os.environ[name]).read() for name in os.environ if name.endswith("_FILE") and "SSL_" not in name}
 print(json.dumps([dict(os.environ), files]))
 """
-    program = python(call.tmp_dir, text, name="reflect")
-    outcome = asyncio.run(process.run(program, environment(call), call.body, Limits(10, 1 << 20, 1 << 16)))
+    program = python(call.exchange.tmp_dir, text, name="reflect")
+    outcome = asyncio.run(process.run(program, environment(call), call.http.body, Limits(10, 1 << 20, 1 << 16)))
     assert outcome.exit == 0, outcome.stderr
     found, files = json.loads(outcome.stdout)
     return {**found, **{f"{name} holds": content for name, content in files.items()}}
@@ -169,7 +171,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def reflected(directory: Path) -> dict[str, str]:
-    return seen_by_a_script(full(directory))
+    return seen_by_a_script(full(directory, enclosure=Enclosure(7, "tls+http+cmc", "device-7")))
 
 
 @pytest.mark.parametrize("name", [name for name in ROWS if name not in NOT_IN_ONE_CALL])
@@ -214,7 +216,7 @@ def test_who_is_verified_and_who_only_claims(tmp_path):
     call = plain(tmp_path, client=client(claimed=claimed))
     hidden = ("AUTH_TYPE", "REMOTE_USER", "EST_AUTH_SCHEME", "EST_USERNAME", "EST_PASSWORD")
     assert [get(call, name) for name in hidden] == [None] * 5
-    shown = replace(call, pass_credentials=True)
+    shown = change(call, pass_credentials=True)
     assert [get(shown, name) for name in hidden] == [None, None, "Basic", "eve", "guess"]
     draft = replace(call, profile=Profile.DRAFT)
     assert [get(draft, name) for name in hidden] == [None, None, "Basic", "eve", "guess"]
@@ -327,7 +329,7 @@ def test_shellshock_is_refused_wherever_it_is(tmp_path, body):
     bad = [
         with_common_name(body, tmp_path),
         plain(tmp_path, query=text),
-        plain(tmp_path, "fullcmc", content_type=text),
+        plain(tmp_path, "fullcmc", headers=[("Content-Type", text)]),
         plain(tmp_path, headers={"User-Agent": text}),
         plain(tmp_path, client=client(user=text)),
         plain(tmp_path, client=client(tls=tls(server_name=text))),

@@ -19,8 +19,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from estgw.callout import job, process, runners, warm
+from estgw.callout.language import Language, language
 from estgw.callout.process import CouldNotStart, Limits, Outcome
-from estgw.callout.runners import Language, Runners, language
+from estgw.callout.runners import Runners
 from tests.callout.running import ENV, LIMITS, Running, alive, dead, quick, running, script
 from tests.support import ROOT, Gateway, Lab, running_gateway, until
 
@@ -185,8 +186,8 @@ def test_what_is_not_there_is_no_python(tmp_path):
     ("runner", "forks"),
     [("auto", {OURS}), ("exec", set()), ("fork", {OURS, PYTHON}), ("pool", {OURS, PYTHON})],
 )
-def test_who_needs_it(runner, forks):
-    assert {each for each in Language if runners.forks(runner, each)} == forks
+def test_a_script_in_another_language_is_started_by_exec(runner, forks):
+    assert {each for each in Language if runners.KINDS[runners.choose(runner, each)].needs_warm} == forks
 
 
 def test_without_it_everything_is_exec(tmp_path):
@@ -538,7 +539,7 @@ def test_a_gateway_whose_parent_dies(house):
             assert second != first
             assert slow.result().status == 500
         assert gateway.wait_for("the warm parent died")["code"] == -9
-        assert any("nobody knows how it ended" in line.get("reason", "") for line in gateway.access)
+        assert any("how it ended is unknown" in line.get("reason", "") for line in gateway.access)
         assert children(gateway.process.pid) == [second]
 
 

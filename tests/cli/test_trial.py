@@ -17,7 +17,7 @@ from estgw.auth.pop import POP
 from estgw.callout.call import Call
 from estgw.cli import trial
 from estgw.cli.trial import Report, Trial
-from estgw.errors import BadRequest, ConfigError, Forbidden, RequestError
+from estgw.errors import BadRequest, ConfigError, Forbidden
 from estgw.est.binding import BindingType
 from estgw.gateway.state import State
 from tests import pki
@@ -53,7 +53,7 @@ def request_file(tmp_path: Path) -> Path:
 def prepare(served: State, directory: Path, operation: str, **wishes: Any) -> Call:
     folder = directory / "private"
     folder.mkdir(mode=0o700, exist_ok=True)
-    return asyncio.run(trial.prepare(served, Trial(operation, **wishes), folder))[1]
+    return asyncio.run(trial.prepare(served, Trial(operation, **wishes), folder))
 
 
 def try_out(served: State, directory: Path, operation: str, **wishes: Any) -> Report:
@@ -72,32 +72,37 @@ def body(report: Report) -> bytes:
 
 def test_a_call_without_a_body(served, lab, tmp_path):
     call = prepare(served, tmp_path, "cacerts")
-    assert (call.operation.name, call.method, call.script_name) == ("cacerts", "GET", "/.well-known/est/cacerts")
-    assert (call.csr, call.pop, call.body, call.label) == (None, None, b"", None)
-    assert (call.client.methods, call.ca_dir) == ("", lab.ca)
+    http = call.http
+    assert (call.route.operation.name, http.method, http.path) == ("cacerts", "GET", "/.well-known/est/cacerts")
+    assert (call.csr, http.body, call.route.label) == (None, b"", None)
+    assert (call.client.methods, call.route.ca_dir) == ("", lab.ca)
     assert list((tmp_path / "private").iterdir()) == []
 
 
 def test_a_call_with_a_csr(served, tmp_path, request_file):
     call = prepare(served, tmp_path, "simpleenroll", csr_file=request_file, user="ann")
     assert call.csr is not None
-    assert (call.csr.subject.rfc4514_string(), call.pop) == ("CN=device-1", POP.ABSENT)
+    assert (call.csr.subject.rfc4514_string(), call.csr.pop) == ("CN=device-1", POP.ABSENT)
     assert (call.client.user, call.client.methods) == ("ann", "http")
-    assert call.binding is not None
-    assert (call.binding.type, len(call.binding.value)) == (BindingType.TLS_EXPORTER, 32)
-    assert call.content_type == "application/pkcs10"
-    assert (tmp_path / "private/csr.pem").read_bytes() == call.csr.pem
+    binding = call.channel.binding
+    assert binding is not None
+    assert (binding.type, len(binding.value)) == (BindingType.TLS_EXPORTER, 32)
+    assert call.http.header("content-type") == "application/pkcs10"
+    assert (tmp_path / "private/csr.pem").read_bytes() == call.csr.pkcs10.pem
 
 
 def test_a_binding_is_taken_at_its_word(served, tmp_path, request_file):
     request_file.write_bytes(csr("device-1", challenge("whatever")))
-    assert prepare(served, tmp_path, "simpleenroll", csr_file=request_file).pop is POP.LINKED
+    call = prepare(served, tmp_path, "simpleenroll", csr_file=request_file, user="ann")
+    assert call.csr is not None
+    assert call.csr.pop is POP.LINKED
 
 
 def test_a_client_certificate_of_our_ca(served, tmp_path, request_file, device):
     call = prepare(served, tmp_path, "simplereenroll", csr_file=request_file, client_certificate=device)
     assert (call.client.verify, call.client.trust.value, call.client.methods) == ("SUCCESS", "explicit", "tls")
-    assert call.renewed == x509.load_pem_x509_certificate(device.read_bytes())
+    assert call.csr is not None
+    assert call.csr.renewed == x509.load_pem_x509_certificate(device.read_bytes())
     assert {path.name for path in (tmp_path / "private").iterdir()} == {"csr.pem", "client.pem", "renew.pem"}
 
 
@@ -123,8 +128,9 @@ def test_a_certificate_for_servers_does_not_count_like_in_a_handshake(served, tm
     [
         ("nonsense", {}, "nonsense: not served; there are: cacerts, csrattrs"),
         ("serverkeygen", {}, "serverkeygen: not served"),
-        ("cacerts", {"label": "iot"}, "cacerts: not served under the label iot"),
-        ("simpleenroll", {}, "simpleenroll takes a CSR: --csr FILE"),
+        ("cacerts", {"label": "iot"}, "iot: no such label; there are: python"),
+        ("fullcmc", {"label": "python"}, "fullcmc: not served under the label python; there are: cacerts, csrattrs"),
+        ("simpleenroll", {}, "simpleenroll takes a request: --csr FILE"),
         ("simpleenroll", {"csr_file": Path("/no/such")}, "/no/such: No such file or directory"),
         ("cacerts", {"client_certificate": Path("/no/such")}, "/no/such: No such file or directory"),
         ("cacerts", {"client_certificate": Path("/dev/null")}, "/dev/null: no certificate in it"),
@@ -149,14 +155,14 @@ def test_wishes_that_cannot_be_granted(served, tmp_path, operation, wishes, word
 def test_a_csr_that_no_script_would_see(served, tmp_path, request_file, request_, words):
     request_file.write_bytes(request_)
     with pytest.raises(BadRequest, match=words):
-        prepare(served, tmp_path, "simpleenroll", csr_file=request_file)
-    report = try_out(served, tmp_path, "simpleenroll", csr_file=request_file)
+        prepare(served, tmp_path, "simpleenroll", csr_file=request_file, user="ann")
+    report = try_out(served, tmp_path, "simpleenroll", csr_file=request_file, user="ann")
     assert report.response.status == 400
     assert words in body(report).decode()
 
 
 def test_a_reenroll_without_or_with_another_certificate(served, tmp_path, request_file, device):
-    with pytest.raises(Forbidden, match="there was none"):
+    with pytest.raises(Forbidden, match="needs a TLS client certificate"):
         prepare(served, tmp_path, "simplereenroll", csr_file=request_file)
     request_file.write_bytes(csr("device-2"))
     with pytest.raises(Forbidden, match="the CSR's subject is CN=device-2, the certificate's is CN=device-1"):
@@ -165,8 +171,8 @@ def test_a_reenroll_without_or_with_another_certificate(served, tmp_path, reques
 
 def test_a_challenge_password_that_is_no_text(served, tmp_path, request_file):
     request_file.write_bytes(csr("device-1", pki.attribute(pki.CHALLENGE_PASSWORD, pki.tlv(pki.BOOLEAN, b"\xff"))))
-    with pytest.raises((RequestError, ValueError), match=r"challengePassword has ASN\.1 tag 0x01"):
-        prepare(served, tmp_path, "simpleenroll", csr_file=request_file)
+    with pytest.raises(BadRequest, match=r"challengePassword has ASN\.1 tag 0x01"):
+        prepare(served, tmp_path, "simpleenroll", csr_file=request_file, user="ann")
 
 
 # Running it.
@@ -229,7 +235,7 @@ def test_a_handler_that_cannot_start(scripted, own_lab, tmp_path):
 def test_a_handler_gets_the_body(scripted, tmp_path):
     file = tmp_path / "request"
     file.write_bytes(b"\x30\x00")
-    report = try_out(scripted("od -An -tx1; exit 77"), tmp_path, "fullcmc", csr_file=file)
+    report = try_out(scripted("od -An -tx1; exit 77"), tmp_path, "fullcmc", csr_file=file, user="ann")
     assert body(report) == b"30 00\n"
 
 

@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from estgw.config import model, routes
-from estgw.config.routes import Route, Service
+from estgw.config.route import Route
+from estgw.config.routes import Service
 from estgw.est.operations import OPERATIONS, Body, Requires
 from tests.support import ROOT
 
@@ -32,13 +33,16 @@ def route(directory: Path, name: str, settings: dict[str, Any] | None = None, **
     return build(directory, {"operations": operations, **callouts})[None].routes[name]
 
 
+ON = OPERATIONS.keys() - {"serverkeygen", "fullcmc"}
+
+
 def test_without_a_word_rfc_7030s_operations_are_served_but_for_two(tmp_path):
     (service,) = build(tmp_path).values()
-    assert service.routes.keys() == OPERATIONS.keys() - routes.OFF_BY_DEFAULT
+    assert service.routes.keys() == ON
     assert (service.label, service.profile, service.base64_lines) == (None, "auto", "auto")
 
 
-@pytest.mark.parametrize("name", sorted(OPERATIONS.keys() - routes.OFF_BY_DEFAULT))
+@pytest.mark.parametrize("name", sorted(ON))
 def test_a_route_of_the_defaults(tmp_path, name):
     made = route(tmp_path, name)
     assert (made.operation, made.label, made.is_new) == (OPERATIONS[name], None, False)
@@ -161,7 +165,7 @@ def test_what_is_allowed_for_all_and_for_a_label(tmp_path, key):
 
 
 def test_what_a_csr_must_have(tmp_path):
-    everything = {name: {"enabled": True} for name in routes.OFF_BY_DEFAULT}
+    everything = {name: {"enabled": True} for name in OPERATIONS.keys() - ON}
     made = build(tmp_path, {"csr_template": "t.yaml", "operations": everything},
                  labels={"iot": {"csr_template": "iot.yaml"}, "free": {"csr_template": None}, "other": {}})  # fmt: skip
     found = {label: service.routes["simpleenroll"].csr_template for label, service in made.items()}
@@ -216,10 +220,11 @@ def test_the_shipped_configuration():
 
 
 def test_the_path_of_callouts(tmp_path, monkeypatch):
-    build(tmp_path, {"path": "/bin:/usr/bin"})
-    settings = model.load(tmp_path / "conf.yaml")
+    def path() -> str:
+        return route(tmp_path, "cacerts", path="/bin:/usr/bin").search_path
+
     monkeypatch.setattr(sys, "prefix", sys.base_prefix)
-    assert routes.search_path(settings) == "/bin:/usr/bin"
+    assert path() == "/bin:/usr/bin"
     monkeypatch.setattr(sys, "prefix", "/venv")
     monkeypatch.setattr(sys, "executable", "/venv/bin/python")
-    assert routes.search_path(settings) == "/venv/bin:/bin:/usr/bin"
+    assert path() == "/venv/bin:/bin:/usr/bin"

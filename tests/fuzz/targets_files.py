@@ -8,7 +8,7 @@ from collections.abc import Callable
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from estgw.auth import digest, users
-from estgw.auth.pop import Rules
+from estgw.auth.pop_rules import Rules
 from estgw.callout import cgi
 from estgw.config import model, routes
 from estgw.errors import ConfigError, HandlerFailed, Malformed
@@ -40,9 +40,9 @@ def stdout(data: bytes) -> None:
         with only(Malformed):
             answers.to_wire(kind, output.body, columns=64)
     for operation, route in _SERVICE.routes.items():
-        call = calls.plain(DIRECTORY, operation, pop_required=True, csr=csrs.parse(calls.CSR))
+        call = calls.plain(DIRECTORY, operation, pop_required=True, csr=csrs.parse(calls.CSR), route=route)
         with only(HandlerFailed):
-            made = reply.to_wire(route, output, call, columns=None, linking_attribute="challengePassword")
+            made = reply.to_wire(call, output, columns=None, linking_attribute="challengePassword")
             answer = reply.success(route.operation, Profile.RFC, output, made)
             assert 200 <= answer.status <= 599
             for name, value in answer.headers.items():

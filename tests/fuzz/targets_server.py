@@ -18,7 +18,8 @@ from yarl import URL
 from estgw.auth import digest, http, pop
 from estgw.auth.digest import Digest, Nonces
 from estgw.auth.identity import Anchors, Client, Trust, identify
-from estgw.auth.pop import POP, Rules
+from estgw.auth.pop import POP
+from estgw.auth.pop_rules import Rules
 from estgw.config import csrattrs_yaml, model, routes
 from estgw.errors import BadRequest, Malformed, NotFound, RequestError, Unauthenticated
 from estgw.est import ber, certs, encoding, keygen, names, operations
@@ -26,10 +27,10 @@ from estgw.est import csr as csrs
 from estgw.est.bounds import NameBounds
 from estgw.est.csr import CSR
 from estgw.est.operations import OPERATIONS, Profile
-from estgw.gateway import renewal
+from estgw.gateway import request as requests
 from estgw.tls.adapter import TLSContext
 from estgw.tls.context import TLSSettings, server_context
-from estgw.tls.info import Verification, read_info
+from estgw.tls.handshake import Verification, read_info
 from tests import pki
 from tests.callout import calls
 from tests.fuzz import checks, mutator
@@ -98,12 +99,12 @@ def csr(data: bytes) -> None:
             step(found)
     changed = None
     with only(RequestError):
-        changed = renewal.new_names(calls.KNOWN, found, replace(_ENROLL, change_subject_name=True))
+        changed = requests.new_names(calls.KNOWN, found, replace(_ENROLL, change_subject_name=True))
     with only(Malformed, BadRequest):
         pop.link(found, calls.BINDING, "required", "TLSv1.2", "challengePassword")
     for operation in ("simpleenroll", "simplereenroll", "serverkeygen"):
         call = calls.plain(DIRECTORY, operation, body=data, csr=found, pop=POP.ABSENT, renewed=calls.CERTIFICATE)
-        check_environment(replace(call, new_names=changed))
+        check_environment(calls.change(call, new_names=changed))
 
 
 # Findings that are too large for a file of the corpus.
@@ -134,7 +135,7 @@ def _check_client(client: Client) -> None:
     if found is not None:
         csrs.difference(asked, found)
     with only(RequestError):
-        renewal.new_names(client, asked, _ENROLL)
+        requests.new_names(client, asked, _ENROLL)
     check_environment(calls.plain(DIRECTORY, "simpleenroll", client=client, csr=asked, renewed=found))
 
 
@@ -218,11 +219,11 @@ def request(data: bytes) -> None:
         DIRECTORY,
         "fullcmc",
         label="iot" if label else None,
-        script_name=operations.decode_path(url.raw_path),
+        raw_path=url.raw_path,
         query=url.raw_query_string,
-        content_type=content_type or None,
         body=content.encode("utf-8", "surrogateescape"),
-        headers={"User-Agent": agent},
+        headers=(("Content-Type", content_type), ("User-Agent", agent)),
+        pass_headers=("User-Agent",),
         handler_env={"POLICY": "strict"},
         pass_credentials=True,
         client=calls.client(

@@ -18,7 +18,7 @@ from estgw.auth.identity import Client, Trust
 from estgw.errors import BadRequest, Forbidden, Malformed
 from estgw.est import csr as csrs
 from estgw.est.certs import load_pem
-from estgw.gateway import renewal
+from estgw.gateway import renewal, request
 from estgw.tls.info import TLSInfo
 from tests import pki
 from tests.support import ROOT
@@ -402,7 +402,7 @@ NEW = pki.dn((pki.CN, pki.UTF8, b"new"))
 
 
 def new_names(of: Client, *attributes: bytes, allowed: bool = True) -> Any:
-    return renewal.new_names(of, csrs.parse(pki.csr("device-1", *attributes)), route(change=allowed))
+    return request.new_names(of, csrs.parse(pki.csr("device-1", *attributes)), route(change=allowed))
 
 
 def test_both_parts():

@@ -15,9 +15,6 @@ from structlog.testing import capture_logs
 from estgw import __version__, errors
 from estgw.callout.call import Call
 from estgw.callout.cgi import Output
-from estgw.config import routes
-from estgw.config.model import Config
-from estgw.config.routes import Route
 from estgw.errors import HandlerFailed, RequestError
 from estgw.est import encoding
 from estgw.est.answers import Answer
@@ -25,7 +22,7 @@ from estgw.est.csr import parse
 from estgw.est.csrattrs import decode_csrattrs
 from estgw.est.operations import OPERATIONS, Body, Operation, Profile, Requires
 from estgw.gateway import reply
-from tests.callout.calls import CA, plain
+from tests.callout.calls import CA, plain, route
 from tests.pki import OTHER, SEQUENCE, VECTORS, certificate, csr, key_pem, oid, pem, tlv
 
 LEAF = certificate(CA)
@@ -34,29 +31,15 @@ CHALLENGE_PASSWORD = "1.2.840.113549.1.9.7"
 CERTS_ONLY = "application/pkcs7-mime; smime-type=certs-only"
 
 
-def route(operation: str | Operation, **changes: Any) -> Route:
-    """A route as the least of configurations makes it, whatever fields it has by now."""
-    known = OPERATIONS[operation] if isinstance(operation, str) else operation
-    least = {"tls": {"certificate": "c", "key": "k"}, "callouts": {"handlers": "handlers", "ca_dir": "ca"}}
-    made = routes.build(Config.model_validate(least, context={"base": Path("/")}))[None].routes["cacerts"]
-    return replace(
-        made, operation=known, handler=made.handler.with_name(known.name), requires=known.requires, **changes
-    )
-
-
 def call(operation: str = "simpleenroll", **changes: Any) -> Call:
     return plain(Path("/tmp"), operation, **changes)
 
 
 def to_wire(operation: str, output: bytes | Output, made: Call | None = None, **route_changes: Any) -> Answer:
     output = output if isinstance(output, Output) else Output(output)
-    return reply.to_wire(
-        route(operation, **route_changes),
-        output,
-        made or call(operation),
-        columns=64,
-        linking_attribute="challengePassword",
-    )
+    made = made or call(operation)
+    made = replace(made, route=replace(made.route, **route_changes))
+    return reply.to_wire(made, output, columns=64, linking_attribute="challengePassword")
 
 
 def answer(operation: str, output: bytes | Output, profile: Profile = Profile.RFC) -> web.Response:
@@ -153,7 +136,8 @@ def test_raw_output_goes_out_as_it_is_right_or_wrong():
 
 def test_a_new_operation():
     crls = Operation("crls", "crls", "GET", (), "application/pkix-crl", Body.RAW, Requires.NONE)
-    made = reply.to_wire(route(crls), Output(b"x"), call("cacerts"), columns=64, linking_attribute="challengePassword")
+    asked = replace(call("cacerts"), route=route(crls))
+    made = reply.to_wire(asked, Output(b"x"), columns=64, linking_attribute="challengePassword")
     assert told(reply.success(crls, Profile.RFC, Output(b"x"), made)) == (
         200,
         {"Content-Type": "application/pkix-crl"},

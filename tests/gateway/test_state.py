@@ -11,10 +11,11 @@ import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from estgw.callout.call import CSRFacts
 from estgw.errors import BadRequest, ConfigError
 from estgw.est import encoding
 from estgw.est.csr import parse
-from estgw.gateway import state
+from estgw.gateway import request, state
 from tests import pki
 from tests.support import Lab
 from tests.tls.pki import root
@@ -198,9 +199,10 @@ def test_insistences_are_read_once_for_all_who_name_them(own_lab):
 def test_a_csr_that_lacks_something_is_refused_with_the_list(own_lab):
     (own_lab.path / "t.yaml").write_text("- key: ec:P-384\n- serialNumber\n")
     made = state.load(change(own_lab, callouts={"csr_template": "t.yaml"}))
-    csr = parse(pki.csr("device-1"))
+    csr, route = parse(pki.csr("device-1")), made.services[None].routes["simpleenroll"]
+    assert route.csr_template == own_lab.path / "t.yaml"
     with pytest.raises(BadRequest) as refusal:
-        made.check_template(made.services[None].routes["simpleenroll"], csr, None)
+        request.require_template(CSRFacts(csr), route, made.template_checks[own_lab.path / "t.yaml"])
     assert refusal.value.public == (
         "The CSR lacks what is insisted on here: a key ec:P-384 (it has ec:P-256); serialNumber."
     )
@@ -208,7 +210,7 @@ def test_a_csr_that_lacks_something_is_refused_with_the_list(own_lab):
 
 def test_where_nothing_is_insisted_on(lab):
     made = state.load(lab.path / "conf.yaml")
-    made.check_template(made.services[None].routes["simpleenroll"], parse(pki.csr("device-1")), None)
+    request.require_template(CSRFacts(parse(pki.csr("device-1"))), made.services[None].routes["simpleenroll"], None)
     assert made.template_checks == {}
 
 

@@ -12,6 +12,7 @@ import pytest
 from cryptography import x509
 
 from estgw.auth import digest
+from estgw.auth.credentials import DigestResponse
 from estgw.client import Credentials, Session, Trust, keys, request
 from estgw.client.wire import Exchange
 from tests import pki
@@ -42,7 +43,7 @@ def nonce_of(answer: Response) -> str:
 
 def authorization(nonce: str, count: int = 1) -> dict[str, str | None]:
     user, _, password = LOGIN.partition(":")
-    given = digest.DigestResponse(user, "estrealm", nonce, TARGET, "SHA-256", f"{count:08x}", "cnonce", "")
+    given = DigestResponse(user, "estrealm", nonce, TARGET, "SHA-256", f"{count:08x}", "cnonce", "")
     response = digest._response(given, "POST", digest.ha1("SHA-256", user, "estrealm", password))
     return {
         "Authorization": f'Digest username="{user}", realm="estrealm", nonce="{nonce}", uri="{TARGET}", qop=auth, '

@@ -15,7 +15,8 @@ from OpenSSL import SSL
 from estgw.errors import ConfigError
 from estgw.tls import context as context_module
 from estgw.tls.context import TLSSettings, server_context
-from estgw.tls.info import TLSInfo, Verification
+from estgw.tls.handshake import Verification
+from estgw.tls.info import TLSInfo
 from tests.tls.pki import DAY, NOW, SERVER_AUTH, Credential, pem, root
 from tests.tls.serving import VERSIONS, exchange, meet, meet_credential, openssl_exchange, run, serving, subjects
 

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL
 
 from estgw.est.binding import BindingType
-from estgw.tls.info import Verification
+from estgw.tls.handshake import Verification
 from tests.pki import CN, P256, SEQUENCE, SET, T61, UTF8, broken_certificate, dn, tlv
 from tests.tls.pki import DAY, NOW, SERVER_AUTH, Credential
 from tests.tls.serving import VERSIONS, exchange, meet, meet_credential, openssl_exchange, run, serving, subjects

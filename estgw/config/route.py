@@ -1,0 +1,62 @@
+"""A route: one operation of one label, as the configuration has it.
+
+Plain facts, apart from the model that they are read with: a script makes routes too, for the requests inside a Full
+PKI Request, and must not load what only the gateway needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from estgw.est.bounds import NameBounds
+from estgw.est.operations import OPERATIONS, Operation, Requires
+
+RunnerName = Literal["auto", "exec", "fork", "pool"]
+Linking = Literal["required", "optional", "waived"]
+
+
+@dataclass(frozen=True)
+class Route:
+    """One operation as one label serves it."""
+
+    operation: Operation
+    label: str | None
+    handler: Path
+    ca_dir: Path
+    requires: Requires
+    authenticate: Path | None
+    authorize: Path | None
+    change_subject_name: bool
+    renew_without_certificate: bool
+    csr_template: Path | None
+    name_bounds: NameBounds
+    timeout: float
+    decision_timeout: float
+    raw_output: bool
+    pass_credentials: bool
+    pass_headers: tuple[str, ...]
+    serialize: str | None
+    search_path: str
+    """The PATH of its scripts."""
+    handler_env: Mapping[str, str]
+    runner: RunnerName = "auto"
+    decision_runner: RunnerName = "auto"
+    """How the authenticate and authorize scripts are run; `runner` is for the handler alone."""
+
+    @property
+    def programs(self) -> tuple[Path, ...]:
+        """Every script that this route may run."""
+        return (self.handler, *self.decisions)
+
+    @property
+    def decisions(self) -> tuple[Path, ...]:
+        """Its decision scripts."""
+        return tuple(script for script in (self.authorize, self.authenticate) if script)
+
+    @property
+    def is_new(self) -> bool:
+        """Whether only the configuration knows this operation."""
+        return self.operation.name not in OPERATIONS

@@ -1,0 +1,144 @@
+"""Requests inside a Full PKI Request: what their decisions are told, made from what their handler was told."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+
+from estgw.auth.identity import Trust
+from estgw.auth.pop import POP
+from estgw.callout.call import CSRFacts, Enclosure
+from estgw.callout.contract import environment
+from estgw.est import certs
+from estgw.est.csr import CSR, NewNames, parse
+from estgw.gateway import enclosed
+from tests import pki
+from tests.callout import calls
+from tests.callout.calls import CERTIFICATE, KNOWN, client, full, plain, tls
+from tests.pki import certificate, csr
+
+SIGNER = certificate(calls.SUB, "CN=signer", x509.SubjectAlternativeName([x509.DNSName("a.example")]))
+OTHERS = NewNames(pki.name("CN=new,O=Ours"), None)
+ITS_OWN = {"CONTENT_TYPE", "CONTENT_LENGTH", "SCRIPT_NAME", "EST_CMC_REQUEST", "EST_AUTH_METHODS"}
+"""What a request inside a message has of the message."""
+
+
+def outer(directory: Path, **changes: Any) -> dict[str, str]:
+    """The environment of the handler of a Full PKI Request."""
+    return environment(full(directory, "fullcmc", csr=None, body=b"a message", **changes))
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        pytest.param(lambda d: full(d, "fullcmc", csr=None, body=b"0"), id="everything"),
+        pytest.param(lambda d: full(d, "fullcmc", csr=None, label=None, query=""), id="no label"),
+        pytest.param(lambda d: full(d, "fullcmc", csr=None, raw_path="/.well-known/est/x%25y/fullcmc"), id="a percent"),
+        pytest.param(lambda d: full(d, "fullcmc", csr=None, client=client()), id="an unknown client"),
+        pytest.param(lambda d: full(d, "fullcmc", csr=None, client=client(user="ann")), id="a user"),
+        pytest.param(lambda d: full(d, "fullcmc", csr=None, binding=None, headers=()), id="no binding"),
+        pytest.param(
+            lambda d: full(
+                d,
+                "fullcmc",
+                csr=None,
+                client=client(tls=tls(CERTIFICATE, verify_error="expired"), certificate=CERTIFICATE),
+            ),
+            id="a certificate that does not count",
+        ),
+    ],
+)
+def test_an_environment_read_back_makes_the_same_environment(tmp_path, made):
+    told = environment(made(tmp_path))
+    assert environment(enclosed.read(told, b"0" if told["CONTENT_LENGTH"] == "1" else calls.CSR)) == told
+
+
+def test_what_a_shell_adds_reaches_the_next_script(tmp_path):
+    told = {**outer(tmp_path), "SHLVL": "1", "PWD": "/srv"}
+    assert environment(enclosed.read(told, b"a message")) == told
+
+
+def inside(told: dict[str, str], asked: CSR, renewed: bool = False, **facts: Any) -> dict[str, str]:
+    """What authorize is told about a request inside the message."""
+    call = enclosed.read(told, b"a message")
+    operation = "simplereenroll" if renewed else "simpleenroll"
+    given = CSRFacts(asked, CERTIFICATE if renewed else None, **facts)
+    around = Enclosure(7, enclosed.methods(call, is_proved=True))
+    return environment(enclosed.call(call, enclosed.route(call, operation), call.client, given, around))
+
+
+@pytest.mark.parametrize("renewed", [False, True], ids=["enrol", "renew"])
+@pytest.mark.parametrize("new_names", [None, OTHERS], ids=["own names", "others"])
+@pytest.mark.parametrize("body", [calls.CSR, csr("plain")], ids=["everything", "little"])
+def test_a_request_inside_a_message_is_told_of_as_if_it_had_come_alone(tmp_path, renewed, new_names, body):
+    made = inside(outer(tmp_path), parse(body), renewed, new_names=new_names, pop=POP.ABSENT)
+    operation = "simplereenroll" if renewed else "simpleenroll"
+    alone = full(
+        tmp_path, operation, csr=parse(body), body=body, renewed=CERTIFICATE if renewed else None,
+        new_names=new_names, pop=POP.ABSENT, inner=None,
+    )  # fmt: skip
+    wanted = environment(alone)
+    assert {name for name in made.keys() | wanted.keys() if made.get(name) != wanted.get(name)} <= ITS_OWN
+    assert (made["EST_CMC_REQUEST"], made["EST_AUTH_METHODS"]) == ("7", "tls+http+cmc")
+    assert made["EST_PENDING_ID"] == wanted["EST_PENDING_ID"]
+
+
+def test_a_signer_takes_the_place_of_the_tls_client(tmp_path):
+    outer_call = enclosed.read(outer(tmp_path))
+    signer = enclosed.signed_by(outer_call.client, SIGNER, is_ra=False)
+    assert (signer.trust, signer.is_ra, signer.tls.chain) == (Trust.EXPLICIT, False, ())
+    around = Enclosure(7, "tls+cmc", has_signer=True)
+    asked = CSRFacts(parse(calls.CSR), pop=POP.LINKED)
+    call = enclosed.call(outer_call, enclosed.route(outer_call, "simpleenroll"), signer, asked, around)
+    made = environment(call)
+    alone = full(tmp_path, "simpleenroll", client=replace(KNOWN, tls=tls(SIGNER), certificate=SIGNER, is_ra=False),
+                 renewed=None, inner=None)  # fmt: skip
+    wanted = environment(alone)
+    different = {name for name in made.keys() | wanted.keys() if made.get(name) != wanted.get(name)}
+    assert different <= ITS_OWN | {"EST_CLIENT_CERT_FILE"}
+    files = dict(call.files())
+    assert certs.load_pem(files[Path(made["EST_CLIENT_CERT_FILE"])]) == [SIGNER]
+    assert tmp_path / "client.pem" not in files, "the TLS client's own file is left alone"
+
+
+def test_the_same_certificate_as_in_tls_changes_nothing(tmp_path):
+    there = enclosed.read(outer(tmp_path)).client
+    assert enclosed.signed_by(there, CERTIFICATE, is_ra=True) is there
+
+
+def test_a_shared_secret_names_another_request(tmp_path):
+    call = enclosed.read(outer(tmp_path))
+    asked, route = CSRFacts(parse(calls.CSR)), enclosed.route(call, "simpleenroll")
+    made = environment(enclosed.call(call, route, call.client, asked, Enclosure(1, "cmc", "device-7")))
+    assert made["EST_CMC_IDENTIFICATION"] == "device-7"
+    plainly = environment(enclosed.call(call, route, call.client, asked, Enclosure(1, "cmc")))
+    assert made["EST_PENDING_ID"] != plainly["EST_PENDING_ID"]
+
+
+def test_only_the_handler_of_the_message_sees_the_rules_for_what_is_inside(tmp_path):
+    told = outer(tmp_path)
+    rules = {"EST_POP_LINKING", "EST_AUTHORIZE", "EST_CSR_TEMPLATE", "EST_MAY_CHANGE_SUBJECT", "EST_NAME_BOUNDS"}
+    assert rules <= told.keys()
+    assert rules.isdisjoint(inside(told, parse(csr("plain"))))
+
+
+def test_the_rules_are_those_of_the_environment(tmp_path):
+    call = enclosed.read(outer(tmp_path, change_subject_name=False))
+    route = enclosed.route(call, "simpleenroll")
+    assert (route.authorize, route.csr_template) == (Path("/srv/authorize"), Path("/srv/template.yaml"))
+    assert route.change_subject_name
+    assert (route.operation.name, plain(tmp_path).inner) == ("simpleenroll", None)
+
+
+HEAVY = ("aiohttp", "asyncio", "OpenSSL", "passlib", "pydantic", "sqlite3", "structlog", "yaml")
+
+
+def test_a_script_loads_none_of_the_gateways_libraries():
+    loaded = f"import sys, estgw.gateway.enclosed; print([name for name in {HEAVY} if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True).stdout == "[]\n"
