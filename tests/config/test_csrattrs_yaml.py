@@ -295,10 +295,10 @@ def test_faults_are_in_the_files_order():
     ],
 )
 def test_whatever_it_is_it_is_over_soon_and_said_shortly(text):
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(Malformed) as raised:
         csrattrs_yaml.to_der(text.encode())
-    assert time.monotonic() - started < 10
+    assert time.process_time() - started < 10
     assert len(str(raised.value)) < 20_000
     assert str(raised.value).count("stdout:") <= MOST_FAULTS
 
