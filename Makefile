@@ -50,8 +50,10 @@ docs: $(VENV)/runtime ## write the generated tables of handlers/README.md and do
 dist: $(VENV)/runtime ## a wheel in dist/, for pip or pipx on another machine
 	$(BIN)/python -m hatchling build -t wheel -d dist
 
-man: $(VENV)/runtime ## dist/estclient.1 and a completion for Bash
+man: $(VENV)/runtime ## man pages and completions for Bash: dist/estgw.1, dist/estclient.1, dist/*.bash
 	mkdir -p dist
+	$(BIN)/python -m estgw.cli.manpage man >dist/estgw.1
+	$(BIN)/python -m estgw.cli.manpage bash >dist/estgw.bash
 	$(BIN)/python -m estgw.client.manpage man >dist/estclient.1
 	$(BIN)/python -m estgw.client.manpage bash >dist/estclient.bash
 

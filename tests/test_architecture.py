@@ -19,6 +19,7 @@ PACKAGE = ROOT / "estgw"
 ORDER = [
     "errors",
     "logs",
+    "commandline",
     "est",
     "cms",
     "cmc",
@@ -32,7 +33,7 @@ ORDER = [
     "supervision",
     "cli",
 ]
-CLIENT_STANDS_ON = {"errors", "est", "cms", "cmc"}
+CLIENT_STANDS_ON = {"errors", "commandline", "est", "cms", "cmc"}
 FREE = {"__init__", "__main__"}
 
 # Third parties, and the only rooms that may call them.  pyasn1 decodes nothing in a process of ours.
@@ -172,6 +173,27 @@ def test_third_parties_are_called_where_they_belong(module):
     assert strangers == set()
     known = {*ONLY_IN, "estgw", "cryptography", *sys.stdlib_module_names}
     assert names <= known
+
+
+def test_the_table_of_a_command_line_knows_no_command():
+    assert {room(each) for module, path in MODULES.items() if room(module) == "commandline" for each in own(path)} == {
+        "commandline"
+    }
+
+
+@pytest.mark.parametrize("path", [*sorted(PACKAGE.rglob("*.py")), *sorted((ROOT / "tests").rglob("*.py"))], ids=str)
+def test_no_module_uses_private_parts_of_argparse_or_cryptography(path):
+    private = {"_actions", "_group_actions", "_mutually_exclusive_groups", "_option_string_actions", "_subparsers"}
+    touched = set()
+    for node in nodes(path):
+        match node:
+            case ast.Attribute(value=ast.Name(id="argparse"), attr=name) if name.startswith("_"):
+                touched.add(name)
+            case ast.Attribute(attr=name) if name in private:
+                touched.add(name)
+            case ast.Attribute(value=ast.Call() | ast.Attribute(attr="oid"), attr="_name"):
+                touched.add("_name")
+    assert touched == set()
 
 
 def test_the_main_module_only_starts_the_command_line():

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from cryptography import x509
-
 from estgw.client import keys
 from estgw.client.faults import clean
-from estgw.est import csrattrs
-from estgw.est.csr import ATTRIBUTE_NAMES
+from estgw.est import csrattrs, oids
 from estgw.est.csrattrs import AttributeWish, CsrAttrs, ExtensionWish, KeyWish
 
 
@@ -71,5 +68,5 @@ def _value(der: bytes) -> str:
 
 
 def _name(oid: str) -> str:
-    name = ATTRIBUTE_NAMES.get(oid) or x509.ObjectIdentifier(oid)._name
-    return oid if name == "Unknown OID" else f"{name} ({oid})"
+    name = oids.name_of(oid)
+    return oid if name == oid else f"{name} ({oid})"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -260,12 +260,3 @@ def _issuer(arguments: argparse.Namespace, session: Session) -> x509.Name:
 
 def _subject(path: Path) -> x509.Name:
     return options.certificates(path)[0].subject
-
-
-COMMANDS: Mapping[str, Callable[[argparse.Namespace, Report], Exit]] = {
-    "fullcmc": send,
-    "fullcmc enroll": enroll,
-    "fullcmc renew": renew,
-    "fullcmc revoke": revoke,
-    "fullcmc get-crl": get_crl,
-}

@@ -17,7 +17,7 @@ from estgw.client import keys
 from estgw.client.faults import ClientError, InvalidAnswer, UsageError, clean
 from estgw.client.keys import KeySpec
 from estgw.errors import Malformed
-from estgw.est import certs, csrattrs
+from estgw.est import certs, csrattrs, oids
 from estgw.est.binding import Binding
 from estgw.est.csr import CHALLENGE_PASSWORD, EST_IDENTITY_LINKING
 from estgw.est.csrattrs import AttributeWish, CsrAttrs, ExtensionWish, KeyWish, NamePart
@@ -224,5 +224,5 @@ def _is_plain(oid: str) -> bool:
 
 
 def _oid_name(oid: str) -> str:
-    name = x509.ObjectIdentifier(oid)._name
-    return oid if name == "Unknown OID" else f"{clean(name)} ({oid})"
+    name = oids.name_of(oid)
+    return oid if name == oid else f"{name} ({oid})"

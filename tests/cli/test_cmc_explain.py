@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import base64
 import io
-import shlex
 import sys
 
 import pytest
 
-from estgw.cli import commands, main
+from estgw.cli import main
 from tests import pki
 
 VECTOR = pki.VECTORS / "altmod-rfc6402-cmc-fullpkirequest.b64"
@@ -39,15 +38,6 @@ def test_what_is_none(tmp_path, capsys, content):
     assert printed.out == ""
     assert printed.err.startswith("estgw: ")
     assert printed.err.count("\n") == 1
-
-
-@pytest.mark.parametrize("command", ["cmc", "cmc explain"])
-def test_the_example_in_its_help_parses(capsys, command):
-    with pytest.raises(SystemExit) as ended:
-        main.main([*command.split(), "--help"])
-    assert ended.value.code == 0
-    (example,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("example: estgw "))
-    assert main.parser().parse_args(shlex.split(example)[2:]).run is commands.cmc_explain
 
 
 def test_a_wrong_command_line(capsys):

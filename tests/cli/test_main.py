@@ -25,15 +25,14 @@ from cryptography import x509
 from estgw import __version__
 from estgw.auth import users
 from estgw.callout.contract import ENV_VARS
-from estgw.cli import commands
 from estgw.cli import main as command_line
+from estgw.gateway import advice
 from tests import pki
 from tests.pki import challenge, csr, san
 from tests.restore import logging_as_before
 from tests.support import DEADLINE, ROOT, Lab, run
 
-COMMANDS = ("demo", "init", "serve", "check", "env", "run", "csrattrs", "passwd")
-CSRATTRS = ("csrattrs explain", "csrattrs encode")
+COMMANDS = {command.name: command for command in command_line.PROGRAM.commands}
 
 
 @pytest.fixture(autouse=True)
@@ -82,13 +81,13 @@ def test_help_explains_the_exit_status(capsys):
     assert ended.value.code == 0
     text = capsys.readouterr().out
     assert (
-        "exit status: 0 done, 1 something is wrong and was said on stderr, 2 the command line itself is wrong" in text
+        "exit status:\n  0 done\n  1 failed, and stderr says why\n  2 wrong command line\n  130 interrupted\n" in text
     )
     assert "example: estgw demo" in text
     assert all(command in text for command in COMMANDS)
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, *CSRATTRS])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_of_each_command_has_an_example_that_parses(command, capsys):
     with pytest.raises(SystemExit) as ended:
         command_line.main([*command.split(), "--help"])
@@ -96,17 +95,36 @@ def test_help_of_each_command_has_an_example_that_parses(command, capsys):
     example = re.search(r"^example: estgw (.*)$", capsys.readouterr().out, re.MULTILINE)
     assert example is not None
     assert example[1].startswith(command)
-    arguments = command_line.parser().parse_args(shlex.split(example[1]))
-    does = commands.csrattrs_explain if command == "csrattrs" else getattr(commands, command.replace(" ", "_"))
-    assert arguments.run is does
+    run, _ = command_line.PROGRAM.parse(shlex.split(example[1]))
+    assert run is (COMMANDS[command].run or COMMANDS[f"{command} {shlex.split(example[1])[1]}"].run)
 
 
 def test_every_command_is_here(capsys):
     with pytest.raises(SystemExit):
         command_line.main(["nonsense"])
-    known = re.search(r"choose from (.*)\)", capsys.readouterr().err)
+    known = re.search(r"there is no command 'nonsense'; the commands: (.*)", capsys.readouterr().err)
     assert known is not None
-    assert set(known[1].replace("'", "").split(", ")) >= set(COMMANDS)
+    assert known[1].split(", ") == [name for name, command in COMMANDS.items() if command.run]
+
+
+def test_a_misspelt_command_gets_the_nearest_one(capsys):
+    for words, near in ((["chek"], "check"), (["pending", "aprove"], "approve")):
+        with pytest.raises(SystemExit):
+            command_line.main(words)
+        assert f"there is no command '{words[-1]}'; do you mean {near}? All commands: " in capsys.readouterr().err
+
+
+def test_a_family_of_commands_names_its_commands(capsys):
+    with pytest.raises(SystemExit) as ended:
+        command_line.main(["pending", "--help"])
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    assert text.startswith("usage: estgw pending COMMAND [options]\n")
+    assert all(f"  pending {name} " in text for name in ("list", "show", "approve", "refuse"))
+    with pytest.raises(SystemExit) as ended:
+        command_line.main(["pending"])
+    assert ended.value.code == 2
+    assert "a command is missing; the commands: list, show, approve, refuse\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -170,12 +188,12 @@ def test_an_address_that_is_taken(here, capsys):
     assert "address already in use" in err.lower()
 
 
-def test_ctrl_c_is_130(monkeypatch):
+def test_ctrl_c_is_130(lab, monkeypatch):
     def interrupted(_: Any) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(commands, "check", interrupted)
-    assert command_line.main(["check"]) == 130
+    monkeypatch.setattr(advice, "advice", interrupted)
+    assert command_line.main(["check", "-c", str(lab.path / "conf.yaml")]) == 130
 
 
 # demo and serve, for real.

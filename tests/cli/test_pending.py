@@ -5,8 +5,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import re
-import shlex
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -78,14 +76,6 @@ def estgw(folder: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tup
         return status, printed.out, printed.err
 
     return run
-
-
-@pytest.mark.parametrize("command", ["list", "show", "approve", "refuse"])
-def test_help_has_an_example_that_parses(command, capsys):
-    with pytest.raises(SystemExit):
-        main.main(["pending", command, "--help"])
-    (example,) = re.findall(r"^example: estgw (.*)$", capsys.readouterr().out, re.MULTILINE)
-    assert callable(main.parser().parse_args(shlex.split(example)).run)
 
 
 # Looking.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shlex
 import stat
 import time
 from pathlib import Path
@@ -11,15 +12,15 @@ from pathlib import Path
 import pytest
 
 from estgw import client
-from estgw.client import cli, faults, manpage
+from estgw.client import arguments as options
+from estgw.client import cli, faults
 from estgw.client.faults import Exit
 from estgw.est import csrattrs
 from estgw.est.csrattrs import AttributeWish, CsrAttrs
 from tests.client import pki, rogue
 from tests.client.common import NEW, python
 
-COMMANDS = ("cacerts", "csrattrs", "enroll", "simpleenroll", "reenroll", "simplereenroll", "serverkeygen", "fullcmc")
-FULLCMC = ("fullcmc enroll", "fullcmc renew", "fullcmc revoke", "fullcmc get-crl")
+COMMANDS = [name for command in cli.PROGRAM.commands for name in command.names]
 
 
 def test_version_starts_in_no_time():
@@ -37,7 +38,8 @@ def test_version_starts_in_no_time():
 
 
 def test_version_loads_nothing_that_costs():
-    code = "import sys; from estgw.client.cli import parser; parser(); print([m for m in sys.modules])"
+    parse = "from estgw.client import cli; cli.PROGRAM.parse(['cacerts', '-u', 'x'])"
+    code = f"import sys; {parse}; print([m for m in sys.modules])"
     loaded = python("-c", code, check=True).stdout
     for name in ("aiohttp", "pydantic", "cryptography", "OpenSSL", "http.client", "ssl"):
         assert f"'{name}'" not in loaded
@@ -101,14 +103,19 @@ def test_no_option_is_silently_ignored(estclient, anchor, options):
     assert "x: No such file" not in ended.err
 
 
-@pytest.mark.parametrize(
-    "command", [*COMMANDS, *(f"fullcmc {each}" for each in ("enroll", "renew", "revoke", "get-crl"))]
-)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_has_the_exit_statuses(estclient, command):
     ended = estclient(*command.split(), "--help")
     assert ended.out.startswith(f"usage: estclient {command.removeprefix('simple')} ")
     assert ended.status == 0
     assert "7 invalid answer" in ended.out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_example_in_each_help_parses(estclient, command):
+    (line,) = (line for line in estclient(*command.split(), "--help").out.splitlines() if line.startswith("example: "))
+    run, _ = cli.PROGRAM.parse(shlex.split(line.replace("HEX", 32 * "ab"))[2:])
+    assert run in {each.run for each in cli.PROGRAM.commands if command in each.names}
 
 
 def test_both_spellings_of_a_command(holder, anchor, estclient, enroller):
@@ -155,7 +162,7 @@ def test_csrattrs_in_words_and_bytes(holder, anchor, estclient, enroller, tmp_pa
     ("text", "seconds"), [("30d", 2592000), ("12h", 43200), ("5m", 300), ("7", 7), ("2w", 1209600)]
 )
 def test_durations(text, seconds):
-    assert cli.duration(text).total_seconds() == seconds
+    assert options.duration(text).total_seconds() == seconds
 
 
 def test_the_exit_statuses_are_a_promise(ask, holder, anchor, estclient, tmp_path):
@@ -182,7 +189,7 @@ def test_the_exit_statuses_are_a_promise(ask, holder, anchor, estclient, tmp_pat
         if isinstance(fault, type) and issubclass(fault, faults.ClientError)
     }
     assert promised == {1, 2, 3, 4, 5, 6, 7}
-    assert [int(number) for number, _ in manpage._EXIT_STATUS] == sorted({0, *promised}) == sorted(Exit)
+    assert [number for number, _, _ in cli.PROGRAM.exit_status] == sorted({0, *promised}) == sorted(Exit)
 
 
 def test_an_interrupt_is_no_success(anchor, estclient, monkeypatch):

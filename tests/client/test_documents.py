@@ -1,4 +1,4 @@
-"""Man page, completion and examples, all made from the parser or held against it."""
+"""The examples for systemd and for a request script."""
 
 from __future__ import annotations
 
@@ -13,73 +13,18 @@ from pathlib import Path
 import pytest
 
 from estgw import client
-from estgw.client import cli, manpage
+from estgw.client import cli
 from estgw.client.faults import Exit
-from tests.client.common import ROOT, python
+from tests.client.common import ROOT
 
 EXAMPLES = Path(client.__file__).parent / "examples"
-COMMANDS = ("cacerts", "csrattrs", "enroll", "simpleenroll", "reenroll", "simplereenroll", "serverkeygen", "fullcmc")
-
-
-def options_of(parser):
-    return {option for action in parser._actions for option in action.option_strings}
-
-
-def test_the_man_page_has_every_command_and_option():
-    top = cli.parser()
-    page = manpage.man(top)
-    plain = page.replace("\\-", "-").replace("\\fB", "").replace("\\fR", "").replace("\\fI", "")
-    for name, command, _ in manpage._commands(top):
-        assert f".SS {name}\n" in page
-        for option in options_of(command):
-            assert option in plain
-    assert "Try later" in page
-    assert ".B estclient fullcmc get-crl\n" in page
-    assert ".B estclient enroll\n\\-u URL { \\-R SCRIPT | \\-\\-csr FILE | " in page
-
-
-@pytest.mark.skipif(shutil.which("groff") is None, reason="groff is not installed")
-def test_the_man_page_is_good_roff():
-    done = subprocess.run(
-        ["groff", "-man", "-Tutf8", "-ww", "-z"], input=manpage.man(cli.parser()), text=True, capture_output=True
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-
-
-def complete(*words):
-    typed = f"COMP_WORDS=({shlex.join(words)}); COMP_CWORD={len(words) - 1}"
-    script = f"{manpage.bash(cli.parser())}{typed}; _estclient; printf '%s\\n' \"${{COMPREPLY[@]}}\""
-    return subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True).stdout.split()
-
-
-def test_the_completion(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "ca.pem").touch()
-    assert complete("estclient", "") == [*COMMANDS, "--help", "--version"]
-    assert complete("estclient", "reenr") == ["reenroll"]
-    assert complete("estclient", "enroll", "--pop") == ["--pop-finished"]
-    assert complete("estclient", "cacerts", "--pop") == []
-    assert complete("estclient", "cacerts", "-c", "c") == ["ca.pem"]
-    assert complete("estclient", "enroll", "--new-key", "ml-") == ["ml-dsa-44", "ml-dsa-65", "ml-dsa-87"]
-    assert complete("estclient", "enroll", "--tls", "") == ["1.2", "1.3"]
-    assert complete("estclient", "enroll", "--subject", "") == []
-    assert complete("estclient", "fullcmc", "re") == ["renew", "revoke"]
-    assert complete("estclient", "fullcmc", "--cm") == ["--cmc"]
-    assert complete("estclient", "fullcmc", "enroll", "--crm") == ["--crmf"]
-    assert complete("estclient", "fullcmc", "enroll", "--cm") == []
-    assert complete("estclient", "fullcmc", "revoke", "--reason", "key") == ["keyCompromise"]
-
-
-def test_the_documents_from_the_command_line():
-    for what, begins in (("man", ".TH ESTCLIENT"), ("bash", "# Completion for estclient")):
-        assert python("-m", "estgw.client.manpage", what, check=True).stdout.startswith(begins)
 
 
 def test_the_systemd_example_calls_us_correctly():
     service, timer = (settings(f"estclient-renew.{kind}") for kind in ("service", "timer"))
     program, *arguments = shlex.split(service["ExecStart"])
     assert program == "/usr/bin/estclient"
-    parsed = cli.parser().parse_args(arguments)
+    _, parsed = cli.PROGRAM.parse(arguments)
     assert parsed.if_expires_within.days == 30
     assert parsed.new_key == "auto"
     assert service["SuccessExitStatus"] == str(int(Exit.TRY_LATER))

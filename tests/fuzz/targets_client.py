@@ -30,25 +30,26 @@ from estgw.client import (
     Trust,
     answers,
     bag,
+    certificate_output,
     cmc,
     cms,
     commands,
     crls,
+    describe_csrattrs,
     fullcmc,
     keygen,
     keys,
     options,
-    out,
     request,
     sealing,
     tls,
     trace,
     trust,
     url,
-    wishes,
 )
+from estgw.client.arguments import duration
 from estgw.client.challenge import Authorizer, Credentials
-from estgw.client.cli import duration, parser
+from estgw.client.cli import PROGRAM
 from estgw.client.faults import ClientError
 from estgw.client.report import Report
 from estgw.client.sealing import Secret
@@ -251,11 +252,11 @@ def certificate_bag(data: bytes) -> None:
         with contextlib.suppress(ClientError):
             bag.examine(found, found[:1])
         for each in found:
-            out.facts(each)
-            out.line(each)
+            certificate_output.facts(each)
+            certificate_output.line(each)
             with contextlib.suppress(Malformed):
                 certs.spki(each)
-        out.render(found, "p7")
+        certificate_output.render(found, "p7")
         bag.roots_of(found)
 
 
@@ -291,7 +292,7 @@ def csr_attributes(data: bytes) -> None:
         except Malformed:
             return
         with contextlib.suppress(Malformed):
-            wishes.render(attrs, wishes.describe(attrs), "pem")
+            describe_csrattrs.render(attrs, describe_csrattrs.describe(attrs), "pem")
         plan = request.plan(WANTED, attrs)
         request.build(plan, KEY, BINDING)
         request.plan(request.fixed_to(HOLDER.certificate), attrs)
@@ -389,8 +390,8 @@ def certificate_file(data: bytes) -> None:
     with expected():
         found = options.certificates(path)
         for each in found:
-            out.line(each)
-            out.facts(each)
+            certificate_output.line(each)
+            certificate_output.facts(each)
         with expected():
             request.plan(request.fixed_to(found[0]), None)
         with expected():
@@ -455,7 +456,7 @@ def command_line(data: bytes) -> None:
     words = [word for word in data[:2000].decode("utf-8", "replace").split("\n") if word]
     quiet = contextlib.redirect_stderr(None), contextlib.redirect_stdout(None)
     with quiet[0], quiet[1], contextlib.suppress(SystemExit), expected():
-        arguments = parser().parse_args(words)
+        _, arguments = PROGRAM.parse(words)
         commands.open_session(arguments, Report(arguments.command, as_json=True, is_verbose=False), may_bootstrap=True)
 
 

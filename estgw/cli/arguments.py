@@ -1,0 +1,19 @@
+"""Options and arguments that several groups of commands have."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from estgw.commandline.table import Option
+from estgw.errors import ConfigError
+
+CONFIG = Option("-c --config", "the configuration (default: conf.yaml)", "FILE", type=Path, default=Path("conf.yaml"))
+
+
+def content(path: Path) -> bytes:
+    """The bytes of a file or, for `-`, of standard input; raises `ConfigError`."""
+    try:
+        return sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+    except OSError as fault:
+        raise ConfigError([f"{path}: {fault.strerror}"]) from None

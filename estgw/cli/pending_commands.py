@@ -1,0 +1,103 @@
+"""`estgw pending`: a person looks at the requests that wait, and decides on them."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from pathlib import Path
+
+from estgw import logs
+from estgw.cli import pending
+from estgw.cli.arguments import CONFIG
+from estgw.commandline.table import Command, Option
+from estgw.config import model, routes
+
+
+def list_requests(arguments: Namespace) -> int:
+    """Print one line for each request, the oldest first."""
+    found = pending.requests(_folders(arguments.config))
+    found = [request for request in found if arguments.all or request.state in ("waiting", "approved")]
+    if arguments.json:
+        print(json.dumps([request.describe() for request in found], indent=2))
+        return 0
+    for request in found:
+        what = f"{request.facts.get('EST_OPERATION')} of {request.facts.get('EST_CSR_SUBJECT')}"
+        line = f"{request.id[:12]}  {request.state:8}  {request.since:%Y-%m-%d %H:%M}  {what}, by {request.client}"
+        print(logs.escape(line))
+    return 0
+
+
+def show(arguments: Namespace) -> int:
+    """Print everything about one request."""
+    facts = pending.find(_folders(arguments.config), arguments.id).describe()
+    if arguments.json:
+        print(json.dumps(facts, indent=2))
+        return 0
+    for name, value in facts.items():
+        for text in value if isinstance(value, list) else [value]:
+            if text:
+                print(logs.escape(f"{name}: {text}"))
+    return 0
+
+
+def approve(arguments: Namespace) -> int:
+    """Let a request be issued."""
+    request = pending.approve(_folders(arguments.config), arguments.id)
+    print(f"{request.id[:12]}: approved; the certificate is issued when the client comes back")
+    return 0
+
+
+def refuse(arguments: Namespace) -> int:
+    """Refuse a request, with a reason for the client."""
+    request = pending.refuse(_folders(arguments.config), arguments.id, arguments.reason)
+    print(f"{request.id[:12]}: refused; the client is told so when it comes back")
+    return 0
+
+
+def _folders(config_file: Path) -> list[Path]:
+    """Where the handlers of a configuration keep waiting requests: in the directory of each CA."""
+    served = routes.routes(routes.build(model.load(config_file)))
+    return sorted({route.ca_dir / "pending" for route in served})
+
+
+_ID = Option("id", "the EST_PENDING_ID of the request, or enough of its beginning", "ID")
+_JSON = Option("--json", "print JSON for a program")
+_REASON = Option("--reason", "one line that the client reads", "TEXT", required=True)
+
+COMMANDS = (
+    Command(
+        name="pending",
+        summary="Decide on requests that wait for a person.",
+        description="The handler handlers/examples/manual-approval makes requests wait.",
+        run=None,
+        example="pending list",
+    ),
+    Command(
+        name="pending list",
+        summary="Print the requests that wait, one a line.",
+        run=list_requests,
+        options=[CONFIG, _JSON, Option("--all", "print issued and refused requests as well")],
+        example="pending list --all",
+    ),
+    Command(
+        name="pending show",
+        summary="Print everything about one request.",
+        run=show,
+        options=[CONFIG, _ID, _JSON],
+        example="pending show 1a2b",
+    ),
+    Command(
+        name="pending approve",
+        summary="Let a request be issued when the client comes back.",
+        run=approve,
+        options=[CONFIG, _ID],
+        example="pending approve 1a2b",
+    ),
+    Command(
+        name="pending refuse",
+        summary="Refuse a request, and tell the client why when it comes back.",
+        run=refuse,
+        options=[CONFIG, _ID, _REASON],
+        example='pending refuse 1a2b --reason "ask your teacher"',
+    ),
+)

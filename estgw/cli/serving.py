@@ -1,0 +1,150 @@
+"""`estgw demo`, `init`, `serve`, `check`: from an empty directory to a gateway that runs."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+from estgw import logs
+from estgw.callout import process
+from estgw.cli import workspace
+from estgw.cli.arguments import CONFIG
+from estgw.commandline.table import Command, Option
+from estgw.config import model
+from estgw.config.model import split_address
+from estgw.errors import ConfigError
+from estgw.gateway import advice, server, state
+from estgw.supervision import supervisor
+
+
+def demo(arguments: Namespace) -> int:
+    """Make what is missing, serve, and say on stderr what can be pasted."""
+    process.disown_inheritance()
+    directory: Path = arguments.dir or (Path() if Path("conf.yaml").exists() else Path("estgw-demo"))
+    made = workspace.prepare_demo(directory)
+
+    def ready(url: str) -> None:
+        print(_welcome(directory, url, made=made), file=sys.stderr, flush=True)
+        print(f"estgw ready {url}", flush=True)
+
+    return _serve(directory / "conf.yaml", arguments.listen, ready)
+
+
+def init(arguments: Namespace) -> int:
+    """Lay out a workspace and say what to do with it."""
+    workspace.init(arguments.dir)
+    folder = shlex.quote(str(arguments.dir))
+    print(
+        f"{folder} is ready to edit. Next, a demo in one step:\n"
+        f"    estgw demo --dir {folder}\n"
+        "or a CA and users of your own:\n"
+        f"    {folder}/openssl-ca/create-ca --name est.example\n"
+        f"    estgw passwd {folder}/users.htpasswd alice\n"
+        f"    estgw check -c {folder}/conf.yaml\n"
+        f"    estgw serve -c {folder}/conf.yaml"
+    )
+    return 0
+
+
+def serve(arguments: Namespace) -> int:
+    """Run the gateway."""
+    return _serve(arguments.config, None, lambda url: print(f"estgw ready {url}", flush=True))
+
+
+def check(arguments: Namespace) -> int:
+    """Read everything that a gateway would read, and say what is wrong."""
+    found = advice.advice(state.load(arguments.config).config)
+    for sentence in found:
+        print(f"{arguments.config}: {sentence}")
+    print(f"{arguments.config}: {'it can be served as it is' if found else 'all well'}")
+    return 0
+
+
+def _serve(config_file: Path, listen: str | None, ready: server.Ready) -> int:
+    process.disown_inheritance()
+    settings = model.load(config_file)
+    logs.configure(settings.log.format, settings.log.level)
+    if listen is not None:
+        try:
+            split_address(listen)
+        except ValueError as fault:
+            raise ConfigError([f"--listen {listen}: {fault}"]) from None
+    for sentence in advice.advice(settings):
+        logs.log.warning("advice", text=sentence)
+    if settings.server.workers > 1:
+        supervisor.serve(config_file, listen=listen, ready=ready)
+    else:
+        server.serve(config_file, settings, listen=listen, ready=ready)
+    return 0
+
+
+def _program(name: str) -> str:
+    """How to call one of our own programs from here: by name if the PATH has it, else where this one lies."""
+    beside = Path(sys.executable).parent / name
+    if not beside.exists() or shutil.which(name) == str(beside):
+        return name
+    inside = beside.is_relative_to(Path.cwd())
+    return shlex.quote(str(beside.relative_to(Path.cwd()) if inside else beside))
+
+
+def _welcome(directory: Path, url: str, *, made: bool) -> str:
+    """The first page that a newcomer sees: everything on it can be pasted."""
+    anchor = shlex.quote(str(directory / workspace.ANCHOR))
+    handler = shlex.quote(str(directory / "handlers/openssl/simpleenroll"))
+    login = f"{workspace.DEMO_USER}:{workspace.DEMO_PASSWORD}"
+    return f"""
+A demo CA {"was made" if made else "is"} in {directory / "openssl-ca"}; its fingerprint (SHA-256) is
+  {workspace.fingerprint(directory)}
+
+Paste this into another terminal for a first certificate, with openssl and curl:
+  openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout key.pem -subj /CN=device-1 -out req.pem
+  curl {url}/.well-known/est/simpleEnroll --anyauth -u {login} \\
+    --cacert {anchor} --data-binary @req.pem -H "Content-Type: application/x-est-pkcs10" \\
+    | openssl base64 -d | openssl pkcs7 -inform DER -print_certs -out cert.pem
+  openssl verify -CAfile {anchor} cert.pem
+
+or with estclient, which links the request to its TLS connection:
+  {_program("estclient")} enroll -u {url} -p {login} -c {anchor} \\
+    --new-key ec:P-256 --subject CN=device-2 -o device-2.pem
+
+Then edit the policy block of {handler} and enrol again. Ctrl-C stops the gateway.
+"""
+
+
+_LISTEN = Option("--listen", "listen here, in place of the configured addresses; port 0 is any", "ADDR:PORT")
+_DEMO_DIR = Option("--dir", "the workspace (default: here if conf.yaml is here, else estgw-demo)", "DIR", type=Path)
+
+COMMANDS = (
+    Command(
+        name="demo",
+        summary="Make a workspace and its CA if they are missing, then serve.",
+        run=demo,
+        options=[_DEMO_DIR, _LISTEN],
+        example="demo --dir lab",
+    ),
+    Command(
+        name="init",
+        summary="Lay out conf.yaml, handlers/ and openssl-ca/ for you to edit.",
+        run=init,
+        options=[Option("dir", "the directory of the workspace", "DIR", type=Path)],
+        example="init lab",
+    ),
+    Command(
+        name="serve",
+        summary="Run the gateway.",
+        description="SIGHUP reloads the configuration and all files that it names; SIGTERM and Ctrl-C stop it.",
+        run=serve,
+        options=[CONFIG],
+        example="serve -c conf.yaml",
+    ),
+    Command(
+        name="check",
+        summary="Say everything that is wrong with a configuration.",
+        run=check,
+        options=[CONFIG],
+        example="check -c conf.yaml",
+    ),
+)
