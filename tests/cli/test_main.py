@@ -345,15 +345,23 @@ def test_env_without_a_csr(here, capsys):
     ("arguments", "words"),
     [
         (["nonsense"], "nonsense: not served; there are: cacerts"),
-        (["cacerts", "--label", "iot"], "not served under the label iot"),
-        (["simpleenroll"], "simpleenroll takes a CSR: --csr FILE"),
+        (["cacerts", "--label", "iot"], "iot: no such label; there are: python"),
+        (["simpleenroll"], "simpleenroll takes a request: --csr FILE"),
         (["simpleenroll", "--csr", "/no/such"], "/no/such: No such file or directory"),
-        (["simpleenroll", "--csr", "/dev/null"], "the gateway would answer 400: The body is empty"),
+        (["simpleenroll", "--csr", "/dev/null", "--user", "ann"], "the gateway would answer 400: The body is empty"),
         (["cacerts", "--client-cert", "/dev/null"], "/dev/null: no certificate in it"),
-        (["cacerts", "--user", "() { :; }"], "the gateway would answer 400: The value for REMOTE_USER begins like"),
+        (
+            ["simpleenroll", "--csr", "REQUEST", "--user", "() { :; }"],
+            "the gateway would answer 400: The value for REMOTE_USER begins like",
+        ),
+        (
+            ["simpleenroll", "--csr", "REQUEST"],
+            "the gateway would answer 401: no credentials, and no client certificate",
+        ),
     ],
 )
-def test_env_of_what_cannot_be_tried_leaves_nothing_behind(here, arguments, words, capsys):
+def test_env_of_what_cannot_be_tried_leaves_nothing_behind(here, request_file, arguments, words, capsys):
+    arguments = [str(request_file) if each == "REQUEST" else each for each in arguments]
     status, out, err = main(capsys, "env", *arguments)
     assert (status, out) == (1, "")
     assert err.startswith("estgw: ")
@@ -397,7 +405,7 @@ def test_run_of_a_crash(here, capsys):
 
 def test_run_of_a_handler_that_waits(here, request_file, capsys):
     here.script("handlers/openssl/simpleenroll", "exit 75")
-    status, out, err = main(capsys, "run", "simpleenroll", "--csr", request_file)
+    status, out, err = main(capsys, "run", "simpleenroll", "--csr", request_file, "--user", "ann")
     assert (status, out.splitlines()[0]) == (0, "HTTP/1.1 202 Accepted")
     assert "Retry-After: 60\n" in out
     assert "pending" in err
@@ -415,12 +423,12 @@ def test_run_with_a_binding_and_a_label(here, tmp_path, capsys):
     here.script("handlers/openssl/simpleenroll", 'echo "$EST_LABEL $EST_POP"; exit 77')
     file = tmp_path / "linked.pem"
     file.write_bytes(csr("x", challenge("abc")))
-    _, out, _ = main(capsys, "run", "simpleenroll", "--csr", file, "--label", "iot")
+    _, out, _ = main(capsys, "run", "simpleenroll", "--csr", file, "--label", "iot", "--user", "ann")
     assert out.endswith("iot linked\n")
 
 
 def test_run_of_a_file_that_is_no_csr(here, capsys):
-    status, out, _ = main(capsys, "run", "simpleenroll", "--csr", "conf.yaml")
+    status, out, _ = main(capsys, "run", "simpleenroll", "--csr", "conf.yaml", "--user", "ann")
     assert status == 1
     assert out.startswith("HTTP/1.1 400 Bad Request\n")
     assert "ot base64" in out
@@ -437,7 +445,7 @@ def test_run_of_a_script_that_writes_too_much(here, capsys):
 def test_run_of_a_csr_that_lacks_what_is_insisted_on(here, request_file, capsys):
     (here.path / "t.yaml").write_text("- serialNumber\n- key: rsa:3072\n")
     here.edit("conf.yaml", "  # csr_template: null", "  csr_template: t.yaml")
-    status, out, _ = main(capsys, "run", "simpleenroll", "--csr", request_file)
+    status, out, _ = main(capsys, "run", "simpleenroll", "--csr", request_file, "--user", "ann")
     assert (status, out.splitlines()[0]) == (1, "HTTP/1.1 400 Bad Request")
     assert "a key rsa:3072 (it has ec:P-256); serialNumber." in out
 
