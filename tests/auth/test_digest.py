@@ -10,7 +10,7 @@ import pytest
 from estgw.auth import digest, http
 from estgw.auth.digest import Digest, DigestResponse, Nonces
 from estgw.errors import BadRequest, ConfigError, StaleNonce, Unauthenticated
-from tests.pki import VECTORS
+from tests.kit.der import VECTORS
 
 REALM = "estrealm"
 URI = "/.well-known/est/simpleenroll"

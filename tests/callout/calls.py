@@ -18,9 +18,9 @@ from estgw.est.bounds import NameBounds
 from estgw.est.csr import OTP_CHALLENGE, REVOCATION_CHALLENGE, parse
 from estgw.est.operations import OPERATIONS, Profile
 from estgw.tls.info import TLSInfo
-from tests import pki
-from tests.pki import UTF8, attribute, certificate, csr, tlv
-from tests.tls.pki import CLIENT_AUTH, root
+from tests.kit.ca import CLIENT_AUTH, certificate, name, root
+from tests.kit.csr import challenge, csr, san
+from tests.kit.der import UTF8, attribute, tlv
 
 CA = root("Test CA")
 SUB = CA.sub("Sub CA")
@@ -40,9 +40,9 @@ CERTIFICATE = certificate(
 )
 BINDING = Binding(BindingType.TLS_UNIQUE, bytes(range(12)))
 CSR = csr(
-    pki.name("CN=device-1,O=Ours"),
-    pki.challenge(BINDING.text),
-    pki.san(x509.DNSName("one.example"), x509.RFC822Name("ann@example.org")),
+    name("CN=device-1,O=Ours"),
+    challenge(BINDING.text),
+    san(x509.DNSName("one.example"), x509.RFC822Name("ann@example.org")),
     attribute(OTP_CHALLENGE, tlv(UTF8, b"90503846")),
     attribute(REVOCATION_CHALLENGE, tlv(UTF8, b"please revoke")),
 )

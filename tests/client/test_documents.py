@@ -15,7 +15,8 @@ import pytest
 from estgw import client
 from estgw.client import cli, manpage
 from estgw.client.faults import Exit
-from tests.client.common import ROOT, python
+from tests.client.common import python
+from tests.kit.processes import ROOT
 
 EXAMPLES = Path(client.__file__).parent / "examples"
 COMMANDS = ("cacerts", "csrattrs", "enroll", "simpleenroll", "reenroll", "simplereenroll", "serverkeygen", "fullcmc")

@@ -12,7 +12,7 @@ import yaml
 from estgw.config import model, routes
 from estgw.config.routes import Route, Service
 from estgw.est.operations import OPERATIONS, Body, Requires
-from tests.support import ROOT
+from tests.kit.processes import ROOT
 
 
 def build(directory: Path, callouts: dict[str, Any] | None = None, **groups: Any) -> dict[str | None, Service]:

@@ -15,12 +15,12 @@ from estgw.errors import BadRequest, ConfigError
 from estgw.est import encoding
 from estgw.est.csr import parse
 from estgw.gateway import state
-from tests import pki
-from tests.support import Lab
-from tests.tls.pki import root
+from tests.kit.ca import root
+from tests.kit.csr import csr
+from tests.kit.workspace import Workspace
 
 
-def change(lab: Lab, **groups: dict[str, Any]) -> Path:
+def change(lab: Workspace, **groups: dict[str, Any]) -> Path:
     """The laboratory's conf.yaml with some keys changed."""
     path = lab.path / "conf.yaml"
     data = yaml.safe_load(path.read_text())
@@ -198,9 +198,9 @@ def test_insistences_are_read_once_for_all_who_name_them(own_lab):
 def test_a_csr_that_lacks_something_is_refused_with_the_list(own_lab):
     (own_lab.path / "t.yaml").write_text("- key: ec:P-384\n- serialNumber\n")
     made = state.load(change(own_lab, callouts={"csr_template": "t.yaml"}))
-    csr = parse(pki.csr("device-1"))
+    parsed = parse(csr("device-1"))
     with pytest.raises(BadRequest) as refusal:
-        made.check_template(made.services[None].routes["simpleenroll"], csr, None)
+        made.check_template(made.services[None].routes["simpleenroll"], parsed, None)
     assert refusal.value.public == (
         "The CSR lacks what is insisted on here: a key ec:P-384 (it has ec:P-256); serialNumber."
     )
@@ -208,7 +208,7 @@ def test_a_csr_that_lacks_something_is_refused_with_the_list(own_lab):
 
 def test_where_nothing_is_insisted_on(lab):
     made = state.load(lab.path / "conf.yaml")
-    made.check_template(made.services[None].routes["simpleenroll"], parse(pki.csr("device-1")), None)
+    made.check_template(made.services[None].routes["simpleenroll"], parse(csr("device-1")), None)
     assert made.template_checks == {}
 
 
