@@ -21,7 +21,7 @@ from tests.kit.ca import common_name, root
 @pytest.fixture
 def device(ca, tmp_path):
     """A device with a pair in two files."""
-    made = ca.server("device", names=["a.example"])
+    made = ca.issue("device", names=["a.example"])
     (tmp_path / "device.pem").write_bytes(made.pem)
     (tmp_path / "device.key").write_bytes(made.key_pem)
     (tmp_path / "device.key").chmod(0o640)
