@@ -10,7 +10,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from tests.support import Gateway, Lab, enrol, running_gateway
+from tests.kit.gateway import Gateway, enrol, running_gateway
+from tests.kit.workspace import Workspace
 
 # Tests let scripts flood their outputs on purpose; should one outlive its test, the kernel stops it here.
 _soft, _hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -43,20 +44,20 @@ def _missing(client: str) -> str | None:
 
 
 @pytest.fixture(scope="session")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A demo workspace, made once for each test process; tests that change files take a copy."""
-    return Lab.make(tmp_path_factory.mktemp("lab"))
+    return Workspace.demo(tmp_path_factory.mktemp("lab"))
 
 
 @pytest.fixture(scope="session")
-def gateway(lab: Lab) -> Iterator[Gateway]:
+def gateway(lab: Workspace) -> Iterator[Gateway]:
     """The shipped configuration, served by a real process."""
     with running_gateway(lab) as running:
         yield running
 
 
 @pytest.fixture
-def own_lab(lab: Lab, tmp_path: Path) -> Lab:
+def own_lab(lab: Workspace, tmp_path: Path) -> Workspace:
     """A copy of the laboratory, to be spoilt."""
     return lab.copy(tmp_path / "lab")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests import rooms
-from tests.support import ROOT
+from tests.kit.processes import ROOT
 
 PACKAGE = ROOT / "estgw"
 

@@ -27,7 +27,7 @@ from estgw.client.wire import Answer
 from estgw.errors import ConfigError, Malformed, RequestError
 from estgw.est import ber, encoding, names, operations
 from estgw.register import lookup
-from tests.support import ROOT
+from tests.kit.processes import ROOT
 
 SIZES = (400, 6400, 25_600, 102_400)
 """Bytes.  The second and the last are compared; the others find out early what would take hours."""

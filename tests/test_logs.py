@@ -17,8 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from estgw import logs
-from tests.pki import P256, key_pem
-from tests.restore import logging_as_before
+from tests.kit.keys import KEY_PEM
+from tests.kit.restore import logging_as_before
 
 
 @pytest.fixture(autouse=True)
@@ -194,8 +194,7 @@ def test_request_ids():
 
 # A script's stderr.
 
-
-KEY = key_pem(P256).decode()
+KEY = KEY_PEM.decode()
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 
 from estgw import __version__
-from tests.support import DEADLINE, ROOT, Gateway, Lab, csr, run
+from tests.kit.csr import csr
+from tests.kit.gateway import Gateway
+from tests.kit.processes import DEADLINE, ROOT, run
+from tests.kit.workspace import Workspace
 
 TEMPLATE = "estgw/template"
 
@@ -106,7 +109,7 @@ def test_a_demo_away_from_the_checkout(unpacked, tmp_path):
                 assert process.stdout is not None
                 ready = process.stdout.readline()
                 assert ready.startswith("estgw ready https://localhost:"), (tmp_path / "said").read_text()
-                gateway = Gateway(Lab(tmp_path / "lab"), tmp_path, tmp_path / "said", process, ready.split()[-1])
+                gateway = Gateway(Workspace(tmp_path / "lab"), tmp_path, tmp_path / "said", process, ready.split()[-1])
                 gateway.lab.verify(gateway.post("simpleenroll", csr()).certificate)
                 anchors.append(gateway.lab.anchor.read_bytes())
                 process.terminate()

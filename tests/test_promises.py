@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from tests.support import ROOT
+from tests.kit.processes import ROOT
 
 README = (ROOT / "README.md").read_text()
 ROWS = re.findall(r"^\| (\d+) \| .* \| `(.*)` \|$", (ROOT / "SECURITY.md").read_text(), re.MULTILINE)

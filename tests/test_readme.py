@@ -15,7 +15,9 @@ import yaml
 
 from estgw.callout import tables
 from estgw.gateway import state
-from tests.support import ROOT, Gateway, Lab, running_gateway
+from tests.kit.gateway import Gateway, running_gateway
+from tests.kit.processes import ROOT
+from tests.kit.workspace import Workspace
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCK = re.compile(r"(?:<!-- run(?:: (?P<how>\w+))? -->\n)?```(?P<language>\w*)\n(?P<text>.*?)```", re.DOTALL)
@@ -38,7 +40,7 @@ BLOCKS = [
 
 
 @pytest.fixture(scope="module")
-def shell(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
+def shell(lab: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
     """The demo's workspace with the gateway running, and our two programs in the PATH."""
     own = lab.copy(tmp_path_factory.mktemp("readme"))
     programs = own.path / "bin"
@@ -54,7 +56,7 @@ def shell(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]
 class Shell:
     """Where a newcomer pastes the README's lines."""
 
-    def __init__(self, lab: Lab, gateway: Gateway, path: str) -> None:
+    def __init__(self, lab: Workspace, gateway: Gateway, path: str) -> None:
         self.lab, self._gateway, self._path = lab, gateway, path
 
     def paste(self, text: str, language: str = "sh") -> str:
@@ -121,7 +123,7 @@ def test_the_two_commands_are_in_the_makefile() -> None:
 
 
 @pytest.mark.parametrize("block", [block for block in BLOCKS if block.language == "yaml"], ids=lambda b: b.text[:20])
-def test_every_policy_shown_is_a_configuration(block: Block, own_lab: Lab) -> None:
+def test_every_policy_shown_is_a_configuration(block: Block, own_lab: Workspace) -> None:
     (own_lab.path / "device-maker.pem").write_bytes(own_lab.anchor.read_bytes())
     settings = yaml.safe_load((own_lab.path / "conf.yaml").read_text())
     for group, wanted in yaml.safe_load(block.text).items():

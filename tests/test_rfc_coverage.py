@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from tests.support import ROOT
+from tests.kit.processes import ROOT
 
 TABLE = ROOT / "tests/rfc_coverage.md"
 

@@ -11,7 +11,7 @@ from estgw.auth import digest, http
 from estgw.auth.credentials import DigestResponse
 from estgw.auth.digest import Digest, Nonces
 from estgw.errors import BadRequest, ConfigError, StaleNonce, Unauthenticated
-from tests.pki import VECTORS
+from tests.kit.der import VECTORS
 
 REALM = "estrealm"
 URI = "/.well-known/est/simpleenroll"

@@ -12,8 +12,7 @@ from estgw.auth.identity import Anchors, Client, Trust, identify
 from estgw.est import certs
 from estgw.tls.info import TLSInfo
 from tests.callout.calls import client, tls
-from tests.pki import certificate
-from tests.tls.pki import CLIENT_AUTH, root
+from tests.kit.ca import CLIENT_AUTH, certificate, root
 
 OURS, THIRD = root("Our CA"), root("Third party")
 SUB = THIRD.sub("Our subordinate CA")

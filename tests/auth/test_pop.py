@@ -12,7 +12,8 @@ from estgw.errors import BadRequest, Malformed
 from estgw.est.binding import Binding, BindingType
 from estgw.est.csr import CHALLENGE_PASSWORD, EST_IDENTITY_LINKING, parse
 from tests.callout.calls import tls
-from tests.pki import BMP, PRINTABLE, UTF8, attribute, challenge, csr, tlv, vector
+from tests.kit.csr import challenge, csr
+from tests.kit.der import BMP, PRINTABLE, UTF8, attribute, tlv, vector
 
 UNIQUE = Binding(BindingType.TLS_UNIQUE, bytes(range(12)))
 EXPORTER = Binding(BindingType.TLS_EXPORTER, bytes(32))

@@ -19,8 +19,9 @@ from estgw.errors import BadRequest, Malformed
 from estgw.est import csr as csrs
 from estgw.est.binding import Binding, BindingType
 from estgw.tls.info import TLSInfo
-from tests import pki
-from tests.tls.pki import root
+from tests.kit.ca import certificate, root
+from tests.kit.csr import CHALLENGE_PASSWORD, challenge, csr
+from tests.kit.der import BOOLEAN, UTF8, attribute, tlv
 
 CLIENT = Client("192.0.2.7", 4711, TLSInfo("TLSv1.3", "TLS_AES_128_GCM_SHA256", None, None))
 CA = root("Our CA")
@@ -29,9 +30,9 @@ LINKING = "1.2.840.113549.1.9.16.2.58"
 
 
 def client(subject: str | x509.Name = "CN=a,O=Example", trust: Trust = Trust.EXPLICIT, **more: object) -> Client:
-    certificate = pki.certificate(CA, subject)
-    tls = TLSInfo("TLSv1.2", "c", None, certificate)
-    return Client("192.0.2.7", 4711, tls, certificate, trust, **more)  # type: ignore[arg-type]
+    shown = certificate(CA, subject)
+    tls = TLSInfo("TLSv1.2", "c", None, shown)
+    return Client("192.0.2.7", 4711, tls, shown, trust, **more)  # type: ignore[arg-type]
 
 
 def word(rule: dict[str, object], of: Client, operation: str = "simpleenroll", label: str | None = None) -> str:
@@ -192,8 +193,8 @@ def test_announced(rules, default, announced):
 
 
 def link(*attributes: bytes, binding: Binding | None = BOUND, linking: Linking = "optional") -> POP:
-    csr = csrs.parse(pki.csr("device-1", *attributes))
-    return pop.link(csr, binding, linking, "TLSv1.2", "challengePassword")
+    parsed = csrs.parse(csr("device-1", *attributes))
+    return pop.link(parsed, binding, linking, "TLSv1.2", "challengePassword")
 
 
 def test_absent():
@@ -207,14 +208,14 @@ def test_absent():
 
 @pytest.mark.parametrize("linking", ["optional", "required", "waived"])
 def test_linked(linking):
-    assert link(pki.challenge(BOUND.text), linking=linking) is POP.LINKED
-    both = (pki.challenge(BOUND.text), pki.attribute(LINKING, pki.tlv(pki.UTF8, BOUND.text.encode())))
+    assert link(challenge(BOUND.text), linking=linking) is POP.LINKED
+    both = (challenge(BOUND.text), attribute(LINKING, tlv(UTF8, BOUND.text.encode())))
     assert link(*both, linking=linking) is POP.LINKED
 
 
 @pytest.mark.parametrize("binding", [BOUND, None])
 def test_foreign(binding):
-    foreign = pki.challenge("c29tZWJvZHk=")
+    foreign = challenge("c29tZWJvZHk=")
     for linking in ("optional", "required"):
         with pytest.raises(BadRequest, match="challengePassword"):
             link(foreign, binding=binding, linking=linking)
@@ -224,10 +225,10 @@ def test_foreign(binding):
 @pytest.mark.parametrize(
     "attribute",
     [
-        pki.attribute(pki.CHALLENGE_PASSWORD),
-        pki.attribute(pki.CHALLENGE_PASSWORD, pki.tlv(pki.BOOLEAN, b"\xff")),
-        pki.attribute(LINKING, pki.tlv(pki.UTF8, b"a"), pki.tlv(pki.UTF8, b"b")),
-        pki.challenge("x" * 256),
+        attribute(CHALLENGE_PASSWORD),
+        attribute(CHALLENGE_PASSWORD, tlv(BOOLEAN, b"\xff")),
+        attribute(LINKING, tlv(UTF8, b"a"), tlv(UTF8, b"b")),
+        challenge("x" * 256),
     ],
 )
 def test_an_odd_attribute_is_not_waived(attribute):

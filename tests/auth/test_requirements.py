@@ -11,7 +11,7 @@ from estgw.auth.requirements import authenticate
 from estgw.errors import BadRequest, Forbidden, Unauthenticated
 from estgw.est.operations import Requires
 from tests.callout.calls import CERTIFICATE, client, tls
-from tests.support import basic
+from tests.kit.connection import basic
 
 GOOD, BAD = [basic("ann:secret")], [basic("ann:wrong")]
 

@@ -18,7 +18,7 @@ from tests.bench.rounds import Row
 from tests.bench.run import Run
 from tests.bench.table import render
 from tests.bench.targets import Target
-from tests.support import Lab
+from tests.kit.workspace import Workspace
 
 Part = Callable[[Run], tuple[Mapping[str, list[Row]], list[Target]]]
 
@@ -59,7 +59,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         directory = Path(folder)
         directory.chmod(0o755)  # the other servers run as somebody else when we are root
-        run = Run(directory, Lab.make(directory / "lab"), Load(directory), arguments.quick)
+        run = Run(directory, Workspace.demo(directory / "lab"), Load(directory), arguments.quick)
         for letter in wanted:
             run.noise.listen()
             tables, found = PARTS[letter](run)

@@ -20,7 +20,9 @@ from tests.bench.rounds import Candidate, Figures, Row, interleave, median, spre
 from tests.bench.run import Run
 from tests.bench.servers import Server
 from tests.bench.targets import Target
-from tests.support import KEY_PEM, LOGIN, csr
+from tests.kit.csr import csr
+from tests.kit.gateway import LOGIN
+from tests.kit.keys import KEY_PEM
 
 OPERATIONS = ("cacerts", "csrattrs", "simpleenroll", "simplereenroll", "serverkeygen")
 """What is left out is fullcmc, which takes a message of another kind."""

@@ -25,7 +25,9 @@ from estgw.est import csr as csrs
 from estgw.register import lookup
 from tests.bench.rounds import Figures, Row, median, spread
 from tests.bench.table import table as render
-from tests.handlers.bench import PATH, Workspace, csr
+from tests.kit.csr import csr
+from tests.kit.processes import PATH
+from tests.kit.workspace import Workspace
 
 SIZES = (0, 10_000, 100_000)
 CALL = '((RANDOM % 250)) || "$rotate" || :'
@@ -136,7 +138,7 @@ def around(workspace: Workspace, rounds: int) -> dict[str, list[Figures]]:
         fill(workspace, serial, 1000)
         serial += 1000
         full.append(timed(partial(rotate, workspace)))
-    nobody = csrs.parse(csr("nobody").pem)
+    nobody = csrs.parse(csr("nobody"))
     oldest = f"{1 << 156:040X}"
     candidates: dict[str, Candidate] = {
         "rotate, nothing to do": lambda: rotate(workspace),

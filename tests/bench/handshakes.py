@@ -11,7 +11,7 @@ from tests.bench import servers
 from tests.bench.rounds import Candidate, Figures, Row, interleave, median, ratio, spread
 from tests.bench.run import Run
 from tests.bench.targets import Target
-from tests.support import ROOT
+from tests.kit.processes import ROOT
 
 OURS, STANDARD, OPENSSL = "estgw", "the standard library's ssl, asyncio", "openssl s_server"
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from tests.pki import csr
-from tests.support import LOGIN
+from tests.kit.csr import csr
+from tests.kit.gateway import LOGIN
 
 SOURCE = Path(__file__).with_name("client.c")
 

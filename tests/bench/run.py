@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.bench.load import Load
 from tests.bench.rounds import Noise
-from tests.support import Lab
+from tests.kit.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Run:
     """One run of the benchmarks."""
 
     directory: Path
-    pattern: Lab
+    pattern: Workspace
     load: Load
     quick: bool
     noise: Noise = field(default_factory=Noise)

@@ -25,7 +25,8 @@ from estgw.callout.runners import Runners
 from estgw.callout.warm import Warm
 from estgw.cli import trial
 from estgw.cli.trial import Trial
-from tests.support import Lab, csr
+from tests.kit.csr import csr
+from tests.kit.workspace import Workspace
 
 LIMITS = Limits(seconds=30, stdout=1024 * 1024, stderr=64 * 1024)
 # Nothing but what it costs to sign: no register, no policy.
@@ -74,7 +75,7 @@ def row(name: str, figures: Sequence[float]) -> dict[str, object]:
     return {"what": name, "median": round(middle, 3), "noise": f"±{(high - low) / 2 / middle:.0%}"}
 
 
-async def bench(lab: Lab, directory: Path, rounds: int) -> list[dict[str, object]]:
+async def bench(lab: Workspace, directory: Path, rounds: int) -> list[dict[str, object]]:
     (directory / "csr.pem").write_bytes(csr("device-1"))
     gateway = trial.load_state(lab.path / "conf.yaml")
     wanted = Trial("simpleenroll", label="python", csr_file=directory / "csr.pem", user="estuser")
@@ -140,7 +141,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="as JSON")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        lab, directory = Lab.make(Path(folder) / "lab"), Path(folder) / "tmp"
+        lab, directory = Workspace.demo(Path(folder) / "lab"), Path(folder) / "tmp"
         directory.mkdir(mode=0o700)
         table = asyncio.run(bench(lab, directory, arguments.rounds))
     if arguments.json:

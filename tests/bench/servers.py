@@ -25,7 +25,9 @@ from typing import Any
 import yaml
 
 from tests.bench import machine
-from tests.support import DEADLINE, EST, ROOT, Lab
+from tests.kit.connection import EST
+from tests.kit.processes import DEADLINE, ROOT
+from tests.kit.workspace import Workspace
 
 HANDLERS = Path(__file__).with_name("handlers")
 """The scripts that all servers run, byte for byte."""
@@ -44,7 +46,7 @@ class Server:
     processes: tuple[subprocess.Popen[bytes], ...]
     base: str
     """What comes before a script's name in a path."""
-    lab: Lab
+    lab: Workspace
 
     @property
     def pid(self) -> int:
@@ -66,7 +68,7 @@ def missing(names: tuple[str, ...] = RIVALS) -> dict[str, list[str]]:
     return {name: programs for name, programs in absent.items() if programs}
 
 
-def lay_out(pattern: Lab, directory: Path) -> Lab:
+def lay_out(pattern: Workspace, directory: Path) -> Workspace:
     """A copy of the laboratory with our scripts in it."""
     lab = pattern.copy(directory)
     shutil.copytree(HANDLERS, lab.path / "bench/cgi", dirs_exist_ok=True)
@@ -76,7 +78,7 @@ def lay_out(pattern: Lab, directory: Path) -> Lab:
 
 @contextlib.contextmanager
 def gateway(
-    pattern: Lab,
+    pattern: Workspace,
     directory: Path,
     *,
     server: Mapping[str, Any] | None = None,
@@ -107,7 +109,7 @@ def gateway(
 
 
 @contextlib.contextmanager
-def rival(name: str, pattern: Lab, directory: Path) -> Iterator[Server]:
+def rival(name: str, pattern: Workspace, directory: Path) -> Iterator[Server]:
     """One of `RIVALS`."""
     lab = lay_out(pattern, directory)
     port = free_port()

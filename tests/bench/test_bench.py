@@ -6,14 +6,14 @@ import base64
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from tests.bench import load, table, versus
 from tests.bench.rounds import Noise, interleave, median, ratio, spread
 from tests.bench.targets import Target
-from tests.pki import csr
-from tests.support import EST, running_gateway
-from tests.tls.pki import build
+from tests.kit.ca import root
+from tests.kit.connection import EST
+from tests.kit.csr import csr
+from tests.kit.gateway import running_gateway
 
 FIRST, SECOND = {"rate": 100.0}, {"rate": 300.0}
 
@@ -75,10 +75,10 @@ def test_the_client_counts_only_certificates_for_its_own_keys(lab, tmp_path):
     if not load.can_build():
         pytest.skip("OpenSSL's headers are not installed")
     clients = load.Load(tmp_path, csrs=3)
-    certificate, key = build("bench", issuer=None)
+    made = root("bench")
     own, issued, mine = tmp_path / "own", tmp_path / "issued.pem", lab.copy(tmp_path / "lab")
-    own.write_bytes(base64.b64encode(csr("bench", key=key)) + b"\n")
-    issued.write_bytes(certificate.public_bytes(Encoding.PEM))
+    own.write_bytes(base64.b64encode(csr("bench", key=made.key)) + b"\n")
+    issued.write_bytes(made.pem)
     mine.script("handlers/openssl/simpleenroll", f"cat {issued}")
     with running_gateway(mine) as gateway:
         path = f"{EST}/simpleenroll"

@@ -23,9 +23,9 @@ from estgw.est.csr import CSR as CSR_
 from estgw.est.csr import OTP_CHALLENGE, REVOCATION_CHALLENGE, parse
 from estgw.est.operations import OPERATIONS, Operation, Profile
 from estgw.tls.info import TLSInfo
-from tests import pki
-from tests.pki import UTF8, attribute, certificate, csr, tlv
-from tests.tls.pki import CLIENT_AUTH, root
+from tests.kit.ca import CLIENT_AUTH, certificate, name, root
+from tests.kit.csr import challenge, csr, san
+from tests.kit.der import UTF8, attribute, tlv
 
 CA = root("Test CA")
 SUB = CA.sub("Sub CA")
@@ -45,9 +45,9 @@ CERTIFICATE = certificate(
 )
 BINDING = Binding(BindingType.TLS_UNIQUE, bytes(range(12)))
 CSR = csr(
-    pki.name("CN=device-1,O=Ours"),
-    pki.challenge(BINDING.text),
-    pki.san(x509.DNSName("one.example"), x509.RFC822Name("ann@example.org")),
+    name("CN=device-1,O=Ours"),
+    challenge(BINDING.text),
+    san(x509.DNSName("one.example"), x509.RFC822Name("ann@example.org")),
     attribute(OTP_CHALLENGE, tlv(UTF8, b"90503846")),
     attribute(REVOCATION_CHALLENGE, tlv(UTF8, b"please revoke")),
 )
@@ -129,13 +129,13 @@ def change(call: Call, **changes: Any) -> Call:
         changes["pkcs10"] = changes.pop("csr")
         call = replace(call, csr=call.csr or CSRFacts(changes["pkcs10"]))
     if "csr" in changes and changes["csr"] is None:
-        changes = {name: value for name, value in changes.items() if name not in fields_of(CSRFacts)}
+        changes = {key: value for key, value in changes.items() if key not in fields_of(CSRFacts)}
     if isinstance(headers := changes.get("headers"), Mapping):
         changes |= {"headers": tuple(headers.items()), "pass_headers": tuple(headers)}
     groups: dict[str, dict[str, Any]] = {}
-    for name, value in changes.items():
-        owner = next((part for part in PARTS if name in fields_of(getattr(call, part))), "")
-        groups.setdefault(owner, {})[name] = value
+    for key, value in changes.items():
+        owner = next((part for part in PARTS if key in fields_of(getattr(call, part))), "")
+        groups.setdefault(owner, {})[key] = value
     own = groups.pop("", {})
     changed = {part: replace(getattr(call, part), **values) for part, values in groups.items()}
     return replace(call, **changed, **own)

@@ -14,7 +14,7 @@ from estgw.callout.cache import Cache
 from estgw.callout.cgi import Output
 from estgw.callout.contract import ENV_VARS, environment
 from tests.callout.calls import client, full, plain
-from tests.callout.programs import script
+from tests.kit.scripts import script
 
 HERE = MappingProxyType({"EST_OPERATION": "cacerts", "REMOTE_ADDR": "192.0.2.1"})
 KEEP = Output(b"body", keep=60)

@@ -11,9 +11,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from estgw.callout.call import Call
 from estgw.est.csr import NewNames, parse
 from estgw.est.operations import OPERATIONS, Profile
-from tests import pki
 from tests.callout.calls import CERTIFICATE, CSR, KNOWN, change, client, full, plain
-from tests.pki import OTHER, csr
+from tests.kit.ca import name
+from tests.kit.csr import challenge, csr, san
+from tests.kit.keys import OTHER
 
 
 def test_the_files(tmp_path):
@@ -41,8 +42,8 @@ def test_the_names_asked_for(tmp_path):
     call = full(tmp_path)
     assert call.csr is not None
     assert (call.csr.subject, call.csr.san) == (call.csr.pkcs10.subject, call.csr.pkcs10.san)
-    renamed = replace(call.csr, new_names=NewNames(pki.name("CN=new"), None))
-    assert (renamed.subject, renamed.san) == (pki.name("CN=new"), None)
+    renamed = replace(call.csr, new_names=NewNames(name("CN=new"), None))
+    assert (renamed.subject, renamed.san) == (name("CN=new"), None)
 
 
 # EST_PENDING_ID: RFC 7030 4.2.3 has the client come back with the same request, 3.5 makes its bytes differ.
@@ -50,11 +51,11 @@ def test_the_names_asked_for(tmp_path):
 
 @pytest.fixture
 def call(tmp_path) -> Call:
-    return full(tmp_path, csr=parse(csr("device-1", pki.challenge("one"))), client=replace(KNOWN, certificate=None))
+    return full(tmp_path, csr=parse(csr("device-1", challenge("one"))), client=replace(KNOWN, certificate=None))
 
 
 def test_a_repeat_has_the_same_name(call):
-    again = csr("device-1", pki.challenge("another connection"))
+    again = csr("device-1", challenge("another connection"))
     assert call.csr is not None
     assert call.csr.pkcs10.der != again
     assert change(call, csr=parse(again)).pending_id == call.pending_id
@@ -78,14 +79,14 @@ def test_a_repeat_comes_from_anywhere(call):
     [
         {"csr": parse(csr("device-2"))},
         {"csr": parse(csr("device-1", key=OTHER))},
-        {"csr": parse(csr("device-1", pki.san(x509.DNSName("a"))))},
+        {"csr": parse(csr("device-1", san(x509.DNSName("a"))))},
         {"client": client(user="bob")},
         {"client": client(user=None)},
         {"client": KNOWN},
         {"label": "other"},
         {"label": None},
         {"operation": OPERATIONS["simpleenroll"]},
-        {"new_names": NewNames(pki.name("CN=new"), None)},
+        {"new_names": NewNames(name("CN=new"), None)},
     ],
 )
 def test_another_request_has_another_name(call, changes):

@@ -22,7 +22,7 @@ from estgw.callout.slots import Slots
 from estgw.callout.verdicts import Kind
 from estgw.errors import HandlerFailed, HandlerTimedOut, RequestError, Unavailable
 from tests.callout.calls import change, plain
-from tests.callout.programs import script
+from tests.kit.scripts import script
 
 LIMITS = CalloutLimits(max_stdout=64 * 1024, max_stderr=4096, retry_after=60)
 

@@ -33,10 +33,12 @@ from estgw.est.binding import Binding, BindingType
 from estgw.est.csr import OTP_CHALLENGE, NewNames, parse
 from estgw.est.keygen import DECRYPT_KEY_ID, SMIME_CAPABILITIES
 from estgw.est.operations import Profile
-from tests import pki
 from tests.callout.calls import CA, CERTIFICATE, CSR, KNOWN, SUB, change, client, full, plain, tls
-from tests.callout.programs import python
-from tests.pki import CN, OCTETS, OTHER, UTF8, attribute, certificate, csr, dn, tlv
+from tests.kit.ca import broken_certificate, certificate, name
+from tests.kit.csr import csr, san
+from tests.kit.der import BOOLEAN, CN, OCTETS, UTF8, armoured, attribute, dn, tlv
+from tests.kit.keys import OTHER
+from tests.kit.scripts import python
 
 ROWS = {row.name: row for row in ENV_VARS}
 
@@ -256,7 +258,7 @@ def test_renew_or_rekey(tmp_path):
 
 
 def test_names_to_be_changed(tmp_path):
-    new = NewNames(pki.name("CN=new,O=Ours"), None)
+    new = NewNames(name("CN=new,O=Ours"), None)
     call = full(tmp_path, new_names=new)
     assert get(call, "EST_CHANGE_SUBJECT") == "/2.5.4.10=Ours/2.5.4.3=new"
     assert get(call, "EST_CSR_SUBJECT") == "CN=new,O=Ours"
@@ -285,7 +287,7 @@ def test_whole_seconds(tmp_path, timeout, text):
     assert get(plain(tmp_path, timeout=timeout), "EST_TIMEOUT") == text
 
 
-@pytest.mark.parametrize("body", [CSR, base64.encodebytes(CSR), pki.pem(CSR)])
+@pytest.mark.parametrize("body", [CSR, base64.encodebytes(CSR), armoured(CSR)])
 def test_the_request_as_text_whatever_coat_it_came_in(tmp_path, body):
     call = full(tmp_path, body=body)
     assert get(call, "EST_REQUEST") == base64.b64encode(CSR).decode()
@@ -319,7 +321,7 @@ def test_a_time_with_two_digits_of_day():
 
 def with_common_name(text: bytes, tmp_path: Path) -> Call:
     """A call whose SSL_CLIENT_S_DN_CN is this."""
-    made = certs.load(pki.broken_certificate(CA, dn((CN, UTF8, text))))
+    made = certs.load(broken_certificate(CA, dn((CN, UTF8, text))))
     return plain(tmp_path, client=replace(KNOWN, certificate=made, claimed=None, user=None))
 
 
@@ -391,7 +393,7 @@ def test_too_much_in_all(tmp_path):
 
 def test_too_many_names(tmp_path):
     def asking(count: int) -> Call:
-        wanted = pki.san(*(x509.DNSName(f"h{number}") for number in range(count)))
+        wanted = san(*(x509.DNSName(f"h{number}") for number in range(count)))
         return full(tmp_path, csr=parse(csr("x", wanted)))
 
     assert get(asking(128), "EST_CSR_SAN_127") == "DNS:h127"
@@ -400,7 +402,7 @@ def test_too_many_names(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "value", [tlv(pki.BOOLEAN, b"\xff"), tlv(UTF8, b"\xff"), tlv(UTF8, b"x" * 256)], ids=["BOOLEAN", "no UTF-8", "long"]
+    "value", [tlv(BOOLEAN, b"\xff"), tlv(UTF8, b"\xff"), tlv(UTF8, b"x" * 256)], ids=["BOOLEAN", "no UTF-8", "long"]
 )
 def test_an_otp_that_is_no_text_is_the_clients_fault(tmp_path, value):
     with pytest.raises(BadRequest, match="EST_OTP"):
@@ -430,8 +432,8 @@ def test_any_text_reaches_a_script_unharmed_or_is_refused(text):
 
 def test_names_are_unique_and_portable():
     assert len(ROWS) == len(ENV_VARS)
-    for name in ROWS:
-        assert re.fullmatch(r"[A-Z][A-Z0-9_]*(_(DNS|Email))?(_n)?|HTTP_<NAME>|<any>", name), name
+    for row in ROWS:
+        assert re.fullmatch(r"[A-Z][A-Z0-9_]*(_(DNS|Email))?(_n)?|HTTP_<NAME>|<any>", row), row
 
 
 def test_version_1():

@@ -14,7 +14,7 @@ import pytest
 
 from estgw.callout import home
 from estgw.callout.home import AGE, Home
-from tests.support import ROOT
+from tests.kit.processes import ROOT
 
 OWNER = """
 import sys, time

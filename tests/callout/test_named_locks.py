@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from estgw.callout.named_locks import NamedLocks
-from tests.support import DEADLINE, ROOT, until
+from tests.kit.processes import DEADLINE, ROOT, until
 
 # Takes the turn so many times, by several at once, and writes down who had it.
 CLIENT = """

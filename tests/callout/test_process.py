@@ -18,8 +18,8 @@ import pytest
 
 from estgw.callout import process
 from estgw.callout.process import CouldNotStart, Limits, Outcome
-from tests.callout.programs import python, script
-from tests.support import ROOT, until
+from tests.kit.processes import ROOT, until
+from tests.kit.scripts import python, script
 
 ENV = {"PATH": "/usr/local/bin:/usr/bin:/bin"}
 OURS_TO_SET = ~(1 << 31 | 1 << 32)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from estgw.callout.program import faults
-from tests.callout.programs import script
+from tests.kit.scripts import script
 
 PATH = "/usr/local/bin:/usr/bin:/bin"
 

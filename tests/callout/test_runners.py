@@ -20,8 +20,8 @@ import pytest
 from estgw.callout import process
 from estgw.callout.process import CouldNotStart, Limits, Outcome
 from tests.callout.alike import ALIKE, NOT_IN_A_WORKER, STDIN
-from tests.callout.running import ENV, LIMITS, Running, alive, dead, quick, running, script
-from tests.support import until
+from tests.callout.running import ENV, LIMITS, Running, quick, running, script
+from tests.kit.processes import alive, dead, until
 
 Run = Callable[..., Outcome]
 

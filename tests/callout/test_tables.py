@@ -12,7 +12,7 @@ import pytest
 from estgw.callout import tables
 from estgw.callout.contract import ENV_VARS
 from estgw.callout.verdicts import EXIT_STATUS, OTHERWISE
-from tests.support import ROOT, run
+from tests.kit.processes import ROOT, run
 
 DOCUMENT = ROOT / "handlers/README.md"
 

@@ -22,8 +22,10 @@ from estgw.callout import job, process, runners, warm
 from estgw.callout.language import Language, language
 from estgw.callout.process import CouldNotStart, Limits, Outcome
 from estgw.callout.runners import Runners
-from tests.callout.running import ENV, LIMITS, Running, alive, dead, quick, running, script
-from tests.support import ROOT, Gateway, Lab, running_gateway, until
+from tests.callout.running import ENV, LIMITS, Running, quick, running, script
+from tests.kit.gateway import Gateway, running_gateway
+from tests.kit.processes import ROOT, alive, dead, until
+from tests.kit.workspace import Workspace
 
 
 @pytest.fixture
@@ -477,14 +479,14 @@ print(os.getppid(), os.getpid(), file=sys.stderr, flush=True)
 
 
 @pytest.fixture(scope="module")
-def house(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Lab:
+def house(lab: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     own = lab.copy(tmp_path_factory.mktemp("warm"))
     own.script("warm/cacerts", CACERTS)
     own.script("warm/slow", CACERTS + "time.sleep(4)\nsys.stdout.flush()\nos._exit(0)")
     return own
 
 
-def labels(house: Lab, **settings: Any) -> dict[str, Any]:
+def labels(house: Workspace, **settings: Any) -> dict[str, Any]:
     def label(name: str, **own: Any) -> dict[str, Any]:
         return {"operations": {"cacerts": {"handler": str(house.path / "warm" / name), **own}}}
 

@@ -21,7 +21,10 @@ from tests.campaign.ledger import Ledger
 from tests.e2e.test_fullcmc import TYPE, statuses
 from tests.e2e.test_serverkeygen import parts
 from tests.handlers import cmc
-from tests.support import Gateway, Response, csr, until
+from tests.kit.connection import Response
+from tests.kit.csr import csr
+from tests.kit.gateway import Gateway
+from tests.kit.processes import until
 
 WAITING = "waiting"
 CONFIGURATION = {
@@ -85,7 +88,7 @@ class Clients:
 
     def _fullcmc(self, gateway: Gateway, label: str) -> bool:
         key = cmc.new_key()
-        asked = PKCS10Request(17, cmc.csr(f"client-{next(_numbers)}", key=key))
+        asked = PKCS10Request(17, csr(f"client-{next(_numbers)}", key=key))
         body = base64.encodebytes(cmc.message(PKIData(tuple(cmc.fresh()), (asked,)), cmc.Person(key)))
         answer = gateway.post(f"{label}fullcmc", body, headers={"Content-Type": TYPE})
 

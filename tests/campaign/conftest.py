@@ -5,24 +5,24 @@ from pathlib import Path
 import pytest
 
 from tests.campaign.ledger import Ledger
-from tests.handlers.bench import csr
-from tests.handlers.sets import Bench
+from tests.kit.csr import csr
+from tests.kit.scripts import HandlerSet
 
 
 @pytest.fixture(scope="module")
-def bench(where: Path) -> Bench:
+def bench(where: Path) -> HandlerSet:
     """A workspace with both handler sets in the module's `where`; its rotate moves three rows each time."""
-    bench = Bench.create("openssl", where)
+    bench = HandlerSet.create("openssl", where)
     bench.workspace.edit("openssl-ca/rotate", "mapfile -s 999 ", "mapfile -s 2 ")
     return bench
 
 
 @pytest.fixture(scope="module")
-def ledger(bench: Bench) -> Ledger:
+def ledger(bench: HandlerSet) -> Ledger:
     """What the CA has issued and revoked before, and what the tests add to it."""
     ledger = Ledger(bench.ca)
     for name in ("openssl", "python"):
         for number in range(2):
-            ledger.hold(Bench(name, bench.workspace).issue("simpleenroll", csr(f"before-{number}")))
+            ledger.hold(HandlerSet(name, bench.workspace).issue("simpleenroll", csr(f"before-{number}")))
         ledger.revoke(ledger.held[-1])
     return ledger

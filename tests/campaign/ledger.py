@@ -12,7 +12,7 @@ from pathlib import Path
 from cryptography import x509
 
 from estgw.est.certs import serial_hex
-from tests.handlers.bench import PATH
+from tests.kit.processes import PATH
 
 
 @dataclass

@@ -17,8 +17,9 @@ from tests.campaign.disks import Disk, needs_disk, small_disk
 from tests.campaign.ledger import Ledger
 from tests.campaign.size import step
 from tests.campaign.traced import needs_strace
-from tests.handlers.bench import csr
-from tests.handlers.sets import ENVIRONMENT, ISSUING, Bench, keygen
+from tests.kit.csr import csr
+from tests.kit.der import armoured
+from tests.kit.scripts import ENVIRONMENT, ISSUING, HandlerSet, keygen
 
 pytestmark = needs_disk
 
@@ -43,9 +44,9 @@ def where(disk: Disk) -> Path:
 @pytest.mark.parametrize("squeeze", ROOM.values(), ids=ROOM)
 @pytest.mark.parametrize("name", ["openssl", "python"])
 def test_no_certificate_leaves_that_is_not_in_the_register(
-    disk: Disk, bench: Bench, ledger: Ledger, name: str, squeeze: Squeeze
+    disk: Disk, bench: HandlerSet, ledger: Ledger, name: str, squeeze: Squeeze
 ) -> None:
-    handlers = Bench(name, bench.workspace)
+    handlers = HandlerSet(name, bench.workspace)
     refused = 0
     for left, operation in itertools.product(LEFT, ISSUING):
         with squeeze(disk, left):
@@ -66,12 +67,12 @@ def test_no_certificate_leaves_that_is_not_in_the_register(
 @pytest.mark.parametrize("squeeze", ROOM.values(), ids=ROOM)
 @pytest.mark.parametrize("script", ["revoke", "crl", "rollover", "rotate", "issue"])
 def test_a_script_of_the_ca_changes_all_or_nothing(
-    disk: Disk, bench: Bench, ledger: Ledger, tmp_path: Path, script: str, squeeze: Squeeze
+    disk: Disk, bench: HandlerSet, ledger: Ledger, tmp_path: Path, script: str, squeeze: Squeeze
 ) -> None:
     victim = ledger.hold(bench.issue("simpleenroll", csr("victim")))
     serial = ledger.held[-1]
     request = tmp_path / "request.pem"
-    request.write_bytes(csr("by hand").pem)
+    request.write_bytes(armoured(csr("by hand")))
     options = {"revoke": [serial], "issue": [str(request)]}.get(script, [])
     failed = 0
     for left in itertools.count(step=step({"rollover": 13, "rotate": 1}.get(script, 4))):
@@ -96,7 +97,7 @@ def test_a_script_of_the_ca_changes_all_or_nothing(
 
 
 @pytest.mark.parametrize("squeeze", ROOM.values(), ids=ROOM)
-def test_create_ca_makes_a_whole_ca_or_none(disk: Disk, bench: Bench, squeeze: Squeeze) -> None:
+def test_create_ca_makes_a_whole_ca_or_none(disk: Disk, bench: HandlerSet, squeeze: Squeeze) -> None:
     failed = 0
     for left in itertools.count(step=step(16)):
         new = disk.path / f"new-{left}"
@@ -127,10 +128,10 @@ def test_create_ca_makes_a_whole_ca_or_none(disk: Disk, bench: Bench, squeeze: S
     ],
 )
 def test_an_error_of_the_disk_leaves_no_row_behind_the_certificate(
-    bench: Bench, ledger: Ledger, name: str, file: str, call: str, error: str
+    bench: HandlerSet, ledger: Ledger, name: str, file: str, call: str, error: str
 ) -> None:
     """Quotas, and disks that say so only when they are asked to keep what was written."""
-    handlers = Bench(name, bench.workspace)
+    handlers = HandlerSet(name, bench.workspace)
     before = ledger.index
     script = handlers.script("simpleenroll")
     path = bench.ca.resolve() / file

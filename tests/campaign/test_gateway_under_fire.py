@@ -13,13 +13,15 @@ from tests.campaign.clients import CONFIGURATION, Clients, busy
 from tests.campaign.disks import Disk, needs_disk, small_disk
 from tests.campaign.ledger import Ledger
 from tests.campaign.size import times
-from tests.support import Gateway, Lab, enrol, running_gateway, until
+from tests.kit.gateway import Gateway, enrol, running_gateway
+from tests.kit.processes import until
+from tests.kit.workspace import Workspace
 
 ROUNDS = times(4, 60)
 
 
 @pytest.fixture
-def clients(lab: Lab, tmp_path: Path, gateway: Gateway) -> Iterator[Clients]:
+def clients(lab: Workspace, tmp_path: Path, gateway: Gateway) -> Iterator[Clients]:
     """They come with a certificate of the CA that all labs share."""
     yield Clients(Ledger(tmp_path / "lab/openssl-ca"), enrol(gateway, tmp_path, "device-1"))
 
@@ -35,7 +37,9 @@ def everything_works(clients: Clients, gateway: Gateway) -> None:
 @pytest.mark.filterwarnings(
     "ignore::pytest.PytestUnraisableExceptionWarning"
 )  # sockets of handshakes that were cut off
-def test_a_gateway_that_is_killed_again_and_again_loses_nothing(lab: Lab, tmp_path: Path, clients: Clients) -> None:
+def test_a_gateway_that_is_killed_again_and_again_loses_nothing(
+    lab: Workspace, tmp_path: Path, clients: Clients
+) -> None:
     own, temporary = lab.copy(tmp_path / "lab"), tmp_path / "tmp"
     dice = random.Random(17)
     for _ in range(ROUNDS):
@@ -61,7 +65,7 @@ def _keys(temporary: Path) -> list[Path]:
 
 
 @needs_disk
-def test_a_full_disk_of_the_ca_loses_nothing(lab: Lab, tmp_path: Path, clients: Clients) -> None:
+def test_a_full_disk_of_the_ca_loses_nothing(lab: Workspace, tmp_path: Path, clients: Clients) -> None:
     with small_disk(tmp_path / "lab/openssl-ca", size=8 << 20) as disk:
         own = lab.copy(tmp_path / "lab")
         with running_gateway(own, CONFIGURATION, clean=False) as gateway:

@@ -14,8 +14,11 @@ import pytest
 from tests.campaign.ledger import Ledger
 from tests.campaign.size import LARGE, step
 from tests.campaign.traced import RENAMES, WRITES, Change, Traced, needs_strace
-from tests.handlers.bench import PATH, Workspace, csr
-from tests.handlers.sets import ENVIRONMENT, ISSUING, Bench, keygen
+from tests.kit.csr import csr
+from tests.kit.der import armoured
+from tests.kit.processes import PATH
+from tests.kit.scripts import ENVIRONMENT, ISSUING, HandlerSet, keygen
+from tests.kit.workspace import Workspace
 
 ENROL = "simpleenroll"
 TOOLS = ("revoke", "crl", "rollover", "rotate", "issue")
@@ -27,7 +30,9 @@ def where(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def command(bench: Bench, script: str, *options: str) -> Iterator[tuple[list[str | Path], Mapping[str, str], Path]]:
+def command(
+    bench: HandlerSet, script: str, *options: str
+) -> Iterator[tuple[list[str | Path], Mapping[str, str], Path]]:
     """A handler of the set, or a script of the CA: command, environment and working directory."""
     if script in TOOLS:
         yield [bench.ca / script, *options], {"PATH": PATH}, bench.ca
@@ -38,7 +43,7 @@ def command(bench: Bench, script: str, *options: str) -> Iterator[tuple[list[str
         yield [path], env, path.parent
 
 
-def goes_on(ledger: Ledger, bench: Bench, operation: str = ENROL) -> None:
+def goes_on(ledger: Ledger, bench: HandlerSet, operation: str = ENROL) -> None:
     """The next request is served, and nothing is lost."""
     result = bench.run(operation, csr("next"))
     assert result.status == 0, result
@@ -52,8 +57,8 @@ def goes_on(ledger: Ledger, bench: Bench, operation: str = ENROL) -> None:
     ("name", "operation"),
     [(name, operation) for name in ("openssl", "python") for operation in ISSUING],
 )
-def test_a_kill_while_issuing_loses_nothing(bench: Bench, ledger: Ledger, name: str, operation: str) -> None:
-    handlers = Bench(name, bench.workspace)
+def test_a_kill_while_issuing_loses_nothing(bench: HandlerSet, ledger: Ledger, name: str, operation: str) -> None:
+    handlers = HandlerSet(name, bench.workspace)
     traced = Traced(bench.ca)
     pace = 1 if name == "openssl" else step(5)
     for at in itertools.count(1, pace):
@@ -68,9 +73,11 @@ def test_a_kill_while_issuing_loses_nothing(bench: Bench, ledger: Ledger, name: 
 
 @needs_strace
 @pytest.mark.parametrize("script", TOOLS)
-def test_a_kill_of_a_script_of_the_ca_loses_nothing(bench: Bench, ledger: Ledger, tmp_path: Path, script: str) -> None:
+def test_a_kill_of_a_script_of_the_ca_loses_nothing(
+    bench: HandlerSet, ledger: Ledger, tmp_path: Path, script: str
+) -> None:
     request = tmp_path / "request.pem"
-    request.write_bytes(csr("by hand").pem)
+    request.write_bytes(armoured(csr("by hand")))
     traced = Traced(bench.ca, opens=LARGE)
     if script == "rollover" and not LARGE:
         pytest.skip("takes minutes: make campaign does it, and test_rollover.py at each program that it starts")
@@ -93,10 +100,10 @@ def test_a_kill_of_a_script_of_the_ca_loses_nothing(bench: Bench, ledger: Ledger
 
 
 @needs_strace
-def test_a_kill_of_openssl_ca_that_somebody_typed_is_mended(bench: Bench, ledger: Ledger, tmp_path: Path) -> None:
+def test_a_kill_of_openssl_ca_that_somebody_typed_is_mended(bench: HandlerSet, ledger: Ledger, tmp_path: Path) -> None:
     """The register as `openssl ca` writes it: index.txt is gone between its renames."""
     request = tmp_path / "request.pem"
-    request.write_bytes(csr("typed").pem)
+    request.write_bytes(armoured(csr("typed")))
     typed: list[str | Path] = ["openssl", "ca", "-config", "openssl.cnf", "-batch", "-notext"]
     typed += ["-extfile", "profiles/client", "-in", request, "-out", tmp_path / "out.pem"]
     traced, missing = Traced(bench.ca), 0
@@ -115,7 +122,7 @@ def test_a_kill_of_openssl_ca_that_somebody_typed_is_mended(bench: Bench, ledger
     ["V", "V\t271231175455Z\t\t5C3B", "V\t271231175455Z\t\t5C3B\tunknown\t/CN=hal", "\0" * 90],
     ids=["a letter", "three fields", "a subject", "zeros"],
 )
-def test_a_row_without_its_end_is_cut_off(bench: Bench, ledger: Ledger, rest: str) -> None:
+def test_a_row_without_its_end_is_cut_off(bench: HandlerSet, ledger: Ledger, rest: str) -> None:
     """What a power cut can leave of a row; its certificate was never handed out."""
     index = bench.ca / "index.txt"
     before = index.read_text()
@@ -130,14 +137,14 @@ def test_a_row_without_its_end_is_cut_off(bench: Bench, ledger: Ledger, rest: st
     ledger.check()
 
 
-def test_a_last_row_whose_line_feed_an_editor_took_stays(bench: Bench, ledger: Ledger) -> None:
+def test_a_last_row_whose_line_feed_an_editor_took_stays(bench: HandlerSet, ledger: Ledger) -> None:
     goes_on(ledger, bench)
     index = bench.ca / "index.txt"
     index.write_text(index.read_text().rstrip("\n"))
     goes_on(ledger, bench)
 
 
-def test_a_register_that_is_gone_is_not_made_of_an_old_one(bench: Bench, tmp_path: Path) -> None:
+def test_a_register_that_is_gone_is_not_made_of_an_old_one(bench: HandlerSet, tmp_path: Path) -> None:
     """index.txt.old is what `openssl ca` left at some time; without index.txt.new it is not the register."""
     twin = bench.copy(tmp_path / "ws")
     (twin.ca / "index.txt").rename(twin.ca / "index.txt.old")
@@ -147,7 +154,7 @@ def test_a_register_that_is_gone_is_not_made_of_an_old_one(bench: Bench, tmp_pat
     assert not (twin.ca / "index.txt").exists()
 
 
-def test_a_new_index_that_a_full_disk_has_cut_short_is_not_taken(bench: Bench, ledger: Ledger) -> None:
+def test_a_new_index_that_a_full_disk_has_cut_short_is_not_taken(bench: HandlerSet, ledger: Ledger) -> None:
     index = bench.ca / "index.txt"
     whole = index.read_text()
     index.rename(bench.ca / "index.txt.old")
@@ -188,7 +195,7 @@ def assert_in_order(changes: list[Change], root: Path) -> None:
 @needs_strace
 @pytest.mark.parametrize("script", [*ISSUING, "examples/short-lived"])
 def test_a_certificate_is_on_the_disk_before_its_row_and_its_row_before_it_is_printed(
-    bench: Bench, script: str
+    bench: HandlerSet, script: str
 ) -> None:
     with command(bench, script) as (arguments, env, folder):
         env = dict(env) | ({"EST_OPERATION": ENROL} if "/" in script else {})
@@ -210,9 +217,11 @@ def test_a_certificate_is_on_the_disk_before_its_row_and_its_row_before_it_is_pr
 
 @needs_strace
 @pytest.mark.parametrize("script", [*TOOLS, "create-ca"])
-def test_a_script_of_the_ca_syncs_what_it_renames(bench: Bench, ledger: Ledger, tmp_path: Path, script: str) -> None:
+def test_a_script_of_the_ca_syncs_what_it_renames(
+    bench: HandlerSet, ledger: Ledger, tmp_path: Path, script: str
+) -> None:
     request = tmp_path / "request.pem"
-    request.write_bytes(csr("by hand").pem)
+    request.write_bytes(armoured(csr("by hand")))
     goes_on(ledger, bench)
     root = bench.ca if script != "create-ca" else tmp_path / "new"
     options = {"revoke": [ledger.held[-1]], "issue": [str(request)], "create-ca": ["--dir", str(root)]}.get(script, [])

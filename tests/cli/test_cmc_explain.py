@@ -9,16 +9,16 @@ import sys
 import pytest
 
 from estgw.cli import main
-from tests import pki
+from tests.kit.der import VECTORS, armoured
 
-VECTOR = pki.VECTORS / "altmod-rfc6402-cmc-fullpkirequest.b64"
+VECTOR = VECTORS / "altmod-rfc6402-cmc-fullpkirequest.b64"
 
 
 @pytest.mark.parametrize("form", ["base64", "der", "pem", "stdin"])
 def test_every_coat(tmp_path, monkeypatch, capsys, form):
     der = base64.b64decode(VECTOR.read_bytes())
     file = tmp_path / "request"
-    file.write_bytes({"der": der, "pem": pki.pem(der, "CMS")}.get(form, VECTOR.read_bytes()))
+    file.write_bytes({"der": der, "pem": armoured(der, "CMS")}.get(form, VECTOR.read_bytes()))
     if form == "stdin":
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(VECTOR.read_bytes())))
     assert main.main(["cmc", "explain", "-" if form == "stdin" else str(file)]) == 0
@@ -28,7 +28,7 @@ def test_every_coat(tmp_path, monkeypatch, capsys, form):
     assert printed.err == ""
 
 
-@pytest.mark.parametrize("content", [b"", b"hello!", b"\x30\x03\x02\x01\x05", pki.pem(b"\x30\0", "PRIVATE KEY"), None])
+@pytest.mark.parametrize("content", [b"", b"hello!", b"\x30\x03\x02\x01\x05", armoured(b"\x30\0", "PRIVATE KEY"), None])
 def test_what_is_none(tmp_path, capsys, content):
     file = tmp_path / "request"
     if content is not None:

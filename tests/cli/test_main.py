@@ -27,10 +27,11 @@ from estgw.auth import users
 from estgw.callout.contract import ENV_VARS
 from estgw.cli import main as command_line
 from estgw.gateway import advice
-from tests import pki
-from tests.pki import challenge, csr, san
-from tests.restore import logging_as_before
-from tests.support import DEADLINE, ROOT, Lab, run
+from tests.kit.csr import challenge, csr, san
+from tests.kit.der import VECTORS, armoured
+from tests.kit.processes import DEADLINE, ROOT, run
+from tests.kit.restore import logging_as_before
+from tests.kit.workspace import Workspace
 
 COMMANDS = {command.name: command for command in command_line.PROGRAM.commands}
 
@@ -43,7 +44,7 @@ def as_before() -> Iterator[None]:
 
 
 @pytest.fixture
-def here(own_lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Lab:
+def here(own_lab: Workspace, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     """The laboratory as working directory, so that conf.yaml is found; temporary files go there too."""
     monkeypatch.chdir(own_lab.path)
     (own_lab.path / "tmp").mkdir()
@@ -54,7 +55,7 @@ def here(own_lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Lab:
 @pytest.fixture
 def request_file(tmp_path: Path) -> Path:
     file = tmp_path / "req.pem"
-    file.write_bytes(pki.pem(csr("device-1", san(x509.DNSName("one.example")))))
+    file.write_bytes(armoured(csr("device-1", san(x509.DNSName("one.example")))))
     return file
 
 
@@ -459,14 +460,14 @@ def test_run_of_csrattrs_in_yaml(here, capsys):
 
 # csrattrs.
 
-VECTOR = pki.VECTORS / "derived-rfc9908-template-with-legacy.b64"
+VECTOR = VECTORS / "derived-rfc9908-template-with-legacy.b64"
 
 
 @pytest.mark.parametrize("form", ["base64", "der", "pem", "stdin"])
 def test_csrattrs_explain_and_encode(tmp_path, monkeypatch, capsys, form):
     der = base64.b64decode(VECTOR.read_bytes())
     file = tmp_path / "answer"
-    file.write_bytes({"der": der, "pem": pki.pem(der, "CSRATTRS")}.get(form, VECTOR.read_bytes()))
+    file.write_bytes({"der": der, "pem": armoured(der, "CSRATTRS")}.get(form, VECTOR.read_bytes()))
     if form == "stdin":
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(VECTOR.read_bytes())))
     status, text, err = main(capsys, "csrattrs", "explain", "-" if form == "stdin" else file)
@@ -501,7 +502,7 @@ def test_csrattrs_encode_says_what_is_wrong_and_where(tmp_path, capsys):
         (b"", "the body is empty"),
         (b"serialNumber!", "not base64"),
         (b"\x30\x03\x02\x01\x05", "neither OID nor Attribute"),
-        (pki.pem(b"\x30\0", "PRIVATE KEY"), "no key"),
+        (armoured(b"\x30\0", "PRIVATE KEY"), "no key"),
         (None, "No such file or directory"),
     ],
 )
@@ -514,7 +515,7 @@ def test_csrattrs_explain_of_what_is_none(tmp_path, capsys, content, words):
     assert words in err
 
 
-@pytest.mark.parametrize("path", sorted(pki.VECTORS.glob("*csrattrs*")) + sorted(pki.VECTORS.glob("*9908*")), ids=str)
+@pytest.mark.parametrize("path", sorted(VECTORS.glob("*csrattrs*")) + sorted(VECTORS.glob("*9908*")), ids=str)
 def test_csrattrs_as_a_program_in_a_pipe(path):
     """explain | encode is byte-identical for every published answer."""
     der = base64.b64decode(path.read_bytes()) if path.suffix == ".b64" else path.read_bytes()

@@ -14,8 +14,9 @@ import yaml
 
 from estgw.cli import main, pending
 from estgw.cli.pending import PendingError
-from tests.restore import logging_as_before
-from tests.support import Lab, until
+from tests.kit.processes import until
+from tests.kit.restore import logging_as_before
+from tests.kit.workspace import Workspace
 
 ONE, TWO, OTHER = "1a2b" + "0" * 60, "1a2c" + "0" * 60, "ff" * 32
 
@@ -130,7 +131,7 @@ def test_show(folder, estgw):
     assert facts == json.loads(estgw("list", "--json")[1])[0]
 
 
-def test_show_what_came_of_it(folder, estgw, lab: Lab):
+def test_show_what_came_of_it(folder, estgw, lab: Workspace):
     issued = put(folder, ONE, "issued")
     (issued / "certificate.pem").write_bytes(lab.anchor.read_bytes())
     refused = put(folder, TWO, "refused")

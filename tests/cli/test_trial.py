@@ -20,22 +20,24 @@ from estgw.cli.trial import Report, Trial
 from estgw.errors import BadRequest, ConfigError, Forbidden
 from estgw.est.binding import BindingType
 from estgw.gateway.state import State
-from tests import pki
-from tests.pki import challenge, csr, rsa_key
-from tests.support import Lab, run
-from tests.tls.pki import root
+from tests.kit.ca import root
+from tests.kit.csr import CHALLENGE_PASSWORD, challenge, csr
+from tests.kit.der import BOOLEAN, SEQUENCE, armoured, attribute, tlv
+from tests.kit.keys import rsa_key
+from tests.kit.processes import run
+from tests.kit.workspace import Workspace
 
 
 @pytest.fixture(scope="module")
-def served(lab: Lab) -> State:
+def served(lab: Workspace) -> State:
     return trial.load_state(lab.path / "conf.yaml")
 
 
 @pytest.fixture(scope="module")
-def device(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def device(lab: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A certificate of the laboratory's CA for the key of these tests."""
     folder = tmp_path_factory.mktemp("device")
-    (folder / "req.pem").write_bytes(pki.pem(csr("device-1")))
+    (folder / "req.pem").write_bytes(armoured(csr("device-1")))
     ca = lab.ca
     sign = ["openssl", "x509", "-req", "-in", folder / "req.pem", "-CA", ca / "cacert.pem"]
     run(*map(str, sign), "-CAkey", ca / "private/cakey.pem", "-CAcreateserial", "-out", folder / "cert.pem")
@@ -46,7 +48,7 @@ def device(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def request_file(tmp_path: Path) -> Path:
     file = tmp_path / "req.pem"
-    file.write_bytes(pki.pem(csr("device-1")))
+    file.write_bytes(armoured(csr("device-1")))
     return file
 
 
@@ -147,7 +149,7 @@ def test_wishes_that_cannot_be_granted(served, tmp_path, operation, wishes, word
     [
         (b"", "The body is empty"),
         (b"junk!", "Not base64"),
-        (csr(pki.tlv(pki.SEQUENCE)), "subject is empty"),
+        (csr(tlv(SEQUENCE)), "subject is empty"),
         (csr(key=rsa_key(1024)), "An RSA key of 1024 bits"),
         (csr("device-1").replace(b"device-1", b"device-0"), "signature does not fit"),
     ],
@@ -170,7 +172,7 @@ def test_a_reenroll_without_or_with_another_certificate(served, tmp_path, reques
 
 
 def test_a_challenge_password_that_is_no_text(served, tmp_path, request_file):
-    request_file.write_bytes(csr("device-1", pki.attribute(pki.CHALLENGE_PASSWORD, pki.tlv(pki.BOOLEAN, b"\xff"))))
+    request_file.write_bytes(csr("device-1", attribute(CHALLENGE_PASSWORD, tlv(BOOLEAN, b"\xff"))))
     with pytest.raises(BadRequest, match=r"challengePassword has ASN\.1 tag 0x01"):
         prepare(served, tmp_path, "simpleenroll", csr_file=request_file, user="ann")
 
@@ -179,7 +181,7 @@ def test_a_challenge_password_that_is_no_text(served, tmp_path, request_file):
 
 
 @pytest.fixture
-def scripted(own_lab: Lab) -> Callable[[str], State]:
+def scripted(own_lab: Workspace) -> Callable[[str], State]:
     """A laboratory whose cacerts is what the test says."""
 
     def make(text: str) -> State:

@@ -13,7 +13,8 @@ import pytest
 from estgw.cli import workspace
 from estgw.cli.workspace import WorkspaceError
 from estgw.gateway import state
-from tests.support import ROOT, Lab, run
+from tests.kit.processes import ROOT, run
+from tests.kit.workspace import Workspace
 
 
 def mode(path: Path) -> int:
@@ -142,12 +143,12 @@ def test_a_demo_can_be_served(lab):
 @pytest.mark.usefixtures("loose_umask")
 def test_a_demo_is_made_once(tmp_path):
     assert workspace.prepare_demo(tmp_path / "lab")
-    books = Lab(tmp_path / "lab").books()
+    books = Workspace(tmp_path / "lab").books()
     users = (tmp_path / "lab/users.htpasswd").read_bytes()
     assert users.startswith(b"estuser:$2")
     assert mode(tmp_path / "lab/users.htpasswd") == 0o600
     assert not workspace.prepare_demo(tmp_path / "lab")
-    assert Lab(tmp_path / "lab").books() == books
+    assert Workspace(tmp_path / "lab").books() == books
     assert (tmp_path / "lab/users.htpasswd").read_bytes() == users
     state.load(tmp_path / "lab/conf.yaml")
 

@@ -12,8 +12,8 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from OpenSSL import SSL
 
 from tests.client import rogue
+from tests.kit.processes import ROOT
 
-ROOT = Path(__file__).parents[2]
 NEW = ("--new-key", "ec:P-256", "--subject", "CN=device", "-o", "device.pem")
 ENROLL = (*NEW, "--no-csrattrs")
 LOGIN = ("-p", "estuser:estpwd")

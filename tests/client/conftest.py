@@ -8,18 +8,19 @@ import pytest
 
 from estgw.client.cli import main
 from estgw.est import csr
-from tests.client import pki, rogue
+from tests.client import rogue
+from tests.kit.ca import root
 
 
 @pytest.fixture(scope="session")
 def ca():
-    return pki.make_ca()
+    return root()
 
 
 @pytest.fixture(scope="session")
 def holder(ca):
     """The certificate of a good server."""
-    return ca.issue("localhost", dns=["localhost"], ips=["127.0.0.1", "::1"])
+    return ca.server()
 
 
 @pytest.fixture

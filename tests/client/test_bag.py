@@ -6,24 +6,24 @@ import datetime as dt
 import itertools
 
 import pytest
-from cryptography import x509
 
 from estgw.client import bag, trust
 from estgw.client.faults import Exit
 from estgw.est import certs
-from tests.client import pki, rogue
+from tests.client import rogue
 from tests.client.conftest import Terminal
+from tests.kit.ca import DAY, NOW, common_name, root
 
 
 @pytest.fixture(scope="module")
 def rollover():
     """The four certificates of RFC 4210 4.4.1, all of one name."""
-    old, new = pki.make_ca("Rolling CA", days=100), pki.make_ca("Rolling CA", days=3000)
+    old, new = root("Rolling CA", ends=NOW + 100 * DAY), root("Rolling CA", ends=NOW + 3000 * DAY)
     return {
         "OldWithOld": old.certificate,
         "NewWithNew": new.certificate,
-        "OldWithNew": new.vouch(old, days=100),
-        "NewWithOld": old.vouch(new, days=100),
+        "OldWithNew": new.vouch(old, ends=NOW + 100 * DAY),
+        "NewWithOld": old.vouch(new, ends=NOW + 100 * DAY),
     }
 
 
@@ -58,7 +58,7 @@ def test_an_expired_old_root_is_left_out_and_no_fault(rollover):
 
 
 def test_a_forged_root_of_the_same_name_is_not_believed(rollover):
-    forged = pki.make_ca("Rolling CA", days=9000).certificate
+    forged = root("Rolling CA", ends=NOW + 9000 * DAY).certificate
     entries = bag.examine([*rollover.values(), forged], [rollover["OldWithOld"]])
     by_certificate = {entry.certificate: entry for entry in entries}
     assert not by_certificate[forged].is_good
@@ -68,22 +68,21 @@ def test_a_forged_root_of_the_same_name_is_not_believed(rollover):
 
 def test_a_link_that_is_no_ca_certificate_links_nothing():
     """The rollover example of RFC 7030 A.1 has such ones."""
-    old, new = pki.make_ca("CA", days=10), pki.make_ca("CA", days=99)
-    builder = x509.CertificateBuilder().subject_name(pki.name("CA"))
-    link = old.sign(builder, new.key.public_key())
+    old, new = root("CA", ends=NOW + 10 * DAY), root("CA", ends=NOW + 99 * DAY)
+    link = old.sign(common_name("CA"), new.key.public_key())
     entries = bag.examine([new.certificate, link], [old.certificate])
     assert not any(entry.is_good for entry in entries)
 
 
 def test_subordinates_in_any_order():
-    root = pki.make_ca("Root")
-    first, second = pki.make_ca("Sub 1"), pki.make_ca("Sub 2")
-    chain = [root.certificate, root.vouch(first), pki.CA(first.certificate, first.key).vouch(second)]
+    top = root("Root")
+    first, second = root("Sub 1"), root("Sub 2")
+    chain = [top.certificate, top.vouch(first), first.vouch(second)]
     for one in (chain, chain[::-1]):
-        entries = bag.examine(one, [root.certificate])
+        entries = bag.examine(one, [top.certificate])
         assert all(entry.is_good for entry in entries)
         assert sorted(entry.role for entry in entries) == ["intermediate", "intermediate", "root"]
-    alone = bag.examine(chain[2:], [root.certificate])
+    alone = bag.examine(chain[2:], [top.certificate])
     assert alone[0].fault
 
 
@@ -101,7 +100,7 @@ def test_roles_are_printed_and_all_four_stored(rollover, ca, holder, anchor, est
 
 
 def test_one_certificate_that_is_not_believed_and_nothing_is_stored(ca, holder, anchor, estclient, tmp_path):
-    stranger = pki.make_ca("Stranger").certificate
+    stranger = root("Stranger").certificate
     body = rogue.bag(ca.certificate, stranger)
     with rogue.Server(holder, lambda _: rogue.reply(body=body)) as server:
         ended = estclient("cacerts", "-u", server.url, "-c", anchor, "-o", "ca.pem")
@@ -165,7 +164,7 @@ def test_bootstrap_with_another_fingerprint(ca, holder, estclient, enroller, tmp
 
 
 def test_a_fingerprint_vouches_for_one_root_and_not_for_its_neighbours(ca, holder, estclient, tmp_path):
-    body = rogue.bag(ca.certificate, pki.make_ca("Stranger").certificate)
+    body = rogue.bag(ca.certificate, root("Stranger").certificate)
     with rogue.Server(holder, lambda _: rogue.reply(body=body)) as server:
         ended = estclient(
             "cacerts", "-u", server.url, "-o", "ca.pem", "--fingerprint", trust.fingerprint(ca.certificate)
@@ -184,7 +183,7 @@ def test_bootstrap_asks_a_person_at_a_terminal(holder, estclient, enroller, monk
 
 
 def test_der_holds_one(ca, holder, anchor, estclient, tmp_path):
-    both = rogue.bag(ca.certificate, ca.vouch(pki.make_ca("Sub")))
+    both = rogue.bag(ca.certificate, ca.vouch(root("Sub")))
     with rogue.Server(holder, lambda _: rogue.reply(body=both)) as server:
         command = ("cacerts", "-u", server.url, "-c", anchor, "-o", "out", "--outform")
         assert estclient(*command, "der").status == Exit.USAGE
@@ -202,7 +201,7 @@ def test_a_bag_made_to_keep_us_busy():
     """A hundred certificates of one name, each signed by the next: bounded, whatever comes of it."""
     import time
 
-    chain = [pki.make_ca("Busy") for _ in range(50)]
+    chain = [root("Busy") for _ in range(50)]
     links = [signer.vouch(other) for signer, other in itertools.pairwise(chain)]
     began = time.monotonic()
     entries = bag.examine([one.certificate for one in chain] + links, [chain[0].certificate])

@@ -17,8 +17,9 @@ from estgw.client import cli, faults
 from estgw.client.faults import Exit
 from estgw.est import csrattrs
 from estgw.est.csrattrs import AttributeWish, CsrAttrs
-from tests.client import pki, rogue
+from tests.client import rogue
 from tests.client.common import NEW, python
+from tests.kit.ca import root
 
 COMMANDS = [name for command in cli.PROGRAM.commands for name in command.names]
 
@@ -168,7 +169,7 @@ def test_durations(text, seconds):
 def test_the_exit_statuses_are_a_promise(ask, holder, anchor, estclient, tmp_path):
     """One run for each; the library's exceptions, --help and the man page know the same ones."""
     stranger = tmp_path / "stranger.pem"
-    stranger.write_bytes(pki.make_ca("Stranger").pem)
+    stranger.write_bytes(root("Stranger").pem)
     answers = {
         0: rogue.reply(204, content_type=None),
         1: rogue.reply(500, content_type=None),

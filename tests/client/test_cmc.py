@@ -19,8 +19,9 @@ from estgw.cms import signed
 from estgw.errors import Malformed
 from estgw.est.csrattrs import encode_oid
 from estgw.est.der import wrap
-from tests.client import cmcca, pki, rogue
+from tests.client import cmcca, rogue
 from tests.client.test_rogue import ber
+from tests.kit.ca import RA_USAGES, root
 
 REQUEST = (Path(__file__).parents[1] / "vectors" / "altmod-rfc6402-cmc-fullpkirequest.b64").read_bytes()
 TYPE = "application/pkcs7-mime; smime-type=CMC-response"
@@ -51,8 +52,8 @@ def status(code, failure=None, text=None, number=1):
 def respond(ca, tmp_path):
     """A PKI Response with these controls, signed by an RA."""
 
-    def make(*controls, oid=PKI_RESPONSE, usages=pki.RA_USAGES):
-        signer = ca.issue("signer", usages=usages)
+    def make(*controls, oid=PKI_RESPONSE, eku=RA_USAGES):
+        signer = ca.issue("signer", eku=eku)
         (tmp_path / "signer.pem").write_bytes(signer.both)
         content = sequence(sequence(*controls), sequence(), sequence())
         command = ["openssl", "cms", "-sign", "-binary", "-nodetach", "-outform", "DER", "-econtent_type", oid]
@@ -140,7 +141,7 @@ def test_a_200_that_is_none(ask, respond, tmp_path, controls, expected, words):
 
 def test_who_has_signed_it(ask, respond, tmp_path):
     """TLS has authenticated the server; the message says whether its CA stands behind what it says."""
-    ended, _ = ask(rogue.reply(body=base64.encodebytes(respond(status(0), usages=())), content_type=TYPE))
+    ended, _ = ask(rogue.reply(body=base64.encodebytes(respond(status(0), eku=())), content_type=TYPE))
     assert ended.status == Exit.INVALID_ANSWER
     assert "neither a CA nor its speaker" in ended.err
     assert not (tmp_path / "out").exists()
@@ -195,7 +196,7 @@ def test_another_content_type_inside(ask, respond):
 
 
 def test_what_is_no_cmc_request(estclient, anchor, tmp_path):
-    for data in (b"", b"hello", base64.b64encode(pki.make_ca().pem)):
+    for data in (b"", b"hello", base64.b64encode(root().pem)):
         (tmp_path / "request").write_bytes(data)
         assert estclient("fullcmc", "-u", "localhost:1", "-c", anchor, "--cmc", "request").status == Exit.USAGE
     with pytest.raises(Malformed):

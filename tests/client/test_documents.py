@@ -15,7 +15,7 @@ import pytest
 from estgw import client
 from estgw.client import cli
 from estgw.client.faults import Exit
-from tests.client.common import ROOT
+from tests.kit.processes import ROOT
 
 EXAMPLES = Path(client.__file__).parent / "examples"
 

@@ -14,9 +14,11 @@ from estgw.client import keys, request
 from estgw.client.faults import Exit
 from estgw.est import csr, csrattrs
 from estgw.est.csrattrs import AttributeWish, CsrAttrs
-from tests.client import pki, rogue
-from tests.client.common import LOGIN, NEW, ROOT, V12, V13, pair_fits
+from tests.client import rogue
+from tests.client.common import LOGIN, NEW, V12, V13, pair_fits
 from tests.client.conftest import Terminal
+from tests.kit.ca import common_name
+from tests.kit.processes import ROOT
 
 
 def challenged(answer, header, accept):
@@ -128,7 +130,7 @@ def test_a_request_script_sees_the_binding(holder, anchor, estclient, enroller, 
         request = server.requests[-1]
         assert csr.parse(request.body).text_attribute(csr.CHALLENGE_PASSWORD) == request.binding
     assert pair_fits(tmp_path / "device.pem", tmp_path / "device.key")
-    assert x509.load_pem_x509_certificate((tmp_path / "device.pem").read_bytes()).subject == pki.name("scripted")
+    assert x509.load_pem_x509_certificate((tmp_path / "device.pem").read_bytes()).subject == common_name("scripted")
 
 
 def test_what_a_request_script_may_print(holder, anchor, estclient, enroller, tmp_path):
@@ -168,7 +170,7 @@ def test_a_request_script_must_be_executable(holder, anchor, estclient, enroller
 
 def test_a_finished_csr_can_not_be_linked(holder, anchor, estclient, enroller, tmp_path):
     key = keys.generate(keys.parse_spec("ec:P-256"))
-    made = request.build(request.plan(request.Wanted(pki.name("x")), None), key, None)
+    made = request.build(request.plan(request.Wanted(common_name("x")), None), key, None)
     (tmp_path / "csr.der").write_bytes(made)
     with rogue.Server(holder, enroller()) as server:
         ended = estclient("enroll", "-u", server.url, "-c", anchor, "--csr", "csr.der")

@@ -26,10 +26,11 @@ from estgw.cms.identifiers import IssuerAndSerial
 from estgw.cms.signed import Signer
 from estgw.est import certs, csr
 from estgw.est.csrattrs import EC_PUBLIC_KEY, AttributeWish, CsrAttrs, encode_oid
-from tests.client import cmcca, pki, rogue
+from tests.client import cmcca, rogue
 from tests.client.cmcca import Challenging, Desk, Doubting, Knowing, status
 from tests.client.common import pair_fits
 from tests.client.conftest import Terminal
+from tests.kit.ca import DAY, NOW, RA_USAGES, root
 
 NEW = ("--new-key", "ec:P-256", "--subject", "CN=device,O=Example", "--dns", "a.example", "-o", "device.pem")
 
@@ -48,7 +49,7 @@ def run(holder, anchor, estclient):
 @pytest.fixture
 def member(ca, tmp_path):
     """Options of somebody who has a certificate."""
-    own = ca.issue("member", dns=["a.example"])
+    own = ca.server("member", names=["a.example"])
     (tmp_path / "member.pem").write_bytes(own.pem)
     (tmp_path / "member.key").write_bytes(own.key_pem)
     return own, ("--cert", "member.pem", "--key", "member.key")
@@ -289,7 +290,7 @@ def test_revoke(run, ca, member, tmp_path):
     own, options = member
     other = ca.issue("other")
     (tmp_path / "other.pem").write_bytes(other.pem)
-    (tmp_path / "ca.pem").write_bytes(pki.make_ca("Other CA").pem)
+    (tmp_path / "ca.pem").write_bytes(root("Other CA").pem)
     elsewhere = certs.load_pem((tmp_path / "ca.pem").read_bytes())[0].subject.public_bytes()
     desk = Desk(ca)
     cases = [
@@ -379,7 +380,7 @@ def test_a_simple_answer_with_the_crl(run, ca, tmp_path):
 
 
 def test_a_crl_that_must_not_be_believed(run, ca, member, tmp_path):
-    stranger = pki.make_ca(ca.certificate.subject.rfc4514_string().removeprefix("CN="))
+    stranger = root(ca.certificate.subject.rfc4514_string().removeprefix("CN="))
 
     class Wrong(Desk):
         crls = ()
@@ -390,7 +391,7 @@ def test_a_crl_that_must_not_be_believed(run, ca, member, tmp_path):
     made = Desk(ca)
     cases = [
         ((), "no CRL of"),
-        ((b"0\0", Desk(pki.make_ca("Other CA")).crl()), "no CRL of"),
+        ((b"0\0", Desk(root("Other CA")).crl()), "no CRL of"),
         ((made.crl(key=ca.issue("x").key),), "does not fit"),
         ((made.crl(key=stranger.key),), "no anchor of ours"),
         ((made.crl(days=-1),), "ran out"),
@@ -406,7 +407,7 @@ def test_a_crl_that_must_not_be_believed(run, ca, member, tmp_path):
 
 
 def test_the_crl_of_whom(holder, estclient, ca, tmp_path):
-    (tmp_path / "two.pem").write_bytes(ca.pem + pki.make_ca("Other CA").pem)
+    (tmp_path / "two.pem").write_bytes(ca.pem + root("Other CA").pem)
     with rogue.Server(holder, Desk(ca)) as server:
         ended = estclient("fullcmc", "get-crl", "-u", server.url, "-c", "two.pem")
     assert ended.status == Exit.USAGE
@@ -521,12 +522,12 @@ def by_nothing(desk, content, certificates):
 
 def forged(desk, content, certificates):
     """The CA's name and a stranger's key."""
-    signer = Signer.of(pki.make_ca().key, desk.ca.certificate)
+    signer = Signer.of(root().key, desk.ca.certificate)
     return signed.sign(PKI_RESPONSE, content, [signer], certificates=[desk.ca.certificate, *certificates])
 
 
 def nameless(desk, content, certificates):
-    signer = desk.ca.issue("x", usages=pki.RA_USAGES)
+    signer = desk.ca.issue("x", eku=RA_USAGES)
     return signed.sign(PKI_RESPONSE, content, [Signer.of(signer.key, signer.certificate)], certificates=certificates)
 
 
@@ -577,10 +578,13 @@ def test_an_answer_that_is_none(run, ca, tmp_path, faults, words):
 def test_an_answer_signed_by_a_stranger(run, ca, tmp_path):
     """Another CA, a certificate of ours that makes nobody a speaker, and one that has expired."""
     for signer, words in (
-        (pki.make_ca(), "whom no anchor of ours vouches for"),
-        (pki.make_ca().issue("ra", usages=pki.RA_USAGES), "whom no anchor of ours vouches for"),
+        (root(), "whom no anchor of ours vouches for"),
+        (root().issue("ra", eku=RA_USAGES), "whom no anchor of ours vouches for"),
         (ca.issue("somebody"), "neither a CA nor its speaker"),
-        (ca.issue("old", usages=pki.RA_USAGES, start=-9, days=-3), "whom no anchor of ours vouches for"),
+        (
+            ca.issue("old", eku=RA_USAGES, starts=NOW - 9 * DAY, ends=NOW - 3 * DAY),
+            "whom no anchor of ours vouches for",
+        ),
     ):
         ended = run(Liar(ca, signer=signer), "enroll", *NEW)
         assert ended.status == Exit.INVALID_ANSWER
@@ -589,30 +593,30 @@ def test_an_answer_signed_by_a_stranger(run, ca, tmp_path):
 
 
 def test_who_may_speak(run, ca):
-    for usages in (pki.RA_USAGES, (trust.CMC_CA,)):
-        assert run(Desk(ca, ca.issue("speaker", usages=usages)), "get-crl").status == Exit.DONE
+    for usages in (RA_USAGES, (trust.CMC_CA,)):
+        assert run(Desk(ca, ca.issue("speaker", eku=usages)), "get-crl").status == Exit.DONE
 
 
 def test_who_may_speak_under_implicit_anchors(ca, tmp_path, monkeypatch):
     """As in TLS (RFC 7030 3.6.2), the usage proves nothing there and the server's name does."""
     (tmp_path / "ca.pem").write_bytes(ca.pem)
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
-    trusted = Trust(explicit=(pki.make_ca("Other").certificate,), implicit=True)
+    trusted = Trust(explicit=(root("Other").certificate,), implicit=True)
 
     def fault(holder):
         return trust.speaker_fault(trusted, holder.certificate, "est.example", []) or "none"
 
-    assert fault(ca.issue("x", dns=["est.example"])) == "none"
+    assert fault(ca.server("x", names=["est.example"])) == "none"
     assert fault(ca) == "none"
-    assert "neither a CA nor est.example" in fault(ca.issue("x", usages=pki.RA_USAGES))
-    assert "no anchor" in fault(pki.make_ca("Third"))
+    assert "neither a CA nor est.example" in fault(ca.issue("x", eku=RA_USAGES))
+    assert "no anchor" in fault(root("Third"))
     trusted = Trust(implicit=True)
-    assert "no anchor" in fault(pki.make_ca("Third"))
+    assert "no anchor" in fault(root("Third"))
     assert fault(ca) == "none"
 
 
 def test_a_speaker_below_an_intermediate(run, ca):
-    middle = pki.make_ca("Middle")
+    middle = root("Middle")
     link = ca.vouch(middle)
 
     class Below(Desk):
@@ -620,7 +624,7 @@ def test_a_speaker_below_an_intermediate(run, ca):
             controls, found, crls = super().decide(data)
             return controls, [*found, link], crls
 
-    signer = middle.issue("speaker", usages=pki.RA_USAGES)
+    signer = middle.issue("speaker", eku=RA_USAGES)
     assert run(Below(ca, signer), "enroll", *NEW).status == Exit.DONE
 
 
@@ -660,7 +664,7 @@ def test_a_refusal(run, ca, tmp_path, code, echoes):
 
 
 def test_a_refusal_by_a_stranger_is_no_answer(run, ca):
-    ended = run(Refusing(ca, pki.make_ca()), "enroll", *NEW)
+    ended = run(Refusing(ca, root()), "enroll", *NEW)
     assert ended.status == Exit.INVALID_ANSWER
     assert "it says failed (badIdentity)" in ended.err
 

@@ -12,7 +12,8 @@ from cryptography import x509
 from estgw.client.faults import Exit
 from estgw.est import certs
 from tests.client.common import LOGIN, pair_fits, python
-from tests.support import running_gateway, until
+from tests.kit.gateway import running_gateway
+from tests.kit.processes import until
 
 SECRET = "correct horse battery"
 

@@ -17,9 +17,10 @@ from estgw.client import Credentials, Session, Trust, options
 from estgw.client.faults import Exit
 from estgw.client.wire import Exchange
 from estgw.est import certs
-from tests.client import bench, pki
+from tests.client import bench
 from tests.client.bench import SHARED, SHARED_ID
-from tests.support import running_gateway
+from tests.kit.ca import root
+from tests.kit.gateway import running_gateway
 
 ROOT = Path(__file__).parents[2]
 LOGIN = ("-p", "estuser:estpwd")
@@ -255,11 +256,11 @@ def test_no_wishes_and_no_such_operation(server, estclient):
 
 def test_bootstrap_then_enrol(server, estclient, tmp_path):
     """RFC 7030 4.1.1 end to end: a fingerprint, a new connection, a certificate."""
-    (root,) = certs.load_pem(server.lab.anchor.read_bytes())
+    (anchor,) = certs.load_pem(server.lab.anchor.read_bytes())
     fingerprint = hashlib.sha256(
         base64.b64decode("".join(server.lab.anchor.read_text().split("-----")[2].split()))
     ).hexdigest()
-    assert options.certificates(server.lab.anchor) == [root]
+    assert options.certificates(server.lab.anchor) == [anchor]
     assert estclient("cacerts", "-u", server.url, "-o", "ca.pem").status == Exit.UNTRUSTED
     assert estclient("cacerts", "-u", server.url, "-o", "ca.pem", "--fingerprint", fingerprint).status == Exit.DONE
     new = ("--new-key", "--subject", "CN=d", "-o", "d.pem")
@@ -307,7 +308,7 @@ def test_the_library_example(server, tmp_path, monkeypatch):
 def test_a_certificate_that_the_gateway_does_not_take(lab, estclient, tmp_path, version):
     """At TLS 1.3 the alert comes after the handshake, when a request may be under way: it must still be heard."""
     own = lab.copy(tmp_path / "strict")
-    (tmp_path / "me.pem").write_bytes(pki.make_ca("Stranger").issue("me", usages=()).both)
+    (tmp_path / "me.pem").write_bytes(root("Stranger").issue("me").both)
     with running_gateway(own, {"client_auth": {"unknown_certificates": "reject"}}) as server:
         for command in (("csrattrs",), ("enroll", *LOGIN, "--new-key", "--subject", "CN=d", "-o", "d.pem")):
             ended = estclient(*command, *common(server, version=version), "--cert", "me.pem")

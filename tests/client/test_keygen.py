@@ -23,7 +23,8 @@ from estgw.est import keygen as gateway_keygen
 from estgw.est.csrattrs import decode_oid
 from estgw.est.der import elements, whole, wrap
 from estgw.est.keygen import ASYMMETRIC_DECRYPT_KEY_ID, DECRYPT_KEY_ID, SMIME_CAPABILITIES
-from tests.client import pki, rogue
+from tests.client import rogue
+from tests.kit.ca import common_name, root
 
 VECTORS = Path(__file__).parents[1] / "vectors"
 KEY_PACKAGE = "2.16.840.1.101.2.1.2.78.5"
@@ -52,7 +53,7 @@ def multipart(key_type, key_der, certificate, boundary="estServerExampleBoundary
 def generated(ca):
     """A key that the server has made, and its certificate."""
     key = ec.generate_private_key(ec.SECP256R1())
-    return key, ca.sign(x509.CertificateBuilder().subject_name(pki.name("device")), key.public_key())
+    return key, ca.sign(common_name("device"), key.public_key())
 
 
 def openssl(*arguments, stdin):
@@ -62,7 +63,7 @@ def openssl(*arguments, stdin):
 @pytest.fixture
 def signed(ca, generated, tmp_path):
     """RFC 5958's AsymmetricKeyPackage in a SignedData by the server's own certificate."""
-    signer = ca.issue("signer", usages=())
+    signer = ca.issue("signer")
     (tmp_path / "signer.pem").write_bytes(signer.both)
     package = wrap(b"\x30", pkcs8(generated[0]))
     return openssl("-sign", "-binary", "-nodetach", "-outform", "DER", "-signer", tmp_path / "signer.pem",
@@ -154,9 +155,8 @@ def test_ber_and_an_outer_layer_that_streams(serve, generated, signed, tmp_path)
 
 
 def recipient(ca, key):
-    builder = x509.CertificateBuilder().subject_name(pki.name("recipient"))
     ski = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
-    return ca.sign(builder.add_extension(ski, critical=False), key.public_key()), ski
+    return ca.sign(common_name("recipient"), key.public_key(), [(ski, False)]), ski
 
 
 @pytest.mark.parametrize("kind", ["rsa", "rsa-oaep", "rsa-oaep-sha256", "ec"])
@@ -221,7 +221,7 @@ def test_another_shared_key_another_name_and_a_flipped_bit(serve, generated, sig
 
 
 def test_a_signer_whom_nobody_knows(serve, generated, tmp_path):
-    stranger = pki.make_ca("Stranger").issue("signer", usages=())
+    stranger = root("Stranger").issue("signer")
     (tmp_path / "stranger.pem").write_bytes(stranger.both)
     package = wrap(b"\x30", pkcs8(generated[0]))
     signed = openssl("-sign", "-binary", "-nodetach", "-outform", "DER", "-signer", tmp_path / "stranger.pem",
@@ -278,7 +278,7 @@ def test_a_package_of_several_keys():
 
 def test_a_finished_csr_has_to_ask_for_the_encryption_itself(serve, generated, tmp_path):
     key = ec.generate_private_key(ec.SECP256R1())
-    plain = x509.CertificateSigningRequestBuilder().subject_name(pki.name("x")).sign(key, hashes.SHA256())
+    plain = x509.CertificateSigningRequestBuilder().subject_name(common_name("x")).sign(key, hashes.SHA256())
     (tmp_path / "csr.der").write_bytes(plain.public_bytes(serialization.Encoding.DER))
     options = ("--csr", "csr.der", "-o", "device.pem", *shared_options(tmp_path))
     ended, requests = serve(rogue.reply(400), *options)

@@ -133,7 +133,7 @@ def test_a_request_is_not_repeated_once_a_byte_has_come(holder, anchor, estclien
 def test_a_server_without_csrattrs_stops_no_enrolment(holder, anchor, estclient, enroller, ca, status, command):
     """405 and 400 are what servers say that do not know the path; RFC 7030 4.5.2 has 204 and 404 for it."""
     refusal = rogue.reply(status, b"no such thing", "text/plain")
-    me = ca.issue("me", usages=())
+    me = ca.issue("me")
     Path("me.pem").write_bytes(me.both)
     words = {
         "enroll": NEW,

@@ -21,16 +21,17 @@ from estgw.cmc.status import StatusInfo
 from estgw.cms import signed
 from estgw.errors import Malformed
 from estgw.est import ber, certs, csrattrs
-from tests.client import cmcca, pki
+from tests.client import cmcca
 from tests.client.test_rogue import ber as indefinite
 from tests.fuzz.targets_client import TARGETS
+from tests.kit.ca import root
 
 VECTORS = Path(__file__).parents[1] / "vectors"
 BAG = base64.b64decode((VECTORS / "rfc7030-a1-cacerts-response.b64").read_bytes())
 CMC = base64.b64decode((VECTORS / "altmod-rfc6402-cmc-fullpkirequest.b64").read_bytes())
 TEMPLATE = base64.b64decode((VECTORS / "derived-rfc9908-template.b64").read_bytes())
 MULTIPART = (VECTORS / "rfc7030-a4-serverkeygen-response.multipart").read_bytes()
-CA = pki.make_ca()
+CA = root()
 TRUSTED = Trust(explicit=(CA.certificate,))
 MARKS = (("statusInfoV2", StatusInfo(0, (1,))), ("transactionId", 7), ("recipientNonce", b"nonce"))
 CONTENT = PKIResponse(tuple(Control.make(at, *pair) for at, pair in enumerate(MARKS, 1))).encode()

@@ -15,8 +15,9 @@ from estgw.client import faults, files
 from estgw.client.faults import Exit, clean
 from estgw.est import certs
 from estgw.est.csrattrs import AttributeWish
-from tests.client import pki, rogue
-from tests.client.common import ROOT
+from tests.client import rogue
+from tests.kit.ca import common_name
+from tests.kit.processes import ROOT
 
 
 def test_json_is_one_object_whatever_happens(holder, anchor, estclient, enroller):
@@ -52,7 +53,7 @@ def test_trace_hides_an_otp():
     from estgw.client import keys, request, trace
     from estgw.est import csr
 
-    plan = request.plan(request.Wanted(pki.name("x")), None)
+    plan = request.plan(request.Wanted(common_name("x")), None)
     key = keys.generate(keys.parse_spec("ec:P-256"))
     secret = AttributeWish(csr.OTP_CHALLENGE, (request.string("90503846"),))
     body = base64.b64encode(request.build(plan, key, None, [secret]))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from estgw.client.faults import Exit
-from tests.client import pki, rogue
+from tests.client import rogue
 from tests.client.common import ENROLL, LOGIN, challenge
+from tests.kit.ca import root
 
 
 def test_a_redirect_on_the_same_origin_is_followed(ca, anchor, holder, estclient, enroller):
@@ -41,7 +42,7 @@ def test_another_origin_needs_consent(ca, anchor, holder, estclient, enroller):
 
 
 def test_another_origin_is_checked_anew(ca, anchor, holder, estclient):
-    stranger = pki.make_ca("Other CA").issue("localhost", dns=["localhost"])
+    stranger = root("Other CA").server("localhost", names=["localhost"])
     with rogue.Server(stranger, challenge) as other:
         location = f"{other.url}/.well-known/est/simpleenroll"
         with rogue.Server(holder, lambda _: rogue.reply(307, content_type=None, Location=location)) as server:

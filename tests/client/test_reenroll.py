@@ -13,14 +13,15 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from estgw.client import files
 from estgw.client.faults import Exit
 from estgw.est import certs, csr, encoding
-from tests.client import pki, rogue
+from tests.client import rogue
 from tests.client.common import V12, V13, pair_fits
+from tests.kit.ca import common_name, root
 
 
 @pytest.fixture
 def device(ca, tmp_path):
     """A device with a pair in two files."""
-    made = ca.issue("device", dns=["a.example"], usages=())
+    made = ca.issue("device", names=["a.example"])
     (tmp_path / "device.pem").write_bytes(made.pem)
     (tmp_path / "device.key").write_bytes(made.key_pem)
     (tmp_path / "device.key").chmod(0o640)
@@ -44,7 +45,7 @@ def test_a_renewal_has_the_old_names_and_goes_in_their_place(
         assert pair_fits(tmp_path / "device.pem", tmp_path / "device.key")
     request = server.requests[-1]
     assert request.operation == "simplereenroll"
-    assert request.peer.subject == pki.name("device")  # RFC 7030 3.3.2: by the certificate being renewed
+    assert request.peer.subject == common_name("device")  # RFC 7030 3.3.2: by the certificate being renewed
     parsed = csr.parse(request.body)
     assert csr.difference(parsed, x509.load_pem_x509_certificate(old)) is None
     assert parsed.text_attribute(csr.CHALLENGE_PASSWORD) == request.binding
@@ -222,7 +223,7 @@ def test_the_chain_behind_the_certificate_stays_if_it_is_still_its_chain(
     ca, holder, anchor, estclient, enroller, device, tmp_path
 ):
     """RFC 7030 4.2.3: the answer is one certificate; a web server that reads the file needs what was behind it too."""
-    sub = pki.make_ca("Subordinate")
+    sub = root("Subordinate")
     above = ca.vouch(sub)
 
     def answer(request):
@@ -248,7 +249,7 @@ def test_who_may_read_the_files_stays_as_it_was(ca, holder, anchor, estclient, e
     """A service that reads its pair as another user must be able to after a renewal by root."""
     given: list[tuple[int, int]] = []
     monkeypatch.setattr("os.fchown", lambda _, user, group: given.append((user, group)))
-    made = ca.issue("device", usages=())
+    made = ca.issue("device")
     both, certificate, key = tmp_path / "both.pem", tmp_path / "c.pem", tmp_path / "c.key"
     both.write_bytes(made.both)
     certificate.write_bytes(made.pem)

@@ -15,8 +15,9 @@ from OpenSSL import SSL
 from estgw.client.faults import Exit
 from estgw.est import certs
 from estgw.est.der import wrap
-from tests.client import pki, rogue
+from tests.client import rogue
 from tests.client.common import ENROLL
+from tests.kit.ca import common_name, root
 
 
 def head(*lines):
@@ -75,7 +76,7 @@ def test_ber_is_read(ask, der):
 
 
 def test_a_bag_in_any_order_is_read(ask, ca, tmp_path):
-    sub = ca.vouch(pki.make_ca("A subordinate with a rather long name"))
+    sub = ca.vouch(root("A subordinate with a rather long name"))
     data = certs.pack([ca.certificate, sub])
     first, second = sorted((ca.certificate.public_bytes(Encoding.DER), sub.public_bytes(Encoding.DER)))
     for body in (data, data.replace(first + second, second + first)):
@@ -253,9 +254,8 @@ def test_a_key_that_got_no_certificate_does_not_stay(ask, tmp_path):
 def test_a_key_of_an_unreadable_kind_is_no_crash(ca, anchor, holder, estclient, enroller):
     """An answer full of other people's certificates, one of them with a key that nobody knows."""
     key = ec.generate_private_key(ec.SECP256R1())
-    builder = x509.CertificateBuilder().subject_name(pki.name("odd"))
     odd = (
-        ca.sign(builder, key.public_key())
+        ca.sign(common_name("odd"), key.public_key())
         .public_bytes(Encoding.DER)
         .replace(bytes.fromhex("2a8648ce3d0201"), b"*\x86H\xce=\x02\x7f")
     )

@@ -20,8 +20,9 @@ from OpenSSL import SSL
 from estgw.client.faults import Exit
 from estgw.est import encoding
 from estgw.est.der import SEQUENCE, elements, whole, wrap
-from tests.client import pki, rogue
+from tests.client import rogue
 from tests.client.common import ENROLL, LOGIN, challenge
+from tests.kit.ca import DAY, NOW, RA_USAGES, SERVER_AUTH, root
 
 
 def nothing_left(server):
@@ -33,7 +34,7 @@ def nothing_left(server):
 
 
 def test_a_wrong_name_ends_the_handshake(ca, anchor, estclient):
-    holder = ca.issue("other", dns=["other.example"])
+    holder = ca.server("other", names=["other.example"])
     with rogue.Server(holder, challenge) as server:
         ended = estclient("enroll", "-u", server.url, "-c", anchor, *LOGIN, *ENROLL)
     assert ended.status == Exit.UNTRUSTED
@@ -42,7 +43,7 @@ def test_a_wrong_name_ends_the_handshake(ca, anchor, estclient):
 
 
 def test_a_wrong_name_with_cmcra_is_good_enough_for_an_explicit_anchor(ca, anchor, estclient, enroller):
-    holder = ca.issue("ra", dns=["other.example"], usages=pki.RA_USAGES)
+    holder = ca.server("ra", names=["other.example"], eku=RA_USAGES)
     with rogue.Server(holder, enroller()) as server:
         ended = estclient("enroll", "-u", server.url, "-c", anchor, "--json", *ENROLL)
     assert ended.status == Exit.DONE
@@ -51,7 +52,7 @@ def test_a_wrong_name_with_cmcra_is_good_enough_for_an_explicit_anchor(ca, ancho
 
 def test_a_wrong_name_with_cmcra_is_nothing_under_implicit_anchors(ca, anchor, estclient, monkeypatch):
     monkeypatch.setenv("SSL_CERT_FILE", str(anchor))
-    holder = ca.issue("ra", dns=["other.example"], usages=pki.RA_USAGES)
+    holder = ca.server("ra", names=["other.example"], eku=RA_USAGES)
     with rogue.Server(holder, challenge) as server:
         ended = estclient("enroll", "-u", server.url, "--implicit", *LOGIN, *ENROLL)
     assert ended.status == Exit.UNTRUSTED
@@ -59,11 +60,11 @@ def test_a_wrong_name_with_cmcra_is_nothing_under_implicit_anchors(ca, anchor, e
 
 
 def test_with_both_kinds_of_anchors_cmcra_counts_under_the_explicit_ones_only(ca, anchor, estclient, monkeypatch):
-    stranger = pki.make_ca("Third party")
+    stranger = root("Third party")
     other = anchor.with_name("other.pem")
     other.write_bytes(stranger.pem)
     monkeypatch.setenv("SSL_CERT_FILE", str(anchor))
-    holder = ca.issue("ra", dns=["other.example"], usages=pki.RA_USAGES)
+    holder = ca.server("ra", names=["other.example"], eku=RA_USAGES)
     with rogue.Server(holder, challenge) as server:
         ended = estclient("enroll", "-u", server.url, "--implicit", "-c", other, *LOGIN, *ENROLL)
     assert ended.status == Exit.UNTRUSTED
@@ -82,7 +83,7 @@ def test_implicit_anchors_with_the_right_name_will_do(anchor, holder, estclient,
 def test_the_system_is_not_trusted_unasked(anchor, holder, estclient, enroller, monkeypatch):
     monkeypatch.setenv("SSL_CERT_FILE", str(anchor))
     stranger = anchor.with_name("stranger.pem")
-    stranger.write_bytes(pki.make_ca("Third party").pem)
+    stranger.write_bytes(root("Third party").pem)
     with rogue.Server(holder, enroller()) as server:
         assert estclient("enroll", "-u", server.url, "-c", stranger, *ENROLL).status == Exit.UNTRUSTED
         assert estclient("enroll", "-u", server.url, *ENROLL).status == Exit.USAGE
@@ -92,13 +93,13 @@ def test_the_system_is_not_trusted_unasked(anchor, holder, estclient, enroller, 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"start": -30, "days": -1}, "has expired"),
-        ({"start": 1, "days": 30}, "is not valid yet"),
-        ({"usages": (ExtendedKeyUsageOID.CLIENT_AUTH,)}, "may not be a TLS server's"),
+        ({"starts": NOW - 30 * DAY, "ends": NOW - DAY}, "has expired"),
+        ({"starts": NOW + DAY}, "is not valid yet"),
+        ({"eku": (ExtendedKeyUsageOID.CLIENT_AUTH,)}, "may not be a TLS server's"),
     ],
 )
 def test_a_certificate_that_is_not_good_now_or_for_this(ca, anchor, estclient, change, words):
-    holder = ca.issue("localhost", dns=["localhost"], **change)
+    holder = ca.server("localhost", names=["localhost"], **change)
     with rogue.Server(holder, challenge) as server:
         ended = estclient("enroll", "-u", server.url, "-c", anchor, *LOGIN, *ENROLL)
     assert ended.status == Exit.UNTRUSTED
@@ -107,7 +108,7 @@ def test_a_certificate_that_is_not_good_now_or_for_this(ca, anchor, estclient, c
 
 
 def test_an_unknown_issuer_gets_nothing_and_an_alert(anchor, estclient):
-    holder = pki.make_ca("Test CA").issue("localhost", dns=["localhost"])  # the same name, another key
+    holder = root("Test CA").server("localhost", names=["localhost"])  # the same name, another key
     with rogue.Server(holder, challenge) as server:
         ended = estclient("enroll", "-u", server.url, "-c", anchor, *LOGIN, *ENROLL)
         assert ended.status == Exit.UNTRUSTED
@@ -119,7 +120,7 @@ def test_an_unknown_issuer_gets_nothing_and_an_alert(anchor, estclient):
 
 
 def test_the_common_name_is_no_name(ca, anchor, estclient):
-    with rogue.Server(ca.issue("localhost"), challenge) as server:
+    with rogue.Server(ca.issue("localhost", eku=(SERVER_AUTH,)), challenge) as server:
         ended = estclient("cacerts", "-u", server.url, "-c", anchor)
     assert ended.status == Exit.UNTRUSTED
     assert "no SAN" in ended.err
@@ -129,7 +130,7 @@ def test_the_common_name_is_no_name(ca, anchor, estclient):
 def test_ip_addresses_are_names_too(ca, holder, anchor, estclient, enroller, host):
     with rogue.Server(holder, enroller(), host=host.strip("[]")) as server:
         assert estclient("cacerts", "-u", f"{host}:{server.port}", "-c", anchor).status == Exit.DONE
-    wrong = ca.issue("x", dns=["localhost"], ips=["192.0.2.1"])
+    wrong = ca.server("x", names=["localhost", "192.0.2.1"])
     with rogue.Server(wrong, enroller(), host=host.strip("[]")) as server:
         assert estclient("cacerts", "-u", f"{host}:{server.port}", "-c", anchor).status == Exit.UNTRUSTED
 
@@ -187,8 +188,8 @@ def test_nobody_at_home(anchor, estclient):
 def test_an_unauthorised_server_gets_no_answer_to_its_401(ca, anchor, estclient):
     """RFC 7030 3.2.3: neither a server of the wrong name nor one of another CA ever sees an Authorization."""
     for holder in (
-        ca.issue("other", dns=["other.example"]),
-        pki.make_ca("Other CA").issue("localhost", dns=["localhost"]),
+        ca.server("other", names=["other.example"]),
+        root("Other CA").server("localhost", names=["localhost"]),
     ):
         for command in (("cacerts",), ("enroll", *ENROLL)):
             with rogue.Server(holder, challenge) as server:
@@ -225,7 +226,7 @@ def test_no_command_falls_back_to_an_unverified_server(holder, estclient, enroll
 def test_the_client_certificate_is_not_shown_to_the_wrong_server(ca, anchor, estclient, tmp_path):
     me = tmp_path / "me.pem"
     me.write_bytes(ca.issue("me").both)
-    holder = ca.issue("other", dns=["other.example"])
+    holder = ca.server("other", names=["other.example"])
     with rogue.Server(holder, challenge) as server:
         assert estclient("csrattrs", "-u", server.url, "-c", anchor, "--cert", me).status == Exit.UNTRUSTED
     assert server.handshakes == 0
@@ -276,9 +277,9 @@ def showing(path):
 @pytest.fixture(scope="module")
 def unreadable(ca, holder):
     """Certificate chains of servers by what is wrong with them, with a key."""
-    stranger = pki.make_ca("A stranger")
-    sub = pki.make_ca("A subordinate")
-    leaf = sub.issue("localhost", dns=["localhost"])
+    stranger = root("A stranger")
+    sub = root("A subordinate")
+    leaf = sub.server("localhost", names=["localhost"])
     return {
         "version 4": holder.key_pem + resigned(ca, holder.certificate, VERSION_4),
         "version 4 of a stranger": holder.key_pem + resigned(stranger, holder.certificate, VERSION_4),

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from estgw.client import Credentials, Identity, Session, Trust, keys, request
 from estgw.client.wire import Exchange
-from tests.client import pki, rogue
+from tests.client import rogue
+from tests.kit.ca import common_name
 
 
 def test_the_library(ca, holder, enroller):
     """Session as the README shows it."""
-    me = ca.issue("me", usages=())
+    me = ca.issue("me")
     key = keys.generate(keys.parse_spec("ml-dsa-65"))
-    plan = request.plan(request.Wanted(pki.name("library")), None)
+    plan = request.plan(request.Wanted(common_name("library")), None)
     seen: list[Exchange] = []
     with (
         rogue.Server(holder, enroller()) as server,
@@ -30,7 +31,7 @@ def test_the_library(ca, holder, enroller):
         assert session.connected.verdict.by == "name"
         assert session.connected.binding is not None
         assert session.connected.binding.text == server.requests[-1].binding
-    assert issued.subject == pki.name("library")
+    assert issued.subject == common_name("library")
     assert server.handshakes == 1
     assert [exchange.answer.status for exchange in seen if exchange.answer] == [200, 204, 200]
 

@@ -8,8 +8,9 @@ import pytest
 
 from estgw.client import keys, request
 from estgw.client.faults import Exit
-from tests.client import pki, rogue
+from tests.client import rogue
 from tests.client.common import ENROLL, LOGIN
+from tests.kit.ca import common_name
 
 BASIC = rogue.reply(401, content_type=None, WWW_Authenticate='Basic realm="estrealm"')
 BEARER = rogue.reply(401, content_type=None, WWW_Authenticate='Bearer realm="estrealm"')
@@ -23,7 +24,7 @@ UNLINKED = (
 @pytest.fixture
 def refused(ca, holder, anchor, estclient):
     """Run a command against a server that answers 401, and return what it says; `me.pem` is a certificate."""
-    Path("me.pem").write_bytes(ca.issue("me", usages=()).both)
+    Path("me.pem").write_bytes(ca.issue("me").both)
 
     def run(answer, *command):
         with rogue.Server(holder, answer if callable(answer) else lambda _: answer) as server:
@@ -91,7 +92,7 @@ def test_a_missing_link_may_be_what_a_401_is_about(refused, who):
 
 
 def test_a_finished_csr_may_be_what_a_401_is_about(refused):
-    plan = request.plan(request.Wanted(pki.name("x")), None)
+    plan = request.plan(request.Wanted(common_name("x")), None)
     Path("r.csr").write_bytes(request.build(plan, keys.generate(keys.parse_spec("ec:P-256")), None))
     assert UNLINKED in refused(BARE, "enroll", "--csr", "r.csr", *CERT)
     assert UNLINKED in refused(after_login, "serverkeygen", "--csr", "r.csr", "-o", "x.pem", *LOGIN)
@@ -113,7 +114,7 @@ def test_an_empty_request_is_called_empty_before_anything_is_sent(
     ca, holder, anchor, estclient, enroller, command, option, content
 ):
     Path("request").write_bytes(content)
-    Path("me.pem").write_bytes(ca.issue("me", usages=()).both)
+    Path("me.pem").write_bytes(ca.issue("me").both)
     extra = ("-o", "x.pem") if command == "serverkeygen" else ()
     with rogue.Server(holder, enroller()) as server:
         ended = estclient(*command.split(), option, "request", *extra, *CERT, "-u", server.url, "-c", anchor)

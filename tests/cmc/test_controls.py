@@ -13,8 +13,9 @@ from estgw.cmc.status import CMCFailInfo, CMCStatus, ExtendedFailInfo, PendInfo,
 from estgw.cmc.values import GetCert, GetCRL, RevokeRequest
 from estgw.cms.fields import integer, integers, octets, oid, sequence, set_of, tagged, text
 from estgw.errors import Malformed
-from tests.cmc.kit import MOMENT, VALUES, name
-from tests.cms.kit import reads
+from tests.cmc.samples import MOMENT, VALUES
+from tests.kit.ca import common_name
+from tests.kit.reference import reads
 
 SAMPLES = [(kind, value) for kind, values in VALUES.items() for value in values]
 # raIdentityWitness and responseBody came with RFC 6402, whose old-style module leaves their types out.
@@ -27,9 +28,9 @@ TYPES = {
 
 def test_the_table_is_all_there_is():
     theirs = {
-        name.removeprefix("id_cmc_"): str(number)
-        for name, number in vars(rfc6402).items()
-        if name.startswith("id_cmc_")
+        common_name.removeprefix("id_cmc_"): str(number)
+        for common_name, number in vars(rfc6402).items()
+        if common_name.startswith("id_cmc_")
     }
     assert {row.name: row.oid for row in TABLE} == theirs
     assert list(BY_OID) == [row.oid for row in TABLE]
@@ -87,12 +88,12 @@ def test_pyasn1_writes_it():
 
 def test_pyasn1_writes_a_revocation():
     request = rfc6402.RevokeRequest()
-    request["issuerName"] = reads(name("CA").public_bytes(), rfc6402.rfc5280.Name())
+    request["issuerName"] = reads(common_name("CA").public_bytes(), rfc6402.rfc5280.Name())
     request["serialNumber"] = 1 << 70
     request["reason"] = 1
     request["passphrase"] = b"secret"
     found = BY_NAME["revokeRequest"].kind.decode(write_asn1(request), "a RevokeRequest")
-    assert (found.issuer, found.serial, found.reason) == (name("CA").public_bytes(), 1 << 70, 1)
+    assert (found.issuer, found.serial, found.reason) == (common_name("CA").public_bytes(), 1 << 70, 1)
     assert (found.invalidity_date, found.passphrase, found.comment) == (None, b"secret", None)
     assert "secret" not in repr(found)
 
@@ -152,7 +153,7 @@ def test_a_value_that_is_none(kind, value, words):
     assert str(caught.value).startswith(f"control 3 ({kind}): ")
 
 
-NAME = name("CA").public_bytes()
+NAME = common_name("CA").public_bytes()
 DIRECTORY = tagged(4, NAME)
 """The same as a GeneralName."""
 

@@ -22,21 +22,20 @@ from estgw.cms.fields import integer, octets, sequence, tagged, text
 from estgw.cms.signed import Signer
 from estgw.errors import Malformed
 from estgw.est import encoding
-from tests.cmc.kit import (
+from tests.cmc.samples import (
     ENVELOPE,
     FULL_TEMPLATE,
     KEY_ID,
     MOMENT,
     VALUES,
     crmf_request,
-    name,
     pkcs10,
     request_message,
     response_message,
 )
-from tests.cms.kit import holder
-from tests.pki import OTHER, P256, VECTORS
-from tests.tls import pki
+from tests.kit.ca import DAY, NOW, common_name, holder, root
+from tests.kit.der import VECTORS
+from tests.kit.keys import KEY, OTHER
 
 REQUEST = request_message()
 
@@ -177,7 +176,7 @@ def test_every_control_has_words():
 
 
 def test_secrets_are_not_shown():
-    revocation = RevokeRequest(name("CA").public_bytes(), 77, 1, None, b"passphrase", "why")
+    revocation = RevokeRequest(common_name("CA").public_bytes(), 77, 1, None, b"passphrase", "why")
     words = explain(PKIData((Control.make(1, "revokeRequest", revocation),)).encode())
     assert (
         words
@@ -207,7 +206,7 @@ def test_messages_in_messages():
 
 
 def test_an_issuer_in_the_other_form_is_shown_with_what_is_wrong():
-    ca = name("CA").public_bytes()
+    ca = common_name("CA").public_bytes()
     sent = (sequence(ca, integer(7)), sequence(tagged(4, ca)), sequence(tagged(4, ca), integer(7), b"\x0a\x01\x00"))
     named = zip(("getCert", "getCRL", "revokeRequest"), sent, strict=True)
     controls = [Control(number, BY_NAME[kind].oid, (value,)) for number, (kind, value) in enumerate(named, 1)]
@@ -250,34 +249,34 @@ def test_a_message_that_breaks_a_rule():
 def test_signatures_that_do_not_fit():
     data = PKIData((), (crmf_request(7, OTHER),)).encode()
     assert "does not fit the key of request 7: the signature does not fit" in explain(
-        signed.sign(PKI_DATA, data, [Signer(P256, KEY_ID)])
+        signed.sign(PKI_DATA, data, [Signer(KEY, KEY_ID)])
     )
     assert "not checked, the signer's key is not in the message" in explain(
-        signed.sign(PKI_DATA, data, [Signer(P256, b"nobody")])
+        signed.sign(PKI_DATA, data, [Signer(KEY, b"nobody")])
     )
 
 
 def test_a_key_that_nobody_knows():
     odd = pkcs10().der.replace(bytes.fromhex("06072a8648ce3d0201"), bytes.fromhex("06072b8648ce3d0201"))
     data = PKIData((), (PKCS10Request(7, odd),)).encode()
-    words = explain(signed.sign(PKI_DATA, data, [Signer(P256, KEY_ID)]))
+    words = explain(signed.sign(PKI_DATA, data, [Signer(KEY, KEY_ID)]))
     assert "signature: not checked, the signer's key is not in the message" in words
     assert "request 7: PKCS#10\n      subject: CN=device\n      signature: ecdsa-with-SHA256\n" in words
     assert "possession: ! request 7: the CSR's public key can't be used" in words
 
 
 def test_a_bag_with_a_crl():
-    ca = pki.root("the CA")
+    ca = root("the CA")
     words = explain(signed.certs_only([ca.certificate], [ca.crl(ca).public_bytes(Encoding.DER)]))
-    assert f"  CRL: CN=the CA, of {(pki.NOW - pki.DAY).date()}, 1 entries\n" in words
+    assert f"  CRL: CN=the CA, of {(NOW - DAY).date()}, 1 entries\n" in words
     assert words.endswith("  no content\n")
 
 
 def test_nothing_that_a_terminal_obeys():
     rude = "a\x1b[31m\r\nb\u202ec\x00"
     status = StatusInfo(CMCStatus.FAILED, (1,), rude)
-    subject = name("x\x1b]0;y").public_bytes()
-    request = CRMFRequest(CertReqMsg(crmf.request_for(P256.public_key(), 7, subject)))
+    subject = common_name("x\x1b]0;y").public_bytes()
+    request = CRMFRequest(CertReqMsg(crmf.request_for(KEY.public_key(), 7, subject)))
     for message in (
         PKIResponse((Control.make(1, "statusInfoV2", status),)).encode(),
         PKIData((Control.make(1, "identification", rude),), (request,)).encode(),
@@ -339,7 +338,7 @@ EVERYTHING = signed.sign(
         (pkcs10(), CRMFRequest(CertReqMsg(crmf.CertRequest(102, FULL_TEMPLATE)))),
         (TaggedContentInfo(200, response_message(VALUES["statusInfoV2"][1])), TaggedContentInfo(201, ENVELOPE)),
     ).encode(),
-    [Signer(P256, KEY_ID)],
+    [Signer(KEY, KEY_ID)],
 )
 
 

@@ -34,7 +34,7 @@ from estgw.cms.fields import integer, octets, oid, sequence
 from estgw.cms.signed import Signer
 from estgw.errors import Malformed
 from estgw.est import encoding
-from tests.cmc.kit import (
+from tests.cmc.samples import (
     EXTENSIONS,
     FULL_TEMPLATE,
     HMAC,
@@ -46,8 +46,9 @@ from tests.cmc.kit import (
     request_message,
     response_message,
 )
-from tests.cms.kit import reads
-from tests.pki import P256, VECTORS
+from tests.kit.der import VECTORS
+from tests.kit.keys import KEY
+from tests.kit.reference import reads
 
 EVERY = tuple(
     Control.make(number, kind, value)
@@ -209,7 +210,7 @@ def test_another_content():
 def wrap(*inner, controls=(), requests=(), first=200):
     """An RA's message around others."""
     parts = tuple(TaggedContentInfo(number, der) for number, der in enumerate(inner, first))
-    return signed.sign(PKI_DATA, PKIData(tuple(controls), tuple(requests), parts).encode(), [Signer(P256, KEY_ID)])
+    return signed.sign(PKI_DATA, PKIData(tuple(controls), tuple(requests), parts).encode(), [Signer(KEY, KEY_ID)])
 
 
 def tree(der):
@@ -221,7 +222,7 @@ def test_messages_in_a_message():
     found = tree(wrap(inner, wrap(inner), signed.certs_only([]), response_message()))
     assert [layer.path for layer in found] == [(), (200,), (201,), (201, 200)]
     assert found[1].data == found[3].data == pki_data(signed.parse(inner))
-    signed.verify(found[3].message, found[3].message.signers[0], P256.public_key())
+    signed.verify(found[3].message, found[3].message.signers[0], KEY.public_key())
 
 
 def test_as_deep_as_may_be_and_deeper():

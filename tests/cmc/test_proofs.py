@@ -20,10 +20,11 @@ from estgw.cms.faults import BadAlgorithm
 from estgw.cms.fields import octets
 from estgw.cms.identifiers import IssuerAndSerial
 from estgw.errors import Malformed
-from tests import pki
-from tests.cmc.kit import HMAC, KEY_ID, SECRET, SHA, WHO, crmf_request, pkcs10
-from tests.cms.kit import holder
-from tests.pki import P256
+from tests.cmc.samples import HMAC, KEY_ID, SECRET, SHA, WHO, crmf_request, pkcs10
+from tests.kit.ca import holder
+from tests.kit.csr import csr
+from tests.kit.der import attribute
+from tests.kit.keys import KEY
 
 DATA = PKIData(requests=(pkcs10(), crmf_request()))
 REQUESTS = DATA.request_sequence
@@ -99,8 +100,8 @@ V1, V2 = BY_NAME["popLinkWitness"], BY_NAME["popLinkWitnessV2"]
 def linked(number, row, value):
     """A request of both formats with a witness in it, as it comes from the wire."""
     der = row.kind.encode(value)
-    yield PKCS10Request(number, pki.csr("device", pki.attribute(row.oid, der)))
-    yield decode_request(crmf_request(number, P256, TypeAndValue(row.oid, der)).encode())
+    yield PKCS10Request(number, csr("device", attribute(row.oid, der)))
+    yield decode_request(crmf_request(number, KEY, TypeAndValue(row.oid, der)).encode())
 
 
 def test_link_witnesses():
@@ -138,10 +139,10 @@ def test_not_linked_at_all():
 def test_a_witness_that_is_none():
     wrong = octets(b"x")
     for request in (
-        PKCS10Request(5, pki.csr("device", pki.attribute(V2.oid, wrong))),
-        PKCS10Request(5, pki.csr("device", pki.attribute(V1.oid))),
-        PKCS10Request(5, pki.csr("device", pki.attribute(V1.oid, octets(b"a"), octets(b"b")))),
-        crmf_request(5, P256, TypeAndValue(V2.oid, wrong)),
+        PKCS10Request(5, csr("device", attribute(V2.oid, wrong))),
+        PKCS10Request(5, csr("device", attribute(V1.oid))),
+        PKCS10Request(5, csr("device", attribute(V1.oid, octets(b"a"), octets(b"b")))),
+        crmf_request(5, KEY, TypeAndValue(V2.oid, wrong)),
     ):
         with pytest.raises(Malformed, match="request 5: "):
             proofs.is_linked(request, RANDOM, SECRET)
@@ -174,8 +175,8 @@ def test_a_challenge(kind, length):
 def test_a_challenge_to_nobody_by_name():
     """RFC 5272 6.7: without a key identifier the issuer is empty and the serial number the body part id."""
     whom = IssuerAndSerial(b"\x30\x00", 102)
-    sealed = enveloped.encrypt(b"y" * 64, P256.public_key(), whom)
-    assert enveloped.decrypt(sealed, P256, whom)[1] == b"y" * 64
+    sealed = enveloped.encrypt(b"y" * 64, KEY.public_key(), whom)
+    assert enveloped.decrypt(sealed, KEY, whom)[1] == b"y" * 64
 
 
 def test_a_challenge_with_another_witness_stops_the_client():
@@ -191,5 +192,5 @@ def test_a_proof_by_an_algorithm_that_is_not_taken():
 
 
 def test_a_challenge_is_asked_for():
-    request = crmf.request_for(P256.public_key(), 7, x509.Name([]).public_bytes())
+    request = crmf.request_for(KEY.public_key(), 7, x509.Name([]).public_bytes())
     assert crmf.CertReqMsg.decode(crmf.CertReqMsg(request, crmf.CHALLENGE).encode()).pop == crmf.CHALLENGE

@@ -32,13 +32,14 @@ from estgw.cms.fields import bits, integer, octets, oid, sequence, tagged, text
 from estgw.errors import Malformed
 from estgw.est import csr as csr_tools
 from estgw.est import names
-from tests import pki
-from tests.cmc.kit import EXTENSIONS, FULL_TEMPLATE, KEY_ID, SPKI, crmf_request, csr, name, pkcs10
-from tests.cms.kit import KEYS, holder, reads
-from tests.pki import OTHER, P256
+from tests.cmc.samples import EXTENSIONS, FULL_TEMPLATE, KEY_ID, SPKI, crmf_request, pkcs10
+from tests.kit.ca import common_name, holder
+from tests.kit.csr import csr
+from tests.kit.keys import KEY, KEYS, OTHER, SHA1_ECDSA
+from tests.kit.reference import reads
 
 REG_TOKEN = TypeAndValue("1.3.6.1.5.5.7.5.1.1", text("token"))
-SUBJECT = name("device").public_bytes()
+SUBJECT = common_name("device").public_bytes()
 
 POPS = [
     None,
@@ -145,11 +146,11 @@ def test_a_carrier_claims_the_algorithm_of_the_proof():
 
 
 def test_controls_of_crmf_become_attributes():
-    assert crmf_request(7, P256, REG_TOKEN).csr.attributes.keys() >= {REG_TOKEN.oid}
+    assert crmf_request(7, KEY, REG_TOKEN).csr.attributes.keys() >= {REG_TOKEN.oid}
 
 
 def test_a_request_without_an_identifier():
-    request = crmf.prove(P256, crmf.request_for(P256.public_key(), 7, SUBJECT))
+    request = crmf.prove(KEY, crmf.request_for(KEY.public_key(), 7, SUBJECT))
     assert requests.key_id(CRMFRequest(request)) is None
 
 
@@ -194,7 +195,7 @@ def test_crmf_signed_by_its_key(kind):
 
 def test_crmf_signed_for_another_request():
     pop = crmf_request(7).message.pop
-    other = crmf.request_for(P256.public_key(), 8, SUBJECT, EXTENSIONS)
+    other = crmf.request_for(KEY.public_key(), 8, SUBJECT, EXTENSIONS)
     with pytest.raises(BadSignature):
         possession(CRMFRequest(CertReqMsg(other, pop)))
 
@@ -202,7 +203,7 @@ def test_crmf_signed_for_another_request():
 def test_what_was_sent_is_what_is_verified():
     """A default value that is written out is no DER, and still what the client has signed."""
     theirs = sequence(integer(7), sequence(tagged(5, SUBJECT), b"\xa6" + SPKI[1:]))
-    signature = SignaturePop(algorithms.signature_for(P256.public_key()), algorithms.sign(P256, theirs))
+    signature = SignaturePop(algorithms.signature_for(KEY.public_key()), algorithms.sign(KEY, theirs))
     message = CertReqMsg.decode(sequence(theirs, signature.encode()))
     assert possession(CRMFRequest(message)) is Possession.PROVED
 
@@ -210,8 +211,8 @@ def test_what_was_sent_is_what_is_verified():
 def test_a_signature_over_something_else_is_forbidden():
     """RFC 5272 3.2.1.2.2: no POPOSigningKeyInput, since subject and key are there."""
     given = sequence(sequence(Algorithm(algorithms.HMAC_SHA1).encode(), bits(b"mac")), SPKI)
-    method = algorithms.signature_for(P256.public_key())
-    pop = SignaturePop(method, algorithms.sign(P256, given), given)
+    method = algorithms.signature_for(KEY.public_key())
+    pop = SignaturePop(method, algorithms.sign(KEY, given), given)
     with pytest.raises(Malformed, match="POPOSigningKeyInput beside its subject and key"):
         possession(CRMFRequest(CertReqMsg(crmf_request().message.request, pop)))
 
@@ -246,7 +247,7 @@ def test_pkcs10_signed_by_its_key(kind):
 
 
 def test_pkcs10_with_another_signature():
-    der = bytearray(csr())
+    der = bytearray(pkcs10().der)
     der[der.index(b"device")] ^= 1
     with pytest.raises(BadSignature, match="request 5: the CSR's signature does not fit its key"):
         possession(PKCS10Request(5, bytes(der)))
@@ -254,11 +255,11 @@ def test_pkcs10_with_another_signature():
 
 def test_pkcs10_with_a_weak_signature():
     with pytest.raises(BadAlgorithm, match="request 5: a signature by ecdsa-with-SHA1 is not taken"):
-        possession(PKCS10Request(5, pki.csr(key=OTHER, algorithm=pki.SHA1_ECDSA)))
+        possession(PKCS10Request(5, csr(key=OTHER, algorithm=SHA1_ECDSA)))
 
 
 def test_pkcs10_with_a_weak_key():
-    builder = x509.CertificateSigningRequestBuilder().subject_name(name("device"))
+    builder = x509.CertificateSigningRequestBuilder().subject_name(common_name("device"))
     der = builder.sign(_small(), hashes.SHA256()).public_bytes(Encoding.DER)
     with pytest.raises(Malformed, match="request 5: an RSA key of 1024 bits") as caught:
         possession(PKCS10Request(5, der))
@@ -287,11 +288,11 @@ def test_pkcs10_that_is_none():
 
 
 def test_names_and_extensions():
-    assert parts.read_name(SUBJECT) == name("device")
+    assert parts.read_name(SUBJECT) == common_name("device")
     assert [each.oid.dotted_string for each in parts.read_extensions(EXTENSIONS)] == ["2.5.29.14", "2.5.29.17"]
     assert parts.read_extensions(EXTENSIONS)[1].critical
     assert parts.read_general_name(b"\x82\x01a") == x509.DNSName("a")
-    assert parts.read_general_name(tagged(4, SUBJECT)) == x509.DirectoryName(name("device"))
+    assert parts.read_general_name(tagged(4, SUBJECT)) == x509.DirectoryName(common_name("device"))
     assert parts.read_general_names(sequence(b"\x82\x01a", b"\x82\x01b")) == x509.SubjectAlternativeName(
         [x509.DNSName("a"), x509.DNSName("b")]
     )

@@ -14,7 +14,8 @@ from estgw.cms.fields import octets, sequence
 from estgw.cms.identifiers import IssuerAndSerial, subject_key_id
 from estgw.cms.signed import DATA
 from estgw.errors import Malformed
-from tests.cms.kit import OPENSSL_DECRYPTS, files, holder, openssl, reads
+from tests.kit.ca import holder
+from tests.kit.reference import OPENSSL_DECRYPTS, openssl, reads
 
 CONTENT = b"a challenge" * 7
 
@@ -31,7 +32,7 @@ def encrypt(kind="p256", by=1, content=CONTENT):
 @pytest.mark.parametrize("by", [0, 1])
 @pytest.mark.parametrize("kind", OPENSSL_DECRYPTS)
 def test_openssl_decrypts_it(kind, by, tmp_path):
-    certificate, key = files(tmp_path, kind)
+    certificate, key = holder(kind).write(tmp_path, kind)
     der = encrypt(kind, by)
     assert openssl(["-decrypt", "-inform", "DER", "-recip", certificate, "-inkey", key], der) == CONTENT
     private = holder(kind).key
@@ -49,7 +50,7 @@ def test_pyasn1_reads_it(kind, by):
 @pytest.mark.parametrize("kind", OPENSSL_DECRYPTS)
 @pytest.mark.parametrize("options", [["-aes128"], ["-aes192", "-keyid"], ["-aes256", "-stream"], ["-aes-256-gcm"]])
 def test_openssl_encrypts_it(kind, options, tmp_path):
-    certificate, _ = files(tmp_path, kind)
+    certificate, _ = holder(kind).write(tmp_path, kind)
     content = CONTENT * 2000  # more than one piece of a stream
     data = openssl(["-encrypt", "-outform", "DER", "-recip", certificate, *options], content)
     assert enveloped.decrypt(data, holder(kind).key) == (DATA, content)
@@ -67,7 +68,7 @@ def test_openssl_encrypts_it(kind, options, tmp_path):
     ],
 )
 def test_other_hashes(kind, option, tmp_path):
-    certificate, _ = files(tmp_path, kind)
+    certificate, _ = holder(kind).write(tmp_path, kind)
     more = ["-keyopt", "rsa_padding_mode:oaep"] if option.startswith("rsa") else []
     options = ["-aes256", "-recip", certificate, *more, "-keyopt", option]
     data = openssl(["-encrypt", "-outform", "DER", *options], CONTENT)
@@ -76,7 +77,7 @@ def test_other_hashes(kind, option, tmp_path):
 
 def test_several_recipients(tmp_path):
     every = ["rsa", "p256", "p384"]
-    certificates = [files(tmp_path, kind)[0] for kind in every]
+    certificates = [holder(kind).write(tmp_path, kind)[0] for kind in every]
     data = openssl(["-encrypt", "-aes256", "-outform", "DER", *certificates], CONTENT)
     for kind in every:
         assert enveloped.decrypt(data, holder(kind).key)[1] == CONTENT
@@ -127,7 +128,7 @@ def test_nobody_encrypts_to_a_signature_key():
 
 
 def test_triple_des_is_not_taken(tmp_path):
-    certificate, _ = files(tmp_path, "rsa")
+    certificate, _ = holder("rsa").write(tmp_path, "rsa")
     data = openssl(["-encrypt", "-des3", "-outform", "DER", "-recip", certificate], CONTENT)
     with pytest.raises(BadAlgorithm, match="des-ede3-CBC is not taken"):
         enveloped.decrypt(data, holder("rsa").key)
@@ -135,7 +136,7 @@ def test_triple_des_is_not_taken(tmp_path):
 
 def test_pkcs1_of_another_key_says_nothing_about_the_padding(tmp_path):
     """Bleichenbacher's question: bad padding and a bad content key end alike."""
-    certificate, _ = files(tmp_path, "rsa")
+    certificate, _ = holder("rsa").write(tmp_path, "rsa")
     data = openssl(["-encrypt", "-aes256", "-outform", "DER", "-recip", certificate], CONTENT)
     sound = enveloped.parse(data)
     encrypted_key = sound.recipients[0].encrypted_key

@@ -19,9 +19,9 @@ from estgw.cms.identifiers import Attribute, IssuerAndSerial, key_id_of, subject
 from estgw.cms.signed import Signer
 from estgw.errors import Malformed
 from estgw.est import certs
-from tests.cms.kit import KEYS, OPENSSL_SIGNS, files, holder, openssl, reads
-from tests.tls import pki
-from tests.tls.pki import NOW
+from tests.kit.ca import NOW, holder, root
+from tests.kit.keys import KEYS
+from tests.kit.reference import OPENSSL_SIGNS, openssl, reads
 
 PKI_DATA = "1.3.6.1.5.5.7.12.2"
 CONTENT = b"what is signed" * 20
@@ -57,7 +57,7 @@ def test_there_and_back(kind):
 
 @pytest.mark.parametrize("kind", KEYS)
 def test_pyasn1_reads_it(kind):
-    der = sign(kind, signing_time=NOW, crls=[pki.root("a").crl().public_bytes(Encoding.DER)])
+    der = sign(kind, signing_time=NOW, crls=[root("a").crl().public_bytes(Encoding.DER)])
     outer = reads(der, rfc5652.ContentInfo())
     inner = reads(bytes(outer["content"]), rfc5652.SignedData())
     assert int(inner["version"]) == 3
@@ -68,7 +68,7 @@ def test_pyasn1_reads_it(kind):
 
 @pytest.mark.parametrize("kind", OPENSSL_SIGNS)
 def test_openssl_verifies_it(kind, tmp_path):
-    certificate, _ = files(tmp_path, kind)
+    certificate, _ = holder(kind).write(tmp_path, kind)
     for content_type in (PKI_DATA, signed.DATA):
         der = sign(kind, content_type, signing_time=NOW)
         assert openssl(["-verify", "-inform", "DER", "-CAfile", certificate, "-purpose", "any"], der) == CONTENT
@@ -84,7 +84,7 @@ def test_a_key_without_a_certificate_signs_by_its_identifier(tmp_path):
     assert signed.certificate_of(message, message.signers[0]) is None
     inner = reads(bytes(reads(der, rfc5652.ContentInfo())["content"]), rfc5652.SignedData())
     assert int(inner["signerInfos"][0]["version"]) == 3
-    certificate, _ = files(tmp_path, "p256")
+    certificate, _ = holder("p256").write(tmp_path, "p256")
     checks = ["-verify", "-inform", "DER", "-CAfile", certificate, "-certfile", certificate, "-purpose", "any"]
     assert openssl(checks, der) == CONTENT
 
@@ -130,7 +130,7 @@ def test_certs_only_is_what_cryptography_makes_of_it():
 
 
 def test_a_crl_beside_certificates(tmp_path):
-    crl = pki.root("a").crl().public_bytes(Encoding.DER)
+    crl = root("a").crl().public_bytes(Encoding.DER)
     message = signed.parse(signed.certs_only([holder("p256").certificate], [crl]))
     assert message.crls == (crl,)
 
@@ -177,7 +177,7 @@ def test_no_signature():
     ],
 )
 def test_openssl_signs(kind, options, tmp_path):
-    certificate, key = files(tmp_path, kind)
+    certificate, key = holder(kind).write(tmp_path, kind)
     content = CONTENT * 500  # more than one piece of a stream
     arguments = ["-sign", "-nodetach", "-outform", "DER", "-signer", certificate, "-inkey", key, *options]
     message = signed.parse(openssl(arguments, content))
@@ -191,7 +191,7 @@ def test_openssl_signs(kind, options, tmp_path):
 
 
 def test_rsa_pss(tmp_path):
-    certificate, key = files(tmp_path, "rsa")
+    certificate, key = holder("rsa").write(tmp_path, "rsa")
     arguments = ["-sign", "-nodetach", "-outform", "DER", "-signer", certificate, "-inkey", key]
     good = signed.parse(openssl([*arguments, "-keyopt", "rsa_padding_mode:pss", "-md", "sha256"], CONTENT))
     assert good.signers[0].algorithm.oid == algorithms.RSA_PSS
@@ -206,7 +206,7 @@ def test_rsa_pss(tmp_path):
 @pytest.mark.parametrize("digest", ["sha1", "md5"])
 @pytest.mark.parametrize("attributes", [[], ["-noattr"]])
 def test_a_weak_digest(digest, attributes, tmp_path):
-    certificate, key = files(tmp_path, "rsa")
+    certificate, key = holder("rsa").write(tmp_path, "rsa")
     arguments = ["-sign", "-nodetach", "-outform", "DER", "-signer", certificate, "-inkey", key, "-md", digest]
     with pytest.raises(BadAlgorithm, match="not taken"):
         verify(signed.parse(openssl([*arguments, *attributes], CONTENT)))
@@ -214,7 +214,7 @@ def test_a_weak_digest(digest, attributes, tmp_path):
 
 def test_without_attributes_only_plain_data_is_verified(tmp_path):
     """RFC 5652 5.3: signed attributes must be there for every other content."""
-    certificate, key = files(tmp_path, "p256")
+    certificate, key = holder("p256").write(tmp_path, "p256")
     arguments = ["-sign", "-nodetach", "-outform", "DER", "-signer", certificate, "-inkey", key, "-noattr"]
     message = signed.parse(openssl([*arguments, "-econtent_type", PKI_DATA], CONTENT))
     with pytest.raises(BadSignature, match="without the signed attributes"):
@@ -222,7 +222,7 @@ def test_without_attributes_only_plain_data_is_verified(tmp_path):
 
 
 def test_a_detached_signature(tmp_path):
-    certificate, key = files(tmp_path, "p256")
+    certificate, key = holder("p256").write(tmp_path, "p256")
     message = signed.parse(openssl(["-sign", "-outform", "DER", "-signer", certificate, "-inkey", key], CONTENT))
     assert message.content is None
     with pytest.raises(BadSignature, match="without the content"):

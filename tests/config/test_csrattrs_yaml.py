@@ -19,10 +19,9 @@ from estgw.errors import ConfigError, Malformed
 from estgw.est import csrattrs
 from estgw.est.csrattrs import AttributeWish, CsrAttrs, NamePart, Template, decode_csrattrs
 from estgw.est.csrattrs_values import MOST_FAULTS
-from tests import pki
 from tests.est.test_csrattrs import EXAMPLES, FILES, example, vector
-from tests.pki import UTF8, tlv
-from tests.support import ROOT
+from tests.kit.der import UTF8, oid, tlv
+from tests.kit.processes import ROOT
 
 FILE = Path("csrattrs.yaml")
 SHIPPED = ROOT / "handlers/openssl/csrattrs.yaml"
@@ -120,7 +119,7 @@ def test_yaml_1_1_makes_nothing_else_of_what_explain_prints(text):
 @pytest.mark.parametrize("octets", [252, 253, 3000])
 def test_a_number_that_python_does_not_print_survives_as_hex(octets):
     number = tlv(2, b"\x01" * octets)
-    limit = tlv(0x30, pki.oid("2.5.29.19"), tlv(4, tlv(0x30, number)))
+    limit = tlv(0x30, oid("2.5.29.19"), tlv(4, tlv(0x30, number)))
     attrs = CsrAttrs(
         (AttributeWish("2.999.1", (number,)), AttributeWish(csrattrs.EXTENSION_REQUEST, (tlv(0x30, limit),)))
     )

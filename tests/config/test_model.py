@@ -16,7 +16,7 @@ from estgw.config import model
 from estgw.config.model import Callouts, Config, OperationSettings, POPRule, ServiceSettings
 from estgw.errors import ConfigError
 from estgw.est.operations import Body, Requires
-from tests.support import ROOT
+from tests.kit.processes import ROOT
 
 SHIPPED = ROOT / "conf.yaml"
 LEAST = "tls: {certificate: c.pem, key: k.pem}\ncallouts: {handlers: h, ca_dir: ca}\n"

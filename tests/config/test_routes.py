@@ -13,7 +13,7 @@ from estgw.config import model, routes
 from estgw.config.route import Route
 from estgw.config.routes import Service
 from estgw.est.operations import OPERATIONS, Body, Requires
-from tests.support import ROOT
+from tests.kit.processes import ROOT
 
 
 def build(directory: Path, callouts: dict[str, Any] | None = None, **groups: Any) -> dict[str | None, Service]:

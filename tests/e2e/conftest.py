@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.support import Gateway, Lab, running_gateway
+from tests.kit.gateway import Gateway, running_gateway
+from tests.kit.workspace import Workspace
 
 # What the script of a label does on simpleenroll; {lab} is the workspace.
 SCRIPTS = {
@@ -50,7 +51,7 @@ WANTED = (
 
 
 @pytest.fixture(scope="session")
-def bench(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+def bench(lab: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """Labels named after `SCRIPTS`, and some for the settings that a label can have."""
     own = lab.copy(tmp_path_factory.mktemp("bench"))
     labels: dict[str, Any] = {}

@@ -12,7 +12,9 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.serialization import pkcs7
 
 from estgw.est import certs
-from tests.support import CERTS_ONLY, LOGIN, V12, V13, csr, request, running_gateway
+from tests.kit.connection import CERTS_ONLY, V12, V13, request
+from tests.kit.csr import csr
+from tests.kit.gateway import LOGIN, running_gateway
 
 GOOD = csr()
 

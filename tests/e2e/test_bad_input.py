@@ -15,21 +15,14 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
-from tests import pki
-from tests.support import (
-    KEY_PEM,
-    LOGIN,
-    PKCS10,
-    Gateway,
-    Lab,
-    armoured,
-    csr,
-    request,
-    run,
-    running_gateway,
-    until,
-)
-from tests.tls.pki import CA, Credential
+from tests.kit.ca import CA, Credential, broken_certificate
+from tests.kit.connection import PKCS10, request
+from tests.kit.csr import csr
+from tests.kit.der import CN, T61, armoured, dn
+from tests.kit.gateway import LOGIN, Gateway, running_gateway
+from tests.kit.keys import KEY, KEY_PEM
+from tests.kit.processes import run, until
+from tests.kit.workspace import Workspace
 
 GOOD = csr()
 
@@ -50,8 +43,8 @@ def unharmed(request: pytest.FixtureRequest) -> Iterator[None]:
 def test_a_certificate_of_our_ca_whose_names_cannot_be_read_is_none(gateway, tmp_path):
     key = load_pem_private_key((gateway.lab.ca / "private/cakey.pem").read_bytes(), None)
     ca = CA(x509.load_pem_x509_certificate(gateway.lab.anchor.read_bytes()), key)
-    der = pki.broken_certificate(ca, pki.dn((pki.CN, pki.T61, b"M\xfcller")))
-    files = Credential(x509.load_der_x509_certificate(der), pki.P256).write(tmp_path, "odd")
+    der = broken_certificate(ca, dn((CN, T61, b"M\xfcller")))
+    files = Credential(x509.load_der_x509_certificate(der), KEY).write(tmp_path, "odd")
     assert gateway.get("cacerts", certificate=files).status == 200
     answer = gateway.post("simplereenroll", GOOD, certificate=files, login=None)
     assert answer.status == 403
@@ -475,7 +468,7 @@ def test_a_scripts_verdict_and_its_words(bench, label, status, words):
 
 
 @pytest.fixture(scope="module")
-def fragile(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+def fragile(lab: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     with running_gateway(lab.copy(tmp_path_factory.mktemp("fragile"))) as running:
         yield running
 

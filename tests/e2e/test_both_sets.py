@@ -13,7 +13,13 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.serialization import pkcs7
 
-from tests.support import CERTS_ONLY, KEY, KEY_PEM, LOGIN, PKCS10, Gateway, Lab, csr, pem, run, running_gateway
+from tests.kit.ca import pem
+from tests.kit.connection import CERTS_ONLY, PKCS10
+from tests.kit.csr import csr
+from tests.kit.gateway import LOGIN, Gateway, running_gateway
+from tests.kit.keys import KEY, KEY_PEM
+from tests.kit.processes import run
+from tests.kit.workspace import Workspace
 
 pytestmark = pytest.mark.client("curl")
 
@@ -21,7 +27,7 @@ LABELS = {"openssl": "", "python": "/python"}
 
 
 @pytest.fixture(scope="module")
-def gateway(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+def gateway(lab: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     own = lab.copy(tmp_path_factory.mktemp("both"))
     overrides = {"callouts": {"operations": {"serverkeygen": {"enabled": True}}}}
     with running_gateway(own, overrides) as running:

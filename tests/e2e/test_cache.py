@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.pki import csr
-from tests.support import Gateway, Lab, running_gateway
+from tests.kit.csr import csr
+from tests.kit.gateway import Gateway, running_gateway
+from tests.kit.workspace import Workspace
 
 COUNTED = """
 echo . >>"$EST_CA_DIR/asked"
@@ -17,7 +18,7 @@ KEEP = "printf 'Status: 200\\nX-EST-Cache: 600\\n\\n'"
 
 
 @pytest.fixture
-def keeping(own_lab: Lab):
+def keeping(own_lab: Workspace):
     handler = str(own_lab.script("counted", COUNTED))
     junk = str(
         own_lab.script("junk", "echo . >>\"$EST_CA_DIR/junk\"; printf 'Status: 200\\nX-EST-Cache: 600\\n\\njunk'")

@@ -21,9 +21,13 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from estgw.est.csr import CHALLENGE_PASSWORD, EST_IDENTITY_LINKING
 from estgw.est.csrattrs import CsrAttrs, decode_csrattrs
-from tests import pki
 from tests.est.test_csrattrs import FILES, vector
-from tests.support import KEY, LOGIN, ROOT, V12, V13, Gateway, Lab, armoured, csr, run, running_gateway
+from tests.kit.connection import V12, V13
+from tests.kit.csr import csr
+from tests.kit.der import armoured, oid
+from tests.kit.gateway import LOGIN, Gateway, running_gateway
+from tests.kit.processes import ROOT, run
+from tests.kit.workspace import Workspace
 
 P384, RSA = ec.generate_private_key(ec.SECP384R1()), rsa.generate_private_key(65537, 2048)
 SHIPPED = "- key: ec:P-256\n- ecdsa-with-SHA256\n"
@@ -43,7 +47,7 @@ LABELS: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def served(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+def served(lab: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """A gateway on a workspace of its own, whose csrattrs.yaml the tests write anew; each puts it back."""
     own = lab.copy(tmp_path_factory.mktemp("csrattrs"))
     (own.path / "insisted.yaml").write_text(INSISTED)
@@ -154,7 +158,7 @@ def test_q2_answers_may_differ_by_who_asks(served, wishes, device):
     line = "# [[ $EST_CLIENT_TRUST != explicit ]] || wishes=members.yaml"
     served.lab.edit("handlers/openssl/csrattrs", line, line.removeprefix("# "))
     try:
-        assert served.get("csrattrs", certificate=device).der == b"\x30\x09" + pki.oid("1.3.6.1.1.1.1.22")
+        assert served.get("csrattrs", certificate=device).der == b"\x30\x09" + oid("1.3.6.1.1.1.1.22")
         assert estgw("csrattrs", "explain", "-", stdin=served.get("csrattrs").body).decode() == SHIPPED
     finally:
         script.write_text(before)
@@ -280,7 +284,7 @@ def test_a_template_that_is_both_wished_and_insisted_on(served, wishes, tmp_path
 
 USAGE = x509.KeyUsage(True, False, False, False, False, False, False, False, False)
 NAME = x509.Name.from_rfc4514_string("O=Example,CN=device-1")
-GOOD = csr(NAME, x509.DNSName("one.example"), key=P384, extensions=[USAGE])
+GOOD = csr(NAME, x509.DNSName("one.example"), USAGE, key=P384)
 LACKS = (
     "The CSR lacks what is insisted on here: organizationName=Example in the subject; "
     "a key ec:P-384 (it has ec:P-256); subjectAltName; keyUsage."
@@ -336,7 +340,7 @@ def test_serverkeygens_csr_need_not_have_the_key(served):
     lacks = LACKS.replace("a key ec:P-384 (it has ec:P-256); ", "")
     answer = served.post("strict/serverkeygen", armoured(csr("device-1")))
     assert (answer.status, answer.words) == (400, lacks)
-    own = csr(NAME, x509.DNSName("one.example"), key=KEY, extensions=[USAGE])
+    own = csr(NAME, x509.DNSName("one.example"), USAGE)
     assert served.post("strict/serverkeygen", armoured(own)).status == 200
 
 

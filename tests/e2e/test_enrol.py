@@ -14,7 +14,12 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
 
 from tests.e2e.conftest import variables
-from tests.support import KEY, KEY_PEM, LOGIN, V12, V13, Gateway, armoured, csr, enrol, request, run, running_gateway
+from tests.kit.connection import V12, V13, request
+from tests.kit.csr import csr
+from tests.kit.der import armoured
+from tests.kit.gateway import LOGIN, Gateway, enrol, running_gateway
+from tests.kit.keys import KEY, KEY_PEM
+from tests.kit.processes import run
 
 SEED = """curl https://localhost:8443/.well-known/est/simpleEnroll --anyauth -u estuser:estpwd \\
   --cacert openssl-ca/cacert.pem --data-binary @req.pem -H "Content-Type: application/x-est-pkcs10"
@@ -103,7 +108,7 @@ def test_digest_was_not_offered_and_fails_cleanly(desk):
 @pytest.mark.client("curl")
 def test_a_large_csr_after_100_continue(desk):
     padding = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.9900.1"), bytes(20_000))
-    (desk.path / "req.pem").write_bytes(armoured(csr("large", extensions=[padding])))
+    (desk.path / "req.pem").write_bytes(armoured(csr("large", padding)))
     answer, trace = desk.type(SEED, "-v", "-H", "Expect: 100-continue")
     assert desk.certificate(answer).subject.rfc4514_string() == "CN=large"
     assert trace.count("HTTP/1.1 100 Continue") == 2
@@ -233,7 +238,7 @@ def test_names_as_requested_and_nothing_else(gateway, version):
     san = [x509.DNSName("device.example"), x509.RFC822Name("d@device.example")]
     name = [x509.NameAttribute(NameOID.COMMON_NAME, "gerät"), x509.NameAttribute(NameOID.SERIAL_NUMBER, "17")]
     wish = x509.BasicConstraints(ca=True, path_length=None)
-    der = csr(x509.Name(name), *san, extensions=[wish])
+    der = csr(x509.Name(name), *san, wish)
     certificate = gateway.post("simpleenroll", der, version=VERSIONS[version]).certificate
     gateway.lab.verify(certificate)
     assert certificate.subject.public_bytes() == x509.load_der_x509_csr(der).subject.public_bytes()

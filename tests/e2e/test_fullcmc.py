@@ -32,7 +32,10 @@ from estgw.cmc.status import CMCFailInfo, CMCStatus
 from estgw.cms import signed
 from estgw.est import certs
 from tests.handlers import cmc
-from tests.support import LOGIN, V12, Response, enrol, request, run, running_gateway
+from tests.kit.connection import V12, Response, request
+from tests.kit.csr import csr
+from tests.kit.gateway import LOGIN, enrol, running_gateway
+from tests.kit.processes import run
 
 TYPE = "application/pkcs7-mime; smime-type=CMC-request"
 ANSWER = "application/pkcs7-mime; smime-type=CMC-response"
@@ -77,7 +80,7 @@ def opened(gateway, answer: Response, tmp_path):
 @both_sets
 def test_a_first_certificate_with_a_password_then_a_new_one_with_it(gateway, tmp_path, path):
     key = cmc.new_key()
-    asked = PKCS10Request(17, cmc.csr("device-17", x509.SubjectAlternativeName([x509.DNSName("m.example")]), key=key))
+    asked = PKCS10Request(17, csr("device-17", x509.SubjectAlternativeName([x509.DNSName("m.example")]), key=key))
     body = cmc.message(PKIData(tuple(cmc.fresh()), (asked,)), cmc.Person(key))
     assert post(gateway, path, body, login=None).status == 401
     answer = post(gateway, path, body)
@@ -138,7 +141,7 @@ def test_fullcmc_renews_the_certificates_that_simplereenroll_renews(gateway, tmp
     pair = (tmp_path / "client.pem", tmp_path / "client.key")
     pair[0].write_bytes(person.certificate.public_bytes(Encoding.PEM))
     pair[1].write_bytes(person.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    wanted = cmc.csr("device-20", key=person.key)
+    wanted = csr("device-20", key=person.key)
     body, headers = base64.encodebytes(wanted), {"Content-Type": "application/pkcs10"}
     simple = gateway.post("simplereenroll", body, headers=headers, login=None, certificate=pair)
     assert (simple.status == 200) == good, simple.words
@@ -220,7 +223,7 @@ def test_f2_the_type_is_compared_without_case(gateway, spelling):
 @both_sets
 @pytest.mark.parametrize(
     "body",
-    [b"", b"\x30\x00", b"not a message at all", cmc.csr("a PKCS#10")],
+    [b"", b"\x30\x00", b"not a message at all", csr("a PKCS#10")],
     ids=["nothing", "a sequence", "text", "a simple request"],
 )
 def test_f3_what_is_no_full_pki_request_is_refused_with_a_message(gateway, path, body):
@@ -259,8 +262,8 @@ def test_linking_inside_as_for_simpleenroll(own_lab):
     person = cmc.Person(key)
     with running_gateway(own_lab, rules) as gateway, gateway.connect(version=V12) as connection:
 
-        def ask(**attributes):
-            asked = PKCS10Request(3, cmc.csr("linked", key=key, attributes=attributes))
+        def ask(challenge=None):
+            asked = PKCS10Request(3, csr("linked", key=key, challenge=challenge))
             body = base64.encodebytes(cmc.message(PKIData(tuple(cmc.fresh()), (asked,)), person))
             connection.send(request("POST", "fullcmc", body, headers={"Content-Type": TYPE}, login=LOGIN))
             return connection.response("POST")
@@ -268,9 +271,9 @@ def test_linking_inside_as_for_simpleenroll(own_lab):
         binding = base64.b64encode(connection.tls_unique)
         missing = ask()
         assert (missing.status, statuses(missing)[0].failure) == (403, CMCFailInfo.POP_REQUIRED)
-        foreign = ask(**{CHALLENGE_PASSWORD: base64.b64encode(b"another")})
+        foreign = ask(base64.b64encode(b"another"))
         assert (foreign.status, statuses(foreign)[0].failure) == (403, CMCFailInfo.POP_FAILED)
-        linked = ask(**{CHALLENGE_PASSWORD: binding})
+        linked = ask(binding)
         assert (linked.status, statuses(linked)[0].status) == (200, CMCStatus.SUCCESS)
 
 

@@ -14,8 +14,12 @@ from typing import Any
 
 import pytest
 
-from tests.supervision.crew import gone, pids, two_workers
-from tests.support import LOGIN, ROOT, Gateway, Lab, _merge, csr, request, run, running_gateway, until
+from tests.kit.connection import request
+from tests.kit.csr import csr
+from tests.kit.gateway import LOGIN, Gateway, merged, running_gateway
+from tests.kit.processes import ROOT, dead, run, until
+from tests.kit.workers import pids, two_workers
+from tests.kit.workspace import Workspace
 
 GOOD = csr()
 # A key lies there, and the script holds until it is let go.
@@ -25,12 +29,12 @@ HOLD = (
 )
 
 
-def holding(lab: Lab, **more: Any) -> dict[str, Any]:
+def holding(lab: Workspace, **more: Any) -> dict[str, Any]:
     handler = str(lab.script("hold", HOLD))
     return {"callouts": {"operations": {"serverkeygen": {"enabled": True, "handler": handler}}}, **more}
 
 
-def without_python(lab: Lab) -> dict[str, Any]:
+def without_python(lab: Workspace) -> dict[str, Any]:
     """The same where there is no warm parent."""
     overrides = holding(lab, labels=None)
     overrides["callouts"]["operations"]["fullcmc"] = {"enabled": False}
@@ -62,21 +66,21 @@ def run_something(gateway: Gateway) -> None:
     run(*command, env=environment, cwd=ROOT)
 
 
-def scratch(lab: Lab) -> Path:
+def scratch(lab: Workspace) -> Path:
     return max(lab.path.glob("tmp-*"), key=lambda path: int(path.name.removeprefix("tmp-")))  # the latest gateway's
 
 
-def keys(lab: Lab) -> list[Path]:
+def keys(lab: Workspace) -> list[Path]:
     walk = os.walk(scratch(lab))  # unlike glob, it does not mind that directories go meanwhile
     return [Path(folder, "key.pem") for folder, _, files in walk if "key.pem" in files]
 
 
-def script_of(lab: Lab) -> int:
+def script_of(lab: Workspace) -> int:
     """The latest script's process id."""
     return int((lab.ca / "held").read_text().split()[-1])
 
 
-def let_go(lab: Lab) -> None:
+def let_go(lab: Workspace) -> None:
     (lab.ca / "go").touch()
 
 
@@ -92,7 +96,7 @@ def test_where_nothing_else_is_left_the_next_start_removes_it(own_lab, command):
     with running_gateway(own_lab, without_python(own_lab), status=-signal.SIGKILL) as gateway, begun(gateway):
         kill(gateway)
         let_go(own_lab)
-        until(lambda: gone(script_of(own_lab)))
+        until(lambda: dead(script_of(own_lab)))
         assert keys(own_lab)
         if command == "run":
             run_something(gateway)
@@ -113,7 +117,7 @@ def test_a_script_that_still_runs_keeps_its_files_when_the_next_gateway_starts(o
         run_something(gateway)
         assert keys(own_lab)
         let_go(own_lab)
-        until(lambda: gone(script_of(own_lab)))
+        until(lambda: dead(script_of(own_lab)))
         run_something(gateway)
         assert not list(scratch(own_lab).iterdir())
 
@@ -131,17 +135,17 @@ def test_a_killed_workers_key_goes_while_the_others_serve(own_lab):
 
 def test_a_supervisor_removes_what_a_worker_that_can_not_start_again_has_left(own_lab):
     """Without a warm parent, and with nobody in the dead worker's place."""
-    overrides = _merge({"server": {"workers": 2}}, without_python(own_lab))
+    overrides = merged({"server": {"workers": 2}}, without_python(own_lab))
     with running_gateway(own_lab, overrides) as gateway, begun(gateway):
         let_go(own_lab)
-        until(lambda: gone(script_of(own_lab)) and not keys(own_lab))
+        until(lambda: dead(script_of(own_lab)) and not keys(own_lab))
         (own_lab.ca / "go").unlink()
         with begun(gateway):
             (key,) = keys(own_lab)
             worker = int(key.relative_to(scratch(own_lab)).parts[1].removeprefix("tmp-"))
             let_go(own_lab)
             os.kill(pids(gateway)[worker], signal.SIGSTOP)
-            until(lambda: gone(script_of(own_lab)))
+            until(lambda: dead(script_of(own_lab)))
             private = own_lab.ca / "private/serverkey.pem"
             private.rename(private.with_suffix(".away"))
             assert keys(own_lab)
@@ -156,7 +160,7 @@ def test_a_supervisor_and_its_workers_that_are_killed_together_leave_no_key(own_
         gateway.process.wait()
         let_go(own_lab)
         until(lambda: not keys(own_lab))
-        until(lambda: all(map(gone, pids(gateway).values())))
+        until(lambda: all(map(dead, pids(gateway).values())))
         run_something(gateway)
         assert not list(scratch(own_lab).iterdir())
 

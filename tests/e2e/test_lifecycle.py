@@ -14,8 +14,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from estgw.auth import users
-from tests.support import LOGIN, ROOT, Gateway, csr, enrol, request, run, running_gateway, until
-from tests.tls.pki import CA, SERVER_AUTH, Credential, root
+from tests.kit.ca import CA, Credential, root
+from tests.kit.connection import request
+from tests.kit.csr import csr
+from tests.kit.gateway import LOGIN, Gateway, enrol, running_gateway
+from tests.kit.processes import ROOT, run, until
 
 GOOD = csr()
 SLOW = "touch $EST_CA_DIR/started; sleep 0.8; exec $EST_CA_DIR/../handlers/openssl/simpleenroll"
@@ -44,7 +47,7 @@ def living(own_lab):
 def test_everything_is_swapped(living, tmp_path):
     """Configuration, TLS certificate, anchors and users; connections live on."""
     device = enrol(living, tmp_path)
-    renewed: Credential = demo_ca(living).issue("localhost", eku=(SERVER_AUTH,))
+    renewed: Credential = demo_ca(living).server()
     certificate, key = renewed.write(living.lab.path, "renewed")
     anchor, _ = root("elsewhere").write(living.lab.path, "other")
     users.set_password(living.lab.path / "other.htpasswd", "alice", "wonderland")

@@ -11,14 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import LOGIN, PKCS10, Gateway, Lab, csr, request, run, running_gateway, until
+from tests.kit.connection import PKCS10, request
+from tests.kit.csr import csr
+from tests.kit.gateway import LOGIN, Gateway, running_gateway
+from tests.kit.processes import run, until
+from tests.kit.workspace import Workspace
 
 GOOD = csr()
 SHORT = {"handshake_timeout": 0.8, "idle_timeout": 0.8, "body_timeout": 0.8}
 
 
 @pytest.fixture(scope="module")
-def hasty(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+def hasty(lab: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """Short timeouts, small bodies, one callout at a time and one chair."""
     own = lab.copy(tmp_path_factory.mktemp("hasty"))
     own.script("slow", "touch $EST_CA_DIR/started; sleep 0.7; cat $EST_CA_DIR/cacert.pem")

@@ -18,7 +18,11 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from estgw.auth import users
-from tests.support import KEY_PEM, LOGIN, ROOT, V12, basic, csr, request, run, running_gateway
+from tests.kit.connection import V12, basic, request
+from tests.kit.csr import csr
+from tests.kit.gateway import LOGIN, running_gateway
+from tests.kit.keys import KEY_PEM
+from tests.kit.processes import ROOT, run
 
 GOOD = csr()
 

@@ -12,15 +12,19 @@ from estgw.cli import trial
 from estgw.cli.trial import Trial
 from estgw.cmc.messages import PKIData
 from estgw.cmc.requests import PKCS10Request
-from tests import pki
-from tests.e2e.identity.kit import CHANGE
 from tests.e2e.identity.test_renewals import change
 from tests.e2e.test_fullcmc import post, statuses
 from tests.handlers import cmc
-from tests.support import KEY, Lab, csr, enrol, pem, running_gateway
+from tests.kit.ca import name, pem
+from tests.kit.clients import CHANGE
+from tests.kit.csr import csr
+from tests.kit.der import CN, SEQUENCE, UTF8, attribute, dn, tlv
+from tests.kit.gateway import enrol, running_gateway
+from tests.kit.keys import KEY
+from tests.kit.workspace import Workspace
 
-BLOAT = pki.dn((pki.CN, pki.UTF8, b"device-1"), ("2.5.4.11", pki.UTF8, b"x" * 60000))
-LONG = pki.dn((pki.CN, pki.UTF8, b"device-1"), ("2.5.4.11", pki.UTF8, b"x" * 65))
+BLOAT = dn((CN, UTF8, b"device-1"), ("2.5.4.11", UTF8, b"x" * 60000))
+LONG = dn((CN, UTF8, b"device-1"), ("2.5.4.11", UTF8, b"x" * 65))
 SENTENCE = (
     "The organizationalUnitName in the subject has 65 characters, and RFC 5280 allows 64; "
     "the server's setting name_bounds can lift that."
@@ -30,12 +34,12 @@ OLD_DEVICES = {"labels": {"old": {"name_bounds": "none"}, "python": {"handlers":
 
 
 @pytest.fixture(scope="module")
-def own(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Lab:
+def own(lab: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     return lab.copy(tmp_path_factory.mktemp("bounds") / "lab")
 
 
 @pytest.fixture(scope="module")
-def bounded(own: Lab):
+def bounded(own: Workspace):
     change_names = {"labels": {**OLD_DEVICES["labels"], "change": {"change_subject_name": True}}}
     with running_gateway(own, {**KEYGEN, **change_names}) as gateway:
         yield gateway
@@ -44,7 +48,7 @@ def bounded(own: Lab):
 @pytest.mark.parametrize("path", ["simpleenroll", "serverkeygen", "python/simpleenroll"])
 def test_a_subject_of_60000_letters_is_refused_before_anything_is_written(bounded, path):
     before = bounded.lab.books()
-    answer = bounded.post(path, pki.csr(BLOAT))
+    answer = bounded.post(path, csr(BLOAT))
     assert answer.status == 400
     assert "and 4096 are allowed here; the server's setting is max_subject" in answer.words
     assert bounded.lab.books() == before
@@ -53,41 +57,41 @@ def test_a_subject_of_60000_letters_is_refused_before_anything_is_written(bounde
 @pytest.mark.parametrize("path", ["simpleenroll", "serverkeygen", "python/simpleenroll"])
 def test_an_attribute_past_its_bound_is_named_with_both_numbers(bounded, path):
     before = bounded.lab.books()
-    answer = bounded.post(path, pki.csr(LONG))
+    answer = bounded.post(path, csr(LONG))
     assert (answer.status, answer.words) == (400, SENTENCE)
     assert bounded.access[-1]["reason"] == SENTENCE
     assert bounded.lab.books() == before
 
 
 def test_a_label_for_old_devices_lifts_the_bounds_of_attributes_and_not_that_of_the_whole(bounded):
-    certificate = bounded.post("old/simpleenroll", pki.csr(LONG)).certificate
+    certificate = bounded.post("old/simpleenroll", csr(LONG)).certificate
     assert certificate.subject.public_bytes() == LONG
-    assert "max_subject" in bounded.post("old/simpleenroll", pki.csr(BLOAT)).words
+    assert "max_subject" in bounded.post("old/simpleenroll", csr(BLOAT)).words
 
 
 def test_a_renewal_of_a_name_that_is_too_long_says_so(bounded, tmp_path):
     """A certificate from before; it may move to a shorter name where names may be changed."""
     pair = enrol(bounded, tmp_path)
-    body = pki.csr(LONG, key=KEY)
+    body = csr(LONG, key=KEY)
     pair[0].write_bytes(pem(bounded.post("old/simpleenroll", body).certificate))
     refused = bounded.post("simplereenroll", body, login=None, certificate=pair)
     assert (refused.status, refused.words) == (400, SENTENCE)
     assert bounded.post("old/simplereenroll", body, login=None, certificate=pair).status == 200
-    shorter = pki.csr(LONG, change(pki.dn((pki.CN, pki.UTF8, b"device-1"))), key=KEY)
+    shorter = csr(LONG, change(dn((CN, UTF8, b"device-1"))), key=KEY)
     moved = bounded.post("change/simplereenroll", shorter, login=None, certificate=pair)
-    assert moved.certificate.subject == pki.name("CN=device-1")
+    assert moved.certificate.subject == name("CN=device-1")
 
 
 def test_a_change_to_a_name_that_is_too_long_is_refused(bounded, tmp_path):
     pair = enrol(bounded, tmp_path)
-    for wanted in (LONG, pki.dn((pki.CN, pki.UTF8, b"a"), ("2.5.4.9", pki.UTF8, b"x" * 5000))):
-        body = pki.csr("device-1", change(wanted), key=KEY)
+    for wanted in (LONG, dn((CN, UTF8, b"a"), ("2.5.4.9", UTF8, b"x" * 5000))):
+        body = csr("device-1", change(wanted), key=KEY)
         answer = bounded.post("change/simplereenroll", body, login=None, certificate=pair)
         assert answer.status == 400, answer
     big = x509.UniformResourceIdentifier("https://" + "x" * 20000)
-    san = pki.tlv(0xA1, x509.SubjectAlternativeName([big]).public_bytes()[4:])
-    both = pki.attribute(CHANGE, pki.tlv(pki.SEQUENCE, pki.dn((pki.CN, pki.UTF8, b"a")), san))
-    body = pki.csr("device-1", both, key=KEY)
+    san = tlv(0xA1, x509.SubjectAlternativeName([big]).public_bytes()[4:])
+    both = attribute(CHANGE, tlv(SEQUENCE, dn((CN, UTF8, b"a")), san))
+    body = csr("device-1", both, key=KEY)
     assert "max_san" in bounded.post("change/simplereenroll", body, login=None, certificate=pair).words
 
 
@@ -100,10 +104,10 @@ def test_a_subject_alternative_name_has_its_bound(bounded):
 
 @pytest.mark.parametrize("path", ["fullcmc", "python/fullcmc"])
 def test_a_request_inside_a_message_is_bounded_too(bounded, path):
-    for name in (LONG, BLOAT):
+    for long in (LONG, BLOAT):
         before = bounded.lab.books()
         key = cmc.new_key()
-        asked = PKCS10Request(1, pki.csr(name, key=key))
+        asked = PKCS10Request(1, csr(long, key=key))
         answer = post(bounded, path, cmc.message(PKIData(tuple(cmc.fresh()), (asked,)), cmc.Person(key)))
         (status,) = statuses(answer)
         assert answer.status == 400
@@ -114,7 +118,7 @@ def test_a_request_inside_a_message_is_bounded_too(bounded, path):
 
 def test_estgw_run_refuses_the_same(bounded, own, tmp_path):
     gateway = trial.load_state(bounded.config)
-    for body, words in ((pki.csr(LONG), SENTENCE), (csr("a", x509.DNSName("a\0b")), "holds a control character")):
+    for body, words in ((csr(LONG), SENTENCE), (csr("a", x509.DNSName("a\0b")), "holds a control character")):
         file = tmp_path / "req.der"
         file.write_bytes(body)
         report = asyncio.run(trial.run(gateway, Trial("simpleenroll", csr_file=file, user="estuser"), tmp_path))

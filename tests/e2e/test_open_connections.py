@@ -11,9 +11,14 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from tests.supervision.crew import TWO, one_each
-from tests.support import KEY_PEM, LOGIN, Connection, Lab, _merge, csr, enrol, pem, run, running_gateway
-from tests.tls.pki import CA, root
+from tests.kit.ca import CA, pem, root
+from tests.kit.connection import Connection
+from tests.kit.csr import csr
+from tests.kit.gateway import LOGIN, enrol, merged, running_gateway
+from tests.kit.keys import KEY_PEM
+from tests.kit.processes import run
+from tests.kit.workers import TWO, one_each
+from tests.kit.workspace import Workspace
 from tests.tls.serving import DEADLINE
 
 GOOD = csr()
@@ -21,13 +26,13 @@ CHECKED = {"client_auth": {"crls": ["openssl-ca/crl.pem"]}}
 
 
 @pytest.fixture
-def revocable(own_lab: Lab) -> Lab:
+def revocable(own_lab: Workspace) -> Workspace:
     """A laboratory with a CRL that is checked."""
     run(own_lab.ca / "crl")
     return own_lab
 
 
-def revoke(lab: Lab, device: tuple[Path, Path]) -> None:
+def revoke(lab: Workspace, device: tuple[Path, Path]) -> None:
     run(lab.ca / "revoke", device[0])
 
 
@@ -35,7 +40,7 @@ def reenroll(connection: Connection) -> Any:
     return connection.ask("POST", "simplereenroll", GOOD)
 
 
-def anchored(lab: Lab, *cas: CA, **more: Any) -> dict[str, Any]:
+def anchored(lab: Workspace, *cas: CA, **more: Any) -> dict[str, Any]:
     """A configuration under which these CAs vouch for clients, as if each were ours."""
     files = [str(ca.write(lab.path, f"ca-{number}")[0]) for number, ca in enumerate(cas)]
     return {"client_auth": {"explicit": [str(lab.anchor), *files], **more}}
@@ -63,12 +68,12 @@ def test_a_certificate_that_is_revoked_loses_its_open_connection(revocable, tmp_
 
 def test_a_revoked_certificate_is_still_seen_by_scripts_where_they_are_to_see_it(revocable, tmp_path):
     script = str(revocable.script("show", 'echo "$SSL_CLIENT_VERIFY $EST_CLIENT_TRUST"; exit 77'))
-    overrides = _merge(CHECKED, {
+    overrides = merged(CHECKED, {
         "client_auth": {"unknown_certificates": "pass"},
         "callouts": {"authorize": None, "operations": {"simpleenroll": {"handler": script}}},
     })  # fmt: skip
     label = {"labels": {"plain": {"operations": {"simpleenroll": {"handler": "handlers/openssl/simpleenroll"}}}}}
-    with running_gateway(revocable, _merge(overrides, label)) as gateway:
+    with running_gateway(revocable, merged(overrides, label)) as gateway:
         certificate, key = tmp_path / "c.pem", tmp_path / "k.pem"
         certificate.write_bytes(pem(gateway.post("plain/simpleenroll", GOOD).certificate))
         key.write_bytes(KEY_PEM)
@@ -81,7 +86,7 @@ def test_a_revoked_certificate_is_still_seen_by_scripts_where_they_are_to_see_it
 
 def test_where_unknown_certificates_are_rejected_the_connection_ends(revocable, tmp_path):
     """A new handshake would fail, so nothing is served here either, /cacerts included."""
-    with running_gateway(revocable, _merge(CHECKED, {"client_auth": {"unknown_certificates": "reject"}})) as gateway:
+    with running_gateway(revocable, merged(CHECKED, {"client_auth": {"unknown_certificates": "reject"}})) as gateway:
         device = enrol(gateway, tmp_path)
         with gateway.connect(certificate=device) as kept:
             assert reenroll(kept).status == 200
@@ -143,7 +148,7 @@ def wait_until(moment: datetime) -> None:
 
 
 def test_each_worker_takes_the_verdict_anew(revocable, tmp_path):
-    with running_gateway(revocable, _merge(TWO, CHECKED)) as gateway, ExitStack() as stack:
+    with running_gateway(revocable, merged(TWO, CHECKED)) as gateway, ExitStack() as stack:
         device = enrol(gateway, tmp_path)
         connect = gateway.connect
         gateway.connect = lambda **options: connect(certificate=device, **options)  # type: ignore[method-assign]

@@ -9,8 +9,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
 
-from tests import pki
-from tests.support import EST, KEY, V12, csr
+from tests.kit.ca import common_name
+from tests.kit.connection import EST, V12
+from tests.kit.csr import csr
+from tests.kit.der import INTEGER, SEQUENCE, oid, tlv
+from tests.kit.keys import KEY
 
 GOOD = csr()
 
@@ -62,10 +65,10 @@ def test_k3_the_bag_is_signed_data_of_nobody(gateway):
     """RFC 5652 5.1: version 1, no digests, id-data without content, certificates, no signers; and it is DER."""
     der = gateway.get("cacerts").der
     bag = [one.public_bytes(Encoding.DER) for one in pkcs7.load_der_pkcs7_certificates(der)]
-    nothing, data, signed_data = pki.tlv(0x31), pki.oid("1.2.840.113549.1.7.1"), pki.oid("1.2.840.113549.1.7.2")
-    signed = pki.tlv(pki.SEQUENCE, pki.tlv(pki.INTEGER, b"\x01"), nothing, pki.tlv(pki.SEQUENCE, data),
-                     pki.tlv(0xA0, *bag), nothing)  # fmt: skip
-    assert der == pki.tlv(pki.SEQUENCE, signed_data, pki.tlv(0xA0, signed))
+    nothing, data, signed_data = tlv(0x31), oid("1.2.840.113549.1.7.1"), oid("1.2.840.113549.1.7.2")
+    signed = tlv(SEQUENCE, tlv(INTEGER, b"\x01"), nothing, tlv(SEQUENCE, data),
+                     tlv(0xA0, *bag), nothing)  # fmt: skip
+    assert der == tlv(SEQUENCE, signed_data, tlv(0xA0, signed))
 
 
 @pytest.mark.parametrize("encoding", ["base64", "binary", "7bit", "quoted-printable", "x-nonsense", "", None])
@@ -105,7 +108,7 @@ USAGE = {"digital_signature": False, "content_commitment": False, "key_encipherm
 
 @pytest.mark.parametrize("label", ["", "python/"], ids=["openssl", "python"])
 def test_e7_a_csr_that_asks_for_no_signatures(gateway, label):
-    certificate = gateway.post(f"{label}simpleenroll", csr(extensions=[x509.KeyUsage(**USAGE)])).certificate
+    certificate = gateway.post(f"{label}simpleenroll", csr("device-1", x509.KeyUsage(**USAGE))).certificate
     gateway.lab.verify(certificate)
 
 
@@ -113,14 +116,14 @@ def test_e7_a_csr_that_asks_for_no_signatures(gateway, label):
 @pytest.mark.parametrize("critical", [False, True], ids=["", "critical"])
 def test_e8_an_extension_that_nobody_knows_is_left_out(gateway, label, critical):
     wish = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.9900.1"), b"\x05\x00")
-    name = x509.DNSName("device.example")
-    builder = x509.CertificateSigningRequestBuilder(pki.name("CN=device-1"))
-    builder = builder.add_extension(x509.SubjectAlternativeName([name]), critical=False)
+    host = x509.DNSName("device.example")
+    builder = x509.CertificateSigningRequestBuilder(common_name("device-1"))
+    builder = builder.add_extension(x509.SubjectAlternativeName([host]), critical=False)
     body = builder.add_extension(wish, critical=critical).sign(KEY, hashes.SHA256()).public_bytes(Encoding.DER)
     certificate = gateway.post(f"{label}simpleenroll", body).certificate
     found = {extension.oid: extension.value for extension in certificate.extensions}
     assert wish.oid not in found
-    assert list(found[x509.SubjectAlternativeName.oid]) == [name]
+    assert list(found[x509.SubjectAlternativeName.oid]) == [host]
 
 
 def test_e10_one_certificate_gets_others(gateway, device):

@@ -32,9 +32,13 @@ from cryptography.hazmat.primitives.serialization import (
 from estgw.est import encoding, keygen
 from estgw.est.csrattrs import decode_oid, encode_oid
 from estgw.est.der import ContentInfo, decode, elements, whole, wrap
-from tests import pki
-from tests.support import CERTS_ONLY, LOGIN, ROOT, Gateway, Lab, Response, pem, run, running_gateway
-from tests.support import csr as plain_csr
+from tests.kit.ca import name, pem
+from tests.kit.connection import CERTS_ONLY, Response
+from tests.kit.csr import csr
+from tests.kit.der import attribute, oid
+from tests.kit.gateway import LOGIN, Gateway, running_gateway
+from tests.kit.processes import ROOT, run
+from tests.kit.workspace import Workspace
 
 SEALED = "application/pkcs7-mime; smime-type=server-generated-key"
 KEY_PACKAGE = "2.16.840.1.101.2.1.2.78.5"
@@ -62,29 +66,29 @@ def capability(name: str) -> bytes:
 
 
 def capabilities(*names: str) -> bytes:
-    return pki.attribute(keygen.SMIME_CAPABILITIES, wrap(SEQUENCE, b"".join(map(capability, names))))
+    return attribute(keygen.SMIME_CAPABILITIES, wrap(SEQUENCE, b"".join(map(capability, names))))
 
 
-def identifier(oid: str, value: bytes) -> bytes:
-    return pki.attribute(oid, wrap(OCTETS, value))
+def identifier(kind: str, value: bytes) -> bytes:
+    return attribute(kind, wrap(OCTETS, value))
 
 
 def asking(oid: str, key_id: bytes, *names: str, subject: str = "CN=keyless") -> bytes:
-    return pki.csr(pki.name(subject), identifier(oid, key_id), capabilities(*names))
+    return csr(name(subject), identifier(oid, key_id), capabilities(*names))
 
 
 def certified(
     key: Any, *, usage: dict[str, bool] | None = None, ski: bytes | None = b"", days: int = 1
 ) -> x509.Certificate:
     """A certificate of nobody's, for this key; an empty `ski` is the usual one, None leaves it out."""
-    name, now = pki.name("CN=recipient"), datetime.now(UTC)
-    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    own, now = name("CN=recipient"), datetime.now(UTC)
+    builder = x509.CertificateBuilder().subject_name(own).issuer_name(own).public_key(key.public_key())
     builder = (
         builder.serial_number(0x00C0FFEE).not_valid_before(now - timedelta(2)).not_valid_after(now + timedelta(days))
     )
     if ski is not None:
-        own = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
-        builder = builder.add_extension(x509.SubjectKeyIdentifier(ski or own.digest), critical=False)
+        usual = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+        builder = builder.add_extension(x509.SubjectKeyIdentifier(ski or usual.digest), critical=False)
     if usage is not None:
         builder = builder.add_extension(x509.KeyUsage(**(dict.fromkeys(USAGES, False) | usage)), critical=True)
     return builder.sign(ec.generate_private_key(ec.SECP256R1()), hashes.SHA256())
@@ -152,7 +156,7 @@ def furnish(ca: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def server(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+def server(lab: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     own = lab.copy(tmp_path_factory.mktemp("keygen"))
     furnish(own.ca)
     text = (own.path / "handlers/openssl/serverkeygen").read_text()
@@ -235,7 +239,7 @@ def algorithm(part: Any) -> str:
     return keygen.ALGORITHMS.get(found, found)
 
 
-def verified(lab: Lab, signed: bytes, folder: Path) -> bytes:
+def verified(lab: Workspace, signed: bytes, folder: Path) -> bytes:
     """The PKCS#8 in the package, after OpenSSL has verified the signature up to the CA."""
     (folder / "signed.der").write_bytes(signed)
     trust = ("-CAfile", lab.anchor, "-purpose", "any", "-signer", folder / "signer.pem", "-inform", "DER")
@@ -247,7 +251,7 @@ def verified(lab: Lab, signed: bytes, folder: Path) -> bytes:
     return whole(key)
 
 
-def require_ours(lab: Lab, certificate: x509.Certificate) -> None:
+def require_ours(lab: Workspace, certificate: x509.Certificate) -> None:
     """Of our CA; OpenSSL 3.0 can't read the keys of RFC 9881 and has no say on those."""
     certificate.verify_directly_issued_by(x509.load_pem_x509_certificate(lab.anchor.read_bytes()))
     if not isinstance(certificate.public_key(), mldsa.MLDSA65PublicKey):
@@ -262,7 +266,7 @@ def check(server: Gateway, answer: Response, folder: Path, *how: str | Path) -> 
     assert envelope.content_type == "1.2.840.113549.1.7.2"
     key = load_der_private_key(verified(server.lab, envelope.opened(folder, *how), folder), None)
     assert key.public_key() == certificate.public_key()
-    assert certificate.subject == pki.name("CN=keyless")
+    assert certificate.subject == name("CN=keyless")
     require_ours(server.lab, certificate)
     return envelope
 
@@ -275,7 +279,7 @@ def check(server: Gateway, answer: Response, folder: Path, *how: str | Path) -> 
 )
 def test_g6_in_the_clear(server, label, kind):
     """G5, G6, G7: PKCS#8 that `openssl pkey` reads, beside the certificate alone."""
-    media_type, key, certificate = parts(server.post(f"{label}serverkeygen", plain_csr("keyless")))
+    media_type, key, certificate = parts(server.post(f"{label}serverkeygen", csr("keyless")))
     assert media_type == "application/pkcs8"
     run("openssl", "pkey", "-inform", "DER", "-noout", stdin=key)
     assert kind.encode() in run("openssl", "asn1parse", "-inform", "DER", stdin=key).stdout
@@ -285,12 +289,12 @@ def test_g6_in_the_clear(server, label, kind):
 
 def test_g4_capabilities_alone_ask_for_nothing(server):
     """An S/MIME client's CSR has them; no key identifier, no encryption, and the signature does not count."""
-    request = pki.csr(pki.name("CN=keyless"), capabilities("aes-256-cbc"))
+    request = csr(name("CN=keyless"), capabilities("aes-256-cbc"))
     assert parts(server.post("serverkeygen", request[:-1] + bytes([request[-1] ^ 1])))[0] == "application/pkcs8"
 
 
 def test_the_policy_may_insist_on_encryption(server):
-    answer = server.post("strict/serverkeygen", plain_csr("keyless"))
+    answer = server.post("strict/serverkeygen", csr("keyless"))
     assert (answer.status, answer.words) == (403, "ask for an encrypted key (RFC 7030 4.4.1)")
     request = asking(keygen.DECRYPT_KEY_ID, b"device-7", "id-aes256-wrap")
     assert parts(server.post("strict/serverkeygen", request))[0] == SEALED
@@ -421,7 +425,7 @@ def test_the_clients_own_tls_certificate(server, tmp_path, kind):
     own = server.lab.copy(tmp_path / "own")
     own.edit("openssl-ca/profiles/client", "critical, digitalSignature", f"critical, digitalSignature, {usage}")
     with running_gateway(own, {"callouts": {"operations": {"serverkeygen": {"enabled": True}}}}) as gateway:
-        mine = gateway.post("simpleenroll", plain_csr("keyless", key=key)).certificate
+        mine = gateway.post("simpleenroll", csr("keyless", key=key)).certificate
         me = Recipient(key, mine, {})
         request = asking(keygen.ASYMMETRIC_DECRYPT_KEY_ID, ski_of(mine), "rsaesOaep:sha256", *AGREEING)
         refused = gateway.post("serverkeygen", request)
@@ -463,7 +467,7 @@ REFUSED = {
 def test_a_wish_that_can_t_be_met_ends_the_request(server, attributes, words):
     """G8, G9, G10, G15: 400 with words, nothing issued, and never a key in the clear; tests/est has more of G8."""
     before = server.lab.books()
-    answer = server.post("serverkeygen", pki.csr(pki.name("CN=keyless"), *attributes))
+    answer = server.post("serverkeygen", csr(name("CN=keyless"), *attributes))
     assert answer.status == 400
     assert words in answer.words
     assert "PRIVATE" not in answer.body.decode()
@@ -593,8 +597,8 @@ SIGNERS: dict[str, tuple[Any, Any]] = {
 def test_every_kind_of_signer(tmp_path, kind):
     """RFC 5754, RFC 8419, RFC 9882; OpenSSL 3.0 verifies the first two in a CMS, so the rest is done by hand."""
     signer, digest = SIGNERS[kind]
-    name, now = pki.name("CN=server"), datetime.now(UTC)
-    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(signer.public_key())
+    own, now = name("CN=server"), datetime.now(UTC)
+    builder = x509.CertificateBuilder().subject_name(own).issuer_name(own).public_key(signer.public_key())
     builder = builder.serial_number(7).not_valid_before(now - timedelta(1)).not_valid_after(now + timedelta(1))
     certificate = builder.sign(signer, digest)
     secret = mldsa.MLDSA65PrivateKey.generate()
@@ -612,7 +616,7 @@ def test_every_kind_of_signer(tmp_path, kind):
     hashed = hashes.Hash(getattr(hashes, used.upper())())
     hashed.update(package)
     assert hashed.finalize() in bytes(attributes.data)
-    assert pki.oid(KEY_PACKAGE) in bytes(attributes.data)
+    assert oid(KEY_PACKAGE) in bytes(attributes.data)
     assert algorithm(digests).endswith({"sha256": ".1", "sha384": ".2", "sha512": ".3"}[used])
     if digest is None:
         assert algorithm(method) == {"ed25519": "1.3.101.112", "ml-dsa-65": "2.16.840.1.101.3.4.3.18"}[kind]

@@ -10,8 +10,11 @@ from cryptography import x509
 from estgw.callout.contract import ENV_VARS
 from estgw.est.certs import CMC_RA
 from tests.e2e.conftest import variables
-from tests.support import LOGIN, Gateway, Lab, csr, run, running_gateway
-from tests.tls.pki import CLIENT_AUTH, root
+from tests.kit.ca import CLIENT_AUTH, root
+from tests.kit.csr import csr
+from tests.kit.gateway import LOGIN, Gateway, running_gateway
+from tests.kit.processes import run
+from tests.kit.workspace import Workspace
 
 GOOD = csr()
 
@@ -94,7 +97,7 @@ def test_strangers_can_be_turned_away_at_the_door(own_lab, stranger):
 
 
 @pytest.fixture(scope="module")
-def two_cas(lab: Lab, tmp_path_factory: pytest.TempPathFactory):
+def two_cas(lab: Workspace, tmp_path_factory: pytest.TempPathFactory):
     """A gateway that serves a second CA under the label `iot`, with handlers of its own."""
     own = lab.copy(tmp_path_factory.mktemp("two"))
     run(own.ca / "create-ca", "--dir", own.path / "iot-ca")

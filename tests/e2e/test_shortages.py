@@ -15,7 +15,11 @@ from typing import Any
 
 import pytest
 
-from tests.support import LOGIN, ROOT, Connection, Gateway, Lab, csr, enrol, run, running_gateway, until
+from tests.kit.connection import Connection
+from tests.kit.csr import csr
+from tests.kit.gateway import LOGIN, Gateway, enrol, running_gateway
+from tests.kit.processes import ROOT, run, until
+from tests.kit.workspace import Workspace
 
 GOOD = csr()
 POOLED = {"labels": {"pooled": {"handlers": "handlers/python", "runner": "pool"}}}
@@ -156,14 +160,14 @@ def test_a_soft_limit_is_raised_to_what_is_needed(own_lab):
         assert not [line for line in gateway.log if line["event"] == "advice"]
 
 
-def config(lab: Lab) -> Path:
+def config(lab: Workspace) -> Path:
     path = lab.path / "here.yaml"
     path.write_text((lab.path / "conf.yaml").read_text().replace("127.0.0.1:8443", "127.0.0.1:0"))
     return path
 
 
 @contextlib.contextmanager
-def served(lab: Lab, command: list[str], **more: str) -> Iterator[Gateway]:
+def served(lab: Workspace, command: list[str], **more: str) -> Iterator[Gateway]:
     """A gateway that is started in a way of its own."""
     log = lab.path / "log-own"
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **more}

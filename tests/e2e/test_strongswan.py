@@ -8,7 +8,11 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from tests.support import KEY_PEM, LOGIN, Gateway, Lab, csr, run, running_gateway
+from tests.kit.csr import csr
+from tests.kit.gateway import LOGIN, Gateway, running_gateway
+from tests.kit.keys import KEY_PEM
+from tests.kit.processes import run
+from tests.kit.workspace import Workspace
 
 pytestmark = pytest.mark.client("pki")
 
@@ -17,7 +21,9 @@ SETS = ("openssl", "python")
 
 
 @pytest.fixture(scope="module", params=SETS)
-def gateway(request: pytest.FixtureRequest, lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+def gateway(
+    request: pytest.FixtureRequest, lab: Workspace, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Gateway]:
     """A gateway with one of the handler sets on the unlabelled paths: pki has no way to name a label."""
     own = lab.copy(tmp_path_factory.mktemp("strongswan"))
     handlers = f"handlers/{request.param}"

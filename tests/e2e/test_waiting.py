@@ -26,7 +26,11 @@ from cryptography.hazmat.primitives.serialization import load_der_private_key, l
 
 from estgw.cli import main
 from estgw.est import certs
-from tests.support import LOGIN, ROOT, V12, Gateway, Lab, Response, csr, run, running_gateway, until
+from tests.kit.connection import V12, Response
+from tests.kit.csr import csr
+from tests.kit.gateway import LOGIN, Gateway, running_gateway
+from tests.kit.processes import ROOT, run, until
+from tests.kit.workspace import Workspace
 
 # One command of the script, and when the script is killed: before the command runs, or after it.
 MOMENTS = {
@@ -71,7 +75,7 @@ exec ./real-$EST_OPERATION
 """
 
 
-def furnish(lab: Lab) -> dict[str, Any]:
+def furnish(lab: Workspace) -> dict[str, Any]:
     """A workspace in which scripts can be killed at every moment; the configuration for it."""
     for name in ("touch", "mv", "cat", "openssl", "sync"):
         lab.script(f"bin/{name}", KILLER.replace("{real}", f"/usr/bin/{name}"))
@@ -104,7 +108,7 @@ def furnish(lab: Lab) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def server(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+def server(lab: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     own = lab.copy(tmp_path_factory.mktemp("waiting"))
     with running_gateway(own, furnish(own)) as running:
         yield running
@@ -115,13 +119,13 @@ def pending(server: Gateway, *arguments: str) -> None:
     assert main.main(["pending", *arguments, "-c", str(server.config)]) == 0
 
 
-def where(lab: Lab, name: str) -> list[Path]:
+def where(lab: Workspace, name: str) -> list[Path]:
     """The directories of the request for that subject."""
     found = lab.ca.glob("pending/*/*/request")
     return [path.parent for path in found if f"EST_CSR_SUBJECT=CN={name}\n" in path.read_text()]
 
 
-def state(lab: Lab, name: str) -> str:
+def state(lab: Workspace, name: str) -> str:
     (entry,) = where(lab, name)
     return entry.parent.name
 
@@ -131,7 +135,7 @@ def decide(server: Gateway, name: str, *decision: str) -> None:
     pending(server, decision[0], entry.name[:20], *decision[1:])
 
 
-def rows(lab: Lab, name: str) -> list[str]:
+def rows(lab: Workspace, name: str) -> list[str]:
     """What the CA has issued for that subject."""
     lines = (lab.ca / "index.txt").read_text().splitlines()
     return [line.split("\t")[3] for line in lines if line.endswith(f"/CN={name}")]

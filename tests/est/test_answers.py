@@ -16,9 +16,10 @@ from estgw.errors import Malformed
 from estgw.est import answers, certs, encoding
 from estgw.est.answers import Answer, to_wire
 from estgw.est.operations import Body
-from tests import pki
-from tests.pki import OTHER, P256, SEQUENCE, UTF8, attribute, certificate, key_pem, oid, pem, rsa_key, tlv, vector
-from tests.tls.pki import root
+from tests.kit.ca import certificate, root
+from tests.kit.csr import CHALLENGE_PASSWORD, csr
+from tests.kit.der import SEQUENCE, SET, UTF8, armoured, attribute, oid, tlv, vector
+from tests.kit.keys import KEY, OTHER, SHA256_ECDSA, key_pem, rsa_key
 
 CA = root("CA")
 LEAF = certificate(CA)
@@ -26,7 +27,7 @@ DER = LEAF.public_bytes(Encoding.DER)
 ROOT_DER = CA.certificate.public_bytes(Encoding.DER)
 LEAF_PEM = LEAF.public_bytes(Encoding.PEM)
 ROOT_PEM = CA.certificate.public_bytes(Encoding.PEM)
-KEY_PEM = key_pem(P256)
+KEY_PEM = key_pem(KEY)
 SHORT_ED25519 = bytes.fromhex("302d020100300506032b65700421041f") + bytes(31)
 """A key of 31 octets, for which cryptography has an InternalError."""
 BASE64 = {"Content-Transfer-Encoding": "base64"}
@@ -42,8 +43,8 @@ COATS = {
     "DER": DER,
     "base64": base64.b64encode(DER),
     "PKCS#7 in DER": certs.pack([LEAF]),
-    "PKCS#7 in PEM": pem(certs.pack([LEAF]), "PKCS7"),
-    "CMS in PEM": pem(certs.pack([LEAF]), "CMS"),
+    "PKCS#7 in PEM": armoured(certs.pack([LEAF]), "PKCS7"),
+    "CMS in PEM": armoured(certs.pack([LEAF]), "CMS"),
     "PKCS#7 in base64": base64.encodebytes(certs.pack([LEAF])),
 }
 
@@ -79,7 +80,7 @@ def test_an_enrolment_holds_one_certificate(output):
 
 @pytest.mark.parametrize("kind", [Body.ISSUED, Body.CA_CERTS])
 def test_a_private_key_never_leaves(kind):
-    for text in (KEY_PEM, key_pem(P256, PrivateFormat.TraditionalOpenSSL)):
+    for text in (KEY_PEM, key_pem(KEY, PrivateFormat.TraditionalOpenSSL)):
         with pytest.raises(Malformed, match="private key"):
             to_wire(kind, text + LEAF_PEM, columns=64)
 
@@ -90,9 +91,9 @@ def test_a_private_key_never_leaves(kind):
         b"Signature ok\n",
         b"{}",
         tlv(SEQUENCE),
-        pem(b"junk", "CERTIFICATE"),
+        armoured(b"junk", "CERTIFICATE"),
         LEAF_PEM[:-40],
-        pki.pem(pki.csr()),
+        armoured(csr()),
         b"\xff" * 100,
     ],
 )
@@ -106,8 +107,8 @@ def test_junk_is_no_certificate(kind, output):
 
 GOOD_ATTRIBUTES = [
     tlv(SEQUENCE),
-    tlv(SEQUENCE, oid(pki.CHALLENGE_PASSWORD)),
-    tlv(SEQUENCE, oid(pki.SHA256_ECDSA), attribute("1.2.840.10045.2.1", oid("1.2.840.10045.3.1.7"))),
+    tlv(SEQUENCE, oid(CHALLENGE_PASSWORD)),
+    tlv(SEQUENCE, oid(SHA256_ECDSA), attribute("1.2.840.10045.2.1", oid("1.2.840.10045.3.1.7"))),
     tlv(SEQUENCE, attribute("1.2.3")),
 ]
 
@@ -145,11 +146,11 @@ def test_published_csrattrs(file):
         tlv(SEQUENCE, tlv(SEQUENCE)),
         tlv(SEQUENCE, oid("1.2.3"), tlv(SEQUENCE, oid("1.2.3"))),
         tlv(SEQUENCE, tlv(6)),
-        tlv(pki.SET, oid("1.2.3")),
+        tlv(SET, oid("1.2.3")),
         DER,
         b"challengePassword\n",
-        pem(KEY_PEM, "PRIVATE KEY"),
-        pem(tlv(SEQUENCE, tlv(UTF8, b"x")), "ANY"),
+        armoured(KEY_PEM, "PRIVATE KEY"),
+        armoured(tlv(SEQUENCE, tlv(UTF8, b"x")), "ANY"),
     ],
 )
 def test_junk_is_no_csrattrs(output):
@@ -197,26 +198,26 @@ def test_keygen_lines_end_in_cr_lf():
 @pytest.mark.parametrize("form", [PrivateFormat.PKCS8, PrivateFormat.TraditionalOpenSSL])
 def test_keygen_sends_pkcs_8_whatever_was_printed(form):
     rsa = certificate(CA, key=rsa_key(2048))
-    for made, key in ((LEAF, P256), (rsa, rsa_key(2048))):
+    for made, key in ((LEAF, KEY), (rsa, rsa_key(2048))):
         output = made.public_bytes(Encoding.PEM) + key_pem(key, form)
         _, _, der = parts(to_wire(Body.KEYGEN, output, columns=64))[0]
         assert der == key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, serialization.NoEncryption())
 
 
 def test_keygen_puts_up_with_ec_parameters():
-    parameters = pem(oid("1.2.840.10045.3.1.7"), "EC PARAMETERS")
+    parameters = armoured(oid("1.2.840.10045.3.1.7"), "EC PARAMETERS")
     assert len(parts(to_wire(Body.KEYGEN, parameters + KEY_PEM + LEAF_PEM, columns=64))) == 2
 
 
 def test_keygen_with_an_enveloped_key():
     enveloped = tlv(SEQUENCE, oid("1.2.840.113549.1.7.3"), tlv(0xA0, tlv(SEQUENCE)))
-    made = parts(to_wire(Body.KEYGEN, pem(enveloped, "CMS") + LEAF_PEM, columns=64))
+    made = parts(to_wire(Body.KEYGEN, armoured(enveloped, "CMS") + LEAF_PEM, columns=64))
     assert made[0][0] == "application/pkcs7-mime; smime-type=server-generated-key"
     assert made[0][2] == enveloped
 
 
 def test_the_published_keygen_pair():
-    key = pem(base64.b64decode(vector("rfc7030-a4-serverkeygen-part1-pkcs8.b64")), "PRIVATE KEY")
+    key = armoured(base64.b64decode(vector("rfc7030-a4-serverkeygen-part1-pkcs8.b64")), "PRIVATE KEY")
     bag = certs.unpack(base64.b64decode(vector("rfc7030-a4-serverkeygen-part2-certs.b64")))
     assert to_wire(Body.KEYGEN, key + bag[0].public_bytes(Encoding.PEM), columns=64).issued == bag[0]
 
@@ -230,9 +231,9 @@ def test_the_published_keygen_pair():
         (KEY_PEM * 2 + LEAF_PEM, "two PEM blocks"),
         (KEY_PEM + LEAF_PEM + ROOT_PEM, "two PEM blocks"),
         (key_pem(OTHER) + LEAF_PEM, "does not fit the certificate"),
-        (pem(b"junk", "PRIVATE KEY") + LEAF_PEM, "the private key can't be read"),
-        (pem(SHORT_ED25519, "PRIVATE KEY") + LEAF_PEM, "the private key can't be read"),
-        (pem(tlv(SEQUENCE), "ENCRYPTED PRIVATE KEY") + LEAF_PEM, "two PEM blocks"),
+        (armoured(b"junk", "PRIVATE KEY") + LEAF_PEM, "the private key can't be read"),
+        (armoured(SHORT_ED25519, "PRIVATE KEY") + LEAF_PEM, "the private key can't be read"),
+        (armoured(tlv(SEQUENCE), "ENCRYPTED PRIVATE KEY") + LEAF_PEM, "two PEM blocks"),
     ],
 )
 def test_keygen_output_that_is_none(output, words):
@@ -256,7 +257,7 @@ def test_the_boundary_cannot_be_base64():
 
 def test_cmc():
     signed = tlv(SEQUENCE, oid("1.2.840.113549.1.7.2"), tlv(0xA0, tlv(SEQUENCE)))
-    for output in (signed, base64.b64encode(signed), pem(signed, "CMS"), pem(signed, "PKCS7")):
+    for output in (signed, base64.b64encode(signed), armoured(signed, "CMS"), armoured(signed, "PKCS7")):
         assert base64.b64decode(to_wire(Body.CMC, output, columns=64).body) == signed
     assert to_wire(Body.CMC, vector("altmod-rfc6402-cmc-fullpkirequest.b64"), columns=64).headers == BASE64
 
@@ -275,7 +276,7 @@ def test_what_is_no_cmc_response(output, words):
         to_wire(Body.CMC, output, columns=64)
 
 
-@pytest.mark.parametrize("output", [DER, base64.b64encode(DER), LEAF_PEM, pem(DER, "X509 CRL")])
+@pytest.mark.parametrize("output", [DER, base64.b64encode(DER), LEAF_PEM, armoured(DER, "X509 CRL")])
 def test_any_der(output):
     answer = to_wire(Body.DER, output, columns=64)
     assert base64.b64decode(answer.body) == DER
@@ -292,7 +293,7 @@ def test_raw_goes_out_as_it_is():
     assert to_wire(Body.RAW, b"\0anything\xff", columns=64) == Answer(b"\0anything\xff")
 
 
-@given(st.binary(max_size=200) | st.binary(max_size=60).map(lambda inner: pem(inner, "CERTIFICATE")))
+@given(st.binary(max_size=200) | st.binary(max_size=60).map(lambda inner: armoured(inner, "CERTIFICATE")))
 def test_any_output_is_an_answer_or_malformed(output):
     for kind in Body:
         try:

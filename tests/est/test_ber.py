@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from estgw.errors import Malformed
 from estgw.est import ber
-from tests.pki import OCTETS, SEQUENCE, SET, UTF8, oid, tlv
+from tests.kit.der import OCTETS, SEQUENCE, SET, UTF8, oid, tlv
 
 
 @pytest.mark.parametrize(

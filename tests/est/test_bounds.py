@@ -9,7 +9,7 @@ from pyasn1_alt_modules import rfc5280
 from estgw.errors import Malformed
 from estgw.est import certs
 from estgw.est.bounds import UPPER_BOUNDS, NameBounds
-from tests import pki
+from tests.kit.ca import name
 
 # What pyasn1's module of RFC 5280 calls them.
 UBS = {
@@ -45,17 +45,17 @@ def refusal(bounds: NameBounds, subject: x509.Name, *san: x509.GeneralName) -> s
 def test_the_table_is_that_of_the_rfc():
     ours = {name: bound for name, bound in UPPER_BOUNDS.values() if name != "countryName"}
     assert ours == {name: int(getattr(rfc5280, ub)) for name, ub in UBS.items()}
-    for oid, (name, _) in UPPER_BOUNDS.items():
-        known = getattr(rfc5280, f"id_{name}", None) or getattr(rfc5280, f"id_at_{name}")
-        assert oid.dotted_string == str(known), name
+    for oid, (attribute, _) in UPPER_BOUNDS.items():
+        known = getattr(rfc5280, f"id_{attribute}", None) or getattr(rfc5280, f"id_at_{attribute}")
+        assert oid.dotted_string == str(known), attribute
 
 
 @pytest.mark.parametrize("oid", UPPER_BOUNDS, ids=lambda oid: UPPER_BOUNDS[oid][0])
 def test_an_attribute_may_be_as_long_as_its_bound_and_no_longer(oid):
-    name, bound = UPPER_BOUNDS[oid]
+    attribute, bound = UPPER_BOUNDS[oid]
     FREE.require(named(oid, "ü" * bound), None)  # characters, not bytes
     words = refusal(FREE, named(oid, "x" * (bound + 1)))
-    assert words.startswith(f"the {name} in the subject has {bound + 1} characters, and RFC 5280 allows {bound}; ")
+    assert words.startswith(f"the {attribute} in the subject has {bound + 1} characters, and RFC 5280 allows {bound}; ")
     assert "name_bounds" in words
     NameBounds(attributes=False, subject=1 << 20).require(named(oid, "x" * (bound + 1)), None)
 
@@ -67,7 +67,7 @@ def test_each_attribute_counts_wherever_it_stands():
     assert "organizationalUnitName in the subject" in refusal(NameBounds(), together)
     assert "organizationalUnitName in the subject" in refusal(NameBounds(), x509.Name([short, short, long]))
     inside = x509.DirectoryName(x509.Name([short, long]))
-    words = refusal(NameBounds(), pki.name("CN=device"), x509.DNSName("a.example"), inside)
+    words = refusal(NameBounds(), name("CN=device"), x509.DNSName("a.example"), inside)
     assert "organizationalUnitName in the subject alternative name" in words
 
 
@@ -83,10 +83,10 @@ def test_the_whole_has_a_bound_of_its_own(attributes):
     many = x509.Name([x509.NameAttribute(x509.NameOID.DOMAIN_COMPONENT, "x")] * 300)
     assert "max_subject" in refusal(bounds, many)
     hosts = [x509.DNSName(f"{number:04}.example") for number in range(1200)]
-    assert "max_san" in refusal(bounds, pki.name("CN=device"), *hosts)
+    assert "max_san" in refusal(bounds, name("CN=device"), *hosts)
     uri = x509.UniformResourceIdentifier("https://" + "x" * 16384)
-    assert "max_san" in refusal(bounds, pki.name("CN=device"), uri)
-    bounds.require(pki.name("CN=device"), x509.SubjectAlternativeName(hosts[:1000]))
+    assert "max_san" in refusal(bounds, name("CN=device"), uri)
+    bounds.require(name("CN=device"), x509.SubjectAlternativeName(hosts[:1000]))
 
 
 def test_they_travel_as_text():

@@ -13,14 +13,15 @@ from hypothesis import strategies as st
 
 from estgw.errors import Malformed
 from estgw.est import certs, encoding
-from tests import pki
-from tests.pki import CN, OTHER, UTF8, certificate, dn, extension, tlv, vector
-from tests.tls.pki import CLIENT_AUTH, root
+from tests.kit.ca import CLIENT_AUTH, broken_certificate, certificate, root
+from tests.kit.csr import SAN, csr
+from tests.kit.der import CN, UTF8, armoured, dn, extension, oid, tlv, vector
+from tests.kit.keys import OTHER, key_pem
 
 CA = root("CA")
 LEAF = certificate(CA)
-DUPLICATE_EKU = [extension("2.5.29.37", tlv(0x30, pki.oid("1.3.6.1.5.5.7.3.28")))] * 2
-X400_SAN = [extension(pki.SAN, tlv(0x30, tlv(0xA3, tlv(0x30))))]
+DUPLICATE_EKU = [extension("2.5.29.37", tlv(0x30, oid("1.3.6.1.5.5.7.3.28")))] * 2
+X400_SAN = [extension(SAN, tlv(0x30, tlv(0xA3, tlv(0x30))))]
 
 
 def der(made: x509.Certificate) -> bytes:
@@ -28,7 +29,7 @@ def der(made: x509.Certificate) -> bytes:
 
 
 def broken(*extensions: bytes) -> x509.Certificate:
-    return certs.load(pki.broken_certificate(CA, dn((CN, UTF8, b"x")), *extensions))
+    return certs.load(broken_certificate(CA, dn((CN, UTF8, b"x")), *extensions))
 
 
 # The certs-only message.
@@ -91,7 +92,7 @@ def test_load():
         der(LEAF)[:-1],
         der(LEAF) + b"\0",
         certs.pack([LEAF]),
-        pki.broken_certificate(CA, dn((CN, UTF8, b"x")), version=7),
+        broken_certificate(CA, dn((CN, UTF8, b"x")), version=7),
     ],
 )
 def test_what_is_no_certificate(data):
@@ -101,14 +102,14 @@ def test_what_is_no_certificate(data):
 
 @pytest.mark.parametrize("label", ["CERTIFICATE", "X509 CERTIFICATE", "TRUSTED CERTIFICATE"])
 def test_load_pem_takes_every_certificate_in_order(label):
-    text = pki.pem(der(LEAF), label) + pki.key_pem(OTHER) + pki.pem(der(CA.certificate), "CERTIFICATE")
+    text = armoured(der(LEAF), label) + key_pem(OTHER) + armoured(der(CA.certificate), "CERTIFICATE")
     assert certs.load_pem(text) == [LEAF, CA.certificate]
     assert certs.load_pem(b"nothing here") == []
 
 
 def test_load_pem_refuses_what_only_says_it_is_one():
     with pytest.raises(Malformed, match="not a certificate"):
-        certs.load_pem(pki.pem(b"junk", "CERTIFICATE"))
+        certs.load_pem(armoured(b"junk", "CERTIFICATE"))
 
 
 @given(st.binary())
@@ -136,7 +137,7 @@ def test_san():
 
 
 @pytest.mark.parametrize(
-    "extensions", [DUPLICATE_EKU, X400_SAN, [extension("2.5.29.37", b"junk"), extension(pki.SAN, b"junk")]]
+    "extensions", [DUPLICATE_EKU, X400_SAN, [extension("2.5.29.37", b"junk"), extension(SAN, b"junk")]]
 )
 def test_extensions_that_cannot_be_read_confer_nothing(extensions):
     odd = broken(*extensions)
@@ -146,14 +147,14 @@ def test_extensions_that_cannot_be_read_confer_nothing(extensions):
 
 
 def test_public_key():
-    assert certs.spki(LEAF) == x509.load_der_x509_csr(pki.csr()).public_key().public_bytes(
+    assert certs.spki(LEAF) == x509.load_der_x509_csr(csr()).public_key().public_bytes(
         Encoding.DER, PublicFormat.SubjectPublicKeyInfo
     )
     assert certs.spki(certificate(CA, key=OTHER)) != certs.spki(LEAF)
 
 
 def test_a_public_key_of_an_unknown_kind():
-    ec, unknown = pki.oid("1.2.840.10045.2.1"), pki.oid("1.2.840.10045.2.9")
+    ec, unknown = oid("1.2.840.10045.2.1"), oid("1.2.840.10045.2.9")
     odd = certs.load(der(LEAF).replace(ec, unknown))
     with pytest.raises(Malformed, match="public key can't be read"):
         certs.spki(odd)

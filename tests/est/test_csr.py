@@ -17,35 +17,30 @@ from estgw.errors import Malformed
 from estgw.est import csr as csrs
 from estgw.est import encoding
 from estgw.est.csr import ATTRIBUTE_NAMES, CHALLENGE_PASSWORD, OTP_CHALLENGE, REVOCATION_CHALLENGE
-from tests import pki
-from tests.pki import (
+from tests.kit.ca import certificate, name, root
+from tests.kit.csr import EXTENSION_REQUEST, SAN, challenge, csr, extension_request, san
+from tests.kit.der import (
     BIT_STRING,
     BMP,
     BOOLEAN,
     CN,
     IA5,
     OCTETS,
-    OTHER,
-    P256,
     PRINTABLE,
     SEQUENCE,
+    SET,
     T61,
     UNIVERSAL,
     UTF8,
+    armoured,
     attribute,
-    certificate,
-    challenge,
-    csr,
     dn,
     extension,
-    extension_request,
-    name,
-    rsa_key,
-    san,
+    oid,
     tlv,
     vector,
 )
-from tests.tls.pki import root
+from tests.kit.keys import KEY, MD5_RSA, OTHER, SHA1_ECDSA, SHA1_RSA, SHA256_ECDSA, rsa_key
 
 CA = root("CA")
 GOOD = csr("device-1", san(x509.DNSName("host.example")))
@@ -70,8 +65,8 @@ def broken_signature(der: bytes) -> bytes:
         base64.b64encode(GOOD),
         base64.encodebytes(GOOD),
         base64.encodebytes(GOOD).replace(b"\n", b"\r\n"),
-        pki.pem(GOOD),
-        pki.pem(GOOD, "NEW CERTIFICATE REQUEST"),
+        armoured(GOOD),
+        armoured(GOOD, "NEW CERTIFICATE REQUEST"),
         GOOD + b"\r\n",
     ],
 )
@@ -83,10 +78,10 @@ def test_what_is_read():
     found = csrs.parse(csr("device-1", challenge("secret"), san(x509.DNSName("host.example"))))
     assert found.subject.rfc4514_string() == "CN=device-1"
     assert found.san == x509.SubjectAlternativeName([x509.DNSName("host.example")])
-    assert found.attributes.keys() == {CHALLENGE_PASSWORD, pki.EXTENSION_REQUEST}
+    assert found.attributes.keys() == {CHALLENGE_PASSWORD, EXTENSION_REQUEST}
     assert found.sha256 == hashlib.sha256(found.der).hexdigest()
-    assert found.spki == spki_of(P256)
-    assert found.spki_sha256 == hashlib.sha256(spki_of(P256)).hexdigest()
+    assert found.spki == spki_of(KEY)
+    assert found.spki_sha256 == hashlib.sha256(spki_of(KEY)).hexdigest()
     assert encoding.pem_blocks(found.pem) == [encoding.PEMBlock("CERTIFICATE REQUEST", found.der)]
 
 
@@ -99,7 +94,7 @@ def test_what_cryptography_makes_is_read():
     builder = x509.CertificateSigningRequestBuilder(name("CN=x")).add_attribute(
         x509.ObjectIdentifier(CHALLENGE_PASSWORD), b"secret"
     )
-    found = csrs.parse(builder.sign(P256, hashes.SHA256()).public_bytes(Encoding.DER))
+    found = csrs.parse(builder.sign(KEY, hashes.SHA256()).public_bytes(Encoding.DER))
     csrs.verify(found)
     assert found.text_attribute(CHALLENGE_PASSWORD) == "secret"
 
@@ -120,19 +115,19 @@ def test_what_cryptography_makes_is_read():
         (GOOD[:-10], "10 bytes are missing"),
         (b"0", "truncated base64"),
         (b"\x30\x80" + bytes(20), "not a PKCS#10 CSR"),
-        (pki.pem(GOOD, "CERTIFICATE"), "PEM block CERTIFICATE REQUEST is wanted"),
+        (armoured(GOOD, "CERTIFICATE"), "PEM block CERTIFICATE REQUEST is wanted"),
         (certificate(CA).public_bytes(Encoding.DER), "not a PKCS#10 CSR"),
         (csr(version=1), "version"),
         (csr(dn((CN, BOOLEAN, b"\xff"))), "not a PKCS#10 CSR"),
         (csr(dn((CN, UTF8, b"\xff"))), "not a PKCS#10 CSR"),
-        (csr(tlv(SEQUENCE, tlv(pki.SET))), "relative distinguished name"),
-        (csr("x", attribute(pki.EXTENSION_REQUEST)), "single-valued"),
-        (csr("x", attribute(pki.EXTENSION_REQUEST, tlv(SEQUENCE), tlv(SEQUENCE))), "single-valued"),
-        (csr("x", extension_request(extension(pki.SAN, b"junk"))), "not a PKCS#10 CSR"),
-        (csr("x", extension_request(*[extension(pki.SAN, tlv(SEQUENCE, tlv(0x82, b"a")))] * 2)), "Duplicate"),
-        (csr("x", extension_request(extension(pki.SAN, tlv(SEQUENCE, tlv(0xA3, tlv(SEQUENCE)))))), "x400Address"),
-        (csr("x", extension_request(extension(pki.SAN, tlv(SEQUENCE, tlv(0xA5))))), "EDIPartyName"),
-        (csr("x", tlv(SEQUENCE, pki.oid("1.2.3"))), "not a PKCS#10 CSR"),
+        (csr(tlv(SEQUENCE, tlv(SET))), "relative distinguished name"),
+        (csr("x", attribute(EXTENSION_REQUEST)), "single-valued"),
+        (csr("x", attribute(EXTENSION_REQUEST, tlv(SEQUENCE), tlv(SEQUENCE))), "single-valued"),
+        (csr("x", extension_request(extension(SAN, b"junk"))), "not a PKCS#10 CSR"),
+        (csr("x", extension_request(*[extension(SAN, tlv(SEQUENCE, tlv(0x82, b"a")))] * 2)), "Duplicate"),
+        (csr("x", extension_request(extension(SAN, tlv(SEQUENCE, tlv(0xA3, tlv(SEQUENCE)))))), "x400Address"),
+        (csr("x", extension_request(extension(SAN, tlv(SEQUENCE, tlv(0xA5))))), "EDIPartyName"),
+        (csr("x", tlv(SEQUENCE, oid("1.2.3"))), "not a PKCS#10 CSR"),
         (csr("x", attribute("1.2.3"), attribute("1.2.3", tlv(OCTETS, b"2"))), "attribute 1.2.3 twice"),
         (csr("x", san(x509.DNSName("a")), challenge("a"), shuffled=True), "Ordering"),
         (csr("x", challenge("a"), challenge("b")), "attribute challengePassword twice"),
@@ -193,7 +188,7 @@ def test_a_common_name_of_any_length(text):
 @pytest.mark.parametrize(
     "key",
     [
-        P256,
+        KEY,
         ec.generate_private_key(ec.SECP224R1()),
         ec.generate_private_key(ec.SECP384R1()),
         ec.generate_private_key(ec.SECP521R1()),
@@ -225,7 +220,7 @@ def test_ml_dsa_where_the_library_has_it():
     csrs.verify(csrs.parse(body))
 
 
-@pytest.mark.parametrize("key", [P256, ed25519.Ed25519PrivateKey.generate()])
+@pytest.mark.parametrize("key", [KEY, ed25519.Ed25519PrivateKey.generate()])
 def test_a_broken_signature(key):
     with pytest.raises(Malformed, match="signature does not fit its key"):
         csrs.verify(csrs.parse(broken_signature(csr("device-1", key=key))))
@@ -260,7 +255,7 @@ def test_dsa():
 
 @pytest.mark.parametrize(
     ("algorithm", "words"),
-    [(pki.SHA1_RSA, "signed with SHA1; use SHA-256"), (pki.MD5_RSA, "signed with MD5; use SHA-256")],
+    [(SHA1_RSA, "signed with SHA1; use SHA-256"), (MD5_RSA, "signed with MD5; use SHA-256")],
 )
 def test_weak_hashes(algorithm, words):
     with pytest.raises(Malformed, match=words):
@@ -269,11 +264,11 @@ def test_weak_hashes(algorithm, words):
 
 def test_sha_1_with_an_elliptic_curve():
     with pytest.raises(Malformed, match="SHA1"):
-        csrs.verify(csrs.parse(csr(algorithm=pki.SHA1_ECDSA)))
+        csrs.verify(csrs.parse(csr(algorithm=SHA1_ECDSA)))
 
 
 def test_a_signature_algorithm_that_nobody_knows():
-    unknown = csr().replace(pki.oid(pki.SHA256_ECDSA), pki.oid("1.2.840.10045.4.3.9"))
+    unknown = csr().replace(oid(SHA256_ECDSA), oid("1.2.840.10045.4.3.9"))
     with pytest.raises(Malformed, match=r"can't be checked|does not fit"):
         csrs.verify(csrs.parse(unknown))
 
@@ -281,9 +276,9 @@ def test_a_signature_algorithm_that_nobody_knows():
 @pytest.mark.parametrize(
     "algorithm",
     [
-        tlv(SEQUENCE, pki.oid("1.2.3.4")),
-        tlv(SEQUENCE, pki.oid("1.2.840.10045.2.1"), pki.oid("1.3.36.3.3.2.8.1.1.99")),
-        tlv(SEQUENCE, pki.oid("1.2.840.113549.1.1.1"), tlv(5)),
+        tlv(SEQUENCE, oid("1.2.3.4")),
+        tlv(SEQUENCE, oid("1.2.840.10045.2.1"), oid("1.3.36.3.3.2.8.1.1.99")),
+        tlv(SEQUENCE, oid("1.2.840.113549.1.1.1"), tlv(5)),
     ],
 )
 def test_keys_that_cannot_be_read(algorithm):
@@ -296,7 +291,7 @@ def test_keys_that_cannot_be_read(algorithm):
 
 
 def test_a_key_that_cannot_sign():
-    x25519 = tlv(SEQUENCE, tlv(SEQUENCE, pki.oid("1.3.101.110")), tlv(BIT_STRING, b"\0", b"\1" * 32))
+    x25519 = tlv(SEQUENCE, tlv(SEQUENCE, oid("1.3.101.110")), tlv(BIT_STRING, b"\0", b"\1" * 32))
     with pytest.raises(Malformed, match=r"does not fit|can't be checked"):
         csrs.verify(csrs.parse(csr(spki=x25519)))
 

@@ -13,7 +13,7 @@ from estgw.est import csrattrs, csrattrs_data
 from estgw.est.csrattrs import AttributeWish, CsrAttrs, ExtensionWish, KeyWish, NamePart, Template, decode_csrattrs
 from estgw.est.csrattrs_values import Unfit
 from tests.est.test_csrattrs import EXAMPLES, FILES, example, vector
-from tests.pki import BMP, IA5, INTEGER, OCTETS, PRINTABLE, SEQUENCE, UTF8, attribute, oid, tlv
+from tests.kit.der import BMP, IA5, INTEGER, OCTETS, PRINTABLE, SEQUENCE, UTF8, attribute, oid, tlv
 
 CHALLENGE_PASSWORD, SERIAL_NUMBER, COMMON_NAME = "1.2.840.113549.1.9.7", "2.5.4.5", "2.5.4.3"
 USAGE, SAN, TLS_FEATURE = "2.5.29.15", "2.5.29.17", "1.3.6.1.5.5.7.1.24"

@@ -12,7 +12,7 @@ from estgw.est import oids
 from estgw.est.csrattrs import EC_PUBLIC_KEY, RSA_ENCRYPTION, AttributeWish, KeyWish
 from estgw.est.csrattrs_keys import Kind
 from estgw.est.der import elements, whole
-from tests.pki import BIT_STRING, INTEGER, SEQUENCE, oid, tlv
+from tests.kit.der import BIT_STRING, INTEGER, SEQUENCE, oid, tlv
 
 P256, P384 = "1.2.840.10045.3.1.7", "1.3.132.0.34"
 ED25519, ML_DSA_65 = "1.3.101.112", "2.16.840.1.101.3.4.3.18"

@@ -15,7 +15,7 @@ from estgw.errors import Malformed
 from estgw.est import csrattrs_values as values
 from estgw.est.csrattrs_values import CODECS, MOST_FAULTS, Unfit, at, collect, read_value, text_of, write_value
 from estgw.est.der import decode
-from tests.pki import BMP, IA5, INTEGER, PRINTABLE, SEQUENCE, UTF8, oid, tlv
+from tests.kit.der import BMP, IA5, INTEGER, PRINTABLE, SEQUENCE, UTF8, oid, tlv
 
 SERIAL_NUMBER, MAC_ADDRESS, FRIENDLY_NAME, COMMON_NAME = (
     "2.5.4.5",

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from estgw.errors import Malformed
 from estgw.est import der
-from tests import pki
-from tests.pki import INTEGER, OCTETS, SEQUENCE, oid, tlv
+from tests.kit.der import INTEGER, OCTETS, SEQUENCE, attribute, oid, tlv
 
 
 @given(st.binary(max_size=70_000))
@@ -53,10 +52,10 @@ def test_what_is_no_sequence(data):
 
 
 def test_attributes():
-    found = der.decode(der.Attribute, pki.attribute("1.2.3", tlv(INTEGER, b"\1"), tlv(INTEGER, b"\2")), "an attribute")
+    found = der.decode(der.Attribute, attribute("1.2.3", tlv(INTEGER, b"\1"), tlv(INTEGER, b"\2")), "an attribute")
     assert found.type.dotted_string == "1.2.3"
     assert [bytes(value.data) for value in found.values.as_list()] == [b"\1", b"\2"]
-    assert der.decode(der.Attribute, pki.attribute("1.2.3"), "an attribute").values.as_list() == []
+    assert der.decode(der.Attribute, attribute("1.2.3"), "an attribute").values.as_list() == []
 
 
 @given(st.binary(max_size=200))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from estgw.errors import Malformed
 from estgw.est import encoding
 from estgw.est.encoding import PEMBlock, decode, decode_base64, encode_base64, encode_pem, pem_blocks
-from tests.pki import INTEGER, OCTETS, SEQUENCE, pem, tlv, vector
+from tests.kit.der import INTEGER, OCTETS, SEQUENCE, armoured, tlv, vector
 
 DER = tlv(SEQUENCE, tlv(INTEGER, b"\x05"))
 LABELS = ("CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST")
@@ -163,10 +163,10 @@ def test_pem_comes_back(data, label):
         b"MAMCAQU=",
         b"MAMCAQU=\r\n",
         b"\r\n MAM CAQU=",
-        pem(DER),
-        pem(DER, "NEW CERTIFICATE REQUEST"),
-        b"Certificate Request:\n    Data:\n" + pem(DER),
-        b"\n\n" + pem(DER).replace(b"\n", b"\r\n"),
+        armoured(DER),
+        armoured(DER, "NEW CERTIFICATE REQUEST"),
+        b"Certificate Request:\n    Data:\n" + armoured(DER),
+        b"\n\n" + armoured(DER).replace(b"\n", b"\r\n"),
     ],
 )
 def test_the_three_coats_of_der(body):
@@ -200,8 +200,8 @@ def test_der_whose_bytes_are_all_base64_digits_is_read_as_base64_and_named():
         (base64.b64encode(b"junk"), "base64 of something that is not a DER SEQUENCE"),
         (b"=", "truncated base64"),
         (b"-----BEGIN CERTIFICATE REQUEST-----\nMAMC", "does not end"),
-        (pem(DER, "CERTIFICATE"), "one PEM block CERTIFICATE REQUEST is wanted; the body has: CERTIFICATE"),
-        (pem(DER) * 2, "has: CERTIFICATE REQUEST, CERTIFICATE REQUEST"),
+        (armoured(DER, "CERTIFICATE"), "one PEM block CERTIFICATE REQUEST is wanted; the body has: CERTIFICATE"),
+        (armoured(DER) * 2, "has: CERTIFICATE REQUEST, CERTIFICATE REQUEST"),
     ],
 )
 def test_faults_of_a_body_have_names(body, words):
@@ -210,14 +210,14 @@ def test_faults_of_a_body_have_names(body, words):
 
 
 def test_without_labels_any_pem_will_do_but_a_key():
-    assert decode(pem(DER, "X509 CRL"), ()) == DER
+    assert decode(armoured(DER, "X509 CRL"), ()) == DER
     with pytest.raises(Malformed, match="no key"):
-        decode(pem(DER, "EC PRIVATE KEY"), ())
+        decode(armoured(DER, "EC PRIVATE KEY"), ())
 
 
 def test_a_long_list_of_blocks_is_cut():
     with pytest.raises(Malformed) as refusal:
-        decode(pem(DER, "CERTIFICATE") * 500, LABELS)
+        decode(armoured(DER, "CERTIFICATE") * 500, LABELS)
     assert len(str(refusal.value)) < 400
 
 

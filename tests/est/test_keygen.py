@@ -6,10 +6,11 @@ import pytest
 
 from estgw.client.sealing import Secret
 from estgw.errors import Malformed
-from estgw.est import csr, keygen
+from estgw.est import keygen
+from estgw.est.csr import parse
 from estgw.est.keygen import ASYMMETRIC_DECRYPT_KEY_ID, DECRYPT_KEY_ID, SMIME_CAPABILITIES, Protection, Wish, wish
-from tests import pki
-from tests.pki import OCTETS, SEQUENCE, UTF8, attribute, oid, tlv
+from tests.kit.csr import csr
+from tests.kit.der import INTEGER, OCTETS, SEQUENCE, UTF8, attribute, oid, tlv
 
 NULL = tlv(5)
 OAEP, MGF1, STD_DH = "1.2.840.113549.1.1.7", "1.2.840.113549.1.1.8", "1.3.132.1.11.1"
@@ -37,7 +38,7 @@ def capabilities(*listed: bytes) -> bytes:
 
 
 def read(*attributes: bytes) -> Wish:
-    return wish(csr.parse(pki.csr("keyless", *attributes)))
+    return wish(parse(csr("keyless", *attributes)))
 
 
 @pytest.mark.parametrize("attributes", [[], [capabilities(algorithm(OAEP))], [capabilities()]])
@@ -61,7 +62,7 @@ def test_the_identifier(kind, protection, value):
         *((algorithm(dotted), name) for dotted, name in keygen.ALGORITHMS.items()),
         (algorithm("1.2.840.113549.1.1.1", NULL), "rsaEncryption"),
         (algorithm("1.2.3.4"), "1.2.3.4"),
-        (algorithm("1.2.840.113549.3.2", tlv(pki.INTEGER, b"\0\x80")), "1.2.840.113549.3.2"),  # RC2 and its bits
+        (algorithm("1.2.840.113549.3.2", tlv(INTEGER, b"\0\x80")), "1.2.840.113549.3.2"),  # RC2 and its bits
         # RFC 3560 6, RFC 4055 4.1
         (algorithm(OAEP, NULL), "rsaesOaep"),
         (oaep(None, None), "rsaesOaep"),

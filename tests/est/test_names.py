@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from estgw.errors import Malformed
 from estgw.est import names
-from tests.pki import BMP, CN, PRINTABLE, T61, UTF8, csr, dn, name
+from tests.kit.ca import name
+from tests.kit.csr import csr
+from tests.kit.der import BMP, CN, PRINTABLE, T61, UTF8, dn
 
 UID = "2.5.4.45"
 """uniqueIdentifier: the one attribute whose value is no text."""

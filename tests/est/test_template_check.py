@@ -18,9 +18,11 @@ from estgw.est import csrattrs_data
 from estgw.est.csr import CSR, NewNames, parse
 from estgw.est.csrattrs import TEMPLATE, AttributeWish, CsrAttrs, ExtensionWish, decode_csrattrs
 from estgw.est.template_check import TemplateCheck
-from tests import pki
 from tests.est.test_csrattrs import FILES, vector
-from tests.pki import IA5, OCTETS, PRINTABLE, SEQUENCE, UTF8, attribute, extension, extension_request, tlv
+from tests.kit.ca import name
+from tests.kit.csr import challenge, csr, extension_request
+from tests.kit.der import CN, IA5, OCTETS, PRINTABLE, SEQUENCE, UTF8, attribute, dn, extension, oid, tlv
+from tests.kit.keys import KEY
 
 RSA = rsa.generate_private_key(65537, 2048)
 P384, ED25519 = ec.generate_private_key(ec.SECP384R1()), ed25519.Ed25519PrivateKey.generate()
@@ -33,9 +35,9 @@ NAMES = [
     x509.RFC822Name("ann@example.org"),
 ]
 DEVICE = parse(
-    pki.csr(
-        pki.name("2.5.4.5=A-1,OU=Devices,OU=Lab,O=Example,CN=device-1"),
-        pki.challenge("secret"),
+    csr(
+        name("2.5.4.5=A-1,OU=Devices,OU=Lab,O=Example,CN=device-1"),
+        challenge("secret"),
         attribute("1.2.840.113549.1.9.20", tlv(UTF8, b"hall printer")),
         attribute("1.3.6.1.1.1.1.22", tlv(IA5, b"00:11")),
         extension_request(
@@ -62,7 +64,7 @@ def in_template(*attributes: Any, csr: CSR = DEVICE, **parts: Any) -> list[str]:
 
 
 def made(**options: Any) -> CSR:
-    return parse(pki.csr("device-1", **options))
+    return parse(csr("device-1", **options))
 
 
 # Key and signature.
@@ -72,10 +74,10 @@ def made(**options: Any) -> CSR:
 @pytest.mark.parametrize(
     ("key", "wanted", "lacks"),
     [
-        (pki.P256, "ec:P-256", []),
-        (pki.P256, "ec", []),
-        (pki.P256, "ec:P-384", ["a key ec:P-384 (it has ec:P-256)"]),
-        (pki.P256, "rsa", ["a key rsa (it has ec:P-256)"]),
+        (KEY, "ec:P-256", []),
+        (KEY, "ec", []),
+        (KEY, "ec:P-384", ["a key ec:P-384 (it has ec:P-256)"]),
+        (KEY, "rsa", ["a key rsa (it has ec:P-256)"]),
         (P384, "ec:P-384", []),
         (RSA, "rsa:2048", []),
         (RSA, "rsa:1024", []),  # longer will do
@@ -84,7 +86,7 @@ def made(**options: Any) -> CSR:
         (RSA, "ec", ["a key ec (it has rsa:2048)"]),
         (ED25519, "ed25519", []),
         (ED25519, "ec:P-256", ["a key ec:P-256 (it has ed25519)"]),
-        (pki.P256, "ml-dsa-65", ["a key ml-dsa-65 (it has ec:P-256)"]),
+        (KEY, "ml-dsa-65", ["a key ml-dsa-65 (it has ec:P-256)"]),
     ],
 )
 def test_q7_the_kind_of_key(form, key, wanted, lacks):
@@ -231,7 +233,7 @@ def test_an_empty_san_has_nobody_in_it():
 
 
 def made_with(*extensions: bytes) -> CSR:
-    return parse(pki.csr("device-1", extension_request(*extensions)))
+    return parse(csr("device-1", extension_request(*extensions)))
 
 
 # Other names.
@@ -289,27 +291,27 @@ def test_what_cannot_be_compared_is_found_at_the_start(item):
         TemplateCheck.of(CsrAttrs((item,)))
 
 
-@pytest.mark.parametrize("oid", [USAGE, PURPOSES, "1.3.6.1.5.5.7.1.24"])
+@pytest.mark.parametrize("kind", [USAGE, PURPOSES, "1.3.6.1.5.5.7.1.24"])
 @given(noise=st.binary(max_size=12))
 @example(noise=b"0\x00")
-def test_noise_in_a_csr_is_refused_or_lacking(oid, noise):
+def test_noise_in_a_csr_is_refused_or_lacking(kind, noise):
     wanted = {USAGE: "digitalSignature", PURPOSES: "clientAuth", "1.3.6.1.5.5.7.1.24": {"hex": "3003020105"}}
     try:
-        csr = made_with(tlv(SEQUENCE, pki.oid(oid), tlv(OCTETS, noise)))
-        insistence({"extensions": {oid: wanted[oid]}}).require(csr, None, proves_key=True)
+        csr = made_with(tlv(SEQUENCE, oid(kind), tlv(OCTETS, noise)))
+        insistence({"extensions": {kind: wanted[kind]}}).require(csr, None, proves_key=True)
     except Malformed:
         return
-    assert missing({"extensions": {oid: wanted[oid]}}, csr=csr) == []
+    assert missing({"extensions": {kind: wanted[kind]}}, csr=csr) == []
 
 
 @pytest.mark.parametrize("digest", [hashes.SHA384(), hashes.SHA512()])
 def test_longer_digests(digest):
     builder = x509.CertificateSigningRequestBuilder(x509.Name.from_rfc4514_string("CN=x"))
-    csr = parse(builder.sign(pki.P256, digest).public_bytes(Encoding.DER))
+    csr = parse(builder.sign(KEY, digest).public_bytes(Encoding.DER))
     assert missing(digest.name, csr=csr) == []
     assert missing("sha256", csr=csr) != []
 
 
 def test_a_printable_and_a_utf8_string_are_the_same_text():
-    csr = parse(pki.csr(pki.dn((pki.CN, UTF8, b"x"), ("2.5.4.5", PRINTABLE, b"5"))))
-    assert in_template(subject=[{"CN": {"printable": "X"}}, {"serialNumber": {"utf8": "5"}}], csr=csr) == []
+    parsed = parse(csr(dn((CN, UTF8, b"x"), ("2.5.4.5", PRINTABLE, b"5"))))
+    assert in_template(subject=[{"CN": {"printable": "X"}}, {"serialNumber": {"utf8": "5"}}], csr=parsed) == []

@@ -16,7 +16,7 @@ from estgw.callout.call import Call
 from estgw.callout.contract import ENV_VARS, MAXIMUM_ENVIRONMENT, MAXIMUM_VARIABLE, environment
 from estgw.errors import BadRequest, ConfigError, Malformed, RequestError
 from estgw.est import encoding
-from tests.support import ROOT
+from tests.kit.processes import ROOT
 
 Function = Callable[[bytes], None]
 Table = dict[str, tuple[Function, list[bytes]]]

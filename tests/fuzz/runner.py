@@ -25,7 +25,7 @@ import tests.fuzz
 from estgw.client.faults import ClientError
 from estgw.errors import ConfigError, Malformed, RequestError
 from tests.fuzz.mutator import mutate
-from tests.support import ROOT
+from tests.kit.processes import ROOT
 
 Function = Callable[[bytes], None]
 

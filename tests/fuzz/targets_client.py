@@ -23,7 +23,6 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import ExtendedKeyUsageOID
 from OpenSSL import SSL
 
 from estgw.client import (
@@ -68,8 +67,9 @@ from estgw.est.binding import Binding, BindingType
 from estgw.est.csr import parse as parse_csr
 from estgw.est.der import SEQUENCE, elements, whole, wrap
 from estgw.est.operations import OPERATIONS
-from tests.client import cmcca, pki, rogue
-from tests.support import ROOT
+from tests.client import cmcca, rogue
+from tests.kit.ca import DAY, SERVER_AUTH, root
+from tests.kit.processes import ROOT
 
 Target = Callable[[bytes], None]
 VECTORS = ROOT / "tests" / "vectors"
@@ -85,25 +85,9 @@ def _key(number: int) -> ec.EllipticCurvePrivateKey:
     return ec.derive_private_key(number, ec.SECP256R1())
 
 
-def _ca() -> pki.CA:
-    name = pki.name("Fuzzed CA")
-    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(_key(7).public_key())
-    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-    builder = builder.serial_number(7).not_valid_before(NOW - 9000 * pki.DAY)
-    builder = builder.not_valid_after(NOW + 9000 * pki.DAY)
-    return pki.CA(builder.sign(_key(7), hashes.SHA256()), _key(7))
-
-
-def _holder() -> pki.Holder:
-    san = x509.SubjectAlternativeName([x509.DNSName("localhost"), x509.DNSName("*.example")])
-    usage = x509.ExtendedKeyUsage([certs.CMC_RA, ExtendedKeyUsageOID.SERVER_AUTH])
-    builder = x509.CertificateBuilder().subject_name(pki.name("localhost")).add_extension(san, critical=False)
-    builder = builder.add_extension(usage, critical=False)
-    return pki.Holder(CA.sign(builder, _key(8).public_key(), days=36500), _key(8))
-
-
-CA = _ca()
-HOLDER = _holder()
+LONG: dict[str, Any] = {"starts": NOW - 9000 * DAY, "ends": NOW + 9000 * DAY}
+CA = root("Fuzzed CA", key=_key(7), serial=7, **LONG)
+HOLDER = CA.server(key=_key(8), names=("localhost", "*.example"), eku=(certs.CMC_RA, SERVER_AUTH), **LONG)
 KEY = _key(9)
 TRUSTED = Trust(explicit=(CA.certificate,))
 PLACE = url.parse("https://localhost:8443")

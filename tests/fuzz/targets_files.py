@@ -19,7 +19,7 @@ from estgw.gateway import reply
 from tests.callout import calls
 from tests.fuzz import checks
 from tests.fuzz.checks import DIRECTORY, LONGEST_YAML, only, placed, written
-from tests.support import ROOT
+from tests.kit.processes import ROOT
 
 TARGETS: dict[str, tuple[Callable[[bytes], None], list[bytes]]] = {}
 _target = functools.partial(checks.target, TARGETS)

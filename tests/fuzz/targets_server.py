@@ -31,12 +31,14 @@ from estgw.gateway import request as requests
 from estgw.tls.adapter import TLSContext
 from estgw.tls.context import TLSSettings, server_context
 from estgw.tls.handshake import Verification, read_info
-from tests import pki
 from tests.callout import calls
 from tests.fuzz import checks, mutator
 from tests.fuzz.checks import DIRECTORY, EC_KEY, check_environment, only, written
-from tests.support import EST, ROOT
-from tests.tls.pki import root
+from tests.kit.ca import root
+from tests.kit.connection import EST
+from tests.kit.csr import csr as csr_of
+from tests.kit.der import UTF8, attribute, tlv
+from tests.kit.processes import ROOT
 
 TARGETS: dict[str, tuple[Callable[[bytes], None], list[bytes]]] = {}
 _target = functools.partial(checks.target, TARGETS)
@@ -110,8 +112,8 @@ def csr(data: bytes) -> None:
 # Findings that are too large for a file of the corpus.
 TARGETS["csr"][1].extend(
     (
-        pki.csr("a" + "\u0301\u0316" * 24_000),
-        pki.csr("x", pki.attribute("2.999.1", *(pki.tlv(pki.UTF8, b"%05d" % each) for each in range(14_000)))),
+        csr_of("a" + "\u0301\u0316" * 24_000),
+        csr_of("x", attribute("2.999.1", *(tlv(UTF8, b"%05d" % each) for each in range(14_000)))),
     )
 )
 
@@ -146,7 +148,7 @@ def handshake(data: bytes) -> None:
     match mutator.read(data):
         case [mutator.Node(children=[info, algorithm, _])]:
             signature = EC_KEY.sign(info.encode(), ec.ECDSA(hashes.SHA256()))
-            data = pki.tlv(0x30, info.encode(), algorithm.encode(), pki.tlv(3, b"\0", signature))
+            data = tlv(0x30, info.encode(), algorithm.encode(), tlv(3, b"\0", signature))
     context = SSL.Context(SSL.TLS_CLIENT_METHOD)
     try:
         with written(encoding.encode_pem(data, "CERTIFICATE")) as file:

@@ -8,10 +8,11 @@ from random import Random
 import pytest
 
 from estgw.errors import ConfigError, Malformed
-from tests import pki
 from tests.fuzz import checks, mutator, runner, wire
 from tests.fuzz.mutator import LONGEST, mutate
-from tests.support import running_gateway
+from tests.kit.csr import challenge, csr
+from tests.kit.der import armoured, vector
+from tests.kit.gateway import running_gateway
 
 SECONDS = 10.0
 """For all targets together, a corpus that takes longer is run all the same."""
@@ -123,7 +124,7 @@ def test_answers_on_the_wire():
 
 # The mutations.
 
-SEEDS = [pki.csr("device-1"), pki.pem(pki.csr("device-2")), b"one\ntwo\nthree\n"]
+SEEDS = [csr("device-1"), armoured(csr("device-2")), b"one\ntwo\nthree\n"]
 
 
 def test_mutations_come_again_with_the_same_seed():
@@ -142,7 +143,7 @@ def test_mutations_are_bounded_and_of_all_kinds():
 
 
 def test_a_tree_is_written_as_it_was_read():
-    for der in (pki.csr("device-1", pki.challenge("x")), pki.vector("rfc9148-a2-enroll-response.der")):
+    for der in (csr("device-1", challenge("x")), vector("rfc9148-a2-enroll-response.der")):
         assert b"".join(node.encode() for node in mutator.read(der)) == der
     assert mutator.read(b"\x30\x05abc") == []
     assert mutator.read(b"\x30\x80\0\0") == []
@@ -150,6 +151,6 @@ def test_a_tree_is_written_as_it_was_read():
 
 def test_most_changes_to_a_tree_leave_every_length_right():
     """So that what is wrong is what was changed, and the rest is read."""
-    rng, der = Random(3), pki.csr("device-1", pki.challenge("x"))
+    rng, der = Random(3), csr("device-1", challenge("x"))
     whole = sum(bool(mutator.read(mutate(rng, der))) for _ in range(400))
     assert whole > 100

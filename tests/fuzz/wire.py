@@ -15,7 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from tests.fuzz.runner import Function, corpus
-from tests.support import DEADLINE, EST, Gateway, Lab, running_gateway
+from tests.kit.connection import EST
+from tests.kit.gateway import Gateway, running_gateway
+from tests.kit.processes import DEADLINE
+from tests.kit.workspace import Workspace
 
 NAMES = ("wire-http", "wire-tls", "wire-metrics")
 
@@ -37,7 +40,7 @@ _LENGTH = re.compile(rb"^content-length: (\d+)\r$", re.IGNORECASE | re.MULTILINE
 def gateway() -> Iterator[Gateway]:
     """A laboratory of its own, for as long as the context lasts."""
     with tempfile.TemporaryDirectory(prefix="estgw-fuzz-") as directory:
-        lab = Lab.make(Path(directory) / "lab")
+        lab = Workspace.demo(Path(directory) / "lab")
         with running_gateway(lab, OVERRIDES, clean=False) as running:  # `_Watch` looks at the log
             yield running
 

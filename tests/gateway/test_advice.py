@@ -11,7 +11,8 @@ import pytest
 from estgw.config import model
 from estgw.gateway import advice
 from estgw.gateway.worker_share import ALONE, WorkerShare
-from tests.support import Lab, running_gateway
+from tests.kit.gateway import running_gateway
+from tests.kit.workspace import Workspace
 
 CONF = """
 tls: {certificate: a, key: b}
@@ -92,7 +93,7 @@ def test_metrics_for_this_machine_are_fine(address):
     assert advice.advice(settings(f"metrics: {{listen: {address}}}\n")) == []
 
 
-def test_the_log_says_it_at_the_start(own_lab: Lab):
+def test_the_log_says_it_at_the_start(own_lab: Workspace):
     for workers in (1, 2):
         overrides = {"server": {"workers": workers}, "metrics": {"listen": "0.0.0.0:0"}}
         with running_gateway(own_lab, overrides) as gateway:

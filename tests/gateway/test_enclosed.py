@@ -18,13 +18,13 @@ from estgw.callout.contract import environment
 from estgw.est import certs
 from estgw.est.csr import CSR, NewNames, parse
 from estgw.gateway import enclosed
-from tests import pki
 from tests.callout import calls
 from tests.callout.calls import CERTIFICATE, KNOWN, client, full, plain, tls
-from tests.pki import certificate, csr
+from tests.kit.ca import certificate, name
+from tests.kit.csr import csr
 
 SIGNER = certificate(calls.SUB, "CN=signer", x509.SubjectAlternativeName([x509.DNSName("a.example")]))
-OTHERS = NewNames(pki.name("CN=new,O=Ours"), None)
+OTHERS = NewNames(name("CN=new,O=Ours"), None)
 ITS_OWN = {"CONTENT_TYPE", "CONTENT_LENGTH", "SCRIPT_NAME", "EST_CMC_REQUEST", "EST_AUTH_METHODS"}
 """What a request inside a message has of the message."""
 

@@ -20,9 +20,11 @@ from estgw.est import csr as csrs
 from estgw.est.certs import load_pem
 from estgw.gateway import renewal, request
 from estgw.tls.info import TLSInfo
-from tests import pki
-from tests.support import ROOT
-from tests.tls.pki import DAY, NOW, root
+from tests.kit.ca import DAY, NOW, certificate, name, root
+from tests.kit.csr import csr, san
+from tests.kit.der import BMP, BOOLEAN, CN, PRINTABLE, SEQUENCE, UTF8, attribute, dn, tlv
+from tests.kit.keys import KEY
+from tests.kit.processes import ROOT
 
 OURS, THEIRS = root("Our CA"), root("Their CA")
 TLS = TLSInfo("TLSv1.3", "c", None, None)
@@ -32,11 +34,10 @@ DNS = x509.DNSName
 
 
 def client(
-    subject: str | x509.Name = "CN=device-1", *extensions: Any, trust: Trust = Trust.EXPLICIT, key: Any = pki.P256
+    subject: str | x509.Name = "CN=device-1", *extensions: Any, trust: Trust = Trust.EXPLICIT, key: Any = KEY
 ) -> Client:
     ca = OURS if trust is Trust.EXPLICIT else THEIRS
-    certificate = pki.certificate(ca, subject, *extensions, key=key)
-    return replace(NOBODY, certificate=certificate, trust=trust)
+    return replace(NOBODY, certificate=certificate(ca, subject, *extensions, key=key), trust=trust)
 
 
 def route(ca_dir: Path = Path("/nowhere"), *, change: bool = False, without: bool = False) -> Any:
@@ -50,19 +51,19 @@ def renewed(of: Client, csr: bytes, on: Any = None) -> x509.Certificate:
 # The names are those of the certificate, compared as names (RFC 7030 4.2.2).
 
 SAME = {
-    "the same": ("device-1", pki.csr("device-1")),
-    "another string type": ("device-1", pki.csr(pki.dn((pki.CN, pki.PRINTABLE, b"device-1")))),
-    "BMPString": ("device-1", pki.csr(pki.dn((pki.CN, pki.BMP, "device-1".encode("utf-16-be"))))),
-    "another case": ("Device-1", pki.csr("dEVICE-1")),
-    "white space": ("device 1", pki.csr("  device   1 ")),
-    "not ASCII": ("gerät", pki.csr("GERÄT")),
+    "the same": ("device-1", csr("device-1")),
+    "another string type": ("device-1", csr(dn((CN, PRINTABLE, b"device-1")))),
+    "BMPString": ("device-1", csr(dn((CN, BMP, "device-1".encode("utf-16-be"))))),
+    "another case": ("Device-1", csr("dEVICE-1")),
+    "white space": ("device 1", csr("  device   1 ")),
+    "not ASCII": ("gerät", csr("GERÄT")),
 }
 OTHER = {
-    "another value": pki.csr("device-2"),
-    "one RDN more": pki.csr(pki.dn((pki.CN, pki.UTF8, b"device-1"), (pki.CN, pki.UTF8, b"device-1"))),
-    "another attribute": pki.csr(pki.dn(("2.5.4.10", pki.UTF8, b"device-1"))),
-    "white space within a word": pki.csr("device -1"),
-    "a name more": pki.csr("device-1", pki.san(DNS("a.example"))),
+    "another value": csr("device-2"),
+    "one RDN more": csr(dn((CN, UTF8, b"device-1"), (CN, UTF8, b"device-1"))),
+    "another attribute": csr(dn(("2.5.4.10", UTF8, b"device-1"))),
+    "white space within a word": csr("device -1"),
+    "a name more": csr("device-1", san(DNS("a.example"))),
 }
 
 
@@ -82,29 +83,29 @@ def test_the_order_of_names_does_not_count():
     names = [DNS("a.example"), x509.RFC822Name("d@a.example"), DNS("B.example")]
     of = client("CN=device-1", x509.SubjectAlternativeName(names))
     lower = [DNS("b.example"), x509.RFC822Name("d@A.example"), DNS("a.example")]
-    assert renewed(of, pki.csr("device-1", pki.san(*lower))) == of.certificate
+    assert renewed(of, csr("device-1", san(*lower))) == of.certificate
     for wrong, word in ((names[:2], "lacks DNS:b.example"), ([*names, DNS("c.example")], "adds DNS:c.example")):
         with pytest.raises(Forbidden, match=word):
-            renewed(of, pki.csr("device-1", pki.san(*wrong)))
+            renewed(of, csr("device-1", san(*wrong)))
     with pytest.raises(Forbidden, match="lacks"):
-        renewed(of, pki.csr("device-1"))
+        renewed(of, csr("device-1"))
 
 
 def test_the_order_of_rdns_counts():
     of = client("CN=a,O=b")
-    assert renewed(of, pki.csr(pki.name("CN=a,O=b"))) == of.certificate
+    assert renewed(of, csr(name("CN=a,O=b"))) == of.certificate
     with pytest.raises(Forbidden, match="subject is O=b,CN=a"):
-        renewed(of, pki.csr(pki.name("O=b,CN=a")))
+        renewed(of, csr(name("O=b,CN=a")))
 
 
 def test_whose_certificate_it_is():
     with pytest.raises(Forbidden, match="yours is another's"):
-        renewed(client(trust=Trust.IMPLICIT), pki.csr("device-1"))
+        renewed(client(trust=Trust.IMPLICIT), csr("device-1"))
     with pytest.raises(Forbidden, match="yours is another's"):
-        renewed(client(trust=Trust.IMPLICIT), pki.csr("device-1"), route(without=True))
+        renewed(client(trust=Trust.IMPLICIT), csr("device-1"), route(without=True))
     for of in (NOBODY, client(trust=Trust.NONE)):
         with pytest.raises(Forbidden, match="there was none"):
-            renewed(of, pki.csr("device-1"))
+            renewed(of, csr("device-1"))
 
 
 # Without a TLS certificate: the look-up in the CA's index.
@@ -122,7 +123,7 @@ class Books:
         self.serial += 1
         extensions = [x509.SubjectAlternativeName(san)] if san else []
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        made = pki.certificate(OURS, subject, *extensions, serial=self.serial, ends=ends)
+        made = certificate(OURS, subject, *extensions, serial=self.serial, ends=ends)
         (self.path / f"newcerts/{self.serial:X}.pem").write_bytes(made.public_bytes(Encoding.PEM))
         escaped = "".join(char if char.isascii() else "".join(f"\\x{b:02X}" for b in char.encode()) for char in name)
         with (self.path / "index.txt").open("a") as index:
@@ -146,22 +147,22 @@ def test_the_newest_valid_one_is_found(books):
     books.issue(status="R")
     books.issue(status="E")
     books.issue(ends=NOW - DAY / 2)
-    assert books.find(pki.csr("device-1")) == newer
+    assert books.find(csr("device-1")) == newer
 
 
 @pytest.mark.parametrize("name", ["gerät", "a b", "O'Brien, Inc.", "DEVICE-1", "1/CN=x"])
 def test_names_that_the_index_writes_its_own_way(books, name):
     made = books.issue(name)
-    assert books.find(pki.csr(name)) == made
-    assert books.find(pki.csr(name.upper())) == made
-    assert books.find(pki.csr(name.lower())) == made
+    assert books.find(csr(name)) == made
+    assert books.find(csr(name.upper())) == made
+    assert books.find(csr(name.lower())) == made
 
 
 def test_neither_case_nor_white_space_nor_string_type_counts(books):
     made = books.issue("Device 1")
-    bmp = pki.dn((pki.CN, pki.BMP, "device 1".encode("utf-16-be")))
-    for name in ("dEVICE 1", " device   1 ", bmp):
-        assert books.find(pki.csr(name)) == made
+    bmp = dn((CN, BMP, "device 1".encode("utf-16-be")))
+    for spelling in ("dEVICE 1", " device   1 ", bmp):
+        assert books.find(csr(spelling)) == made
 
 
 def test_a_name_that_the_index_spells_in_hex(books):
@@ -169,7 +170,7 @@ def test_a_name_that_the_index_spells_in_hex(books):
     made = books.issue("device-1")
     index = books.path / "index.txt"
     index.write_text(index.read_text().replace("device-1", "\\x00d\\x00e\\x00v\\x00i\\x00c\\x00e\\x00-\\x001"))
-    assert books.find(pki.csr("device-1")) == made
+    assert books.find(csr("device-1")) == made
 
 
 def test_the_index_spares_the_reading_of_others_certificates(books, monkeypatch):
@@ -183,17 +184,17 @@ def test_the_index_spares_the_reading_of_others_certificates(books, monkeypatch)
         return load_pem(pem)
 
     monkeypatch.setattr("estgw.est.certs.load_pem", reading)
-    assert books.find(pki.csr("Device-1")) == made
+    assert books.find(csr("Device-1")) == made
     assert len(read) == 1
 
 
 def test_nothing_is_found(books):
     with pytest.raises(Forbidden, match="No valid certificate with the CSR's subject"):
-        books.find(pki.csr("device-1"))
+        books.find(csr("device-1"))
     books.issue("device-10")
     books.issue("device-1", DNS("a.example"))
     with pytest.raises(Forbidden, match="No valid certificate"):
-        books.find(pki.csr("device-1"))
+        books.find(csr("device-1"))
 
 
 def test_a_spoilt_index_is_no_crash(books):
@@ -203,7 +204,7 @@ def test_a_spoilt_index_is_no_crash(books):
         index.write(b"V\t\t\tEE\tunknown\t/CN=device-1\nV\t\t\tDD\tunknown\t/CN=device-1\n")
     (books.path / "newcerts/EE.pem").write_text("nothing")
     (books.path / "newcerts/DD.pem").write_bytes(b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
-    assert books.find(pki.csr("device-1")) == made
+    assert books.find(csr("device-1")) == made
 
 
 # The same with what openssl-ca/rotate has put into archives.
@@ -221,10 +222,10 @@ def test_archives_are_older_and_the_last_is_the_newest(books):
     books.issue("device-2")
     second = books.issue()
     archive(books, 2)
-    assert books.find(pki.csr("device-1")) == second
-    assert books.find(pki.csr("device-2"))
+    assert books.find(csr("device-1")) == second
+    assert books.find(csr("device-2"))
     third = books.issue()
-    assert books.find(pki.csr("device-1")) == third
+    assert books.find(csr("device-1")) == third
 
 
 def test_a_row_of_an_archive_does_not_count_where_the_index_has_one(books):
@@ -233,14 +234,14 @@ def test_a_row_of_an_archive_does_not_count_where_the_index_has_one(books):
     archive(books, 1)
     with (books.path / "index.txt").open("a") as index:
         index.write(f"R\t270101000000Z\t261123120000Z\t{lost.serial_number:X}\tunknown\t/CN=device-1\n")
-    assert books.find(pki.csr("device-1")).serial_number == lost.serial_number - 1
+    assert books.find(csr("device-1")).serial_number == lost.serial_number - 1
 
 
 def test_an_index_that_is_being_replaced(books):
     """`openssl ca` renames it away and then the new one into its place."""
     made = books.issue()
     (books.path / "index.txt").rename(books.path / "index.txt.old")
-    assert books.find(pki.csr("device-1")) == made
+    assert books.find(csr("device-1")) == made
 
 
 @pytest.mark.parametrize("name", ["device-1", "gerät", "名前", "Straße", "\uff37ide", "x=y", "o/CN=device-2"])
@@ -259,7 +260,7 @@ def test_among_many_names_only_those_alike_are_looked_at(books, monkeypatch, nam
         return load_pem(pem)
 
     monkeypatch.setattr("estgw.est.certs.load_pem", reading)
-    assert books.find(pki.csr(name.casefold())) == made
+    assert books.find(csr(name.casefold())) == made
     assert len(read) <= (1 if "/" not in name and "=" not in name else 11)
 
 
@@ -267,13 +268,13 @@ def test_a_name_of_several_parts(books):
     made = books.issue("device-1")
     index = books.path / "index.txt"
     subject = x509.Name.from_rfc4514_string("CN=device-1,O=Our  Company")
-    made = pki.certificate(OURS, subject, serial=0xF1, ends=NOW + DAY)
+    made = certificate(OURS, subject, serial=0xF1, ends=NOW + DAY)
     (books.path / "newcerts/F1.pem").write_bytes(made.public_bytes(Encoding.PEM))
     with index.open("a") as rows:
         rows.write("V\t270101000000Z\t\tF1\tunknown\t/O=Our  Company/CN=device-1\n")
-    assert books.find(pki.csr(x509.Name.from_rfc4514_string("CN=DEVICE-1,O=our company"))) == made
+    assert books.find(csr(x509.Name.from_rfc4514_string("CN=DEVICE-1,O=our company"))) == made
     with pytest.raises(Forbidden, match="No valid certificate"):
-        books.find(pki.csr(x509.Name.from_rfc4514_string("CN=device-1,O=your company")))
+        books.find(csr(x509.Name.from_rfc4514_string("CN=device-1,O=your company")))
 
 
 def test_no_more_certificates_are_read_than_is_good(books, monkeypatch):
@@ -282,9 +283,9 @@ def test_no_more_certificates_are_read_than_is_good(books, monkeypatch):
     for _ in range(3):
         books.issue("device-1")
     with pytest.raises(Forbidden, match="No valid certificate"):
-        books.find(pki.csr("device-1", pki.san(DNS("a.example"))))
+        books.find(csr("device-1", san(DNS("a.example"))))
     monkeypatch.setattr("estgw.register.lookup.MOST", 4)
-    assert books.find(pki.csr("device-1", pki.san(DNS("a.example")))) == oldest
+    assert books.find(csr("device-1", san(DNS("a.example")))) == oldest
 
 
 # The register of handlers/python, as its own code writes it.
@@ -297,20 +298,20 @@ class Store(Books):
         super().__init__(path)
         monkeypatch.syspath_prepend(ROOT / "handlers/python")
         self.module = importlib.import_module("store")
-        for name, value in {
+        for variable, value in {
             "CA_DIR": str(path),
             "OPERATION": "simpleenroll",
             "TIMEOUT": "30",
             "REQUEST_ID": "1",
         }.items():
-            monkeypatch.setenv(f"EST_{name}", value)
+            monkeypatch.setenv(f"EST_{variable}", value)
 
     def enter(self, subject: str | x509.Name, *san: x509.GeneralName, starts: Any = NOW - DAY, **options: Any) -> Any:
         self.serial += 1
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject)]) if isinstance(subject, str) else subject
         extensions = [x509.SubjectAlternativeName(san)] if san else []
         options = {"starts": starts, "ends": NOW + DAY} | options
-        made = pki.certificate(OURS, name, *extensions, serial=self.serial, **options)
+        made = certificate(OURS, name, *extensions, serial=self.serial, **options)
         self.module.add(made, "", "client")
         return made
 
@@ -333,9 +334,9 @@ def test_what_the_python_handlers_have_issued_is_found(store):
     store.enter("device-1", DNS("a.example"))
     store.revoke(store.enter("device-1"))
     store.enter("device-1", ends=NOW - DAY / 2)
-    assert store.find(pki.csr("DEVICE-1")) == newer
+    assert store.find(csr("DEVICE-1")) == newer
     with pytest.raises(Forbidden, match="No valid certificate"):
-        store.find(pki.csr("device-2"))
+        store.find(csr("device-2"))
 
 
 @pytest.mark.parametrize(
@@ -358,22 +359,22 @@ def test_what_the_python_handlers_have_issued_is_found(store):
 def test_names_that_the_store_writes_its_own_way(store, name):
     made = store.enter(name)
     for spelling in (name, name.upper(), name.casefold()):
-        assert store.find(pki.csr(pki.dn((pki.CN, pki.UTF8, spelling.encode())))) == made
+        assert store.find(csr(dn((CN, UTF8, spelling.encode())))) == made
 
 
 def test_what_openssl_ca_has_revoked_there_does_not_count(store):
     """`openssl-ca/revoke` marks it in both, but another may not."""
     kept, lost = store.enter("device-1"), store.enter("device-1")
     (store.path / "index.txt").write_text(f"R\t270101000000Z\t261123120000Z\t{lost.serial_number:X}\tunknown\t/CN=x\n")
-    assert store.find(pki.csr("device-1")) == kept
+    assert store.find(csr("device-1")) == kept
 
 
 def test_of_two_registers_the_newer_certificate_counts(store):
     store.issue()
     newer = store.enter("device-1", starts=NOW - DAY / 4)
-    assert store.find(pki.csr("device-1")) == newer
+    assert store.find(csr("device-1")) == newer
     store.enter("device-2", starts=NOW - 9 * DAY)
-    assert store.find(pki.csr("device-2")) != (other := store.issue("device-2")) == store.find(pki.csr("device-2"))
+    assert store.find(csr("device-2")) != (other := store.issue("device-2")) == store.find(csr("device-2"))
     assert other.serial_number == store.serial
 
 
@@ -381,13 +382,13 @@ def test_a_spoilt_store_is_a_fault_and_not_a_no(store):
     store.enter("device-1")
     (store.path / "certs.sqlite").write_bytes(b"no database" * 100)
     with pytest.raises(sqlite3.DatabaseError):
-        store.find(pki.csr("device-1"))
+        store.find(csr("device-1"))
 
 
 def test_a_long_name_is_no_trouble_for_the_store(store):
     name = "x" * 60000 + "y" * 100
     made = store.enter(x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, name, _validate=False)]))
-    assert store.find(pki.csr(pki.dn(("2.5.4.10", pki.UTF8, name.encode())))) == made
+    assert store.find(csr(dn(("2.5.4.10", UTF8, name.encode())))) == made
 
 
 # ChangeSubjectName (RFC 6402 2.8).
@@ -395,14 +396,14 @@ def test_a_long_name_is_no_trouble_for_the_store(store):
 
 def change(subject: bytes | None = None, *san: x509.GeneralName) -> bytes:
     names = x509.SubjectAlternativeName(san).public_bytes()[2:] if san else b""
-    return pki.attribute(CHANGE, pki.tlv(pki.SEQUENCE, subject or b"", pki.tlv(0xA1, names) if san else b""))
+    return attribute(CHANGE, tlv(SEQUENCE, subject or b"", tlv(0xA1, names) if san else b""))
 
 
-NEW = pki.dn((pki.CN, pki.UTF8, b"new"))
+NEW = dn((CN, UTF8, b"new"))
 
 
 def new_names(of: Client, *attributes: bytes, allowed: bool = True) -> Any:
-    return request.new_names(of, csrs.parse(pki.csr("device-1", *attributes)), route(change=allowed))
+    return request.new_names(of, csrs.parse(csr("device-1", *attributes)), route(change=allowed))
 
 
 def test_both_parts():
@@ -440,22 +441,22 @@ def test_who_may_not():
 @pytest.mark.parametrize(
     "attribute",
     [
-        pki.attribute(CHANGE),
-        pki.attribute(CHANGE, pki.tlv(pki.SEQUENCE)),
-        pki.attribute(CHANGE, pki.tlv(pki.SEQUENCE, NEW), pki.tlv(pki.SEQUENCE, NEW)),
-        pki.attribute(CHANGE, pki.tlv(pki.BOOLEAN, b"\xff")),
-        pki.attribute(CHANGE, pki.tlv(pki.SEQUENCE, pki.tlv(pki.BOOLEAN, b"\xff"))),
-        pki.attribute(CHANGE, pki.tlv(pki.SEQUENCE, pki.tlv(0xA1))),
-        pki.attribute(CHANGE, pki.tlv(pki.SEQUENCE, pki.tlv(0xA1, pki.tlv(0x99, b"x")))),
-        pki.attribute(CHANGE, pki.tlv(pki.SEQUENCE, pki.tlv(pki.SEQUENCE, b"\x31\x00"))),
-        pki.attribute(CHANGE, pki.tlv(pki.SEQUENCE, NEW, NEW)),
-        pki.attribute(CHANGE, b"\x30\x80\x00\x00"),
-        change(pki.dn((pki.CN, pki.UTF8, b"\xff\xfe"))),
-        change(pki.dn((pki.CN, pki.UTF8, b""))),
-        change(pki.dn((pki.CN, pki.UTF8, b"x" * 65))),
-        change(pki.dn(("2.5.4.6", pki.UTF8, b"DEU"))),
-        change(pki.dn(("2.5.4.5", pki.UTF8, "gerät".encode()))),
-        change(pki.dn(("1.2.3.4", pki.UTF8, b"x"))),
+        attribute(CHANGE),
+        attribute(CHANGE, tlv(SEQUENCE)),
+        attribute(CHANGE, tlv(SEQUENCE, NEW), tlv(SEQUENCE, NEW)),
+        attribute(CHANGE, tlv(BOOLEAN, b"\xff")),
+        attribute(CHANGE, tlv(SEQUENCE, tlv(BOOLEAN, b"\xff"))),
+        attribute(CHANGE, tlv(SEQUENCE, tlv(0xA1))),
+        attribute(CHANGE, tlv(SEQUENCE, tlv(0xA1, tlv(0x99, b"x")))),
+        attribute(CHANGE, tlv(SEQUENCE, tlv(SEQUENCE, b"\x31\x00"))),
+        attribute(CHANGE, tlv(SEQUENCE, NEW, NEW)),
+        attribute(CHANGE, b"\x30\x80\x00\x00"),
+        change(dn((CN, UTF8, b"\xff\xfe"))),
+        change(dn((CN, UTF8, b""))),
+        change(dn((CN, UTF8, b"x" * 65))),
+        change(dn(("2.5.4.6", UTF8, b"DEU"))),
+        change(dn(("2.5.4.5", UTF8, "gerät".encode()))),
+        change(dn(("1.2.3.4", UTF8, b"x"))),
     ],
     ids=lambda value: value.hex()[30:70],
 )

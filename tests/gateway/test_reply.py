@@ -23,7 +23,10 @@ from estgw.est.csrattrs import decode_csrattrs
 from estgw.est.operations import OPERATIONS, Body, Operation, Profile, Requires
 from estgw.gateway import reply
 from tests.callout.calls import CA, plain, route
-from tests.pki import OTHER, SEQUENCE, VECTORS, certificate, csr, key_pem, oid, pem, tlv
+from tests.kit.ca import certificate
+from tests.kit.csr import csr
+from tests.kit.der import SEQUENCE, VECTORS, armoured, oid, tlv
+from tests.kit.keys import OTHER, key_pem
 
 LEAF = certificate(CA)
 LEAF_PEM = LEAF.public_bytes(Encoding.PEM)
@@ -198,7 +201,7 @@ def test_junk_is_a_fault_there_too():
     with pytest.raises(HandlerFailed):
         to_wire("csrattrs", b"junk", call("csrattrs", pop_required=True))
     with pytest.raises(HandlerFailed):
-        to_wire("csrattrs", pem(tlv(SEQUENCE, tlv(2, b"\5")), "X"), call("csrattrs", pop_required=True))
+        to_wire("csrattrs", armoured(tlv(SEQUENCE, tlv(2, b"\5")), "X"), call("csrattrs", pop_required=True))
 
 
 # csrattrs in YAML.

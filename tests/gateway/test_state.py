@@ -16,12 +16,12 @@ from estgw.errors import BadRequest, ConfigError
 from estgw.est import encoding
 from estgw.est.csr import parse
 from estgw.gateway import request, state
-from tests import pki
-from tests.support import Lab
-from tests.tls.pki import root
+from tests.kit.ca import root
+from tests.kit.csr import csr
+from tests.kit.workspace import Workspace
 
 
-def change(lab: Lab, **groups: dict[str, Any]) -> Path:
+def change(lab: Workspace, **groups: dict[str, Any]) -> Path:
     """The laboratory's conf.yaml with some keys changed."""
     path = lab.path / "conf.yaml"
     data = yaml.safe_load(path.read_text())
@@ -199,10 +199,10 @@ def test_insistences_are_read_once_for_all_who_name_them(own_lab):
 def test_a_csr_that_lacks_something_is_refused_with_the_list(own_lab):
     (own_lab.path / "t.yaml").write_text("- key: ec:P-384\n- serialNumber\n")
     made = state.load(change(own_lab, callouts={"csr_template": "t.yaml"}))
-    csr, route = parse(pki.csr("device-1")), made.services[None].routes["simpleenroll"]
+    parsed, route = parse(csr("device-1")), made.services[None].routes["simpleenroll"]
     assert route.csr_template == own_lab.path / "t.yaml"
     with pytest.raises(BadRequest) as refusal:
-        request.require_template(CSRFacts(csr), route, made.template_checks[own_lab.path / "t.yaml"])
+        request.require_template(CSRFacts(parsed), route, made.template_checks[own_lab.path / "t.yaml"])
     assert refusal.value.public == (
         "The CSR lacks what is insisted on here: a key ec:P-384 (it has ec:P-256); serialNumber."
     )
@@ -210,7 +210,7 @@ def test_a_csr_that_lacks_something_is_refused_with_the_list(own_lab):
 
 def test_where_nothing_is_insisted_on(lab):
     made = state.load(lab.path / "conf.yaml")
-    request.require_template(CSRFacts(parse(pki.csr("device-1"))), made.services[None].routes["simpleenroll"], None)
+    request.require_template(CSRFacts(parse(csr("device-1"))), made.services[None].routes["simpleenroll"], None)
     assert made.template_checks == {}
 
 

@@ -21,9 +21,8 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from estgw.cmc import proofs
 from estgw.cmc.controls import Control
@@ -33,9 +32,10 @@ from estgw.cmc.status import CMCFailInfo, CMCStatus, StatusInfo
 from estgw.cms import signed
 from estgw.cms.identifiers import key_id_of
 from estgw.cms.signed import SignedData, Signer
-from tests import pki
-from tests.handlers.sets import OWN_PYTHON
-from tests.support import Lab
+from tests.kit.csr import csr
+from tests.kit.der import attribute
+from tests.kit.scripts import OWN_PYTHON
+from tests.kit.workspace import Workspace
 
 HANDLERS = Path(__file__).resolve().parents[2] / "handlers/python"
 SECRETS = {"device-7": "correct horse battery staple", "device-8": "another secret"}
@@ -76,24 +76,6 @@ class Person:
 
 def new_key() -> Any:
     return ec.generate_private_key(ec.SECP256R1())
-
-
-def csr(
-    name: str | x509.Name = "device-7",
-    *extensions: x509.ExtensionType,
-    key: Any = None,
-    attributes: Mapping[str, bytes] | None = None,
-    critical: bool = False,
-) -> bytes:
-    """A PKCS#10 as DER; attribute values are DER or text."""
-    subject = name if isinstance(name, x509.Name) else x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-    builder = x509.CertificateSigningRequestBuilder(subject)
-    for extension in extensions:
-        builder = builder.add_extension(extension, critical=critical)
-    for oid, value in (attributes or {}).items():
-        tag = x509.name._ASN1Type.UTF8String if oid == "1.2.840.113549.1.9.7" else None
-        builder = builder.add_attribute(x509.ObjectIdentifier(oid), value, _tag=tag)
-    return builder.sign(key or new_key(), hashes.SHA256()).public_bytes(Encoding.DER)
 
 
 def message(
@@ -183,7 +165,7 @@ class Reply:
 class Office:
     """A CA with its handler."""
 
-    lab: Lab
+    lab: Workspace
     policy: Any = field(default_factory=shipped_policy)
     env: dict[str, str] = field(default_factory=dict)
 
@@ -298,4 +280,4 @@ def linked_pkcs10(
 ) -> PKCS10Request:
     """A PKCS#10 with a popLinkWitnessV2; cryptography makes attributes of texts alone, so DER goes in by hand."""
     witness = proofs.pop_link_witness_v2(random, SECRETS["device-7"]).encode()
-    return PKCS10Request(number, pki.csr(name, pki.attribute("1.3.6.1.5.5.7.7.33", witness), key=key))
+    return PKCS10Request(number, csr(name, attribute("1.3.6.1.5.5.7.7.33", witness), key=key))

@@ -26,9 +26,11 @@ from estgw.cms.algorithms import HMAC_SHA256, Algorithm
 from estgw.cms.fields import Fields, bits, oid, sequence
 from estgw.cms.identifiers import IssuerAndSerial, key_id_of
 from estgw.est import certs
-from tests import pki
 from tests.handlers import cmc
 from tests.handlers.cmc import Person, control, fresh, message, new_key, pkcs10, proof
+from tests.kit.csr import csr, san
+from tests.kit.der import OCTETS, SEQUENCE, UTF8, attribute, tlv
+from tests.kit.keys import KEY, SHA1_ECDSA, rsa_key
 
 SIGNS = x509.KeyUsage(True, False, False, False, False, False, False, False, False)
 ENCRYPTS = x509.KeyUsage(False, False, True, False, False, False, False, False, False)
@@ -69,7 +71,7 @@ def fails(reply, failure, *parts):
     "make",
     [
         lambda: ec.generate_private_key(ec.SECP384R1()),
-        lambda: pki.rsa_key(2048),
+        lambda: rsa_key(2048),
         ed25519.Ed25519PrivateKey.generate,
         mldsa.MLDSA65PrivateKey.generate,
     ],
@@ -362,7 +364,7 @@ def test_ra_verified_is_for_ras(office):
 
 def test_a_pkcs10_with_a_broken_signature(office):
     person = office.person("device-7")
-    der = bytearray(cmc.csr(key=person.key))
+    der = bytearray(csr(key=person.key))
     der[-3] ^= 1
     before = office.count()
     reply = office.enrol(PKCS10Request(8, bytes(der)), by=person)
@@ -373,11 +375,11 @@ def test_a_pkcs10_with_a_broken_signature(office):
 @pytest.mark.parametrize(
     ("request_", "failure"),
     [
-        (lambda: PKCS10Request(3, pki.csr("weak", key=pki.rsa_key(1024))), CMCFailInfo.BAD_ALG),
-        (lambda: PKCS10Request(3, pki.csr("old", key=pki.P256, algorithm=pki.SHA1_ECDSA)), CMCFailInfo.BAD_ALG),
+        (lambda: PKCS10Request(3, csr("weak", key=rsa_key(1024))), CMCFailInfo.BAD_ALG),
+        (lambda: PKCS10Request(3, csr("old", key=KEY, algorithm=SHA1_ECDSA)), CMCFailInfo.BAD_ALG),
         (lambda: PKCS10Request(3, b"\x30\x03\x02\x01\x05"), CMCFailInfo.BAD_REQUEST),
-        (lambda: PKCS10Request(3, pki.csr(b"\x30\x00")), CMCFailInfo.BAD_REQUEST),
-        (lambda: PKCS10Request(3, pki.csr("x", pki.san(x509.DNSName("a\x00b")))), CMCFailInfo.BAD_REQUEST),
+        (lambda: PKCS10Request(3, csr(b"\x30\x00")), CMCFailInfo.BAD_REQUEST),
+        (lambda: PKCS10Request(3, csr("x", san(x509.DNSName("a\x00b")))), CMCFailInfo.BAD_REQUEST),
     ],
     ids=["RSA-1024", "SHA-1", "no request", "no subject", "a name with NUL"],
 )
@@ -394,7 +396,7 @@ def test_another_format_is_not_supported(office):
 
 def test_several_requests_with_partial_status(office):
     ra = office.person("ra", ra=True)
-    good, bad = pkcs10(1, "good", key=new_key()), bytearray(cmc.csr("bad"))
+    good, bad = pkcs10(1, "good", key=new_key()), bytearray(csr("bad"))
     bad[-3] ^= 1
     reply = office.enrol(good, PKCS10Request(2, bytes(bad)), by=ra)
     found = [(each.status, each.body_list, each.failure) for each in reply.statuses]
@@ -413,7 +415,7 @@ def open_challenge(reply, key, whom=None):
     return sent, value
 
 
-@pytest.mark.parametrize("make", [lambda: pki.rsa_key(2048), new_key], ids=["RSA", "EC"])
+@pytest.mark.parametrize("make", [lambda: rsa_key(2048), new_key], ids=["RSA", "EC"])
 @pytest.mark.parametrize("form", ["crmf", "pkcs10"])
 def test_a_key_that_can_t_sign_is_challenged(office, make, form):
     """encryptedPOP and decryptedPOP (RFC 5272 6.7), in a message that a shared secret stands for (appendix C.1)."""
@@ -463,7 +465,7 @@ def without_signature(carrier: bytes) -> bytes:
 
 
 def test_a_digest_in_place_of_a_signature_proves_nothing(office):
-    key = pki.rsa_key(2048)
+    key = rsa_key(2048)
     request = crmf_request(21, key=key, prove=False, pop=crmf.CHALLENGE)
     signer = signed.Signer(None, key_id_of(key.public_key()))
     data = PKIData(tuple(fresh()), (request,))
@@ -481,7 +483,7 @@ def test_a_key_that_can_neither_sign_nor_decrypt(office):
 
 
 def test_an_answer_without_a_challenge(office):
-    key = pki.rsa_key(2048)
+    key = rsa_key(2048)
     request = crmf_request(23, key=key, prove=False, pop=crmf.CHALLENGE)
     answer = control("decryptedPOP", DecryptedPOP(23, Algorithm(HMAC_SHA256), b"x"))
     reply = office.enrol(request, by=office.person("ra", ra=True), controls=[answer])
@@ -503,9 +505,9 @@ def test_a_pop_link_witness_links(office, form, version):
         if version == 2:
             value = proofs.pop_link_witness_v2(random, known).encode()
         else:
-            value = pki.tlv(pki.OCTETS, proofs.pop_link_witness(random, known))
+            value = tlv(OCTETS, proofs.pop_link_witness(random, known))
         if form == "pkcs10":
-            asked = PKCS10Request(1, pki.csr("device-7", pki.attribute(oid, value), key=key))
+            asked = PKCS10Request(1, csr("device-7", attribute(oid, value), key=key))
         else:
             asked = crmf_request(1, key=key, controls=[crmf.TypeAndValue(oid, value)])
         controls = proof([asked])
@@ -541,7 +543,7 @@ def test_the_channel_binding_by_the_rules_of_the_configuration(office, linking, 
     other = base64.b64encode(b"another").decode()
     text = {"this": binding, "foreign": other, None: None}[given]
     key = new_key()
-    asked = pkcs10(1, key=key, attributes={LINKING: text.encode()} if text else {})
+    asked = pkcs10(1, key=key, challenge=text)
     script = tmp_path / "authorize"
     script.write_text('#!/bin/bash\necho "POP=$EST_POP"; exit 77\n')
     script.chmod(0o755)
@@ -574,15 +576,15 @@ def test_a_template_of_the_configuration_holds_inside(office, tmp_path):
 def test_change_subject_name(office):
     person = office.person("device-7")
     new = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "device-70")])
-    value = pki.tlv(pki.SEQUENCE, new.public_bytes())
-    asked = PKCS10Request(1, pki.csr("device-7", pki.attribute("1.3.6.1.5.5.7.7.36", value), key=person.key))
+    value = tlv(SEQUENCE, new.public_bytes())
+    asked = PKCS10Request(1, csr("device-7", attribute("1.3.6.1.5.5.7.7.36", value), key=person.key))
     assert fails(office.enrol(asked, by=person), CMCFailInfo.BAD_REQUEST, 1)
     reply = office.enrol(asked, by=person, EST_MAY_CHANGE_SUBJECT="1")
     assert reply.status.status == CMCStatus.SUCCESS
     assert new in [each.subject for each in reply.issued]
     alone = office.enrol(asked, by=Person(person.key), EST_MAY_CHANGE_SUBJECT="1")
     assert fails(alone, CMCFailInfo.BAD_IDENTITY, 1)
-    other = PKCS10Request(1, pki.csr("device-9", pki.attribute("1.3.6.1.5.5.7.7.36", value), key=person.key))
+    other = PKCS10Request(1, csr("device-9", attribute("1.3.6.1.5.5.7.7.36", value), key=person.key))
     assert fails(office.enrol(other, by=person, EST_MAY_CHANGE_SUBJECT="1"), CMCFailInfo.BAD_IDENTITY, 1)
 
 
@@ -609,8 +611,8 @@ def test_a_critical_extension_that_nobody_knows(office):
 
 def test_an_otp_needs_somebody_who_knows_it(office):
     key = new_key()
-    otp = pki.attribute("1.2.840.113549.1.9.16.2.56", pki.tlv(pki.UTF8, b"123456"))
-    reply = office.enrol(PKCS10Request(1, pki.csr("x", otp, key=key)), by=Person(key))
+    otp = attribute("1.2.840.113549.1.9.16.2.56", tlv(UTF8, b"123456"))
+    reply = office.enrol(PKCS10Request(1, csr("x", otp, key=key)), by=Person(key))
     assert fails(reply, CMCFailInfo.BAD_REQUEST, 1)
 
 
@@ -622,7 +624,7 @@ def test_keys_that_were_certified_before(office):
 
 
 def test_keys_for_encryption_where_keys_are_archived(office):
-    key = pki.rsa_key(2048)
+    key = rsa_key(2048)
     strict = office.allow(must_archive=True)
     reply = strict.enrol(pkcs10(1, "x", ENCRYPTS, key=key), by=Person(key))
     assert fails(reply, CMCFailInfo.MUST_ARCHIVE_KEYS, 1)

@@ -15,10 +15,11 @@ from estgw.callout.contract import environment
 from estgw.cmc.status import CMCFailInfo
 from estgw.est import certs
 from estgw.est.csr import NewNames, parse
-from tests import pki
 from tests.callout.calls import CERTIFICATE, CSR, SUB, client, full, tls
 from tests.handlers import cmc
-from tests.pki import certificate, csr, name
+from tests.kit.ca import certificate, name
+from tests.kit.csr import csr, san
+from tests.kit.der import UTF8, attribute, tlv
 
 cmc_ask, cmc_policy, cmc_answer = cmc.module("cmc.ask"), cmc.module("cmc.policy"), cmc.module("cmc.answer")
 
@@ -98,10 +99,10 @@ def test_somebody_whom_the_connection_alone_knows(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "attribute",
     [
-        pki.attribute("1.2.840.113549.1.9.16.2.57", pki.tlv(pki.UTF8, b"() { :; }")),
-        pki.attribute("1.2.840.113549.1.9.16.2.57", pki.tlv(pki.UTF8, b"two\nlines")),
-        pki.attribute("1.2.840.113549.1.9.16.2.57", pki.tlv(pki.UTF8, b"a\x00b")),
-        pki.san(*(x509.DNSName(f"h{number}.example") for number in range(129))),
+        attribute("1.2.840.113549.1.9.16.2.57", tlv(UTF8, b"() { :; }")),
+        attribute("1.2.840.113549.1.9.16.2.57", tlv(UTF8, b"two\nlines")),
+        attribute("1.2.840.113549.1.9.16.2.57", tlv(UTF8, b"a\x00b")),
+        san(*(x509.DNSName(f"h{number}.example") for number in range(129))),
     ],
     ids=["a shell function", "a line break", "NUL", "129 names"],
 )

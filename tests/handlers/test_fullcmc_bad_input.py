@@ -24,12 +24,13 @@ from estgw.cmc.status import CMCFailInfo, CMCStatus
 from estgw.cmc.values import LraPopWitness
 from estgw.cms import signed
 from estgw.cms.fields import integer, oid, sequence
-from tests import pki
 from tests.client.test_rogue import ber
 from tests.handlers import cmc
 from tests.handlers.cmc import Person, control, fresh, message, new_key, pkcs10, proof
-from tests.support import run
-from tests.tls.pki import root
+from tests.kit.ca import certificate, root
+from tests.kit.der import tlv, vector
+from tests.kit.keys import key_pem
+from tests.kit.processes import run
 
 PATIENCE = 10.0
 """Seconds that no message may take, on a machine with other things to do."""
@@ -91,7 +92,7 @@ def test_ber_by_openssl(office, member, tmp_path):
     """`openssl cms -stream` writes it so."""
     certificate, key = tmp_path / "m.pem", tmp_path / "m.key"
     certificate.write_bytes(member.certificate.public_bytes(Encoding.PEM))
-    key.write_bytes(pki.key_pem(member.key))
+    key.write_bytes(key_pem(member.key))
     data = PKIData(tuple(fresh()), (pkcs10(1, key=member.key),)).encode()
     command = ["openssl", "cms", "-sign", "-binary", "-nodetach", "-stream", "-outform", "DER"]
     command += ["-econtent_type", PKI_DATA, "-signer", str(certificate), "-inkey", str(key)]
@@ -131,7 +132,7 @@ def test_nested_inside_what_is_signed(office, member):
     refused(office, raw(member, b"\x30\x80" * 100_000))
     deep = b"\x05\x00"
     for _ in range(2000):
-        deep = pki.tlv(0x30, deep)
+        deep = tlv(0x30, deep)
     refused(office, raw(member, deep))
 
 
@@ -180,11 +181,11 @@ def test_other_content(office, member, kind):
 
 def test_no_content_at_all(office, member):
     refused(office, signed.certs_only([member.certificate]))
-    refused(office, sequence(oid("1.2.840.113549.1.7.3"), pki.tlv(0xA0, b"\x30\x00")))
+    refused(office, sequence(oid("1.2.840.113549.1.7.3"), tlv(0xA0, b"\x30\x00")))
 
 
 def test_authenticated_data(office):
-    body = sequence(oid("1.2.840.113549.1.9.16.1.2"), pki.tlv(0xA0, b"\x30\x00"))
+    body = sequence(oid("1.2.840.113549.1.9.16.1.2"), tlv(0xA0, b"\x30\x00"))
     refused(office, body, failure=CMCFailInfo.AUTH_DATA_FAIL)
 
 
@@ -198,7 +199,7 @@ def test_a_body_part_id_twice(office, member):
 
 def test_a_body_part_id_out_of_range(office, member):
     for number in (0, -1, 2**32, 2**64):
-        control_ = sequence(integer(number), oid("1.3.6.1.5.5.7.7.4"), pki.tlv(0x31, b"\x04\x00"))
+        control_ = sequence(integer(number), oid("1.3.6.1.5.5.7.7.4"), tlv(0x31, b"\x04\x00"))
         data = sequence(sequence(control_), sequence(), sequence(), sequence())
         reply = office.ask(raw(member, data))
         assert reply.failure is CMCFailInfo.BAD_REQUEST
@@ -233,7 +234,7 @@ def test_a_changed_message(office, member):
 
 def test_a_signature_on_sha1(office):
     """The published message of a Windows client of 2013: refused for SHA-1, whatever else there is against it."""
-    body = pki.vector("altmod-rfc6402-cmc-fullpkirequest.b64")
+    body = vector("altmod-rfc6402-cmc-fullpkirequest.b64")
     reply = refused(office, body, failure=CMCFailInfo.BAD_ALG)
     assert reply.http == 400
     assert "SHA-1" in reply.status.text
@@ -324,7 +325,7 @@ def test_every_field_of_a_signed_request_may_be_anything(office, member, data):
     match how:
         case "content":
             new = data.draw(st.binary(max_size=40))
-            changed = content[:at] + pki.tlv(content[at], new) + content[end:]
+            changed = content[:at] + tlv(content[at], new) + content[end:]
         case "tag":
             changed = content[:at] + bytes([data.draw(st.integers(0, 255))]) + content[at + 1 :]
         case "gone":
@@ -361,7 +362,7 @@ def test_a_proof_of_identity_covers_every_bit_of_the_requests(office, data):
     whole = PKIData((*fresh(), *proof([asked])), (asked,))
     content = whole.encode()
     at, _, end = data.draw(st.sampled_from(fields(content)))
-    changed = content[:at] + pki.tlv(content[at], data.draw(st.binary(max_size=40))) + content[end:]
+    changed = content[:at] + tlv(content[at], data.draw(st.binary(max_size=40))) + content[end:]
     signer = Person(key).signer
     before = office.count()
     reply = office.ask(
@@ -403,7 +404,7 @@ def test_memory_is_bounded(office, tmp_path, body):
 def test_a_signer_with_a_key_that_nobody_knows(office, member, own):
     """Anybody can put such a certificate into the bag; it is no fault of ours."""
     maker = root("CN=odd") if own else root("CN=elsewhere")
-    der = maker.certificate.public_bytes(Encoding.DER) if own else pki.certificate(maker).public_bytes(Encoding.DER)
+    der = maker.certificate.public_bytes(Encoding.DER) if own else certificate(maker).public_bytes(Encoding.DER)
     known, odd = bytes.fromhex("06072a8648ce3d0201"), bytes.fromhex("06072a8648ce3d0209")
     assert der.count(known) == 1
     stranger = Person(member.key, x509.load_der_x509_certificate(der.replace(known, odd)))

@@ -21,9 +21,12 @@ from estgw.cmc.status import CMCFailInfo, CMCStatus
 from estgw.cmc.values import GetCRL, RevokeRequest
 from estgw.cms import signed
 from estgw.cms.identifiers import key_id_of
-from tests import pki
 from tests.handlers import cmc
 from tests.handlers.cmc import Person, control, fresh, message, new_key, pkcs10, proof
+from tests.kit.ca import common_name
+from tests.kit.csr import csr
+from tests.kit.der import UTF8, attribute, tlv
+from tests.kit.keys import rsa_key
 
 DONE, PENDING, PARTIAL = CMCStatus.SUCCESS, CMCStatus.PENDING, CMCStatus.PARTIAL
 LATER, REQUEST, IDENTITY = CMCFailInfo.TRY_LATER, CMCFailInfo.BAD_REQUEST, CMCFailInfo.BAD_IDENTITY
@@ -284,9 +287,9 @@ def test_the_oldest_challenge_of_the_loudest_client_makes_room(office, monkeypat
 
     def challenged(person, name):
         request = crmf.request_for(
-            pki.rsa_key(2048).public_key() if person is quiet else new_key().public_key(),
+            rsa_key(2048).public_key() if person is quiet else new_key().public_key(),
             1,
-            pki.name(f"CN={name}").public_bytes(),
+            common_name(name).public_bytes(),
         )
         asked = CRMFRequest(crmf.CertReqMsg(request, crmf.CHALLENGE))
         assert office.enrol(asked, by=person).status.status == CMCStatus.POP_REQUIRED
@@ -304,8 +307,8 @@ def test_certificates_with_passphrases_have_no_bound_of_their_own(office):
     assert enrols(office, person).status.status == DONE
     fill(office, "passphrase", 25_000)
     fill(office, "unconfirmed", 25_000)
-    challenge = pki.attribute("1.2.840.113549.1.9.16.2.57", pki.tlv(pki.UTF8, b"open sesame"))
-    asked = PKCS10Request(1, pki.csr("device-7", challenge, key=person.key))
+    challenge = attribute("1.2.840.113549.1.9.16.2.57", tlv(UTF8, b"open sesame"))
+    asked = PKCS10Request(1, csr("device-7", challenge, key=person.key))
     reply = office.allow(confirm=timedelta(hours=1)).enrol(asked, by=person)
     assert reply.status.status == CMCStatus.CONFIRM_REQUIRED
 
@@ -392,8 +395,8 @@ def test_of_secrets_guessed_at_once_no_more_are_checked_than_of_those_one_by_one
 
 def test_of_passphrases_guessed_at_once_no_more_are_checked_than_of_those_one_by_one(office):
     key = new_key()
-    challenge = pki.attribute("1.2.840.113549.1.9.16.2.57", pki.tlv(pki.UTF8, b"open sesame"))
-    asked = PKCS10Request(1, pki.csr("device-7", challenge, key=key))
+    challenge = attribute("1.2.840.113549.1.9.16.2.57", tlv(UTF8, b"open sesame"))
+    asked = PKCS10Request(1, csr("device-7", challenge, key=key))
     issued = office.enrol(asked, by=Person(key)).certificate
     check = cmc.module("cmc.controls")._check_passphrase
 

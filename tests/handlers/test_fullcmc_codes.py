@@ -15,8 +15,9 @@ from estgw.cmc.messages import PKIData
 from estgw.cmc.requests import CRMFRequest, OtherRequest
 from estgw.cmc.status import CMCFailInfo, CMCStatus
 from estgw.cmc.values import GetCert
-from tests import pki
 from tests.handlers.cmc import Office, Person, control, fresh, message, new_key, pkcs10, proof
+from tests.kit.der import tlv, vector
+from tests.kit.keys import KEY, rsa_key
 
 F = CMCFailInfo
 NAME = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "device-7")])
@@ -45,7 +46,7 @@ def forged(office: Office) -> Any:
 
 
 def unknown_certificate(office: Office) -> Any:
-    wish = control("getCert", GetCert(pki.tlv(0xA4, office.issuer.subject.public_bytes()), 1))
+    wish = control("getCert", GetCert(tlv(0xA4, office.issuer.subject.public_bytes()), 1))
     return office.ask(message(PKIData((*fresh(), wish)), office.person()))
 
 
@@ -56,7 +57,7 @@ def odd_extension(office: Office) -> Any:
 
 
 def to_be_archived(office: Office) -> Any:
-    key = pki.rsa_key(2048)
+    key = rsa_key(2048)
     usage = x509.KeyUsage(False, False, True, False, False, False, False, False, False)
     return office.allow(must_archive=True).enrol(pkcs10(1, "x", usage, key=key), by=Person(key))
 
@@ -84,7 +85,7 @@ def busy(office: Office) -> Any:
 
 
 CODES: dict[F, tuple[int, Callable[[Office], Any]]] = {
-    F.BAD_ALG: (400, lambda office: office.ask(pki.vector("altmod-rfc6402-cmc-fullpkirequest.b64"))),
+    F.BAD_ALG: (400, lambda office: office.ask(vector("altmod-rfc6402-cmc-fullpkirequest.b64"))),
     F.BAD_MESSAGE_CHECK: (400, forged),
     F.BAD_REQUEST: (400, lambda office: office.ask(b"no message")),
     F.BAD_TIME: (400, late),
@@ -99,9 +100,7 @@ CODES: dict[F, tuple[int, Callable[[Office], Any]]] = {
     F.TRY_LATER: (503, busy),
     F.AUTH_DATA_FAIL: (
         403,
-        lambda office: office.ask(
-            message(PKIData((control("authData", 1),), (pkcs10(1, key=pki.P256),)), office.person())
-        ),
+        lambda office: office.ask(message(PKIData((control("authData", 1),), (pkcs10(1, key=KEY),)), office.person())),
     ),
 }
 

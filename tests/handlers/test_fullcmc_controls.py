@@ -36,10 +36,13 @@ from estgw.cms import signed
 from estgw.cms.algorithms import HMAC_SHA256, SHA256, Algorithm
 from estgw.cms.fields import integer, sequence
 from estgw.cms.identifiers import IssuerAndSerial
-from tests import pki
 from tests.handlers import cmc
 from tests.handlers.cmc import Person, control, fresh, message, new_key, pkcs10, proof
-from tests.support import Lab, run
+from tests.kit.csr import csr
+from tests.kit.der import UTF8, attribute, tlv
+from tests.kit.keys import KEY
+from tests.kit.processes import run
+from tests.kit.workspace import Workspace
 
 NAME = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "device-7")])
 HASH, MAC = Algorithm(SHA256), Algorithm(HMAC_SHA256)
@@ -81,7 +84,7 @@ VALUES = {
     "senderNonce": lambda: RANDOM,
     "recipientNonce": lambda: RANDOM,
     "addExtensions": lambda: AddExtensions(0, (1,), san("added.example")),
-    "encryptedPOP": lambda: EncryptedPOP(pkcs10(1, key=pki.P256), b"\x30\x00", MAC, HASH, b"x"),
+    "encryptedPOP": lambda: EncryptedPOP(pkcs10(1, key=KEY), b"\x30\x00", MAC, HASH, b"x"),
     "decryptedPOP": lambda: DecryptedPOP(1, MAC, b"x"),
     "lraPOPWitness": lambda: LraPopWitness(0, (1,)),
     "getCert": lambda: GetCert(directory(NAME), 5),
@@ -162,7 +165,7 @@ def san(*names: str) -> bytes:
 
 def directory(name: x509.Name) -> bytes:
     """A GeneralName: [4] around a Name."""
-    return pki.tlv(0xA4, name.public_bytes())
+    return tlv(0xA4, name.public_bytes())
 
 
 def test_the_table_has_every_control_with_its_section():
@@ -269,7 +272,7 @@ def test_get_cert(office, member):
         reply = office.ask(message(PKIData((*fresh(), wish)), member))
         assert reply.failure is CMCFailInfo.BAD_CERT_ID
         assert reply.http == 400
-    wish = control("getCert", GetCert(pki.tlv(0x82, b"ca.example"), 5), 1)
+    wish = control("getCert", GetCert(tlv(0x82, b"ca.example"), 5), 1)
     assert office.ask(message(PKIData((*fresh(), wish)), member)).failure is CMCFailInfo.BAD_CERT_ID
 
 
@@ -337,7 +340,7 @@ def test_a_list_of_a_ca_without_scripts(tmp_path):
     """As handlers/python/create-ca makes one: the register alone says what is revoked."""
     run(sys.executable, cmc.HANDLERS / "create-ca", "--key", "p-256", tmp_path / "ca")
 
-    class Bare(Lab):
+    class Bare(Workspace):
         ca = tmp_path / "ca"
         anchor = tmp_path / "ca/cacert.pem"
 
@@ -371,8 +374,8 @@ def test_reasons_that_can_t_be_kept(office, member, ra, reason):
 def test_a_passphrase_revokes_what_it_was_given_for(office):
     """revocationChallenge (RFC 7894 3.2) in the request; then an unsigned message, by whoever knows it (6.11)."""
     key, word = new_key(), b"open sesame"
-    challenge = pki.attribute("1.2.840.113549.1.9.16.2.57", pki.tlv(pki.UTF8, word))
-    asked = PKCS10Request(1, pki.csr("device-7", challenge, key=key))
+    challenge = attribute("1.2.840.113549.1.9.16.2.57", tlv(UTF8, word))
+    asked = PKCS10Request(1, csr("device-7", challenge, key=key))
     issued = office.enrol(asked, by=Person(key)).certificate
     name = office.issuer.subject.public_bytes()
 
@@ -820,7 +823,7 @@ def test_a_sub_ca_in_a_directory_of_its_own(tmp_path):
     """Made by `create-ca --sub-ca --dir`: who it answers for, what it revokes, and a chain that openssl follows."""
     run("bash", cmc.HANDLERS.parents[1] / "openssl-ca/create-ca", "--sub-ca", "--dir", tmp_path / "ca")
 
-    class Elsewhere(Lab):
+    class Elsewhere(Workspace):
         ca = tmp_path / "ca"
         anchor = tmp_path / "ca/issuer.pem"
 

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from tests.handlers import cmc
-from tests.tls.pki import DAY, NOW, _key_usage
+from tests.kit.ca import DAY, NOW, key_usage
 
 CA_KEY, KEY = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
 OTHER = ec.generate_private_key(ec.SECP256R1())
@@ -23,7 +23,7 @@ def issuer(*, key=CA_KEY, starts=-DAY, ends=DAY, is_ca=True, usage=True):
     builder = builder.not_valid_before(NOW + starts).not_valid_after(NOW + ends)
     builder = builder.add_extension(x509.BasicConstraints(is_ca, None), critical=True)
     if usage is not None:
-        builder = builder.add_extension(_key_usage(usage), critical=True)
+        builder = builder.add_extension(key_usage(usage), critical=True)
     return builder.sign(key, hashes.SHA256())
 
 

@@ -15,7 +15,10 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
-from tests.handlers.bench import PATH, ROOT, Workspace, csr, lint
+from tests.kit.csr import csr
+from tests.kit.processes import PATH, ROOT
+from tests.kit.reference import lint
+from tests.kit.workspace import Workspace
 
 # What pkilint may say, and why it may.
 ACCEPTED = {

@@ -13,15 +13,22 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID, NameOID
 
 from estgw.est.keygen import DECRYPT_KEY_ID
-from tests.handlers.bench import CSR, P256, PATH, ROOT, Key, Result, Workspace, csr, element, lint, subject
+from tests.kit.csr import csr, subject, subject_der
+from tests.kit.der import UTF8, attribute, element, tlv
+from tests.kit.keys import KEY
+from tests.kit.processes import PATH, ROOT
+from tests.kit.reference import lint
+from tests.kit.scripts import keygen
+from tests.kit.workspace import Workspace, csr_environment, keygen_environment
 
 ENROL = "openssl/simpleenroll"
 REENROLL = "openssl/simplereenroll"
@@ -78,17 +85,7 @@ def workspace(shared: Workspace, tmp_path: Path) -> Workspace:
     return shared.copy(tmp_path / "ws")
 
 
-def keygen(result: Result) -> tuple[Key, x509.Certificate]:
-    """The two blocks that serverkeygen prints."""
-    assert result.status == 0, result
-    key, certificate = re.findall(rb"-----BEGIN .*?-----END [A-Z ]+-----\n", result.out, re.DOTALL)
-    assert key.startswith(b"-----BEGIN PRIVATE KEY-----")
-    assert result.out == key + certificate
-    loaded: Key = load_pem_private_key(key, None)  # type: ignore[assignment]
-    return loaded, x509.load_pem_x509_certificate(certificate)
-
-
-def issue(workspace: Workspace, script: str, request: CSR, **env: str) -> x509.Certificate:
+def issue(workspace: Workspace, script: str, request: bytes, **env: str) -> x509.Certificate:
     result = workspace.run(script, request, **env)
     return keygen(result)[1] if script == KEYGEN else result.certificate
 
@@ -200,7 +197,7 @@ def test_a_certificate_is_issued_and_registered(shared: Workspace, script: str) 
     assert len(shared.rows) == before + 1
     assert shared.rows[-1][0] == "V"
     assert shared.rows[-1][3].zfill(40) == serial
-    assert subject_of(certificate) == request.subject_der
+    assert subject_of(certificate) == subject_der(request)
     assert {(found.oid, found.critical) for found in certificate.extensions} == {
         (ExtensionOID.BASIC_CONSTRAINTS, True),
         (ExtensionOID.KEY_USAGE, True),
@@ -211,7 +208,7 @@ def test_a_certificate_is_issued_and_registered(shared: Workspace, script: str) 
     }
     assert purposes(certificate) == [ExtendedKeyUsageOID.CLIENT_AUTH]
     assert lives(certificate, timedelta(days=90))
-    assert (certificate.public_key() == P256.public_key()) == (script != KEYGEN)
+    assert (certificate.public_key() == KEY.public_key()) == (script != KEYGEN)
 
 
 @pytest.mark.parametrize("script", [ENROL, KEYGEN])
@@ -221,7 +218,7 @@ def test_a_hostile_subject_arrives_byte_for_byte(shared: Workspace, script: str,
     request = csr(subject({NameOID.ORGANIZATION_NAME: text}, {NameOID.COMMON_NAME: short, NameOID.SURNAME: "x"}))
     before = len(shared.rows)
     certificate = issue(shared, script, request)
-    assert subject_of(certificate) == request.subject_der
+    assert subject_of(certificate) == subject_der(request)
     assert not is_ca(certificate)
     assert len(shared.rows) == before + 1
     assert {len(row) for row in shared.rows} == {6}
@@ -241,7 +238,7 @@ def test_string_types_and_order_survive(shared: Workspace, script: str) -> None:
         ]
     )
     request = csr(name)
-    assert subject_of(issue(shared, script, request)) == request.subject_der
+    assert subject_of(issue(shared, script, request)) == subject_der(request)
 
 
 @pytest.mark.parametrize("script", ISSUING)
@@ -259,7 +256,7 @@ def test_nothing_but_names_comes_from_the_csr(shared: Workspace, script: str) ->
         x509.SubjectKeyIdentifier(b"chosen"),
         x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4"), b"\x05\x00"),
     ]
-    certificate = issue(shared, script, csr("greedy", extensions=wishes))
+    certificate = issue(shared, script, csr("greedy", *wishes, critical=True))
     plain = issue(shared, script, csr("modest"))
     assert [found.oid for found in certificate.extensions] == [found.oid for found in plain.extensions]
     for oid in (ExtensionOID.BASIC_CONSTRAINTS, ExtensionOID.KEY_USAGE, ExtensionOID.EXTENDED_KEY_USAGE):
@@ -285,7 +282,7 @@ def test_the_names_are_copied_exactly(shared: Workspace, script: str) -> None:
     request = csr("many names", *NAMES)
     certificate = issue(shared, script, request)
     san = extension(certificate, ExtensionOID.SUBJECT_ALTERNATIVE_NAME)
-    assert san.public_bytes().hex() == request.environment["EST_CSR_EXT_SAN"]
+    assert san.public_bytes().hex() == csr_environment(request)["EST_CSR_EXT_SAN"]
     assert not is_ca(certificate)
 
 
@@ -307,7 +304,7 @@ def test_the_names_are_left_out_when_the_policy_says_so(workspace: Workspace, sc
     ],
     ids=["rsa", "p384", "p521", "ed25519", "ed448"],
 )
-def test_every_kind_of_key(shared: Workspace, key: Key) -> None:
+def test_every_kind_of_key(shared: Workspace, key: Any) -> None:
     assert issue(shared, ENROL, csr(key=key)).public_key() == key.public_key()
     assert issue(shared, KEYGEN, csr(key=key)).public_key() != key.public_key()
 
@@ -320,7 +317,7 @@ def test_a_client_may_change_its_subject(shared: Workspace) -> None:
         {NameOID.ORGANIZATION_NAME: 'Zoë "$HOME" / + ='},
         {NameOID.COMMON_NAME: "new\\", NameOID.SERIAL_NUMBER: "17"},
     ]
-    assert certificate.public_key() == P256.public_key()
+    assert certificate.public_key() == KEY.public_key()
     assert shared.run(REENROLL, csr("old"), EST_CHANGE_SUBJECT="/").status == 77
 
 
@@ -559,8 +556,8 @@ def test_serverkeygen_gives_the_key_of_the_certificate(shared: Workspace) -> Non
     key, certificate = keygen(shared.run(KEYGEN, request))
     assert isinstance(key, ec.EllipticCurvePrivateKey)
     assert key.public_key() == certificate.public_key()
-    assert key.public_key() != P256.public_key()
-    assert subject_of(certificate) == request.subject_der
+    assert key.public_key() != KEY.public_key()
+    assert subject_of(certificate) == subject_der(request)
 
 
 def test_serverkeygen_rsa(workspace: Workspace) -> None:
@@ -574,11 +571,11 @@ def test_serverkeygen_rsa(workspace: Workspace) -> None:
 
 def test_serverkeygen_ignores_the_signature_of_the_csr(shared: Workspace) -> None:
     request = csr("unsigned")
-    der = bytearray(request.request.public_bytes(Encoding.DER))
+    der = bytearray(request)
     der[-1] ^= 1
-    broken = CSR(x509.load_der_x509_csr(bytes(der)))
-    assert not broken.request.is_signature_valid
-    assert subject_of(keygen(shared.run(KEYGEN, broken))[1]) == request.subject_der
+    broken = bytes(der)
+    assert not x509.load_der_x509_csr(broken).is_signature_valid
+    assert subject_of(keygen(shared.run(KEYGEN, broken))[1]) == subject_der(request)
 
 
 @pytest.mark.parametrize("wish", ["unset", "symmetric", "asymmetric"])
@@ -586,8 +583,9 @@ def test_serverkeygen_without_what_encrypts_gives_no_clear_key(workspace: Worksp
     """No helper, or another gateway that sets no such variable: whatever is missing, nothing is issued."""
     (workspace.path / "handlers/seal").unlink()
     before = workspace.rows
-    request = csr("secretive", attributes=[(DECRYPT_KEY_ID, b"key 17")])  # no OCTET STRING: nothing is set for it
-    assert "EST_KEYGEN_PROTECT" not in request.keygen_environment
+    # No OCTET STRING, so nothing is set for it.
+    request = csr("secretive", attribute(DECRYPT_KEY_ID, tlv(UTF8, b"key 17")))
+    assert "EST_KEYGEN_PROTECT" not in keygen_environment(request)
     result = workspace.run(KEYGEN, request, **({"EST_KEYGEN_PROTECT": wish} if wish != "unset" else {}))
     assert result.status not in (0, 64, 65, 69, 75, 77)
     assert b"BEGIN" not in result.out
@@ -596,7 +594,7 @@ def test_serverkeygen_without_what_encrypts_gives_no_clear_key(workspace: Worksp
 
 def test_serverkeygen_leaves_no_key_behind(workspace: Workspace) -> None:
     key, _ = keygen(workspace.run(KEYGEN, csr()))
-    secret = key.private_numbers().private_value.to_bytes(32)  # type: ignore[union-attr]
+    secret = key.private_numbers().private_value.to_bytes(32)
     pem = workspace.run(KEYGEN, csr()).out.splitlines()[1]
     for path in workspace.path.rglob("*"):
         assert not path.is_file() or (secret not in path.read_bytes() and pem not in path.read_bytes())

@@ -35,11 +35,15 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtensionOID, NameOID, SignatureAlgorithmOID
 
-from tests import pki, support
 from tests.callout.running import running
-from tests.handlers.bench import CSR, P256, ROOT, Result, csr, lint, subject
-from tests.handlers.sets import ISSUING, OWN_PYTHON, Bench, keygen
-from tests.support import Gateway, Lab, running_gateway
+from tests.kit.csr import csr, san, subject
+from tests.kit.der import BIT_STRING, BMP, CN, SEQUENCE, armoured, attribute, dn, oid, tlv
+from tests.kit.gateway import Gateway, running_gateway
+from tests.kit.keys import KEY, KEY_PEM, key_pem, rsa_key
+from tests.kit.processes import ROOT, until
+from tests.kit.reference import lint
+from tests.kit.scripts import ISSUING, OWN_PYTHON, HandlerSet, keygen
+from tests.kit.workspace import Result, Workspace
 
 HANDLERS = ROOT / "handlers/python"
 SCRIPTS = sorted(path.name for path in HANDLERS.iterdir() if path.is_file() and path.read_bytes().startswith(b"#!"))
@@ -64,13 +68,13 @@ kinds = pytest.mark.parametrize("kind", ML_DSA)
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> HandlerSet:
     """One CA for the tests that only add to it."""
-    return Bench.create("python", tmp_path_factory.mktemp("ca") / "ws")
+    return HandlerSet.create("python", tmp_path_factory.mktemp("ca") / "ws")
 
 
 @pytest.fixture
-def bench(shared: Bench, tmp_path: Path) -> Bench:
+def bench(shared: HandlerSet, tmp_path: Path) -> HandlerSet:
     """A CA with an empty register, and scripts, for the tests that edit or break something."""
     copy = shared.copy(tmp_path / "ws")
     copy.store.unlink(missing_ok=True)
@@ -82,10 +86,8 @@ def create_ca(*options: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, env={"PATH": OWN_PYTHON}, check=False)
 
 
-def ml_dsa_csr(key: Any, name: str = "post-quantum") -> CSR:
-    names = x509.SubjectAlternativeName([x509.DNSName("pq.example.org")])
-    builder = x509.CertificateSigningRequestBuilder(subject(name)).add_extension(names, critical=False)
-    return CSR(builder.sign(key, None))
+def ml_dsa_csr(key: Any, name: str = "post-quantum") -> bytes:
+    return csr(name, x509.DNSName("pq.example.org"), key=key)
 
 
 def usage(certificate: x509.Certificate) -> set[str]:
@@ -152,20 +154,20 @@ sys.exit(99)
 """
 
 
-def environment(bench: Bench, request: CSR, private: Path, operation: str = "simpleenroll") -> dict[str, str]:
+def environment(bench: HandlerSet, request: bytes, private: Path, operation: str = "simpleenroll") -> dict[str, str]:
     """The environment of a run, for tests that start a handler in their own way."""
     reflect = bench.script("reflect")
     reflect.write_text("#!/bin/bash\nexec env -0\n")
     reflect.chmod(0o755)
     shown = bench.run("reflect", request, EST_OPERATION=operation).out.decode().rstrip("\0").split("\0")
     private.mkdir(mode=0o700)
-    (private / "csr.pem").write_bytes(request.pem)
+    (private / "csr.pem").write_bytes(armoured(request))
     made = dict(line.split("=", 1) for line in shown)
     return made | {"EST_CSR_FILE": str(private / "csr.pem")} | dict.fromkeys(("EST_TMPDIR", "HOME"), str(private))
 
 
 @pytest.mark.parametrize("operation", [*ISSUING, "cacerts", "csrattrs", "fullcmc", "authorize"])
-def test_a_warm_parent_can_run_them(bench: Bench, tmp_path: Path, operation: str) -> None:
+def test_a_warm_parent_can_run_them(bench: HandlerSet, tmp_path: Path, operation: str) -> None:
     env = environment(bench, csr("warm"), tmp_path / "private", operation)
     done = subprocess.run(
         [sys.executable, "-c", WARM, bench.script(operation)],
@@ -225,7 +227,7 @@ def test_create_ca_replaces_nothing_unless_forced(tmp_path: Path) -> None:
     assert set(before) == {path for path in folder.rglob("*") if path.is_file()}
 
 
-def test_create_ca_leaves_the_demo_ca_alone(bench: Bench) -> None:
+def test_create_ca_leaves_the_demo_ca_alone(bench: HandlerSet) -> None:
     root = bench.root
     refused = create_ca("--force", bench.ca)
     assert refused.returncode == 1
@@ -258,11 +260,11 @@ def pq_cas(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @kinds
-def test_an_ml_dsa_csr_gets_a_certificate_of_an_ec_ca(shared: Bench, kind: str) -> None:
+def test_an_ml_dsa_csr_gets_a_certificate_of_an_ec_ca(shared: HandlerSet, kind: str) -> None:
     key = load_pem_private_key((RFC9881 / f"{kind}-key.pem").read_bytes(), None)
     published = x509.load_pem_x509_certificate((RFC9881 / f"{kind}-cert.pem").read_bytes())
     request = ml_dsa_csr(key)
-    assert request.request.is_signature_valid
+    assert x509.load_der_x509_csr(request).is_signature_valid
     certificate = shared.issue("simpleenroll", request)
     certificate.verify_directly_issued_by(shared.root)
     spki = published.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
@@ -276,7 +278,7 @@ def test_an_ml_dsa_csr_gets_a_certificate_of_an_ec_ca(shared: Bench, kind: str) 
 @kinds
 @pytest.mark.parametrize("of_client", ["ec", "the same"])
 def test_an_ml_dsa_ca_certifies_keys_of_any_kind(
-    shared: Bench, pq_cas: dict[str, Path], kind: str, of_client: str
+    shared: HandlerSet, pq_cas: dict[str, Path], kind: str, of_client: str
 ) -> None:
     root = x509.load_pem_x509_certificate((pq_cas[kind] / "cacert.pem").read_bytes())
     request = csr("classic", x509.DNSName("a.example.org"))
@@ -290,13 +292,13 @@ def test_an_ml_dsa_ca_certifies_keys_of_any_kind(
     authority = certificate.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value
     own = root.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
     assert authority.key_identifier == own.key_identifier
-    assert certificate.public_key() == request.request.public_key()
+    assert certificate.public_key() == x509.load_der_x509_csr(request).public_key()
     assert usage(certificate) == {"digital_signature"}
     assert lint(certificate.public_bytes(Encoding.PEM)) <= ACCEPTED
 
 
 @kinds
-def test_serverkeygen_makes_ml_dsa_keys(bench: Bench, pq_cas: dict[str, Path], kind: str) -> None:
+def test_serverkeygen_makes_ml_dsa_keys(bench: HandlerSet, pq_cas: dict[str, Path], kind: str) -> None:
     bench.edit("serverkeygen", '"p-256"', f'"{kind}"')
     result = bench.run("serverkeygen", csr("keyless"), EST_CA_DIR=str(pq_cas[kind]))
     key: Any
@@ -308,7 +310,7 @@ def test_serverkeygen_makes_ml_dsa_keys(bench: Bench, pq_cas: dict[str, Path], k
 
 
 @pytest.mark.parametrize("kind", ["p-521", "ed25519", "rsa-2048"])
-def test_serverkeygen_makes_other_keys(bench: Bench, kind: str) -> None:
+def test_serverkeygen_makes_other_keys(bench: HandlerSet, kind: str) -> None:
     bench.edit("serverkeygen", '"p-256"', f'"{kind}"')
     key, certificate = keygen(bench.run("serverkeygen", csr("keyless")))
     assert key.public_key() == certificate.public_key()
@@ -318,7 +320,7 @@ def test_serverkeygen_makes_other_keys(bench: Bench, kind: str) -> None:
     assert lint(certificate.public_bytes(Encoding.PEM)) <= ACCEPTED
 
 
-def test_a_key_that_is_to_be_protected_is_not_given_in_the_clear(bench: Bench) -> None:
+def test_a_key_that_is_to_be_protected_is_not_given_in_the_clear(bench: HandlerSet) -> None:
     env = {"EST_KEYGEN_PROTECT": "symmetric", "EST_KEYGEN_KEY_ID": "00ff", "EST_KEYGEN_ALGORITHMS": "id-aes128-wrap"}
     result = bench.run("serverkeygen", csr("keyless"), **env)
     assert (result.status, b"BEGIN" in result.out, bench.rows) == (65, False, [])
@@ -333,7 +335,7 @@ def test_a_key_that_is_to_be_protected_is_not_given_in_the_clear(bench: Bench) -
 # csrattrs.
 
 
-def wishes(bench: Bench, **env: str) -> str:
+def wishes(bench: HandlerSet, **env: str) -> str:
     """What csrattrs prints, in hex and without the head of the SEQUENCE."""
     result = bench.run("csrattrs", None, **env)
     assert (result.status, result.err) == (0, "")
@@ -350,7 +352,7 @@ CHALLENGE = "06092a864886f70d010907"  # challengePassword
 SERIAL = "0603550405"  # serialNumber
 
 
-def test_csrattrs(bench: Bench) -> None:
+def test_csrattrs(bench: HandlerSet) -> None:
     assert wishes(bench) == SIGNATURE + EC_KEY
     assert wishes(bench, EST_POP_REQUIRED="1") == SIGNATURE + EC_KEY + CHALLENGE
     bench.uncomment("csrattrs", "wishes += [")
@@ -364,21 +366,21 @@ def test_csrattrs(bench: Bench) -> None:
 # Keys and names that are odd.
 
 
-def test_a_compressed_point_is_the_same_key(shared: Bench) -> None:
-    point = P256.public_key().public_bytes(Encoding.X962, PublicFormat.CompressedPoint)
-    algorithm = pki.tlv(pki.SEQUENCE, pki.oid("1.2.840.10045.2.1"), pki.oid("1.2.840.10045.3.1.7"))
-    spki = pki.tlv(pki.SEQUENCE, algorithm, pki.tlv(pki.BIT_STRING, b"\0", point))
-    request = CSR(x509.load_der_x509_csr(pki.csr("compressed", key=P256, spki=spki)))
-    assert shared.issue("simpleenroll", request).public_key() == P256.public_key()
+def test_a_compressed_point_is_the_same_key(shared: HandlerSet) -> None:
+    point = KEY.public_key().public_bytes(Encoding.X962, PublicFormat.CompressedPoint)
+    algorithm = tlv(SEQUENCE, oid("1.2.840.10045.2.1"), oid("1.2.840.10045.3.1.7"))
+    spki = tlv(SEQUENCE, algorithm, tlv(BIT_STRING, b"\0", point))
+    request = csr("compressed", key=KEY, spki=spki)
+    assert shared.issue("simpleenroll", request).public_key() == KEY.public_key()
 
 
-def test_a_key_for_one_padding_alone_is_refused(shared: Bench) -> None:
+def test_a_key_for_one_padding_alone_is_refused(shared: HandlerSet) -> None:
     """The certificate would lift the restriction."""
-    key = pki.rsa_key(2048)
+    key = rsa_key(2048)
     inner = key.public_key().public_bytes(Encoding.DER, PublicFormat.PKCS1)
-    algorithm = pki.tlv(pki.SEQUENCE, pki.oid("1.2.840.113549.1.1.10"))
-    spki = pki.tlv(pki.SEQUENCE, algorithm, pki.tlv(pki.BIT_STRING, b"\0", inner))
-    request = CSR(x509.load_der_x509_csr(pki.csr("pss", key=key, spki=spki)))
+    algorithm = tlv(SEQUENCE, oid("1.2.840.113549.1.1.10"))
+    spki = tlv(SEQUENCE, algorithm, tlv(BIT_STRING, b"\0", inner))
+    request = csr("pss", key=key, spki=spki)
     before = shared.rows
     result = shared.run("simpleenroll", request)
     assert (result.status, result.words) == (65, "keys for RSASSA-PSS alone are not certified here")
@@ -388,7 +390,7 @@ def test_a_key_for_one_padding_alone_is_refused(shared: Bench) -> None:
 WITHOUT_COMMON_NAME = "if not request.subject.get_attributes_for_oid(NameOID.COMMON_NAME):"
 
 
-def test_an_empty_subject_makes_the_names_critical(bench: Bench) -> None:
+def test_an_empty_subject_makes_the_names_critical(bench: HandlerSet) -> None:
     bench.edit("simpleenroll", WITHOUT_COMMON_NAME, "if False:")
     certificate = bench.issue("simpleenroll", csr(subject(), x509.DNSName("a.example.org")))
     assert certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).critical
@@ -416,7 +418,7 @@ def authority(
 
 def install(ca: Path, key: Any, *cacert: x509.Certificate, chain: x509.Certificate | None = None) -> None:
     """Make a directory the home of a CA."""
-    (ca / "private/cakey.pem").write_bytes(pki.key_pem(key))
+    (ca / "private/cakey.pem").write_bytes(key_pem(key))
     (ca / "cacert.pem").write_bytes(b"".join(certificate.public_bytes(Encoding.PEM) for certificate in cacert))
     if chain:
         (ca / "chain.pem").write_bytes(chain.public_bytes(Encoding.PEM))
@@ -425,10 +427,10 @@ def install(ca: Path, key: Any, *cacert: x509.Certificate, chain: x509.Certifica
 OTHER = ec.generate_private_key(ec.SECP384R1())
 
 
-def test_the_issuer_is_who_has_the_key(bench: Bench) -> None:
+def test_the_issuer_is_who_has_the_key(bench: HandlerSet) -> None:
     """Of an issuing CA below the root, cacert.pem may be the root; and after a roll-over there are several."""
-    root = authority("root", P256)
-    below = authority("below", OTHER, (root, P256))
+    root = authority("root", KEY)
+    below = authority("below", OTHER, (root, KEY))
     install(bench.ca, OTHER, root, chain=below)
     certificate = bench.issue("simpleenroll", csr())
     certificate.verify_directly_issued_by(below)
@@ -439,21 +441,21 @@ def test_the_issuer_is_who_has_the_key(bench: Bench) -> None:
     bench.issue("simpleenroll", csr()).verify_directly_issued_by(below)
 
 
-def test_no_certificate_outlives_the_ca(bench: Bench) -> None:
-    install(bench.ca, P256, root := authority("root", P256))
+def test_no_certificate_outlives_the_ca(bench: HandlerSet) -> None:
+    install(bench.ca, KEY, root := authority("root", KEY))
     assert bench.issue("simpleenroll", csr()).not_valid_after_utc == root.not_valid_after_utc
 
 
-def test_a_ca_that_has_expired_issues_nothing(bench: Bench) -> None:
-    install(bench.ca, P256, authority("root", P256, ends=datetime.now(UTC) - timedelta(seconds=5)))
+def test_a_ca_that_has_expired_issues_nothing(bench: HandlerSet) -> None:
+    install(bench.ca, KEY, authority("root", KEY, ends=datetime.now(UTC) - timedelta(seconds=5)))
     result = bench.run("simpleenroll", csr())
     assert (result.status, result.out) == (os.EX_CONFIG, b"")
     assert "expired" in result.err
     assert bench.rows == []
 
 
-def test_a_ca_whose_key_is_encrypted_is_reported(bench: Bench) -> None:
-    secret = P256.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"x"))
+def test_a_ca_whose_key_is_encrypted_is_reported(bench: HandlerSet) -> None:
+    secret = KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"x"))
     (bench.ca / "private/cakey.pem").write_bytes(secret)
     result = bench.run("simpleenroll", csr())
     assert (result.status, result.out) == (os.EX_CONFIG, b"")
@@ -463,7 +465,7 @@ def test_a_ca_whose_key_is_encrypted_is_reported(bench: Bench) -> None:
 # The register.
 
 
-def test_a_row_says_what_was_issued_to_whom(bench: Bench) -> None:
+def test_a_row_says_what_was_issued_to_whom(bench: HandlerSet) -> None:
     name = subject({NameOID.ORGANIZATION_NAME: "a\x1b[31m"}, "zoe")
     request = csr(name, x509.DNSName("a.example.org"), x509.RFC822Name("zoe@example.org"))
     env = {"EST_LABEL": "iot", "EST_PENDING_ID": "0a" * 32, "EST_REQUEST_ID": "beef"}
@@ -497,7 +499,7 @@ def test_a_row_says_what_was_issued_to_whom(bench: Bench) -> None:
     }
 
 
-def test_many_can_make_the_register_at_the_same_time(bench: Bench) -> None:
+def test_many_can_make_the_register_at_the_same_time(bench: HandlerSet) -> None:
     """SQLite itself refuses to be switched to its log by two at a time, however patient they are."""
     with ThreadPoolExecutor(10) as pool:
         issued = list(pool.map(lambda number: bench.issue("simpleenroll", csr(f"device-{number}")), range(10)))
@@ -505,7 +507,7 @@ def test_many_can_make_the_register_at_the_same_time(bench: Bench) -> None:
     assert sorted(path.name for path in bench.ca.glob("*certs.sqlite*")) == ["certs.sqlite"]
 
 
-def start(bench: Bench, env: dict[str, str], stdout: Any, before: Callable[[], object] | None = None) -> Any:
+def start(bench: HandlerSet, env: dict[str, str], stdout: Any, before: Callable[[], object] | None = None) -> Any:
     return subprocess.Popen(
         [bench.script("simpleenroll")],
         cwd=HANDLERS,
@@ -517,7 +519,7 @@ def start(bench: Bench, env: dict[str, str], stdout: Any, before: Callable[[], o
     )
 
 
-def test_the_row_is_there_before_the_certificate_is_handed_out(bench: Bench, tmp_path: Path) -> None:
+def test_the_row_is_there_before_the_certificate_is_handed_out(bench: HandlerSet, tmp_path: Path) -> None:
     """Stopped while it prints, and killed there: the row is committed, and the reader got nothing."""
     env = environment(bench, csr("slow reader"), tmp_path / "private")
     reader, writer = os.pipe()
@@ -528,7 +530,7 @@ def test_the_row_is_there_before_the_certificate_is_handed_out(bench: Bench, tmp
             filler += os.write(writer, b"." * 4096)
     os.set_blocking(writer, True)
     with start(bench, env, writer) as process:
-        support.until(lambda: bench.rows)
+        until(lambda: bench.rows)
         time.sleep(0.05)
         assert process.poll() is None, "it is waiting for the reader"
         process.kill()
@@ -539,7 +541,7 @@ def test_the_row_is_there_before_the_certificate_is_handed_out(bench: Bench, tmp
     assert [row.subject for row in bench.rows] == ["CN=slow reader"]
 
 
-def test_a_full_output_is_a_failure_and_the_row_stays(bench: Bench, tmp_path: Path) -> None:
+def test_a_full_output_is_a_failure_and_the_row_stays(bench: HandlerSet, tmp_path: Path) -> None:
     env = environment(bench, csr("nobody listens"), tmp_path / "private")
     with open("/dev/full", "wb") as full, start(bench, env, full) as process:
         process.communicate()
@@ -547,7 +549,7 @@ def test_a_full_output_is_a_failure_and_the_row_stays(bench: Bench, tmp_path: Pa
     assert len(bench.rows) == 1
 
 
-def test_whoever_is_killed_never_handed_out_what_is_not_registered(bench: Bench, tmp_path: Path) -> None:
+def test_whoever_is_killed_never_handed_out_what_is_not_registered(bench: HandlerSet, tmp_path: Path) -> None:
     env = environment(bench, csr("unlucky"), tmp_path / "private")
     bench.issue("simpleenroll", csr("measured"))
     outputs = []
@@ -572,7 +574,7 @@ def no_room() -> None:
 
 
 @pytest.mark.parametrize("exists", [True, False])
-def test_without_room_for_the_row_nothing_is_printed(bench: Bench, tmp_path: Path, exists: bool) -> None:
+def test_without_room_for_the_row_nothing_is_printed(bench: HandlerSet, tmp_path: Path, exists: bool) -> None:
     if exists:
         bench.issue("simpleenroll", csr("first"))
     before = bench.rows
@@ -586,7 +588,7 @@ def test_without_room_for_the_row_nothing_is_printed(bench: Bench, tmp_path: Pat
     assert not list(bench.ca.glob(".certs.sqlite*"))
 
 
-def test_a_reader_does_not_delay_a_writer(bench: Bench) -> None:
+def test_a_reader_does_not_delay_a_writer(bench: HandlerSet) -> None:
     bench.issue("simpleenroll", csr("first"))
     with contextlib.closing(sqlite3.connect(bench.store, isolation_level=None)) as db:
         db.execute("BEGIN")
@@ -596,7 +598,7 @@ def test_a_reader_does_not_delay_a_writer(bench: Bench) -> None:
     assert len(bench.rows) == 2
 
 
-def test_a_locked_register_is_waited_for(bench: Bench) -> None:
+def test_a_locked_register_is_waited_for(bench: HandlerSet) -> None:
     bench.issue("simpleenroll", csr("first"))
     with ThreadPoolExecutor(1) as pool:
         with bench.locked():
@@ -607,7 +609,7 @@ def test_a_locked_register_is_waited_for(bench: Bench) -> None:
     assert len(bench.rows) == 2
 
 
-def test_a_worker_that_stays_keeps_the_register_open_and_notices_another_one(bench: Bench, tmp_path: Path) -> None:
+def test_a_worker_that_stays_keeps_the_register_open_and_notices_another_one(bench: HandlerSet, tmp_path: Path) -> None:
     env = environment(bench, csr("zoe"), tmp_path / "private") | {"EST_TIMEOUT": "1"}
     log = bench.ca / "certs.sqlite-wal"  # there as long as somebody has it open
     with running(size=1) as machine:
@@ -639,12 +641,12 @@ def test_a_worker_that_stays_keeps_the_register_open_and_notices_another_one(ben
     assert not log.exists()
 
 
-def renewing(bench: Bench, certificate: x509.Certificate, path: Path) -> Result:
+def renewing(bench: HandlerSet, certificate: x509.Certificate, path: Path) -> Result:
     path.write_bytes(certificate.public_bytes(Encoding.PEM))
     return bench.run("simplereenroll", csr("zoe"), EST_RENEW_CERT_FILE=str(path))
 
 
-def test_a_certificate_that_is_revoked_in_the_register_is_not_renewed(bench: Bench, tmp_path: Path) -> None:
+def test_a_certificate_that_is_revoked_in_the_register_is_not_renewed(bench: HandlerSet, tmp_path: Path) -> None:
     certificate = bench.issue("simpleenroll", csr("zoe"))
     assert renewing(bench, certificate, tmp_path / "old.pem").status == 0
     with contextlib.closing(sqlite3.connect(bench.store)) as db, db:
@@ -657,7 +659,7 @@ def test_a_certificate_that_is_revoked_in_the_register_is_not_renewed(bench: Ben
     assert (result.status, result.words) == (77, "your certificate is revoked")
 
 
-def test_policy_only_the_newest_is_renewed(bench: Bench, tmp_path: Path) -> None:
+def test_policy_only_the_newest_is_renewed(bench: HandlerSet, tmp_path: Path) -> None:
     bench.uncomment("simplereenroll", "if (newest :=")
     stranger = renewing(bench, bench.root, tmp_path / "old.pem")
     assert stranger.status == 0, "nothing of that name in the register: openssl ca may have issued it"
@@ -669,7 +671,7 @@ def test_policy_only_the_newest_is_renewed(bench: Bench, tmp_path: Path) -> None
     assert renewing(bench, second.certificate, tmp_path / "old.pem").status == 0
 
 
-def test_policy_a_lost_answer_is_given_again(bench: Bench) -> None:
+def test_policy_a_lost_answer_is_given_again(bench: HandlerSet) -> None:
     bench.uncomment("simpleenroll", "if before :=")
     first = bench.issue("simpleenroll", csr("zoe"), EST_PENDING_ID="0a")
     assert bench.issue("simpleenroll", csr("zoe"), EST_PENDING_ID="0a") == first
@@ -692,7 +694,7 @@ ACCEPTED = {
 
 
 @pytest.fixture(scope="module")
-def served(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+def served(lab: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """The demo with two more labels: the demo's CA and an ML-DSA CA, both by handlers/python."""
     own = lab.copy(tmp_path_factory.mktemp("python-lab") / "lab")
     for file in own.ca.glob("certs.sqlite*"):  # what other tests have enrolled there
@@ -719,27 +721,27 @@ def test_every_operation_through_the_gateway(served: Gateway, tmp_path: Path) ->
     assert root == x509.load_pem_x509_certificate(lab.anchor.read_bytes())
     assert served.get("python/csrattrs").der.hex().startswith("3021")
     name = x509.DNSName("device-1.example.org")
-    (certificate,) = served.post("python/simpleenroll", support.csr("device-1", name)).certificates
+    (certificate,) = served.post("python/simpleenroll", csr("device-1", name)).certificates
     lab.verify(certificate)
     (tmp_path / "cert.pem").write_bytes(certificate.public_bytes(Encoding.PEM))
-    (tmp_path / "key.pem").write_bytes(support.KEY_PEM)
+    (tmp_path / "key.pem").write_bytes(KEY_PEM)
     files = (tmp_path / "cert.pem", tmp_path / "key.pem")
-    renewed = served.post("python/simplereenroll", support.csr("device-1", name), login=None, certificate=files)
+    renewed = served.post("python/simplereenroll", csr("device-1", name), login=None, certificate=files)
     lab.verify(renewed.certificate)
-    other = served.post("python/simplereenroll", support.csr("device-2", name), login=None, certificate=files)
+    other = served.post("python/simplereenroll", csr("device-2", name), login=None, certificate=files)
     assert other.status == 403
-    new = pki.dn((pki.CN, pki.BMP, "Zoë".encode("utf-16-be")))
-    change = pki.attribute("1.3.6.1.5.5.7.7.36", pki.tlv(pki.SEQUENCE, new))  # RFC 6402 2.8: no names, so none at all
-    body = pki.csr("device-1", pki.san(name), change, key=support.KEY)
+    new = dn((CN, BMP, "Zoë".encode("utf-16-be")))
+    change = attribute("1.3.6.1.5.5.7.7.36", tlv(SEQUENCE, new))  # RFC 6402 2.8: no names, so none at all
+    body = csr("device-1", san(name), change, key=KEY)
     changed = served.post("python/simplereenroll", body, login=None, certificate=files).certificate
     assert new in changed.tbs_certificate_bytes
     assert b"device-1" not in changed.tbs_certificate_bytes
-    keys = served.post("python/serverkeygen", support.csr("keyless"))
+    keys = served.post("python/serverkeygen", csr("keyless"))
     assert keys.status == 200
     assert re.findall(rb"Content-Type: ([^\r;]+)", keys.body) == [b"application/pkcs8", b"application/pkcs7-mime"]
     cmc = {"Content-Type": "application/pkcs7-mime; smime-type=CMC-request"}
     assert served.post("python/fullcmc", b"MAA=", headers=cmc).status == 400
-    assert served.post("python/simpleenroll", support.csr("nobody"), login=None).status == 401
+    assert served.post("python/simpleenroll", csr("nobody"), login=None).status == 401
     with contextlib.closing(sqlite3.connect(lab.ca / "certs.sqlite")) as db:
         rows = db.execute("SELECT operation, label, subject, san FROM certificates ORDER BY rowid").fetchall()
     assert rows == [
@@ -752,12 +754,12 @@ def test_every_operation_through_the_gateway(served: Gateway, tmp_path: Path) ->
 
 def test_refusals_reach_the_client_and_faults_the_log(served: Gateway) -> None:
     no_name = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, "x")])
-    answer = served.post("python/simpleenroll", support.csr(no_name))
+    answer = served.post("python/simpleenroll", csr(no_name))
     assert (answer.status, answer.words) == (403, "the subject needs a commonName")
     anchor = served.lab.path / "pq-ca/cacert.pem"
     aside = anchor.rename(anchor.with_suffix(".aside"))
     try:
-        answer = served.post("pq/simpleenroll", support.csr("device-1"))
+        answer = served.post("pq/simpleenroll", csr("device-1"))
     finally:
         aside.rename(anchor)
     assert answer.status == 500
@@ -770,11 +772,11 @@ def test_an_ml_dsa_client_enrols_and_renews_with_its_certificate(served: Gateway
     key = mldsa.MLDSA65PrivateKey.generate()
     (root,) = served.get("pq/cacerts").certificates
     assert isinstance(root.public_key(), mldsa.MLDSA65PublicKey)
-    request = ml_dsa_csr(key).request.public_bytes(Encoding.DER)
+    request = ml_dsa_csr(key)
     (certificate,) = served.post("pq/simpleenroll", request).certificates
     certificate.verify_directly_issued_by(root)
     (tmp_path / "cert.pem").write_bytes(certificate.public_bytes(Encoding.PEM))
-    (tmp_path / "key.pem").write_bytes(pki.key_pem(key))
+    (tmp_path / "key.pem").write_bytes(key_pem(key))
     files = (tmp_path / "cert.pem", tmp_path / "key.pem")
     renewed = served.post("pq/simplereenroll", request, login=None, certificate=files, pyopenssl=True)
     assert renewed.certificate.public_key() == key.public_key()
@@ -786,7 +788,7 @@ def test_an_ml_dsa_client_enrols_and_renews_with_its_certificate(served: Gateway
 
 
 @pytest.mark.client("sqlite3")
-def test_the_lines_of_the_readme_work(bench: Bench) -> None:
+def test_the_lines_of_the_readme_work(bench: HandlerSet) -> None:
     blocks = re.findall(r"```sh\n(.*?)```", (HANDLERS / "README.md").read_text(), re.DOTALL)
     workspace = bench.workspace.path
     (workspace / ".venv").symlink_to(sys.prefix)

@@ -22,11 +22,13 @@ from pkilint import loader, pkix  # type: ignore[import-untyped]
 from pkilint.pkix import crl as crl_lint  # type: ignore[import-untyped]
 from pkilint.pkix import extension, name, ocsp
 
-from tests.handlers.bench import PATH, ROOT, Workspace, csr, lint
-from tests.handlers.cuts import Cuts
-from tests.handlers.sets import Bench
-from tests.support import Gateway, Lab, enrol, pem, run, running_gateway
-from tests.support import csr as request
+from tests.kit.ca import pem
+from tests.kit.csr import csr
+from tests.kit.gateway import Gateway, enrol, running_gateway
+from tests.kit.processes import PATH, ROOT, run
+from tests.kit.reference import lint
+from tests.kit.scripts import Cuts, HandlerSet
+from tests.kit.workspace import Workspace
 
 ACCEPTED = {"pkix.subject_key_identifier_method_1_identified"}  # a remark: RFC 5280 4.2.1.2 method (1), as wished
 
@@ -250,12 +252,12 @@ def lint_crl(crl: x509.CertificateRevocationList) -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def both(tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    return Bench.create("python", tmp_path_factory.mktemp("both") / "ws")
+def both(tmp_path_factory: pytest.TempPathFactory) -> HandlerSet:
+    return HandlerSet.create("python", tmp_path_factory.mktemp("both") / "ws")
 
 
 @pytest.mark.client("sqlite3")
-def test_a_certificate_of_the_python_set_is_revoked_in_both_registers(both: Bench, tmp_path: Path) -> None:
+def test_a_certificate_of_the_python_set_is_revoked_in_both_registers(both: HandlerSet, tmp_path: Path) -> None:
     bench = both.copy(tmp_path / "work shop $HOME")
     lost, kept = (bench.issue("simpleenroll", csr(name)) for name in ("lost", "kept"))
     bench.workspace.do("revoke", serial(lost), "--reason", "keyCompromise")
@@ -273,7 +275,7 @@ def test_a_certificate_of_the_python_set_is_revoked_in_both_registers(both: Benc
     assert (done.returncode, "no certificate AB12 in" in done.stderr) == (1, True)
 
 
-def test_without_sqlite3_the_file_will_do(both: Bench, tmp_path: Path) -> None:
+def test_without_sqlite3_the_file_will_do(both: HandlerSet, tmp_path: Path) -> None:
     bench = both.copy(tmp_path / "ws")
     lost = bench.issue("simpleenroll", csr("lost"))
     (tmp_path / "bin").mkdir()
@@ -548,7 +550,7 @@ ENFORCED = {"client_auth": {"crls": ["openssl-ca/crl.pem"]}}
 
 def renew(gateway: Gateway, pair: tuple[Path, Path]) -> tuple[int, str]:
     """The status of a renewal, and what the client reads if it is refused."""
-    answer = gateway.post("simplereenroll", request(), login=None, certificate=pair)
+    answer = gateway.post("simplereenroll", csr(), login=None, certificate=pair)
     return answer.status, "" if answer.status == 200 else answer.words
 
 
@@ -559,7 +561,7 @@ def client(gateway: Gateway, directory: Path) -> tuple[tuple[Path, Path], str]:
     return pair, serial(x509.load_pem_x509_certificate(pair[0].read_bytes()))
 
 
-def test_a_revoked_client_is_shut_out_at_the_next_reload(own_lab: Lab, tmp_path: Path) -> None:
+def test_a_revoked_client_is_shut_out_at_the_next_reload(own_lab: Workspace, tmp_path: Path) -> None:
     workspace = Workspace(own_lab.path)
     workspace.do("crl")
     with running_gateway(own_lab, ENFORCED) as gateway:
@@ -590,7 +592,7 @@ def test_a_revoked_client_is_shut_out_at_the_next_reload(own_lab: Lab, tmp_path:
         assert renew(gateway, new)[0] == 200
 
 
-def test_an_expired_list_shuts_everybody_out_and_says_why(own_lab: Lab, tmp_path: Path) -> None:
+def test_an_expired_list_shuts_everybody_out_and_says_why(own_lab: Workspace, tmp_path: Path) -> None:
     workspace = Workspace(own_lab.path)
     with running_gateway(own_lab) as gateway:
         kept, _ = client(gateway, tmp_path / "kept")
@@ -607,7 +609,7 @@ def test_an_expired_list_shuts_everybody_out_and_says_why(own_lab: Lab, tmp_path
     assert '"CRL has expired"' in (ROOT / "openssl-ca/README.md").read_text()
 
 
-def test_reload_without_the_list_keeps_what_was(own_lab: Lab) -> None:
+def test_reload_without_the_list_keeps_what_was(own_lab: Workspace) -> None:
     """Who deletes the list must not gain by it."""
     workspace = Workspace(own_lab.path)
     workspace.do("crl")

@@ -20,10 +20,13 @@ from cryptography.x509.verification import PolicyBuilder, Store
 
 from estgw.est import oids
 from estgw.est.certs import serial_hex
-from tests.handlers.bench import PATH, ROOT, Workspace, csr, lint
-from tests.handlers.cuts import Cuts
-from tests.support import Lab, enrol, pem, run, running_gateway
-from tests.support import csr as request
+from tests.kit.ca import pem
+from tests.kit.csr import csr
+from tests.kit.gateway import enrol, running_gateway
+from tests.kit.processes import PATH, ROOT, run
+from tests.kit.reference import lint
+from tests.kit.scripts import Cuts
+from tests.kit.workspace import Workspace
 
 GENERATIONS = (1, 2, 3)
 PAIRS = list(itertools.product(GENERATIONS, repeat=2))
@@ -446,7 +449,7 @@ def estclient(*arguments: str | Path) -> subprocess.CompletedProcess[bytes]:
     return run(sys.executable, "-m", "estgw.client.cli", *arguments, env=environment)
 
 
-def test_from_end_to_end(own_lab: Lab, tmp_path: Path) -> None:
+def test_from_end_to_end(own_lab: Workspace, tmp_path: Path) -> None:
     old_anchor = tmp_path / "old.pem"
     shutil.copy(own_lab.anchor, old_anchor)
     workspace = Workspace(own_lab.path)
@@ -460,7 +463,7 @@ def test_from_end_to_end(own_lab: Lab, tmp_path: Path) -> None:
             devices.append(enrol(gateway, tmp_path / str(number)))
         # Everybody, whatever their anchor and whatever their own certificate's generation, is served.
         for device, anchor in itertools.product(devices, (old_anchor, own_lab.anchor)):
-            renewed = gateway.post("simplereenroll", request(), login=None, certificate=device, anchor=anchor)
+            renewed = gateway.post("simplereenroll", csr(), login=None, certificate=device, anchor=anchor)
             renewed.certificate.verify_directly_issued_by(workspace.load("cacert.pem")[0])
         bag = gateway.get("cacerts", anchor=old_anchor).certificates
         assert bag == workspace.bag
@@ -482,7 +485,7 @@ def test_from_end_to_end(own_lab: Lab, tmp_path: Path) -> None:
 
 
 @pytest.mark.client("pki")
-def test_strongswan_with_the_old_anchor(own_lab: Lab, tmp_path: Path) -> None:
+def test_strongswan_with_the_old_anchor(own_lab: Workspace, tmp_path: Path) -> None:
     old_anchor = tmp_path / "old.pem"
     shutil.copy(own_lab.anchor, old_anchor)
     Workspace(own_lab.path).do("rollover")

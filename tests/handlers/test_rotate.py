@@ -15,11 +15,12 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from estgw.est import csr as csrs
 from estgw.register import lookup
-from tests.handlers.bench import PATH, ROOT, Workspace, csr
-from tests.handlers.cuts import Cuts
-from tests.handlers.test_openssl_handlers import ISSUING, KEYGEN, keygen
+from tests.handlers.test_openssl_handlers import ISSUING, KEYGEN
 from tests.handlers.test_revocation import ask, lists, ocsp_lines, own_network, responder, serial, serials
-from tests.support import run
+from tests.kit.csr import csr
+from tests.kit.processes import PATH, ROOT, run
+from tests.kit.scripts import Cuts, keygen
+from tests.kit.workspace import Workspace
 
 __all__ = ["own_network"]
 
@@ -256,7 +257,7 @@ def test_find_finds_nothing(
 
 def test_the_gateway_looks_in_archives(workspace: Workspace) -> None:
     certificate = archived(workspace, "Zoë 1")
-    wanted = csrs.parse(csr("zoë 1").pem)
+    wanted = csrs.parse(csr("zoë 1"))
     assert lookup.newest_valid(workspace.ca, wanted) == certificate
     workspace.do("revoke", serial(certificate))
     assert lookup.newest_valid(workspace.ca, wanted) is None

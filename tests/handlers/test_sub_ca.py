@@ -15,12 +15,14 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
-from tests.handlers.bench import PATH, ROOT, Workspace, csr, lint
-from tests.handlers.cuts import Cuts
-from tests.handlers.sets import Bench
 from tests.handlers.test_rollover import is_root, openssl_verify, validates
-from tests.support import Gateway, Lab, enrol, pem, run, running_gateway
-from tests.support import csr as request
+from tests.kit.ca import pem
+from tests.kit.csr import csr
+from tests.kit.gateway import Gateway, enrol, running_gateway
+from tests.kit.processes import PATH, ROOT, run
+from tests.kit.reference import lint
+from tests.kit.scripts import Cuts, HandlerSet
+from tests.kit.workspace import Workspace
 
 ACCEPTED = {
     "pkix.subject_key_identifier_method_1_identified",  # a remark: RFC 5280 4.2.1.2 method (1), as wished
@@ -155,7 +157,7 @@ def test_both_handler_sets_issue_below_the_root(workspace: Workspace, tmp_path: 
     """Unchanged, and while the root is away."""
     folder = workspace.path / "handlers/python"
     shutil.copytree(ROOT / "handlers/python", folder, ignore=shutil.ignore_patterns("__pycache__"))
-    bench = Bench(name, workspace)
+    bench = HandlerSet(name, workspace)
     put_away(workspace)
     (root,), (issuer,) = workspace.load("cacert.pem"), workspace.load("issuer.pem")
     handed = x509.load_pem_x509_certificates(bench.run("cacerts").out)
@@ -236,17 +238,17 @@ def test_whenever_the_power_fails_there_is_one_ca_or_the_other(workspace: Worksp
 
 
 @pytest.fixture
-def sub_lab(own_lab: Lab) -> Lab:
+def sub_lab(own_lab: Workspace) -> Workspace:
     Workspace(own_lab.path).do("create-ca", "--force", "--sub-ca")
     return own_lab
 
 
 def renew(gateway: Gateway, pair: tuple[Path, Path], anchor: Path) -> tuple[int, str]:
-    answer = gateway.post("simplereenroll", request(), login=None, certificate=pair, anchor=anchor)
+    answer = gateway.post("simplereenroll", csr(), login=None, certificate=pair, anchor=anchor)
     return answer.status, "" if answer.status == 200 else answer.words
 
 
-def test_from_end_to_end(sub_lab: Lab, tmp_path: Path) -> None:
+def test_from_end_to_end(sub_lab: Workspace, tmp_path: Path) -> None:
     workspace = Workspace(sub_lab.path)
     workspace.do("crl")
     first = tmp_path / "first.pem"

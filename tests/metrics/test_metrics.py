@@ -21,9 +21,11 @@ from estgw import __version__
 from estgw.metrics import endpoint, table
 from estgw.metrics.meter import Meter
 from estgw.metrics.table import Kind
-from tests.metrics.scraping import samples, scrape, value
-from tests.supervision.crew import GOOD, gone, held, holding, let_go, one_each, pids, two_workers
-from tests.support import LOGIN, ROOT, request, running_gateway, until
+from tests.kit.connection import request
+from tests.kit.gateway import LOGIN, running_gateway
+from tests.kit.metrics import samples, scrape, value
+from tests.kit.processes import ROOT, dead, until
+from tests.kit.workers import GOOD, held, holding, let_go, one_each, pids, two_workers
 
 ON = {"metrics": {"listen": "127.0.0.1:0"}}
 METRICS = (*table.OF_WORKERS, *table.OF_ALL)
@@ -147,7 +149,7 @@ def test_the_view_survives_a_worker(own_lab):
             connection.ask("GET", "cacerts")
         asked = len([line for line in gateway.access if line.get("operation") == "cacerts"])
         assert value(samples(gateway), "estgw_requests_total", **served) == asked > so_far + 2
-        assert gone(first[1])
+        assert dead(first[1])
 
 
 def test_off_is_off():

@@ -15,17 +15,22 @@ from estgw.auth import digest
 from estgw.auth.credentials import DigestResponse
 from estgw.client import Credentials, Session, Trust, keys, request
 from estgw.client.wire import Exchange
-from tests import pki
-from tests.e2e.identity.kit import digest_file
-from tests.supervision.crew import one_each, two_workers
-from tests.support import EST, LOGIN, PKCS10, Gateway, Lab, Response, armoured, csr, run
+from tests.kit.ca import name
+from tests.kit.clients import digest_file
+from tests.kit.connection import EST, PKCS10, Response
+from tests.kit.csr import csr
+from tests.kit.der import armoured
+from tests.kit.gateway import LOGIN, Gateway
+from tests.kit.processes import run
+from tests.kit.workers import one_each, two_workers
+from tests.kit.workspace import Workspace
 
 TARGET = f"{EST}/simpleenroll"
 GOOD = csr()
 
 
 @pytest.fixture
-def settings(own_lab: Lab) -> dict[str, Any]:
+def settings(own_lab: Workspace) -> dict[str, Any]:
     digest_file(own_lab, LOGIN)
     return {"client_auth": {"digest": ["MD5", "SHA-256"], "digest_users": str(own_lab.path / "users.htdigest")}}
 
@@ -116,7 +121,7 @@ def test_curl_gives_a_wrong_password_up_wherever_it_comes(own_lab, settings, tmp
 
 def test_estclient_goes_on_at_another_worker_than_the_one_that_challenged_it(own_lab, settings):
     key = keys.generate(keys.parse_spec("ec:P-256"))
-    plan = request.plan(request.Wanted(pki.name("CN=device-1")), None)
+    plan = request.plan(request.Wanted(name("CN=device-1")), None)
     trust = Trust(explicit=tuple(x509.load_pem_x509_certificates(own_lab.anchor.read_bytes())))
 
     def statuses(gateway: Gateway) -> list[int]:

@@ -20,13 +20,13 @@ from estgw import logs
 from estgw.errors import ConfigError
 from estgw.supervision import control_channel, supervisor, worker_slot
 from estgw.supervision.supervisor import Supervisor
-from tests.restore import logging_as_before
-from tests.supervision.crew import gone
-from tests.support import Lab, until
+from tests.kit.processes import dead, until
+from tests.kit.restore import logging_as_before
+from tests.kit.workspace import Workspace
 
 
 @pytest.fixture
-def house(own_lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Lab:
+def house(own_lab: Workspace, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     """Two workers, without Python handlers so that they start quickly; temporary files go there too."""
     path = own_lab.path / "conf.yaml"
     data = yaml.safe_load(path.read_text())
@@ -47,7 +47,7 @@ def said() -> Iterator[Callable[[], list[dict[str, Any]]]]:
         yield lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
-def supervise(house: Lab, meanwhile: Callable[[Supervisor], None]) -> None:
+def supervise(house: Workspace, meanwhile: Callable[[Supervisor], None]) -> None:
     """Run one; `meanwhile` is called once all are up, and then it is told to stop."""
 
     async def main() -> None:
@@ -73,7 +73,7 @@ def test_a_worker_that_does_not_stop_is_killed(house, said, monkeypatch):
         os.kill(stopped[0], signal.SIGSTOP)
 
     supervise(house, meanwhile)
-    assert gone(stopped[0])
+    assert dead(stopped[0])
     (killed,) = [line["workers"] for line in said() if "killed" in line["event"]]
     assert 2 in killed
     assert said()[-1]["event"] == "stopped"

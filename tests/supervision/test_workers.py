@@ -15,19 +15,13 @@ from typing import Any
 
 import pytest
 
-from tests.metrics.scraping import samples, value
-from tests.supervision.crew import (
-    GOOD,
-    gone,
-    held,
-    holding,
-    let_go,
-    one_each,
-    pids,
-    two_workers,
-    worker_of,
-)
-from tests.support import LOGIN, ROOT, Connection, Gateway, Lab, csr, request, run, until
+from tests.kit.connection import Connection, request
+from tests.kit.csr import csr
+from tests.kit.gateway import LOGIN, Gateway
+from tests.kit.metrics import samples, value
+from tests.kit.processes import ROOT, dead, run, until
+from tests.kit.workers import GOOD, held, holding, let_go, one_each, pids, two_workers, worker_of
+from tests.kit.workspace import Workspace
 
 # Serving.
 
@@ -208,7 +202,7 @@ def test_all_drain(own_lab):
         assert gateway.process.wait(20) == 0
         assert gateway.log[-1] == {**gateway.log[-1], "event": "stopped", "level": "info"}
         assert "worker" not in gateway.log[-1]
-        assert all(gone(pid) for pid in workers.values())
+        assert all(dead(pid) for pid in workers.values())
 
 
 def refuses(gateway: Gateway) -> bool:
@@ -230,7 +224,7 @@ def test_without_a_supervisor_they_drain_and_leave(own_lab):
         until(lambda: refuses(gateway))
         let_go(own_lab)
         assert answer.result().status == 200
-        until(lambda: all(gone(pid) for pid in workers.values()))
+        until(lambda: all(dead(pid) for pid in workers.values()))
 
 
 def test_limits_are_shared_out(own_lab):
@@ -283,13 +277,13 @@ def test_one_at_a_time_is_one_over_all_workers(own_lab):
 # Starting.
 
 
-def serve(lab: Lab, *options: str) -> tuple[int, str, str]:
+def serve(lab: Workspace, *options: str) -> tuple[int, str, str]:
     command = (sys.executable, "-m", "estgw", "serve", "-c", str(lab.path / "conf.yaml"), *options)
     done = run(*command, status=None, cwd=ROOT, env={**os.environ, "TMPDIR": str(lab.path / "tmp")})
     return done.returncode, done.stdout.decode(), done.stderr.decode()
 
 
-def change(lab: Lab, old: str, new: str) -> None:
+def change(lab: Workspace, old: str, new: str) -> None:
     (lab.path / "tmp").mkdir(exist_ok=True)
     lab.edit("conf.yaml", old, new)
 

@@ -19,7 +19,7 @@ from estgw.tls.context import TLSSettings, server_context
 from estgw.tls.info import TLSInfo
 from estgw.tls.listener import Listener
 from estgw.tls.sockets import bind
-from tests.tls.pki import CLIENT_AUTH, DAY, NOW, SERVER_AUTH, Credential, root
+from tests.kit.ca import CLIENT_AUTH, DAY, NOW, SERVER_AUTH, Credential, root
 
 V12, V13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 VERSIONS = {"TLSv1.2": V12, "TLSv1.3": V13}
@@ -51,7 +51,7 @@ class World:
             "other-ca": self.other.issue("device"),
         }
         self.files = {name: client.write(directory, name) for name, client in self.clients.items()}
-        self.server = self.root.issue("localhost", eku=(SERVER_AUTH,)).write(directory, "server")
+        self.server = self.root.server().write(directory, "server")
         self.root_file, _ = self.root.write(directory, "root")
 
     def settings(self, **changes: Any) -> TLSSettings:

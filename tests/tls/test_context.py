@@ -17,7 +17,7 @@ from estgw.tls import context as context_module
 from estgw.tls.context import TLSSettings, server_context
 from estgw.tls.handshake import Verification
 from estgw.tls.info import TLSInfo
-from tests.tls.pki import DAY, NOW, SERVER_AUTH, Credential, pem, root
+from tests.kit.ca import DAY, NOW, Credential, pem, root
 from tests.tls.serving import VERSIONS, exchange, meet, meet_credential, openssl_exchange, run, serving, subjects
 
 both_versions = pytest.mark.parametrize("version", list(VERSIONS))
@@ -341,8 +341,8 @@ def test_keys_of_every_kind(world, tmp_path):
             key_file = tmp_path / f"{name}.key"
             key_file.write_text(await run("openssl", *command))
             private = serialization.load_pem_private_key(key_file.read_bytes(), None)
-            certificate = world.root.issue("localhost", eku=(SERVER_AUTH,), key=private).certificate
-            (tmp_path / f"{name}.crt").write_bytes(pem([certificate]))
+            certificate = world.root.server(key=private).certificate
+            (tmp_path / f"{name}.crt").write_bytes(pem(certificate))
             context = server_context(TLSSettings(tmp_path / f"{name}.crt", key_file))
             async with serving(context) as gateway:
                 await asyncio.to_thread(exchange, gateway.port, world.client())
@@ -356,8 +356,8 @@ def test_the_server_sends_the_chain_in_its_file(world, tmp_path):
     def sent(tls: SSL.Connection) -> list[x509.Certificate] | None:
         return tls.get_peer_cert_chain(as_cryptography=True)
 
-    server = world.sub_sub.issue("localhost", eku=(SERVER_AUTH,))
-    below_root = world.root.issue("localhost", eku=(SERVER_AUTH,))
+    server = world.sub_sub.server()
+    below_root = world.root.server()
 
     async def scene() -> None:
         for credential in (server, below_root):

@@ -13,8 +13,9 @@ from OpenSSL import SSL
 
 from estgw.est.binding import BindingType
 from estgw.tls.handshake import Verification
-from tests.pki import CN, P256, SEQUENCE, SET, T61, UTF8, broken_certificate, dn, tlv
-from tests.tls.pki import DAY, NOW, SERVER_AUTH, Credential
+from tests.kit.ca import DAY, NOW, SERVER_AUTH, Credential, broken_certificate
+from tests.kit.der import CN, SEQUENCE, SET, T61, UTF8, dn, tlv
+from tests.kit.keys import KEY
 from tests.tls.serving import VERSIONS, exchange, meet, meet_credential, openssl_exchange, run, serving, subjects
 
 both_versions = pytest.mark.parametrize("version", list(VERSIONS))
@@ -110,7 +111,7 @@ UNREADABLE = {
 def test_a_certificate_whose_names_cannot_be_read_counts_as_none(world, tmp_path, subject):
     """OpenSSL takes them, and our CA has signed them; cryptography looks at them when somebody asks."""
     der = broken_certificate(world.root, UNREADABLE[subject])
-    device = Credential(x509.load_der_x509_certificate(der), P256)
+    device = Credential(x509.load_der_x509_certificate(der), KEY)
     info = meet_credential(world, tmp_path, device)
     assert (info.certificate, info.chain, info.verified_chain) == (None, (), ())
     assert info.verify_error == "the client's certificates can't be parsed"

@@ -15,7 +15,7 @@ from estgw.tls.context import TLSSettings, server_context
 from estgw.tls.info import TLSInfo
 from estgw.tls.listener import Listener
 from estgw.tls.sockets import bind, endpoint
-from tests.tls.pki import SERVER_AUTH, pem
+from tests.kit.ca import pem
 from tests.tls.serving import DEADLINE, Echo, exchange, run, serving, until
 
 
@@ -117,10 +117,10 @@ def test_tcp_nodelay(world):
 
 
 def test_reload_changes_the_next_connection(world, tmp_path):
-    files = world.other.issue("localhost", eku=(SERVER_AUTH,)).write(tmp_path, "other")
+    files = world.other.server().write(tmp_path, "other")
     reloaded = server_context(TLSSettings(*files))
     before = world.client()
-    after = ssl.create_default_context(cadata=pem([world.other.certificate]).decode())
+    after = ssl.create_default_context(cadata=pem(world.other.certificate).decode())
 
     async def scene() -> None:
         async with serving(world.context()) as gateway:

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from estgw.tls.adapter import TLSContext, tls_info
 from estgw.tls.info import TLSInfo
-from tests.tls.pki import DAY, NOW, Credential, root
+from tests.kit.ca import DAY, NOW, Credential, root
 from tests.tls.serving import VERSIONS, World, exchange, serving
 
 CLIENTS = (

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from tests.e2e.identity.kit import People
-from tests.support import Lab
+from tests.kit.clients import People
+from tests.kit.workspace import Workspace
 
 
 @pytest.fixture(scope="module")
-def people(own: Lab) -> People:
+def people(own: Workspace) -> People:
     """The clients of a module, known to its own laboratory."""
     return People(own)

@@ -12,11 +12,14 @@ from typing import Any
 import pytest
 from cryptography import x509
 
-from tests import pki
-from tests.e2e.identity.kit import REFLECT, REFLECTING, People, answered, challenge, digest_file, seen, sha_user
-from tests.support import LOGIN, V12, Gateway, Lab, Response, running_gateway
+from tests.kit.clients import People, digest_answer, digest_challenge, digest_file, sha_user
+from tests.kit.connection import V12, Response
+from tests.kit.csr import csr, san
+from tests.kit.gateway import LOGIN, Gateway, running_gateway
+from tests.kit.scripts import REFLECT, REFLECTING, seen
+from tests.kit.workspace import Workspace
 
-BODY = pki.csr("device-1")
+BODY = csr("device-1")
 ISSUING = ("simpleenroll", "simplereenroll", "serverkeygen")
 
 # How a decision can end, and what the client then sees (contract, "Exit status").
@@ -38,7 +41,7 @@ WORDS = {"65": "no serial number", "69": "the directory sleeps", "77": "not toda
 
 
 @pytest.fixture(scope="module")
-def own(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Lab:
+def own(lab: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     made = lab.copy(tmp_path_factory.mktemp("decisions"))
     made.script("reflect", REFLECT)
     (made.path / "users.htpasswd").write_text(sha_user("estuser", "estpwd") + sha_user("alice", "secret"))
@@ -46,7 +49,7 @@ def own(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Lab:
 
 
 @pytest.fixture(scope="module")
-def gateway(own: Lab, people: People) -> Iterator[Gateway]:
+def gateway(own: Workspace, people: People) -> Iterator[Gateway]:
     """Labels named after what decides there."""
     reflect = {"handler": str(own.path / "reflect"), **REFLECTING}
     shipped = str(own.path / "handlers/examples/one-time-password")
@@ -86,7 +89,7 @@ def shown(answer: Response) -> dict[str, str]:
 # authenticate: is this password right?
 
 
-def one_time(own: Lab, login: str) -> None:
+def one_time(own: Workspace, login: str) -> None:
     user, _, password = login.partition(":")
     line = f"{user} {hashlib.sha256(password.encode()).hexdigest()}\n"
     with (own.path / "handlers/examples/one-time-passwords").open("a") as file:
@@ -134,7 +137,7 @@ def test_of_many_at_once_one_wins(gateway, own):
 
 def test_digest_shows_no_password_and_so_is_none(gateway, own):
     one_time(own, "estuser:estpwd")
-    header = answered({"realm": "estrealm", "nonce": "x"}, "estuser:estpwd")
+    header = digest_answer({"realm": "estrealm", "nonce": "x"}, "estuser:estpwd")
     answer = gateway.ask("POST", "once/simpleenroll", BODY, headers={"Authorization": header})
     assert (answer.status, challenges(answer)) == (401, ['Basic realm="estrealm"'])
     assert gateway.post("once/simpleenroll", BODY).status == 200
@@ -209,7 +212,7 @@ def test_null_asks_nobody(gateway):
 
 def test_authorize_is_told_everything(gateway, people):
     """What the handler is told, but for the seconds it may take."""
-    body = pki.csr("device-1", pki.san(x509.DNSName("a.example")))
+    body = csr("device-1", san(x509.DNSName("a.example")))
     with gateway.connect(certificate=people.pairs["our RA"], version=V12) as connection:
         told = shown(connection.ask("POST", "environment/simpleenroll", body, login=LOGIN))
         handled = seen(connection.ask("POST", "seen/simpleenroll", body, login=LOGIN))
@@ -274,10 +277,10 @@ def test_digest_is_guessed_no_faster(own):
         running_gateway(own, {"client_auth": {**digest, "guess_delay": 0.5}}) as gateway,
         gateway.connect() as connection,
     ):
-        given = challenge(connection.ask("POST", "simpleenroll", b""))
+        given = digest_challenge(connection.ask("POST", "simpleenroll", b""))
 
         def tried(login: str, number: int, status: int) -> float:
-            headers = {"Authorization": answered(given, login, nc=number)}
+            headers = {"Authorization": digest_answer(given, login, nc=number)}
             started = time.monotonic()
             assert connection.ask("POST", "simpleenroll", b"", headers=headers).status == status
             return time.monotonic() - started

@@ -12,9 +12,12 @@ from typing import Any
 
 import pytest
 
-from tests import pki
-from tests.e2e.identity.kit import answered, challenge, digest_file
-from tests.support import EST, V12, Gateway, Lab, csr, request, running_gateway
+from tests.kit.clients import digest_answer, digest_challenge, digest_file
+from tests.kit.connection import EST, V12, request
+from tests.kit.csr import CHALLENGE_PASSWORD, csr
+from tests.kit.der import BOOLEAN, attribute, tlv
+from tests.kit.gateway import Gateway, running_gateway
+from tests.kit.workspace import Workspace
 
 CROWD = 500
 SOON = 5.0
@@ -22,7 +25,7 @@ SOON = 5.0
 
 
 @pytest.fixture(scope="module")
-def gateway(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+def gateway(lab: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     own = lab.copy(tmp_path_factory.mktemp("denial"))
     digest = {"digest": ["MD5"], "digest_users": str(digest_file(own, "estuser:estpwd"))}
     # The crowd comes from one address; how fast an address may guess is another test's business.
@@ -106,7 +109,7 @@ class Trickle(threading.Thread):
 @pytest.mark.parametrize("where", ["handshake", "head", "body"])
 def test_one_byte_every_100_ms(gateway, where):
     context = client_context(gateway)
-    body = pki.csr("slow")
+    body = csr("slow")
     whole = request("POST", "simpleenroll", body, login="estuser:estpwd")
     head = whole.index(b"\r\n\r\n") + 4
     with crowd() as sockets:
@@ -136,7 +139,7 @@ def test_one_byte_every_100_ms(gateway, where):
 @pytest.mark.parametrize("where", ["head", "body"])
 def test_a_trickle_has_an_end(own_lab, where):
     """A byte now and then renews no timeout."""
-    whole = request("POST", "simpleenroll", pki.csr("slow"), login="estuser:estpwd")
+    whole = request("POST", "simpleenroll", csr("slow"), login="estuser:estpwd")
     head = whole.index(b"\r\n\r\n") + 4
     with running_gateway(own_lab, {"server": {"idle_timeout": 1, "body_timeout": 1}}) as gateway:
         context = client_context(gateway)
@@ -157,13 +160,13 @@ def test_a_trickle_has_an_end(own_lab, where):
 def test_a_digest_header_without_a_response(gateway):
     with gateway.connect() as connection:
         body = csr()
-        given = challenge(connection.ask("POST", "simpleenroll", body))
+        given = digest_challenge(connection.ask("POST", "simpleenroll", body))
         for number in range(1, 21):
-            header = answered(given, "estuser:estpwd", nc=number, drop=["response"])
+            header = digest_answer(given, "estuser:estpwd", nc=number, drop=["response"])
             answer = connection.ask("POST", "simpleenroll", body, headers={"Authorization": header})
             assert (answer.status, answer.body) == (401, b"")
         enrolled(gateway, "Digest headers without a response")
-        header = answered(given, "estuser:estpwd", nc=21)
+        header = digest_answer(given, "estuser:estpwd", nc=21)
         assert connection.ask("POST", "simpleenroll", body, headers={"Authorization": header}).status == 200
 
 
@@ -171,7 +174,7 @@ def test_a_challenge_password_typed_boolean(gateway):
     """In all its lengths; one server is known to have died of it."""
     with gateway.connect(version=V12) as connection:
         for content in (b"\xff", b"\0", b"", b"\1\2\3", bytes(200)):
-            body = pki.csr("odd", pki.attribute(pki.CHALLENGE_PASSWORD, pki.tlv(pki.BOOLEAN, content)))
+            body = csr("odd", attribute(CHALLENGE_PASSWORD, tlv(BOOLEAN, content)))
             answer = connection.ask("POST", "simpleenroll", body, login="estuser:estpwd")
             assert answer.status == 400, content
             assert answer.words

@@ -13,31 +13,23 @@ from typing import Any
 import pytest
 from cryptography import x509
 
-from tests import pki
-from tests.e2e.identity.kit import REFLECT, REFLECTING, answered, challenge, digest_file, seen, sha_user
-from tests.support import (
-    EST,
-    ROOT,
-    Connection,
-    Gateway,
-    Lab,
-    Response,
-    armoured,
-    basic,
-    csr,
-    request,
-    run,
-    running_gateway,
-)
+from tests.kit.clients import digest_answer, digest_challenge, digest_file, sha_user
+from tests.kit.connection import EST, Connection, Response, basic, request
+from tests.kit.csr import csr
+from tests.kit.der import VECTORS, armoured
+from tests.kit.gateway import Gateway, running_gateway
+from tests.kit.processes import ROOT, run
+from tests.kit.scripts import REFLECT, REFLECTING, seen
+from tests.kit.workspace import Workspace
 
 ALICE = "alice:secret"
-BODY = pki.csr("device-1")
+BODY = csr("device-1")
 TARGET = f"{EST}/simpleenroll"
 PYTHON = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}
 
 
 @pytest.fixture(scope="module")
-def own(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Lab:
+def own(lab: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     made = lab.copy(tmp_path_factory.mktemp("digest"))
     made.script("reflect", REFLECT)
     (made.path / "users.htpasswd").write_text(sha_user("alice", "secret") + sha_user("", "pw"))
@@ -45,7 +37,7 @@ def own(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Lab:
     return made
 
 
-def settings(own: Lab, **client_auth: Any) -> dict[str, Any]:
+def settings(own: Workspace, **client_auth: Any) -> dict[str, Any]:
     return {
         "client_auth": {
             "digest": ["SHA-256", "MD5"],
@@ -59,7 +51,7 @@ def settings(own: Lab, **client_auth: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def gateway(own: Lab) -> Iterator[Gateway]:
+def gateway(own: Workspace) -> Iterator[Gateway]:
     with running_gateway(own, settings(own)) as running:
         yield running
 
@@ -92,7 +84,7 @@ class Curl:
     def body(self, size: int) -> None:
         """A CSR of about that many bytes of PEM."""
         padding = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.9900.1"), bytes(size * 3 // 4))
-        (self.path / "req.pem").write_bytes(armoured(csr("device-1", extensions=[padding])))
+        (self.path / "req.pem").write_bytes(armoured(csr("device-1", padding)))
 
     def post(self, *options: str, login: str = ALICE) -> tuple[int, str]:
         """Status of the last answer, and the trace."""
@@ -188,17 +180,17 @@ def test_3_mb_where_they_are_allowed(own, tmp_path, option):
 @pytest.mark.parametrize("algorithm", ["SHA-256", "MD5"])
 def test_a_right_answer_once(gateway, algorithm):
     with gateway.connect() as connection:
-        given = challenge(post(connection, None), algorithm)
-        header = answered(given, ALICE)
+        given = digest_challenge(post(connection, None), algorithm)
+        header = digest_answer(given, ALICE)
         assert seen(post(connection, header))["REMOTE_USER"] == "alice"
         assert post(connection, header).status == 401  # a replay
-        assert seen(post(connection, answered(given, ALICE, nc=2)))["AUTH_TYPE"] == "Digest"
-        assert post(connection, answered(given, ALICE, nc=2)).status == 401
-        assert post(connection, answered(given, ALICE, nc=1)).status == 401
-        assert post(connection, answered(given, ALICE, nc=255)).status == 200
+        assert seen(post(connection, digest_answer(given, ALICE, nc=2)))["AUTH_TYPE"] == "Digest"
+        assert post(connection, digest_answer(given, ALICE, nc=2)).status == 401
+        assert post(connection, digest_answer(given, ALICE, nc=1)).status == 401
+        assert post(connection, digest_answer(given, ALICE, nc=255)).status == 200
     with gateway.connect() as connection:  # a nonce is not bound to its connection: one client re-connects
         assert post(connection, header).status == 401
-        assert post(connection, answered(given, ALICE, nc=256)).status == 200
+        assert post(connection, digest_answer(given, ALICE, nc=256)).status == 200
 
 
 def test_the_shape_of_the_challenges(gateway):
@@ -225,7 +217,7 @@ def test_lenient(gateway, how):
     options = dict(LENIENT[how])
     upper = options.pop("upper", None)
     with gateway.connect() as connection:
-        header = answered(challenge(post(connection, None)), ALICE, **options)
+        header = digest_answer(digest_challenge(post(connection, None)), ALICE, **options)
         if upper:
             header = re.sub(r'response="(.*?)"', lambda found: f'response="{found[1].upper()}"', header)
         assert post(connection, header).status == 200
@@ -234,10 +226,10 @@ def test_lenient(gateway, how):
 def test_the_uri(gateway):
     """RFC 7616 3.4.6; and one client always leaves the label out."""
     with gateway.connect() as connection:
-        given = challenge(post(connection, None))
-        twin = answered(given, ALICE, TARGET, nc=1)
+        given = digest_challenge(post(connection, None))
+        twin = digest_answer(given, ALICE, TARGET, nc=1)
         assert seen(post(connection, twin, "iot/simpleenroll"))["EST_LABEL"] == "iot"
-        whole = answered(given, ALICE, f"{EST}/iot/simpleenroll", nc=2)
+        whole = digest_answer(given, ALICE, f"{EST}/iot/simpleenroll", nc=2)
         assert post(connection, whole, "iot/simpleenroll").status == 200
         for number, (uri, path) in enumerate(
             [
@@ -253,9 +245,9 @@ def test_the_uri(gateway):
             ],
             start=3,
         ):
-            answer = post(connection, answered(given, ALICE, uri, nc=number), path)
+            answer = post(connection, digest_answer(given, ALICE, uri, nc=number), path)
             assert (answer.status, "digest uri" in answer.words) == (400, True), (uri, path)
-        query = answered(given, ALICE, f"{EST}/simpleenroll?x=1", nc=99)
+        query = digest_answer(given, ALICE, f"{EST}/simpleenroll?x=1", nc=99)
         assert post(connection, query, "simpleenroll?x=1").status == 200
 
 
@@ -282,22 +274,22 @@ WRONG: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("how", WRONG)
 def test_wrong(gateway, how):
     with gateway.connect() as connection:
-        given = challenge(post(connection, None))
-        answer = post(connection, answered(given, ALICE, **WRONG[how]))
+        given = digest_challenge(post(connection, None))
+        answer = post(connection, digest_answer(given, ALICE, **WRONG[how]))
         assert (answer.status, answer.body) == (401, b"")
         assert len(challenges(answer)) == 3
-        assert post(connection, answered(given, ALICE)).status == 200  # which cost nothing but a try
+        assert post(connection, digest_answer(given, ALICE)).status == 200  # which cost nothing but a try
 
 
 def test_a_nonce_changed_by_one_bit(gateway):
     with gateway.connect() as connection:
-        given = challenge(post(connection, None))
+        given = digest_challenge(post(connection, None))
         for at in range(len(given["nonce"])):
             changed = given["nonce"][:at] + chr(ord(given["nonce"][at]) ^ 1) + given["nonce"][at + 1 :]
             if changed[at] in '",\\':
                 continue
-            assert post(connection, answered(given | {"nonce": changed}, ALICE)).status == 401, changed
-        assert post(connection, answered(given, ALICE)).status == 200
+            assert post(connection, digest_answer(given | {"nonce": changed}, ALICE)).status == 401, changed
+        assert post(connection, digest_answer(given, ALICE)).status == 200
 
 
 MALFORMED = [
@@ -349,8 +341,8 @@ def test_the_empty_user(gateway):
     with gateway.connect() as connection:
         assert seen(post(connection, basic(":pw")))["REMOTE_USER"] == ""
         assert post(connection, basic(":wrong")).status == 401
-        given = challenge(post(connection, None))
-        assert seen(post(connection, answered(given, ":pw")))["REMOTE_USER"] == ""
+        given = digest_challenge(post(connection, None))
+        assert seen(post(connection, digest_answer(given, ":pw")))["REMOTE_USER"] == ""
 
 
 def test_an_empty_post_is_asked_for_credentials_first(gateway):
@@ -364,7 +356,7 @@ def test_secrets_stay_out_of_the_log(own):
     with running_gateway(own, settings(own)) as gateway:
         with gateway.connect() as connection:
             post(connection, basic("alice:secret-in-basic"))
-            header = answered(challenge(post(connection, None)), ALICE)
+            header = digest_answer(digest_challenge(post(connection, None)), ALICE)
             post(connection, header)
             post(connection, header.replace("response=", "reply="))
             post(connection, "secret-in-basic")
@@ -380,15 +372,15 @@ def test_secrets_stay_out_of_the_log(own):
 
 def test_a_stale_nonce(own):
     with running_gateway(own, settings(own, nonce_age=1)) as gateway, gateway.connect() as connection:
-        given = challenge(post(connection, None))
-        assert post(connection, answered(given, ALICE)).status == 200
+        given = digest_challenge(post(connection, None))
+        assert post(connection, digest_answer(given, ALICE)).status == 200
 
         time.sleep(1.2)
-        refused = post(connection, answered(given, ALICE, nc=2))
+        refused = post(connection, digest_answer(given, ALICE, nc=2))
         assert says_stale(refused)
-        assert not says_stale(post(connection, answered(given, "alice:wrong", nc=3)))
-        assert not says_stale(post(connection, answered(given, "mallory:secret", nc=3)))
-        assert post(connection, answered(challenge(refused), ALICE)).status == 200
+        assert not says_stale(post(connection, digest_answer(given, "alice:wrong", nc=3)))
+        assert not says_stale(post(connection, digest_answer(given, "mallory:secret", nc=3)))
+        assert post(connection, digest_answer(digest_challenge(refused), ALICE)).status == 200
 
 
 def test_a_recorded_answer_is_good_at_one_gateway_and_stale_at_every_other(own):
@@ -398,13 +390,15 @@ def test_a_recorded_answer_is_good_at_one_gateway_and_stale_at_every_other(own):
         one.connect() as asked,
         two.connect() as served,
     ):
-        recorded = answered(challenge(post(asked, None)), ALICE)
+        recorded = digest_answer(digest_challenge(post(asked, None)), ALICE)
         assert says_stale(post(served, recorded))
         assert post(asked, recorded).status == 200
         refused = post(served, recorded)
         assert says_stale(refused)
         assert not says_stale(post(asked, recorded))  # the nonce is good there, and has been used
-        assert post(served, answered(challenge(refused), ALICE)).status == 200  # a new nonce is all that it takes
+        assert (
+            post(served, digest_answer(digest_challenge(refused), ALICE)).status == 200
+        )  # a new nonce is all that it takes
     with running_gateway(own, settings(own)) as again, again.connect() as connection:
         assert says_stale(post(connection, recorded))
 
@@ -414,8 +408,8 @@ def test_a_stale_nonce_is_no_guess_and_takes_none_back(own):
     with running_gateway(own, settings(own, guess_delay=60)) as gateway, gateway.connect() as connection:
         foreign = {"realm": "estrealm", "nonce": "0123456789abcdef"}
         for _ in range(12):
-            assert says_stale(post(connection, answered(foreign, ALICE)))
-        assert post(connection, answered(challenge(post(connection, None)), ALICE)).status == 200
+            assert says_stale(post(connection, digest_answer(foreign, ALICE)))
+        assert post(connection, digest_answer(digest_challenge(post(connection, None)), ALICE)).status == 200
 
 
 def test_a_guess_with_a_stale_nonce_is_a_guess(own):
@@ -424,9 +418,9 @@ def test_a_guess_with_a_stale_nonce_is_a_guess(own):
         foreign = {"realm": "estrealm", "nonce": "0123456789abcdef"}
         began = time.monotonic()
         for _ in range(5):
-            answer = post(connection, answered(foreign, "alice:wrong"))
+            answer = post(connection, digest_answer(foreign, "alice:wrong"))
             assert (answer.status, says_stale(answer)) == (401, False)
-            assert says_stale(post(connection, answered(foreign, ALICE)))
+            assert says_stale(post(connection, digest_answer(foreign, ALICE)))
         assert time.monotonic() - began > 0.75
 
 
@@ -456,21 +450,21 @@ def test_a_file_from_the_command(own):
         )
     with running_gateway(own, settings(own, digest_users=str(path))) as gateway, gateway.connect() as connection:
         for algorithm in ("MD5", "SHA-256"):
-            given = challenge(post(connection, None), algorithm)
-            assert seen(post(connection, answered(given, "carol:c-secret")))["REMOTE_USER"] == "carol"
-            given = challenge(post(connection, None), algorithm)
-            assert post(connection, answered(given, "carol:d-secret")).status == 401
+            given = digest_challenge(post(connection, None), algorithm)
+            assert seen(post(connection, digest_answer(given, "carol:c-secret")))["REMOTE_USER"] == "carol"
+            given = digest_challenge(post(connection, None), algorithm)
+            assert post(connection, digest_answer(given, "carol:d-secret")).status == 401
 
 
 def test_the_reference_servers_own_line(own):
     """RFC 7030 A.3's user, from the file that Apache's htdigest would write: MD5 only, so SHA-256 knows nobody."""
-    known = json.loads((pki.VECTORS / "rfc7030-a3-digest.json").read_text())
+    known = json.loads((VECTORS / "rfc7030-a3-digest.json").read_text())
     path = own.path / "apache.htdigest"
     path.write_text(known["htdigest_line"] + "\n")
     login = f"{known['username']}:{known['password']}"
     with running_gateway(own, settings(own, digest_users=str(path))) as gateway, gateway.connect() as connection:
-        assert post(connection, answered(challenge(post(connection, None)), login)).status == 200
-        assert post(connection, answered(challenge(post(connection, None), "SHA-256"), login)).status == 401
+        assert post(connection, digest_answer(digest_challenge(post(connection, None)), login)).status == 200
+        assert post(connection, digest_answer(digest_challenge(post(connection, None), "SHA-256"), login)).status == 401
 
 
 def test_digest_alone(own):
@@ -479,7 +473,7 @@ def test_digest_alone(own):
         refused = post(connection, basic(ALICE))
         assert refused.status == 401
         assert [value.split()[0] for value in challenges(refused)] == ["Digest"]
-        assert post(connection, answered(challenge(refused), ALICE)).status == 200
+        assert post(connection, digest_answer(digest_challenge(refused), ALICE)).status == 200
 
 
 def test_basic_alone_is_the_default(own):
@@ -488,15 +482,15 @@ def test_basic_alone_is_the_default(own):
         refused = post(connection, None)
         assert challenges(refused) == ['Basic realm="estrealm"']
         made_up = {"realm": "estrealm", "nonce": "0123456789abcdef"}
-        assert post(connection, answered(made_up, ALICE)).status == 401
+        assert post(connection, digest_answer(made_up, ALICE)).status == 401
 
 
 def test_a_reload_forgets_nothing(own):
     """A used count stays used, and who was challenged before may answer after: curl asks only once."""
     with running_gateway(own, settings(own)) as gateway, gateway.connect() as connection:
-        given = challenge(post(connection, None))
-        header = answered(given, ALICE)
+        given = digest_challenge(post(connection, None))
+        header = digest_answer(given, ALICE)
         assert post(connection, header).status == 200
         assert gateway.reload()["event"] == "reloaded"
         assert not says_stale(post(connection, header))
-        assert post(connection, answered(given, ALICE, nc=2)).status == 200
+        assert post(connection, digest_answer(given, ALICE, nc=2)).status == 200

@@ -14,36 +14,53 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import NameOID
 
-from tests import pki
-from tests.e2e.identity.kit import (
+from tests.kit.ca import Credential, certificate
+from tests.kit.clients import (
     LINKING,
     OTP,
-    REFLECT,
-    REFLECTING,
     REVOCATION,
     People,
-    answered,
     bound,
-    challenge,
+    digest_answer,
+    digest_challenge,
     digest_file,
     linking,
-    seen,
     sha_user,
     text,
 )
-from tests.support import EST, V12, V13, Connection, Gateway, Lab, Response, request, running_gateway
-from tests.tls.pki import Credential
+from tests.kit.connection import EST, V12, V13, Connection, Response, request
+from tests.kit.csr import CHALLENGE_PASSWORD, challenge, csr
+from tests.kit.der import (
+    BMP,
+    BOOLEAN,
+    IA5,
+    INTEGER,
+    OCTETS,
+    PRINTABLE,
+    SEQUENCE,
+    T61,
+    UNIVERSAL,
+    UTF8,
+    VECTORS,
+    attribute,
+    oid,
+    tlv,
+)
+from tests.kit.gateway import Gateway, running_gateway
+from tests.kit.keys import KEY
+from tests.kit.scripts import REFLECT, REFLECTING, seen
+from tests.kit.workspace import Workspace
 
 VERSIONS = {"TLSv1.2": V12, "TLSv1.3": V13}
 KINDS = {"TLSv1.2": "tls-unique", "TLSv1.3": "tls-exporter"}
 both_versions = pytest.mark.parametrize("version", VERSIONS)
 ALICE, BOB = "alice:secret", "bob:secret"
 FOREIGN = "c29tZWJvZHkgZWxzZSdz"
-CHALLENGE_OID, LINKING_OID = pki.oid(pki.CHALLENGE_PASSWORD), pki.oid(LINKING)
+CHALLENGE_OID, LINKING_OID = oid(CHALLENGE_PASSWORD), oid(LINKING)
 
 
 @pytest.fixture(scope="module")
-def own(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Lab:
+def own(lab: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     made = lab.copy(tmp_path_factory.mktemp("linking"))
     made.script("reflect", REFLECT)
     made.script("one-time", '[[ ${EST_OTP-} == 90503846 ]] || { echo "wrong one-time password"; exit 77; }')
@@ -54,7 +71,7 @@ def own(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Lab:
 
 
 @pytest.fixture(scope="module")
-def subjects(own: Lab, people: People) -> dict[str, tuple[Path, Path]]:
+def subjects(own: Workspace, people: People) -> dict[str, tuple[Path, Path]]:
     """Certificates of ours with other subjects than a mere CN."""
     example = x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Example")
     names = {
@@ -64,12 +81,11 @@ def subjects(own: Lab, people: People) -> dict[str, tuple[Path, Path]]:
     }
     made = {}
     for kind, name in names.items():
-        certificate = pki.certificate(people.ours, name, key=pki.P256)
-        made[kind] = Credential(certificate, pki.P256).write(own.path, f"subject-{kind}")
+        made[kind] = Credential(certificate(people.ours, name), KEY).write(own.path, f"subject-{kind}")
     return made
 
 
-def settings(own: Lab, people: People, **pop: Any) -> dict[str, Any]:
+def settings(own: Workspace, people: People, **pop: Any) -> dict[str, Any]:
     operation = {"handler": str(own.path / "reflect"), **REFLECTING}
     ours = people.certificates["ours"].certificate.fingerprint(hashes.SHA256()).hex()
     rules: list[dict[str, Any]] = [
@@ -103,7 +119,7 @@ def settings(own: Lab, people: People, **pop: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def gateway(own: Lab, people: People) -> Iterator[Gateway]:
+def gateway(own: Workspace, people: People) -> Iterator[Gateway]:
     with running_gateway(own, settings(own, people)) as running:
         yield running
 
@@ -116,7 +132,7 @@ def connect(gateway: Gateway, version: str, **options: Any) -> Connection:
 def enrol(
     connection: Connection, *attributes: bytes, path: str = "simpleenroll", login: str | None = ALICE
 ) -> Response:
-    return connection.ask("POST", path, pki.csr("device-1", *attributes), login=login)
+    return connection.ask("POST", path, csr("device-1", *attributes), login=login)
 
 
 # Right and wrong.
@@ -125,7 +141,7 @@ def enrol(
 @both_versions
 def test_right(gateway, version):
     with connect(gateway, version) as connection:
-        facts = seen(enrol(connection, pki.challenge(bound(connection))))
+        facts = seen(enrol(connection, challenge(bound(connection))))
         assert (facts["EST_POP"], facts["EST_TLS_BINDING"]) == ("linked", KINDS[version])
         assert facts["TLS_UNIQUE_SR"] == bound(connection)
     assert gateway.access[-1]["pop"] == "linked"
@@ -163,20 +179,20 @@ def test_wrong(gateway, version):
             base64.urlsafe_b64encode(raw + b"\xfb\xff").decode(),
         ]
         for value in wrong:
-            answer = enrol(connection, pki.challenge(value))
+            answer = enrol(connection, challenge(value))
             assert answer.status == 400, (right, value)
             # What is wrong, and over which version it could be given.
             assert f"challengePassword is not base64 of this TLS connection's {KINDS[version]} value" in answer.words
             assert version in answer.words
-        assert seen(enrol(connection, pki.challenge(right)))["EST_POP"] == "linked"  # and the connection survived
+        assert seen(enrol(connection, challenge(right)))["EST_POP"] == "linked"  # and the connection survived
 
 
 def test_a_value_of_the_other_version(gateway):
     with connect(gateway, "TLSv1.2") as connection:
-        assert enrol(connection, pki.challenge(text(bytes(32)))).status == 400
+        assert enrol(connection, challenge(text(bytes(32)))).status == 400
     with gateway.connect(version=V13) as connection:
         # The standard library's "tls-unique" over 1.3 is the client's Finished message, which no RFC blesses.
-        assert enrol(connection, pki.challenge(text(connection.tls_unique))).status == 400
+        assert enrol(connection, challenge(text(connection.tls_unique))).status == 400
 
 
 @both_versions
@@ -187,14 +203,14 @@ def test_none(gateway, version):
         assert answer.status == 400
         assert f"put base64 of this {version} connection's {KINDS[version]} value" in answer.words
         assert "challengePassword" in answer.words
-        linked = enrol(connection, pki.challenge(bound(connection)), path="must/simpleenroll")
+        linked = enrol(connection, challenge(bound(connection)), path="must/simpleenroll")
         assert seen(linked)["EST_POP"] == "linked"
 
 
 def test_the_standard_librarys_tls_unique(gateway):
     with gateway.connect(version=V12) as connection:
         assert len(connection.tls_unique) == 12
-        assert seen(enrol(connection, pki.challenge(text(connection.tls_unique))))["EST_POP"] == "linked"
+        assert seen(enrol(connection, challenge(text(connection.tls_unique))))["EST_POP"] == "linked"
 
 
 @pytest.mark.client("openssl")
@@ -219,7 +235,7 @@ def test_the_exporter_as_openssl_has_it(gateway):
             else:
                 raise AssertionError("no keying material")
             value = text(bytes.fromhex(found[1].decode()))
-            body = pki.csr("device-1", pki.challenge(value))
+            body = csr("device-1", challenge(value))
             headers = {"Connection": "close"}
             client.stdin.write(request("POST", "simpleenroll", body, headers=headers, login=ALICE))
             client.stdin.flush()
@@ -235,14 +251,14 @@ def test_the_exporter_as_openssl_has_it(gateway):
 @pytest.mark.parametrize("scheme", ["Basic", "SHA-256", "MD5"])
 def test_the_401_in_between_costs_no_connection(gateway, version, scheme):
     with connect(gateway, version) as connection:
-        body = pki.csr("device-1", pki.challenge(bound(connection)))
+        body = csr("device-1", challenge(bound(connection)))
         refused = connection.ask("POST", "simpleenroll", body)
         assert refused.status == 401
         assert refused.header("Connection") is None
         if scheme == "Basic":
             answer = connection.ask("POST", "simpleenroll", body, login=ALICE)
         else:
-            header = answered(challenge(refused, scheme), ALICE)
+            header = digest_answer(digest_challenge(refused, scheme), ALICE)
             answer = connection.ask("POST", "simpleenroll", body, headers={"Authorization": header})
         facts = seen(answer)
     assert (facts["EST_POP"], facts["REMOTE_USER"]) == ("linked", "alice")
@@ -252,24 +268,24 @@ def test_the_401_in_between_costs_no_connection(gateway, version, scheme):
 # Where the value stands, and in which type.
 
 STRINGS = {
-    "UTF8String": (pki.UTF8, "utf-8"),
-    "PrintableString": (pki.PRINTABLE, "ascii"),
-    "TeletexString": (pki.T61, "latin-1"),
-    "IA5String": (pki.IA5, "ascii"),
-    "UniversalString": (pki.UNIVERSAL, "utf-32-be"),
-    "BMPString": (pki.BMP, "utf-16-be"),
+    "UTF8String": (UTF8, "utf-8"),
+    "PrintableString": (PRINTABLE, "ascii"),
+    "TeletexString": (T61, "latin-1"),
+    "IA5String": (IA5, "ascii"),
+    "UniversalString": (UNIVERSAL, "utf-32-be"),
+    "BMPString": (BMP, "utf-16-be"),
 }
 
 
 @both_versions
 def test_every_type_of_string(gateway, version):
     with connect(gateway, version) as connection:
-        for kind in (pki.CHALLENGE_PASSWORD, LINKING):
+        for kind in (CHALLENGE_PASSWORD, LINKING):
             for tag, codec in STRINGS.values():
-                attribute = linking(bound(connection).encode(codec), tag, kind)
-                assert seen(enrol(connection, attribute))["EST_POP"] == "linked"
-                attribute = linking(FOREIGN.encode(codec), tag, kind)
-                assert enrol(connection, attribute).status == 400
+                linked = linking(bound(connection).encode(codec), tag, kind)
+                assert seen(enrol(connection, linked))["EST_POP"] == "linked"
+                linked = linking(FOREIGN.encode(codec), tag, kind)
+                assert enrol(connection, linked).status == 400
 
 
 @both_versions
@@ -279,34 +295,34 @@ def test_identity_linking_beside_and_instead(gateway, version):
         right = bound(connection)
         for path in ("simpleenroll", "must/simpleenroll"):
             assert seen(enrol(connection, linking(right), path=path))["EST_POP"] == "linked"
-            assert seen(enrol(connection, linking(right), pki.challenge(right), path=path))["EST_POP"] == "linked"
+            assert seen(enrol(connection, linking(right), challenge(right), path=path))["EST_POP"] == "linked"
             for one, other in ((right, FOREIGN), (FOREIGN, right), (right, ""), ("", right)):
-                assert enrol(connection, linking(one), pki.challenge(other), path=path).status == 400
+                assert enrol(connection, linking(one), challenge(other), path=path).status == 400
         answer = enrol(connection, linking(FOREIGN))
         assert "The CSR's estIdentityLinking is not base64" in answer.words
 
 
 ODD = {
-    "a BOOLEAN": lambda kind: [pki.attribute(kind, pki.tlv(pki.BOOLEAN, b"\xff"))],
-    "an INTEGER": lambda kind: [pki.attribute(kind, pki.tlv(pki.INTEGER, b"\x01"))],
-    "a NULL": lambda kind: [pki.attribute(kind, pki.tlv(5))],
-    "OCTETS": lambda kind: [pki.attribute(kind, pki.tlv(pki.OCTETS, b"abc"))],
-    "a SEQUENCE": lambda kind: [pki.attribute(kind, pki.tlv(pki.SEQUENCE, pki.tlv(pki.UTF8, b"abc")))],
-    "a context tag": lambda kind: [pki.attribute(kind, pki.tlv(0x80, b"abc"))],
-    "a long tag": lambda kind: [pki.attribute(kind, b"\x1f\x81\x01\x03abc")],
-    "an empty set": lambda kind: [pki.attribute(kind)],
-    "two values": lambda kind: [pki.attribute(kind, pki.tlv(pki.UTF8, b"a"), pki.tlv(pki.UTF8, b"b"))],
-    "one value twice": lambda kind: [pki.attribute(kind, pki.tlv(pki.UTF8, b"a"), pki.tlv(pki.UTF8, b"a"))],
+    "a BOOLEAN": lambda kind: [attribute(kind, tlv(BOOLEAN, b"\xff"))],
+    "an INTEGER": lambda kind: [attribute(kind, tlv(INTEGER, b"\x01"))],
+    "a NULL": lambda kind: [attribute(kind, tlv(5))],
+    "OCTETS": lambda kind: [attribute(kind, tlv(OCTETS, b"abc"))],
+    "a SEQUENCE": lambda kind: [attribute(kind, tlv(SEQUENCE, tlv(UTF8, b"abc")))],
+    "a context tag": lambda kind: [attribute(kind, tlv(0x80, b"abc"))],
+    "a long tag": lambda kind: [attribute(kind, b"\x1f\x81\x01\x03abc")],
+    "an empty set": lambda kind: [attribute(kind)],
+    "two values": lambda kind: [attribute(kind, tlv(UTF8, b"a"), tlv(UTF8, b"b"))],
+    "one value twice": lambda kind: [attribute(kind, tlv(UTF8, b"a"), tlv(UTF8, b"a"))],
     "two attributes": lambda kind: [linking("a", kind=kind), linking("b", kind=kind)],
     "256 characters": lambda kind: [linking("A" * 256, kind=kind)],
     "100 kB": lambda kind: [linking("A" * 100_000, kind=kind)],
-    "no set": lambda kind: [pki.tlv(pki.SEQUENCE, pki.oid(kind), pki.tlv(pki.UTF8, b"a"))],
-    "nothing after the type": lambda kind: [pki.tlv(pki.SEQUENCE, pki.oid(kind))],
+    "no set": lambda kind: [tlv(SEQUENCE, oid(kind), tlv(UTF8, b"a"))],
+    "nothing after the type": lambda kind: [tlv(SEQUENCE, oid(kind))],
     "bad UTF-8": lambda kind: [linking(b"\xff\xfe", kind=kind)],
-    "bad BMP": lambda kind: [linking(b"abc", pki.BMP, kind=kind)],
-    "a lone surrogate": lambda kind: [linking(b"\xd8\x00", pki.BMP, kind=kind)],
-    "bad Universal": lambda kind: [linking(b"\x00\x11\x00\x00", pki.UNIVERSAL, kind=kind)],
-    "Printable that is not ASCII": lambda kind: [linking(b"\xe9", pki.PRINTABLE, kind=kind)],
+    "bad BMP": lambda kind: [linking(b"abc", BMP, kind=kind)],
+    "a lone surrogate": lambda kind: [linking(b"\xd8\x00", BMP, kind=kind)],
+    "bad Universal": lambda kind: [linking(b"\x00\x11\x00\x00", UNIVERSAL, kind=kind)],
+    "Printable that is not ASCII": lambda kind: [linking(b"\xe9", PRINTABLE, kind=kind)],
 }
 
 
@@ -314,7 +330,7 @@ ODD = {
 def test_odd_attributes_are_a_400(gateway, odd):
     """Even where foreign values are waived, and for the attributes that only scripts can judge."""
     with gateway.connect(version=V12) as connection:
-        for kind in (pki.CHALLENGE_PASSWORD, LINKING, OTP, REVOCATION):
+        for kind in (CHALLENGE_PASSWORD, LINKING, OTP, REVOCATION):
             for path in ("simpleenroll", "must/simpleenroll", "waive/simpleenroll", "otp/simpleenroll", "serverkeygen"):
                 if path == "must/simpleenroll" and kind in (OTP, REVOCATION):
                     continue  # the missing link is found first
@@ -326,10 +342,10 @@ def test_odd_attributes_are_a_400(gateway, odd):
 
 def test_a_linked_csr_with_an_odd_neighbour(gateway):
     with gateway.connect(version=V12) as connection:
-        right = pki.challenge(bound(connection))
-        assert enrol(connection, right, pki.attribute(LINKING)).status == 400
+        right = challenge(bound(connection))
+        assert enrol(connection, right, attribute(LINKING)).status == 400
         assert enrol(connection, right, right).status == 400
-        assert seen(enrol(connection, right, pki.attribute("1.2.3.4", pki.tlv(5))))["EST_POP"] == "linked"
+        assert seen(enrol(connection, right, attribute("1.2.3.4", tlv(5))))["EST_POP"] == "linked"
 
 
 # Per client.
@@ -346,11 +362,11 @@ def test_an_ra_may_carry_a_foreign_value_only_where_a_rule_waives_it(gateway, pe
         ("theirs", "ra/simpleenroll", False),
     ):
         with gateway.connect(certificate=people.pairs[kind], version=V12) as connection:
-            answer = enrol(connection, pki.challenge(FOREIGN), path=path, login=None)
+            answer = enrol(connection, challenge(FOREIGN), path=path, login=None)
             if allowed:
                 assert seen(answer)["EST_POP"] == "waived"
                 assert seen(enrol(connection, path=path, login=None))["EST_POP"] == "absent"
-                assert seen(enrol(connection, pki.challenge(bound(connection)), path=path))["EST_POP"] == "linked"
+                assert seen(enrol(connection, challenge(bound(connection)), path=path))["EST_POP"] == "linked"
             else:
                 assert answer.status == 400, (kind, path)
 
@@ -359,11 +375,11 @@ def test_rules_by_user(gateway):
     with gateway.connect(version=V12) as connection:
         for login, absent, foreign in ((ALICE, 400, 400), (BOB, 200, 200), ("estuser:estpwd", 200, 400)):
             assert enrol(connection, path="user/simpleenroll", login=login).status == absent
-            assert enrol(connection, pki.challenge(FOREIGN), path="user/simpleenroll", login=login).status == foreign
+            assert enrol(connection, challenge(FOREIGN), path="user/simpleenroll", login=login).status == foreign
         # Digest names its user just as well, and an unverified name is none.
         refused = enrol(connection, path="user/simpleenroll", login=None)
-        header = answered(challenge(refused), ALICE, f"{EST}/user/simpleenroll")
-        body = pki.csr("device-1")
+        header = digest_answer(digest_challenge(refused), ALICE, f"{EST}/user/simpleenroll")
+        body = csr("device-1")
         assert connection.ask("POST", "user/simpleenroll", body, headers={"Authorization": header}).status == 400
         assert enrol(connection, path="user/simpleenroll", login="bob:wrong").status == 401
 
@@ -394,9 +410,9 @@ def test_rules(gateway, people, subjects, path, kind, required):
         login = None if path.endswith("simplereenroll") else ALICE
         answer = enrol(connection, path=path, login=login)
         assert answer.status == (400 if required else 200), answer.body
-        answer = enrol(connection, pki.challenge(bound(connection)), path=path, login=login)
+        answer = enrol(connection, challenge(bound(connection)), path=path, login=login)
         assert seen(answer)["EST_POP"] == "linked"
-        assert enrol(connection, pki.challenge(FOREIGN), path=path, login=login).status == 400
+        assert enrol(connection, challenge(FOREIGN), path=path, login=login).status == 400
 
 
 @pytest.mark.parametrize(("source", "status"), [("127.0.0.1", 200), ("127.0.0.2", 400)])
@@ -419,7 +435,7 @@ def test_a_one_time_password_in_the_csr(gateway):
         assert seen(enrol(connection, otp, path="otp/simpleenroll"))["EST_OTP"] == "90503846"
         answer = enrol(connection, linking("90503847", kind=OTP), path="otp/simpleenroll")
         assert (answer.status, answer.words) == (403, "wrong one-time password")
-        right, wrong = pki.challenge(bound(connection)), pki.challenge(FOREIGN)
+        right, wrong = challenge(bound(connection)), challenge(FOREIGN)
         assert seen(enrol(connection, otp, right, path="otp/simpleenroll"))["EST_POP"] == "linked"
         assert enrol(connection, otp, wrong, path="otp/simpleenroll").status == 400
         assert enrol(connection, linking("0", kind=OTP), right, path="otp/simpleenroll").status == 403
@@ -427,7 +443,7 @@ def test_a_one_time_password_in_the_csr(gateway):
 
 def test_the_published_csr_with_a_one_time_password(gateway):
     """The vector of RFC 7894's test suite, over the wire."""
-    body = (pki.VECTORS / "altmod-rfc7894-csr-otpchallenge.b64").read_bytes()
+    body = (VECTORS / "altmod-rfc7894-csr-otpchallenge.b64").read_bytes()
     answer = gateway.post("simpleenroll", body, login=ALICE)
     assert (answer.status, "otpChallenge" in answer.words) == (400, True)
 
@@ -447,8 +463,8 @@ def test_serverkeygen_verifies_a_binding_that_is_present(gateway):
     """RFC 7030 4.4.1: the CSR's signature does not count there; its binding does."""
     with gateway.connect(version=V12) as connection:
         for path in ("serverkeygen", "must/serverkeygen"):
-            right = pki.csr("device-1", pki.challenge(bound(connection)))
-            wrong = pki.csr("device-1", pki.challenge(FOREIGN))
+            right = csr("device-1", challenge(bound(connection)))
+            wrong = csr("device-1", challenge(FOREIGN))
             spoilt = right[:-1] + bytes([right[-1] ^ 1])
             for body, status in ((right, 200), (spoilt, 200), (wrong, 400)):
                 assert connection.ask("POST", path, body, login=ALICE).status == status
@@ -458,10 +474,10 @@ def test_serverkeygen_verifies_a_binding_that_is_present(gateway):
 
 def test_reenrol(gateway, people):
     with gateway.connect(version=V12, certificate=people.pairs["ours"]) as connection:
-        right = pki.challenge(bound(connection))
+        right = challenge(bound(connection))
         for path in ("simplereenroll", "must/simplereenroll"):
             assert seen(enrol(connection, right, path=path, login=None))["EST_POP"] == "linked"
-            assert enrol(connection, pki.challenge(FOREIGN), path=path, login=None).status == 400
+            assert enrol(connection, challenge(FOREIGN), path=path, login=None).status == 400
         assert enrol(connection, path="must/simplereenroll", login=None).status == 400
 
 
@@ -493,13 +509,13 @@ def test_finished(own, people):
     with running_gateway(own, settings(own, people, tls13="finished")) as gateway:
         with gateway.connect(version=V13) as connection:
             # On 1.3 this is the client's Finished message, the same that libest sends.
-            facts = seen(enrol(connection, pki.challenge(text(connection.tls_unique)), path="must/simpleenroll"))
+            facts = seen(enrol(connection, challenge(text(connection.tls_unique)), path="must/simpleenroll"))
             assert (facts["EST_POP"], facts["EST_TLS_BINDING"]) == ("linked", "tls13-finished")
         with connect(gateway, "TLSv1.3") as connection:
-            answer = enrol(connection, pki.challenge(bound(connection)))
+            answer = enrol(connection, challenge(bound(connection)))
             assert (answer.status, "tls13-finished" in answer.words) == (400, True)
         with connect(gateway, "TLSv1.2") as connection:
-            assert seen(enrol(connection, pki.challenge(bound(connection))))["EST_TLS_BINDING"] == "tls-unique"
+            assert seen(enrol(connection, challenge(bound(connection))))["EST_TLS_BINDING"] == "tls-unique"
 
 
 def test_off(own, people):
@@ -510,17 +526,17 @@ def test_off(own, people):
             assert not {"TLS_UNIQUE_SR", "EST_TLS_BINDING"} & facts.keys()
             for attributes, path in (
                 ([], "must/simpleenroll"),
-                ([pki.challenge(bound(connection))], "simpleenroll"),
-                ([pki.challenge(bound(connection))], "must/simpleenroll"),
-                ([pki.challenge("")], "simpleenroll"),
+                ([challenge(bound(connection))], "simpleenroll"),
+                ([challenge(bound(connection))], "must/simpleenroll"),
+                ([challenge("")], "simpleenroll"),
             ):
                 answer = enrol(connection, *attributes, path=path)
                 assert answer.status == 400
                 assert "connect over TLS 1.2" in answer.words
                 assert "over TLSv1.3" in answer.words
-            assert seen(enrol(connection, pki.challenge(FOREIGN), path="waive/simpleenroll"))["EST_POP"] == "waived"
+            assert seen(enrol(connection, challenge(FOREIGN), path="waive/simpleenroll"))["EST_POP"] == "waived"
         with connect(gateway, "TLSv1.2") as connection:
-            linked = enrol(connection, pki.challenge(bound(connection)), path="must/simpleenroll")
+            linked = enrol(connection, challenge(bound(connection)), path="must/simpleenroll")
             assert seen(linked)["EST_TLS_BINDING"] == "tls-unique"
 
 
@@ -534,8 +550,8 @@ def test_required_of_everybody_as_identity_linking(own, people):
         with connect(gateway, "TLSv1.3") as connection:
             answer = enrol(connection)
             assert (answer.status, "into the CSR's estIdentityLinking" in answer.words) == (400, True)
-            for attribute in (linking(bound(connection)), pki.challenge(bound(connection))):
-                assert seen(enrol(connection, attribute))["EST_POP"] == "linked"
+            for linked in (linking(bound(connection)), challenge(bound(connection))):
+                assert seen(enrol(connection, linked))["EST_POP"] == "linked"
 
 
 def test_a_handler_without_wishes_is_made_to_announce(own, people):
@@ -545,7 +561,7 @@ def test_a_handler_without_wishes_is_made_to_announce(own, people):
     for name, script in (("must", silent), ("user", wishes), ("waive", silent), ("ra", wishes)):
         config["labels"][name] = {"operations": {"csrattrs": {"handler": str(script)}}}
     with running_gateway(own, config) as gateway:
-        assert gateway.get("must/csrattrs").der == pki.tlv(pki.SEQUENCE, CHALLENGE_OID)
-        assert gateway.get("user/csrattrs").der == pki.tlv(pki.SEQUENCE, CHALLENGE_OID)
+        assert gateway.get("must/csrattrs").der == tlv(SEQUENCE, CHALLENGE_OID)
+        assert gateway.get("user/csrattrs").der == tlv(SEQUENCE, CHALLENGE_OID)
         assert gateway.get("waive/csrattrs").status == 204
         assert gateway.get("ra/csrattrs").der == b"\x30\x00"

@@ -13,10 +13,13 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from tests import pki
-from tests.e2e.identity.kit import CMC_RA, REFLECT, REFLECTING, People, seen, sha_user
-from tests.support import V12, V13, Connection, Gateway, Lab, Response, basic, running_gateway
-from tests.tls.pki import CLIENT_AUTH, DAY, NOW, SERVER_AUTH, root
+from tests.kit.ca import CLIENT_AUTH, CMC_RA, DAY, NOW, SERVER_AUTH, root
+from tests.kit.clients import People, sha_user
+from tests.kit.connection import V12, V13, Connection, Response, basic
+from tests.kit.csr import csr
+from tests.kit.gateway import Gateway, running_gateway
+from tests.kit.scripts import REFLECT, REFLECTING, seen
+from tests.kit.workspace import Workspace
 
 BASIC = 'Basic realm="estrealm"'
 
@@ -81,14 +84,14 @@ def expected(operation: str, requires: str, kind: str, sent: str) -> int:
 
 
 @pytest.fixture(scope="module")
-def own(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Lab:
+def own(lab: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     made = lab.copy(tmp_path_factory.mktemp("matrix"))
     made.script("reflect", REFLECT)
     (made.path / "users.htpasswd").write_text(sha_user("estuser", "estpwd"))
     return made
 
 
-def settings(own: Lab, people: People, **client_auth: Any) -> dict[str, Any]:
+def settings(own: Workspace, people: People, **client_auth: Any) -> dict[str, Any]:
     """A label for each requirement, under which all operations have it."""
     operation = {"handler": str(own.path / "reflect"), **REFLECTING}
     return {
@@ -101,7 +104,7 @@ def settings(own: Lab, people: People, **client_auth: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def gateway(own: Lab, people: People) -> Iterator[Gateway]:
+def gateway(own: Workspace, people: People) -> Iterator[Gateway]:
     with running_gateway(own, settings(own, people)) as running:
         yield running
 
@@ -113,7 +116,7 @@ def ask(connection: Connection, operation: str, label: str | None, sent: str) ->
         return connection.ask("GET", path, headers=headers)
     if operation == "fullcmc":
         headers["Content-Type"] = "application/pkcs7-mime"
-    return connection.ask("POST", path, pki.csr("device-1"), headers=headers)
+    return connection.ask("POST", path, csr("device-1"), headers=headers)
 
 
 def check_refusal(answer: Response) -> None:

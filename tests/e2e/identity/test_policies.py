@@ -12,19 +12,23 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
-from tests import pki
-from tests.e2e.identity.kit import CMC_RA, REFLECT, REFLECTING, People, edited, policy, sha_user, uncommented
-from tests.support import LOGIN, Gateway, Lab, csr, enrol, running_gateway
-from tests.tls.pki import CLIENT_AUTH, SERVER_AUTH
+from tests.kit.ca import CLIENT_AUTH, CMC_RA, SERVER_AUTH, name
+from tests.kit.clients import People, sha_user
+from tests.kit.csr import csr
+from tests.kit.der import UTF8, attribute, tlv
+from tests.kit.gateway import LOGIN, Gateway, enrol, running_gateway
+from tests.kit.keys import OTHER
+from tests.kit.scripts import REFLECT, REFLECTING, edited, policy, uncommented
+from tests.kit.workspace import Workspace
 
-BODY = pki.csr("device-1")
+BODY = csr("device-1")
 AUTHORIZE = "handlers/openssl/authorize"
 ENROL = "handlers/openssl/simpleenroll"
 REENROLL = "handlers/openssl/simplereenroll"
 
 
 @pytest.fixture(scope="module")
-def own(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Lab:
+def own(lab: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     made = lab.copy(tmp_path_factory.mktemp("policies"))
     made.script("reflect", REFLECT)
     (made.path / "users.htpasswd").write_text(sha_user("estuser", "estpwd") + sha_user("alice", "secret"))
@@ -32,7 +36,7 @@ def own(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Lab:
 
 
 @pytest.fixture(scope="module")
-def gateway(own: Lab, people: People) -> Iterator[Gateway]:
+def gateway(own: Workspace, people: People) -> Iterator[Gateway]:
     """The shipped scripts as they are, and under `seen` with a handler that issues nothing."""
     reflect = {"handler": str(own.path / "reflect"), **REFLECTING}
     config = {"client_auth": people.config, "labels": {"seen": {"operations": {"simpleenroll": reflect}}}}
@@ -48,14 +52,14 @@ def verdict(gateway: Gateway, body: bytes, **options: Any) -> tuple[int, str]:
     return answer.status, answer.words if answer.status == 403 else ""
 
 
-def named(cn: str, *san: x509.GeneralName) -> bytes:
-    return pki.csr(cn, *([pki.san(*san)] if san else []))
+def named(cn: str, *names: x509.GeneralName) -> bytes:
+    return csr(cn, *names)
 
 
 def test_the_shipped_policy(gateway, people):
     for options in ({}, {"login": None, "certificate": people.pairs["ours"]}):
         assert verdict(gateway, BODY, **options)[0] == 200
-    otp = pki.csr("device-1", pki.attribute("1.2.840.113549.1.9.16.2.56", pki.tlv(pki.UTF8, b"1234")))
+    otp = csr("device-1", attribute("1.2.840.113549.1.9.16.2.56", tlv(UTF8, b"1234")))
     assert verdict(gateway, otp) == (403, "one-time passwords are not taken here")
 
 
@@ -65,7 +69,7 @@ def test_policy_user_names(gateway, own, people):
         assert verdict(gateway, named("alice"), login="alice:secret") == (200, "")
         for cn in ("alice", "estuser ", "ESTUSER", "estuser,O=x"):
             assert verdict(gateway, named(cn)) == (403, "you may only be CN=estuser")
-        assert verdict(gateway, pki.csr(pki.name("O=x,CN=estuser")))[0] == 403
+        assert verdict(gateway, csr(name("O=x,CN=estuser")))[0] == 403
         # A certificate speaks for itself: renewals go on.
         assert verdict(gateway, BODY, login=None, certificate=people.pairs["ours"])[0] == 200
     assert verdict(gateway, named("alice"))[0] == 200
@@ -156,7 +160,7 @@ def test_policy_only_ras_name_others_in_the_alternative_name_either(gateway, own
             x509.RFC822Name("a.example"),
             x509.UniformResourceIdentifier("a.example"),
             x509.IPAddress(ip_address("192.0.2.1")),
-            x509.DirectoryName(pki.name("CN=device-1")),
+            x509.DirectoryName(name("CN=device-1")),
         ):
             status, words = verdict(gateway, named("device-1", host, other), certificate=pair, login=None)
             assert (status, words.startswith("only an RA may name ")) == (403, True), other
@@ -236,7 +240,7 @@ def test_simpleenroll_without_alternative_names(gateway, own):
 def test_simplereenroll(gateway, own, people, tmp_path):
     """All three of its policies, one on top of the other."""
     pair = enrol(gateway, tmp_path)
-    other = pki.csr("device-1", key=pki.OTHER)
+    other = csr("device-1", key=OTHER)
 
     def renewed(body: bytes, certificate: tuple[Path, Path] = pair) -> tuple[int, str]:
         answer = gateway.post("simplereenroll", body, login=None, certificate=certificate)

@@ -14,23 +14,30 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import pkcs7
 from cryptography.x509.oid import NameOID
 
-from tests import pki
-from tests.e2e.identity.kit import CHANGE, REFLECT, REFLECTING, People, policy, seen
-from tests.support import KEY, V13, Gateway, Lab, Response, csr, enrol, pem, run, running_gateway
+from tests.kit.ca import name, pem
+from tests.kit.clients import CHANGE, People
+from tests.kit.connection import V13, Response
+from tests.kit.csr import csr, san
+from tests.kit.der import BMP, CN, PRINTABLE, SEQUENCE, UTF8, attribute, dn, tlv
+from tests.kit.gateway import Gateway, enrol, running_gateway
+from tests.kit.keys import KEY
+from tests.kit.processes import run
+from tests.kit.scripts import REFLECT, REFLECTING, policy, seen
+from tests.kit.workspace import Workspace
 
-BODY = pki.csr("device-1")
+BODY = csr("device-1")
 ISSUING = ("simpleenroll", "simplereenroll", "serverkeygen")
 PYTHON = {"handlers": "handlers/python", "authorize": "handlers/python/authorize"}
 
 
 @pytest.fixture(scope="module")
-def own(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Lab:
+def own(lab: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     made = lab.copy(tmp_path_factory.mktemp("renewals"))
     made.script("reflect", REFLECT)
     return made
 
 
-def nameless(own: Lab) -> Path:
+def nameless(own: Workspace) -> Path:
     """The same CA with a rule book that takes subjects without a common name."""
     path = own.path / "nameless-ca"
     shutil.copytree(own.ca, path)
@@ -42,7 +49,7 @@ def nameless(own: Lab) -> Path:
 
 
 @pytest.fixture(scope="module")
-def gateway(own: Lab, people: People) -> Iterator[Gateway]:
+def gateway(own: Workspace, people: People) -> Iterator[Gateway]:
     reflect = {"handler": str(own.path / "reflect"), **REFLECTING}
     labels: dict[str, Any] = {"seen": {"operations": {operation: dict(reflect) for operation in ISSUING}}}
     labels["change"] = {"change_subject_name": True, "operations": {"serverkeygen": {"enabled": True}}}
@@ -66,7 +73,7 @@ def renewal(gateway: Gateway, pair: tuple[Path, Path], body: bytes, label: str =
 
 
 def printable(text: str) -> bytes:
-    return pki.dn((pki.CN, pki.PRINTABLE, text.encode()))
+    return dn((CN, PRINTABLE, text.encode()))
 
 
 SAN = [x509.DNSName("a.example"), x509.DNSName("b.example"), x509.RFC822Name("d@a.example")]
@@ -79,23 +86,23 @@ def test_names_are_compared_as_names(gateway, tmp_path):
         (printable("Device One"), SAN),
         ("dEVICE oNE", SAN),
         (" Device   One ", SAN),
-        (pki.dn((pki.CN, pki.BMP, "device one".encode("utf-16-be"))), SAN),
+        (dn((CN, BMP, "device one".encode("utf-16-be"))), SAN),
         ("Device One", list(reversed(SAN))),
         ("Device One", [x509.DNSName("A.EXAMPLE"), *SAN[1:]]),
     ):
-        body = pki.csr(subject, pki.san(*names), key=KEY)
+        body = csr(subject, san(*names), key=KEY)
         assert renewal(gateway, pair, body).status == 200, (subject, names)
     for subject, names, words in (
         ("Device Two", SAN, "the CSR's subject is CN=Device Two, the certificate's is CN=Device One"),
         ("DeviceOne", SAN, "the CSR's subject"),
-        (pki.name("CN=Device One,O=x").public_bytes(), SAN, "the CSR's subject"),
+        (name("CN=Device One,O=x").public_bytes(), SAN, "the CSR's subject"),
         ("Device One", SAN[1:], "the CSR lacks DNS:a.example"),
         ("Device One", [*SAN, x509.DNSName("c.example")], "the CSR adds DNS:c.example"),
         ("Device One", [*SAN[:2], x509.RFC822Name("D@a.example")], "email:D@a.example"),
         ("Device One", [], "the CSR lacks"),
     ):
-        attributes = [pki.san(*names)] if names else []
-        answer = renewal(gateway, pair, pki.csr(subject, *attributes, key=KEY))
+        attributes = [san(*names)] if names else []
+        answer = renewal(gateway, pair, csr(subject, *attributes, key=KEY))
         assert answer.status == 403
         assert words in answer.words
 
@@ -109,10 +116,10 @@ def test_a_third_partys_certificate_is_not_renewed(gateway, people):
 def test_renew_or_rekey(gateway, tmp_path):
     pair = enrol(gateway, tmp_path)
     for key, word in ((KEY, "renew"), (ec.generate_private_key(ec.SECP256R1()), "rekey")):
-        facts = seen(renewal(gateway, pair, pki.csr("device-1", key=key), "seen"))
+        facts = seen(renewal(gateway, pair, csr("device-1", key=key), "seen"))
         assert facts["EST_REENROLL"] == word
         assert facts["EST_RENEW_CERT_FILE"].endswith("/renew.pem")
-        issued = renewal(gateway, pair, pki.csr("device-1", key=key)).certificate
+        issued = renewal(gateway, pair, csr("device-1", key=key)).certificate
         assert issued.public_key() == key.public_key()
     enrolled = seen(gateway.post("seen/simpleenroll", BODY))
     assert not {"EST_REENROLL", "EST_RENEW_CERT_FILE"} & enrolled.keys()
@@ -122,14 +129,13 @@ def test_renew_or_rekey(gateway, tmp_path):
 
 
 def test_renewal_by_password_where_it_is_allowed(gateway, own, tmp_path):
-    name = "looked-up"
-    pair = enrol(gateway, tmp_path, name, *SAN)
-    body = pki.csr(printable("LOOKED-UP"), pki.san(*reversed(SAN)), key=KEY)
+    pair = enrol(gateway, tmp_path, "looked-up", *SAN)
+    body = csr(printable("LOOKED-UP"), san(*reversed(SAN)), key=KEY)
     answer = gateway.post("simplereenroll", body)
     assert (answer.status, "needs a TLS client certificate" in answer.words) == (403, True)
     issued = gateway.post("look-up/simplereenroll", body).certificate
     assert issued.public_key() == KEY.public_key()
-    for other in (pki.csr("looked", key=KEY), pki.csr(name, key=KEY), pki.csr(name, pki.san(SAN[0]), key=KEY)):
+    for other in (csr("looked", key=KEY), csr("looked-up", key=KEY), csr("looked-up", san(SAN[0]), key=KEY)):
         answer = gateway.post("look-up/simplereenroll", other)
         assert (answer.status, "is known here" in answer.words) == (403, True)
     assert gateway.post("look-up/simplereenroll", body, login=None).status == 401
@@ -146,13 +152,13 @@ def test_renewal_by_password_where_it_is_allowed(gateway, own, tmp_path):
 # ChangeSubjectName (RFC 6402 2.8).
 
 
-def change(subject: bytes | None = None, *san: x509.GeneralName) -> bytes:
-    names = x509.SubjectAlternativeName(san).public_bytes()[2:] if san else b""
-    return pki.attribute(CHANGE, pki.tlv(pki.SEQUENCE, subject or b"", pki.tlv(0xA1, names) if san else b""))
+def change(subject: bytes | None = None, *names: x509.GeneralName) -> bytes:
+    san_der = x509.SubjectAlternativeName(names).public_bytes()[2:] if names else b""
+    return attribute(CHANGE, tlv(SEQUENCE, subject or b"", tlv(0xA1, san_der) if names else b""))
 
 
 def cn(text: str) -> bytes:
-    return pki.dn((pki.CN, pki.UTF8, text.encode()))
+    return dn((CN, UTF8, text.encode()))
 
 
 def names_of(certificate: x509.Certificate) -> tuple[str, list[x509.GeneralName]]:
@@ -168,7 +174,7 @@ def test_a_change_of_names(gateway, tmp_path):
     pair = enrol(gateway, tmp_path, "old", SAN[0])
 
     def asked(*attributes: bytes, label: str = "change") -> Response:
-        return renewal(gateway, pair, pki.csr("old", pki.san(SAN[0]), *attributes, key=KEY), label)
+        return renewal(gateway, pair, csr("old", san(SAN[0]), *attributes, key=KEY), label)
 
     assert names_of(asked(change(cn("new"), SAN[1], SAN[2])).certificate) == ("new", SAN[1:])
     assert names_of(asked(change(cn("new"))).certificate) == ("new", [])  # absent means empty
@@ -177,16 +183,16 @@ def test_a_change_of_names(gateway, tmp_path):
     assert (without.status, "commonName" in without.words) == (403, True)
     assert asked(change(cn("new")), label="").status == 400  # not allowed here
     assert "leave ChangeSubjectName out" in asked(change(cn("new")), label="").words
-    for attribute in (change(cn("")), change(cn("x" * 65)), pki.attribute(CHANGE), change(cn("a"), *SAN)[:-1] + b"\0"):
-        assert asked(attribute).status == 400
-    other = renewal(gateway, pair, pki.csr("new", change(cn("newer")), key=KEY), "change")
+    for odd in (change(cn("")), change(cn("x" * 65)), attribute(CHANGE), change(cn("a"), *SAN)[:-1] + b"\0"):
+        assert asked(odd).status == 400
+    other = renewal(gateway, pair, csr("new", change(cn("newer")), key=KEY), "change")
     assert (other.status, "subject" in other.words) == (403, True)
 
 
 def test_policies_and_scripts_see_the_new_names(gateway, tmp_path, own):
     """Else a policy on names could be passed by asking to change them."""
     pair = enrol(gateway, tmp_path, "old", SAN[0])
-    body = pki.csr("old", pki.san(SAN[0]), change(cn("new"), SAN[1]), key=KEY)
+    body = csr("old", san(SAN[0]), change(cn("new"), SAN[1]), key=KEY)
     facts = seen(renewal(gateway, pair, body, "seen-change"))
     assert facts["EST_CSR_SUBJECT"] == "CN=new"
     assert (facts["EST_CSR_SAN_0"], "EST_CSR_SAN_1" in facts) == ("DNS:b.example", False)
@@ -234,7 +240,7 @@ def test_hostile_new_names_arrive_as_they_are(gateway, tmp_path, label, operatio
     pair = enrol(gateway, tmp_path, "old")
     with gateway.connect(certificate=pair) as connection:
         for text in HOSTILE:
-            body = pki.csr("old", change(cn(text), SAN[0]), key=KEY)
+            body = csr("old", change(cn(text), SAN[0]), key=KEY)
             certificate = issued_by(connection.ask("POST", f"{label}/{operation}", body), operation)
             assert names_of(certificate) == (text, SAN[:1])
             assert len(certificate.subject.rdns) == 1
@@ -244,7 +250,7 @@ def test_hostile_new_names_arrive_as_they_are(gateway, tmp_path, label, operatio
 def test_an_absent_subject_means_an_empty_one(gateway, tmp_path, label):
     """RFC 6402 2.8; whether a certificate may go without one is the CA's to say, and this one's Python set says no."""
     pair = enrol(gateway, tmp_path, "old", SAN[0])
-    body = pki.csr("old", pki.san(SAN[0]), change(None, SAN[1]), key=KEY)
+    body = csr("old", san(SAN[0]), change(None, SAN[1]), key=KEY)
     answer = renewal(gateway, pair, body, label)
     if label == "change-python":
         assert (answer.status, "commonName" in answer.words) == (403, True)
@@ -257,7 +263,7 @@ def test_an_absent_subject_means_an_empty_one(gateway, tmp_path, label):
 def test_absent_alternative_names_mean_none(gateway, tmp_path):
     """However many the CSR has beside it, which are the old ones."""
     pair = enrol(gateway, tmp_path, "old", *SAN)
-    body = pki.csr("old", pki.san(*SAN), change(cn("new")), key=KEY)
+    body = csr("old", san(*SAN), change(cn("new")), key=KEY)
     for label in ("change", "change-short", "change-python", "change-nameless"):
         assert names_of(renewal(gateway, pair, body, label).certificate) == ("new", []), label
 
@@ -265,18 +271,18 @@ def test_absent_alternative_names_mean_none(gateway, tmp_path):
 def test_multi_valued_and_many_rdns(gateway, tmp_path):
     pair = enrol(gateway, tmp_path, "old")
     wanted = x509.Name.from_rfc4514_string("CN=a\\+b+OU=c\\,d,O=e/f,C=DE")
-    body = pki.csr("old", change(wanted.public_bytes()), key=KEY)
+    body = csr("old", change(wanted.public_bytes()), key=KEY)
     assert renewal(gateway, pair, body, "change").certificate.subject == wanted
 
 
 def test_a_devices_own_certificate_may_ask_for_other_names(gateway, people):
     """RFC 7030 4.2.1: a third party's certificate on an enrol."""
-    body = pki.csr("device-1", change(cn("new"), SAN[0]))
+    body = csr("device-1", change(cn("new"), SAN[0]))
     with gateway.connect(certificate=people.pairs["theirs"], version=V13) as connection:
         issued = connection.ask("POST", "change/simpleenroll", body).certificate
         assert names_of(issued) == ("new", SAN[:1])
         # The names in the CSR are still those of the certificate.
-        other = connection.ask("POST", "change/simpleenroll", pki.csr("device-2", change(cn("new"))))
+        other = connection.ask("POST", "change/simpleenroll", csr("device-2", change(cn("new"))))
         assert (other.status, "keeps the certificate's own names" in other.words) == (403, True)
     answer = gateway.post("change/simpleenroll", body)
     assert (answer.status, "needs a TLS client certificate" in answer.words) == (403, True)
@@ -286,7 +292,7 @@ def test_a_name_with_a_control_character(gateway, tmp_path):
     """A policy sees the end of it, and some relying parties the beginning."""
     pair = enrol(gateway, tmp_path, "old")
     for bad in (x509.DNSName("evil.example\0.example.org"), x509.RFC822Name("a\n@b"), x509.DNSName("a\x7f.example")):
-        for attribute in (pki.san(bad), change(cn("new"), bad)):
-            answer = renewal(gateway, pair, pki.csr("old", attribute, key=KEY), "change")
+        for wish in (san(bad), change(cn("new"), bad)):
+            answer = renewal(gateway, pair, csr("old", wish, key=KEY), "change")
             assert (answer.status, "control character" in answer.words) == (400, True)
-            assert gateway.post("simpleenroll", pki.csr("old", attribute)).status == 400
+            assert gateway.post("simpleenroll", csr("old", wish)).status == 400

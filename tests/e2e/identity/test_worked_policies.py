@@ -13,11 +13,17 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from estgw.est.operations import OPERATIONS, Requires
-from tests import pki
-from tests.e2e.identity.kit import Pair, People, bound, policy
-from tests.support import KEY, LOGIN, ROOT, V12, Lab, csr, running_gateway
+from tests.kit.clients import Pair, People, bound
+from tests.kit.connection import V12
+from tests.kit.csr import CHALLENGE_PASSWORD, challenge, csr, san
+from tests.kit.der import oid
+from tests.kit.gateway import LOGIN, running_gateway
+from tests.kit.keys import KEY, key_pem
+from tests.kit.processes import ROOT
+from tests.kit.scripts import policy
+from tests.kit.workspace import Workspace
 
-FOREIGN = pki.challenge("c29tZWJvZHkgZWxzZSdz")
+FOREIGN = challenge("c29tZWJvZHkgZWxzZSdz")
 
 
 def worked(heading: str) -> dict[str, Any]:
@@ -31,7 +37,7 @@ def worked(heading: str) -> dict[str, Any]:
 
 
 @pytest.fixture
-def people(own_lab: Lab) -> People:
+def people(own_lab: Workspace) -> People:
     return People(own_lab)
 
 
@@ -46,7 +52,7 @@ def test_first_a_password_then_the_certificate(own_lab, tmp_path):
         pair = tmp_path / "device.pem", tmp_path / "device.key"
         issued = gateway.post("simpleenroll", csr(), login="estuser:once").certificate
         pair[0].write_bytes(issued.public_bytes(Encoding.PEM))
-        pair[1].write_bytes(pki.key_pem(KEY))
+        pair[1].write_bytes(key_pem(KEY))
         assert gateway.post("simpleenroll", csr(), login="estuser:once").status == 401
         assert gateway.post("simpleenroll", csr(), login=LOGIN).status == 401
         assert gateway.post("simplereenroll", csr(), login=None, certificate=pair).status == 200
@@ -61,14 +67,14 @@ def test_devices_with_a_makers_certificate(own_lab, people):
     settings["client_auth"] |= trusting(people)
     with running_gateway(own_lab, settings) as gateway:
         with gateway.connect(version=V12, certificate=people.pairs["theirs"]) as device:
-            linked = pki.csr("device-1", pki.challenge(bound(device)))
+            linked = csr("device-1", challenge(bound(device)))
             own_lab.verify(device.ask("POST", "iot/simpleenroll", linked).certificate)
-            assert device.ask("POST", "iot/simpleenroll", pki.csr("device-1")).status == 400
-            assert device.ask("POST", "iot/simpleenroll", pki.csr("device-1", FOREIGN)).status == 400
-            assert pki.oid(pki.CHALLENGE_PASSWORD) in device.ask("GET", "iot/csrattrs").der
+            assert device.ask("POST", "iot/simpleenroll", csr("device-1")).status == 400
+            assert device.ask("POST", "iot/simpleenroll", csr("device-1", FOREIGN)).status == 400
+            assert oid(CHALLENGE_PASSWORD) in device.ask("GET", "iot/csrattrs").der
         for kind in ("none", "unknown"):
             with gateway.connect(version=V12, certificate=people.pairs[kind]) as other:
-                linked = pki.csr("device-1", pki.challenge(bound(other)))
+                linked = csr("device-1", challenge(bound(other)))
                 assert other.ask("POST", "iot/simpleenroll", linked, login=LOGIN).status == 403
 
 
@@ -79,15 +85,15 @@ def test_an_ra_enrols_for_others(own_lab, people, tmp_path):
         running_gateway(own_lab, {**settings, "client_auth": trusting(people)}) as gateway,
     ):
         with gateway.connect(version=V12, certificate=people.pairs["our RA"]) as ra:
-            for body in (pki.csr("another", FOREIGN), pki.csr("another")):
+            for body in (csr("another", FOREIGN), csr("another")):
                 status = ra.ask("POST", "simpleenroll", body).status
                 assert status == 200
         with gateway.connect(version=V12, certificate=people.pairs["ours"]) as client:
-            own = pki.challenge(bound(client))
-            assert client.ask("POST", "simpleenroll", pki.csr("device-1", own)).status == 200
-            assert client.ask("POST", "simpleenroll", pki.csr("another", own)).status == 403
-            assert client.ask("POST", "simpleenroll", pki.csr("device-1", FOREIGN)).status == 400
-            assert client.ask("POST", "simpleenroll", pki.csr("device-1")).status == 400
+            own = challenge(bound(client))
+            assert client.ask("POST", "simpleenroll", csr("device-1", own)).status == 200
+            assert client.ask("POST", "simpleenroll", csr("another", own)).status == 403
+            assert client.ask("POST", "simpleenroll", csr("device-1", FOREIGN)).status == 400
+            assert client.ask("POST", "simpleenroll", csr("device-1")).status == 400
 
 
 def gates() -> dict[int, set[int]]:
@@ -110,8 +116,8 @@ def test_the_gates_stand_in_that_order(own_lab, people):
         "client_auth": {**people.config, "unknown_certificates": "reject"},
         "callouts": {"authorize": str(decision), "operations": {"simpleenroll": operation}},
     }
-    foreign, named = FOREIGN, pki.san(x509.DNSName("a.example"))
-    linked, unlinked = pki.csr("unlucky"), pki.csr("unlucky", foreign)
+    foreign, named = FOREIGN, san(x509.DNSName("a.example"))
+    linked, unlinked = csr("unlucky"), csr("unlucky", foreign)
     spoilt = unlinked[:-1] + bytes([unlinked[-1] ^ 1])
     ours = people.pairs["ours"]
     steps: list[tuple[int, str, bytes, str, Pair | None, int, str]] = [
@@ -121,7 +127,7 @@ def test_the_gates_stand_in_that_order(own_lab, people):
         (5, "simpleenroll", spoilt, LOGIN, ours, 400, "signature"),
         (6, "simpleenroll", unlinked, LOGIN, ours, 400, "challengePassword"),
         (7, "simpleenroll", linked, LOGIN, ours, 403, "the decision says no"),
-        (8, "simpleenroll", pki.csr("unlucky", named), LOGIN, ours, 403, "so does the handler"),
+        (8, "simpleenroll", csr("unlucky", named), LOGIN, ours, 403, "so does the handler"),
     ]
     assert [1, *(step[0] for step in steps)] == list(gates())
     with running_gateway(own_lab, config) as gateway:
@@ -136,7 +142,7 @@ def test_the_gates_stand_in_that_order(own_lab, people):
             assert (answer.status, words.encode() in answer.body) == (status, True), gate
             assert status in gates()[gate]
             assert asked.exists() is (gate >= 7)
-        whole = gateway.post("simpleenroll", pki.csr("lucky", named), certificate=ours)
+        whole = gateway.post("simpleenroll", csr("lucky", named), certificate=ours)
         assert whole.status == 200
     assert asked.read_text() == "nobody\nDNS:a.example\nDNS:a.example\n"
 

@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from estgw.cmc import crmf, parts, proofs
@@ -32,17 +31,14 @@ from estgw.cms import enveloped, signed
 from estgw.cms.algorithms import HMAC_SHA256, SHA256, Algorithm
 from estgw.cms.identifiers import IssuerAndSerial
 from estgw.cms.signed import Signer
-from tests.cms.kit import holder
-from tests.pki import P256
+from tests.kit.ca import common_name, holder
+from tests.kit.csr import csr
+from tests.kit.keys import KEY
 
 KEY_ID = b"\x01" * 20
 SECRET, WHO = "correct horse battery", "d\u00e9vice 7"
 MOMENT = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
 SHA, HMAC = Algorithm(SHA256), Algorithm(HMAC_SHA256)
-
-
-def name(text: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, text)])
 
 
 def extension(value: x509.ExtensionType, *, critical: bool = False) -> x509.Extension[Any]:
@@ -55,24 +51,16 @@ EXTENSIONS = parts.write_extensions(
         extension(x509.SubjectAlternativeName([x509.DNSName("device.example")]), critical=True),
     ]
 )
-SPKI = P256.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+SPKI = KEY.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
-def csr(text: str = "device", key: Any = P256, *attributes: tuple[str, bytes]) -> bytes:
-    """A PKCS#10 with the subject key identifier `KEY_ID`; attribute values are raw octets of a UTF8String."""
-    builder = x509.CertificateSigningRequestBuilder().subject_name(name(text))
-    builder = builder.add_extension(x509.SubjectKeyIdentifier(KEY_ID), critical=False)
-    for oid, value in attributes:
-        builder = builder.add_attribute(x509.ObjectIdentifier(oid), value)
-    return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.DER)
+def pkcs10(number: int = 101, key: Any = KEY) -> PKCS10Request:
+    """A PKCS#10 with the subject key identifier `KEY_ID`."""
+    return PKCS10Request(number, csr("device", x509.SubjectKeyIdentifier(KEY_ID), key=key))
 
 
-def pkcs10(number: int = 101, **options: Any) -> PKCS10Request:
-    return PKCS10Request(number, csr(**options))
-
-
-def crmf_request(number: int = 102, key: Any = P256, *controls: TypeAndValue) -> CRMFRequest:
-    request = crmf.request_for(key.public_key(), number, name("device").public_bytes(), EXTENSIONS, controls)
+def crmf_request(number: int = 102, key: Any = KEY, *controls: TypeAndValue) -> CRMFRequest:
+    request = crmf.request_for(key.public_key(), number, common_name("device").public_bytes(), EXTENSIONS, controls)
     return CRMFRequest(crmf.prove(key, request))
 
 
@@ -80,17 +68,17 @@ FULL_TEMPLATE = CertTemplate(
     version=2,
     serial=-5,
     signing_algorithm=SHA,
-    issuer=name("CA").public_bytes(),
+    issuer=common_name("CA").public_bytes(),
     not_before=MOMENT,
     not_after=datetime(2055, 1, 1, tzinfo=UTC),
-    subject=name("device").public_bytes(),
+    subject=common_name("device").public_bytes(),
     public_key=SPKI,
     issuer_uid=b"\x03\x02\x00\x01",
     subject_uid=b"\x03\x02\x04\x10",
     extensions=EXTENSIONS,
 )
 CHALLENGE = b"y" * 64
-ENVELOPE = enveloped.encrypt(CHALLENGE, P256.public_key(), KEY_ID)
+ENVELOPE = enveloped.encrypt(CHALLENGE, KEY.public_key(), KEY_ID)
 DNS = b"\x82\x0edevice.example"  # GeneralName dNSName
 WITNESS = proofs.pop_link_witness_v2(b"random", SECRET)
 
@@ -115,19 +103,19 @@ VALUES: dict[str, list[Any]] = {
     "lraPOPWitness": [LraPopWitness(0, (101, 102)), LraPopWitness(7, ())],
     "getCert": [GetCert(DNS, 77)],
     "getCRL": [
-        GetCRL(name("CA").public_bytes()),
-        GetCRL(name("CA").public_bytes(), DNS, MOMENT, b"\x03\x02\x05\x60"),
+        GetCRL(common_name("CA").public_bytes()),
+        GetCRL(common_name("CA").public_bytes(), DNS, MOMENT, b"\x03\x02\x05\x60"),
     ],
     "revokeRequest": [
-        RevokeRequest(name("CA").public_bytes(), 77),
-        RevokeRequest(name("CA").public_bytes(), 77, 4, MOMENT, b"passphrase", "why"),
+        RevokeRequest(common_name("CA").public_bytes(), 77),
+        RevokeRequest(common_name("CA").public_bytes(), 77, 4, MOMENT, b"passphrase", "why"),
     ],
     "regInfo": [b"info"],
     "responseInfo": [b"info"],
     "queryPending": [b"token"],
     "popLinkRandom": [b"r" * 64],
     "popLinkWitness": [b"w" * 20],
-    "confirmCertAcceptance": [IssuerAndSerial(name("CA").public_bytes(), 77)],
+    "confirmCertAcceptance": [IssuerAndSerial(common_name("CA").public_bytes(), 77)],
     "statusInfoV2": [
         StatusInfo(CMCStatus.SUCCESS, (1, (5, 1))),
         StatusInfo.failed(CMCFailInfo.INTERNAL_CA_ERROR, text="no"),
@@ -139,7 +127,7 @@ VALUES: dict[str, list[Any]] = {
     "batchResponses": [(5, 6)],
     "publishCert": [PublicationInfo(SHA, (b"a" * 32,), bytes.fromhex("3003020100"))],
     "modCertTemplate": [
-        ModCertTemplate((0,), (101,), CertTemplate(subject=name("another").public_bytes())),
+        ModCertTemplate((0,), (101,), CertTemplate(subject=common_name("another").public_bytes())),
         ModCertTemplate((5, 1), (101, 102), FULL_TEMPLATE, replace=False),
     ],
     "controlProcessed": [ControlsProcessed((1, (5, 2)))],
@@ -152,7 +140,7 @@ VALUES: dict[str, list[Any]] = {
 """Values of every control of the table."""
 
 
-def request_message(key: Any = P256) -> bytes:
+def request_message(key: Any = KEY) -> bytes:
     """A Full PKI Request as a new client makes it: signed by its new key, identity by a secret."""
     requests = (pkcs10(key=key), crmf_request(102, key))
     proof = proofs.identity_proof_v2(PKIData(requests=requests).request_sequence, SECRET, WHO)

@@ -1,33 +1,28 @@
-"""What the tests about identity share: clients of every kind, Digest by hand, a script that reflects."""
+"""Clients: their certificates, the attributes that link a request to them, and Digest by hand."""
 
 from __future__ import annotations
 
 import base64
-import contextlib
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509.oid import ObjectIdentifier
 
-from tests import pki
-from tests.support import EST, Connection, Lab, Response
-from tests.tls.pki import CLIENT_AUTH, DAY, NOW, Credential, root
+from tests.kit.ca import CLIENT_AUTH, CMC_RA, DAY, NOW, Credential, root
+from tests.kit.connection import EST, Connection, Response
+from tests.kit.der import UTF8, attribute, tlv
+from tests.kit.keys import KEY
+from tests.kit.workspace import Workspace
 
-CMC_RA = ObjectIdentifier("1.3.6.1.5.5.7.3.28")
 OTP = "1.2.840.113549.1.9.16.2.56"
 REVOCATION = "1.2.840.113549.1.9.16.2.57"
 LINKING = "1.2.840.113549.1.9.16.2.58"
 CHANGE = "1.3.6.1.5.5.7.7.36"
 
 Pair = tuple[Path, Path]
-
-REFLECT = "#!/bin/sh\nenv\n"
-"""The whole environment, in the order it comes; for handlers with `raw_output`."""
-REFLECTING = {"raw_output": True, "enabled": True}
 
 
 def sha_user(user: str, password: str) -> str:
@@ -36,26 +31,19 @@ def sha_user(user: str, password: str) -> str:
     return f"{user}:{{SHA}}{digest}\n"
 
 
-def seen(answer: Response) -> dict[str, str]:
-    """What a reflecting handler saw."""
-    assert answer.status == 200, (answer, answer.body)
-    text = re.sub(r"(=-----BEGIN [A-Z ]+-----)[^-]*-----END [A-Z ]+-----\n", r"\1", answer.body.decode())
-    return dict(line.split("=", 1) for line in text.splitlines() if re.match(r"\w+=", line))
-
-
-def linking(text: str | bytes, tag: int = pki.UTF8, kind: str = LINKING) -> bytes:
+def linking(text: str | bytes, tag: int = UTF8, kind: str = LINKING) -> bytes:
     """An attribute with one string."""
-    return pki.attribute(kind, pki.tlv(tag, text.encode() if isinstance(text, str) else text))
+    return attribute(kind, tlv(tag, text.encode() if isinstance(text, str) else text))
 
 
 class People:
     """One client certificate of every kind, all for the same name and key, and what a gateway is told of them."""
 
-    def __init__(self, lab: Lab, name: str = "device-1") -> None:
+    def __init__(self, lab: Workspace, name: str = "device-1") -> None:
         self.directory = lab.path
         self.ours, self.theirs, stranger = root("Our CA"), root("Their CA"), root("A stranger")
         ra = (CLIENT_AUTH, CMC_RA)
-        wishes: dict[str, Any] = {"key": pki.P256}
+        wishes: dict[str, Any] = {"key": KEY}
         made: dict[str, Credential] = {
             "ours": self.ours.issue(name, **wishes),
             "theirs": self.theirs.issue(name, **wishes),
@@ -84,44 +72,10 @@ class People:
         return str(path)
 
 
-# Scripts, edited as by somebody with an editor; nothing is restarted.
-
-
-@contextlib.contextmanager
-def edited(lab: Lab, script: str, changed: str) -> Iterator[None]:
-    """Another text of a script for a while."""
-    path = lab.path / script
-    before = path.read_text()
-    assert changed != before
-    path.write_text(changed)
-    try:
-        yield
-    finally:
-        path.write_text(before)
-
-
-def policy(lab: Lab, heading: str) -> contextlib.AbstractContextManager[None]:
-    """Uncomment all lines below a heading of the shipped `authorize`."""
-    script = "handlers/openssl/authorize"
-    above, found, below = (lab.path / script).read_text().partition(f"# {heading}")
-    assert found, heading
-    rest, *lines = below.splitlines(keepends=True)
-    count = next((at for at, line in enumerate(lines) if not line.startswith("# ")), len(lines))
-    changed = [line.removeprefix("# ") for line in lines[:count]]
-    return edited(lab, script, above + found + rest + "".join(changed + lines[count:]))
-
-
-def uncommented(lab: Lab, script: str, start: str) -> contextlib.AbstractContextManager[None]:
-    """Uncomment the one line of a script that begins like this, and what belongs to it."""
-    text = (lab.path / script).read_text()
-    (found,) = re.findall(rf"^# {re.escape(start)}.*\n(?:# (?:    |done).*\n)*", text, re.MULTILINE)
-    return edited(lab, script, text.replace(found, re.sub(r"^# ", "", found, flags=re.MULTILINE)))
-
-
 # Digest by hand.
 
 
-def challenge(answer: Response, algorithm: str = "MD5") -> dict[str, str]:
+def digest_challenge(answer: Response, algorithm: str = "MD5") -> dict[str, str]:
     """The Digest challenge of a 401 for an algorithm."""
     assert answer.status == 401, answer
     found = {}
@@ -132,7 +86,7 @@ def challenge(answer: Response, algorithm: str = "MD5") -> dict[str, str]:
     return found[algorithm]
 
 
-def answered(
+def digest_answer(
     challenge: Mapping[str, str],
     login: str,
     target: str = f"{EST}/simpleenroll",
@@ -161,7 +115,7 @@ def answered(
     return "Digest " + ", ".join(f"{k}={v}" if k in plain else f'{k}="{v}"' for k, v in kept.items())
 
 
-def digest_file(lab: Lab, *logins: str, realm: str = "estrealm") -> Path:
+def digest_file(lab: Workspace, *logins: str, realm: str = "estrealm") -> Path:
     """An htdigest file with MD5 and SHA-256 lines, written without our command."""
     path = lab.path / "users.htdigest"
     lines = ""

@@ -6,7 +6,11 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tests.support import Connection, Gateway, Lab, _merge, csr, running_gateway, until
+from tests.kit.connection import Connection
+from tests.kit.csr import csr
+from tests.kit.gateway import Gateway, merged, running_gateway
+from tests.kit.processes import until
+from tests.kit.workspace import Workspace
 
 GOOD = csr()
 TWO = {"server": {"workers": 2}}
@@ -18,22 +22,22 @@ HOLD = (
 
 
 @contextlib.contextmanager
-def two_workers(lab: Lab, overrides: Mapping[str, Any] | None = None, **options: Any) -> Iterator[Gateway]:
-    with running_gateway(lab, _merge(TWO, overrides or {}), **options) as gateway:
+def two_workers(lab: Workspace, overrides: Mapping[str, Any] | None = None, **options: Any) -> Iterator[Gateway]:
+    with running_gateway(lab, merged(TWO, overrides or {}), **options) as gateway:
         yield gateway
 
 
-def holding(lab: Lab) -> dict[str, Any]:
+def holding(lab: Workspace) -> dict[str, Any]:
     """An operation that lasts until `let_go`."""
     handler = str(lab.script("hold", HOLD))
     return {"callouts": {"operations": {"simpleenroll": {"handler": handler}}}}
 
 
-def let_go(lab: Lab) -> None:
+def let_go(lab: Workspace) -> None:
     (lab.ca / "go").touch()
 
 
-def held(lab: Lab, number: int) -> list[int]:
+def held(lab: Workspace, number: int) -> list[int]:
     """The process ids of so many handlers that hold."""
     file = lab.ca / "held"
 

@@ -6,7 +6,7 @@ import urllib.request
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.support import Gateway
+from tests.kit.gateway import Gateway
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
