@@ -60,8 +60,8 @@ class Pending(RequestError):
 
     status = 202
 
-    def __init__(self, retry_after: int) -> None:
-        super().__init__("", log="pending", headers={"Retry-After": str(retry_after)})
+    def __init__(self, retry_after: int, *, log: str = "pending") -> None:
+        super().__init__("", log=log, headers={"Retry-After": str(retry_after)})
 
 
 class BadRequest(RequestError):

@@ -12,6 +12,7 @@ import logging
 import re
 import secrets
 import sys
+from collections.abc import Mapping
 from typing import Any, TextIO, cast
 
 import structlog
@@ -41,11 +42,7 @@ def configure(form: str, level: str, stream: TextIO | None = None, *, worker: in
     ]
     if worker is not None:
         shared.insert(0, lambda _logger, _method, event: {**event, "worker": worker})
-    renderer: Any = (
-        structlog.dev.ConsoleRenderer(colors=stream.isatty(), pad_event_to=0)
-        if as_text
-        else structlog.processors.JSONRenderer()
-    )
+    renderer: Any = _Text(colors=stream.isatty()) if as_text else structlog.processors.JSONRenderer()
     structlog.configure(
         processors=[*shared, _escape, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
@@ -57,6 +54,55 @@ def configure(form: str, level: str, stream: TextIO | None = None, *, worker: in
     logging.captureWarnings(True)
     # aiohttp and asyncio speak through the standard library: their words join ours, warnings and up.
     logging.basicConfig(level=logging.WARNING, handlers=[_Forward()], format="%(message)s", force=True)
+
+
+COLUMNS = 120
+"""Of one line about a request that went well, in the text form."""
+SERIAL = 16
+"""Characters of a serial number in that line; JSON has all of it."""
+_COLOURS = {2: "32", 3: "36", 4: "33", 5: "31"}  # of a status on a terminal, by its first digit
+
+
+class _Text:
+    """The text form: `request` events in a form that a person reads at a glance, all others as structlog has them."""
+
+    def __init__(self, *, colors: bool) -> None:
+        self._colors = colors
+        self._others = structlog.dev.ConsoleRenderer(colors=colors, pad_event_to=0)
+
+    def __call__(self, logger: Any, method: str, event: structlog.typing.EventDict) -> str:
+        if event.get("event") != "request" or "status" not in event:
+            return self._others(logger, method, event)
+        status = str(event["status"])
+        line = request_line(event)
+        colour = _COLOURS.get(int(status[0]))
+        return line.replace(status, f"\x1b[{colour}m{status}\x1b[0m", 1) if self._colors and colour else line
+
+
+def request_line(event: Mapping[str, Any]) -> str:
+    """One request in one line: time, status, operation, client and reason first.
+
+    A request that went well takes at most `COLUMNS` characters; its subject is cut for that.  A reason is never cut.
+    """
+    place = "/".join(str(event[key]) for key in ("label", "operation") if event.get(key)) or str(event.get("path", ""))
+    client = str(event.get("identity") or event.get("peer") or "")
+    head = [str(event.get("timestamp", ""))[11:19], str(event["status"]), place]
+    if "worker" in event:
+        head.insert(1, f"worker {event['worker']}")
+    tail = [f"serial {_cut(str(event['serial']), SERIAL)}"] if "serial" in event else []
+    tail += [f"{event['ms']} ms"] if "ms" in event else []
+    tail += [str(event["request_id"])] if "request_id" in event else []
+    if reason := event.get("reason"):
+        return "  ".join(part for part in (*head, client, str(reason), *tail) if part)
+    subject = f"for {event['subject']}" if event.get("subject") else ""
+    room = COLUMNS - len("  ".join((*head, *tail))) - 4
+    client = _cut(client, max(8, room - min(len(subject), room // 2)))
+    subject = _cut(subject, max(0, room - len(client)))
+    return _cut("  ".join(part for part in (*head, client, subject, *tail) if part), COLUMNS)
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[: max(0, length - 3)]}..."
 
 
 class _Unfailing:

@@ -71,10 +71,56 @@ def test_the_worker_is_named_in_every_line():
 
 
 def test_text():
-    text = written("text", lambda: logs.log.info("request", status=200, subject="CN=a"))
-    assert "request" in text
-    assert "status=200" in text
+    text = written("text", lambda: logs.log.info("reloaded", labels=2))
+    assert "reloaded" in text
+    assert "labels=2" in text
     assert "\x1b" not in text
+
+
+GOOD = {
+    "status": 200, "ms": 17.3, "method": "POST", "path": "/.well-known/est/python/simpleenroll", "peer": "127.0.0.1",
+    "tls": "TLSv1.3", "operation": "simpleenroll", "label": "python", "user": "estuser", "identity": "estuser",
+    "subject": "CN=device-1", "serial": "1A2B", "request_id": "54fc6a5c05",
+}  # fmt: skip
+
+
+def line_of(form: str = "text", stream: io.StringIO | None = None, **fields: object) -> str:
+    return written(form, lambda: logs.log.info("request", **{**GOOD, **fields}), stream=stream).removesuffix("\n")
+
+
+def test_a_request_on_a_terminal_begins_with_status_operation_and_client():
+    time, _, rest = line_of().partition("  ")
+    assert re.fullmatch(r"\d\d:\d\d:\d\d", time)
+    assert rest == "200  python/simpleenroll  estuser  for CN=device-1  serial 1A2B  17.3 ms  54fc6a5c05"
+
+
+def test_a_refusal_on_a_terminal_has_its_whole_reason_before_the_rest():
+    reason = "the CSR lacks " + ", ".join(f"attribute {number}" for number in range(30))
+    rest = line_of(status=400, reason=reason).partition("  ")[2]
+    assert rest.startswith(f"400  python/simpleenroll  estuser  {reason}  ")
+
+
+@pytest.mark.parametrize("subject", ["CN=a", "CN=" + "a" * 60, "CN=" + "a" * 400])
+@pytest.mark.parametrize("identity", ["", "ann", "CN=" + "b" * 60 + ",O=Example", "u" * 400])
+def test_a_good_request_takes_120_columns_at_most(subject, identity):
+    line = line_of(subject=subject, identity=identity)
+    assert len(line) <= 120
+    assert line.endswith("serial 1A2B  17.3 ms  54fc6a5c05")
+
+
+def test_a_request_without_an_operation_shows_its_path():
+    rest = line_of(status=404, operation=None, label=None, identity=None, reason="No such EST operation here.")
+    assert "404  /.well-known/est/python/simpleenroll  127.0.0.1  No such EST operation here." in rest
+
+
+def test_the_status_has_a_colour_on_a_terminal_only():
+    assert "\x1b[33m403\x1b[0m" in line_of(stream=Terminal(), status=403)
+    assert "\x1b" not in line_of(status=403)
+
+
+def test_json_keeps_every_field_of_a_request():
+    line = json.loads(line_of("json"))
+    assert {key: line[key] for key in GOOD} == GOOD
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
-from estgw.callout import cgi, contract, process, scratch, shortage, verdicts
+from estgw.callout import cgi, contract, ending, process, scratch, shortage, verdicts
 from estgw.callout.cache import Cache
 from estgw.callout.call import Call
 from estgw.callout.process import CouldNotStart, Limits, Outcome
@@ -61,7 +59,7 @@ class Caller:
         if not takes_body and (kept := self._cache.get(call.script, environment)) is not None:
             return kept
         outcome = await self._run(call, environment)
-        _log_stderr(call.script, outcome)
+        _log_stderr(call, outcome)
         return self.judge_handler(call, outcome)
 
     def keep(self, call: Call, output: cgi.Output) -> None:
@@ -72,7 +70,7 @@ class Caller:
     async def decide(self, call: Call) -> None:
         """Run a decision callout; returns for yes, raises the `RequestError` for anything else."""
         outcome = await self.run(call)
-        _log_stderr(call.script, outcome)
+        _log_stderr(call, outcome)
         self.judge_decision(call, outcome)
 
     async def run(self, call: Call) -> Outcome:
@@ -97,7 +95,8 @@ class Caller:
         except CouldNotStart as fault:
             if shortage.words(fault):
                 raise
-            raise HandlerFailed(apology(call.exchange.request_id), log=f"could not start {fault}") from None
+            reason = ending.not_started(call.script, str(fault), call.route.search_path)
+            raise HandlerFailed(apology(call.exchange.request_id), log=reason) from None
 
     def retire(self) -> None:
         """Another configuration has taken over; what runs goes on to its end."""
@@ -109,7 +108,9 @@ class Caller:
         row = _row(outcome)
         status = row.status(call.kind)
         if status is not None:
-            raise self._refusal(_Said(status, row, cgi.words(outcome.stdout)), call)
+            raise self._refusal(_Said(status, row, outcome.stdout), call)
+        if text := ending.quoted(ending.without_password(outcome.stdout, call)):
+            log.info("stdout of a decision that says yes is not used", handler=call.script.name, printed=text)
 
     def judge_handler(self, call: Call, outcome: Outcome) -> cgi.Output:
         """What a handler's end means."""
@@ -119,22 +120,24 @@ class Caller:
         try:
             output = cgi.read(outcome.stdout)
         except Malformed as fault:
-            raise HandlerFailed(apology(call.exchange.request_id), log=f"{name}: {fault}") from None
+            stdout = ending.without_password(outcome.stdout, call)
+            reason = ending.not_an_answer(call.script, str(fault), stdout)
+            raise HandlerFailed(apology(call.exchange.request_id), log=reason) from None
         if output.dropped:
             log.warning("headers dropped", handler=name, headers=", ".join(output.dropped))
         if row.exit != 0:
             # A Status line refines the verdict of the exit status; it never turns a refusal into another kind.
             same = output.status is not None and output.status // 100 == row.handler // 100 and row.shows_words
             status = output.status if same and output.status is not None else row.handler
-            said = _Said(status, row, cgi.words(output.body), output.headers)
+            said = _Said(status, row, output.body, output.headers)
             raise _with_headers(self._refusal(said, call), output)
         if _is_message(call, output):
             return self._patient(output)
         if output.status is not None and output.status >= 400:
-            said = _Said(output.status, _SPOKEN, cgi.words(output.body), output.headers)
+            said = _Said(output.status, _SPOKEN, output.body, output.headers)
             raise _with_headers(self._refusal(said, call), output)
         if output.status == 202:
-            raise _with_headers(self._pending(output.headers), output)
+            raise _with_headers(self._pending(output.headers, f"{name} said Status: 202"), output)
         return output
 
     def _require_sound_end(self, call: Call, outcome: Outcome) -> None:
@@ -148,17 +151,21 @@ class Caller:
         if outcome.exit is None and outcome.signal is None:
             raise HandlerFailed(apology(request_id), log=f"{name}: how it ended is unknown: the warm parent died")
         if outcome.exit is None:
-            why = f" ({_TOO_LARGE})" if outcome.signal == signal.SIGXFSZ else ""
-            raise HandlerFailed(apology(request_id), log=f"{name}: ended by signal {outcome.signal}{why}")
+            assert outcome.signal is not None
+            raise HandlerFailed(apology(request_id), log=ending.killed(call.script, outcome.signal))
 
     def _refusal(self, said: _Said, call: Call) -> RequestError:
         """The error for a status that a script asked for."""
         row = said.row
+        words, text = cgi.words(said.text) if row.shows_words else "", ending.without_password(said.text, call)
         reason = f"{call.script.name} said {row.exit} ({row.name})"
-        words = said.words if row.shows_words else ""
+        if row.exit not in verdicts.KNOWN:
+            reason = ending.exited(call.script, row.exit, text, call.route.search_path)
+        elif not row.shows_words:
+            reason += "." + ending.printed(text) if text.strip() else ""
         match said.status:
             case 202 if call.route.operation.may_wait:
-                return self._pending(said.headers)
+                return self._pending(said.headers, reason)
             case 202 | 503:
                 retry_after = int(said.headers.get("Retry-After", self._limits.retry_after))
                 return Unavailable(words or "Try again later.", retry_after=retry_after, log=reason)
@@ -183,33 +190,27 @@ class Caller:
             return output
         return replace(output, headers={**output.headers, "Retry-After": str(self._limits.retry_after)})
 
-    def _pending(self, headers: Mapping[str, str]) -> Pending:
-        return Pending(int(headers.get("Retry-After", self._limits.retry_after)))
+    def _pending(self, headers: Mapping[str, str], reason: str) -> Pending:
+        return Pending(int(headers.get("Retry-After", self._limits.retry_after)), log=f"pending: {reason}")
 
 
 @dataclass(frozen=True)
 class _Said:
-    """What a script asked for by its end: an HTTP status, and words and headers to go with it."""
+    """What a script asked for by its end: an HTTP status, and text and headers to go with it."""
 
     status: int
     row: verdicts.ExitStatus
-    words: str
+    text: bytes
     headers: Mapping[str, str] = field(default_factory=dict)
 
-
-_TOO_LARGE = "SIGXFSZ: it wrote a file larger than callouts.max_file"
 
 # A handler that ended well and printed a Status of 400 or more: it chose its words deliberately.
 _SPOKEN = verdicts.ExitStatus(0, "OK", 200, None, None, True, "")
 
 
 def _row(outcome: Outcome) -> verdicts.ExitStatus:
-    known = next((row for row in verdicts.EXIT_STATUS if row.exit == outcome.exit), None)
-    if known is not None:
-        return known
-    # A shell adds 128 to the signal that ended what it ran.
-    name = _TOO_LARGE if outcome.exit == 128 + signal.SIGXFSZ else verdicts.OTHERWISE.name
-    return replace(verdicts.OTHERWISE, exit=outcome.exit, name=name)
+    assert outcome.exit is not None
+    return verdicts.KNOWN.get(outcome.exit) or replace(verdicts.OTHERWISE, exit=outcome.exit)
 
 
 def _is_message(call: Call, output: cgi.Output) -> bool:
@@ -233,8 +234,9 @@ def _with_headers(error: RequestError, output: cgi.Output) -> RequestError:
     return error
 
 
-def _log_stderr(program: Path, outcome: Outcome) -> None:
+def _log_stderr(call: Call, outcome: Outcome) -> None:
     """The script's stderr, line by line: information when it ended well, a warning otherwise."""
     write = log.info if outcome.exit == 0 else log.warning
-    for line in stderr_lines(outcome.stderr, truncated=outcome.stderr_truncated):
-        write("handler stderr", handler=program.name, line=line)
+    stderr = ending.without_password(outcome.stderr, call)
+    for line in stderr_lines(stderr, truncated=outcome.stderr_truncated):
+        write("handler stderr", handler=call.script.name, line=line)

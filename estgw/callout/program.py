@@ -63,6 +63,8 @@ def _interpreter_fault(program: Path, search_path: str) -> str | None:
         return f"can't be read: {fault.strerror}"
     if first.startswith(b"\x7fELF"):
         return None
+    if first.startswith(b"\xef\xbb\xbf#!"):
+        return "a byte order mark stands before its #! line: save it as UTF-8 without BOM"
     if not first.startswith(b"#!"):
         return "neither a #! line nor a program"
     if first.rstrip(b"\n").endswith(b"\r"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
@@ -21,7 +22,7 @@ class ExitStatus:
     `authorize` and `authenticate` are None where the callout says yes and the request goes on.
     """
 
-    exit: int | None
+    exit: int
     name: str
     handler: int
     authorize: int | None
@@ -47,4 +48,5 @@ EXIT_STATUS: tuple[ExitStatus, ...] = (
     ExitStatus(77, "NOPERM", 403, 403, 401, True, "stdout as text/plain; the challenge on a 401"),
     ExitStatus(64, "USAGE", 501, 500, 500, False, "fixed text: the script does not know this operation"),
 )
+KNOWN: Mapping[int, ExitStatus] = {row.exit: row for row in EXIT_STATUS}
 OTHERWISE = ExitStatus(-1, "anything else, a signal", 500, 500, 500, False, "fixed text with the request id")

@@ -62,6 +62,18 @@ def pem_blocks(text: bytes) -> list[PEMBlock]:
     return blocks
 
 
+def outside_pem(text: bytes) -> bytes:
+    """The part of a text that is in no PEM block, such as messages before one."""
+    parts, at, begin = [], 0, None
+    for line in _ARMOUR.finditer(text):
+        if line[1] == b"BEGIN":
+            begin = line
+        elif begin is not None and begin[2] == line[2]:
+            parts.append(text[at : begin.start()])
+            at, begin = line.end(), None
+    return b"".join([*parts, text[at:]])
+
+
 def decode(body: bytes, pem_labels: tuple[str, ...]) -> bytes:
     """Bring a body to DER, told apart by content: PEM begins with dashes, DER with 0x30, base64 of DER with M.
 

@@ -51,7 +51,7 @@ class App:
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         """Serve one request: always an answer, always one access line."""
-        started, write = time.monotonic(), log.info
+        started, short = time.monotonic(), None
         exchange = Exchange(self.state, self.throttle, self.home, request)
         with bound_contextvars(request_id=exchange.request_id):
             try:
@@ -64,7 +64,7 @@ class App:
                 return web.Response(status=400)  # for nobody; the error itself would become a 500 with a traceback
             except Exception as fault:  # noqa: BLE001 - the client gets an answer, and the log words or a traceback
                 if short := shortage.words(fault):
-                    write, exchange.entry["reason"] = log.error, short
+                    exchange.entry["reason"] = short
                     patience = exchange.state.config.callouts.retry_after
                     response = exchange.refuse(Unavailable(shortage.PUBLIC, retry_after=patience))
                 else:
@@ -80,6 +80,7 @@ class App:
                 response.force_close()
             seconds = time.monotonic() - started
             meter.answered(exchange.entry, response.status, seconds)
+            write = log.error if short else log.warning if response.status >= 500 else log.info
             write("request", status=response.status, ms=round(seconds * 1000, 1), **exchange.entry)
             return response
 

@@ -9,11 +9,11 @@ from aiohttp import web
 from cryptography import x509
 
 from estgw import __version__
-from estgw.callout import cgi
+from estgw.callout import cgi, ending
 from estgw.callout.call import Call, HTTPFacts
 from estgw.config import csrattrs_yaml
 from estgw.errors import HandlerFailed, Malformed, RequestError, Unauthenticated, apology
-from estgw.est import answers, certs
+from estgw.est import answers, certs, encoding
 from estgw.est.answers import Answer
 from estgw.est.csr import CHALLENGE_PASSWORD, CSR, EST_IDENTITY_LINKING
 from estgw.est.keygen import Protection
@@ -59,7 +59,11 @@ def to_wire(call: Call, output: cgi.Output, *, columns: int | None, linking_attr
         answer = answers.to_wire(operation.body, text, columns=columns)
         _require_protected(call, answer)
     except Malformed as fault:
-        raise HandlerFailed(apology(call.exchange.request_id), log=f"{route.handler.name}: {fault}") from None
+        text = ending.without_password(output.body, call)
+        reason = ending.not_an_answer(route.handler, str(fault), text)
+        raise HandlerFailed(apology(call.exchange.request_id), log=reason) from None
+    if b"-----BEGIN" in text and (unused := ending.quoted(ending.without_password(encoding.outside_pem(text), call))):
+        log.info("text outside of PEM is not used", handler=route.handler.name, printed=unused)
     if answer.issued and call.csr and operation.proves_key and not _is_for(answer.issued, call.csr.pkcs10):
         log.warning("the certificate issued is for another key than the CSR's", handler=route.handler.name)
     return answer

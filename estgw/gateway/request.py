@@ -8,6 +8,7 @@ so a handler's process can load it at little cost.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -82,7 +83,21 @@ def read_csr(body: bytes) -> CSR:
     try:
         return csrs.parse(body)
     except Malformed as fault:
-        raise BadRequest(fault.sentence) from None
+        raise BadRequest(fault.sentence + _way_out(body)) from None
+
+
+_FILE_NAME = re.compile(rb"@?[A-Za-z0-9_~./-]{1,100}")
+
+
+def _way_out(body: bytes) -> str:
+    """A hint for the two mistakes that people make with `curl --data-binary`."""
+    text = body.strip()
+    if not text:
+        return " It must hold a PKCS#10, as curl --data-binary @req.pem sends it."
+    if _FILE_NAME.fullmatch(text) and b"." in text:
+        name = text.decode().lstrip("@")
+        return f' It is the text "{name}": to send a file, write curl --data-binary @{name}.'
+    return ""
 
 
 def require_acceptable(csr: CSR, route: Route) -> None:

@@ -47,6 +47,15 @@ _FLUSH = 65536
 sslproto.SSLProtocol.max_size = _RECORD
 
 
+_HTTP_REQUEST = "http request"
+"""OpenSSL's reason when a client begins with GET, POST, HEAD or PUT instead of a TLS record."""
+_WORDS = b"This port speaks HTTPS only: write https:// in the URL.\n"
+_PLAIN_HTTP = (
+    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n"
+    b"Content-Length: %d\r\nConnection: close\r\n\r\n%s" % (len(_WORDS), _WORDS)
+)
+
+
 class TLSObject:
     """One connection: the methods of `ssl.SSLObject` that asyncio calls, and the facts that EST needs."""
 
@@ -109,6 +118,8 @@ class TLSObject:
             self.failure = str(exc.args[-1])
             if self._verification.words:
                 self.failure += f": {self._verification.words}"
+            if self.failure == _HTTP_REQUEST:
+                self._outgoing.write(_PLAIN_HTTP)
             if self._outgoing.pending:
                 # On an error asyncio closes the socket at once, and the client sees a reset instead of the reason.  If
                 # more input is wanted, asyncio writes first.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import time
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from estgw.auth.credentials import Credentials
 from estgw.callout import process
 from estgw.callout.call import Call
 from estgw.callout.caller import Caller, CalloutLimits
@@ -114,7 +116,70 @@ def test_where_nothing_can_wait_it_is_unavailable(tmp_path):
 
 def test_the_log_says_which_exit_status_it_was(tmp_path):
     assert str(refusal(tmp_path, "exit 77")).startswith("program said 77 (NOPERM)")
-    assert str(refusal(tmp_path, "exit 3")) == "program said 3 (anything else, a signal)"
+    assert str(refusal(tmp_path, "exit 3")) == (
+        "program exited with 3, which is a fault of the script; to refuse, exit 77."
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (
+            "echo; echo 'no such user'; echo more; exit 1",
+            'program exited with 1, which is a fault of the script; to refuse, exit 77. It printed "no such user".',
+        ),
+        ("exit 137", "program exited with 137 (128 + SIGKILL), which is a fault of the script; to refuse, exit 77."),
+        (
+            "no-such-program",
+            "program exited with 127: a command in it was not found or can't be executed.",
+        ),
+        ("echo later; exit 75", 'pending: program said 75 (TEMPFAIL). It printed "later".'),
+        ("echo which; exit 64", 'program said 64 (USAGE). It printed "which".'),
+        (r"printf '\033[2Jno\n'; exit 1", r'to refuse, exit 77. It printed "\x1b[2Jno".'),
+        (f"echo {'A' * 64}; exit 1", "to refuse, exit 77. It printed base64."),
+        (r"printf '\060\202\0\0\0\0\001\002\003'; exit 1", "to refuse, exit 77. It printed binary data."),
+        ("echo '-----BEGIN PRIVATE KEY-----'; exit 1", 'It printed "[private key removed]".'),
+        (f"echo '{'ab ' * 100}'; exit 1", f'It printed "{("ab " * 100)[:200]}...".'),
+    ],
+)
+def test_the_log_has_what_a_failed_script_printed(tmp_path, text, reason):
+    assert str(refusal(tmp_path, text)).endswith(reason)
+
+
+def test_the_log_has_no_password_that_a_script_printed(tmp_path):
+    client = replace(plain(tmp_path).client, claimed=Credentials("Basic", "ann", "geheim"))
+    call = replace(plain(tmp_path, "simpleenroll"), client=client)
+    with capture_logs() as lines:
+        error = refusal(tmp_path, "echo geheim; echo it is geheim >&2; exit 1", call)
+    assert str(error).endswith('It printed "[password removed]".')
+    assert [line["line"] for line in lines] == ["it is [password removed]"]
+
+
+def test_what_a_decision_printed_with_its_yes_is_in_the_log(tmp_path):
+    with capture_logs() as lines:
+        decide(tmp_path, "echo fine by me", Kind.AUTHORIZE)
+    assert [(line["event"], line["printed"]) for line in lines] == [
+        ("stdout of a decision that says yes is not used", '"fine by me"')
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "diagnosis"),
+    [
+        ("#!/usr/bin/env bash\r\nexit 0\r\n", "its #! line ends in a carriage return: save it with Unix line ends"),
+        ("#!/bin/bash\r\n", "its #! line ends in a carriage return: save it with Unix line ends"),
+        ("\ufeff#!/bin/bash\n", "a byte order mark stands before its #! line: save it as UTF-8 without BOM"),
+        ("#!/usr/bin/env no-such-shell\n", "its interpreter no-such-shell is not in "),
+        ("#!/no/such\n", "its interpreter /no/such does not exist"),
+        ("text\n", "neither a #! line nor a program"),
+    ],
+)
+def test_the_log_has_the_diagnosis_of_check(tmp_path, content, diagnosis):
+    program = tmp_path / "program"
+    program.write_text(content, newline="")
+    program.chmod(0o755)
+    with pytest.raises(HandlerFailed, match=re.escape(diagnosis)):
+        asyncio.run(caller().handle(of(program, plain(tmp_path))))
 
 
 @pytest.mark.parametrize(
@@ -168,7 +233,10 @@ def test_words_are_made_harmless(tmp_path):
 def test_a_header_block_that_is_none(tmp_path):
     error = refusal(tmp_path, "echo Status: fine; exit 0")
     assert (error.status, error.public) == (500, APOLOGY)
-    assert str(error) == "program: no empty line ends the header block within 8192 bytes"
+    assert str(error) == (
+        'program: no empty line ends the header block within 8192 bytes. It printed "Status: fine". '
+        "stdout is the answer; messages go to stderr."
+    )
 
 
 def test_headers_that_are_dropped_are_in_the_log(tmp_path):
@@ -185,8 +253,8 @@ def test_headers_that_are_dropped_are_in_the_log(tmp_path):
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("kill -SEGV $$", f"program: ended by signal {int(signal.SIGSEGV)}"),
-        ("kill -KILL $$", "program: ended by signal 9"),
+        ("kill -SEGV $$", f"program: ended by signal {int(signal.SIGSEGV)} (SIGSEGV)"),
+        ("kill -KILL $$", "program: ended by signal 9 (SIGKILL)"),
         ("yes", "program: flooded its stdout, killed"),
         ("yes >&2", "program: flooded its stderr, killed"),
         ("echo Status: 403; echo; yes", "program: flooded its stdout, killed"),
@@ -202,8 +270,8 @@ def test_bad_ends(tmp_path, text, reason):
     ("text", "reason"),
     [
         ("exec head -c 3000000 /dev/zero >big", "program: ended by signal 25 (SIGXFSZ: it wrote a file larger than "),
-        ("set -e; head -c 3000000 /dev/zero >big", "program said 153 (SIGXFSZ: it wrote a file larger than "),
-        ("head -c 3000000 /dev/zero >big || exit", "program said 153 (SIGXFSZ: it wrote a file larger than "),
+        ("set -e; head -c 3000000 /dev/zero >big", "program exited with 153 (SIGXFSZ: it wrote a file larger than "),
+        ("head -c 3000000 /dev/zero >big || exit", "program exited with 153 (SIGXFSZ: it wrote a file larger than "),
     ],
 )
 @pytest.mark.parametrize("kind", [None, Kind.AUTHORIZE, Kind.AUTHENTICATE])
@@ -251,7 +319,7 @@ def test_a_handler_that_cannot_start(tmp_path, mode, text, words):
     with pytest.raises(HandlerFailed) as raised:
         asyncio.run(caller().handle(of(program, plain(tmp_path))))
     assert raised.value.public == APOLOGY
-    assert str(raised.value) == f"could not start {program}: {words}"
+    assert str(raised.value).startswith(f"could not start {program}: {words} (")
 
 
 def test_an_environment_that_cannot_be_made_starts_nothing(tmp_path):

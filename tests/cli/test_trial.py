@@ -212,9 +212,17 @@ def test_a_certificate_is_issued(own_lab, tmp_path, request_file):
     ("text", "status", "reason", "stderr"),
     [
         ("echo no; echo why >&2; exit 77", 403, "cacerts said 77 (NOPERM): no", ["why"]),
-        ("exit 1", 500, "cacerts said 1 (anything else, a signal)", []),
-        ("kill -9 $$", 500, "cacerts: ended by signal 9", []),
-        ("echo junk", 500, "cacerts: base64 of something that is not a DER SEQUENCE", []),
+        ("exit 1", 500, "cacerts exited with 1, which is a fault of the script; to refuse, exit 77.", []),
+        ("kill -9 $$", 500, "cacerts: ended by signal 9 (SIGKILL)", []),
+        (
+            "echo junk",
+            500,
+            (
+                'cacerts: base64 of something that is not a DER SEQUENCE. It printed "junk". stdout is the answer; '
+                "messages go to stderr."
+            ),
+            [],
+        ),
         ("exit 0", 500, "cacerts: printed nothing", []),
         (r"printf 'Status: 404\n\nno'", 404, "cacerts said 0 (OK): no", []),
     ],
@@ -231,7 +239,8 @@ def test_a_handler_that_cannot_start(scripted, own_lab, tmp_path):
     report = try_out(served, tmp_path, "cacerts")
     assert report.response.status == 500
     assert report.reason is not None
-    assert report.reason.endswith("cacerts: Permission denied")
+    assert "cacerts: Permission denied" in report.reason
+    assert "chmod +x" in report.reason
 
 
 def test_a_handler_gets_the_body(scripted, tmp_path):

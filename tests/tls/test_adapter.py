@@ -206,6 +206,7 @@ def test_plain_http(world):
     with pytest.raises(ssl.SSLError):
         server.do_handshake()
     assert server.failure == "http request"
+    assert server._outgoing.read().endswith(b"This port speaks HTTPS only: write https:// in the URL.\n")
 
 
 def test_error_words():
