@@ -123,7 +123,7 @@ class _Controls:
         return found[0] if found else None
 
     def value(self, name: str) -> Any:
-        """Return the value of the control with a name, or None.  Raises `Malformed`, `BadMessage` if several have it."""
+        """Return the value of the control with a name, or None.  Raises `Malformed`, or `BadMessage` for several."""
         found = self.one(name)
         return None if found is None else found.value
 
