@@ -120,8 +120,8 @@ on_disk() {
     find "$1" ! -type l -exec sync {} +
 }
 
-# by_the_book OPTION...: run `openssl ca` with openssl.cnf on a copy of the register, which replaces the register when it
-# is complete.
+# by_the_book OPTION...: run `openssl ca` with openssl.cnf on a copy of the register. The copy replaces the register when
+# it is complete.
 by_the_book() {
     local number
     has_register_dir openssl.cnf || exit 1
@@ -135,7 +135,7 @@ by_the_book() {
     put . "$REGISTER_DIR/index.txt"
 }
 
-# sign DIR OUT OPTION...: make a certificate for the CA's own use, from the CA in DIR, without the policy of openssl.cnf.
+# sign DIR OUT OPTION...: make a certificate for the CA's own use, by the CA in DIR, without the policy of openssl.cnf.
 # Serial numbers are random, unless there is a file `serial`.
 sign() {
     local numbers='rand_serial    = yes'

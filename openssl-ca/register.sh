@@ -4,15 +4,15 @@
 # handlers/openssl/issue.sh and lib.sh read this file with `source`.
 #
 # `openssl ca` writes all of index.txt again for each certificate, does not notice a full disk, and needs two renames to
-# put the new file in place. So it works on an empty index.txt in $REGISTER_DIR, a temporary directory, and its one row is
-# appended to the CA's index.txt. A certificate is safe to hand out only after these steps, in this order:
+# put the new file in place. So it works on an empty index.txt in $REGISTER_DIR, a temporary directory, and its one row
+# is appended to the CA's index.txt. A certificate is safe to hand out only after these steps, in this order:
 #
 #   1. newcerts/SERIAL.pem is written and synced, and so is its directory (file_certificate)
 #   2. under the lock on ca.lock, the row is appended to index.txt and synced (enter_row)
 #   3. the certificate is printed
 #
-# A kill or a power cut in between leaves a certificate that no client has, and at worst an incomplete row, which the next
-# script with the lock removes (mend_register). If a function fails, it prints the fault on stderr and returns 1.
+# A kill or a power cut in between leaves a certificate that no client has, and at worst an incomplete row, which the
+# next script with the lock removes (mend_register). If a function fails, it prints the fault on stderr and returns 1.
 # Starting a program takes most of the time here, so `slurp` reads files without one.
 
 # A row: status, end of validity, time of revocation, serial number, file, subject, and the line feed, if present.
@@ -32,7 +32,7 @@ needs_all() {
     [[ -e $1/serial || $attributes != *unique_subject*no* ]]
 }
 
-# has_register_dir FILE: whether a configuration of `openssl ca` uses the register in $REGISTER_DIR and not the CA's own.
+# has_register_dir FILE: whether a configuration of `openssl ca` uses the register in $REGISTER_DIR, not the CA's own.
 has_register_dir() {
     local text place="\$ENV::REGISTER_DIR/index.txt"
     slurp text "$1"
@@ -41,8 +41,8 @@ has_register_dir() {
     return 1
 }
 
-# certify DIR OPTION...: run `openssl ca` for the CA in DIR. Sets `certificate`, in PEM, its `serial` and its `row`. The CA
-# has not changed yet, except for a file `serial`. The output of `openssl ca` is in $REGISTER_DIR/log.
+# certify DIR OPTION...: run `openssl ca` for the CA in DIR. Sets `certificate`, in PEM, its `serial` and its `row`. The
+# CA has not changed yet, except for a file `serial`. The output of `openssl ca` is in $REGISTER_DIR/log.
 certify() {
     local rows count=0 copy
     certificate=''
@@ -79,8 +79,8 @@ file_certificate() {
     return 1
 }
 
-# enter_row DIR: append the row of `certify` to index.txt of the CA in DIR, and sync it to the disk. The caller holds the
-# lock. If it fails, the register stays as it was, and the file in newcerts/ is removed.
+# enter_row DIR: append the row of `certify` to index.txt of the CA in DIR, and sync it to the disk. The caller holds
+# the lock. If it fails, the register stays as it was, and the file in newcerts/ is removed.
 enter_row() {
     local index=$1/index.txt
     if mend_register "$1"; then
