@@ -1,7 +1,7 @@
-"""Every way a request can fail, with the status and the words that the client gets.
+"""The ways in which a request can fail, with the status and the text that the client gets.
 
-A `RequestError` carries two texts: the one for the client, which names the fault and nothing else, and an
-optional one for the log.  Any other exception becomes a 500 with the request id (`app.answer_for`).
+A `RequestError` has two texts: one for the client, which names the fault and nothing else, and an optional one for the
+log.  Any other exception becomes a 500 with the request id (`app.answer_for`).
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from collections.abc import Mapping
 
 
 class Malformed(ValueError):
-    """Bytes are not what they claim to be; the text says which fault it is.
+    """Bytes do not have the form that they should have; the text names the fault.
 
-    Raised by `estgw.est`, which does not know whose bytes they are: from a client they are a 400, from a
-    handler a 500, from a server the client's exit status 7.
+    `estgw.est` raises it without knowing whose bytes they are.  The caller does: a client's become a 400, a handler's a
+    500, and a server's the exit status 7 of `estclient`.
     """
 
     @property
@@ -24,7 +24,7 @@ class Malformed(ValueError):
 
 
 class ConfigError(Exception):
-    """The configuration can't be used; `faults` holds one `file:line:column: what` line each."""
+    """The configuration can't be used; `faults` has a line `file:line:column: fault` for each fault."""
 
     def __init__(self, faults: list[str]) -> None:
         super().__init__("\n".join(faults))
@@ -32,13 +32,13 @@ class ConfigError(Exception):
 
 
 MAXIMUM_WORDS = 4096
-"""Characters of a refusal: it may quote what a peer has sent, such as a name of any length."""
+"""Characters of a refusal.  It may quote a peer's text, such as a name of any length."""
 
 
 class RequestError(Exception):
-    """A request that ends in anything but 200; each subclass is one HTTP status.
+    """A request that does not end with status 200; each subclass is one HTTP status.
 
-    What is longer than `MAXIMUM_WORDS`, for the client or for the log, ends in dots.
+    A text of more than `MAXIMUM_WORDS` characters, for the client or the log, is cut and ends in dots.
     """
 
     status = 500
@@ -56,7 +56,7 @@ def _bounded(text: str) -> str:
 
 
 class Pending(RequestError):
-    """Accepted, come back later (RFC 7030 4.2.3).  Real clients need an empty body and whole seconds."""
+    """202: accepted, retry later (RFC 7030 4.2.3).  Real clients need an empty body and whole seconds."""
 
     status = 202
 
@@ -65,26 +65,26 @@ class Pending(RequestError):
 
 
 class BadRequest(RequestError):
-    """400: the request itself is at fault."""
+    """400: the request has a fault."""
 
     status = 400
 
 
 class Unauthenticated(RequestError):
-    """401: no credentials, or wrong ones; the caller adds the challenge and the body stays empty."""
+    """401: the request has no credentials or wrong ones.  The caller adds the challenge; the body stays empty."""
 
     status = 401
 
 
 class StaleNonce(Unauthenticated):
-    """401 with `stale=true`: the password is right and the Digest nonce is not, so a new one will do (RFC 7616 3.3)."""
+    """401 with `stale=true`: the password is right, and the client needs only a new Digest nonce (RFC 7616 3.3)."""
 
     def __init__(self) -> None:
         super().__init__(log="the password is right; the Digest nonce is too old, or another process's")
 
 
 class Forbidden(RequestError):
-    """403: known who it is, and the answer is no."""
+    """403: the client is known and may not do this."""
 
     status = 403
 
@@ -96,13 +96,13 @@ class NoLongerTrusted(Forbidden):
 
 
 class NotFound(RequestError):
-    """404: no such operation or label here."""
+    """404: this server has no such operation or label."""
 
     status = 404
 
 
 class MethodNotAllowed(RequestError):
-    """405, with the `Allow` header that RFC 9110 15.5.6 demands."""
+    """405: wrong method.  The answer has the `Allow` header that RFC 9110 15.5.6 requires."""
 
     status = 405
 
@@ -118,20 +118,20 @@ class RequestTimedOut(RequestError):
 
 
 class TooLarge(RequestError):
-    """413: refused before the rest of the body is read, so the connection can't be used again."""
+    """413: the body is too large.  Its rest is not read, so the connection can't be used again."""
 
     status = 413
     close = True
 
 
 class UnsupportedMediaType(RequestError):
-    """415: the Content-Type is not one that the operation takes."""
+    """415: the operation does not accept this Content-Type."""
 
     status = 415
 
 
 class TooManyGuesses(RequestError):
-    """429: this address has failed to authenticate too often and too fast (RFC 6585 4)."""
+    """429: this address has failed to authenticate too often in a short time (RFC 6585 4)."""
 
     status = 429
 
@@ -141,24 +141,24 @@ class TooManyGuesses(RequestError):
 
 
 def apology(request_id: str) -> str:
-    """What a client is told when the fault is ours: nothing but where to look."""
+    """The text for a client when the fault is the server's: it names the request id and no detail."""
     return f"The server could not do this. Its log says why, under request {request_id}."
 
 
 class HandlerFailed(RequestError):
-    """500: the handler broke its side of the contract; only the log says how."""
+    """500: the handler broke the contract.  Only the log has the details."""
 
     status = 500
 
 
 class NotSupported(RequestError):
-    """501: the handler does not know this operation; EST clients read it like 404 (RFC 7030 4.3.2)."""
+    """501: the handler does not support this operation; EST clients treat it like 404 (RFC 7030 4.3.2)."""
 
     status = 501
 
 
 class Unavailable(RequestError):
-    """503: too busy, or the CA behind the handler is away."""
+    """503: the gateway is too busy, or the handler can't reach its CA."""
 
     status = 503
 
@@ -167,6 +167,6 @@ class Unavailable(RequestError):
 
 
 class HandlerTimedOut(RequestError):
-    """504: the handler took longer than it may."""
+    """504: the handler exceeded its time limit."""
 
     status = 504

@@ -1,8 +1,7 @@
-"""The log: structured lines that carry the request id and nothing secret.
+"""The log: structured lines with the request id and without secrets.
 
-structlog's renderers escape control characters, so no peer can forge a line.  What is secret (passwords, the
-Authorization header, private keys) is never handed to a logger in the first place; `masked` is for the one place
-where a script might print some.
+structlog's renderers escape control characters, so no peer can forge a line.  Code never passes a secret (password,
+Authorization header, private key) to a logger.  `masked` is for the stderr of scripts, which might print a key.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from typing import Any, TextIO, cast
 import structlog
 
 LINE_LIMIT = 4096
-"""Characters of one line of a handler's stderr that reach the log."""
+"""The longest line of a handler's stderr in the log, in characters; the rest of a line is cut."""
 
 _PRIVATE_KEY = re.compile(
     r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----.*?(-----END [A-Z0-9 ]*PRIVATE KEY-----|\Z)", re.DOTALL
@@ -28,9 +27,9 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 def configure(form: str, level: str, stream: TextIO | None = None, *, worker: int | None = None) -> None:
-    """Set up logging: `form` is `json`, `text` or `auto` (text on a terminal), `level` a level's name.
+    """Set up logging: `form` is `json`, `text` or `auto` (text on a terminal), `level` is the name of a level.
 
-    Every line says which `worker` wrote it, where there are several.
+    If there are several workers, each line has the number of its `worker`.
     """
     stream = stream or sys.stderr
     as_text = form == "text" or (form == "auto" and stream.isatty())
@@ -46,13 +45,13 @@ def configure(form: str, level: str, stream: TextIO | None = None, *, worker: in
     structlog.configure(
         processors=[*shared, _escape, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
-        # A line and its end in one write: the lines of several processes must not run into each other.
+        # A line and its end go out in one write, so that lines of several processes do not mix.
         logger_factory=structlog.WriteLoggerFactory(cast(TextIO, _Unfailing(stream))),
         cache_logger_on_first_use=False,
     )
-    # A client's odd certificate makes cryptography warn; that too is a line of the log and nothing else.
+    # cryptography warns of a client's odd certificate; that becomes a line of the log too.
     logging.captureWarnings(True)
-    # aiohttp and asyncio speak through the standard library: their words join ours, warnings and up.
+    # aiohttp and asyncio use the standard library's logging; their warnings and errors go into this log.
     logging.basicConfig(level=logging.WARNING, handlers=[_Forward()], format="%(message)s", force=True)
 
 
@@ -106,7 +105,7 @@ def _cut(text: str, length: int) -> str:
 
 
 class _Unfailing:
-    """A stream whose faults, such as a full disk, cost lines of the log and not the request that they tell of."""
+    """A stream that ignores faults such as a full disk: the log loses a line, and the request still gets its answer."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -121,7 +120,7 @@ class _Unfailing:
 
 
 class _Forward(logging.Handler):
-    """Hands standard library records to structlog."""
+    """Passes records of the standard library to structlog."""
 
     def emit(self, record: logging.LogRecord) -> None:
         fields = {"exc_info": record.exc_info} if record.exc_info else {}
@@ -129,31 +128,31 @@ class _Forward(logging.Handler):
 
 
 def _escape(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """Control characters in any value become visible; the text renderer would let some through."""
+    """Make control characters in all values visible, since the text renderer does not escape all of them."""
     return {
         key: escape(value) if isinstance(value, str) and key != "exception" else value for key, value in event.items()
     }
 
 
 def escape(text: str) -> str:
-    """Make control characters and lone surrogates visible as \\xNN or \\uNNNN."""
+    """Return a text with control characters and lone surrogates as \\xNN or \\uNNNN."""
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
 
 
 def new_request_id() -> str:
-    """Short, random, unguessable enough to quote on the phone: 10 characters."""
+    """Return a random request id: 10 hex digits, short enough to read out on the phone."""
     return secrets.token_hex(5)
 
 
 def masked(text: str) -> str:
-    """Take private keys out of a script's words."""
+    """Return a script's output with private keys in PEM replaced."""
     return _PRIVATE_KEY.sub("[private key removed]", text)
 
 
 def stderr_lines(raw: bytes, *, truncated: bool) -> list[str]:
-    """A handler's stderr as lines for the log: decoded, masked, bounded, empty lines left out."""
+    """Return a handler's stderr as lines for the log: decoded, masked, bounded, without empty lines."""
     text = masked(raw.decode("utf-8", "backslashreplace"))
     lines = [line[:LINE_LIMIT] for line in text.splitlines() if line.strip()]
     return [*lines, "[stderr cut off here]"] if truncated else lines

@@ -1,8 +1,8 @@
 # shellcheck shell=bash
-# What create-ca, rollover, issue, revoke, crl, find and rotate share; each reads it in with `source`.
+# The functions that create-ca, rollover, issue, revoke, crl and find share; each reads this file with `source`.
 #
-# All that belongs to one signing key lies in generations/N, and the link `current` says which N signs. A generation
-# is complete before that one link is renamed: whatever kills a script, the CA is the old one or the new one, whole.
+# The files of one signing key are in generations/N, and the link `current` names the N that signs. A generation is
+# complete before that one link is renamed. So if a script is killed, the CA is the old one or the new one, complete.
 umask 077
 export TZ=UTC LC_ALL=C.UTF-8
 # shellcheck source-path=SCRIPTDIR source=register.sh
@@ -13,22 +13,22 @@ die() {
     exit 1
 }
 
-# Run a command whose words nobody wants unless it fails.
+# quietly COMMAND...: run a command, and show its stderr only if it fails.
 quietly() { "$@" 2>"$tmp/log" || die "$(<"$tmp/log")"; }
 
-# enter DIR: work there, alone, with a directory $tmp that goes away.
+# enter DIR: go there, take the lock, and make a directory $tmp that is removed at the end.
 enter() {
     cd "$1" 2>/dev/null || die "no directory: $1"
     exec 9>>ca.lock
     flock -w 30 9 || die "the CA in $PWD is busy"
-    rm -rf .{create-ca,rollover,issue,revoke,crl,find,rotate}.* # what a killed run left behind
+    rm -rf .{create-ca,rollover,issue,revoke,crl,find,rotate}.* # left by a killed script
     tmp=$(mktemp -d "$PWD/.${0##*/}.XXXXXX")
     trap 'rm -rf "$tmp"' EXIT
     export REGISTER_DIR=$tmp/register
     mkdir "$REGISTER_DIR"
 }
 
-# enter_ca DIR: the same where there is a CA; `generations` are its directories, that of the key that signs first.
+# enter_ca DIR: the same for an existing CA. Sets `generations` to its directories, the one that signs first.
 enter_ca() {
     local number
     [[ -L $1/current ]] || die "no CA in $1; if it is a copy, copy it with its links (cp -a)"
@@ -39,14 +39,14 @@ enter_ca() {
     for ((number = ${number##*/}; number; number--)); do generations+=("generations/$number"); done
 }
 
-# is_serial TEXT: whether it can be a serial number; `serial` is what index.txt has for it.
+# is_serial TEXT: whether it can be a serial number. Sets `serial` to its form in index.txt.
 is_serial() {
     [[ ${1//:/} =~ ^(0[xX])?0*([0-9A-Fa-f]+)$ ]] || return
     serial=${BASH_REMATCH[2]^^}
     ((${#serial} % 2 == 0)) || serial=0$serial
 }
 
-# as_in_index TEXT: how index.txt writes it, which is all bytes that are not printable ASCII in hex.
+# as_in_index TEXT: print its form in index.txt, where bytes that are not printable ASCII are in hex.
 as_in_index() {
     local LC_ALL=C i
     for ((i = 0; i < ${#1}; i++)); do
@@ -54,7 +54,7 @@ as_in_index() {
     done
 }
 
-# key_kind NAME: the kind of key to make from now on: RSA, Ed25519 or the name of a curve.
+# key_kind NAME: set the kind of new keys: RSA, Ed25519 or the name of a curve.
 key_kind() {
     case $1 in
         RSA) key=(-algorithm RSA -pkeyopt rsa_keygen_bits:3072) ;;
@@ -63,7 +63,7 @@ key_kind() {
     esac
 }
 
-# key_kind_of FILE: the kind of the key in there.
+# key_kind_of FILE: set the kind of new keys to the kind of the key in a file.
 key_kind_of() {
     local text
     text=$(openssl pkey -in "$1" -noout -text_pub)
@@ -75,10 +75,10 @@ key_kind_of() {
     fi
 }
 
-# moment SECONDS: a time since the epoch, as `openssl ca` takes it.
+# moment SECONDS: print a time, in seconds since the epoch, in the form that `openssl ca` takes.
 moment() { printf '%(%Y%m%d%H%M%SZ)T' "$1"; }
 
-# starts FILE, ends FILE: from and until when a certificate is valid, in seconds since the epoch.
+# starts FILE, ends FILE: print the time at which a certificate begins or ends to be valid, in seconds since the epoch.
 starts() { date_of -startdate "$1"; }
 ends() { date_of -enddate "$1"; }
 date_of() {
@@ -87,7 +87,7 @@ date_of() {
     date -d "${text#*=}" +%s
 }
 
-# living FILE...: the certificates in these files that have not expired, each once, without those in $revoked.
+# living FILE...: print the certificates in these files that have not expired, each once, without those in $revoked.
 living() {
     local pem='' line text
     local -A seen=()
@@ -103,7 +103,7 @@ living() {
     done < <(cat "$@")
 }
 
-# whole FILE...: die unless these files have been written to their end: openssl does not notice a full disk.
+# whole FILE...: exit with an error unless these files are complete, since openssl does not notice a full disk.
 whole() {
     local file text
     for file; do
@@ -113,15 +113,15 @@ whole() {
     done
 }
 
-# on_disk DIR: die unless everything in there is whole; then it is on the disk, too.
+# on_disk DIR: exit with an error unless all PEM files in a directory are complete, and sync all files to the disk.
 on_disk() {
     local file
     while IFS= read -rd '' file; do whole "$file"; done < <(find "$1" -name '*.pem' -type f -print0)
     find "$1" ! -type l -exec sync {} +
 }
 
-# by_the_book OPTION...: `openssl ca` by the rules of openssl.cnf, on a copy of the register that takes its place when it
-# is whole.
+# by_the_book OPTION...: run `openssl ca` with openssl.cnf on a copy of the register. The copy replaces the register when
+# it is complete.
 by_the_book() {
     local number
     has_register_dir openssl.cnf || exit 1
@@ -135,8 +135,8 @@ by_the_book() {
     put . "$REGISTER_DIR/index.txt"
 }
 
-# sign DIR OUT OPTION...: a certificate of the CA's own, whatever openssl.cnf wants of everybody else's, from the CA in DIR.
-# Serial numbers are random, unless there is a file of them.
+# sign DIR OUT OPTION...: make a certificate for the CA's own use, by the CA in DIR, without the policy of openssl.cnf.
+# Serial numbers are random, unless there is a file `serial`.
 sign() {
     local numbers='rand_serial    = yes'
     [[ ! -e $1/serial ]] || numbers="serial         = \$ENV::EST_CA_DIR/serial"
@@ -158,14 +158,14 @@ END
     printf %s "$certificate" >"$2"
 }
 
-# enter_certificate DIR: enter what `certify` made in the register of the CA in DIR.
+# enter_certificate DIR: enter the certificate of `certify` in the register of the CA in DIR.
 enter_certificate() {
     file_certificate "$1" || die "the CA in $1 can't be written"
     enter_row "$1" || die "the CA in $1 can't be written"
 }
 
-# make_issuing ROOT NEXT [OLD]: let the root certify the key in $tmp/csr for five years, or as long as it lives itself,
-# and fill the generation NEXT; what OLD has in its bag stays in the bag, unless the root has revoked it.
+# make_issuing ROOT NEXT [OLD]: let the root certify the key in $tmp/csr for five years, or until the root expires, and
+# fill the generation NEXT. It keeps the certificates of OLD's chain and anchors that the root has not revoked.
 make_issuing() {
     local end last revoked
     revoked=$(awk -F'\t' '$1 == "R" { print $4 }' ORS=' ' "$1/index.txt")
@@ -178,7 +178,8 @@ make_issuing() {
     living "$2/issuer.pem" "$1/anchors.pem" ${3:+"$3/anchors.pem"} >"$2/anchors.pem"
 }
 
-# make_server BOOKS NEXT NAMES: the gateway's certificate for the key in $tmp/csr, and what links it to every anchor.
+# make_server DIR NEXT NAMES: make the gateway's certificate for the key in $tmp/csr, and its links to all anchors.
+# DIR is the CA whose register gets it.
 make_server() {
     sed "s/crl-[0-9]*\.der/crl-${2##*/}.der/" profiles/est-server >"$tmp/extensions"
     echo "subjectAltName = $3" >>"$tmp/extensions"
@@ -187,7 +188,7 @@ make_server() {
     cat "$tmp/server.pem" "$2/links.pem" >"$2/server.pem"
 }
 
-# make_crl OUT GENERATION...: the list of what is revoked, signed with the key of each generation; in DER as well.
+# make_crl OUT GENERATION...: make the revocation list, once for the key of each generation, in PEM and in DER.
 make_crl() {
     local one end
     for one in "${@:2}"; do
@@ -206,12 +207,12 @@ make_crl() {
     put "${1%/*}" "$tmp/crls" "${1##*/}"
 }
 
-# point_profiles: a profile that says where the list is says it of the one that the present key signs.
+# point_profiles: set the number in the profiles' address of the list to that of the present key's list.
 point_profiles() {
     local file number
     number=$(readlink current)
     for file in profiles/*; do
-        [[ -e $file ]] || continue # the root above a sub-CA has none
+        [[ -e $file ]] || continue # the root above a sub-CA has no profiles
         sed "s/crl-[0-9]*\.der/crl-${number##*/}.der/" "$file" >"$tmp/profile"
         cmp -s "$tmp/profile" "$file" && continue
         chmod --reference="$file" "$tmp/profile"
@@ -219,7 +220,7 @@ point_profiles() {
     done
 }
 
-# take_certificate FILE: copy a certificate of this CA to $tmp/certificate; `serial` is its number.
+# take_certificate FILE: copy a certificate of this CA to $tmp/certificate. Sets `serial`.
 take_certificate() {
     quietly openssl x509 -in "$1" -out "$tmp/certificate"
     cat generations/*/issuer.pem >"$tmp/issuers"
@@ -229,7 +230,7 @@ take_certificate() {
     serial=${serial#serial=}
 }
 
-# find_certificate: the same with the one that has $serial, from the register that knows it.
+# find_certificate: copy the certificate with the serial number $serial, from the register that has it.
 find_certificate() {
     local file=newcerts/$serial.pem
     if [[ ! -e $file && -e certs.sqlite ]]; then
@@ -241,11 +242,11 @@ find_certificate() {
     quietly openssl x509 -in "$file" -out "$tmp/certificate"
 }
 
-# in_sqlite STATEMENT: the register of handlers/python.
+# in_sqlite STATEMENT: run a statement on the register of handlers/python.
 in_sqlite() { sqlite3 -bail -cmd '.timeout 10000' certs.sqlite "$1" >/dev/null; }
 
-# mark_in_sqlite REASON: note there, for people, that the certificate with $serial is revoked: the handlers of that set
-# look into index.txt, too.
+# mark_in_sqlite REASON: mark the certificate with $serial as revoked in that register. This is for people: the handlers
+# of that set read index.txt too.
 mark_in_sqlite() {
     [[ -e certs.sqlite ]] || return 0
     command -v sqlite3 >/dev/null || { echo "certs.sqlite is not marked: there is no sqlite3 here" && return; }
@@ -255,9 +256,9 @@ mark_in_sqlite() {
         die "$serial is on the list, but is not marked in certs.sqlite"
 }
 
-# write_crl: that, for the CA as it is.
+# write_crl: make the revocation list of this CA.
 write_crl() {
-    point_profiles # in case that a rollover was killed just before it did
+    point_profiles # a rollover may have been killed before it did
     make_crl current/crl.pem "${generations[@]}"
     [[ -e crl.pem ]] || { ln -sf current/crl.pem crl.pem && sync .; }
     echo "made $PWD/crl.pem, good until $(openssl crl -in crl.pem -noout -nextupdate | cut -d= -f2)"

@@ -1,21 +1,21 @@
 # shellcheck shell=bash
-# The register of `openssl ca`: how a certificate gets into it, and how it stays whole whatever fails.
+# The register of `openssl ca`: functions that enter certificates in it and keep it complete when something fails.
 #
-# handlers/openssl/issue.sh and lib.sh read this in with `source`.
+# handlers/openssl/issue.sh and lib.sh read this file with `source`.
 #
-# `openssl ca` writes the whole of index.txt anew for each certificate, does not notice a full disk, and needs two renames
-# to put the new file in place. So it works on an empty index.txt in $REGISTER_DIR, a directory for the time being, and its
-# one row is appended to the CA's. The order is what makes a certificate safe to hand out:
+# `openssl ca` writes all of index.txt again for each certificate, does not notice a full disk, and needs two renames to
+# put the new file in place. So it works on an empty index.txt in $REGISTER_DIR, a temporary directory, and its one row
+# is appended to the CA's index.txt. A certificate is safe to hand out only after these steps, in this order:
 #
 #   1. newcerts/SERIAL.pem is written and synced, and so is its directory (file_certificate)
 #   2. under the lock on ca.lock, the row is appended to index.txt and synced (enter_row)
 #   3. the certificate is printed
 #
-# A kill or a power cut in between leaves a certificate that no client has, and at worst a row without its end, which the
-# next script under the lock cuts off (mend_register). Each function says on stderr what is wrong, and returns 1.
-# Starting a program costs more than all else here, so files are read by `slurp`.
+# A kill or a power cut in between leaves a certificate that no client has, and at worst an incomplete row, which the
+# next script with the lock removes (mend_register). If a function fails, it prints the fault on stderr and returns 1.
+# Starting a program takes most of the time here, so `slurp` reads files without one.
 
-# A row: status, end, when it was revoked, serial number, file, subject; and the line feed, if it is there.
+# A row: status, end of validity, time of revocation, serial number, file, subject, and the line feed, if present.
 ROW=$'^([VRE])\t([0-9]+Z)\t([^\t]*)\t([0-9A-F]+)\t[^\t]*\t([^\t\n]*)(\n?)$'
 
 # slurp NAME FILE: set a variable to the text of a file, or to an empty text if the file is missing.
@@ -24,15 +24,15 @@ slurp() {
     [[ ! -e $2 ]] || IFS= read -rd '' "$1" <"$2" || :
 }
 
-# needs_all DIR: whether `openssl ca` has to see the whole register of the CA in DIR, to count serial numbers or to compare
-# subjects. Then the lock must be held for `certify`, too.
+# needs_all DIR: whether `openssl ca` needs the whole register of the CA in DIR, to count serial numbers or to compare
+# subjects. Then the caller of `certify` must hold the lock, too.
 needs_all() {
     local attributes
     slurp attributes "$1/index.txt.attr"
     [[ -e $1/serial || $attributes != *unique_subject*no* ]]
 }
 
-# has_register_dir FILE: whether a configuration of `openssl ca` leaves the CA's own register alone.
+# has_register_dir FILE: whether a configuration of `openssl ca` uses the register in $REGISTER_DIR, not the CA's own.
 has_register_dir() {
     local text place="\$ENV::REGISTER_DIR/index.txt"
     slurp text "$1"
@@ -41,8 +41,8 @@ has_register_dir() {
     return 1
 }
 
-# certify DIR OPTION...: `openssl ca` for the CA in DIR. Sets `certificate`, in PEM, its `serial` and its `row`; nothing of
-# the CA has changed yet, but a serial number that is counted. What `openssl ca` says is in $REGISTER_DIR/log.
+# certify DIR OPTION...: run `openssl ca` for the CA in DIR. Sets `certificate`, in PEM, its `serial` and its `row`. The
+# CA has not changed yet, except for a file `serial`. The output of `openssl ca` is in $REGISTER_DIR/log.
 certify() {
     local rows count=0 copy
     certificate=''
@@ -56,7 +56,7 @@ certify() {
     fi
     EST_CA_DIR=$1 openssl ca -batch -notext "${@:2}" -outdir "$REGISTER_DIR" \
         -out "$REGISTER_DIR/certificate" 2>"$REGISTER_DIR/log" || return 1
-    # It says yes on a full disk as well: the row must be there to its end, and both copies of the certificate.
+    # It succeeds on a full disk as well, so check that the row and both copies of the certificate are complete.
     mapfile rows <"$REGISTER_DIR/index.txt"
     if ((${#rows[@]} == count + 1)) && [[ ${rows[-1]} =~ $ROW && ${BASH_REMATCH[1]} == V && ${BASH_REMATCH[6]} ]]; then
         row=${rows[-1]} serial=${BASH_REMATCH[4]}
@@ -69,7 +69,7 @@ certify() {
     return 1
 }
 
-# file_certificate DIR: keep what `certify` made in newcerts/ of the CA in DIR, on the disk.
+# file_certificate DIR: write the certificate of `certify` to newcerts/ of the CA in DIR, and sync it to the disk.
 file_certificate() {
     local file=$1/newcerts/$serial.pem
     [[ ! -e $file ]] || { echo "$file is there already" >&2 && return 1; }
@@ -79,8 +79,8 @@ file_certificate() {
     return 1
 }
 
-# enter_row DIR: enter what `certify` made in index.txt of the CA in DIR, on the disk; the lock is held. What fails leaves
-# the register as it was, and no certificate.
+# enter_row DIR: append the row of `certify` to index.txt of the CA in DIR, and sync it to the disk. The caller holds
+# the lock. If it fails, the register stays as it was, and the file in newcerts/ is removed.
 enter_row() {
     local index=$1/index.txt
     if mend_register "$1"; then
@@ -96,10 +96,10 @@ enter_row() {
     return 1
 }
 
-# put DIR FILE [NAME]: let a file of the same file system take the place of the one in DIR, once it is on the disk.
+# put DIR FILE [NAME]: sync a file to the disk, then move it into DIR, over the file there. Both are on one file system.
 put() { sync "$2" && mv -T "$2" "$1/${3-${2##*/}}" && sync "$1"; }
 
-# holds_all OLD NEW: whether each row of OLD is in NEW, as it was or revoked since, and each row of NEW is whole.
+# holds_all OLD NEW: whether each row of OLD is in NEW, unchanged or revoked, and each row of NEW is complete.
 holds_all() {
     [[ ! -s $2 || $(tail -c 1 "$2") == '' ]] && awk -F'\t' '
         NF != 6 { exit failed = 1 }
@@ -109,7 +109,7 @@ holds_all() {
     ' "$1" "$2"
 }
 
-# mend_register DIR: put right what a killed script or a power cut has left; the lock is held.
+# mend_register DIR: repair the register after a killed script or a power cut. The caller holds the lock.
 mend_register() {
     local index=$1/index.txt last file fields=()
     for file in index.txt.attr crlnumber serial; do # `openssl ca` was killed between its renames, or the disk was full
@@ -132,7 +132,7 @@ mend_register() {
         echo "$index: the last row has not six fields; correct it by hand" >&2
         return 1
     fi
-    # A row of enter_row has its certificate in newcerts. What an editor has left without its line feed is whole.
+    # A row of enter_row has its certificate in newcerts/. A row that an editor left without line feed is complete.
     file=$1/newcerts/${fields[4]-}.pem
     if [[ ${fields[4]-} && (! -s $file ||
         "subject=${fields[5]}" == "$(openssl x509 -in "$file" -noout -subject -nameopt compat)") ]]; then

@@ -1,1 +1,1 @@
-"""Who a client is, and whether its CSR belongs to its connection."""
+"""Authentication of clients, and the link between a CSR and its connection."""

@@ -1,4 +1,4 @@
-"""What a client claims to be by HTTP authentication, not verified: facts alone."""
+"""The credentials that a client sends by HTTP authentication, not verified, as plain facts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class DigestResponse:
-    """A client's answer to a Digest challenge; nothing in it is verified."""
+    """A client's answer to a Digest challenge (RFC 7616 3.4).  Nothing in it is verified."""
 
     username: str
     realm: str
@@ -21,11 +21,11 @@ class DigestResponse:
 
 @dataclass(frozen=True)
 class Credentials:
-    """What a client claims; nothing here is verified.  Secrets never appear in a repr."""
+    """The credentials of one request.  Nothing in them is verified.  Secrets never appear in a repr."""
 
     scheme: str
     """`Basic` or `Digest`."""
     username: str
     password: str | None = field(default=None, repr=False)
-    """None with Digest, which never shows it."""
+    """None with Digest, which does not send it."""
     response: DigestResponse | None = None

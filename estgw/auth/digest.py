@@ -1,7 +1,18 @@
-"""HTTP Digest (RFC 7616): stateless nonces, replay refused, and the leniency that real clients need.
+"""HTTP Digest (RFC 7616), the server's side.
 
-By hand, since no kept library has the server side.  MD5 is there for clients that know nothing else; inside TLS it
-protects the password file rather than the password.
+Theory of operation.  A 401 carries a challenge with a nonce.  A nonce holds the time at which it was made and a MAC by
+a secret of this process, so the server needs no list of the nonces that it has given out.  A client answers with the
+hash of its password, the nonce and a nonce count (`nc`), which it raises for each request with the same nonce.
+
+    parse           reads the answer: the syntax, and the parameters that an answer to these challenges has
+    Digest.verify   checks the target, then the hash, then the age of the nonce, then the nonce count
+
+The order matters.  `StaleNonce` asks the client to repeat its request with a new nonce, without asking a person for the
+password, so only an answer with the right password gets it.  `Nonces.use` refuses a count that was used, and so a
+replay.  Its memory is bounded: forgetting a nonce makes that nonce and all older ones invalid.
+
+The module is written by hand, since no maintained library has the server's side.  MD5 is for clients without SHA-256;
+inside TLS it protects the password file rather than the password.
 """
 
 from __future__ import annotations
@@ -24,9 +35,9 @@ from estgw.auth.users import rewrite
 from estgw.errors import BadRequest, ConfigError, StaleNonce, Unauthenticated
 
 ALGORITHMS: Mapping[str, Callable[..., hashlib._Hash]] = {"SHA-256": hashlib.sha256, "MD5": hashlib.md5}
-"""SHA-512-256 is left out on purpose: an old curl offers it and computes it wrongly."""
+"""SHA-512-256 is omitted deliberately: an old curl offers it and computes it wrongly."""
 REMEMBERED = 16384
-"""How many used nonces are kept; see `Nonces.use` for what happens past that."""
+"""Used nonces that are remembered; `Nonces.use` tells how older ones are forgotten."""
 
 _TIME = struct.Struct(">d")
 _RANDOM, _MAC = 8, 16
@@ -34,12 +45,13 @@ _NC = re.compile(r"[0-9a-fA-F]{8}")
 
 
 def parse(parameters: str) -> DigestResponse:
-    """Read the parameters of `Authorization: Digest`; raises `Unauthenticated` when they can't be an answer to us.
+    """Return the answer in the parameters of `Authorization: Digest`.
 
-    Values come with quotes or without, `opaque` is ignored, and a missing algorithm is MD5 (RFC 7616 3.4).
+    Values may have quotes or not, `opaque` is ignored, and a missing algorithm means MD5 (RFC 7616 3.4).  Raises
+    `Unauthenticated` when the parameters can't be an answer to one of our challenges.
     """
     try:
-        # RFC 9110 11.2 has a recipient take white space around the equals sign.
+        # RFC 9110 11.2 requires recipients to accept white space around the equals sign.
         pairs = ["=".join(part.strip() for part in pair.split("=", 1)) for pair in parse_http_list(parameters)]
         given = {name.lower(): value for name, value in parse_keqv_list(pairs).items()}
     except (ValueError, IndexError):
@@ -64,10 +76,10 @@ def parse(parameters: str) -> DigestResponse:
 
 
 class Nonces:
-    """The nonces of one process, each with its own time and a MAC, and the nonce counts that were used.
+    """The nonces of one process, each with its time and a MAC, and the nonce counts that were used.
 
-    No other process has the secret, so that an answer which was given here is good nowhere else.  A nonce's time is
-    that of the monotonic clock, which no correction of the date sets back or forth.
+    No other process has the secret, so an answer that was accepted here can't be replayed elsewhere.  Times are taken
+    from the monotonic clock, which corrections of the date do not change.
     """
 
     def __init__(self) -> None:
@@ -76,20 +88,20 @@ class Nonces:
         self._floor = -math.inf
 
     def make(self) -> str:
-        """A fresh nonce: base64url, so that it never needs escaping."""
+        """Return a new nonce in base64url, which needs no escaping."""
         content = _TIME.pack(time.monotonic()) + secrets.token_bytes(_RANDOM)
         return base64.urlsafe_b64encode(content + self._mac(content)).decode()
 
     def is_ours(self, nonce: str, max_age: float) -> bool:
-        """Whether we made it, and at most `max_age` seconds ago."""
+        """Whether this process made the nonce, at most `max_age` seconds ago."""
         made = self._made(nonce)
         return made is not None and made > self._floor and time.monotonic() - made <= max_age
 
     def use(self, nonce: str, count: int) -> bool:
-        """Take a nonce count; False when it, or a higher one, was used before.
+        """Record a nonce count.  False if it or a higher one was used before.
 
-        Memory is bounded: when the oldest nonce is forgotten, every nonce of its age and older is refused from then
-        on, so that forgetting never makes a replay possible.
+        Memory is bounded.  When the oldest nonce is forgotten, each nonce of its age or older is refused from then on,
+        so that forgetting makes no replay possible.
         """
         if count <= self._used.get(nonce, 0):
             return False
@@ -106,7 +118,7 @@ class Nonces:
         except ValueError:
             return None
         if base64.urlsafe_b64encode(raw).decode() != nonce:
-            return None  # the decoder overlooks stray characters; one nonce under two spellings has two counts
+            return None  # the decoder ignores stray characters; a nonce in two spellings would have two counts
         content, mac = raw[:-_MAC], raw[-_MAC:]
         if len(content) != _TIME.size + _RANDOM or not hmac.compare_digest(mac, self._mac(content)):
             return None
@@ -118,7 +130,7 @@ class Nonces:
 
 
 class Digest:
-    """The server's side: challenges, and the verdict on an answer."""
+    """Challenges, and the verification of answers."""
 
     def __init__(
         self,
@@ -136,21 +148,22 @@ class Digest:
         self._nonce_age = nonce_age
 
     def challenges(self, *, stale: bool = False) -> list[str]:
-        """One WWW-Authenticate value per algorithm, in the configured order (curl takes the first that it knows).
+        """Return one WWW-Authenticate value for each algorithm, in the configured order; curl takes the first it knows.
 
-        Exactly these parameters and quotes: two real clients fail on more, and MD5 is meant by omission.  `stale`
-        says that the answer before was right but for its nonce (RFC 7616 3.3); a first challenge never says so.
+        The parameters and quotes are exactly these, since two real clients fail on others; without a parameter the
+        algorithm is MD5.  `stale` tells the client that its answer was right except for the nonce (RFC 7616 3.3).  It
+        is False for a first challenge.
         """
         common = f'Digest realm="{self._realm}", nonce="{self._nonces.make()}", qop="auth"'
         common += ", stale=true" if stale else ""
         return [common if name == "MD5" else f"{common}, algorithm={name}" for name in self._algorithms]
 
     def verify(self, given: DigestResponse, method: str, targets: Sequence[str]) -> bool:
-        """Whether the answer proves the user's password for this request; a replay does not.
+        """Whether the answer proves the user's password for this request and is not a replay.
 
-        `targets` are the request targets that `uri` may name: the request's own, and the label-less twin that one
-        client always sends.  Raises `BadRequest` for any other (RFC 7616 3.4.6), and `StaleNonce` when only the nonce
-        is wrong: too old, or another process's.  A wrong password never gets that far.
+        `targets` are the request targets that `uri` may name: the request's own, and the same without the label, which
+        one client always sends.  Raises `BadRequest` for another target (RFC 7616 3.4.6), and `StaleNonce` when the
+        password is right and the nonce is too old or another process's.
         """
         if given.uri not in targets:
             raise BadRequest("The digest uri is not the resource of this request.", log=f"digest uri {given.uri!r}")
@@ -166,12 +179,12 @@ class Digest:
 
 
 def ha1(algorithm: str, username: str, realm: str, password: str) -> str:
-    """H(user:realm:password), hex: what a digest file stores (RFC 7616 3.4.2)."""
+    """Return H(user:realm:password) in hex, as a digest file stores it (RFC 7616 3.4.2)."""
     return _hash(algorithm, f"{username}:{realm}:{password}")
 
 
 def _response(given: DigestResponse, method: str, known: str) -> str:
-    """RFC 7616 3.4.1 with qop=auth."""
+    """The expected response by RFC 7616 3.4.1 with qop=auth, in hex."""
     ha2 = _hash(given.algorithm, f"{method}:{given.uri}")
     return _hash(given.algorithm, f"{known}:{given.nonce}:{given.nc}:{given.cnonce}:auth:{ha2}")
 
@@ -184,9 +197,10 @@ _LENGTHS = {32: "MD5", 64: "SHA-256"}
 
 
 def load(path: Path, realm: str) -> dict[tuple[str, str], str]:
-    """Read a digest file: Apache's htdigest lines `user:realm:hex`, with SHA-256 by the length of the hash.
+    """Return H(user:realm:password) in hex, by user and algorithm, from a digest file.
 
-    Lines of other realms are left out.  Raises `ConfigError` with a line for each entry that can't be used.
+    Its lines have the form `user:realm:hex` of Apache's htdigest; the length of the hash tells MD5 from SHA-256.  Lines
+    of other realms are skipped.  Raises `ConfigError` with a line for each entry that can't be used.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -210,6 +224,6 @@ def load(path: Path, realm: str) -> dict[tuple[str, str], str]:
 
 
 def set_password(path: Path, realm: str, user: str, password: str) -> None:
-    """Add or change one user of a digest file, for every algorithm; raises what `users.rewrite` raises."""
+    """Add or change one user of a digest file, for every algorithm.  Raises as `users.rewrite` does."""
     lines = [f"{user}:{realm}:{ha1(algorithm, user, realm, password)}" for algorithm in ALGORITHMS]
     rewrite(path, user, lambda line: line.split(":")[:2] == [user, realm], lines)

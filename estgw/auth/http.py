@@ -1,4 +1,4 @@
-"""What an Authorization header claims (RFC 7616, RFC 7617, RFC 7030 3.2.3)."""
+"""Read the Authorization header (RFC 7616, RFC 7617, RFC 7030 3.2.3)."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _FOREIGN_SCHEMES = {"bearer", "negotiate", "ntlm"}
 
 
 def parse(headers: Sequence[str]) -> Credentials | None:
-    """Read the Authorization headers of a request.
+    """Return the credentials in the Authorization headers of a request, or None if it has no such header.
 
-    None when there are none.  A header that can't be read raises `Unauthenticated`: it must neither satisfy a
-    requirement nor let a client skip one.
+    Raises `Unauthenticated` for a header that can't be read: it must neither satisfy a requirement nor let a client
+    skip one.
     """
     if not headers:
         return None
@@ -31,13 +31,13 @@ def parse(headers: Sequence[str]) -> Credentials | None:
         case "digest":
             response = digest.parse(rest)
             return Credentials("Digest", response.username, response=response)
-    # Any other word may be a password that was sent without a scheme; it must not reach the log.
+    # Any other first word may be a password that was sent without a scheme; it must not reach the log.
     named = f": {scheme}" if scheme.lower() in _FOREIGN_SCHEMES else ""
     raise Unauthenticated(log=f"Authorization scheme not offered{named}")
 
 
 def _basic(token: str) -> Credentials:
-    """RFC 7617 2: base64 of user, colon, password; the first colon divides, both parts may be empty."""
+    """Read base64 of user, colon, password (RFC 7617 2).  The first colon divides; both parts may be empty."""
     try:
         raw = base64.b64decode(token, validate=True)
     except (binascii.Error, ValueError):
@@ -45,7 +45,7 @@ def _basic(token: str) -> Credentials:
     try:
         text = raw.decode()
     except UnicodeDecodeError:
-        text = raw.decode("latin-1")  # what older clients send for non-ASCII passwords
+        text = raw.decode("latin-1")  # older clients send it for passwords that are not ASCII
     user, colon, password = text.partition(":")
     if not colon or any(ord(char) < 0x20 or ord(char) == 0x7F for char in text):
         raise Unauthenticated(log="the Basic credentials have no colon, or a control character")
@@ -53,5 +53,5 @@ def _basic(token: str) -> Credentials:
 
 
 def basic_challenge(realm: str) -> str:
-    """One Basic challenge and nothing after the realm: two real clients read only the first header."""
+    """Return one Basic challenge with the realm alone (RFC 7617 2): two real clients read only the first header."""
     return f'Basic realm="{realm}"'

@@ -1,4 +1,4 @@
-"""Who the client is, as far as TLS can tell: certificate, trust class, RA or not (RFC 7030 3.3.2, 3.7)."""
+"""The identity of a client: its certificate, the trust class, whether it is an RA (RFC 7030 3.3.2, 3.7)."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from estgw.tls.info import TLSInfo
 
 
 class Trust(Enum):
-    """Which kind of anchor vouches for the client's certificate (RFC 7030 1.1)."""
+    """The kind of trust anchor to which the client's certificate leads (RFC 7030 1.1)."""
 
     EXPLICIT = "explicit"
-    """Our own CA: the one whose certificates this server hands out."""
+    """Our own CA, whose certificates this server hands out."""
     IMPLICIT = "implicit"
     """A third party's CA, such as a device maker's."""
     NONE = "none"
@@ -26,23 +26,23 @@ class Trust(Enum):
 
 @dataclass(frozen=True)
 class Client:
-    """One client on one connection, and what one request said about itself."""
+    """One client on one connection, with the credentials of one request."""
 
     address: str
     port: int
     tls: TLSInfo
     certificate: x509.Certificate | None = None
-    """The certificate as scripts may see it: None when it does not verify and the configuration hides it."""
+    """The certificate as scripts may see it: None if it does not verify and the configuration hides it."""
     trust: Trust = Trust.NONE
     is_ra: bool = False
     claimed: Credentials | None = None
-    """What an Authorization header says, not verified."""
+    """The credentials of the Authorization header, not verified."""
     user: str | None = None
     """The verified user name, which may be empty (RFC 7030 3.2.3)."""
 
     @property
     def verify(self) -> str:
-        """`SUCCESS`, `NONE` or `FAILED:<reason>`, as Apache's mod_ssl says it."""
+        """`SUCCESS`, `NONE` or `FAILED:<reason>`, in the words of Apache's mod_ssl."""
         if self.certificate is None:
             return "NONE"
         if self.trust is Trust.NONE:
@@ -51,33 +51,33 @@ class Client:
 
     @property
     def methods(self) -> str:
-        """How the client is authenticated: `tls`, `http`, `tls+http` or empty."""
+        """The methods by which the client is authenticated: `tls`, `http`, `tls+http` or empty."""
         tls = "tls" if self.trust is not Trust.NONE else ""
         http = "http" if self.user is not None else ""
         return "+".join(part for part in (tls, http) if part)
 
     @property
     def name(self) -> str | None:
-        """The client in one word for the log: the certificate's subject, else the user."""
+        """The client's name for the log: the subject of its verified certificate, else the user, else None."""
         if self.certificate is not None and self.trust is not Trust.NONE:
             return self.certificate.subject.rfc4514_string()
         return self.user
 
     @property
     def why_not(self) -> str:
-        """Why a certificate that was offered does not count, as the end of a sentence: what its owner wants to know."""
+        """The reason why an offered certificate was not accepted, as the end of a sentence for its owner, or empty."""
         none_offered = self.tls.certificate is None and self.tls.verify_error is None
         if none_offered or self.trust is not Trust.NONE:
             return ""
         return f"; the one offered was not accepted: {self.tls.verify_error or 'no anchor for it here'}"
 
     def with_user(self, user: str) -> Client:
-        """The same client with a verified user name."""
+        """Return the same client with a verified user name."""
         return replace(self, user=user)
 
 
 class Anchors:
-    """The trust anchors of both classes, and the verdict on a client's certificate."""
+    """The trust anchors of both classes, which decide the trust class of a client's certificate."""
 
     def __init__(self, explicit: Iterable[x509.Certificate], implicit: Iterable[x509.Certificate]) -> None:
         self.explicit = tuple(explicit)
@@ -86,11 +86,11 @@ class Anchors:
         self._implicit_digests = {_digest(certificate) for certificate in self.implicit}
 
     def trust_of(self, verified_chain: Iterable[x509.Certificate]) -> Trust:
-        """The trust class of a verified chain, leaf first.
+        """Return the trust class of a verified chain, leaf first.
 
-        The explicit anchor may stand in the middle, when our CA is a subordinate of a third party's root:
-        the leaf is then still one of ours.  The leaf itself never counts, or whoever is listed as an anchor
-        would be its own CA.
+        The explicit anchor may be in the middle of the chain, if our CA is a subordinate of a third party's root: the
+        leaf is then still issued by our CA.  The leaf itself does not count, since a certificate that is listed as an
+        anchor would then be its own CA.
         """
         issuers = {_digest(certificate) for certificate in tuple(verified_chain)[1:]}
         if issuers & self._explicit_digests:
@@ -99,10 +99,10 @@ class Anchors:
 
 
 def identify(address: tuple[str, int], tls: TLSInfo, anchors: Anchors, unknown: str) -> Client:
-    """Who is at the other end of a connection.
+    """Return the client of a connection; `address` is its IP address and port.
 
-    `unknown` is the setting for certificates that do not verify: `anonymous` hides them, `pass` shows them
-    to the scripts as FAILED; `reject` was dealt with in the handshake and hides what is left.
+    `unknown` is the setting for certificates that do not verify: `anonymous` hides them, `pass` shows them to the
+    scripts as FAILED.  With `reject` the handshake has failed already, so it is treated like `anonymous`.
     """
     trust = anchors.trust_of(tls.verified_chain)
     visible = trust is not Trust.NONE or unknown == "pass"
@@ -113,7 +113,7 @@ def identify(address: tuple[str, int], tls: TLSInfo, anchors: Anchors, unknown: 
         tls=tls,
         certificate=certificate,
         trust=trust,
-        # RFC 7030 3.7: id-kp-cmcRA from a third party confers nothing.
+        # RFC 7030 3.7: id-kp-cmcRA in a third party's certificate does not make an RA.
         is_ra=trust is Trust.EXPLICIT and certificate is not None and has_eku(certificate, CMC_RA),
     )
 

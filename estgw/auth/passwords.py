@@ -1,4 +1,4 @@
-"""The verdict on HTTP credentials: which files and schemes there are, and whether a claim is true."""
+"""Verify HTTP credentials with the configured schemes and password files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from estgw.auth.users import Users
 
 
 class Passwords:
-    """Everything that this gateway can verify a password with; empty when it takes none."""
+    """The means by which this gateway verifies passwords: an htpasswd file, Digest, both or none."""
 
     def __init__(self, realm: str, users: Users | None, digest: Digest | None) -> None:
         self._realm = realm
@@ -19,10 +19,10 @@ class Passwords:
         self._digest = digest
 
     def challenges(self, *, basic_only: bool = False, stale: bool = False) -> list[str]:
-        """The WWW-Authenticate values of a 401, Digest first, one header each; empty: passwords are not taken.
+        """Return the WWW-Authenticate values of a 401, Digest first, one header each; empty if no scheme is configured.
 
-        `basic_only` is for routes with an `authenticate` callout, which needs to see the password; `stale` is for a
-        Digest that was right but for its nonce.
+        `basic_only` is for routes with an `authenticate` callout, which needs the password itself.  `stale` is for a
+        Digest answer that was right except for its nonce.
         """
         if basic_only:
             return [basic_challenge(self._realm)]
@@ -30,8 +30,8 @@ class Passwords:
         return [*offered, basic_challenge(self._realm)] if self._users else offered
 
     async def verify(self, claimed: Credentials, method: str, targets: Sequence[str]) -> bool:
-        """Whether the credentials are good for this request; raises what `Digest.verify` raises."""
+        """Whether the credentials are right for this request.  Raises as `Digest.verify` does."""
         if claimed.response is not None:
             return self._digest is not None and self._digest.verify(claimed.response, method, targets)
-        # Basic is verified only where it is offered: whoever switched it off does not want passwords on the wire.
+        # Basic is verified only where it is offered: a configuration without it wants no passwords on the wire.
         return self._users is not None and await self._users.verify(claimed.username, claimed.password or "")

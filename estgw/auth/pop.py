@@ -1,4 +1,4 @@
-"""Linking identity and POP: does the CSR belong to the TLS connection it came over? (RFC 7030 3.5, RFC 7894)"""
+"""Link identity and POP: check that a CSR belongs to the TLS connection on which it came (RFC 7030 3.5, RFC 7894)."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class POP(Enum):
     """The outcome of linking, as scripts see it."""
 
     LINKED = "linked"
-    ABSENT = "absent"  # the CSR carries no binding and none is required
-    WAIVED = "waived"  # it carries another connection's, and a rule lets that pass (an RA's, RFC 7030 3.7)
+    ABSENT = "absent"  # the CSR has no binding, and none is required
+    WAIVED = "waived"  # the CSR has another connection's binding, and a rule permits that (for an RA, RFC 7030 3.7)
 
 
 _TLS13 = {"exporter": BindingType.TLS_EXPORTER, "finished": BindingType.TLS13_FINISHED}
@@ -24,11 +24,11 @@ LINKING_ATTRIBUTES = (CHALLENGE_PASSWORD, EST_IDENTITY_LINKING)
 
 
 def binding_in_force(tls: TLSInfo, tls13: str) -> Binding | None:
-    """The channel binding that a CSR on this connection must carry.
+    """Return the channel binding that a CSR on this connection must have, or None.
 
-    On TLS 1.2 it is tls-unique.  On 1.3, where no RFC names one for EST over HTTPS, `tls13` says: `exporter`
-    (RFC 9266, as RFC 9148 3 has it for EST over coaps), `finished` (what libest sends, outside any standard) or
-    `off`.
+    On TLS 1.2 it is tls-unique.  For TLS 1.3 no RFC names one for EST over HTTPS, so the setting `tls13` does:
+    `exporter` (RFC 9266, which RFC 9148 3 uses for EST over coaps), `finished` (libest sends it; no standard defines
+    it) or `off`.
     """
     if tls.version == "TLSv1.2":
         return tls.bindings.get(BindingType.TLS_UNIQUE)
@@ -36,12 +36,12 @@ def binding_in_force(tls: TLSInfo, tls13: str) -> Binding | None:
 
 
 def link(csr: CSR, binding: Binding | None, linking: Linking, tls_version: str, attribute: str) -> POP:
-    """Verify every channel binding that a CSR carries, in challengePassword or estIdentityLinking.
+    """Verify each channel binding in a CSR, in challengePassword or estIdentityLinking.
 
-    One that is present is always verified (RFC 7030 3.5; RFC 7894 4: each for itself, and all must pass), whole and
-    in constant time; only `waived` lets a foreign one pass.  Raises `BadRequest` with words that say what is wrong
-    or missing (`attribute` is the one that csrattrs announces) and over which TLS version it could be given, and
-    `Malformed` when an attribute is no text.
+    A binding that is present is always verified (RFC 7030 3.5; RFC 7894 4: all must pass), the whole value, in constant
+    time.  Only `waived` permits one of another connection.  Raises `BadRequest` with a text that names the fault and
+    the TLS version over which a binding is possible (`attribute` is the one that csrattrs announces), and `Malformed`
+    when an attribute is not a text.
     """
     claims = {oid: csr.text_attribute(oid) for oid in LINKING_ATTRIBUTES}
     present = {oid: text for oid, text in claims.items() if text is not None}

@@ -1,4 +1,4 @@
-"""Which clients must link identity and POP: the rules of `pop` in conf.yaml (RFC 7030 3.5, 3.7)."""
+"""The rules of `pop` in conf.yaml: the clients that must link identity and POP (RFC 7030 3.5, 3.7)."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from estgw.config.route import Linking
 from estgw.est import names
 
 _PLACE = {"pop", "label", "address"}
-"""What of a rule is known before anybody has authenticated."""
+"""The keys of a rule whose values are known before the client has authenticated."""
 
 
 class Rules:
-    """The configuration's word on linking: the first rule that fits a client decides, else the default."""
+    """The configured rules for linking.  The first rule that fits a client decides, else the default."""
 
     def __init__(self, rules: Sequence[POPRule], default: Linking) -> None:
         self._rules = [(rule, _patterns(rule)) for rule in rules]
         self._default: Linking = default
 
     def linking(self, client: Client, operation: str, label: str | None) -> Linking:
-        """Which word holds for this client's CSR."""
+        """Return the setting for this client's CSR."""
         for rule, patterns in self._rules:
             if _fits(rule, patterns, client, operation, label):
                 return rule.pop
@@ -34,9 +34,9 @@ class Rules:
     def announces(self, client: Client, label: str | None) -> bool:
         """Whether /csrattrs must say that linking is required (RFC 7030 4.5.2).
 
-        Asked before anybody has authenticated, so a condition on who the client is, or on the operation, counts as
-        one that may come true: a client that links without need does no harm.  A rule with neither decides for
-        everybody here, and what comes after it is not asked.
+        The client has not authenticated yet.  So a condition on its identity or on the operation counts as one that may
+        be met: a client that links without need does no harm.  A rule without such a condition decides for each client
+        here, and later rules are not consulted.
         """
         for rule, _ in self._rules:
             here = rule.label in (None, label or "") and (
@@ -55,11 +55,11 @@ def _patterns(rule: POPRule) -> dict[str, re.Pattern[str]]:
 
 
 def _pattern(text: str) -> re.Pattern[str]:
-    """A DN with `*` for any run inside one value.
+    """Return the expression for a DN in which `*` matches any text inside one value.
 
-    It never reaches over a comma or plus that divides RDNs: else a CN that holds `\\,O=ours` would pass for an RDN.
-    A subject is the client's own text, so no part but the last is looked for twice: the first place where one fits
-    is as good as any other, and atomic groups keep to it.
+    A `*` does not match the comma or plus between RDNs: otherwise a CN that holds `\\,O=ours` would match as an RDN.
+    A client chooses its subject, so matching must not take long: atomic groups keep the first match of each part but
+    the last, which is enough.
     """
     first, *rest = map(re.escape, text.split("*"))
     middle, last = rest[:-1], rest[-1:]
@@ -75,7 +75,7 @@ def _fits(
 ) -> bool:
     certificate = client.certificate
     if patterns or rule.fingerprint:
-        # What an unverified certificate says about itself is no reason for anything.
+        # The contents of an unverified certificate prove nothing.
         if certificate is None or client.trust.value == "none":
             return False
         texts = {"subject": certificate.subject, "issuer": certificate.issuer}

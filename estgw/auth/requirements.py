@@ -1,4 +1,4 @@
-"""Whether a client is authenticated well enough for an operation (RFC 7030 3.2.3, 3.3.2)."""
+"""Check that a client is authenticated as an operation requires (RFC 7030 3.2.3, 3.3.2)."""
 
 from __future__ import annotations
 
@@ -12,15 +12,14 @@ from estgw.errors import Forbidden, Unauthenticated
 from estgw.est.operations import Requires
 
 Verifier = Callable[[Client], Awaitable[bool]]
-"""Whether a client's claimed credentials are good; may raise a `RequestError`."""
+"""Whether a client's claimed credentials are right; may raise a `RequestError`."""
 
 
 async def authenticate(client: Client, headers: Sequence[str], requires: Requires, verify: Verifier) -> Client:
-    """Verify what the client claims and hold it against what the operation requires.
+    """Verify the client's credentials, check the operation's requirement, and return the client with its user name.
 
-    `headers` are the request's Authorization headers.  Credentials that are sent are checked even where the
-    certificate alone would do: wrong ones are refused, whatever else the client has.  An operation that requires
-    nothing (cacerts, RFC 7030 4.1.2) never refuses.
+    `headers` are the request's Authorization headers.  Credentials are checked even where the certificate alone is
+    enough: wrong ones are always refused.  An operation that requires nothing (cacerts, RFC 7030 4.1.2) never refuses.
 
     Raises `Unauthenticated` (401: try a password) or `Forbidden` (403: a password would not help).
     """

@@ -1,4 +1,16 @@
-"""Guessing passwords is made slow: a failure costs its client address a growing delay (RFC 7030 6)."""
+"""Slow down the guessing of passwords: each failure delays the next attempts of its client address (RFC 7030 6).
+
+Theory of operation.  An address has a record of its failures and of the time at which its next attempt may begin.  Each
+failure doubles the delay between two attempts, up to `guess_delay`.  An attempt runs inside `turn`:
+
+1. It passes the gate of its address, which admits `SIDE_BY_SIDE` attempts at once.  The results of these are not known
+   yet, so they cost no delay.  Without the gate, a client could send thousands at once and learn all results.
+2. It waits until the delay is over (`wait`).  If that or the gate takes longer than `PATIENCE`, the client gets a 429.
+3. The caller reports `failed` or `succeeded`.  Success removes the failures of that user name only.  Otherwise a client
+   with a password of its own could guess another user's at full speed by using its own in between.
+
+Other addresses are not affected.  All tables are bounded.
+"""
 
 from __future__ import annotations
 
@@ -14,24 +26,24 @@ from dataclasses import dataclass, field
 from estgw.errors import TooManyGuesses
 
 FIRST = 0.05
-"""Seconds after the first failure; each further one doubles it."""
+"""The delay in seconds after the first failure; each further failure doubles it."""
 FORGET = 300.0
-"""Seconds without a failure after which an address starts anew."""
+"""The record of an address is deleted after so many seconds without a failure."""
 PATIENCE = 20.0
-"""Seconds an attempt is made to wait for its turn; past that it is turned away."""
+"""The longest wait of an attempt, in seconds; an attempt that would wait longer is refused."""
 SIDE_BY_SIDE = 8
-"""How many attempts of an address are under way at once: nobody knows yet that they fail, so they cost no delay."""
+"""Attempts of one address that may run at once."""
 ADDRESSES = 8192
-"""How many addresses are remembered; the one that failed longest ago goes first."""
+"""Addresses that are remembered; the one that failed longest ago is forgotten first."""
 NAMES = 16
-"""How many user names of an address are told apart; failures of further ones only time forgives."""
+"""User names that are counted apart for one address.  Failures of further names are removed only by `FORGET`."""
 
 
 @dataclass
 class _Record:
     failures: int = 0
     of: dict[bytes, int] = field(default_factory=dict)
-    """How many of them a right password may take back, by the user name that was tried."""
+    """The failures that a right password removes, by user name (as `_digest`)."""
     last: float = 0.0
     next: float = 0.0
 
@@ -43,13 +55,13 @@ class _Gate(asyncio.Semaphore):
 
 
 class Throttle:
-    """Failures by client address (an IPv6 /64 counts as one); others are not touched."""
+    """The failures of client addresses; an IPv6 /64 counts as one address."""
 
     def __init__(self, most: float, of: int = 1) -> None:
         """`most` is the longest delay in seconds; 0 turns the throttle off.
 
-        `of` so many processes each know of the failures that they have seen themselves.  Each lets an address wait so
-        many times as long, and so all of them together let it guess as fast as one would.
+        `of` is the number of processes.  Each knows only the failures that it has seen, so each multiplies the delay by
+        this number; all together then let an address guess as fast as one process would.
         """
         self.most = most
         self._of = of
@@ -58,9 +70,9 @@ class Throttle:
 
     @asynccontextmanager
     async def turn(self, address: str) -> AsyncIterator[None]:
-        """One attempt of this address, from its turn until `failed` or `succeeded` has been told.
+        """Wait until this address may try, and admit the attempt in the context, which calls `failed` or `succeeded`.
 
-        Raises `TooManyGuesses` when the turn is too far off.
+        Raises `TooManyGuesses` when the wait would be too long.
         """
         if not self.most:
             yield
@@ -85,9 +97,9 @@ class Throttle:
                 del self._gates[key]
 
     async def wait(self, address: str) -> None:
-        """Wait for this address's turn to try; attempts side by side wait one after another.
+        """Wait for the end of this address's delay.  Attempts at the same time wait one after the other.
 
-        Raises `TooManyGuesses` when the turn is too far off.
+        Raises `TooManyGuesses` when the wait would be too long.
         """
         key, now = _key(address), time.monotonic()
         record = self._records.get(key)
@@ -103,7 +115,7 @@ class Throttle:
         await asyncio.sleep(start - now)
 
     def failed(self, address: str, user: str) -> None:
-        """Note a failure to prove that one is `user`."""
+        """Record a failed attempt to authenticate as `user`."""
         key, name, now = _key(address), _digest(user), time.monotonic()
         record = self._records.setdefault(key, _Record())
         if now - record.last > FORGET:
@@ -119,10 +131,7 @@ class Throttle:
             self._records.popitem(last=False)
 
     def succeeded(self, address: str, user: str) -> None:
-        """A right password takes back the failures of the same user name, and no other's.
-
-        Else somebody with a password of his own could guess another's at full speed, with his own in between.
-        """
+        """Record a right password: remove the failures of this user name and of no other."""
         key = _key(address)
         record = self._records.get(key)
         if record is None:
@@ -132,12 +141,12 @@ class Throttle:
             del self._records[key]
 
     def _delay(self, record: _Record) -> float:
-        # The exponent is bounded before the power is: a long night of guesses must not overflow a float.
+        # The exponent is bounded too: after thousands of failures the power would overflow a float.
         return self._of * min(self.most, FIRST * 2.0 ** min(record.failures - 1, 30))
 
 
 def _digest(user: str) -> bytes:
-    """A user name in 16 bytes: a client may choose one of thousands."""
+    """A user name in 16 bytes, since a client may send names of thousands of characters."""
     return hashlib.blake2b(user.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 

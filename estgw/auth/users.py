@@ -1,4 +1,4 @@
-"""The password file: Apache's htpasswd format, read by libpass, verified off the loop's thread."""
+"""The password file in Apache's htpasswd format.  libpass reads the hashes; a thread verifies passwords."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from passlib.exc import PasslibHashWarning
 
 from estgw.errors import ConfigError
 
-# The first is what `estgw passwd` writes; the others are what `htpasswd` writes and wrote.  Plain text and
-# DES crypt, which libpass would take too, are left out on purpose.
+# `estgw passwd` writes the first; `htpasswd` of any version writes one of the others.  Plain text and DES crypt, which
+# libpass would accept too, are omitted deliberately.
 _CONTEXT = CryptContext(
     schemes=["bcrypt", "sha512_crypt", "sha256_crypt", "apr_md5_crypt", "ldap_sha1"],
     bcrypt__rounds=10,
 )
 REMEMBERED = 1024
-"""How many verified credentials are remembered at once; the oldest goes first."""
+"""Verified credentials that are remembered at once; the oldest is forgotten first."""
 BCRYPT_BYTES = 72
-"""bcrypt reads no further (and bcrypt 5 refuses longer passwords)."""
+"""bcrypt ignores further bytes of a password, and bcrypt 5 refuses longer ones."""
 
 
 class Users:
-    """The users of one password file, as it was when it was read."""
+    """The users of one password file at the time when it was read."""
 
     def __init__(self, hashes: Mapping[str, str], *, remember: float = 60.0) -> None:
         self._hashes = dict(hashes)
-        # The hash that an unknown user's password is tried on, of the kind that known users have, so that
-        # both take the same time.
+        # An unknown user's password is verified with a hash of the kind that known users have, so that both take the
+        # same time.
         known = next(iter(self._hashes.values()), None)
         self._decoy = known or _CONTEXT.hash(secrets.token_hex(8))
         self._remember = remember
@@ -47,8 +47,8 @@ class Users:
     async def verify(self, user: str, password: str) -> bool:
         """Whether the password is the user's.
 
-        A password hash is the dearest step of a request (60 ms and more), so it runs in a thread, and a
-        success is remembered for a short time under a keyed digest.
+        Verifying a hash takes 60 ms and more, so it runs in a thread, and a success is remembered for a short time
+        under a keyed digest.
         """
         digest = hmac.digest(self._key, f"{user}\0{password}".encode(), hashlib.sha256)
         now = time.monotonic()
@@ -73,7 +73,10 @@ class Users:
 
 
 def load(path: Path, *, remember: float = 60.0) -> Users:
-    """Read an htpasswd file; raises `ConfigError` with a line for each entry that can't be used."""
+    """Return the users in an htpasswd file.  Raises `ConfigError` with a line for each entry that can't be used.
+
+    `remember` is the time in seconds for which a verified password is remembered; 0 turns that off.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as fault:
@@ -99,18 +102,21 @@ def load(path: Path, *, remember: float = 60.0) -> Users:
 
 
 def _is_hash(stored: str) -> bool:
-    """Whether a password can be verified with it; one that is cut off would answer faster than the others."""
+    """Whether a password can be verified with this hash.  A truncated one would answer faster than the others."""
     scheme = _CONTEXT.identify(stored)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", PasslibHashWarning)  # for a salt that it would shorten
+            warnings.simplefilter("error", PasslibHashWarning)  # for a salt that libpass would shorten
             return scheme is not None and _CONTEXT.handler(scheme).from_string(stored).checksum is not None
     except (ValueError, PasslibHashWarning):
         return False
 
 
 def set_password(path: Path, user: str, password: str) -> None:
-    """Add or change one user; raises ValueError with a sentence for what the format can't hold."""
+    """Add or change one user of an htpasswd file.
+
+    Raises ValueError with a sentence for a name or password that the format can't hold.
+    """
     if len(password.encode()) > BCRYPT_BYTES:
         raise ValueError(f"bcrypt takes {BCRYPT_BYTES} bytes of password at most")
     if not (password + " ").isprintable():
@@ -119,7 +125,7 @@ def set_password(path: Path, user: str, password: str) -> None:
 
 
 def rewrite(path: Path, user: str, replaced: Callable[[str], bool], added: list[str]) -> None:
-    """Replace a user's lines in a password file, in one step; the file is readable by its owner alone.
+    """Replace a user's lines in a password file, atomically.  Only the owner can read the file.
 
     Raises ValueError with a sentence for a name that such a file can't hold.
     """
@@ -132,7 +138,7 @@ def rewrite(path: Path, user: str, replaced: Callable[[str], bool], added: list[
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write("\n".join([*kept, *added]) + "\n")
             file.flush()
-            os.fsync(file.fileno())  # or a power cut could leave a file without users
+            os.fsync(file.fileno())  # otherwise a power cut could leave a file without users
         Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)

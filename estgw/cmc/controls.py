@@ -1,7 +1,7 @@
-"""The table of all controls: what they are called, where they stand, what they hold, and what becomes of them here.
+"""The table of all controls of RFC 5272 and RFC 6402: names, directions, types of value, and support by this server.
 
-Code, documents and tests share it.  `taken` says what our server does with a control in a request, `sent` whether it
-puts one into a response.
+Code, documents and tests share it.  `taken` says how this server treats a control in a request, `sent` whether it puts
+one into a response.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ ARC = "1.3.6.1.5.5.7.7."
 
 
 class Direction(Enum):
-    """Which messages may have a control."""
+    """The messages that may have a control."""
 
     REQUEST = "request"
     RESPONSE = "response"
@@ -45,20 +45,20 @@ class Direction(Enum):
 
 
 class Taken(Enum):
-    """What the server does with a control in a request."""
+    """How the server treats a control in a request."""
 
     PROCESSED = "processed"
     IGNORED = "ignored"
-    """Read, logged, and without consequence."""
+    """The control is read and logged, and has no effect."""
     REFUSED = "refused"
-    """Known, not supported here: the whole request fails (RFC 5272 3.2.1.1)."""
+    """The control is known and not supported: the whole request fails (RFC 5272 3.2.1.1)."""
     MISPLACED = "misplaced"
-    """Has no place among a request's controls; the request fails."""
+    """The control does not belong among a request's controls: the request fails."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """The type of a control's value: how it is written and read."""
+    """The type of a control's value: its name, and the functions to and from DER."""
 
     name: str
     encode: Callable[[Any], bytes]
@@ -99,7 +99,7 @@ class Row:
     name: str
     number: int
     section: str
-    """Of RFC 5272, or of RFC 6402 where it says so."""
+    """The section of RFC 5272, unless it names another RFC."""
     direction: Direction
     kind: Kind
     taken: Taken
@@ -107,7 +107,7 @@ class Row:
 
     @property
     def oid(self) -> str:
-        """Dotted."""
+        """The dotted OID."""
         return f"{ARC}{self.number}"
 
 
@@ -154,12 +154,12 @@ BY_NAME: Mapping[str, Row] = {row.name: row for row in TABLE}
 BY_OID: Mapping[str, Row] = {row.oid: row for row in TABLE}
 
 MAXIMUM_VALUES = 20
-"""Values of one control; the standard's have one each, and StatusInfo may come in several."""
+"""Values of one control.  The standard's controls have one each; StatusInfo may have several."""
 
 
 @dataclass(frozen=True)
 class Control:
-    """TaggedAttribute (RFC 5272 3.2.1.1): values are DER, one each."""
+    """TaggedAttribute (RFC 5272 3.2.1.1): `oid` is dotted, each value is DER."""
 
     body_part_id: int
     oid: str
@@ -167,28 +167,28 @@ class Control:
 
     @classmethod
     def make(cls, body_part_id: int, name: str, *given: Any) -> Control:
-        """A control of the table by its name, such as `senderNonce`, with values of its kind."""
+        """Return a control with a name of the table, such as `senderNonce`, and values of its kind."""
         row = BY_NAME[name]
         return cls(body_part_id, row.oid, tuple(row.kind.encode(each) for each in given))
 
     @property
     def row(self) -> Row | None:
-        """The table's, None for a control that the standard does not know."""
+        """The row of the table, or None for a control that the standard does not define."""
         return BY_OID.get(self.oid)
 
     @property
     def name(self) -> str:
-        """The table's, or the dotted OID."""
+        """The name in the table, or the dotted OID."""
         return self.row.name if self.row else self.oid
 
     @property
     def words(self) -> str:
-        """How to call it in a sentence: `control 3 (senderNonce)`."""
+        """Its name for a sentence, such as `control 3 (senderNonce)`."""
         return f"control {self.body_part_id} ({self.name})"
 
     @property
     def all_values(self) -> tuple[Any, ...]:
-        """The values as what the table says they are; as DER for a control that it does not know.
+        """The values, decoded as the table says, or as DER for a control that it lacks.
 
         Raises `Malformed` with the control's name.
         """
@@ -199,18 +199,18 @@ class Control:
 
     @property
     def value(self) -> Any:
-        """The one value; raises `Malformed` for any other number of them."""
+        """The one value, decoded.  Raises `Malformed`, also for another number of values."""
         if len(self.values) != 1:
             raise Malformed(f"{self.words}: {len(self.values)} values, not one")
         return self.all_values[0]
 
     def encode(self) -> bytes:
-        """As DER."""
+        """Return the DER."""
         return sequence(integer(self.body_part_id), oid(self.oid), set_of(self.values))
 
     @classmethod
     def decode(cls, der: bytes, what: str = "a control") -> Control:
-        """From DER; raises `Malformed`.  Values are not looked into."""
+        """Return the control from DER.  Values are not decoded.  Raises `Malformed`."""
         fields = Fields(der, what)
         number, name = take_id(fields), fields.oid("type")
         found = items(fields.take("values", SET), what, SET)

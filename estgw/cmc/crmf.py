@@ -49,9 +49,9 @@ _POP_CHOICES = (_PRIMITIVE[0], _PRIMITIVE[1], _PRIMITIVE[2], _CONSTRUCTED[3], _C
 
 @dataclass(frozen=True)
 class CertTemplate:
-    """What a certificate is to hold (RFC 4211 5); None leaves a part to the CA.
+    """CertTemplate (RFC 4211 5): the wanted contents of a certificate; None leaves a part to the CA.
 
-    Names, key, extensions and unique identifiers are DER: `parts` reads and makes them.
+    Names, key, extensions and unique identifiers are DER; `parts` reads and makes them.
     """
 
     version: int | None = None
@@ -67,7 +67,7 @@ class CertTemplate:
     extensions: bytes | None = None
 
     def encode(self) -> bytes:
-        """As DER."""
+        """Return the DER."""
         made = []
         if self.version is not None:
             made.append(retag(_PRIMITIVE[0], integer(self.version)))
@@ -94,7 +94,7 @@ class CertTemplate:
 
     @classmethod
     def decode(cls, der: bytes, what: str = "a CertTemplate") -> CertTemplate:
-        """From DER; raises `Malformed`."""
+        """Return the value from DER.  Raises `Malformed`."""
         fields = Fields(der, what)
         version, serial = fields.maybe(_PRIMITIVE[0]), fields.maybe(_PRIMITIVE[1])
         method, issuer, validity = (fields.maybe(_CONSTRUCTED[number]) for number in (2, 3, 4))
@@ -139,12 +139,12 @@ class TypeAndValue:
     value: bytes
 
     def encode(self) -> bytes:
-        """As DER."""
+        """Return the DER."""
         return sequence(oid(self.oid), self.value)
 
     @classmethod
     def decode(cls, der: bytes, what: str) -> TypeAndValue:
-        """From DER; raises `Malformed`."""
+        """Return the value from DER.  Raises `Malformed`."""
         fields = Fields(der, what)
         name, value = fields.oid("type"), fields.take("value")
         fields.end()
@@ -153,16 +153,16 @@ class TypeAndValue:
 
 @dataclass(frozen=True)
 class CertRequest:
-    """CertRequest (RFC 4211 5): an id, a template, and controls such as a POP link witness."""
+    """CertRequest (RFC 4211 5): an id, a template, and controls, such as a POP link witness."""
 
     request_id: int
     template: CertTemplate
     controls: tuple[TypeAndValue, ...] = ()
     as_sent: bytes = field(default=b"", repr=False, compare=False)
-    """The DER that the proof of possession is for; empty for one of our own making."""
+    """The DER as received, which the proof of possession is for; empty for a request that was made here."""
 
     def encode(self) -> bytes:
-        """As DER: what has been read comes back byte for byte."""
+        """Return the DER.  A request that was received comes back byte for byte."""
         if self.as_sent:
             return self.as_sent
         controls = sequence(*(each.encode() for each in self.controls)) if self.controls else b""
@@ -170,7 +170,7 @@ class CertRequest:
 
     @classmethod
     def decode(cls, der: bytes, what: str = "a CertRequest") -> CertRequest:
-        """From DER; raises `Malformed`."""
+        """Return the value from DER.  Raises `Malformed`."""
         fields = Fields(der, what)
         request_id, template = take_id(fields, "id"), CertTemplate.decode(fields.take("template", SEQUENCE))
         controls = fields.maybe(SEQUENCE)
@@ -210,20 +210,20 @@ class SignaturePop:
     signed_input: bytes | None = None
 
     def encode(self) -> bytes:
-        """As DER, with the tag of the choice."""
+        """Return the DER, with the tag of the choice."""
         given = b"" if self.signed_input is None else retag(_CONSTRUCTED[0], self.signed_input)
         return tagged(PopKind.SIGNATURE, given, self.algorithm.encode(), bits(self.signature))
 
 
 @dataclass(frozen=True)
 class OtherPop:
-    """Any other proof: `value` is what stands inside, an POPOPrivKey as DER, nothing for raVerified."""
+    """Any other proof: `value` is a POPOPrivKey as DER, or empty for raVerified."""
 
     kind: PopKind
     value: bytes = b""
 
     def encode(self) -> bytes:
-        """As DER, with the tag of the choice."""
+        """Return the DER, with the tag of the choice."""
         return b"\x80\x00" if self.kind is PopKind.RA_VERIFIED else tagged(self.kind, self.value)
 
     @property
@@ -236,7 +236,7 @@ Pop: TypeAlias = "SignaturePop | OtherPop"
 _CHALLENGE_RESPONSE = b"\x81\x01\x01"
 RA_VERIFIED = OtherPop(PopKind.RA_VERIFIED)
 CHALLENGE = OtherPop(PopKind.KEY_ENCIPHERMENT, _CHALLENGE_RESPONSE)
-"""Challenge me by encryption: for RSA keys; `OtherPop(PopKind.KEY_AGREEMENT, CHALLENGE.value)` for others."""
+"""Asks for an encrypted challenge, for RSA keys.  For others use `OtherPop(PopKind.KEY_AGREEMENT, CHALLENGE.value)`."""
 
 
 @dataclass(frozen=True)
@@ -248,13 +248,13 @@ class CertReqMsg:
     reg_info: tuple[TypeAndValue, ...] = ()
 
     def encode(self) -> bytes:
-        """As DER."""
+        """Return the DER."""
         information = sequence(*(each.encode() for each in self.reg_info)) if self.reg_info else b""
         return sequence(self.request.encode(), self.pop.encode() if self.pop else b"", information)
 
     @classmethod
     def decode(cls, der: bytes, what: str = "a CertReqMsg") -> CertReqMsg:
-        """From DER; raises `Malformed`."""
+        """Return the value from DER.  Raises `Malformed`."""
         fields = Fields(der, what)
         request = CertRequest.decode(fields.take("request", SEQUENCE))
         pop = fields.maybe(_PRIMITIVE[0], *(_CONSTRUCTED[kind] for kind in (1, 2, 3)))
@@ -286,7 +286,10 @@ def _read_pop(der: bytes) -> Pop:
 
 
 def prove(key: PrivateKey, request: CertRequest) -> CertReqMsg:
-    """Sign a request with the key that it asks a certificate for; raises `BadAlgorithm` for keys that can't."""
+    """Return a request signed with the key for which it wants a certificate.
+
+    Raises `BadAlgorithm` for a key of a kind that can't sign.
+    """
     method = algorithms.signature_for(key.public_key())
     return CertReqMsg(request, SignaturePop(method, algorithms.sign(key, request.encode())))
 
@@ -294,17 +297,20 @@ def prove(key: PrivateKey, request: CertRequest) -> CertReqMsg:
 def request_for(
     public: Any, request_id: int, subject: bytes, extensions: bytes | None = None, controls: Sequence[TypeAndValue] = ()
 ) -> CertRequest:
-    """A request for a certificate on this public key: subject and key are there, as RFC 5272 3.2.1.2.2 demands."""
+    """Return a request for a certificate on a public key, with subject and key, as RFC 5272 3.2.1.2.2 requires.
+
+    `subject` is the DER of a Name, `extensions` the DER of Extensions.
+    """
     spki = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     template = CertTemplate(subject=subject, public_key=spki, extensions=extensions)
     return CertRequest(request_id, template, tuple(controls))
 
 
 def verify_pop(message: CertReqMsg) -> None:
-    """Check a proof by signature.
+    """Check a proof of possession by signature.
 
-    Raises `BadSignature` when there is none or it does not fit, `BadAlgorithm`, and `Malformed` for a template
-    without subject or key, or with a POPOSigningKeyInput beside them, which RFC 5272 3.2.1.2.2 forbids.
+    Raises `BadSignature` when it is absent or does not fit, `BadAlgorithm`, and `Malformed` for a template without
+    subject or key, or with a POPOSigningKeyInput in addition to them, which RFC 5272 3.2.1.2.2 forbids.
     """
     template = message.request.template
     if template.subject is None or template.public_key is None:
@@ -318,9 +324,9 @@ def verify_pop(message: CertReqMsg) -> None:
 
 
 def carrier(message: CertReqMsg) -> bytes:
-    """The request as a PKCS#10 with an empty signature: subject, key, extensions, and its controls as attributes.
+    """Return the request as a PKCS#10 in DER with an empty signature: subject, key, extensions, controls as attributes.
 
-    The algorithm is that of the proof of possession, if that is a signature.
+    If the proof of possession is a signature, the PKCS#10 names its algorithm.
     """
     template = message.request.template
     pairs = [(each.oid, each.value) for each in message.request.controls]

@@ -1,7 +1,7 @@
-"""A CMC message in words: an indented tree of everything in it, for people who look for a fault.
+"""Describe a CMC message in words: an indented tree of everything in it, for people who look for a fault.
 
-Signatures are tried with the keys that the message itself brings along; whether those are to be trusted nobody here
-can know, and the words say no more than that they fit.
+Signatures are checked with the keys that the message itself contains.  Whether those keys are to be trusted is not
+known here; the text says only whether the signature fits.
 """
 
 from __future__ import annotations
@@ -50,17 +50,17 @@ from estgw.est.der import whole
 
 _POSSESSION = {
     Possession.PROVED: "its signature fits its key",
-    Possession.RA_VERIFIED: "raVerified, by its own word",
+    Possession.RA_VERIFIED: "raVerified, as the request claims",
     Possession.CHALLENGE: "asks for an encrypted challenge (RFC 5272 6.7)",
     Possession.ABSENT: "none",
 }
 
 
 def explain(data: bytes) -> str:
-    """A PKIData or PKIResponse, in SignedData or bare, from DER, BER, PEM or base64, as lines of text.
+    """Return a PKIData or PKIResponse as lines of text.
 
-    What is unknown or broken inside is shown as hex or as a line that begins with `!`.  Raises `Malformed` when the
-    whole is nothing of the kind.
+    `data` is DER, BER, PEM or base64, in SignedData or bare.  An unknown or broken part is shown as hex or as a line
+    that begins with `!`.  Raises `Malformed` when the whole is not a CMS or CMC message.
     """
     der = encoding.decode(data, ())
     out = Outline()
@@ -71,7 +71,7 @@ def explain(data: bytes) -> str:
 
 
 def _bare(out: Outline, der: bytes) -> bool:
-    """A message without a CMS around it, such as another tool's dump."""
+    """Describe a message without a CMS message around it, such as another tool's dump.  False if it is not one."""
     for read, lines in ((PKIData.decode, _data), (PKIResponse.decode, _response)):
         with suppress(Malformed):
             message: Any = read(der)
@@ -143,7 +143,7 @@ def _signer(out: Outline, message: SignedData, signer: SignerInfo, data: PKIData
 
 
 def _fit(message: SignedData, signer: SignerInfo, data: PKIData | PKIResponse | None) -> str:
-    """Whether a signature fits a key that the message has."""
+    """Words that say whether a signature fits a key in the message."""
     if not signer.is_signed:
         return "none (id-alg-noSignature)"
     holder, public = "", None

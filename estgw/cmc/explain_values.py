@@ -1,4 +1,4 @@
-"""The values of controls in words, field by field, for `estgw.cmc.explain`."""
+"""Describe the values of controls in words, field by field, for `estgw.cmc.explain`."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ _DER: Mapping[str, Callable[[bytes], str]] = {
     "reasons": der_words,
     "passphrase": lambda secret: f"{len(secret)} octets, not shown",
 }
-"""How to show fields that are DER, by their names; others are octets."""
+"""By name of a field that is DER: the function that shows it.  Other fields are shown as octets."""
 
 
 def value_lines(out: Outline, value: Any) -> None:
-    """A control's value, whatever `estgw.cmc.controls` makes of it."""
+    """Add the lines for a control's value, as `estgw.cmc.controls` decodes it."""
     match value:
         case GetCert():
             out.add(f"issuer: {general_name_words(value.issuer)}{_sent_as(value)}")
@@ -51,7 +51,7 @@ def value_lines(out: Outline, value: Any) -> None:
 
 
 def template_lines(out: Outline, template: CertTemplate) -> None:
-    """A CertTemplate: what it has."""
+    """Add a line for each part of a CertTemplate that is present."""
     _fields(out, template)
 
 
@@ -82,7 +82,7 @@ def _fields(out: Outline, value: Any) -> None:
 
 
 def _sent_as(value: Any) -> str:
-    """What is wrong with the form of an issuer that was read all the same."""
+    """A note on an issuer that was sent in a wrong form and was read all the same."""
     found: str = getattr(value, "issuer_sent_as", "")
     return f" (sent as {found})" if found else ""
 
@@ -105,5 +105,5 @@ def _words(value: Any) -> str:
 
 
 def path_words(path: tuple[int, ...]) -> str:
-    """A BodyPartPath, like that of a file."""
+    """Return a BodyPartPath as ids with slashes between them."""
     return "/".join(map(str, path))

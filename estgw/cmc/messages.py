@@ -1,4 +1,16 @@
-"""PKIData and PKIResponse, the messages of CMC (RFC 5272 3.2.1, 4.2.1)."""
+"""PKIData and PKIResponse, the messages of CMC (RFC 5272 3.2.1, 4.2.1).
+
+Theory of operation.  A Full PKI Request is a SignedData whose content is a PKIData; the response is a SignedData with a
+PKIResponse.  Both consist of sequences: controls, requests (in PKIData only), nested CMS messages, and other messages.
+Each element has a body part id.  It is unique in its message and not 0, which stands for the message itself.  Controls
+and statuses refer to other elements by these ids.
+
+An RA wraps the messages of its clients: they are nested CMS messages with PKIData inside.  `layers` walks this tree; a
+path of ids leads from the outermost message to each inner one.
+
+A server has to answer a broken request too, with the ids at fault and with the transaction id and nonce.  So reading
+raises `BadMessage`, which holds these as far as they were read before the fault.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +33,9 @@ PKI_DATA, PKI_RESPONSE = "1.3.6.1.5.5.7.12.2", "1.3.6.1.5.5.7.12.3"
 MAXIMUM_REQUESTS = 100
 MAXIMUM_CONTROLS = 100
 MAXIMUM_NESTED = 100
-"""Messages in cmsSequence, and again in otherMsgSequence."""
+"""Messages in cmsSequence; the same bound holds for otherMsgSequence."""
 MAXIMUM_DEPTH = 4
-"""Layers of messages in messages: a client's, and three RAs'."""
+"""Layers of messages in messages: one of the client, and three of RAs."""
 
 
 class _Numbered(Protocol):
@@ -35,11 +47,11 @@ Part = TypeVar("Part", bound=_Numbered)
 
 
 class BadMessage(Malformed):
-    """A message that breaks a rule; it says which parts do, and what could be read, so that a refusal names them.
+    """A message breaks a rule.
 
-    `ids` are the body parts at fault as a bodyList has them, none for the message as a whole (which is 0 there);
-    `seen` the ids of the outermost message that were read before the fault was met, and `controls` the controls among
-    them: a refusal echoes transaction and nonce from there.
+    `ids` are the body parts at fault in the form of a bodyList; empty for the message as a whole (0 in a bodyList).
+    `seen` are the ids of the outermost message that were read before the fault, and `controls` the controls among them,
+    from which a refusal repeats transaction id and nonce.
     """
 
     def __init__(
@@ -51,18 +63,18 @@ class BadMessage(Malformed):
 
 @dataclass(frozen=True)
 class TaggedContentInfo:
-    """A CMS message inside (RFC 5272 3.2.1.3): `der` is its whole ContentInfo."""
+    """A nested CMS message (RFC 5272 3.2.1.3): `der` is its whole ContentInfo."""
 
     body_part_id: int
     der: bytes
 
     def encode(self) -> bytes:
-        """As DER."""
+        """Return the DER."""
         return sequence(integer(self.body_part_id), self.der)
 
     @classmethod
     def decode(cls, der: bytes) -> TaggedContentInfo:
-        """From DER; raises `Malformed`."""
+        """Return the value from DER.  Raises `Malformed`."""
         fields = Fields(der, "a TaggedContentInfo")
         number, found = take_id(fields), fields.take("ContentInfo", SEQUENCE)
         fields.end()
@@ -71,19 +83,19 @@ class TaggedContentInfo:
 
 @dataclass(frozen=True)
 class OtherMsg:
-    """Anything else inside (RFC 5272 3.2.1.4): `value` is DER."""
+    """A nested message of another type (RFC 5272 3.2.1.4): `oid` is dotted, `value` is DER."""
 
     body_part_id: int
     oid: str
     value: bytes
 
     def encode(self) -> bytes:
-        """As DER."""
+        """Return the DER."""
         return sequence(integer(self.body_part_id), oid(self.oid), self.value)
 
     @classmethod
     def decode(cls, der: bytes) -> OtherMsg:
-        """From DER; raises `Malformed`."""
+        """Return the value from DER.  Raises `Malformed`."""
         fields = Fields(der, "an OtherMsg")
         number, name, value = take_id(fields), fields.oid("type"), fields.take("value")
         fields.end()
@@ -95,23 +107,23 @@ def _ids(*parts: Sequence[_Numbered]) -> tuple[int, ...]:
 
 
 class _Controls:
-    """What both messages can do with their controls."""
+    """Access to the controls, for both messages."""
 
     controls: tuple[Control, ...]
 
     def find(self, name: str) -> tuple[Control, ...]:
-        """The controls of that name, such as `senderNonce`."""
+        """Return the controls with a name, such as `senderNonce`."""
         return tuple(each for each in self.controls if each.name == name)
 
     def one(self, name: str) -> Control | None:
-        """The control of that name, or None; raises `BadMessage` for two of them."""
+        """Return the control with a name, or None.  Raises `BadMessage` if there are several."""
         found = self.find(name)
         if len(found) > 1:
             raise BadMessage(f"{len(found)} controls {name}, not one", [each.body_part_id for each in found])
         return found[0] if found else None
 
     def value(self, name: str) -> Any:
-        """The value of the control of that name, or None; raises `Malformed`, `BadMessage` for two of them."""
+        """Return the value of the control with a name, or None.  Raises `Malformed`, or `BadMessage` for several."""
         found = self.one(name)
         return None if found is None else found.value
 
@@ -132,15 +144,15 @@ class PKIData(_Controls):
 
     @property
     def request_sequence(self) -> bytes:
-        """The DER of reqSequence, which identity proofs are for (RFC 5272 6.2.1)."""
+        """The DER of reqSequence, over which identity proofs are made (RFC 5272 6.2.1)."""
         return sequence(*(each.encode() for each in self.requests))
 
     def request(self, body_part_id: int) -> TaggedRequest | None:
-        """The request of that id."""
+        """Return the request with a body part id, or None."""
         return next((each for each in self.requests if each.body_part_id == body_part_id), None)
 
     def encode(self) -> bytes:
-        """As DER."""
+        """Return the DER."""
         return sequence(
             sequence(*(each.encode() for each in self.controls)),
             self.request_sequence,
@@ -150,9 +162,9 @@ class PKIData(_Controls):
 
     @classmethod
     def decode(cls, der: bytes) -> PKIData:
-        """From DER or BER; raises `BadMessage`, for ids that are 0 or there twice too.
+        """Return the message from DER or BER.  Raises `BadMessage`, also for ids that are 0 or occur twice.
 
-        Values of controls are not looked into: `Control.value` does that.
+        Values of controls are not decoded; `Control.value` does that.
         """
         fields = _four(der, "a PKIData", ("controls", "requests", "messages", "other messages"))
         seen = _Seen()
@@ -178,12 +190,12 @@ class PKIResponse(_Controls):
 
     @property
     def statuses(self) -> tuple[StatusInfo, ...]:
-        """What the status controls of both versions say, in their order; raises `Malformed`."""
+        """The values of the status controls of both versions, in order.  Raises `Malformed`."""
         found = (each.all_values for each in self.controls if each.name in ("statusInfo", "statusInfoV2"))
         return tuple(status for values in found for status in values)
 
     def encode(self) -> bytes:
-        """As DER."""
+        """Return the DER."""
         return sequence(
             sequence(*(each.encode() for each in self.controls)),
             sequence(*(each.encode() for each in self.cms)),
@@ -192,7 +204,7 @@ class PKIResponse(_Controls):
 
     @classmethod
     def decode(cls, der: bytes) -> PKIResponse:
-        """From DER or BER; raises `BadMessage`, for ids that are 0 or there twice too."""
+        """Return the message from DER or BER.  Raises `BadMessage`, also for ids that are 0 or occur twice."""
         fields = _four(der, "a PKIResponse", ("controls", "messages", "other messages"))
         seen = _Seen()
         controls = seen.read(fields[0], "control", Control.decode, MAXIMUM_CONTROLS)
@@ -202,14 +214,14 @@ class PKIResponse(_Controls):
 
 
 class _Seen:
-    """What has been read of a message so far, for the words of a fault."""
+    """The parts of a message that were read so far, for the text of a fault."""
 
     def __init__(self) -> None:
         self._ids: dict[int, str] = {}
         self._controls: list[Control] = []
 
     def read(self, der: bytes, noun: str, decode: Callable[[bytes], Part], most: int) -> tuple[Part, ...]:
-        """All parts of one sequence."""
+        """Return all parts of one sequence.  Raises `BadMessage`."""
         try:
             found = items(der, f"{noun}s")
         except Malformed as fault:
@@ -240,7 +252,7 @@ class _Seen:
 
 
 def _id_of(der: bytes) -> int | None:
-    """The id of a part that may be broken further on: the first INTEGER in it, two layers down in CRMF."""
+    """The id of a part that may be broken after it: its first INTEGER, two levels down in CRMF.  None if absent."""
     try:
         for _ in range(2):
             first = whole(elements(SEQUENCE + der[1:], "a part")[0])
@@ -254,7 +266,7 @@ def _id_of(der: bytes) -> int | None:
 
 
 def _four(der: bytes, what: str, names: Sequence[str]) -> list[bytes]:
-    """The sequences that a message consists of, from DER, or from BER where it will do."""
+    """The sequences of which a message consists, from DER, or from BER that can be converted.  Raises `BadMessage`."""
     try:
         return _sequences(der, what, names)
     except Malformed as fault:
@@ -281,12 +293,12 @@ def _sequences(der: bytes, what: str, names: Sequence[str]) -> list[bytes]:
 
 
 def pki_data(message: SignedData) -> PKIData:
-    """The PKIData in a SignedData; raises `BadMessage`."""
+    """Return the PKIData in a SignedData.  Raises `BadMessage`."""
     return PKIData.decode(_content(message, PKI_DATA, "PKIData"))
 
 
 def pki_response(message: SignedData) -> PKIResponse:
-    """The PKIResponse in a SignedData; raises `BadMessage`, for a Simple PKI Response (no content) too."""
+    """Return the PKIResponse in a SignedData.  Raises `BadMessage`, also for a Simple PKI Response (no content)."""
     return PKIResponse.decode(_content(message, PKI_RESPONSE, "PKIResponse"))
 
 
@@ -299,7 +311,7 @@ def _content(message: SignedData, kind: str, what: str) -> bytes:
 
 @dataclass(frozen=True)
 class Layer:
-    """One message of a tree: `path` are the body part ids that lead to it, none for the outermost."""
+    """One message of a tree: `path` are the body part ids that lead to it; empty for the outermost."""
 
     path: tuple[int, ...]
     message: SignedData
@@ -307,9 +319,9 @@ class Layer:
 
 
 def layers(message: SignedData) -> Iterator[Layer]:
-    """A request and all requests inside it, outermost first (RFC 5272 8: an RA wraps its clients' messages).
+    """Yield a request and all requests inside it, outermost first (RFC 5272 8: an RA wraps its clients' messages).
 
-    Other content in cmsSequence is passed over.  Raises `BadMessage` for what can't be read and for more than
+    Other content in cmsSequence is skipped.  Raises `BadMessage` for a part that can't be read and for more than
     `MAXIMUM_DEPTH` layers or `MAXIMUM_REQUESTS` messages in all.
     """
     waiting = [Layer((), message, pki_data(message))]
@@ -333,12 +345,12 @@ def layers(message: SignedData) -> Iterator[Layer]:
 
 
 def part_at(path: tuple[int, ...]) -> BodyPart:
-    """The way to a part of a request as a bodyList has it: one id, or a path of several."""
+    """Return a reference to a part in the form of a bodyList: one id, or a path of several."""
     return path[0] if len(path) == 1 else path
 
 
 def _nested(part: TaggedContentInfo) -> SignedData | None:
-    """The SignedData with a PKIData in this part, None when it is something else; raises `Malformed`."""
+    """The SignedData with a PKIData in this part, or None if it is something else.  Raises `Malformed`."""
     kind, _ = signed.content_info(part.der)
     inner = signed.parse(part.der) if kind == signed.SIGNED_DATA else None
     return inner if inner is not None and inner.content_type == PKI_DATA else None

@@ -1,4 +1,7 @@
-"""An indented tree of lines about something that a peer has sent: cleaned, bounded, and never at a loss for words."""
+"""An indented tree of lines that describe a peer's message.
+
+Lines have no control characters and a bound.  A value that can't be described in words is shown as hex.
+"""
 
 from __future__ import annotations
 
@@ -21,20 +24,20 @@ from estgw.est.printable import printable
 
 MAXIMUM_LINES = 2000
 MAXIMUM_WIDTH = 300
-"""Characters of one line, its indentation not counted."""
+"""Characters of one line without its indentation."""
 MAXIMUM_HEX = 32
-"""Octets that are shown of what has no words."""
+"""Octets of a value that are shown as hex."""
 
 
 class Outline:
-    """Lines, each as deep as the `deeper` blocks around it."""
+    """Lines, each indented once for each `deeper` block around it."""
 
     def __init__(self) -> None:
         self._lines: list[str] = []
         self._depth = 0
 
     def add(self, line: str) -> None:
-        """One line; past `MAXIMUM_LINES` nothing is added any more."""
+        """Add one line.  After `MAXIMUM_LINES` lines nothing is added."""
         if len(self._lines) < MAXIMUM_LINES:
             self._lines.append("  " * self._depth + printable(line, MAXIMUM_WIDTH))
         elif len(self._lines) == MAXIMUM_LINES:
@@ -42,7 +45,7 @@ class Outline:
 
     @contextmanager
     def deeper(self, headline: str = "") -> Iterator[None]:
-        """A headline, and what belongs to it; a fault below becomes a line of its own."""
+        """Add a headline and indent the lines of the block.  A `Malformed` in the block becomes a line."""
         if headline:
             self.add(headline)
         self._depth += 1
@@ -57,18 +60,18 @@ class Outline:
         return "".join(f"{line}\n" for line in self._lines)
 
 
-# Words for single things; what can't be read is shown as hex.
+# Words for single values.  A value that can't be read is shown as hex.
 
 
 def octets_words(data: bytes) -> str:
-    """Hex, shortened."""
+    """Octets as hex, shortened to `MAXIMUM_HEX` octets."""
     if len(data) <= MAXIMUM_HEX:
         return data.hex() or "empty"
     return f"{data[:MAXIMUM_HEX].hex()}... ({len(data)} octets)"
 
 
 def number_words(number: int) -> str:
-    """A number, in hex where it is a long one."""
+    """A number; in hex if it has more than 64 bits."""
     return str(number) if abs(number) < 1 << 64 else f"0x{number:x}" if number > 0 else f"-0x{-number:x}"
 
 
@@ -86,7 +89,7 @@ def type_words(oid: str) -> str:
 
 
 def der_words(der: bytes) -> str:
-    """A value of whatever type."""
+    """A value of any type, given as DER."""
     with suppress(Malformed):
         if der[:1] == INTEGER:
             return number_words(read_integer(der, "a number"))
@@ -101,7 +104,7 @@ def der_words(der: bytes) -> str:
 
 
 def name_words(der: bytes) -> str:
-    """A Name."""
+    """A Name, given as DER."""
     try:
         return names.dn_text(parts.read_name(der)) or "(empty)"
     except Malformed:
@@ -109,25 +112,25 @@ def name_words(der: bytes) -> str:
 
 
 def general_name_words(der: bytes) -> str:
-    """A GeneralName."""
+    """A GeneralName, given as DER."""
     try:
         return names.san_text(parts.read_general_name(der))
     except Malformed:
         return octets_words(der)
 
 
-def identifier_words(whom: Identifier | None) -> str:
-    """Whose key it is."""
-    match whom:
+def identifier_words(identifier: Identifier | None) -> str:
+    """The identifier of a key; None if the message has none."""
+    match identifier:
         case IssuerAndSerial():
-            return f"issuer {name_words(whom.issuer)}, serial number {number_words(whom.serial)}"
+            return f"issuer {name_words(identifier.issuer)}, serial number {number_words(identifier.serial)}"
         case None:
-            return "nobody by name"
-    return f"key identifier {octets_words(whom)}"
+            return "an unnamed recipient"
+    return f"key identifier {octets_words(identifier)}"
 
 
 def key_words(public: Any) -> str:
-    """A public key."""
+    """A public key, by its kind and size."""
     match public:
         case rsa.RSAPublicKey():
             return f"RSA of {public.key_size} bits"
@@ -137,7 +140,7 @@ def key_words(public: Any) -> str:
 
 
 def spki_words(der: bytes) -> str:
-    """A SubjectPublicKeyInfo."""
+    """A SubjectPublicKeyInfo, given as DER."""
     try:
         return key_words(parts.load_key(der))
     except Malformed:
@@ -145,7 +148,7 @@ def spki_words(der: bytes) -> str:
 
 
 def certificate_words(der: bytes) -> str:
-    """A certificate in one line."""
+    """A certificate, given as DER, in one line."""
     try:
         with certs.without_warnings():
             found = certs.load(der)
@@ -157,7 +160,7 @@ def certificate_words(der: bytes) -> str:
 
 
 def crl_words(der: bytes) -> str:
-    """A CRL in one line."""
+    """A CRL, given as DER, in one line."""
     try:
         with certs.without_warnings():
             found = x509.load_der_x509_crl(der)
@@ -168,7 +171,7 @@ def crl_words(der: bytes) -> str:
 
 
 def extension_words(oid: str, value: bytes) -> str:
-    """The value of an extension, by the words of csrattrs.yaml where it has some."""
+    """The value of an extension, in the words of csrattrs.yaml if it has some.  `oid` is dotted, `value` is DER."""
     with suppress(Malformed, ValueError):
         if oid in CODECS:
             return ", ".join(CODECS[oid][1](value))
@@ -176,7 +179,7 @@ def extension_words(oid: str, value: bytes) -> str:
 
 
 def extensions_lines(out: Outline, der: bytes) -> None:
-    """One line for each of some Extensions."""
+    """Add one line for each extension in the DER of Extensions.  Raises `Malformed`."""
     for each in items(der, "extensions"):
         fields = items(each, "an extension")
         if len(fields) not in (2, 3):

@@ -1,6 +1,7 @@
-"""Names and extensions as cryptography's objects: it reads them nowhere but in a CSR or a certificate.
+"""Convert names and extensions in DER to cryptography's objects, and back.
 
-So what CMC carries bare is put into an unsigned CSR, which nobody verifies, and read from there.
+cryptography reads them only inside a CSR or a certificate.  So this module puts a bare name or extension into an
+unsigned CSR, which is never verified, and reads it from there.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ EMPTY_NAME = b"\x30\x00"
 _SUBJECT_ALT_NAME = "2.5.29.17"
 _VERSION = b"\x02\x01\x00"
 _TRUE = b"\x01\x01\xff"
-# A key that every version of every library reads: RFC 8410's example.
+# RFC 8410's example of a key, which every version of every library reads.
 _SOME_KEY = bytes.fromhex("302a300506032b657003210019bf44096984cdfe8541bac167dc3b96c85086aa30b6b6cb0c5c38ad703166e1")
-_NO_ALGORITHM = bytes.fromhex("300a06082a8648ce3d040302")  # ecdsa-with-SHA256, since there must be some
+_NO_ALGORITHM = bytes.fromhex("300a06082a8648ce3d040302")  # ecdsa-with-SHA256; a CSR must name an algorithm
 
 
 def carrier(
@@ -34,9 +35,10 @@ def carrier(
     attributes: Iterable[tuple[str, bytes]] = (),
     algorithm: bytes = _NO_ALGORITHM,
 ) -> bytes:
-    """A PKCS#10 with these parts and an empty signature, as DER; attributes have one value each.
+    """Return a PKCS#10 with these parts and an empty signature, as DER.
 
-    `algorithm` is the AlgorithmIdentifier that it claims to be signed by.
+    All parts are DER: `subject` a Name, `public_key` a SubjectPublicKeyInfo, `extensions` Extensions, `algorithm` the
+    AlgorithmIdentifier of the signature.  `attributes` have a dotted OID and one value each.
     """
     made = [sequence(oid(kind), set_of([value])) for kind, value in attributes]
     if extensions is not None:
@@ -46,12 +48,12 @@ def carrier(
 
 
 def read_name(der: bytes, what: str = "a name") -> x509.Name:
-    """A Name from DER; raises `Malformed`."""
+    """Return a Name from DER.  Raises `Malformed`."""
     return _load(carrier(subject=der), what).subject
 
 
 def read_extensions(der: bytes, what: str = "extensions") -> x509.Extensions:
-    """Extensions from DER; raises `Malformed`."""
+    """Return Extensions from DER.  Raises `Malformed`."""
     request = _load(carrier(extensions=der), what)
     try:
         with certs.without_warnings():
@@ -61,19 +63,19 @@ def read_extensions(der: bytes, what: str = "extensions") -> x509.Extensions:
 
 
 def read_general_names(der: bytes, what: str = "general names") -> x509.SubjectAlternativeName:
-    """GeneralNames from DER, as a subject alternative name has them; raises `Malformed`."""
+    """Return GeneralNames from DER, as a subject alternative name.  Raises `Malformed`."""
     extension = sequence(sequence(oid(_SUBJECT_ALT_NAME), octets(der)))
     return read_extensions(extension, what).get_extension_for_class(x509.SubjectAlternativeName).value
 
 
 def read_general_name(der: bytes, what: str = "a general name") -> x509.GeneralName:
-    """A GeneralName from DER; raises `Malformed`."""
+    """Return a GeneralName from DER.  Raises `Malformed`."""
     name: x509.GeneralName = next(iter(read_general_names(sequence(der), what)))
     return name
 
 
 def write_extensions(extensions: Iterable[x509.Extension[Any]]) -> bytes:
-    """Extensions as DER."""
+    """Return Extensions as DER."""
     return sequence(
         *(
             sequence(oid(each.oid.dotted_string), _TRUE if each.critical else b"", octets(each.value.public_bytes()))
@@ -83,7 +85,7 @@ def write_extensions(extensions: Iterable[x509.Extension[Any]]) -> bytes:
 
 
 def load_key(spki: bytes, what: str = "a public key") -> Any:
-    """A public key from the DER of a SubjectPublicKeyInfo; raises `Malformed`."""
+    """Return a public key from the DER of a SubjectPublicKeyInfo.  Raises `Malformed`."""
     try:
         return load_der_public_key(spki)
     except (ValueError, UnsupportedAlgorithm) as fault:
@@ -101,5 +103,5 @@ def _load(der: bytes, what: str) -> x509.CertificateSigningRequest:
 
 
 def _words(fault: Exception) -> str:
-    """The first line of a library's complaint, bounded."""
+    """The first line of a library's error, at most 120 characters of it."""
     return (str(fault).splitlines() or [type(fault).__name__])[0][:120]

@@ -1,7 +1,7 @@
-"""What proves identity and possession by a shared secret or a decrypted challenge (RFC 5272 6.2, 6.3, 6.7).
+"""Proofs of identity and possession by a shared secret or a decrypted challenge (RFC 5272 6.2, 6.3, 6.7).
 
-Pure functions.  Secrets and identities are texts, hashed as UTF-8; comparisons take constant time.  The functions
-that check raise `BadAlgorithm` where the peer has named an algorithm that is not in `estgw.cms.algorithms`.
+All functions are pure.  Secrets and identities are texts, hashed as UTF-8.  Comparisons take constant time.  Functions
+that check a proof raise `BadAlgorithm` for an algorithm that is not in `estgw.cms.algorithms`.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from estgw.errors import Malformed
 from estgw.est.der import whole
 
 MINIMUM_RANDOM = 64
-"""Octets of popLinkRandom that RFC 5272 6.3.1.1 asks clients for."""
+"""The least octets of popLinkRandom that RFC 5272 6.3.1.1 requires from clients."""
 CHALLENGE_LENGTH = 64
-"""Octets of a POP proof value: the most that RFC 5272 6.7 uses of it."""
+"""Octets of a POP proof value; RFC 5272 6.7 uses no more of it."""
 
 _SHA1, _SHA256 = Algorithm(SHA1), Algorithm(SHA256)
 _HMAC_SHA1, _HMAC_SHA256 = Algorithm(HMAC_SHA1), Algorithm(HMAC_SHA256)
 _LINK, _LINK_V2 = BY_NAME["popLinkWitness"].oid, BY_NAME["popLinkWitnessV2"].oid
 
 
-# Identity (RFC 5272 6.2): a MAC over the requests, by a key made of the secret and the identification.
+# Identity (RFC 5272 6.2): a MAC over the requests, with a key derived from the secret and the identification.
 
 
 def identity_proof_v2(
@@ -40,20 +40,23 @@ def identity_proof_v2(
     hash: Algorithm = _SHA256,  # noqa: A002 - the standard's word
     mac_algorithm: Algorithm = _HMAC_SHA256,
 ) -> Witness:
-    """The value of identityProofV2 over `PKIData.request_sequence`; `identification` is that control's text, if any."""
+    """Return the value of identityProofV2 over `PKIData.request_sequence` (RFC 5272 6.2.1).
+
+    `identification` is the text of the identification control, if the message has one.
+    """
     key = digest(hash, _secret(secret, identification))
     return Witness(hash, mac_algorithm, mac(mac_algorithm, key, request_sequence))
 
 
 def identity_proof(request_sequence: bytes, secret: str, identification: str | None = None) -> bytes:
-    """The value of identityProof, the older one: SHA-1 and HMAC-SHA1 (RFC 5272 6.2.2)."""
+    """Return the value of identityProof, the older control, with SHA-1 and HMAC-SHA1 (RFC 5272 6.2.2)."""
     return identity_proof_v2(request_sequence, secret, identification, _SHA1, _HMAC_SHA1).witness
 
 
 def is_identity_proof_v2(
     given: Witness, request_sequence: bytes, secret: str, identification: str | None = None
 ) -> bool:
-    """Whether an identityProofV2 was made with this secret; raises `BadAlgorithm`."""
+    """Whether an identityProofV2 was made with this secret.  Raises `BadAlgorithm`."""
     own = identity_proof_v2(request_sequence, secret, identification, given.hash, given.mac)
     return hmac.compare_digest(own.witness, given.witness)
 
@@ -67,7 +70,7 @@ def _secret(secret: str, identification: str | None) -> bytes:
     return (secret + (identification or "")).encode()
 
 
-# Linking identity and possession (RFC 5272 6.3.1): a MAC over popLinkRandom, in each request that its key signs.
+# Link of identity and possession (RFC 5272 6.3.1): a MAC over popLinkRandom in each request, which the key signs.
 
 
 def pop_link_witness_v2(
@@ -76,19 +79,19 @@ def pop_link_witness_v2(
     hash: Algorithm = _SHA256,  # noqa: A002
     mac_algorithm: Algorithm = _HMAC_SHA256,
 ) -> Witness:
-    """The value of popLinkWitnessV2 for this popLinkRandom."""
+    """Return the value of popLinkWitnessV2 for this popLinkRandom (RFC 5272 6.3.1.1)."""
     return Witness(hash, mac_algorithm, mac(mac_algorithm, digest(hash, secret.encode()), random))
 
 
 def pop_link_witness(random: bytes, secret: str) -> bytes:
-    """The value of popLinkWitness, the older one: SHA-1 and HMAC-SHA1."""
+    """Return the value of popLinkWitness, the older attribute, with SHA-1 and HMAC-SHA1 (RFC 5272 6.3.1.2)."""
     return pop_link_witness_v2(random, secret, _SHA1, _HMAC_SHA1).witness
 
 
 def link_witness(request: TaggedRequest) -> Witness | None:
-    """What a request has of popLinkWitnessV2 or the older form, whose algorithms are filled in; None when neither.
+    """Return the popLinkWitnessV2 of a request, or its popLinkWitness with the algorithms filled in, or None.
 
-    It stands among the attributes of a PKCS#10 and the controls of a CRMF request.  Raises `Malformed`.
+    It is among the attributes of a PKCS#10 or the controls of a CRMF request.  Raises `Malformed`.
     """
     found = _link_values(request)
     with within(f"request {request.body_part_id}"):
@@ -100,7 +103,7 @@ def link_witness(request: TaggedRequest) -> Witness | None:
 
 
 def is_linked(request: TaggedRequest, random: bytes, secret: str) -> bool:
-    """Whether a request holds a witness made with this secret; raises `BadAlgorithm`, `Malformed`."""
+    """Whether a request holds a witness made with this secret.  Raises `BadAlgorithm`, `Malformed`."""
     given = link_witness(request)
     if given is None:
         return False
@@ -129,14 +132,15 @@ def _one(values: object, request: PKCS10Request) -> bytes:
 
 
 def challenge(request: TaggedRequest, enveloped: bytes, proof_value: bytes) -> EncryptedPOP:
-    """The encryptedPOP that sends `proof_value`; `enveloped` is its ContentInfo of EnvelopedData, as DER."""
+    """Return the encryptedPOP for a proof value; `enveloped` is its ContentInfo of EnvelopedData, as DER."""
     return EncryptedPOP(request, enveloped, _HMAC_SHA256, _SHA256, digest(_SHA256, proof_value))
 
 
 def answer(sent: EncryptedPOP, proof_value: bytes, body_part_id: int) -> DecryptedPOP:
-    """The decryptedPOP for a challenge that has been decrypted; `body_part_id` is the request's in the new message.
+    """Return the decryptedPOP for a challenge; `proof_value` is its decrypted content.
 
-    Raises `Malformed` when the witness says that this is another value: the client must stop then.
+    `body_part_id` is the id of the request in the new message.  Raises `Malformed` when the value does not fit the
+    witness; the client must then stop (RFC 5272 6.7).
     """
     if not hmac.compare_digest(digest(sent.hash, proof_value), sent.witness):
         raise Malformed("the decrypted challenge does not fit its witness")
@@ -144,10 +148,13 @@ def answer(sent: EncryptedPOP, proof_value: bytes, body_part_id: int) -> Decrypt
 
 
 def is_decrypted_pop(given: DecryptedPOP, request: TaggedRequest, proof_value: bytes) -> bool:
-    """Whether a decryptedPOP was made with this value for this request; raises `BadAlgorithm`."""
+    """Whether a decryptedPOP was made with this value for this request.  Raises `BadAlgorithm`."""
     return hmac.compare_digest(decrypted_pop(request, proof_value, given.mac), given.proof)
 
 
 def decrypted_pop(request: TaggedRequest, proof_value: bytes, algorithm: Algorithm = _HMAC_SHA256) -> bytes:
-    """thePOP: a MAC over the DER of the TaggedRequest, by the first 64 octets of the proof value."""
+    """Return thePOP: a MAC over the DER of the TaggedRequest; its key is the first 64 octets of the proof value.
+
+    Raises `BadAlgorithm`.
+    """
     return mac(algorithm, proof_value[:CHALLENGE_LENGTH], request.encode())

@@ -1,4 +1,4 @@
-"""Whether what controls refer to is there (RFC 5272 3.2.2, 6.5, 6.7, 6.8, 6.16, 6.17, 6.19; RFC 6402 2.9)."""
+"""Check that controls refer to existing parts (RFC 5272 3.2.2, 6.5, 6.7, 6.8, 6.16, 6.17, 6.19; RFC 6402 2.9)."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ Path = tuple[int, ...]
 
 
 def check(tree: Sequence[Layer]) -> None:
-    """Look up every reference in a request and in what it wraps, as `messages.layers` gives them.
+    """Look up each reference in a request and in the requests inside it, as `messages.layers` returns them.
 
-    Raises `BadMessage` naming the control whose reference leads nowhere, as RFC 5272 6.5 asks, and `Malformed` for a
+    Raises `BadMessage` with the control whose reference does not exist, as RFC 5272 6.5 requires, and `Malformed` for a
     control that can't be read.
     """
     by_path = {layer.path: layer.data for layer in tree}
@@ -28,7 +28,7 @@ def check(tree: Sequence[Layer]) -> None:
 
 
 def _targets(control: Control) -> Iterator[Path]:
-    """What a control refers to, each as a path that begins in its own message."""
+    """The parts to which a control refers, each as a path that begins in the control's message."""
     match control.name:
         case "lraPOPWitness" | "addExtensions":
             found: LraPopWitness | AddExtensions = control.value
@@ -53,7 +53,7 @@ def _targets(control: Control) -> Iterator[Path]:
 
 
 def _is_there(target: Path, start: Path, by_path: Mapping[Path, PKIData]) -> bool:
-    """0 is the message itself; whatever lies in a message that could not be looked into is taken on trust."""
+    """Whether a part exists; 0 is the message itself.  A part of a message that can't be read counts as existing."""
     *way, last = target
     data = by_path.get((*start, *way))
     if data is not None:

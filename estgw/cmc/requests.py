@@ -35,18 +35,18 @@ class PKCS10Request:
     der: bytes
 
     def encode(self) -> bytes:
-        """As DER of a TaggedRequest."""
+        """Return the DER of a TaggedRequest."""
         return retag(_TCR, sequence(integer(self.body_part_id), self.der))
 
     @cached_property
     def csr(self) -> CSR:
-        """The request; raises `Malformed`."""
+        """The CSR, parsed.  Raises `Malformed`."""
         return csr_tools.parse(self.der)
 
 
 @dataclass(frozen=True)
 class CRMFRequest:
-    """crm: its certReqId is its body part id (RFC 5272 3.2.2)."""
+    """crm: the certReqId is the body part id (RFC 5272 3.2.2)."""
 
     message: CertReqMsg
 
@@ -56,12 +56,12 @@ class CRMFRequest:
         return self.message.request.request_id
 
     def encode(self) -> bytes:
-        """As DER of a TaggedRequest."""
+        """Return the DER of a TaggedRequest."""
         return retag(_CRM, self.message.encode())
 
     @cached_property
     def csr(self) -> CSR:
-        """What it asks for in the shape of a CSR, whose signature is empty; raises `Malformed`."""
+        """The request as a CSR with an empty signature.  Raises `Malformed`."""
         template = self.message.request.template
         if template.subject is None or template.public_key is None:
             raise Malformed("a CRMF request without subject or public key")
@@ -70,14 +70,14 @@ class CRMFRequest:
 
 @dataclass(frozen=True)
 class OtherRequest:
-    """orm: a format of somebody's own; `value` is DER."""
+    """orm: a format that no standard defines; `oid` is dotted, `value` is DER."""
 
     body_part_id: int
     oid: str
     value: bytes
 
     def encode(self) -> bytes:
-        """As DER of a TaggedRequest."""
+        """Return the DER of a TaggedRequest."""
         return retag(_ORM, sequence(integer(self.body_part_id), oid(self.oid), self.value))
 
 
@@ -85,7 +85,7 @@ TaggedRequest: TypeAlias = "PKCS10Request | CRMFRequest | OtherRequest"
 
 
 def decode_request(der: bytes) -> TaggedRequest:
-    """From DER; raises `Malformed`."""
+    """Return the request from DER.  Raises `Malformed`."""
     match der[:1]:
         case tag if tag == _CRM:
             return CRMFRequest(CertReqMsg.decode(retag(SEQUENCE, der), "a CRMF request"))
@@ -103,22 +103,23 @@ def decode_request(der: bytes) -> TaggedRequest:
 
 
 class Possession(Enum):
-    """What a request says of its private key, once its signature has been verified."""
+    """The proof of possession in a request."""
 
     PROVED = "proved"
+    """A signature that was verified."""
     RA_VERIFIED = "raVerified"
-    """By its own word; whether an RA may say so is the caller's to judge."""
+    """The request claims that an RA has verified it.  The caller decides whether that RA may."""
     CHALLENGE = "challenge"
-    """It wants encryptedPOP (RFC 5272 6.7): a key that can't sign."""
+    """The request asks for encryptedPOP (RFC 5272 6.7), for a key that can't sign."""
     ABSENT = "absent"
-    """No proof: id-alg-noSignature, no POP at all, or a kind of proof that is not taken here."""
+    """No proof: id-alg-noSignature, no POP, or a kind of proof that is not supported."""
 
 
 def possession(request: PKCS10Request | CRMFRequest) -> Possession:
-    """Verify a request's own proof of possession.
+    """Verify a request's own proof of possession and return its kind.
 
-    Raises `BadSignature` when it does not fit, `BadAlgorithm` for SHA-1 and the like, `Malformed` for a request that
-    can't be read and a key that is too weak.
+    Raises `BadSignature` when it does not fit, `BadAlgorithm` for weak algorithms such as SHA-1, `Malformed` for a
+    request that can't be read or a key that is too weak.
     """
     with within(f"request {request.body_part_id}"):
         return _pkcs10(request) if isinstance(request, PKCS10Request) else _crmf(request.message)
@@ -138,7 +139,7 @@ def _pkcs10(request: PKCS10Request) -> Possession:
 
 
 def _fits(request: x509.CertificateSigningRequest) -> bool:
-    """False only for a signature that was checked and found wrong."""
+    """False only for a signature that was checked and does not fit."""
     try:
         return request.is_signature_valid
     except (ValueError, UnsupportedAlgorithm):
@@ -158,7 +159,10 @@ def _crmf(message: CertReqMsg) -> Possession:
 
 
 def key_id(request: PKCS10Request | CRMFRequest) -> bytes | None:
-    """The subject key identifier that it asks for, by which its key may sign (RFC 5272 3.2); raises `Malformed`."""
+    """The subject key identifier in a request, which identifies its key as a signer (RFC 5272 3.2); None if absent.
+
+    Raises `Malformed`.
+    """
     try:
         return request.csr.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
     except x509.ExtensionNotFound:

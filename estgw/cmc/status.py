@@ -1,4 +1,4 @@
-"""How it went: CMCStatus, CMCFailInfo and the status controls (RFC 5272 6.1)."""
+"""The outcome of a request: CMCStatus, CMCFailInfo and the status controls (RFC 5272 6.1)."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ MAXIMUM_ID = 4294967295
 
 
 class _Named(IntEnum):
-    """A number with the standard's name for it."""
+    """A number with its name in the standard."""
 
     @property
     def word(self) -> str:
-        """The name as the standard spells it, such as `badRequest`."""
+        """The name in the standard's spelling, such as `badRequest`."""
         first, *rest = self.name.split("_")
         return _SPELLED.get(self.name) or first.lower() + "".join(each.capitalize() for each in rest)
 
@@ -81,7 +81,7 @@ def status_word(status: int) -> str:
 
 
 def failure_word(failure: int) -> str:
-    """The name of a CMCFailInfo, or its number; closed environments have some of their own."""
+    """The name of a CMCFailInfo, or its number, since closed environments may define others."""
     return CMCFailInfo(failure).word if failure in set(CMCFailInfo) else f"failInfo {failure}"
 
 
@@ -92,7 +92,7 @@ BodyPart: TypeAlias = "int | tuple[int, ...]"
 
 
 def read_id(der: bytes, what: str = "a body part id") -> int:
-    """A BodyPartID; raises `Malformed` unless it is an INTEGER from 0 to 4294967295."""
+    """Return a BodyPartID from DER.  Raises `Malformed` unless it is an INTEGER from 0 to 4294967295."""
     found = read_integer(der, what)
     if not 0 <= found <= MAXIMUM_ID:
         raise Malformed(f"{what} out of range: not 0 to {MAXIMUM_ID}")
@@ -100,17 +100,17 @@ def read_id(der: bytes, what: str = "a body part id") -> int:
 
 
 def take_id(fields: Fields, name: str = "body part id") -> int:
-    """The next field of a structure, a BodyPartID; raises `Malformed`."""
+    """Return the next field of a structure, a BodyPartID.  Raises `Malformed`."""
     return read_id(fields.take(name, INTEGER), fields.of(name))
 
 
 def take_ids(fields: Fields, name: str, *, least: int = 1) -> tuple[int, ...]:
-    """The next field of a structure, a BodyPartList or BodyPartPath; raises `Malformed`."""
+    """Return the next field of a structure, a BodyPartList or BodyPartPath.  Raises `Malformed`."""
     return read_ids(fields.take(name, SEQUENCE), fields.of(name), least=least)
 
 
 def read_ids(der: bytes, what: str, *, least: int = 1) -> tuple[int, ...]:
-    """A BodyPartList or BodyPartPath; raises `Malformed`, for one that is empty too unless `least` is 0."""
+    """Return a BodyPartList or BodyPartPath from DER.  Raises `Malformed`, also for fewer than `least` ids."""
     found = tuple(read_id(each, what) for each in items(der, what))
     if len(found) < least:
         raise Malformed(f"{what} without a body part id")
@@ -118,12 +118,12 @@ def read_ids(der: bytes, what: str, *, least: int = 1) -> tuple[int, ...]:
 
 
 def read_reference(der: bytes, what: str) -> BodyPart:
-    """A BodyPartReference; raises `Malformed`."""
+    """Return a BodyPartReference from DER.  Raises `Malformed`."""
     return read_id(der, what) if der[:1] == INTEGER else read_ids(der, what)
 
 
 def write_reference(part: BodyPart) -> bytes:
-    """A BodyPartReference as DER."""
+    """Return a BodyPartReference as DER."""
     return integer(part) if isinstance(part, int) else sequence(*map(integer, part))
 
 
@@ -132,19 +132,19 @@ def write_reference(part: BodyPart) -> bytes:
 
 @dataclass(frozen=True)
 class PendInfo:
-    """When to ask again, and with which token (RFC 5272 6.1.1)."""
+    """PendInfo (RFC 5272 6.1.1): the token and the time for the next query."""
 
     token: bytes
     time: datetime
-    """Aware, whole seconds."""
+    """Has a time zone, and whole seconds."""
 
     def encode(self) -> bytes:
-        """As DER."""
+        """Return the DER."""
         return sequence(octets(self.token), generalized_time(self.time))
 
     @classmethod
     def decode(cls, der: bytes, what: str = "a PendInfo") -> PendInfo:
-        """From DER; raises `Malformed`."""
+        """Return the value from DER.  Raises `Malformed`."""
         fields = Fields(der, what)
         token = fields.octets("token")
         moment = read_time(fields.take("time", GENERALIZED_TIME), fields.of("time"))
@@ -154,18 +154,18 @@ class PendInfo:
 
 @dataclass(frozen=True)
 class ExtendedFailInfo:
-    """A failure of somebody's own definition: `value` is DER."""
+    """A failure that no standard defines: `oid` is dotted, `value` is DER."""
 
     oid: str
     value: bytes
 
     def encode(self) -> bytes:
-        """As DER of a SEQUENCE."""
+        """Return the DER of a SEQUENCE."""
         return sequence(oid(self.oid), self.value)
 
     @classmethod
     def decode(cls, der: bytes, what: str = "an ExtendedFailInfo") -> ExtendedFailInfo:
-        """From DER of a SEQUENCE; raises `Malformed`."""
+        """Return the value from the DER of a SEQUENCE.  Raises `Malformed`."""
         fields = Fields(der, what)
         name, value = fields.oid("OID"), fields.take("value")
         fields.end()
@@ -177,10 +177,10 @@ _EXTENDED = context(1)
 
 @dataclass(frozen=True)
 class StatusInfo:
-    """CMCStatusInfoV2 (RFC 5272 6.1.1); the old CMCStatusInfo is the same with fewer possibilities.
+    """CMCStatusInfoV2 (RFC 5272 6.1.1), or the old CMCStatusInfo, which is a subset of it.
 
-    `body_list` names parts of the message that is answered, 0 its whole; `status` and `failure` may be numbers that
-    `CMCStatus` and `CMCFailInfo` don't have.
+    `body_list` refers to parts of the request; 0 is the whole request.  `status` and `failure` may be numbers that
+    `CMCStatus` and `CMCFailInfo` lack.
     """
 
     status: int
@@ -192,12 +192,12 @@ class StatusInfo:
 
     @classmethod
     def failed(cls, failure: CMCFailInfo, body_list: Sequence[BodyPart] = (0,), text: str | None = None) -> StatusInfo:
-        """A refusal."""
+        """Return the status of a refusal."""
         return cls(CMCStatus.FAILED, tuple(body_list), text, failure)
 
     @property
     def words(self) -> str:
-        """Such as `failed (badIdentity): no such secret`; the text is the peer's, controls and all."""
+        """A description such as `failed (badIdentity): no such secret`.  The peer's text is not cleaned."""
         words = status_word(self.status)
         if self.failure is not None:
             words += f" ({failure_word(self.failure)})"
@@ -207,11 +207,11 @@ class StatusInfo:
 
     @property
     def is_old(self) -> bool:
-        """Whether CMCStatusInfo of RFC 2797 can say it: no paths, no failure of one's own."""
+        """Whether CMCStatusInfo of RFC 2797 can hold it, which has no paths and no extended failure."""
         return self.extended is None and all(isinstance(part, int) for part in self.body_list)
 
     def encode(self) -> bytes:
-        """As DER."""
+        """Return the DER."""
         parts = [integer(self.status), sequence(*map(write_reference, self.body_list))]
         if self.text is not None:
             parts.append(text(self.text))
@@ -225,7 +225,7 @@ class StatusInfo:
 
     @classmethod
     def decode(cls, der: bytes, what: str = "a CMCStatusInfoV2") -> StatusInfo:
-        """From DER; raises `Malformed`."""
+        """Return the value from DER.  Raises `Malformed`."""
         fields = Fields(der, what)
         status = read_id(fields.take("status", INTEGER), fields.of("status"))
         listed = fields.of("body list")

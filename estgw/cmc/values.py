@@ -1,6 +1,6 @@
-"""What controls hold, beyond plain numbers, octets and texts (RFC 5272 6, RFC 6402 2).
+"""The values of controls that are structures (RFC 5272 6, RFC 6402 2).
 
-Names, general names and extensions are DER; `estgw.cmc.parts` makes objects of them.
+Names, general names and extensions are DER; `estgw.cmc.parts` converts them to objects.
 """
 
 from __future__ import annotations
@@ -41,19 +41,19 @@ _FALSE = b"\x01\x01\x00"
 
 @dataclass(frozen=True)
 class AddExtensions:
-    """AddExtensions (RFC 5272 6.5.2): `extensions` is DER; `data` names a nested message, 0 this one."""
+    """AddExtensions (RFC 5272 6.5.2): `extensions` is DER; `data` is the id of a nested message, or 0 for this one."""
 
     data: int
     requests: tuple[int, ...]
     extensions: bytes
 
     def encode(self) -> bytes:
-        """As DER."""
+        """Return the DER."""
         return sequence(integer(self.data), integers(self.requests), self.extensions)
 
     @classmethod
     def decode(cls, der: bytes, what: str = "AddExtensions") -> AddExtensions:
-        """From DER; raises `Malformed`."""
+        """Return the value from DER.  Raises `Malformed`."""
         fields = Fields(der, what)
         data, requests = take_id(fields, "reference"), take_ids(fields, "requests", least=0)
         extensions = fields.take("extensions", SEQUENCE)
@@ -63,22 +63,22 @@ class AddExtensions:
 
 @dataclass(frozen=True)
 class ModCertTemplate:
-    """ModCertTemplate (RFC 5272 6.5.1): what an RA changes in requests; `data` is a path to their message."""
+    """ModCertTemplate (RFC 5272 6.5.1): an RA's changes to requests; `data` is the path to their message."""
 
     data: tuple[int, ...]
     requests: tuple[int, ...]
     template: CertTemplate
     replace: bool = True
-    """False takes the parts that the template names away."""
+    """True replaces the parts that the template names; False removes them."""
 
     def encode(self) -> bytes:
-        """As DER."""
+        """Return the DER."""
         replace = b"" if self.replace else _FALSE
         return sequence(integers(self.data), integers(self.requests), replace, self.template.encode())
 
     @classmethod
     def decode(cls, der: bytes, what: str = "a ModCertTemplate") -> ModCertTemplate:
-        """From DER; raises `Malformed`."""
+        """Return the value from DER.  Raises `Malformed`."""
         fields = Fields(der, what)
         data, requests = take_ids(fields, "path"), take_ids(fields, "requests")
         replace = fields.maybe(BOOLEAN)
@@ -94,19 +94,19 @@ class EncryptedPOP:
     request: TaggedRequest
     cms: bytes = field(repr=False)
     mac: Algorithm
-    """thePOPAlgID."""
+    """The field thePOPAlgID."""
     hash: Algorithm
-    """witnessAlgID."""
+    """The field witnessAlgID."""
     witness: bytes
 
     def encode(self) -> bytes:
-        """As DER."""
+        """Return the DER."""
         algorithms = self.mac.encode() + self.hash.encode()
         return sequence(self.request.encode(), self.cms, algorithms, octets(self.witness))
 
     @classmethod
     def decode(cls, der: bytes, what: str = "an EncryptedPOP") -> EncryptedPOP:
-        """From DER; raises `Malformed`."""
+        """Return the value from DER.  Raises `Malformed`."""
         fields = Fields(der, what)
         request, cms = decode_request(fields.take("request")), fields.take("ContentInfo", SEQUENCE)
         mac, used = Algorithm.take(fields, "MAC"), Algorithm.take(fields, "hash")
@@ -124,12 +124,12 @@ class DecryptedPOP:
     proof: bytes
 
     def encode(self) -> bytes:
-        """As DER."""
+        """Return the DER."""
         return sequence(integer(self.request), self.mac.encode(), octets(self.proof))
 
     @classmethod
     def decode(cls, der: bytes, what: str = "a DecryptedPOP") -> DecryptedPOP:
-        """From DER; raises `Malformed`."""
+        """Return the value from DER.  Raises `Malformed`."""
         fields = Fields(der, what)
         request, mac, proof = take_id(fields, "reference"), Algorithm.take(fields, "MAC"), fields.octets("proof")
         fields.end()
@@ -138,38 +138,41 @@ class DecryptedPOP:
 
 @dataclass(frozen=True)
 class LraPopWitness:
-    """LraPopWitness (RFC 5272 6.8): the RA vouches for these requests; `data` names a nested message, 0 this one."""
+    """LraPopWitness (RFC 5272 6.8): an RA has verified the possession of the keys of these requests.
+
+    `data` is the id of a nested message, or 0 for this one.
+    """
 
     data: int
     requests: tuple[int, ...]
 
     def encode(self) -> bytes:
-        """As DER."""
+        """Return the DER."""
         return sequence(integer(self.data), integers(self.requests))
 
     @classmethod
     def decode(cls, der: bytes, what: str = "an LraPopWitness") -> LraPopWitness:
-        """From DER; raises `Malformed`."""
+        """Return the value from DER.  Raises `Malformed`."""
         fields = Fields(der, what)
         data, requests = take_id(fields, "reference"), take_ids(fields, "requests", least=0)
         fields.end()
         return cls(data, requests)
 
 
-# RFC 5272 has a GeneralName for the issuer in one control and a Name in the others.  No tag is both, so a mix-up is
-# plain, and is read; it is never written.
+# In RFC 5272 the issuer is a GeneralName in one control and a Name in the others.  Their tags differ, so a wrong one is
+# recognized and accepted in reading.  It is never written.
 A_BARE_NAME = "a bare Name, where RFC 5272 6.9 has a GeneralName"
 A_GENERAL_NAME = "a GeneralName, where RFC 5272 has a Name"
 
 
 def _take_general_name(fields: Fields) -> tuple[bytes, str]:
-    """The issuer as the DER of a GeneralName, and what it was instead of one: JSS, and so Dogtag, sends a Name."""
+    """The issuer as the DER of a GeneralName, and a note if another type was sent: JSS, and so Dogtag, sends a Name."""
     found = fields.take("issuer", SEQUENCE, *_GENERAL_NAME)
     return (tagged(_DIRECTORY, found), A_BARE_NAME) if found[:1] == SEQUENCE else (found, "")
 
 
 def _take_name(fields: Fields) -> tuple[bytes, str]:
-    """The issuer as the DER of a Name, and what it was instead of one."""
+    """The issuer as the DER of a Name, and a note if another type was sent."""
     found = fields.take("issuer", SEQUENCE, context(_DIRECTORY))
     if found[:1] == SEQUENCE:
         return found, ""
@@ -183,15 +186,15 @@ class GetCert:
     issuer: bytes
     serial: int
     issuer_sent_as: str = field(default="", compare=False)
-    """What the issuer was in place of a GeneralName: `A_BARE_NAME`, or empty."""
+    """`A_BARE_NAME` if the issuer was sent in that wrong form, or empty."""
 
     def encode(self) -> bytes:
-        """As DER."""
+        """Return the DER."""
         return sequence(self.issuer, integer(self.serial))
 
     @classmethod
     def decode(cls, der: bytes, what: str = "a GetCert") -> GetCert:
-        """From DER; raises `Malformed`."""
+        """Return the value from DER.  Raises `Malformed`."""
         fields = Fields(der, what)
         (issuer, sent_as), serial = _take_general_name(fields), fields.integer("serial number")
         fields.end()
@@ -207,16 +210,16 @@ class GetCRL:
     time: datetime | None = None
     reasons: bytes | None = None
     issuer_sent_as: str = field(default="", compare=False)
-    """What the issuer was in place of a Name: `A_GENERAL_NAME`, or empty."""
+    """`A_GENERAL_NAME` if the issuer was sent in that wrong form, or empty."""
 
     def encode(self) -> bytes:
-        """As DER."""
+        """Return the DER."""
         moment = b"" if self.time is None else generalized_time(self.time)
         return sequence(self.issuer, self.name or b"", moment, self.reasons or b"")
 
     @classmethod
     def decode(cls, der: bytes, what: str = "a GetCRL") -> GetCRL:
-        """From DER; raises `Malformed`."""
+        """Return the value from DER.  Raises `Malformed`."""
         fields = Fields(der, what)
         (issuer, sent_as), name = _take_name(fields), fields.maybe(*_GENERAL_NAME)
         moment, reasons = fields.maybe_time("time"), fields.maybe(BIT_STRING)
@@ -243,13 +246,13 @@ class RevokeRequest:
     reason: int = 0
     invalidity_date: datetime | None = None
     passphrase: bytes | None = field(default=None, repr=False)
-    """sharedSecret: what was agreed on when the certificate was issued."""
+    """The field sharedSecret: the passphrase that was agreed on when the certificate was issued."""
     comment: str | None = None
     issuer_sent_as: str = field(default="", compare=False)
-    """What the issuer was in place of a Name: `A_GENERAL_NAME`, or empty."""
+    """`A_GENERAL_NAME` if the issuer was sent in that wrong form, or empty."""
 
     def encode(self) -> bytes:
-        """As DER."""
+        """Return the DER."""
         made = [self.issuer, integer(self.serial), retag(_ENUMERATED, integer(self.reason))]
         if self.invalidity_date is not None:
             made.append(generalized_time(self.invalidity_date))
@@ -261,7 +264,7 @@ class RevokeRequest:
 
     @classmethod
     def decode(cls, der: bytes, what: str = "a RevokeRequest") -> RevokeRequest:
-        """From DER; raises `Malformed`, for a reason that RFC 5280 does not know too."""
+        """Return the value from DER.  Raises `Malformed`, also for a reason that RFC 5280 does not define."""
         fields = Fields(der, what)
         (issuer, sent_as), serial = _take_name(fields), fields.integer("serial number")
         reason = read_integer(retag(INTEGER, fields.take("reason", _ENUMERATED)), fields.of("reason"))
@@ -275,20 +278,20 @@ class RevokeRequest:
 
 @dataclass(frozen=True)
 class Witness:
-    """IdentityProofV2 and PopLinkWitnessV2 (RFC 5272 6.2.1, 6.3.1.1): how the key was made, the MAC, its value."""
+    """IdentityProofV2 and PopLinkWitnessV2 (RFC 5272 6.2.1, 6.3.1.1): the hash for the key, the MAC, and its value."""
 
     hash: Algorithm
-    """proofAlgID or keyGenAlgorithm."""
+    """The field proofAlgID or keyGenAlgorithm."""
     mac: Algorithm
     witness: bytes
 
     def encode(self) -> bytes:
-        """As DER."""
+        """Return the DER."""
         return sequence(self.hash.encode(), self.mac.encode(), octets(self.witness))
 
     @classmethod
     def decode(cls, der: bytes, what: str = "a witness") -> Witness:
-        """From DER; raises `Malformed`."""
+        """Return the value from DER.  Raises `Malformed`."""
         fields = Fields(der, what)
         used, mac = Algorithm.take(fields, "hash"), Algorithm.take(fields, "MAC")
         witness = fields.octets("value")
@@ -298,20 +301,20 @@ class Witness:
 
 @dataclass(frozen=True)
 class PublishTrustAnchors:
-    """PublishTrustAnchors (RFC 5272 6.15): the anchors themselves are in the bag."""
+    """PublishTrustAnchors (RFC 5272 6.15): `anchors` are hashes; the certificates are in the SignedData."""
 
     number: int
-    """seqNumber: greater with every change."""
+    """The field seqNumber, which grows with each change."""
     hash: Algorithm
     anchors: tuple[bytes, ...]
 
     def encode(self) -> bytes:
-        """As DER."""
+        """Return the DER."""
         return sequence(integer(self.number), self.hash.encode(), sequence(*map(octets, self.anchors)))
 
     @classmethod
     def decode(cls, der: bytes, what: str = "PublishTrustAnchors") -> PublishTrustAnchors:
-        """From DER; raises `Malformed`."""
+        """Return the value from DER.  Raises `Malformed`."""
         fields = Fields(der, what)
         number, used = fields.integer("number"), Algorithm.take(fields, "hash")
         anchors = tuple(read_octets(each, fields.of("hash")) for each in items(fields.take("anchors"), what))
@@ -328,12 +331,12 @@ class PublicationInfo:
     info: bytes
 
     def encode(self) -> bytes:
-        """As DER."""
+        """Return the DER."""
         return sequence(self.hash.encode(), sequence(*map(octets, self.certificates)), self.info)
 
     @classmethod
     def decode(cls, der: bytes, what: str = "a CMCPublicationInfo") -> PublicationInfo:
-        """From DER; raises `Malformed`."""
+        """Return the value from DER.  Raises `Malformed`."""
         fields = Fields(der, what)
         used = Algorithm.take(fields, "hash")
         hashes = tuple(read_octets(each, fields.of("hash")) for each in items(fields.take("hashes"), what))
@@ -344,17 +347,17 @@ class PublicationInfo:
 
 @dataclass(frozen=True)
 class ControlsProcessed:
-    """ControlsProcessed (RFC 5272 6.19): controls that an RA has dealt with."""
+    """ControlsProcessed (RFC 5272 6.19): the controls that an RA has processed."""
 
     parts: tuple[BodyPart, ...]
 
     def encode(self) -> bytes:
-        """As DER."""
+        """Return the DER."""
         return sequence(sequence(*map(write_reference, self.parts)))
 
     @classmethod
     def decode(cls, der: bytes, what: str = "ControlsProcessed") -> ControlsProcessed:
-        """From DER; raises `Malformed`."""
+        """Return the value from DER.  Raises `Malformed`."""
         fields = Fields(der, what)
         found = items(fields.take("list", SEQUENCE), what)
         fields.end()

@@ -1,6 +1,6 @@
-"""AlgorithmIdentifiers, and what they stand for: digests, MACs and signatures.
+"""AlgorithmIdentifiers and their digests, MACs and signatures.
 
-What is missing from the tables is refused with `BadAlgorithm`; so are SHA-1 and MD5 in signatures.
+An algorithm that the tables lack is refused with `BadAlgorithm`.  So are SHA-1 and MD5 in signatures.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PrivateKey: TypeAlias = (
     "rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey"
     " | mldsa.MLDSA44PrivateKey | mldsa.MLDSA65PrivateKey | mldsa.MLDSA87PrivateKey"
 )
-"""The kinds of key that sign here."""
+"""The kinds of key that `sign` accepts."""
 
 SHA1, SHA256 = "1.3.14.3.2.26", "2.16.840.1.101.3.4.2.1"
 SHA384, SHA512 = "2.16.840.1.101.3.4.2.2", "2.16.840.1.101.3.4.2.3"
@@ -34,10 +34,10 @@ HMAC_SHA384, HMAC_SHA512 = "1.2.840.113549.2.10", "1.2.840.113549.2.11"
 RSA, RSA_PSS, MGF1 = "1.2.840.113549.1.1.1", "1.2.840.113549.1.1.10", "1.2.840.113549.1.1.8"
 ED25519 = "1.3.101.112"
 NO_SIGNATURE = "1.3.6.1.5.5.7.6.2"
-"""id-alg-noSignature (RFC 5272 appendix C.1): a digest where a signature should be."""
+"""id-alg-noSignature (RFC 5272 appendix C.1): a digest in place of a signature."""
 
 DIGESTS: Mapping[str, str] = {SHA1: "sha1", SHA256: "sha256", SHA384: "sha384", SHA512: "sha512"}
-"""hashlib's names; SHA-1 is for identity proofs and thumbprints, where RFC 5272 demands it, never for signatures."""
+"""hashlib's names by OID.  SHA-1 is for identity proofs and thumbprints (RFC 5272), never for signatures."""
 MACS: Mapping[str, str] = {
     HMAC_SHA1: "sha1", "1.2.840.113549.2.7": "sha1", HMAC_SHA256: "sha256", HMAC_SHA384: "sha384",
     HMAC_SHA512: "sha512",
@@ -75,12 +75,12 @@ class Algorithm:
     parameters: bytes | None = None
 
     def encode(self) -> bytes:
-        """As DER."""
+        """Return the DER."""
         return sequence(oid(self.oid), self.parameters or b"")
 
     @classmethod
     def decode(cls, der: bytes, what: str = "an AlgorithmIdentifier") -> Algorithm:
-        """From DER; raises `Malformed`."""
+        """Return the algorithm from DER.  Raises `Malformed`."""
         fields = Fields(der, what)
         name = fields.oid("algorithm")
         parameters = fields.take("parameters") if fields.left else None
@@ -89,7 +89,7 @@ class Algorithm:
 
     @classmethod
     def take(cls, fields: Fields, name: str) -> Algorithm:
-        """The next field of a structure; raises `Malformed`."""
+        """Return the algorithm in the next field of a structure.  Raises `Malformed`."""
         return cls.decode(fields.take(name, SEQUENCE), fields.of(name))
 
     @property
@@ -99,21 +99,21 @@ class Algorithm:
 
 
 def digest(algorithm: Algorithm, data: bytes) -> bytes:
-    """The digest of some data; raises `BadAlgorithm`."""
+    """Return the digest of some data.  Raises `BadAlgorithm`."""
     if algorithm.oid not in DIGESTS:
         raise BadAlgorithm(f"the digest {algorithm.name} is not taken")
     return hashlib.new(DIGESTS[algorithm.oid], data).digest()
 
 
 def mac(algorithm: Algorithm, key: bytes, data: bytes) -> bytes:
-    """The HMAC of some data; raises `BadAlgorithm`."""
+    """Return the HMAC of some data.  Raises `BadAlgorithm`."""
     if algorithm.oid not in MACS:
         raise BadAlgorithm(f"the MAC {algorithm.name} is not taken")
     return hmac.digest(key, data, MACS[algorithm.oid])
 
 
 def digest_for(public: Any) -> Algorithm:
-    """The digest that goes with a key in CMS (RFC 5754, RFC 8419 3.1, RFC 9882 3.3); raises `BadAlgorithm`."""
+    """Return the digest to use with a key in CMS (RFC 5754, RFC 8419 3.1, RFC 9882 3.3).  Raises `BadAlgorithm`."""
     match public:
         case rsa.RSAPublicKey():
             return Algorithm(SHA256)
@@ -127,7 +127,7 @@ def digest_for(public: Any) -> Algorithm:
 
 
 def signature_for(public: Any) -> Algorithm:
-    """The signature algorithm that goes with a key; raises `BadAlgorithm`."""
+    """Return the signature algorithm to use with a key.  Raises `BadAlgorithm`."""
     used = digest_for(public).oid
     match public:
         case rsa.RSAPublicKey():
@@ -140,7 +140,10 @@ def signature_for(public: Any) -> Algorithm:
 
 
 def sign(key: PrivateKey, data: bytes) -> bytes:
-    """A signature by `signature_for(key.public_key())`; raises `BadAlgorithm` for other kinds of key."""
+    """Return a signature by the algorithm `signature_for(key.public_key())`.
+
+    Raises `BadAlgorithm` for other kinds of key.
+    """
     used = _HASHES[digest_for(key.public_key()).oid]
     match key:
         case rsa.RSAPrivateKey():
@@ -151,9 +154,10 @@ def sign(key: PrivateKey, data: bytes) -> bytes:
 
 
 def verify(public: Any, algorithm: Algorithm, signature: bytes, data: bytes, digest_oid: str = "") -> None:
-    """Check a signature by a public key; raises `BadAlgorithm` or `BadSignature`.
+    """Check a signature with a public key.  Raises `BadAlgorithm` or `BadSignature`.
 
-    CMS may name the key's algorithm alone, rsaEncryption; then `digest_oid` is the SignerInfo's (RFC 3370 3.2).
+    CMS may name the key's algorithm alone, rsaEncryption.  Then `digest_oid` gives the digest, from the SignerInfo
+    (RFC 3370 3.2).
     """
     name = algorithm.oid
     try:
@@ -180,7 +184,7 @@ def verify(public: Any, algorithm: Algorithm, signature: bytes, data: bytes, dig
 
 
 def require_strong(algorithm: Algorithm) -> None:
-    """Raise `BadAlgorithm` for a digest that signatures may not stand on."""
+    """Raise `BadAlgorithm` for a digest that is too weak or unknown for signatures."""
     if algorithm.oid not in _HASHES:
         raise BadAlgorithm(f"a signature on a digest by {algorithm.name} is not taken; use SHA-256")
 
@@ -193,7 +197,7 @@ _PSS_HASH, _PSS_MASK, _PSS_SALT = context(0), context(1), context(2)
 
 
 def _pss(algorithm: Algorithm) -> tuple[hashes.HashAlgorithm, int]:
-    """RSASSA-PSS-params (RFC 4055 3.1); the defaults are SHA-1 and therefore none."""
+    """The hash and the salt's octets in RSASSA-PSS-params (RFC 4055 3.1).  The defaults, SHA-1, are refused."""
     fields = Fields(algorithm.parameters or b"", "RSASSA-PSS parameters")
     hashed, masked, salt = fields.maybe(_PSS_HASH), fields.maybe(_PSS_MASK), fields.maybe(_PSS_SALT)
     if hashed is None or masked is None or salt is None:

@@ -1,6 +1,7 @@
-"""EnvelopedData (RFC 5652 6): encrypting to one public key, reading, and decrypting with a private or a shared key.
+"""EnvelopedData (RFC 5652 6): encrypt to one public key, read, and decrypt with a private or a shared key.
 
-Written with AES-256-CBC (RFC 3565); read with shorter keys as well, and AES-GCM in AuthEnvelopedData (RFC 5083).
+`encrypt` uses AES-256-CBC (RFC 3565).  `decrypt` accepts shorter keys as well, and AES-GCM in AuthEnvelopedData
+(RFC 5083).
 """
 
 from __future__ import annotations
@@ -54,23 +55,23 @@ _GCM: Mapping[str, int] = {
 
 @dataclass(frozen=True)
 class EnvelopedData:
-    """What an EnvelopedData or AuthEnvelopedData holds, still encrypted."""
+    """The fields of an EnvelopedData or AuthEnvelopedData; the content is still encrypted."""
 
     recipients: tuple[Recipient, ...]
     content_type: str
     algorithm: Algorithm
     encrypted: bytes = field(repr=False)
     mac: bytes = field(default=b"", repr=False)
-    """Of AuthEnvelopedData alone."""
+    """The MAC of AuthEnvelopedData; empty for EnvelopedData."""
     attributes: bytes = field(default=b"", repr=False)
-    """What the MAC covers besides, the DER of a SET."""
+    """The attributes that the MAC covers besides the content: the DER of a SET."""
 
 
 # Writing.
 
 
 def encrypt(plain: bytes, public: Any, whom: Identifier, content_type: str = DATA) -> bytes:
-    """A ContentInfo of EnvelopedData for the holder of one key, RSA or EC, as DER; raises `BadAlgorithm`."""
+    """Return a ContentInfo of EnvelopedData as DER, encrypted to one public key, RSA or EC.  Raises `BadAlgorithm`."""
     content_key = secrets.token_bytes(32)
     version, recipient = recipients.wrap_for(public, whom, content_key)
     iv = secrets.token_bytes(16)
@@ -86,7 +87,7 @@ def encrypt(plain: bytes, public: Any, whom: Identifier, content_type: str = DAT
 
 
 def parse(data: bytes) -> EnvelopedData:
-    """Read a ContentInfo of EnvelopedData or AuthEnvelopedData from DER or BER; raises `Malformed`."""
+    """Return the message in a ContentInfo of EnvelopedData or AuthEnvelopedData, DER or BER.  Raises `Malformed`."""
     kind, body = content_info(ber.to_der(data))
     if kind not in (ENVELOPED_DATA, AUTH_ENVELOPED_DATA):
         raise Malformed(f"a CMS message of type {kind}, not EnvelopedData")
@@ -114,7 +115,7 @@ def _encrypted_content(der: bytes) -> tuple[str, Algorithm, bytes]:
     fields.end()
     if found[:1] == context(0, constructed=False):
         return kind, algorithm, content(found)
-    # BER may have it in pieces.
+    # BER may split it into pieces.
     pieces = items(found, "encrypted content", context(0))
     return kind, algorithm, b"".join(read_octets(each, "encrypted content") for each in pieces)
 
@@ -123,10 +124,10 @@ def _encrypted_content(der: bytes) -> tuple[str, Algorithm, bytes]:
 
 
 def decrypt(data: bytes, private: Any, whom: Identifier | None = None) -> tuple[str, bytes]:
-    """Content type and content, decrypted with a private key, RSA or EC.
+    """Return content type (dotted) and content, decrypted with a private key, RSA or EC.
 
-    `whom` is the name under which the key is known; without it every recipient of the key's kind is tried.  Raises
-    `NotForThisKey`, `BadAlgorithm` for an algorithm that is not taken, `Malformed`.
+    `whom` is the identifier of the key's recipient; without it each recipient of the key's kind is tried.  Raises
+    `NotForThisKey`, `BadAlgorithm` for an algorithm that is not accepted, `Malformed`.
     """
     message = parse(data)
     kind = "key transport" if isinstance(private, rsa.RSAPrivateKey) else "key agreement"
@@ -139,7 +140,7 @@ def decrypt(data: bytes, private: Any, whom: Identifier | None = None) -> tuple[
 
 
 def decrypt_content(message: EnvelopedData, key: bytes) -> bytes:
-    """The content, by the key that it is encrypted with; raises `NotForThisKey`, `BadAlgorithm`, `Malformed`."""
+    """Return the content, decrypted with the content key.  Raises `NotForThisKey`, `BadAlgorithm`, `Malformed`."""
     name, parameters = message.algorithm.oid, message.algorithm.parameters
     try:
         if name in _CBC and not message.mac:

@@ -1,4 +1,4 @@
-"""Why a CMS message is not taken, beyond being malformed; each is a `Malformed` too, for callers who don't mind."""
+"""Reasons to refuse a CMS message.  Each is a `Malformed` too, for callers that do not tell them apart."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from estgw.errors import Malformed
 
 
 class BadAlgorithm(Malformed):
-    """An algorithm that is unknown here, or too weak (SHA-1, MD5); CMC answers it with badAlg."""
+    """An algorithm is unknown, or too weak (SHA-1, MD5).  CMC answers it with badAlg."""
 
 
 class BadSignature(Malformed):
-    """A signature that does not fit the key, or is missing; CMC answers it with badMessageCheck."""
+    """A signature does not fit the key, or is missing.  CMC answers it with badMessageCheck."""
 
 
 class BadDigest(BadSignature):
-    """The signed digest is not the content's: the content has changed since."""
+    """The signed digest is not the content's: the content was changed after it was signed."""
 
 
 class NotForThisKey(Malformed):
-    """An encrypted message that this private key does not open."""
+    """The private key does not decrypt the message."""
 
 
 @contextmanager
 def within(where: str) -> Iterator[None]:
-    """Put the name of the part in front of whatever fault is found in it; the kind of fault stays."""
+    """Put the name of the part before the text of a fault that is found in it.  The class of the fault stays."""
     try:
         yield
     except Malformed as fault:

@@ -1,6 +1,6 @@
-"""ASN.1 structures read and written field by field, on cryptography's decoder: what it reads is strict DER.
+"""Read and write ASN.1 structures field by field.  Reading uses cryptography's decoder, which accepts strict DER only.
 
-A field is the DER of one whole element, `bytes`, everywhere in `estgw.cms` and `estgw.cmc`.
+In `estgw.cms` and `estgw.cmc`, a field is the DER of one whole element, as `bytes`.
 """
 
 from __future__ import annotations
@@ -24,26 +24,29 @@ SET, UTC_TIME, GENERALIZED_TIME = b"\x31", b"\x17", b"\x18"
 A_NULL = b"\x05\x00"
 
 MAXIMUM_ITEMS = 1000
-"""Elements of one SEQUENCE OF or SET OF; an RA's largest batch has a tenth of that."""
+"""Elements of one SEQUENCE OF or SET OF; an RA's largest batch has 100."""
 
 MAXIMUM_INTEGER = 256
-"""Octets of an INTEGER; serial numbers have 20, and Python prints no more than some 1,700."""
+"""Octets of an INTEGER.  Serial numbers have 20; Python refuses to print more than about 1,700."""
 
 
 def context(number: int, *, constructed: bool = True) -> bytes:
-    """The tag `[number]`, below 31."""
+    """Return the tag `[number]`; the number is below 31."""
     return bytes([(0xA0 if constructed else 0x80) | number])
 
 
 class Fields:
-    """The fields of a SEQUENCE in their order; every method raises `Malformed` with the structure's name in it."""
+    """The fields of a SEQUENCE in order.
+
+    Each method raises `Malformed` with `what`, the structure's name, in its text.
+    """
 
     def __init__(self, der: bytes, what: str, tag: bytes = SEQUENCE) -> None:
         self.what = what
         self._left = items(der, what, tag)[::-1]
 
     def take(self, name: str, *tags: bytes) -> bytes:
-        """The next field as DER; one of these tags if any are given."""
+        """Return the next field as DER.  It must have one of `tags`, if any are given."""
         if not self._left:
             raise Malformed(f"{self.what} without {name}")
         if tags and self._left[-1][:1] not in tags:
@@ -51,48 +54,48 @@ class Fields:
         return self._left.pop()
 
     def maybe(self, *tags: bytes) -> bytes | None:
-        """The next field if it has one of these tags."""
+        """Return the next field if it has one of these tags, or None."""
         return self._left.pop() if self._left and self._left[-1][:1] in tags else None
 
     @property
     def left(self) -> int:
-        """How many fields are not taken yet."""
+        """The number of fields that are not taken yet."""
         return len(self._left)
 
     def end(self) -> None:
-        """Raise unless all fields are taken."""
+        """Raise `Malformed` unless all fields are taken."""
         if self._left:
             raise Malformed(f"{self.what} with {len(self._left)} fields too many")
 
     def integer(self, name: str) -> int:
-        """The next field, an INTEGER."""
+        """Return the next field, an INTEGER."""
         return read_integer(self.take(name, INTEGER), self.of(name))
 
     def octets(self, name: str) -> bytes:
-        """The next field, an OCTET STRING."""
+        """Return the next field, an OCTET STRING."""
         return read_octets(self.take(name, OCTETS), self.of(name))
 
     def oid(self, name: str) -> str:
-        """The next field, an OBJECT IDENTIFIER."""
+        """Return the next field, an OBJECT IDENTIFIER, dotted."""
         return read_oid(self.take(name, OID), self.of(name))
 
     def maybe_octets(self, name: str) -> bytes | None:
-        """The next field if it is an OCTET STRING."""
+        """Return the next field if it is an OCTET STRING, or None."""
         found = self.maybe(OCTETS)
         return None if found is None else read_octets(found, self.of(name))
 
     def maybe_text(self, name: str) -> str | None:
-        """The next field if it is a UTF8String."""
+        """Return the next field if it is a UTF8String, or None."""
         found = self.maybe(UTF8)
         return None if found is None else read_text(found, self.of(name))
 
     def maybe_time(self, name: str) -> datetime | None:
-        """The next field if it is a GeneralizedTime."""
+        """Return the next field if it is a GeneralizedTime, or None."""
         found = self.maybe(GENERALIZED_TIME)
         return None if found is None else read_time(found, self.of(name))
 
     def of(self, name: str) -> str:
-        """How to call one of its fields in a sentence."""
+        """The name of one of the fields, for an error text."""
         return f"the {name} of {self.what}"
 
 
@@ -116,11 +119,11 @@ _REASONS = {
     "ExtraData": "bytes too many", "InvalidLength": "a bad length", "InvalidTag": "a bad tag",
     "InvalidValue": "a bad value", "ShortData": "it is cut off", "UnexpectedTag": "it is of another type",
 }  # fmt: skip
-"""What the decoder calls a fault, and what people do."""
+"""Plain words for the decoder's names of faults."""
 
 
 def items(der: bytes, what: str, tag: bytes = SEQUENCE) -> list[bytes]:
-    """The elements of a SEQUENCE OF, a SET OF, or of either under an implicit `tag`; raises `Malformed`."""
+    """Return the elements of a SEQUENCE OF, a SET OF, or of either under an implicit `tag`.  Raises `Malformed`."""
     if der[:1] != tag:
         raise Malformed(f"{what} with tag 0x{der[:1].hex()} in place of 0x{tag.hex()}")
     found = _elements(der, what)
@@ -130,7 +133,7 @@ def items(der: bytes, what: str, tag: bytes = SEQUENCE) -> list[bytes]:
 
 
 def inside(der: bytes, what: str, *tags: bytes) -> bytes:
-    """What an explicit tag has inside; one of these tags if any are given.  Raises `Malformed`."""
+    """Return the element inside an explicit tag.  It must have one of `tags`, if any are given.  Raises `Malformed`."""
     found = _elements(der, what)
     if len(found) != 1 or (tags and bytes(found[0].tag_bytes) not in tags):
         raise Malformed(f"{what} is not what its tag says")
@@ -142,39 +145,39 @@ def _elements(der: bytes, what: str) -> list[asn1.TLV]:
 
 
 def content(der: bytes) -> bytes:
-    """The content octets of an element whose length is sound."""
+    """Return the content octets of an element.  Raises `Malformed`."""
     return bytes(_decode(asn1.TLV, der, "an element").data)
 
 
 def read_integer(der: bytes, what: str) -> int:
-    """An INTEGER; raises `Malformed`, for one that is too long to be printed too."""
+    """Return an INTEGER.  Raises `Malformed`, also for one of more than `MAXIMUM_INTEGER` octets."""
     if len(der) > MAXIMUM_INTEGER:
         raise Malformed(f"{what} is a number of more than {MAXIMUM_INTEGER} octets")
     return _decode(int, der, what)
 
 
 def read_octets(der: bytes, what: str) -> bytes:
-    """An OCTET STRING; raises `Malformed`."""
+    """Return the octets of an OCTET STRING.  Raises `Malformed`."""
     return _decode(bytes, der, what)
 
 
 def read_text(der: bytes, what: str) -> str:
-    """A UTF8String; raises `Malformed`."""
+    """Return the text of a UTF8String.  Raises `Malformed`."""
     return _decode(str, der, what)
 
 
 def read_oid(der: bytes, what: str) -> str:
-    """An OBJECT IDENTIFIER, dotted; raises `Malformed`."""
+    """Return an OBJECT IDENTIFIER, dotted.  Raises `Malformed`."""
     return _decode(x509.ObjectIdentifier, der, what).dotted_string
 
 
 def read_boolean(der: bytes, what: str) -> bool:
-    """A BOOLEAN; raises `Malformed`."""
+    """Return a BOOLEAN.  Raises `Malformed`."""
     return _decode(bool, der, what)
 
 
 def read_bits(der: bytes, what: str) -> bytes:
-    """A BIT STRING of whole octets; raises `Malformed`."""
+    """Return the octets of a BIT STRING of whole octets.  Raises `Malformed`."""
     string = _decode(asn1.BitString, der, what)
     if string.padding_bits():
         raise Malformed(f"{what} does not consist of whole octets")
@@ -182,72 +185,72 @@ def read_bits(der: bytes, what: str) -> bytes:
 
 
 def read_time(der: bytes, what: str) -> datetime:
-    """A GeneralizedTime or UTCTime, in UTC; raises `Malformed`."""
+    """Return a GeneralizedTime or UTCTime, which is UTC.  Raises `Malformed`."""
     if der[:1] == UTC_TIME:
         return _decode(asn1.UTCTime, der, what).as_datetime()
     return _decode(asn1.GeneralizedTime, der, what).as_datetime()
 
 
-# Writing one.
+# Writing one field.
 
 
 def sequence(*fields: bytes) -> bytes:
-    """A SEQUENCE, or a SEQUENCE OF."""
+    """Return a SEQUENCE, or a SEQUENCE OF."""
     return wrap(SEQUENCE, b"".join(fields))
 
 
 def set_of(values: Iterable[bytes]) -> bytes:
-    """A SET OF in DER's order (X.690 11.6)."""
+    """Return a SET OF in DER's order (X.690 11.6)."""
     return wrap(SET, b"".join(sorted(values)))
 
 
 def tagged(number: int, *fields: bytes) -> bytes:
-    """A constructed `[number]`: explicit around one field, or an implicit SEQUENCE or SET of several."""
+    """Return a constructed `[number]`: explicit around one field, or an implicit SEQUENCE or SET of several."""
     return wrap(context(number), b"".join(fields))
 
 
 def retag(tag: bytes, der: bytes) -> bytes:
-    """The same element under another tag, for IMPLICIT."""
+    """Return the same element under another tag, for IMPLICIT."""
     return tag + der[1:]
 
 
 def integer(value: int) -> bytes:
-    """An INTEGER of any size; an enum's member counts as its number."""
+    """Return an INTEGER of any size.  `value` may be a member of an enum."""
     return asn1.encode_der(int(value))
 
 
 def octets(value: bytes) -> bytes:
-    """An OCTET STRING."""
+    """Return an OCTET STRING."""
     return wrap(OCTETS, value)
 
 
 def text(value: str) -> bytes:
-    """A UTF8String."""
+    """Return a UTF8String."""
     return asn1.encode_der(value)
 
 
 def oid(dotted: str) -> bytes:
-    """An OBJECT IDENTIFIER; raises `Malformed`."""
+    """Return an OBJECT IDENTIFIER.  Raises `Malformed`."""
     return encode_oid(dotted)
 
 
 def bits(value: bytes) -> bytes:
-    """A BIT STRING of whole octets."""
+    """Return a BIT STRING of whole octets."""
     return wrap(BIT_STRING, b"\0" + value)
 
 
 def generalized_time(moment: datetime) -> bytes:
-    """A GeneralizedTime in whole seconds of UTC (RFC 5280 4.1.2.5.2); `moment` is aware."""
+    """Return a GeneralizedTime in whole seconds of UTC (RFC 5280 4.1.2.5.2).  `moment` has a time zone."""
     return asn1.encode_der(asn1.GeneralizedTime(moment.astimezone(UTC).replace(microsecond=0)))
 
 
 def time(moment: datetime) -> bytes:
-    """Time as CMS and X.509 have it (RFC 5652 11.3): UTCTime from 1950 to 2049, else GeneralizedTime."""
+    """Return Time of CMS and X.509 (RFC 5652 11.3): UTCTime from 1950 to 2049, else GeneralizedTime."""
     if not 1950 <= moment.astimezone(UTC).year < 2050:
         return generalized_time(moment)
     return asn1.encode_der(asn1.UTCTime(moment.astimezone(UTC).replace(microsecond=0)))
 
 
 def integers(values: Sequence[int]) -> bytes:
-    """A SEQUENCE OF INTEGER."""
+    """Return a SEQUENCE OF INTEGER."""
     return sequence(*map(integer, values))

@@ -1,4 +1,4 @@
-"""Whose key it is: SignerIdentifier and RecipientIdentifier (RFC 5652 5.3, 6.2), and attributes (5.3)."""
+"""Identifiers of keys, SignerIdentifier and RecipientIdentifier (RFC 5652 5.3, 6.2), and attributes (5.3)."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ KEY_ID = context(0, constructed=False)
 
 @dataclass(frozen=True)
 class IssuerAndSerial:
-    """IssuerAndSerialNumber (RFC 5652 10.2.4): the issuer is the DER of its Name."""
+    """IssuerAndSerialNumber (RFC 5652 10.2.4): `issuer` is the DER of a Name."""
 
     issuer: bytes
     serial: int
 
     def encode(self) -> bytes:
-        """As DER."""
+        """Return the DER."""
         return sequence(self.issuer, integer(self.serial))
 
     @classmethod
     def decode(cls, der: bytes, what: str = "an IssuerAndSerialNumber") -> IssuerAndSerial:
-        """From DER; raises `Malformed`."""
+        """Return the identifier from DER.  Raises `Malformed`."""
         fields = Fields(der, what)
         issuer, serial = fields.take("issuer", SEQUENCE), fields.integer("serial number")
         fields.end()
@@ -54,22 +54,22 @@ class IssuerAndSerial:
 
     @classmethod
     def of(cls, certificate: x509.Certificate) -> IssuerAndSerial:
-        """The one that names this certificate."""
+        """Return the identifier of this certificate."""
         with certs.without_warnings():
             return cls(certificate.issuer.public_bytes(), certificate.serial_number)
 
 
 Identifier: TypeAlias = "IssuerAndSerial | bytes"
-"""A certificate by issuer and serial, or a key by its subject key identifier."""
+"""Issuer and serial number of a certificate, or the octets of a subject key identifier."""
 
 
-def encode_identifier(whom: Identifier) -> bytes:
-    """As DER."""
-    return whom.encode() if isinstance(whom, IssuerAndSerial) else retag(KEY_ID, octet_string(whom))
+def encode_identifier(identifier: Identifier) -> bytes:
+    """Return the DER."""
+    return identifier.encode() if isinstance(identifier, IssuerAndSerial) else retag(KEY_ID, octet_string(identifier))
 
 
 def decode_identifier(der: bytes, what: str) -> Identifier:
-    """From DER; raises `Malformed`."""
+    """Return the identifier from DER.  Raises `Malformed`."""
     if der[:1] != KEY_ID:
         return IssuerAndSerial.decode(der, what)
     found = content(der)
@@ -78,15 +78,15 @@ def decode_identifier(der: bytes, what: str) -> Identifier:
     return found
 
 
-def is_named(certificate: x509.Certificate, whom: Identifier) -> bool:
-    """Whether this certificate is meant; its issuer's very encoding counts."""
-    if isinstance(whom, IssuerAndSerial):
-        return IssuerAndSerial.of(certificate) == whom
-    return subject_key_id(certificate) == whom
+def is_named(certificate: x509.Certificate, identifier: Identifier) -> bool:
+    """Whether the identifier is that certificate's.  Issuers are compared byte for byte, as DER."""
+    if isinstance(identifier, IssuerAndSerial):
+        return IssuerAndSerial.of(certificate) == identifier
+    return subject_key_id(certificate) == identifier
 
 
 def subject_key_id(certificate: x509.Certificate) -> bytes | None:
-    """The subject key identifier in a certificate; None when it has none or its extensions can't be read."""
+    """The subject key identifier in a certificate, or None if it is absent or the extensions can't be read."""
     try:
         return certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
     except (x509.ExtensionNotFound, *certs.UNREADABLE):
@@ -94,7 +94,7 @@ def subject_key_id(certificate: x509.Certificate) -> bytes | None:
 
 
 def key_of(holder: x509.Certificate | x509.CertificateSigningRequest) -> Any:
-    """The public key of a certificate or a CSR; raises `Malformed` for one of a kind that can't be used."""
+    """Return the public key of a certificate or a CSR.  Raises `Malformed` for a kind that can't be used."""
     try:
         return holder.public_key()
     except (ValueError, UnsupportedAlgorithm):
@@ -102,7 +102,7 @@ def key_of(holder: x509.Certificate | x509.CertificateSigningRequest) -> Any:
 
 
 def key_id_of(public: Any) -> bytes:
-    """The usual identifier of a public key: SHA-1 of its bits (RFC 5280 4.2.1.2, method 1)."""
+    """The usual identifier of a public key, 20 octets: SHA-1 of its bits (RFC 5280 4.2.1.2, method 1)."""
     spki = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     fields = Fields(spki, "a SubjectPublicKeyInfo")
     fields.take("algorithm")
@@ -111,18 +111,18 @@ def key_id_of(public: Any) -> bytes:
 
 @dataclass(frozen=True)
 class Attribute:
-    """Attribute (RFC 5652 5.3): an OID and its values, each the DER of one."""
+    """Attribute (RFC 5652 5.3): a dotted OID, and the DER of each value."""
 
     oid: str
     values: tuple[bytes, ...]
 
     def encode(self) -> bytes:
-        """As DER."""
+        """Return the DER."""
         return sequence(oid(self.oid), set_of(self.values))
 
     @classmethod
     def decode(cls, der: bytes, what: str = "an Attribute") -> Attribute:
-        """From DER; raises `Malformed`."""
+        """Return the attribute from DER.  Raises `Malformed`."""
         fields = Fields(der, what)
         name, values = fields.oid("type"), items(fields.take("values", SET), what, SET)
         fields.end()
@@ -130,7 +130,7 @@ class Attribute:
 
 
 def decode_attributes(der: bytes, what: str, tag: bytes) -> tuple[Attribute, ...]:
-    """The attributes of a SET OF; raises `Malformed`, for a type that is there twice too (RFC 5652 5.3)."""
+    """Return the attributes of a SET OF.  Raises `Malformed`, also for a type that occurs twice (RFC 5652 5.3)."""
     found = tuple(Attribute.decode(each, what) for each in items(der, what, tag))
     if len({each.oid for each in found}) < len(found):
         raise Malformed(f"{what} with the same attribute twice")
@@ -138,7 +138,10 @@ def decode_attributes(der: bytes, what: str, tag: bytes) -> tuple[Attribute, ...
 
 
 def single(attributes: Iterable[Attribute], name: str, what: str) -> bytes | None:
-    """The one value of an attribute, None when it is not there; raises `Malformed` for any other number."""
+    """Return the one value of an attribute, or None if it is absent.
+
+    Raises `Malformed` for another number of values.
+    """
     values: Sequence[bytes] | None = next((each.values for each in attributes if each.oid == name), None)
     if values is not None and len(values) != 1:
         raise Malformed(f"{what} with {len(values)} values, not one")

@@ -1,7 +1,7 @@
-"""RecipientInfo (RFC 5652 6.2): how the key of a message's content travels to those who may read it.
+"""RecipientInfo (RFC 5652 6.2): the content key of a message, encrypted for each recipient.
 
-RSA (RFC 3560, and PKCS#1 v1.5 where others write it), ephemeral-static ECDH with AES key wrap (RFC 5753), and keys
-that both sides have already.
+Three kinds are supported: RSA (RFC 3560; PKCS#1 v1.5 for reading only), ephemeral-static ECDH with AES key wrap
+(RFC 5753), and a key that both sides share already.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ _AES_256_WRAP, _ECDH_SHA256 = "2.16.840.1.101.3.4.1.45", "1.3.132.1.11.1"
 WRAPS: Mapping[str, int] = {
     "2.16.840.1.101.3.4.1.5": 16, "2.16.840.1.101.3.4.1.25": 24, _AES_256_WRAP: 32,
 }  # fmt: skip
-"""AES key wrap (RFC 3565) and the octets of its key."""
-# SHA-1 is good enough to derive a key and to mask one; OpenSSL uses it unless told otherwise.
+"""AES key wrap (RFC 3565), and the octets of its key."""
+# SHA-1 is strong enough to derive or mask a key, and is OpenSSL's default for both.
 _HASHES: Mapping[str, hashes.HashAlgorithm] = {
     SHA1: hashes.SHA1(), SHA256: hashes.SHA256(), SHA384: hashes.SHA384(), SHA512: hashes.SHA512(),  # noqa: S303
 }  # fmt: skip
@@ -64,11 +64,11 @@ class Recipient:
     kind: str
     """`key transport`, `key agreement`, `shared key`, `password` or `other`."""
     whom: Identifier | None = None
-    """Whose key it is: for a shared one its name; None where the kind has none or another."""
+    """The identifier of the recipient's key; for a shared key its name.  None for the kinds without one."""
     algorithm: Algorithm | None = None
     encrypted_key: bytes = field(default=b"", repr=False)
     originator: bytes = field(default=b"", repr=False)
-    """The ephemeral public key of a key agreement, as an X9.62 point; empty when it is named in another way."""
+    """The ephemeral public key of a key agreement, as an X9.62 point; empty if it is identified in another way."""
     ukm: bytes = field(default=b"", repr=False)
 
 
@@ -76,7 +76,7 @@ class Recipient:
 
 
 def wrap_for(public: Any, whom: Identifier, content_key: bytes) -> tuple[int, bytes]:
-    """A RecipientInfo for one public key, and the version that EnvelopedData has by it; raises `BadAlgorithm`."""
+    """Return EnvelopedData's version and a RecipientInfo for one public key.  Raises `BadAlgorithm`."""
     match public:
         case rsa.RSAPublicKey():
             return _to_rsa(public, whom, content_key)
@@ -86,7 +86,7 @@ def wrap_for(public: Any, whom: Identifier, content_key: bytes) -> tuple[int, by
 
 
 def _to_rsa(public: rsa.RSAPublicKey, whom: Identifier, content_key: bytes) -> tuple[int, bytes]:
-    """KeyTransRecipientInfo (RFC 5652 6.2.1) and EnvelopedData's version, which goes by it."""
+    """EnvelopedData's version, which depends on the kind of identifier, and KeyTransRecipientInfo (RFC 5652 6.2.1)."""
     used = _HASHES[SHA256]
     hashed = Algorithm(SHA256, A_NULL).encode()
     parameters = sequence(tagged(0, hashed), tagged(1, Algorithm(MGF1, hashed).encode()))
@@ -112,7 +112,7 @@ def _to_ec(public: ec.EllipticCurvePublicKey, whom: Identifier, content_key: byt
 def _agreed(
     private: ec.EllipticCurvePrivateKey, public: ec.EllipticCurvePublicKey, scheme: str, wrapping: Algorithm, ukm: bytes
 ) -> bytes:
-    """The key that both ends derive (RFC 5753 7.2: ECC-CMS-SharedInfo)."""
+    """The key that both sides derive (RFC 5753 7.2: ECC-CMS-SharedInfo)."""
     length = WRAPS[wrapping.oid]
     user = tagged(0, octets(ukm)) if ukm else b""
     info = sequence(wrapping.encode(), user, tagged(2, octets((length * 8).to_bytes(4, "big"))))
@@ -123,7 +123,7 @@ def _agreed(
 
 
 def read_all(der: bytes) -> tuple[Recipient, ...]:
-    """The recipients of a SET of RecipientInfo; raises `Malformed`."""
+    """Return the recipients of a SET of RecipientInfo.  Raises `Malformed`."""
     found = tuple(each for one in items(der, "recipients", SET) for each in _read(one))
     if len(found) > MAXIMUM_RECIPIENTS:
         raise Malformed(f"a message for {len(found)} recipients; {MAXIMUM_RECIPIENTS} are the most here")
@@ -184,7 +184,10 @@ def _key(fields: Fields) -> bytes:
 
 
 def content_key(recipient: Recipient, private: Any) -> bytes:
-    """The key of the content, by a private key, RSA or EC; raises `NotForThisKey`, `BadAlgorithm`, `Malformed`."""
+    """Return the content key, decrypted with a private key, RSA or EC.
+
+    Raises `NotForThisKey`, `BadAlgorithm`, `Malformed`.
+    """
     method = recipient.algorithm
     assert method is not None
     try:
@@ -198,7 +201,7 @@ def content_key(recipient: Recipient, private: Any) -> bytes:
 
 
 def unwrap(recipient: Recipient, key: bytes) -> bytes:
-    """The content key of a shared-key recipient, by that shared key; raises `NotForThisKey`, `BadAlgorithm`."""
+    """Return the content key, unwrapped with a shared key.  Raises `NotForThisKey`, `BadAlgorithm`."""
     method = recipient.algorithm
     if method is None or WRAPS.get(method.oid) != len(key):
         name = "nothing" if method is None else method.name
@@ -225,7 +228,7 @@ def _by_agreement(private: Any, recipient: Recipient, method: Algorithm) -> byte
 
 
 def _rsa_padding(method: Algorithm) -> Any:
-    """How an RSA key encrypts a key: RFC 3560, or PKCS#1 v1.5, whose faults OpenSSL hides by itself."""
+    """The padding of an encrypted key: OAEP (RFC 3560), or PKCS#1 v1.5, whose padding errors OpenSSL conceals."""
     if method.oid == RSA:
         return padding.PKCS1v15()
     if method.oid != _OAEP:

@@ -1,6 +1,14 @@
-"""SignedData (RFC 5652 5): signing, reading and verifying, and the certs-only form without a signature.
+"""SignedData (RFC 5652 5): sign, read and verify, and the certs-only form without a signature.
 
-Reading and verifying are two steps: who may sign is the caller's to decide, and so is by which public key.
+Theory of operation.  Reading and verifying are two steps.  `parse` reads DER or BER and verifies nothing.  The caller
+then decides for each `SignerInfo` whether this signer may sign and which public key it has, and passes that key to
+`verify`.  The certificates in the message (`bag`) are not trusted: anyone can have put them there.  `certificate_of`
+only finds the one that a SignerInfo names.
+
+A signature is over the signed attributes, which hold the content's type and digest, or in their absence over the
+content itself.  `verify` requires the attributes for each content type except `DATA` (RFC 5652 5.3): otherwise a
+signature over content could be presented as one over attributes.  It checks the digest first, so that changed content
+(`BadDigest`) differs from a wrong key (`BadSignature`).
 """
 
 from __future__ import annotations
@@ -59,7 +67,7 @@ SIGNING_TIME = "1.2.840.113549.1.9.5"
 
 MAXIMUM_SIGNERS = 16
 MAXIMUM_CERTIFICATES = 200
-"""In one bag; the longest chain has five, and a batch of a hundred requests a certificate each."""
+"""Certificates in one message.  The longest chain has five; an answer to a batch has one for each of 100 requests."""
 
 _CERTIFICATES, _CRLS = context(0), context(1)
 _SIGNED_ATTRIBUTES, _UNSIGNED_ATTRIBUTES = context(0), context(1)
@@ -67,7 +75,7 @@ _SIGNED_ATTRIBUTES, _UNSIGNED_ATTRIBUTES = context(0), context(1)
 
 @dataclass(frozen=True)
 class SignerInfo:
-    """Who has signed, and how (RFC 5652 5.3)."""
+    """SignerInfo (RFC 5652 5.3): the identifier of the signer's key (`whom`), the algorithms and the signature."""
 
     whom: Identifier
     digest: Algorithm
@@ -80,31 +88,31 @@ class SignerInfo:
 
     @property
     def is_signed(self) -> bool:
-        """False for id-alg-noSignature, where a digest stands in for the signature (RFC 5272 C.1)."""
+        """False for id-alg-noSignature, which has a digest in place of the signature (RFC 5272 C.1)."""
         return self.algorithm.oid != NO_SIGNATURE
 
     @property
     def signing_time(self) -> datetime | None:
-        """When it was signed, by the signer's own account; raises `Malformed` when that can't be read."""
+        """The time of signing that the signer states, or None.  Raises `Malformed` when it can't be read."""
         value = single(self.signed_attributes, SIGNING_TIME, "the signing time")
         return None if value is None else read_time(value, "the signing time")
 
 
 @dataclass(frozen=True)
 class SignedData:
-    """What a SignedData holds.  Nothing in it has been verified yet (`verify` does)."""
+    """The fields of a SignedData.  Nothing in it is verified; `verify` does that."""
 
     content_type: str
     content: bytes | None
-    """The content's own octets; None in a certs-only message or beside a detached signature."""
+    """The octets of the content; None in a certs-only message and with a detached signature."""
     certificates: tuple[bytes, ...] = field(default=(), repr=False)
-    """The bag: each the DER of an X.509 certificate.  Anybody may have put them there."""
+    """The DER of each X.509 certificate.  They are not trusted: anyone can have put them there."""
     crls: tuple[bytes, ...] = field(default=(), repr=False)
     signers: tuple[SignerInfo, ...] = ()
 
     @property
     def bag(self) -> list[x509.Certificate]:
-        """The certificates that can be read, their names included."""
+        """The certificates in the message that can be read, their names included."""
         return [found for each in self.certificates if (found := _readable(each)) is not None]
 
 
@@ -117,9 +125,9 @@ def _readable(der: bytes) -> x509.Certificate | None:
 
 @dataclass(frozen=True)
 class Signer:
-    """A private key that is to sign, and the name that the reader finds its public key by.
+    """A private key that signs, and the identifier of its public key for the reader (`whom`).
 
-    Without a key it is id-alg-noSignature, for keys that can't sign (RFC 5272 C.1).
+    Without a key the message gets id-alg-noSignature, for keys that can't sign (RFC 5272 C.1).
     """
 
     key: PrivateKey | None = field(repr=False)
@@ -127,7 +135,7 @@ class Signer:
 
     @classmethod
     def of(cls, key: PrivateKey, certificate: x509.Certificate) -> Signer:
-        """The holder of this certificate."""
+        """Return the signer with the key of this certificate."""
         return cls(key, IssuerAndSerial.of(certificate))
 
 
@@ -140,10 +148,10 @@ def sign(
     crls: Sequence[bytes] = (),
     signing_time: datetime | None = None,
 ) -> bytes:
-    """A ContentInfo of SignedData as DER: every signer signs content type, digest and time.
+    """Return a ContentInfo of SignedData as DER.  Each signer signs content type, digest and time.
 
-    No signer at all makes a message that nobody answers for, as a revocation by passphrase may be (RFC 5272 6.11).
-    Raises `BadAlgorithm` for a kind of key that does not sign here.
+    `content_type` is a dotted OID, `crls` are DER.  Without a signer the message is unsigned, as a revocation by
+    passphrase may be (RFC 5272 6.11).  Raises `BadAlgorithm` for a key of a kind that `PrivateKey` lacks.
     """
     made = [_signer_info(each, content_type, content, signing_time) for each in signers]
     encapsulated = sequence(oid(content_type), tagged(0, octets(content)))
@@ -153,12 +161,12 @@ def sign(
 
 
 def certs_only(certificates: Sequence[x509.Certificate], crls: Sequence[bytes] = ()) -> bytes:
-    """The Simple PKI Response (RFC 5272 4.1): a bag and nothing else, as DER."""
+    """Return the Simple PKI Response (RFC 5272 4.1) as DER: certificates and CRLs and nothing else."""
     return _content_info(1, sequence(oid(DATA)), [each.public_bytes(Encoding.DER) for each in certificates], crls, [])
 
 
 def parse(data: bytes) -> SignedData:
-    """Read a ContentInfo of SignedData from DER or BER; raises `Malformed`."""
+    """Return the message in a ContentInfo of SignedData, DER or BER.  Raises `Malformed`."""
     try:
         return _parse(data)
     except Malformed:
@@ -169,10 +177,10 @@ def parse(data: bytes) -> SignedData:
 
 
 def verify(message: SignedData, signer: SignerInfo, public: Any) -> None:
-    """Check one signature by this public key, or by that of this certificate.
+    """Check one signature with a public key; `public` may be a certificate, which has the key.
 
-    Raises `BadAlgorithm` for an algorithm that is not taken, `BadDigest` when the content is not what was signed,
-    `BadSignature` when the signature does not fit or there is none, `Malformed` for attributes that can't be read.
+    Raises `BadAlgorithm` for an algorithm that is not accepted, `BadDigest` when the content was changed after it was
+    signed, `BadSignature` when the signature does not fit or is absent, `Malformed` for attributes that can't be read.
     """
     if message.content is None:
         raise BadSignature("a signature without the content that it is for")
@@ -181,7 +189,7 @@ def verify(message: SignedData, signer: SignerInfo, public: Any) -> None:
     if isinstance(public, x509.Certificate):
         public = key_of(public)
     if not signer.signed_attributes:
-        # RFC 5652 5.3: without them a signature over content may be passed off as one over attributes.
+        # RFC 5652 5.3: without them a signature over content could be presented as one over attributes.
         if message.content_type != DATA:
             raise BadSignature("a signature without the signed attributes that this content type must have")
         algorithms.verify(public, signer.algorithm, signer.signature, message.content, signer.digest.oid)
@@ -191,16 +199,16 @@ def verify(message: SignedData, signer: SignerInfo, public: Any) -> None:
     try:
         algorithms.verify(public, signer.algorithm, signer.signature, in_order, signer.digest.oid)
     except BadSignature:
-        # RFC 5652 5.4 signs the DER of the attributes; some writers sign them in the order in which they send them.
+        # RFC 5652 5.4 signs the DER of the attributes, which is sorted.  Some writers sign them in the order sent.
         if signer.as_sent in (b"", in_order) or set_of(items(signer.as_sent, "attributes", SET)) != in_order:
             raise
         algorithms.verify(public, signer.algorithm, signer.signature, signer.as_sent, signer.digest.oid)
 
 
 def verify_digest(message: SignedData, signer: SignerInfo) -> None:
-    """Check what stands in place of a signature (id-alg-noSignature, RFC 5272 C.1): it proves nothing but no accident.
+    """Check the digest in place of a signature (id-alg-noSignature, RFC 5272 C.1).
 
-    Raises as `verify` does.
+    It shows that the message was not damaged by accident; it proves no identity.  Raises as `verify` does.
     """
     if signer.is_signed or message.content is None:
         raise BadSignature("no digest in place of a signature, or nothing that it is for")
@@ -211,7 +219,7 @@ def verify_digest(message: SignedData, signer: SignerInfo) -> None:
 
 
 def certificate_of(message: SignedData, signer: SignerInfo) -> x509.Certificate | None:
-    """The signer's certificate, if the bag has it."""
+    """The signer's certificate, or None if the message does not have it."""
     return next((each for each in message.bag if is_named(each, signer.whom)), None)
 
 
@@ -232,7 +240,7 @@ def _check_attributes(message: SignedData, signer: SignerInfo) -> None:
 
 
 def _signer_info(signer: Signer, content_type: str, content: bytes, moment: datetime | None) -> tuple[bytes, bytes]:
-    """The digest's AlgorithmIdentifier and the SignerInfo."""
+    """The AlgorithmIdentifier of the digest, and the SignerInfo, both as DER."""
     public = None if signer.key is None else signer.key.public_key()
     used = Algorithm(algorithms.SHA256) if public is None else algorithms.digest_for(public)
     attributes = [
@@ -275,7 +283,7 @@ def _content_info(
 
 
 def content_info(der: bytes) -> tuple[str, bytes]:
-    """Content type and content of a ContentInfo (RFC 5652 3); raises `Malformed`."""
+    """Return content type (dotted) and content (DER) of a ContentInfo (RFC 5652 3).  Raises `Malformed`."""
     fields = Fields(der, "a ContentInfo")
     kind, found = fields.oid("content type"), fields.take("content", context(0))
     fields.end()
@@ -316,7 +324,7 @@ def _encapsulated(der: bytes) -> tuple[str, bytes | None]:
 
 
 def _only_x509(der: bytes | None, what: str, tag: bytes) -> tuple[bytes, ...]:
-    """The members of a bag that are X.509's; attribute certificates and the like have tags of their own."""
+    """The X.509 elements of a CertificateSet or of the CRLs.  Attribute certificates and others have other tags."""
     found = [] if der is None else items(der, what, tag)
     if len(found) > MAXIMUM_CERTIFICATES:
         raise Malformed(f"{what}: {len(found)} of them; {MAXIMUM_CERTIFICATES} are the most here")

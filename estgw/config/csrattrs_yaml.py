@@ -1,4 +1,4 @@
-"""csrattrs.yaml: CSR attributes as people write them, and back; `estgw.est.csrattrs_data` has the language."""
+"""Convert csrattrs.yaml to CSR attributes, and back.  `estgw.est.csrattrs_data` defines the language."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from estgw.est.csrattrs_values import MOST_FAULTS, Unfit
 from estgw.est.template_check import TemplateCheck
 
 MOST_BYTES = 64 * 1024
-"""A template with everything in it has a few hundred; this much still parses in a fraction of a second."""
+"""The largest file, in bytes.  A complete template has a few hundred; this size parses in under a second."""
 _NOT_BASE64 = re.compile(rb"[^A-Za-z0-9+/=\s]")
 _PEM = re.compile(rb"^-----BEGIN ", re.MULTILINE)
 
 
 def is_yaml(output: bytes) -> bool:
-    """Whether this is neither DER, base64 nor PEM; a list of wishes can't be taken for one of them.
+    """Whether the output is neither DER, base64 nor PEM.  A list of wishes never looks like one of these.
 
-    DER begins with a SEQUENCE's 0x30, the digit 0, and base64 has no dashes.
+    DER begins with a SEQUENCE's tag 0x30, the digit 0, and base64 has no dashes.
     """
     return bool(_NOT_BASE64.search(output)) and not output.startswith(b"\x30") and not _PEM.search(output)
 
 
 def to_der(output: bytes) -> bytes:
-    """A handler's YAML as CsrAttrs in DER, and empty when it has no wish; anything else as it came.
+    """Return a handler's YAML as CsrAttrs in DER, or empty if it has no wish.  Other output is returned as it is.
 
-    Raises `Malformed` with the faults, each as `stdout:line:column: what`.
+    Raises `Malformed` with the faults, each as `stdout:line:column: fault`.
     """
     if not is_yaml(output):
         return output
@@ -43,7 +43,7 @@ def to_der(output: bytes) -> bytes:
 
 @functools.lru_cache(maxsize=64)
 def _to_der(output: bytes) -> bytes:
-    # Kept, because most handlers print the same every time, and parsing YAML takes milliseconds.
+    # Results are kept, since most handlers print the same text each time, and parsing YAML takes milliseconds.
     attrs = read(output, Path("stdout"))
     return b"" if attrs is None else attrs.encode()
 
@@ -65,7 +65,10 @@ def load_template_check(path: Path) -> TemplateCheck:
 
 
 def read(content: bytes, path: Path, *, alternatives: bool = False) -> CsrAttrs | None:
-    """CSR attributes from YAML, None when all of it is comments; raises `ConfigError` as if it stood in `path`."""
+    """Return CSR attributes from YAML in UTF-8, or None if all of it is comments.
+
+    Raises `ConfigError` with lines that name `path` as the file.
+    """
     if len(content) > MOST_BYTES:
         raise ConfigError([f"{path}:1:1: longer than {MOST_BYTES} bytes"])
     try:
@@ -83,5 +86,5 @@ def read(content: bytes, path: Path, *, alternatives: bool = False) -> CsrAttrs 
 
 
 def write(attrs: CsrAttrs) -> str:
-    """YAML that `read` makes the same bytes of."""
+    """Return YAML from which `read` makes the same CSR attributes."""
     return marked_yaml.dump(csrattrs_data.write(attrs))

@@ -1,4 +1,12 @@
-"""YAML that remembers where everything stood, so that a fault can be told as `file:line:column`."""
+"""YAML with the positions of its parts, for error texts of the form `file:line:column: fault`.
+
+Theory of operation.  PyYAML can return a file as plain data, without positions, or as a tree of nodes, with positions.
+`parse` makes both.  `MarkedYAML.fault` takes the path of a value in the data (keys and list numbers) and follows it in
+the tree, to find the line and column.  So the checks in other modules work on plain data and need not know YAML.
+
+YAML 1.1 has surprises: `NO` is false, `2.10` is 2.1, `0123` is 83, and a key may occur twice.  `_bad_keys` refuses the
+surprising keys in every file.  `_not_plain` refuses the surprising values in csrattrs.yaml, which scripts print too.
+"""
 
 from __future__ import annotations
 
@@ -14,19 +22,19 @@ from estgw.errors import ConfigError
 from estgw.est.printable import printable
 
 LONGEST_FAULT = 1000
-"""Characters of what is said of one fault."""
+"""The longest text of one fault, in characters."""
 
 
 @dataclass(frozen=True)
 class MarkedYAML:
-    """A parsed file: its data, and the node tree to look positions up in."""
+    """A parsed file: its data, and the tree of nodes, which has the positions."""
 
     path: Path
     data: Any
     root: yaml.Node | None
 
     def fault(self, loc: Sequence[str | int], what: str) -> str:
-        """`file:line:column: a.b.c: what`, at the key or value that `loc` names or at its nearest parent."""
+        """Return `file:line:column: a.b.c: what`, with the position of the value `loc` or of its nearest parent."""
         node, mark = self.root, self.root.start_mark if self.root else None
         for step in loc:
             found = _child(node, step)
@@ -37,7 +45,7 @@ class MarkedYAML:
         return _at(self.path, mark, f"{name + ': ' if name else ''}{what}")
 
     def plain_scalar(self, loc: Sequence[str | int]) -> str | None:
-        """The text of an unquoted scalar at `loc` as it stands in the file, or None."""
+        """Return the text of an unquoted scalar at `loc`, as in the file, or None."""
         node = self.root
         for step in loc:
             found = _child(node, step)
@@ -49,15 +57,15 @@ class MarkedYAML:
 
 
 def read(path: Path) -> MarkedYAML:
-    """Read one YAML document.
+    """Return the one YAML document in a file.
 
-    Raises `ConfigError` when the file can't be read, is not YAML, or has a key twice or one that is no text.
+    Raises `ConfigError` when the file can't be read, is not YAML, or has a key twice or one that is not a text.
     """
     return parse(path, text_of(path))
 
 
 def text_of(path: Path) -> str:
-    """A file's text; raises `ConfigError` when it can't be read."""
+    """Return a file's text, which is UTF-8.  Raises `ConfigError` when it can't be read."""
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as fault:
@@ -65,10 +73,10 @@ def text_of(path: Path) -> str:
 
 
 def parse(path: Path, text: str, *, plain: bool = False) -> MarkedYAML:
-    """Parse one YAML document, as if it stood in `path`; raises `ConfigError`.
+    """Return one YAML document from its text.  Raises `ConfigError` with lines that name `path` as the file.
 
-    `plain` is for what may come from anywhere: lists, mappings, texts, whole numbers and nothing else, so that
-    neither an alias nor YAML 1.1's idea of a text (`NO`, `2.10`, `0123`) makes something unexpected of it.
+    `plain` is for YAML from other programs: it allows lists, mappings, texts and whole numbers only.  So neither an
+    alias nor a surprise of YAML 1.1 (`NO`, `2.10`, `0123`) has an unexpected result.
     """
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -91,22 +99,22 @@ def parse(path: Path, text: str, *, plain: bool = False) -> MarkedYAML:
 
 
 def _at(path: Path, mark: yaml.Mark | None, what: str) -> str:
-    """A fault as one line, whatever it quotes of the file."""
+    """A fault as one printable line, even if it quotes control characters of the file."""
     return f"{path}:{f'{mark.line + 1}:{mark.column + 1}' if mark else '1:1'}: {printable(what, LONGEST_FAULT)}"
 
 
 def dump(data: Any) -> str:
-    """YAML for a person: in the given order, a key's list of texts on its line, nothing where there is nothing."""
+    """Return YAML that people can read well: keys in the given order, lists of texts on one line, None as nothing."""
     return yaml.dump(_lay_out(data), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=115)
 
 
 def a(kind: str) -> str:
-    """The name of a type with its article."""
+    """Return the name of a type with its article."""
     return f"an {kind}" if kind == "int" else f"a {kind}"
 
 
 class _Line(list[Any]):
-    """A list that goes on one line."""
+    """A list that is written on one line."""
 
 
 def _lay_out(data: Any) -> Any:
@@ -129,7 +137,7 @@ class _Dumper(yaml.SafeDumper):
 _Dumper.add_representer(
     _Line, lambda dumper, line: dumper.represent_sequence("tag:yaml.org,2002:seq", line, flow_style=True)
 )
-# In other quotes PyYAML folds a line break of Unicode's (U+0085, U+2028) into a space.
+# Without double quotes PyYAML would turn a line break of Unicode (U+0085, U+2028) into a space.
 _Dumper.add_representer(
     str,
     lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, None if text.isprintable() else '"'),
@@ -138,7 +146,7 @@ _Dumper.add_representer(type(None), lambda dumper, _: dumper.represent_scalar("t
 
 
 def _child(node: yaml.Node | None, step: str | int) -> tuple[yaml.Node, Any] | None:
-    """The value under a key, with the key's mark; or the list item, with its own."""
+    """The value of a key with the key's position, or an element of a list with its own position."""
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             if key.value == str(step):
@@ -149,13 +157,13 @@ def _child(node: yaml.Node | None, step: str | int) -> tuple[yaml.Node, Any] | N
 
 
 _TEXT = {"str", "merge", "value"}
-"""What a key may be to YAML; `<<` and `=` are words of its own."""
+"""The YAML types that a key may have; `merge` is `<<` and `value` is `=`."""
 
 
 def _bad_keys(root: yaml.Node | None) -> Iterator[tuple[yaml.Node, str]]:
-    """Every key that a mapping has more than once, or that YAML 1.1 takes for a number, `on` and `off` for truth.
+    """Each key that a mapping has twice, or that YAML 1.1 reads as a number or as true or false (`on`, `off`).
 
-    Nodes reached by an alias are looked at once.
+    Nodes that are reached by an alias too are visited once.
     """
     stack, seen = [root], set[int]()
     while stack:
@@ -170,7 +178,7 @@ def _bad_keys(root: yaml.Node | None) -> Iterator[tuple[yaml.Node, str]]:
             for key, value in node.value:
                 stack.append(value)
                 if not isinstance(key, yaml.ScalarNode):
-                    continue  # a list or mapping as a key: the constructor says that it can't be one
+                    continue  # a list or mapping can't be a key; PyYAML's constructor reports that
                 kind = key.tag.rpartition(":")[2]
                 if key.value in keys:
                     yield key, f"{key.value}: stands here twice"
@@ -184,19 +192,19 @@ _DECIMAL = re.compile("-?(0|[1-9][0-9]*)")
 
 
 def _not_plain(root: yaml.Node | None) -> Iterator[tuple[yaml.Node, str]]:
-    """Every alias, tag, merge and scalar that plain data has no use for."""
+    """Each alias, tag, merge and scalar that plain data may not have."""
     stack, seen = [root], set[int]()
     while stack:
         node = stack.pop()
         if node is None:
             continue
         if id(node) in seen:
-            yield node, "what has this anchor (&) is used again (*); write it out there"
+            yield node, "a part with this anchor (&) is used again as an alias (*); write it out there"
             continue
         seen.add(id(node))
         kind = node.tag.rpartition(":")[2]
         if kind == "merge":
-            yield node, "<< merges nothing here; write it out"
+            yield node, "a merge (<<) is not accepted here; write it out"
         elif isinstance(node, yaml.ScalarNode) and node.tag not in _PLAIN:
             yield node, f'YAML reads {node.value} as {a(kind)}; quote it: "{node.value}"'
         elif isinstance(node, yaml.ScalarNode) and kind == "int" and not _DECIMAL.fullmatch(node.value):

@@ -1,6 +1,6 @@
-"""conf.yaml as frozen models: strict, no unknown keys, every fault reported at once with its place.
+"""conf.yaml as frozen models: strict, without unknown keys; all faults are reported at once with their positions.
 
-Paths are relative to the file.  What a key means is said once, in the shipped conf.yaml.
+Paths are relative to the file.  The shipped conf.yaml explains the keys.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ GONE: Mapping[tuple[str | int, ...], str] = {
     "what another had accepted, a recorded Digest answer too.  Each process makes its own nonces now, and gives a "
     "client from another one a new nonce (stale=true)"
 }
-"""Keys of older versions: what to do, and why they are gone."""
+"""Keys of older versions, with the text that says what to do and why they are gone."""
 FORBIDDEN_HEADERS = {"proxy", "authorization", "proxy-authorization"}
-"""`Proxy` would become HTTP_PROXY, which programs obey; credentials have variables of their own."""
+"""`Proxy` would become HTTP_PROXY, which programs use; credentials have variables of their own."""
 
 
 def _resolve(value: object, info: ValidationInfo) -> object:
@@ -129,7 +129,7 @@ class _Model(BaseModel):
 
 
 class Server(_Model):
-    """Where and how the gateway listens."""
+    """The addresses of the gateway, and the limits of connections."""
 
     listen: Annotated[tuple[Listen, ...], AfterValidator(_some), Field(strict=False)] = ("127.0.0.1:8443",)
     name: str = "localhost"
@@ -144,7 +144,7 @@ class Server(_Model):
 
 
 class TLS(_Model):
-    """The gateway's own certificate and the TLS versions it speaks."""
+    """The gateway's own certificate, and its TLS versions."""
 
     certificate: FilePath
     key: FilePath
@@ -159,7 +159,7 @@ class TLS(_Model):
 
 
 class ClientAuth(_Model):
-    """Which certificates and passwords tell the gateway who a client is (RFC 7030 3.2.3, 3.3.2)."""
+    """The certificates and passwords by which clients authenticate (RFC 7030 3.2.3, 3.3.2)."""
 
     explicit: tuple[FilePath, ...] = Field((), strict=False)
     implicit: tuple[FilePath, ...] = Field((), strict=False)
@@ -181,7 +181,7 @@ class ClientAuth(_Model):
 
 
 class POPRule(_Model):
-    """Which clients a word about linking is for: every condition that is given must hold."""
+    """The linking setting `pop` for the clients that meet all given conditions."""
 
     pop: Linking
     operation: str | None = None
@@ -205,7 +205,7 @@ class POP(_Model):
 
 
 class OperationSettings(_Model):
-    """One operation: what differs from the table of `estgw.est.operations`, or a new one altogether."""
+    """One operation: the differences from the table of `estgw.est.operations`, or a new operation."""
 
     enabled: bool = True
     handler: FilePath | None = None
@@ -227,7 +227,7 @@ class OperationSettings(_Model):
 
 
 class ServiceSettings(_Model):
-    """What a CA label may say for itself; without a word it is served like the unlabelled paths."""
+    """The settings of one CA label.  The default of each is the setting for the paths without a label."""
 
     handlers: FilePath | None = None
     ca_dir: FilePath | None = None
@@ -266,7 +266,7 @@ def _operation_fault(name: str, settings: OperationSettings) -> str | None:
 
 
 class Callouts(ServiceSettings):
-    """The unlabelled service, and the limits of every callout."""
+    """The settings for the paths without a label, and the limits of every callout."""
 
     handlers: FilePath
     ca_dir: FilePath
@@ -293,14 +293,14 @@ class Callouts(ServiceSettings):
 
 
 class Log(_Model):
-    """What the log looks like."""
+    """The form and level of the log."""
 
     format: Literal["auto", "json", "text"] = "auto"
     level: Literal["debug", "info", "warning"] = "info"
 
 
 class Metrics(_Model):
-    """Where counters are served, if anywhere."""
+    """The address at which metrics are served, if any."""
 
     listen: Listen | None = None
 

@@ -1,7 +1,7 @@
-"""A route: one operation of one label, as the configuration has it.
+"""A route: one operation of one label as configured.
 
-Plain facts, apart from the model that they are read with: a script makes routes too, for the requests inside a Full
-PKI Request, and must not load what only the gateway needs.
+This module does not import the configuration's model: a script makes routes too, for the requests inside a Full PKI
+Request, and must not load modules that only the gateway needs.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Linking = Literal["required", "optional", "waived"]
 
 @dataclass(frozen=True)
 class Route:
-    """One operation as one label serves it."""
+    """One operation of one label."""
 
     operation: Operation
     label: str | None
@@ -40,23 +40,23 @@ class Route:
     pass_headers: tuple[str, ...]
     serialize: str | None
     search_path: str
-    """The PATH of its scripts."""
+    """The variable PATH of the scripts."""
     handler_env: Mapping[str, str]
     runner: RunnerName = "auto"
     decision_runner: RunnerName = "auto"
-    """How the authenticate and authorize scripts are run; `runner` is for the handler alone."""
+    """The runner of the authenticate and authorize scripts; `runner` is the handler's."""
 
     @property
     def programs(self) -> tuple[Path, ...]:
-        """Every script that this route may run."""
+        """All scripts that this route may run."""
         return (self.handler, *self.decisions)
 
     @property
     def decisions(self) -> tuple[Path, ...]:
-        """Its decision scripts."""
+        """The decision scripts of this route."""
         return tuple(script for script in (self.authorize, self.authenticate) if script)
 
     @property
     def is_new(self) -> bool:
-        """Whether only the configuration knows this operation."""
+        """Whether the configuration defines this operation, and not the table of `estgw.est.operations`."""
         return self.operation.name not in OPERATIONS

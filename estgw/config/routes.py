@@ -1,4 +1,4 @@
-"""From configuration to routes: for each CA label, which operation is on, who may call it, which script runs."""
+"""Make routes from the configuration: for each CA label, the operations that are on, their requirements and scripts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from estgw.est.operations import OPERATIONS, Body, Operation, Requires
 
 @dataclass(frozen=True)
 class Service:
-    """What is served under one label, or without one."""
+    """The routes and settings of one label, or of the paths without a label."""
 
     label: str | None
     routes: Mapping[str, Route]
@@ -24,7 +24,7 @@ class Service:
 
 
 def build(config: Config) -> Mapping[str | None, Service]:
-    """All services by label; the unlabelled one, which RFC 7030 3.2.2 always wants, has the key None."""
+    """Return all services by label.  The one without a label, which RFC 7030 3.2.2 requires, has the key None."""
     services: dict[str | None, Service] = {None: _service(None, ServiceSettings(), config.callouts)}
     for label, settings in config.labels.items():
         services[label] = _service(label, settings, config.callouts)
@@ -32,16 +32,16 @@ def build(config: Config) -> Mapping[str | None, Service]:
 
 
 def _search_path(common: Callouts) -> str:
-    """The PATH of every script: in a virtual environment its own programs come first.
+    """The PATH of all scripts.  In a virtual environment, its programs come first.
 
-    So `#!/usr/bin/env python3` in a handler is the interpreter that has the gateway's libraries.
+    So `#!/usr/bin/env python3` in a handler starts the interpreter that has the gateway's libraries.
     """
     own = [sys.executable.rpartition("/")[0]] if sys.prefix != sys.base_prefix else []
     return ":".join([*own, common.path])
 
 
 def routes(services: Mapping[str | None, Service]) -> Iterator[Route]:
-    """Every route of every label."""
+    """Yield all routes of all labels."""
     for service in services.values():
         yield from service.routes.values()
 
@@ -61,7 +61,7 @@ def _service(label: str | None, own: ServiceSettings, common: Callouts) -> Servi
 
 
 def _route(label: str | None, name: str, own: ServiceSettings, common: Callouts) -> Route | None:
-    """The route, or None when the operation is off: what the label says counts before what all share."""
+    """The route, or None if the operation is off.  Settings of the label override those for all labels."""
     shared = common.operations.get(name)
     mine = own.operations.get(name)
     if mine is not None and shared is not None:
@@ -69,13 +69,13 @@ def _route(label: str | None, name: str, own: ServiceSettings, common: Callouts)
     else:
         chosen = mine or shared or OperationSettings()
     operation = OPERATIONS.get(name) or _new_operation(name, chosen)
-    # An entry that only says a timeout, say, does not switch on what is off by default.
+    # An entry without `enabled`, such as one with a timeout, does not switch on an operation that is off by default.
     enabled = chosen.enabled if "enabled" in chosen.model_fields_set else not operation.off_by_default
     if not enabled:
         return None
     requires = chosen.requires or operation.requires
-    # What anybody may have (cacerts, csrattrs) needs no leave, unless the operation itself names a script.
-    # In CMC the requests inside say who they are from, whatever TLS knows.
+    # An operation that is open to all (cacerts, csrattrs) needs no authorization, unless its own entry names a script.
+    # CMC does: the requests inside name their senders, whether TLS knows these or not.
     asks_nobody = requires is Requires.NONE and operation.body is not Body.CMC
     authorize = None if asks_nobody else _inherited("authorize", own, common)
     return Route(
@@ -108,7 +108,7 @@ def _route(label: str | None, name: str, own: ServiceSettings, common: Callouts)
 
 
 def _inherited(key: str, own: ServiceSettings, common: Callouts) -> Any:
-    """What the label says, if it says anything, null included; else what all share."""
+    """The label's setting, if it has one, null included; else the setting for all labels."""
     return getattr(own if key in own.model_fields_set else common, key)
 
 
@@ -117,7 +117,7 @@ def _own(key: str, settings: OperationSettings, otherwise: Any) -> Any:
 
 
 def _new_operation(name: str, settings: OperationSettings) -> Operation:
-    """An operation that no table knows, an RFC 8295 path say; the configuration has checked that it is whole."""
+    """An operation that the table lacks, such as a path of RFC 8295.  The model has checked that it is complete."""
     return Operation(
         name=name,
         draft_name=name,

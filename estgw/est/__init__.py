@@ -1,1 +1,1 @@
-"""What the standards say: pure functions and tables, without I/O and without aiohttp."""
+"""The EST standards as pure functions and tables, without I/O and without aiohttp."""

@@ -1,8 +1,8 @@
-"""From what a handler printed to what the operation promises, checked on the way.
+"""Check a handler's output against the answer that its operation promises, and bring it to wire form.
 
-A handler may end with the plain `openssl` command: DER, PEM and base64 are told apart by content, PEM
-certificates are packed, a key and a certificate become the multipart of RFC 7030 4.4.2.  `Malformed` means that
-the output is not what the operation promises; the client then gets a 500 and the log gets the fault.
+A handler may end with the plain `openssl` command.  This module tells DER, PEM and base64 apart by content, packs PEM
+certificates, and makes the multipart of RFC 7030 4.4.2 from a key and a certificate.  `Malformed` means that the output
+is not the promised answer; the client then gets a 500 and the log gets the fault.
 """
 
 from __future__ import annotations
@@ -35,19 +35,22 @@ class Answer:
 
     body: bytes
     headers: Mapping[str, str] = field(default_factory=dict)
-    """Content-Type where the operation's own needs a parameter, and Content-Transfer-Encoding."""
+    """Content-Transfer-Encoding, and Content-Type where the operation's own one needs a parameter."""
     issued: x509.Certificate | None = None
-    """The certificate that the answer hands out, for the log."""
+    """The certificate in the answer, for the log."""
     encrypted: bool = False
     """Whether the private key in the answer is encrypted on top of TLS."""
 
 
 _ENCODED = {"Content-Transfer-Encoding": BASE64}
-"""RFC 8951 3 tells receivers to ignore it; one decodes base64 only when it is there, so it always is."""
+"""RFC 8951 3 tells receivers to ignore this header.  It is always sent: one client decodes base64 only with it."""
 
 
 def to_wire(kind: Body, output: bytes, *, columns: int | None) -> Answer:
-    """Bring a handler's output to wire form; `columns` is the base64 line length, None for unbroken."""
+    """Return the answer in wire form for a handler's output (DER, PEM or base64).
+
+    `columns` is the length of a base64 line in characters; None means one unbroken line.  Raises `Malformed`.
+    """
     match kind:
         case Body.CA_CERTS:
             der, _ = _certs_only(output)
@@ -72,7 +75,10 @@ def to_wire(kind: Body, output: bytes, *, columns: int | None) -> Answer:
 
 
 def _certs_only(output: bytes) -> tuple[bytes, list[x509.Certificate]]:
-    """A certs-only PKCS#7 from PEM certificates, one certificate, or a PKCS#7 in any coat."""
+    """Return a certs-only PKCS#7 in DER, and its certificates.
+
+    The output is PEM certificates, or one certificate or one PKCS#7 as PEM, DER or base64.  Raises `Malformed`.
+    """
     blocks = encoding.pem_blocks(output) if b"-----BEGIN" in output else []
     if any("PRIVATE KEY" in block.label for block in blocks):
         raise Malformed("the output holds a private key, which this operation never sends")
@@ -87,7 +93,7 @@ def _certs_only(output: bytes) -> tuple[bytes, list[x509.Certificate]]:
 
 
 def _issued(output: bytes) -> tuple[bytes, x509.Certificate]:
-    """Exactly one certificate, the issued one (RFC 7030 4.2.3)."""
+    """The same as `_certs_only` for exactly one certificate, the issued one (RFC 7030 4.2.3)."""
     der, found = _certs_only(output)
     if len(found) != 1:
         raise Malformed(f"{len(found)} certificates, where the answer holds the issued one alone")
@@ -95,17 +101,18 @@ def _issued(output: bytes) -> tuple[bytes, x509.Certificate]:
 
 
 def csrattrs(output: bytes) -> bytes:
-    """CsrAttrs in DER (RFC 7030 4.5.2: a SEQUENCE OF OID or Attribute); raises `Malformed`."""
+    """Return CsrAttrs in DER (RFC 7030 4.5.2: a SEQUENCE OF OID or Attribute).  Raises `Malformed`."""
     der = encoding.decode(output, ())
-    _ = decode_csrattrs(der).template  # RFC 9908 3.4: one at most, and it can be read
+    _ = decode_csrattrs(der).template  # RFC 9908 3.4: at most one template; this raises if it can't be read
     return der
 
 
 def announce(output: bytes, attribute: str) -> bytes:
-    """CsrAttrs, in DER, with this OID among its elements; the output may be empty.  Raises `Malformed`.
+    """Return CsrAttrs in DER that have the OID `attribute` among their elements.  Raises `Malformed`.
 
-    An element that names the OID already, alone or as an attribute with values, is enough.  A template gets it as
-    well, as an attribute to be filled in: a client that knows templates ignores all the rest (RFC 9908 4).
+    The output may be empty.  The OID is not added if an element already names it, alone or as an attribute with values.
+    A template gets it too, as an attribute to be filled in, since a client that knows templates ignores everything else
+    (RFC 9908 4).
     """
     found = decode_csrattrs(csrattrs(output)) if output.strip() else CsrAttrs()
     items = [_with_attribute(item, attribute) for item in found.items]
@@ -125,7 +132,10 @@ def _with_attribute(item: Item, attribute: str) -> Item:
 
 
 def _keygen(output: bytes, columns: int | None) -> Answer:
-    """multipart/mixed of private key and certificate (RFC 7030 4.4.2); the key must fit the certificate."""
+    """Return multipart/mixed of private key and certificate (RFC 7030 4.4.2).
+
+    Raises `Malformed`, also when the key does not fit the certificate.
+    """
     blocks = encoding.pem_blocks(output)
     keys = [block for block in blocks if block.label in _KEY_LABELS]
     enveloped = [block for block in blocks if block.label in certs.PKCS7_LABELS]
@@ -148,7 +158,7 @@ def _pkcs8(block: encoding.PEMBlock, certificate: x509.Certificate) -> bytes:
         key = serialization.load_der_private_key(block.der, password=None)
         fits = key.public_key() == certificate.public_key()
     except certs.UNREADABLE:
-        # The library's own words are left out: they might quote key material.
+        # The library's message is left out: it might quote key material.
         raise Malformed("the private key can't be read") from None
     if not fits:
         raise Malformed("the private key does not fit the certificate")

@@ -1,7 +1,7 @@
-"""BER to DER, as far as certificates and CMS need it (X.690 8.1.3.6, 8.7; RFC 5967 2.1 asks receivers for it).
+"""Convert BER to DER, as far as certificates and CMS need it (X.690 8.1.3.6, 8.7; RFC 5967 2.1 asks receivers for it).
 
-Only the forms that CMS writers really use are taken on: indefinite lengths and strings in pieces.  What is
-DER already comes back byte for byte, so signatures inside stay good.
+Only the forms that CMS writers really use are converted: indefinite lengths and strings in pieces.  DER comes back byte
+for byte, so signatures inside it stay valid.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from estgw.errors import Malformed
 from estgw.est.der import wrap
 
 MAXIMUM_DEPTH = 32
-"""A certificate in a CMS is some 15 deep."""
+"""Levels; a certificate in a CMS message has about 15."""
 MAXIMUM_ELEMENTS = 100_000
-"""A bag of 100 certificates has about a tenth of that."""
+"""A message with 100 certificates has about 10,000."""
 
 _CONSTRUCTED = 0x20
 _OCTET_STRING = 0x24
@@ -21,7 +21,7 @@ _END = b"\0\0"
 
 
 def to_der(data: bytes) -> bytes:
-    """One BER value with definite, minimal lengths and octet strings in one piece; raises `Malformed`."""
+    """Return one BER value with definite, minimal lengths and octet strings in one piece.  Raises `Malformed`."""
     reader = _Reader(data)
     der, end = reader.element(0, 0)
     if end != len(data):
@@ -35,7 +35,7 @@ class _Reader:
         self._count = 0
 
     def element(self, at: int, depth: int) -> tuple[bytes, int]:
-        """The element at an offset as DER, and the offset behind it."""
+        """Return the element at an offset as DER, and the offset behind it.  Raises `Malformed`."""
         self._count += 1
         if depth > MAXIMUM_DEPTH or self._count > MAXIMUM_ELEMENTS:
             raise Malformed("BER nested too deeply or with too many elements")
@@ -87,7 +87,7 @@ class _Reader:
 
 
 def _content(primitive: bytes) -> bytes:
-    """The content of a definite-length element, as `_Reader.element` returns it."""
+    """The content of an OCTET STRING of definite length, as `_Reader.element` returns it.  Raises `Malformed`."""
     if primitive[:1] != b"\x04":
         raise Malformed("a BER octet string with something else in it")
     return primitive[2 + (primitive[1] & 0x7F if primitive[1] & 0x80 else 0) :]

@@ -1,6 +1,6 @@
-"""How long names may be: the upper bounds of RFC 5280 appendix A.1, and bounds of the whole.
+"""Bounds of names: the upper bounds of RFC 5280 appendix A.1 for each attribute, and a bound for each whole name.
 
-A subject stands in the CA's register for years, and each look-up reads it.
+A subject stays in the CA's register for years, and each look-up reads it.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ UPPER_BOUNDS: Mapping[x509.ObjectIdentifier, tuple[str, int]] = {
     NameOID.SURNAME: ("surname", 32768),
     NameOID.TITLE: ("title", 64),
 }
-"""Attribute types of RFC 5280 A.1 that have one: the name there, and the most characters of a value."""
+"""The attribute types of RFC 5280 A.1 with an upper bound: the name there, and the bound in characters."""
 
 
 @dataclass(frozen=True)
 class NameBounds:
-    """What bounds the names of a certificate."""
+    """The bounds for the names of a certificate."""
 
     attributes: bool = True
     """Whether `UPPER_BOUNDS` hold."""
     subject: int = 4096
-    """Bytes of DER."""
+    """The largest subject, in bytes of DER."""
     san: int = 16384
-    """Bytes of DER."""
+    """The largest subject alternative name, in bytes of DER."""
 
     def require(self, subject: x509.Name, san: x509.SubjectAlternativeName | None) -> None:
-        """Raise `Malformed` with the first bound that these names are past."""
+        """Raise `Malformed` for the first bound that these names exceed."""
         _require_size("subject", len(subject.public_bytes()), self.subject, "max_subject")
         _require_size("subject alternative name", len(san.public_bytes()) if san else 0, self.san, "max_san")
         if self.attributes:
@@ -55,18 +55,18 @@ class NameBounds:
 
     @property
     def text(self) -> str:
-        """In a word and two numbers, for a script; `parse` reads it."""
+        """The bounds as a word and two numbers, for a script; `parse` reads them."""
         return f"{'rfc5280' if self.attributes else 'none'} {self.subject} {self.san}"
 
     @classmethod
     def parse(cls, text: str) -> NameBounds:
-        """From `text`; raises ValueError."""
+        """Return the bounds from their `text`.  Raises ValueError."""
         attributes, subject, san = text.split()
         return cls(attributes == "rfc5280", int(subject), int(san))
 
 
 def _names(subject: x509.Name, san: x509.SubjectAlternativeName | None) -> Iterator[tuple[str, x509.Name]]:
-    """Every distinguished name, and where it stands."""
+    """Each distinguished name, preceded by its place: the subject or the subject alternative name."""
     yield "subject", subject
     for entry in san or ():
         if isinstance(entry, x509.DirectoryName):

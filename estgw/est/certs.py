@@ -23,15 +23,15 @@ UNREADABLE = (
     x509.DuplicateExtension,
     x509.UnsupportedGeneralNameType,
 )
-"""All that cryptography raises for a certificate, CSR or key that it can't take apart; most are no ValueError."""
+"""Every exception that cryptography raises for a certificate, CSR or key that it can't parse."""
 _NONE = (x509.ExtensionNotFound, *UNREADABLE)
 
 
 @contextlib.contextmanager
 def without_warnings() -> Iterator[None]:
-    """Read what cryptography only shakes its head at: names that are too long, certificates out of DER's order.
+    """Suppress cryptography's warnings: a name is too long, or certificates are not in DER's order.
 
-    RFC 7030's own example in A.1 is such a message.
+    RFC 7030's own example in A.1 causes one.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
@@ -42,16 +42,16 @@ CERTIFICATE_LABELS = ("CERTIFICATE", "X509 CERTIFICATE", "TRUSTED CERTIFICATE")
 PKCS7_LABELS = ("PKCS7", "CMS")
 
 CMC_RA = x509.ObjectIdentifier("1.3.6.1.5.5.7.3.28")
-"""id-kp-cmcRA (RFC 6402 2.10): marks an RA's certificate, and a server that speaks for its CA (RFC 7030 3.6.1)."""
+"""id-kp-cmcRA (RFC 6402 2.10): in the certificate of an RA, and of a server that acts for its CA (RFC 7030 3.6.1)."""
 
 
 def pack(certificates: Sequence[x509.Certificate]) -> bytes:
-    """A degenerate SignedData with these certificates and nothing else, as DER."""
+    """Return a degenerate SignedData with these certificates and nothing else, as DER (RFC 5272 4.1)."""
     return pkcs7.serialize_certificates(list(certificates), Encoding.DER)
 
 
 def unpack(der: bytes) -> list[x509.Certificate]:
-    """The certificates of a certs-only PKCS#7; raises `Malformed` when it is not one or holds none."""
+    """Return the certificates of a certs-only PKCS#7 in DER.  Raises `Malformed`, also when it holds none."""
     try:
         with without_warnings():
             return list(pkcs7.load_der_pkcs7_certificates(der))
@@ -60,7 +60,7 @@ def unpack(der: bytes) -> list[x509.Certificate]:
 
 
 def load(der: bytes) -> x509.Certificate:
-    """One certificate from DER; raises `Malformed`."""
+    """Return one certificate from DER.  Raises `Malformed`."""
     try:
         return x509.load_der_x509_certificate(der)
     except UNREADABLE as fault:
@@ -68,7 +68,7 @@ def load(der: bytes) -> x509.Certificate:
 
 
 def load_named(der: bytes) -> x509.Certificate:
-    """The same as `load`, for one whose names can be read too."""
+    """Return one certificate from DER.  Raises `Malformed`, also when its subject or issuer can't be read."""
     with without_warnings():
         certificate = load(der)
     require_names(certificate)
@@ -76,7 +76,7 @@ def load_named(der: bytes) -> x509.Certificate:
 
 
 def require_names(certificate: x509.Certificate) -> None:
-    """Raise `Malformed` unless subject and issuer can be read: cryptography puts that off until they are asked for."""
+    """Raise `Malformed` unless subject and issuer can be read.  cryptography parses them on first access only."""
     try:
         with without_warnings():
             _ = certificate.issuer, certificate.subject
@@ -85,12 +85,12 @@ def require_names(certificate: x509.Certificate) -> None:
 
 
 def load_pem(text: bytes) -> list[x509.Certificate]:
-    """All certificates of a PEM text, in order; raises `Malformed` when one can't be read."""
+    """Return all certificates of a PEM text, in order.  Raises `Malformed` when one can't be read."""
     return [load(block.der) for block in pem_blocks(text) if block.label in CERTIFICATE_LABELS]
 
 
 def has_eku(certificate: x509.Certificate, usage: x509.ObjectIdentifier) -> bool:
-    """Whether the extended key usage lists `usage`; an absent or unreadable extension does not."""
+    """Whether the extended key usage lists `usage`.  False for an absent or unreadable extension."""
     try:
         extension = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage)
     except _NONE:
@@ -99,10 +99,10 @@ def has_eku(certificate: x509.Certificate, usage: x509.ObjectIdentifier) -> bool
 
 
 def may_authenticate(certificate: x509.Certificate) -> bool:
-    """Whether a client may show who it is by this certificate: in TLS, and where it signs a message that renews it.
+    """Whether a client may authenticate with this certificate, in TLS and by a signature on a message that renews it.
 
-    Its extended key usage is absent or has clientAuth (RFC 5280 4.2.1.12), as OpenSSL decides in a handshake; one that
-    can't be read has not.
+    True if the extended key usage is absent or has clientAuth (RFC 5280 4.2.1.12), as OpenSSL decides in a handshake.
+    False if it can't be read.
     """
     try:
         extension = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage)
@@ -114,7 +114,7 @@ def may_authenticate(certificate: x509.Certificate) -> bool:
 
 
 def san(certificate: x509.Certificate) -> x509.SubjectAlternativeName | None:
-    """The subject alternative name; None when there is none or the extensions can't be read."""
+    """The subject alternative name, or None if it is absent or the extensions can't be read."""
     try:
         return certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except _NONE:
@@ -122,7 +122,7 @@ def san(certificate: x509.Certificate) -> x509.SubjectAlternativeName | None:
 
 
 def spki(certificate: x509.Certificate) -> bytes:
-    """The SubjectPublicKeyInfo as DER; raises `Malformed` when the key is of a kind that can't be read."""
+    """The SubjectPublicKeyInfo as DER.  Raises `Malformed` when the key is of a kind that can't be read."""
     try:
         return certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     except (ValueError, UnsupportedAlgorithm) as fault:
@@ -130,6 +130,6 @@ def spki(certificate: x509.Certificate) -> bytes:
 
 
 def serial_hex(certificate: x509.Certificate) -> str:
-    """The serial as `openssl x509 -serial` prints it: upper-case hex, an even number of digits."""
+    """The serial number as `openssl x509 -serial` prints it: upper-case hex, an even number of digits."""
     text = f"{certificate.serial_number:X}"
     return text.zfill(len(text) + len(text) % 2)

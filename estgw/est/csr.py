@@ -43,7 +43,7 @@ MAXIMUM_RSA_BITS = 16384
 MINIMUM_EC_BITS = 224
 WEAK_HASHES = (hashes.MD5, hashes.SHA1)
 
-# Every string type that clients were seen to use for a DirectoryString; IA5String is none, yet it comes.
+# The string types that clients use for a DirectoryString.  IA5String is not one, but some clients send it.
 _STRING_CODECS: Mapping[bytes, str] = {
     b"\x0c": "utf-8",  # UTF8String
     b"\x13": "ascii",  # PrintableString
@@ -53,9 +53,9 @@ _STRING_CODECS: Mapping[bytes, str] = {
     b"\x1e": "utf-16-be",  # BMPString
 }
 MAXIMUM_VALUES = 100
-"""Of one attribute; nearly all have one."""
+"""Values of one attribute; nearly all attributes have one."""
 MAXIMUM_STRING = 255
-"""RFC 2985 5.4.1 and RFC 7894 3: pkcs-9-ub-challengePassword and its twins."""
+"""Characters of a challenge: pkcs-9-ub-challengePassword (RFC 2985 5.4.1) and the bounds of RFC 7894 3."""
 
 
 @asn1.sequence
@@ -68,7 +68,7 @@ class _RequestInfo:
 
 @dataclass(frozen=True)
 class CSR:
-    """A parsed PKCS#10 request; nothing about it has been verified yet (`verify` does)."""
+    """A parsed PKCS#10 request.  Its key and signature are not verified; `verify` does that."""
 
     der: bytes
     request: x509.CertificateSigningRequest
@@ -79,7 +79,7 @@ class CSR:
 
     @property
     def san(self) -> x509.SubjectAlternativeName | None:
-        """The subject alternative name asked for."""
+        """The subject alternative name in the extension request, or None."""
         return names.san_of(self.extensions)
 
     @cached_property
@@ -94,20 +94,21 @@ class CSR:
 
     @cached_property
     def spki(self) -> bytes:
-        """The SubjectPublicKeyInfo as DER; raises `Malformed` when the key can't be read."""
+        """The SubjectPublicKeyInfo as DER.  Raises `Malformed` when the key can't be read."""
         der: bytes = _public_key(self.request).public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
         return der
 
     @cached_property
     def spki_sha256(self) -> str:
-        """SHA-256 of the SubjectPublicKeyInfo, lower-case hex; the raw bytes count, readable key or not."""
+        """SHA-256 of the SubjectPublicKeyInfo, lower-case hex.  Taken of the bytes, so the key need not be readable."""
         info = asn1.decode_der(_RequestInfo, self.request.tbs_certrequest_bytes)
         return hashlib.sha256(der_tools.whole(info.public_key)).hexdigest()
 
     def text_attribute(self, oid: str) -> str | None:
-        """The text of a single-valued DirectoryString attribute, or None when the CSR has none.
+        """Return the text of a single-valued DirectoryString attribute, or None if the CSR lacks the attribute.
 
-        Raises `Malformed` for an empty set, more than one value, another type or a text that is too long.
+        `oid` is dotted.  Raises `Malformed` for an empty set, more than one value, another type or a text that is too
+        long.
         """
         if oid not in self.attributes:
             return None
@@ -128,7 +129,7 @@ class CSR:
 
 
 def parse(body: bytes) -> CSR:
-    """Read a CSR from PEM, DER or base64; raises `Malformed` with the fault."""
+    """Return the CSR in a body of PEM, DER or base64 of DER (RFC 7030 4.2.1).  Raises `Malformed` with the fault."""
     der = encoding.decode(body, PEM_LABELS)
     _check_length(der)
     try:
@@ -153,7 +154,7 @@ def parse(body: bytes) -> CSR:
 
 
 def _load(der: bytes) -> x509.CertificateSigningRequest:
-    """Read DER, or BER where it will do (RFC 5967 2.1): what is signed is the DER of it in any case."""
+    """Read DER, or BER that can be converted (RFC 5967 2.1): the signature is over the DER in both cases."""
     try:
         return x509.load_der_x509_csr(der)
     except ValueError:
@@ -167,9 +168,9 @@ def _load(der: bytes) -> x509.CertificateSigningRequest:
 
 
 def verify(csr: CSR) -> None:
-    """Proof of possession: a sound key and a signature by it (RFC 7030 4.2.1).  Raises `Malformed`.
+    """Check the proof of possession: a key of a usable kind and size, and its signature (RFC 7030 4.2.1).
 
-    Not called for serverkeygen, which ignores the CSR's key and signature (RFC 7030 4.4.1).
+    Raises `Malformed`.  Not called for serverkeygen, which ignores the CSR's key and signature (RFC 7030 4.4.1).
     """
     key = _public_key(csr.request)
     match key:
@@ -192,24 +193,24 @@ def verify(csr: CSR) -> None:
 
 
 def require_subject(csr: CSR) -> None:
-    """Raise `Malformed` for an empty subject: the log, the index and every policy go by it."""
+    """Raise `Malformed` for an empty subject, since the log, the register and every policy use the subject."""
     if not csr.subject.rdns:
         raise Malformed("the CSR's subject is empty")
 
 
 @dataclass(frozen=True)
 class NewNames:
-    """What a ChangeSubjectName attribute asks for (RFC 6402 2.8): an absent part means an empty one."""
+    """The names in a ChangeSubjectName attribute (RFC 6402 2.8).  An absent part means an empty name."""
 
     subject: x509.Name
     san: x509.SubjectAlternativeName | None
 
 
 def change_subject_name(csr: CSR) -> NewNames | None:
-    """The CSR's ChangeSubjectName, or None when it has none; raises `Malformed`.
+    """Return the names in the CSR's ChangeSubjectName, or None if the attribute is absent.  Raises `Malformed`.
 
-    cryptography has no public way to read a bare Name, so the two parts are put where its CSR parser looks for
-    them: into the subject and the extension request of a CSR that is never verified.
+    cryptography has no public function for a bare Name.  So the two parts are put into the subject and the extension
+    request of another CSR, which is parsed and never verified.
     """
     values = csr.attributes.get(CHANGE_SUBJECT_NAME)
     if values is None:
@@ -240,7 +241,7 @@ _NO_SIGNATURE = bytes.fromhex("300a06082a8648ce3d040302030100")  # ecdsa-with-SH
 
 
 def _extension_request(san: bytes | None) -> bytes:
-    """[0] Attributes with an extensionRequest for this SAN, or without any."""
+    """The [0] attributes of a CSR in DER: an extensionRequest for this SAN, or no attribute if `san` is None."""
     if san is None:
         return b"\xa0\x00"
     extension = bytes.fromhex("0603551d11") + der_tools.wrap(b"\x04", san)
@@ -250,9 +251,9 @@ def _extension_request(san: bytes | None) -> bytes:
 
 
 def difference(csr: CSR, certificate: x509.Certificate) -> str | None:
-    """How the CSR's subject or SAN differ from the certificate's (RFC 7030 4.2.2); None when they are the same.
+    """Describe how the CSR's subject or SAN differs from the certificate's (RFC 7030 4.2.2).  None if both are equal.
 
-    Compared as names: string type, case, white space and the order of SAN entries do not count.
+    They are compared as names: string type, case, white space and the order of SAN entries do not count.
     """
     if names.name_key(csr.subject) != names.name_key(certificate.subject):
         wanted, has = names.dn_text(csr.subject), names.dn_text(certificate.subject)
@@ -281,7 +282,7 @@ def _public_key(request: x509.CertificateSigningRequest) -> CertificatePublicKey
 
 
 def _check_length(der: bytes) -> None:
-    """Name the two commonest faults of a body, a byte too many and one too few, before the parser does."""
+    """Raise `Malformed` for surplus and missing bytes, the commonest faults, with a clearer text than the parser's."""
     length = der_tools.length(der)
     if length is None:
         return
@@ -293,7 +294,7 @@ def _check_length(der: bytes) -> None:
 
 
 def _first_line(fault: Exception) -> str:
-    """The first line of a library's complaint, bounded: it goes to the client."""
+    """The first line of a library's error, at most 200 characters of it, for the client."""
     if parse_error := re.search(r"ParseError \{ kind: (\w+)", str(fault)):
         where = re.findall(r'"(\w+::\w+)"', str(fault))
         return f"{parse_error[1]} in its ASN.1" + (f" at {where[-1]}" if where else "")

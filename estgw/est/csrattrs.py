@@ -1,8 +1,16 @@
-"""CSR attributes: what a CA wants to see in a CSR (RFC 7030 4.5.2, RFC 9908).
+"""CSR attributes: the attributes that a CA wants in a CSR (RFC 7030 4.5.2, RFC 9908), decoded and encoded.
 
-A model that decodes and encodes.  Values are kept as the DER they came in and in the order they came in, so that
-an answer survives a round trip byte for byte, known or unknown parts alike (RFC 7030 4.5.2: ignore what you do
-not know).
+Theory of operation.  An answer of /csrattrs is a SEQUENCE of bare OIDs and attributes.  It has two forms.  The classic
+one (RFC 7030 4.5.2, RFC 9908 3.2) is a flat list.  The template (RFC 9908 3.4) is one attribute whose value is like the
+CSR itself, with parts that the client fills in.  Four modules work on it, each on top of the one before:
+
+    csrattrs          this model and its DER
+    csrattrs_values   strings and extensions in the words of csrattrs.yaml
+    csrattrs_keys     kinds of key in the same words
+    csrattrs_data     the whole list: YAML's lists, texts and mappings to this model, and back
+
+Values stay in the DER and the order in which they came.  So an answer survives a round trip byte for byte, with the
+parts that this module does not know (RFC 7030 4.5.2: clients ignore unknown parts).
 """
 
 from __future__ import annotations
@@ -31,26 +39,26 @@ _TRUE = b"\x01\x01\xff"
 
 @dataclass(frozen=True)
 class AttributeWish:
-    """Attribute (X.501): a type and its values, each a complete DER value; RFC 9908 allows none at all."""
+    """Attribute (X.501): a dotted type and its values, each a complete DER value.  RFC 9908 allows an empty set."""
 
     oid: str
     values: tuple[bytes, ...] = ()
 
     def encode(self) -> bytes:
-        """As DER."""
+        """Return the DER."""
         return wrap(SEQUENCE, encode_oid(self.oid) + wrap(_SET, b"".join(self.values)))
 
 
 @dataclass(frozen=True)
 class ExtensionWish:
-    """One extension: `value` is the DER inside extnValue, None where the client is to find it (RFC 9908 3.4)."""
+    """One extension: `value` is the DER inside extnValue, or None if the client is to choose it (RFC 9908 3.4)."""
 
     oid: str
     critical: bool = False
     value: bytes | None = None
 
     def encode(self) -> bytes:
-        """As DER of an ExtensionTemplate, which is an Extension when there is a value."""
+        """Return the DER of an ExtensionTemplate, which with a value is an Extension too."""
         critical = _TRUE if self.critical else b""
         value = b"" if self.value is None else wrap(_OCTETS, self.value)
         return wrap(SEQUENCE, encode_oid(self.oid) + critical + value)
@@ -58,35 +66,35 @@ class ExtensionWish:
 
 @dataclass(frozen=True)
 class NamePart:
-    """One attribute of a wanted RDN: `value` is its DER, None where the client is to fill it in."""
+    """One attribute of a wanted RDN: `value` is its DER, or None if the client is to fill it in."""
 
     oid: str
     value: bytes | None = None
 
     def encode(self) -> bytes:
-        """As DER of a SingleAttributeTemplate."""
+        """Return the DER of a SingleAttributeTemplate."""
         return wrap(SEQUENCE, encode_oid(self.oid) + (self.value or b""))
 
 
 @dataclass(frozen=True)
 class KeyWish:
-    """The wanted public key: algorithm, its parameters as DER, and RFC 9908's dummy key for an RSA size."""
+    """The wanted public key: algorithm, parameters as DER, and for the size of an RSA key RFC 9908's dummy key."""
 
     oid: str
     parameters: bytes | None = None
     public_key: bytes | None = None
-    """DER of the BIT STRING, complete."""
+    """The complete BIT STRING as DER."""
 
     @property
     def curve(self) -> str | None:
-        """The named curve's OID, for an EC key."""
+        """The OID of the named curve of an EC key, or None.  Raises `Malformed`."""
         if self.oid != EC_PUBLIC_KEY or self.parameters is None or self.parameters[:1] != _OID:
             return None
         return decode_oid(self.parameters)
 
     @property
     def bits(self) -> int | None:
-        """The modulus length, for an RSA key; raises `Malformed` when the dummy key is none."""
+        """The modulus length of an RSA key in bits, or None.  Raises `Malformed` when the dummy key can't be read."""
         if self.oid != RSA_ENCRYPTION:
             return None
         if self.public_key is not None:
@@ -103,12 +111,12 @@ class Template:
     """CertificationRequestInfoTemplate (RFC 9908 3.4)."""
 
     subject: tuple[tuple[NamePart, ...], ...] | None = None
-    """RDNs that are wanted; None leaves the subject to the client."""
+    """The wanted RDNs; None leaves the subject to the client."""
     key: KeyWish | None = None
     attributes: tuple[AttributeWish, ...] = ()
 
     def encode(self) -> bytes:
-        """As DER."""
+        """Return the DER."""
         subject = b"" if self.subject is None else wrap(SEQUENCE, b"".join(map(_encode_rdn, self.subject)))
         key = b"" if self.key is None else wrap(_KEY, _encode_key(self.key))
         attributes = wrap(_ATTRIBUTES, b"".join(attribute.encode() for attribute in self.attributes))
@@ -137,20 +145,20 @@ class CsrAttrs:
 
     @property
     def template(self) -> Template | None:
-        """RFC 9908's template, or None; raises `Malformed` when it can't be read or there are two."""
+        """RFC 9908's template, or None.  Raises `Malformed` when it can't be read or there are two."""
         values = [value for attribute in self.attributes if attribute.oid == TEMPLATE for value in attribute.values]
         if len(values) > 1:
             raise Malformed("CSR attributes with more than one template")
         return decode_template(values[0]) if values else None
 
     def encode(self) -> bytes:
-        """As DER."""
+        """Return the DER."""
         parts = [encode_oid(item) if isinstance(item, str) else item.encode() for item in self.items]
         return wrap(SEQUENCE, b"".join(parts))
 
 
 def decode_csrattrs(der: bytes) -> CsrAttrs:
-    """CsrAttrs from DER; raises `Malformed`."""
+    """Return CsrAttrs from DER.  Raises `Malformed`."""
     items: list[Item] = []
     for element in elements(der, "CsrAttrs"):
         if bytes(element.tag_bytes) == _OID:
@@ -161,7 +169,7 @@ def decode_csrattrs(der: bytes) -> CsrAttrs:
 
 
 def decode_template(der: bytes) -> Template:
-    """A CertificationRequestInfoTemplate from DER; raises `Malformed`."""
+    """Return a CertificationRequestInfoTemplate from DER (RFC 9908 3.4).  Raises `Malformed`."""
     parts = elements(der, "a certification request template")
     if not parts or whole(parts[0]) != _VERSION:
         raise Malformed("a certification request template of a version that is not v1")
@@ -184,10 +192,9 @@ def decode_template(der: bytes) -> Template:
 
 
 def extensions(attributes: Iterable[AttributeWish]) -> tuple[ExtensionWish, ...]:
-    """The extensions that attributes ask for, by either attribute; raises `Malformed`.
+    """Return the extensions in extensionRequest and extensionReqTemplate attributes.  Raises `Malformed`.
 
-    Values that are no extension are passed over: RFC 7030's own example has a bare OID among them, which
-    RFC 9908 3.2 declares an error.
+    Other values in them are skipped: RFC 7030's own example has a bare OID there, which RFC 9908 3.2 declares an error.
     """
     found: list[ExtensionWish] = []
     for attribute in attributes:
@@ -200,12 +207,12 @@ def extensions(attributes: Iterable[AttributeWish]) -> tuple[ExtensionWish, ...]
 
 
 def set_of(values: Sequence[bytes]) -> tuple[bytes, ...]:
-    """Values in the order that DER asks of a SET OF (X.690 11.6)."""
+    """Return values in DER's order for a SET OF (X.690 11.6)."""
     return tuple(sorted(values))
 
 
 def encode_oid(oid: str) -> bytes:
-    """An OBJECT IDENTIFIER as DER; raises `Malformed` when it is none."""
+    """Return the DER of an OBJECT IDENTIFIER (dotted).  Raises `Malformed` when the text is not one."""
     try:
         return asn1.encode_der(x509.ObjectIdentifier(oid))
     except ValueError:
@@ -213,7 +220,7 @@ def encode_oid(oid: str) -> bytes:
 
 
 def decode_oid(der: bytes) -> str:
-    """An OBJECT IDENTIFIER from DER, dotted; raises `Malformed`."""
+    """Return the dotted form of an OBJECT IDENTIFIER in DER.  Raises `Malformed`."""
     return decode(x509.ObjectIdentifier, der, "an object identifier").dotted_string
 
 
@@ -229,7 +236,7 @@ def _extension(element: asn1.TLV) -> ExtensionWish:
     parts = elements(whole(element), "an Extension") if bytes(element.tag_bytes) == SEQUENCE else []
     tags = [bytes(part.tag_bytes) for part in parts]
     if tags not in ([_OID], [_OID, _BOOLEAN], [_OID, _OCTETS], [_OID, _BOOLEAN, _OCTETS]):
-        raise Malformed("CSR attributes with an extension that is none")
+        raise Malformed("CSR attributes with an extension that can't be read")
     value = bytes(parts[-1].data) if tags[-1] == _OCTETS else None
     critical = _BOOLEAN in tags and bytes(parts[1].data) != b"\0"
     return ExtensionWish(decode_oid(whole(parts[0])), critical, value)
@@ -237,7 +244,7 @@ def _extension(element: asn1.TLV) -> ExtensionWish:
 
 def _rdn(rdn: asn1.TLV) -> tuple[NamePart, ...]:
     if bytes(rdn.tag_bytes) != _SET:
-        raise Malformed("a name template with something else than RDNs")
+        raise Malformed("a name template with an element that is not an RDN")
     parts = []
     for single in elements(wrap(SEQUENCE, bytes(rdn.data)), "an RDN"):
         fields = elements(whole(single), "an RDN attribute") if bytes(single.tag_bytes) == SEQUENCE else []
@@ -252,7 +259,7 @@ def _encode_rdn(rdn: Sequence[NamePart]) -> bytes:
 
 
 def _key(der: bytes) -> KeyWish:
-    """SubjectPublicKeyInfoTemplate, whose tag is implicit: the algorithm stands directly inside."""
+    """Return the key of a SubjectPublicKeyInfoTemplate.  Its tag is implicit: the algorithm is directly inside."""
     parts = elements(der, "a key template")
     if len(parts) not in (1, 2) or bytes(parts[0].tag_bytes) != SEQUENCE:
         raise Malformed("a key template that can't be read")
@@ -260,7 +267,7 @@ def _key(der: bytes) -> KeyWish:
     if len(algorithm) not in (1, 2):
         raise Malformed("a key template whose algorithm can't be read")
     if len(parts) == 2 and bytes(parts[1].tag_bytes) != _BIT_STRING:
-        raise Malformed("a key template whose key is no BIT STRING")
+        raise Malformed("a key template whose key is not a BIT STRING")
     return KeyWish(
         decode_oid(whole(algorithm[0])),
         whole(algorithm[1]) if len(algorithm) == 2 else None,
@@ -275,5 +282,5 @@ def _encode_key(key: KeyWish) -> bytes:
 
 def _integer(value: asn1.TLV) -> int:
     if bytes(value.tag_bytes) != _INTEGER:
-        raise Malformed("a number that is no INTEGER")
+        raise Malformed("a number that is not an INTEGER")
     return int.from_bytes(bytes(value.data), "big", signed=True)

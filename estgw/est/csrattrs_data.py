@@ -1,16 +1,19 @@
-"""CSR attributes as plain lists, texts and mappings, the way csrattrs.yaml has them: there and back, byte for byte.
+"""CSR attributes as the plain lists, texts and mappings of csrattrs.yaml: converted in both directions, byte for byte.
 
-The language is a list of wishes, in the order in which they travel:
+The language is a list of wishes.  A wish is one element of CsrAttrs; the list has the order of the elements:
 
     - challengePassword                     an OID by name or number (in a template: an attribute to be filled in)
     - friendlyName: my device               an attribute with its value, or a list of them
     - key: ec:P-256                         the key's kind, and its curve or size
     - extensionRequest: {keyUsage: [critical, digitalSignature], subjectAltName: DNS:host.example}
     - template: {subject: [commonName, organizationName: Example], key: ..., attributes: [...]}
-    - hex: 06092a86...                      anything at all, as DER
+    - hex: 06092a86...                      any element, as DER
 
-`extensions` stands for extensionRequest, and in a template that leaves something open for extensionReqTemplate
-(RFC 9908 3.4).  SETs are put into DER's order.
+`extensions` means extensionRequest.  In a template that leaves the value of an extension open, it means
+extensionReqTemplate (RFC 9908 3.4).  SETs are put into DER's order.
+
+Writing tries several forms, the shortest first, and takes the first one that reads back as the same bytes; hex always
+does.
 """
 
 from __future__ import annotations
@@ -38,15 +41,16 @@ from estgw.est.der import SEQUENCE, wrap
 
 SAN = "2.5.29.17"
 AS_WRITTEN = "as written"
-"""What `order` says of a template whose attributes are not in DER's order: some servers send such."""
+"""The value of `order` for a template whose attributes are not in DER's order; some servers send such templates."""
 _ONCE = ("key", "extensions", "template")
-"""RFC 9908 3.2 and 3.4: at most one of each."""
+"""The wishes that may occur once only (RFC 9908 3.2, 3.4)."""
 
 
 def read(data: Any, *, alternatives: bool = False) -> CsrAttrs:
-    """CSR attributes from a list of wishes; raises `Unfit` with every fault in it.
+    """Return CSR attributes from a list of wishes.  Raises `Unfit` with the faults in it, at most `MOST_FAULTS`.
 
-    `alternatives` lets several keys pass, any of which will do: that is for what is insisted on, and can't travel.
+    `alternatives` allows several keys, of which a CSR needs one.  It is for a policy that CSRs are checked against; an
+    answer to a client can't hold them.
     """
     if not isinstance(data, list):
         raise Malformed("a list of wishes is wanted, each on a line of its own that begins with a dash")
@@ -54,7 +58,7 @@ def read(data: Any, *, alternatives: bool = False) -> CsrAttrs:
 
 
 def write(attrs: CsrAttrs) -> list[Any]:
-    """The list of wishes, such that `read` makes the same bytes of it."""
+    """Return the list of wishes from which `read` makes the same bytes."""
     return _write_wishes(attrs.items, _write_item, _read_item)
 
 
@@ -137,7 +141,7 @@ def _write_item(item: Item) -> list[Any]:
 
 
 def _read_attribute(wish: Any, *, template: bool) -> AttributeWish:
-    """An attribute; without values only in a template, where that leaves it to the client."""
+    """Return an attribute.  Only a template may have one without values, which leaves it to the client."""
     if isinstance(wish, str) and template:
         return AttributeWish(oids.oid_of(wish))
     word, inner = _single(wish)
@@ -181,7 +185,7 @@ def _write_attribute(item: AttributeWish, *, template: bool = False) -> list[Any
 
 
 def read_extensions(data: Any) -> list[ExtensionWish]:
-    """What a mapping from extensions to their words asks for."""
+    """Return the extensions in a mapping from names to words.  Raises `Malformed`."""
     if not isinstance(data, Mapping) or not data:
         raise Malformed("extensions are wanted here, one a line: its name, a colon and its value")
     wishes = collect(data, lambda name, words: read_extension(oids.oid_of(name), words))
@@ -191,7 +195,10 @@ def read_extensions(data: Any) -> list[ExtensionWish]:
 
 
 def read_extension(oid: str, data: Any) -> ExtensionWish:
-    """One extension: nothing, a word, a list of them that `critical` may begin, or `{hex: ...}`."""
+    """Return one extension.  Raises `Malformed`.
+
+    `data` is None, one word, a list of words that may begin with `critical`, or `{hex: ...}`.
+    """
     words = [] if data is None else data if isinstance(data, list) else [data]
     critical = words[:1] == ["critical"]
     words = words[critical:]
@@ -210,7 +217,7 @@ def read_extension(oid: str, data: Any) -> ExtensionWish:
 
 
 def write_extension(wish: ExtensionWish) -> Any:
-    """The words for one extension."""
+    """Return the words for one extension."""
     words: list[Any] = []
     if wish.value is not None:
         try:
@@ -225,7 +232,7 @@ def write_extension(wish: ExtensionWish) -> Any:
 
 
 def open_names(value: bytes) -> list[str]:
-    """The kinds of general name that a SAN leaves to the client."""
+    """The kinds of general name that a SAN, given as DER, leaves to the client."""
     try:
         return [word for word in CODECS[SAN][1](value) if ":" not in word]
     except Malformed:
@@ -307,7 +314,7 @@ def _read_subject(data: Any) -> tuple[tuple[NamePart, ...], ...]:
 
 
 def _read_rdn(data: Any) -> tuple[NamePart, ...]:
-    """One RDN; a list makes one of several parts."""
+    """Return one RDN; a list makes an RDN of several attributes."""
     if not isinstance(data, list):
         return (_read_part(data),)
     if not data:

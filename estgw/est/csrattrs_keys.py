@@ -1,8 +1,8 @@
-"""The wanted kind of key in the words of csrattrs.yaml, which are those of `estclient --new-key`: ec:P-256, rsa:3072.
+"""The wanted kind of key in the words of csrattrs.yaml and `estclient --new-key`: ec:P-256, rsa:3072.
 
-The two forms of CSR attributes say it differently.  The classic one is an attribute typed by the algorithm, with a
-curve or an INTEGER size as its value (RFC 9908 3.2); the template has an AlgorithmIdentifier, and for an RSA size a
-public key of that length that is none (RFC 9908 3.4).
+The two forms of CSR attributes encode it differently.  The classic form has an attribute whose type is the algorithm
+and whose value is a curve or an INTEGER size (RFC 9908 3.2).  The template has an AlgorithmIdentifier, and for the size
+of an RSA key a dummy public key of that size (RFC 9908 3.4).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _FIELDS = ("algorithm", "parameters", "public_key")
 
 
 class Kind(NamedTuple):
-    """A kind of key: the algorithm, and a curve's OID or a modulus length where they matter."""
+    """A kind of key: the OID of the algorithm, and the OID of a curve or the bits of an RSA modulus, where given."""
 
     oid: str
     curve: str | None = None
@@ -39,7 +39,7 @@ class Kind(NamedTuple):
 
 
 def read_kind(text: Any) -> Kind:
-    """Read `ec:P-256` and its like; raises `Malformed`."""
+    """Return the kind for a text such as `ec:P-256`.  Raises `Malformed`."""
     if not isinstance(text, str):
         raise Malformed("a kind of key is wanted, such as ec:P-256 or rsa:3072")
     name, colon, detail = text.partition(":")
@@ -58,7 +58,7 @@ def read_kind(text: Any) -> Kind:
 
 
 def kind_of(wish: KeyWish) -> Kind:
-    """The kind that a wish in either form is after; raises `Malformed` when it can't be read."""
+    """Return the kind of a wanted key, of either form.  Raises `Malformed` when it can't be read."""
     return Kind(wish.oid, wish.curve, wish.bits)
 
 
@@ -66,7 +66,7 @@ def kind_of(wish: KeyWish) -> Kind:
 
 
 def read_classic(text: Any) -> AttributeWish:
-    """An attribute typed by the algorithm."""
+    """Return the classic form: an attribute whose type is the algorithm.  Raises `Malformed`."""
     kind = read_kind(text)
     if kind.curve:
         return AttributeWish(kind.oid, (encode_oid(kind.curve),))
@@ -74,7 +74,7 @@ def read_classic(text: Any) -> AttributeWish:
 
 
 def write_classic(attribute: AttributeWish) -> list[str]:
-    """The words that may do for it."""
+    """Return the words that may describe the attribute; empty if none do."""
     try:
         return [str(kind_of(KeyWish(attribute.oid, *attribute.values[:1])))]
     except Malformed:
@@ -85,7 +85,10 @@ def write_classic(attribute: AttributeWish) -> list[str]:
 
 
 def read_template_key(data: Any) -> KeyWish:
-    """A kind of key in words, or the fields of a SubjectPublicKeyInfoTemplate."""
+    """Return the key of a template from a text such as `ec:P-256`, or from a mapping with `_FIELDS` as keys.
+
+    Raises `Malformed`.
+    """
     if not isinstance(data, Mapping):
         kind = read_kind(data)
         parameters = _NULL if kind.oid == RSA_ENCRYPTION else encode_oid(kind.curve) if kind.curve else None
@@ -104,7 +107,7 @@ def read_template_key(data: Any) -> KeyWish:
 
 
 def write_template_key(wish: KeyWish) -> Any:
-    """The words for it, the fields where there are none."""
+    """Return the words for the key of a template, or a mapping of its fields where no words fit."""
     try:
         words = str(kind_of(wish))
         if read_template_key(words) == wish:
@@ -122,6 +125,6 @@ def write_template_key(wish: KeyWish) -> Any:
 
 
 def _dummy(bits: int) -> bytes:
-    """A BIT STRING with an RSA public key of this length whose modulus is all ones: nobody takes it for a key."""
+    """A BIT STRING with an RSA public key of this length.  Its modulus is all ones, which no real key has."""
     modulus = ((1 << bits) - 1).to_bytes((bits + 8) // 8, "big")
     return wrap(b"\x03", b"\0" + wrap(SEQUENCE, wrap(b"\x02", modulus) + b"\x02\x03\x01\x00\x01"))

@@ -1,7 +1,8 @@
 """Values in the words of csrattrs.yaml: strings, and the extensions that have words of their own.
 
-Each has a way there and a way back.  `read_...` takes what YAML made of the text and raises `Malformed` with a
-sentence; `write_...` may raise it, too, and whoever calls it then keeps to hex: nothing is lost that has no words.
+Functions come in pairs.  `read_...` takes the value that YAML made of the text and raises `Malformed` with a sentence.
+`write_...` makes the words for DER.  It may raise `Malformed`, too; its caller then writes hex, so that a value without
+words is not lost.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ from estgw.est.csrattrs import decode_oid, encode_oid
 from estgw.est.der import SEQUENCE, decode, elements, whole, wrap
 
 Loc: TypeAlias = tuple[str | int, ...]
-"""The way to a value from the top: keys and list numbers."""
+"""The path to a value from the top of the file: keys, and numbers of list elements from 0."""
 
 
 class Unfit(Malformed):
-    """Data that is no wish: every fault with its place."""
+    """Data that can't be read as wishes; `faults` has a path and a sentence for each fault."""
 
     def __init__(self, faults: Sequence[tuple[Loc, str]]) -> None:
         super().__init__("; ".join(what for _, what in faults))
@@ -34,7 +35,7 @@ class Unfit(Malformed):
 
 @contextlib.contextmanager
 def at(*steps: str | int) -> Iterator[None]:
-    """Whatever is wrong inside is wrong below here."""
+    """Put `steps` before the path of each fault that is raised inside, as `Unfit`."""
     try:
         yield
     except Unfit as fault:
@@ -44,11 +45,14 @@ def at(*steps: str | int) -> Iterator[None]:
 
 
 MOST_FAULTS = 20
-"""Who has more to mend begins with these; what looks for a name that is meant takes its time."""
+"""Faults that are reported at once.  There is a limit because the search for a similar name is slow."""
 
 
 def collect(data: Sequence[Any] | Mapping[str, Any], read: Callable[[Any, Any], Any]) -> list[Any]:
-    """Read each element, told its number or key, and say what is wrong with all of them at once, or with the first."""
+    """Return the result of `read` for each element, called with its number or key and the element.
+
+    Raises `Unfit` with the faults of all elements together, at most `MOST_FAULTS`.
+    """
     made: list[Any] = []
     faults: list[tuple[Loc, str]] = []
     for step, element in data.items() if isinstance(data, Mapping) else enumerate(data):
@@ -74,23 +78,26 @@ _STRINGS: Mapping[str, tuple[bytes, str]] = {
 }
 _NOT_PRINTABLE = re.compile(r"[^A-Za-z0-9 '()+,./:=?-]")
 _USUAL = {
-    "2.5.4.5": "printable",  # RFC 5280 A.1: serialNumber, countryName and dnQualifier are PrintableString,
+    "2.5.4.5": "printable",  # RFC 5280 A.1: serialNumber, countryName and dnQualifier
     "2.5.4.6": "printable",
     "2.5.4.46": "printable",
-    "0.9.2342.19200300.100.1.25": "ia5",  # domainComponent and emailAddress IA5String;
+    "0.9.2342.19200300.100.1.25": "ia5",  # RFC 5280 A.1: domainComponent and emailAddress
     "1.2.840.113549.1.9.1": "ia5",
     "1.3.6.1.1.1.1.22": "ia5",  # RFC 2307 2.4: macAddress
     "1.2.840.113549.1.9.20": "bmp",  # RFC 2985 5.5.1: friendlyName
 }
-"""The string type of an attribute's plain text, where it is not UTF8String."""
+"""The string type for a plain text as the value of an attribute, where it is not UTF8String."""
 KINDS = (*_STRINGS, "oid", "integer", "hex")
 _LONGEST_INTEGER = 256
-"""Octets of an INTEGER that has words: Python prints no more than some 1,700."""
+"""Octets of an INTEGER that is written as a number; Python refuses to print more than about 1,700."""
 _KIND_LIST = ", ".join(KINDS)
 
 
 def read_value(data: Any, oid: str = "") -> bytes:
-    """One value as DER: a text as the attribute `oid` has it, or `{kind: ...}`."""
+    """Return one value as DER.  Raises `Malformed`.
+
+    `data` is a text, which gets the usual string type of the attribute `oid`, or `{kind: ...}` with one of `KINDS`.
+    """
     if isinstance(data, str):
         return _read_string(data, _USUAL.get(oid, "utf8"))
     if isinstance(data, int):
@@ -117,7 +124,7 @@ def read_value(data: Any, oid: str = "") -> bytes:
 
 
 def write_value(der: bytes, oid: str = "") -> Any:
-    """The words for one value; hex where there are none."""
+    """Return the words for one value in DER, or `{"hex": ...}` if no words read back as the same bytes."""
     usual = _USUAL.get(oid, "utf8")
     candidates: list[Any] = []
     with contextlib.suppress(Malformed, UnicodeDecodeError):
@@ -134,7 +141,7 @@ def write_value(der: bytes, oid: str = "") -> Any:
 
 
 def text_of(der: bytes) -> str | None:
-    """The text of a string value; None for anything else."""
+    """The text of a string value in DER, or None for other types."""
     words = write_value(der)
     if isinstance(words, dict):
         ((kind, words),) = words.items()
@@ -143,7 +150,7 @@ def text_of(der: bytes) -> str | None:
 
 
 def read_hex(text: Any) -> bytes:
-    """Bytes from hex digits, white space and colons between them allowed."""
+    """Return bytes from hex digits, which white space and colons may separate.  Raises `Malformed`."""
     if not isinstance(text, str):
         raise Malformed(
             f'hex digits are wanted; quote them ("{text}")' if text is not None else "hex digits are wanted"
@@ -175,7 +182,7 @@ def _integer(number: int) -> bytes:
     return wrap(b"\x02", number.to_bytes((number.bit_length() + 8) // 8 or 1, "big", signed=True))
 
 
-# Extensions (RFC 5280 4.2.1), in the spelling of OpenSSL.
+# Extensions (RFC 5280 4.2.1), in OpenSSL's spelling.
 
 _OID = b"\x06"
 _USAGES = (
@@ -191,13 +198,13 @@ _USAGES = (
 )
 _GENERAL_NAMES = {"email": 0x81, "DNS": 0x82, "dirName": 0xA4, "URI": 0x86, "IP": 0x87, "RID": 0x88, "otherName": 0xA0}
 _OPEN = {"email": b"", "DNS": b"", "dirName": b"\x30\x00", "URI": b"", "IP": b""}
-"""What a general name holds where the client is to fill it in (RFC 9908 3.4)."""
+"""The content of a general name that the client is to fill in (RFC 9908 3.4)."""
 _NAME_PARTS = {name: x509.ObjectIdentifier(oid) for name, oid in oids.NAME_PARTS.items()}
 _KIND_OF_TAG = {tag: kind for kind, tag in _GENERAL_NAMES.items()}
 
 
 def read_usages(words: Sequence[str]) -> bytes:
-    """KeyUsage, a named bit list without trailing zeros (X.690 11.2.2)."""
+    """Return KeyUsage as DER: a named bit list without trailing zeros (X.690 11.2.2).  Raises `Malformed`."""
     bits = 0
     for word in words:
         if word not in _USAGES:
@@ -208,24 +215,24 @@ def read_usages(words: Sequence[str]) -> bytes:
 
 
 def write_usages(der: bytes) -> list[str]:
-    """The names of the bits."""
+    """Return the names of the bits of a KeyUsage in DER.  Raises `Malformed`."""
     data = bytes(decode(asn1.TLV, der, "a KeyUsage").data)
     bits = int.from_bytes(data[1:3].ljust(2, b"\0"), "big")
     return [usage for place, usage in enumerate(_USAGES) if bits & 1 << (15 - place)]
 
 
 def read_purposes(words: Sequence[str]) -> bytes:
-    """ExtKeyUsageSyntax."""
+    """Return ExtKeyUsageSyntax as DER, from names or dotted OIDs.  Raises `Malformed`."""
     return wrap(SEQUENCE, b"".join(encode_oid(oids.oid_of(word)) for word in words))
 
 
 def write_purposes(der: bytes) -> list[str]:
-    """The names of the purposes."""
+    """Return the names of the purposes of an ExtKeyUsageSyntax in DER.  Raises `Malformed`."""
     return [oids.name_of(decode_oid(whole(element))) for element in elements(der, "an extendedKeyUsage")]
 
 
 def read_constraints(words: Sequence[str]) -> bytes:
-    """BasicConstraints."""
+    """Return BasicConstraints as DER, from words such as `CA:TRUE` and `pathlen:0`.  Raises `Malformed`."""
     given = dict(word.partition(":")[::2] for word in words)
     is_ca = given.pop("CA", None)
     length = given.pop("pathlen", None)
@@ -237,7 +244,7 @@ def read_constraints(words: Sequence[str]) -> bytes:
 
 
 def write_constraints(der: bytes) -> list[str]:
-    """CA or not, and how long a path may be."""
+    """Return the words for BasicConstraints in DER: CA or not, and the path length.  Raises `Malformed`."""
     words, is_ca = [], "CA:FALSE"
     for element in elements(der, "basicConstraints"):
         if bytes(element.tag_bytes) == b"\x01":
@@ -250,12 +257,15 @@ def write_constraints(der: bytes) -> list[str]:
 
 
 def read_general_names(words: Sequence[str]) -> bytes:
-    """GeneralNames: `DNS:host`, or the kind alone where the client is to fill it in."""
+    """Return GeneralNames as DER, from words such as `DNS:host`.  Raises `Malformed`."""
     return wrap(SEQUENCE, b"".join(map(read_general_name, words)))
 
 
 def read_general_name(word: str) -> bytes:
-    """One entry of a subject alternative name."""
+    """Return one GeneralName as DER.  A kind alone, without a colon, leaves the name to the client.
+
+    Raises `Malformed`.
+    """
     kind, colon, text = word.partition(":")
     tag = bytes([_GENERAL_NAMES.get(kind, 0)])
     if kind not in _GENERAL_NAMES:
@@ -280,13 +290,13 @@ def read_general_name(word: str) -> bytes:
     except UnicodeEncodeError:
         raise Malformed(f"{kind}: only ASCII goes in there (RFC 5280 7: xn-- for other hosts)") from None
     except ValueError as fault:
-        # The library has no words for what is wrong with a name.
+        # The library's error for a faulty name has no text.
         why = str(fault) or "a name is wanted, such as CN=device-1,O=Example (RFC 4514)"
         raise Malformed(f"{word[:80]!r} can't be read as {kind}: {why}") from None
 
 
 def write_general_names(der: bytes) -> list[str]:
-    """The entries in OpenSSL's spelling."""
+    """Return the entries of GeneralNames in DER, in OpenSSL's spelling.  Raises `Malformed`."""
     return [_general_name_words(entry) for entry in elements(der, "a subject alternative name")]
 
 
@@ -315,7 +325,7 @@ def _general_name_words(entry: asn1.TLV) -> str:
 
 
 def _name_words(der: bytes) -> str:
-    """A distinguished name as RFC 4514 has it; string types are not told."""
+    """A distinguished name, given as DER, as an RFC 4514 string, which does not show string types."""
     rdns = []
     for rdn in elements(der, "a name"):
         pairs = [
@@ -338,4 +348,4 @@ CODECS: Mapping[str, tuple[Callable[[Sequence[str]], bytes], Callable[[bytes], l
     "2.5.29.19": (read_constraints, write_constraints),
     "2.5.29.37": (read_purposes, write_purposes),
 }
-"""How the words of an extension become its value, and back."""
+"""By OID of an extension: the function from words to the DER of its value, and the function back."""

@@ -1,6 +1,6 @@
-"""The little DER that the other rooms share, on top of cryptography's own decoder.
+"""Helpers for DER that the other packages share, on top of cryptography's decoder.
 
-pyasn1 stays out of the gateway's process: five decoding denial-of-service reports in one year.
+The gateway's process does not use pyasn1, which had five reports of denial of service by decoding in one year.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class _Elements:
 
 
 def decode(kind: type[T], der: bytes, what: str) -> T:
-    """Decode strictly; raises `Malformed` with `what` in its text."""
+    """Return the value of a type in DER, decoded strictly.  Raises `Malformed` with `what`, the name of the thing."""
     try:
         return asn1.decode_der(kind, der)
     except ValueError as fault:
@@ -47,12 +47,12 @@ def decode(kind: type[T], der: bytes, what: str) -> T:
 
 
 def elements(der: bytes, what: str) -> list[asn1.TLV]:
-    """The elements of a SEQUENCE, whatever they are; raises `Malformed` with `what` in its text."""
+    """Return the elements of a SEQUENCE in DER, of any type.  Raises `Malformed` with `what`, the name of the thing."""
     return decode(_Elements, wrap(SEQUENCE, der), what).items
 
 
 def wrap(tag: bytes, content: bytes) -> bytes:
-    """One TLV with a definite length (X.690 8.1.3)."""
+    """Return one TLV with a definite length (X.690 8.1.3)."""
     if len(content) < 0x80:
         return tag + bytes([len(content)]) + content
     octets = len(content).to_bytes((len(content).bit_length() + 7) // 8, "big")
@@ -60,7 +60,10 @@ def wrap(tag: bytes, content: bytes) -> bytes:
 
 
 def length(der: bytes) -> int | None:
-    """How long the first element says it is, header included; None when it does not say (X.690 8.1.3)."""
+    """The length in bytes that the first element's header gives, header included.
+
+    None if the header is incomplete, has the indefinite form, or needs more than four bytes (X.690 8.1.3).
+    """
     if len(der) < 2 or der[1] == 0x80 or der[1] > 0x84:
         return None
     octets = der[1] & 0x7F if der[1] & 0x80 else 0
@@ -68,5 +71,5 @@ def length(der: bytes) -> int | None:
 
 
 def whole(tlv: asn1.TLV) -> bytes:
-    """A TLV's own bytes: tag, length and content."""
+    """Return the bytes of a whole TLV: tag, length and content."""
     return wrap(bytes(tlv.tag_bytes), bytes(tlv.data))

@@ -1,8 +1,8 @@
-"""Base64, PEM and DER: telling them apart, taking them off and putting them on.
+"""Base64, PEM and DER: tell them apart, decode and encode them.
 
-RFC 7030 as corrected by RFC 8951 3: every body is base64 (RFC 4648 4) of DER, whatever a
-Content-Transfer-Encoding header says; receivers put up with white space.  libest's server counts the NUL at the
-end of a C string as part of the body, so NULs after base64 are dropped too.
+By RFC 7030 as corrected by RFC 8951 3, each body is base64 (RFC 4648 4) of DER, regardless of a
+Content-Transfer-Encoding header, and receivers accept white space in it.  NULs after base64 are dropped too, since
+libest's server sends the NUL at the end of a C string as part of the body.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ _HEADER_LINE = re.compile(rb"^[A-Za-z0-9-]+:", re.MULTILINE)
 
 @dataclass(frozen=True)
 class PEMBlock:
-    """One armoured object: the label between BEGIN and the dashes, and the DER."""
+    """One PEM block (RFC 7468): its label and its DER."""
 
     label: str
     der: bytes
 
 
 def decode_base64(text: bytes) -> bytes:
-    """Strictly decode base64 with any white space in it (RFC 8951 3.1); raises `Malformed`."""
+    """Return the bytes of base64, decoded strictly except for white space (RFC 8951 3.1).  Raises `Malformed`."""
     stripped = text.translate(None, _WHITE)
     if wrong := _NOT_BASE64.search(stripped):
         raise Malformed(f"not base64: byte 0x{wrong[0][0]:02x} at offset {wrong.start()}, white space aside")
@@ -41,10 +41,10 @@ def decode_base64(text: bytes) -> bytes:
 
 
 def pem_blocks(text: bytes) -> list[PEMBlock]:
-    """All PEM blocks of a text in order (RFC 7468); text around them is ignored.  Raises `Malformed`."""
+    """Return all PEM blocks of a text in order (RFC 7468).  Text around them is ignored.  Raises `Malformed`."""
     blocks = []
     begin = None
-    # One look at each line: a pattern from BEGIN to END would take quadratic time where the ENDs are missing.
+    # Each line is matched once.  A pattern from BEGIN to END would take quadratic time where the ENDs are missing.
     for line in _ARMOUR.finditer(text):
         if line[1] == b"BEGIN":
             begin = line
@@ -75,10 +75,11 @@ def outside_pem(text: bytes) -> bytes:
 
 
 def decode(body: bytes, pem_labels: tuple[str, ...]) -> bytes:
-    """Bring a body to DER, told apart by content: PEM begins with dashes, DER with 0x30, base64 of DER with M.
+    """Return the DER of a body in PEM, DER or base64.
 
-    `pem_labels` are the PEM labels that will do; none at all means any but a private key's.  Raises `Malformed`
-    with the fault: empty, not base64, truncated, base64 of something else, or a PEM block of another kind.
+    The content decides: PEM begins with dashes, DER with 0x30, base64 of DER with M.  `pem_labels` are the PEM labels
+    to accept; if empty, each label except a private key's.  Raises `Malformed` for a body that is empty, not base64,
+    truncated, base64 of something else, or a PEM block of another kind.
     """
     start = body.lstrip(_WHITE)
     text = start.rstrip(_WHITE + b"\0")
@@ -93,14 +94,14 @@ def decode(body: bytes, pem_labels: tuple[str, ...]) -> bytes:
 
 
 def _is_base64(text: bytes) -> bool:
-    """Whether a body that begins with the digit 0 (0x30, like a SEQUENCE) is text all the same."""
+    """Whether a body that begins with 0x30 is base64, which may begin with the digit 0, and not a SEQUENCE in DER."""
     return not _NOT_BASE64.search(text.translate(None, _WHITE))
 
 
 def _strip_line_end(data: bytes) -> bytes:
-    """DER without the CR LF that one client puts after it; the parser reports any other byte too many.
+    """Return DER without the CR LF that one client appends.  The parser reports any other surplus byte.
 
-    The length tells: one signature in 65,536 ends in these two bytes.
+    The length is checked, since one signature in 65,536 ends in these two bytes.
     """
     return data[:-2] if data.endswith(b"\r\n") and length(data) == len(data) - 2 else data
 
@@ -118,7 +119,7 @@ def _decode_pem(body: bytes, labels: tuple[str, ...]) -> bytes:
 
 
 def encode_base64(der: bytes, *, columns: int | None = 64) -> bytes:
-    """Base64 in lines of `columns` characters with LF after each, or unbroken when `columns` is None."""
+    """Return base64 in lines of `columns` characters with LF after each, or one unbroken line if `columns` is None."""
     text = base64.b64encode(der)
     if columns is None:
         return text
@@ -126,5 +127,5 @@ def encode_base64(der: bytes, *, columns: int | None = 64) -> bytes:
 
 
 def encode_pem(der: bytes, label: str) -> bytes:
-    """A PEM block (RFC 7468)."""
+    """Return a PEM block (RFC 7468)."""
     return b"-----BEGIN %b-----\n%b-----END %b-----\n" % (label.encode(), encode_base64(der), label.encode())

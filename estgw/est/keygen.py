@@ -1,7 +1,7 @@
-"""Server-side key generation: how a client wants its new private key protected on the way (RFC 7030 4.4.1).
+"""Server-side key generation: read from a CSR how the new private key is to be encrypted (RFC 7030 4.4.1).
 
-Nothing is encrypted here.  What the CSR asks for is read and named, so that a script can do it or refuse; what asks
-for protection in a way that can't be understood is `Malformed`, and never a key in the clear.
+This module encrypts nothing.  It names the protection that the CSR asks for, so that a script can apply it or refuse.
+A CSR that asks for protection in a form that can't be read is `Malformed`: its client must not get a key in the clear.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ASYMMETRIC_DECRYPT_KEY_ID = "1.2.840.113549.1.9.16.2.54"  # id-aa-asymmDecryptKe
 SMIME_CAPABILITIES = "1.2.840.113549.1.9.15"  # RFC 2985 5.6, RFC 8551 2.5.2
 
 MAXIMUM_KEY_ID = 128
-"""Octets; an identifier is a digest or a short name, and goes into a variable and into every log."""
+"""Octets.  An identifier is a digest or a short name; it goes into an environment variable and into the log."""
 MAXIMUM_CAPABILITIES = 64
 
 OAEP = "1.2.840.113549.1.1.7"
@@ -44,7 +44,7 @@ ALGORITHMS: Mapping[str, str] = {
     "2.16.840.1.101.3.4.1.46": "aes-256-gcm",
     "1.2.840.113549.3.7": "des-ede3-cbc",
 }
-"""What key encipherment is made of, by the names that OpenSSL prints; anything else keeps its dotted form."""
+"""The algorithms for key encipherment under the names that OpenSSL prints; others keep their dotted form."""
 
 _AGREEMENTS = {oid for oid, name in ALGORITHMS.items() if name.startswith("dhSinglePass")}
 _HASHES = {
@@ -59,7 +59,7 @@ _HASH, _MASK = b"\xa0", b"\xa1"
 
 
 class Protection(Enum):
-    """What kind of key the private key is to be encrypted with; `NONE` leaves it to TLS."""
+    """The kind of key that encrypts the private key; with `NONE` only TLS protects it."""
 
     NONE = "none"
     SYMMETRIC = "symmetric"
@@ -68,18 +68,18 @@ class Protection(Enum):
 
 @dataclass(frozen=True)
 class Wish:
-    """How the private key is to travel: under which key, and by which algorithms, best first."""
+    """The protection that a CSR asks for: the key that encrypts, and the algorithms, the preferred one first."""
 
     protection: Protection = Protection.NONE
     key_id: bytes = b""
     algorithms: tuple[str, ...] = ()
-    """Names of `ALGORITHMS`, with the hash of OAEP or the key wrap of a key agreement behind a colon."""
+    """Names of `ALGORITHMS`; OAEP is followed by a colon and its hash, a key agreement by a colon and its key wrap."""
 
 
 def wish(csr: CSR) -> Wish:
-    """What the CSR asks for; raises `Malformed` when it asks in a way that can't be followed.
+    """Return the protection that the CSR asks for.  Raises `Malformed` when its attributes can't be read.
 
-    SMIMECapabilities alone asks for nothing: S/MIME clients put it into every CSR.
+    SMIMECapabilities alone asks for none, since S/MIME clients put it into every CSR.
     """
     named = [oid for oid in (DECRYPT_KEY_ID, ASYMMETRIC_DECRYPT_KEY_ID) if oid in csr.attributes]
     if not named:
@@ -131,9 +131,9 @@ def _algorithm(entry: asn1.TLV) -> str:
 
 
 def _oaep_hash(parameters: asn1.TLV | None) -> str | None:
-    """The hash of RSAES-OAEP-params (RFC 4055 4.1), which MGF1 must share; None for anything out of the ordinary.
+    """The hash of RSAES-OAEP-params (RFC 4055 4.1), which MGF1 must share; None for other parameters.
 
-    Absent means SHA-1, as do empty parameters (RFC 3560 6): OAEP does not need a hash that resists collisions.
+    Absent and empty parameters mean SHA-1 (RFC 3560 6): OAEP does not need a hash that resists collisions.
     """
     if parameters is None or bytes(parameters.tag_bytes) == _NULL:
         return "sha1"
@@ -141,7 +141,7 @@ def _oaep_hash(parameters: asn1.TLV | None) -> str | None:
     for part in elements(whole(parameters), "RSAES-OAEP parameters"):
         tag = bytes(part.tag_bytes)
         if tag not in used:
-            return None  # a label, which nobody uses
+            return None  # pSourceAlgorithm, a label, which no client uses
         inner = elements(wrap(SEQUENCE, bytes(part.data)), "RSAES-OAEP parameters")
         if len(inner) != 1:
             return None
@@ -155,7 +155,7 @@ def _oaep_hash(parameters: asn1.TLV | None) -> str | None:
 
 
 def _identifier(entry: asn1.TLV) -> tuple[str, asn1.TLV | None]:
-    """OID and parameters of something that looks like an AlgorithmIdentifier."""
+    """Return OID and parameters of a SMIMECapability, which has the form of an AlgorithmIdentifier."""
     parts = elements(whole(entry), "SMIMECapabilities")
     if not 1 <= len(parts) <= 2 or bytes(parts[0].tag_bytes) != _OID:
         raise Malformed("the CSR's SMIMECapabilities has an entry that is no algorithm")

@@ -1,4 +1,4 @@
-"""Names in certificates: comparing them as names, and printing them for scripts and logs.
+"""Names in certificates: compare them as names, and print them for scripts and logs.
 
 RFC 5280 7.1 compares attribute values without case and with runs of white space as one; RFC 4514 is the text
 form.  Two encodings of one name (PrintableString, UTF8String) are the same name.
@@ -15,7 +15,7 @@ from estgw.errors import Malformed
 from estgw.est.bounds import UPPER_BOUNDS
 
 NameKey = tuple[frozenset[tuple[str, str]], ...]
-"""A distinguished name in a form where equal names are equal values."""
+"""A distinguished name in its comparable form: equal names have equal keys."""
 
 
 def name_key(name: x509.Name) -> NameKey:
@@ -26,7 +26,7 @@ def name_key(name: x509.Name) -> NameKey:
 
 
 def san_key(extension: x509.SubjectAlternativeName | None) -> frozenset[tuple[str, str]]:
-    """The comparable form of a SAN, in which order does not count; no SAN and an empty one are the same."""
+    """The comparable form of a SAN.  Order does not count; an absent SAN and an empty one are equal."""
     return frozenset(_general_name_key(entry) for entry in extension or ())
 
 
@@ -66,9 +66,9 @@ def san_text(entry: x509.GeneralName) -> str:
 
 
 def require_sound(san: x509.SubjectAlternativeName | None) -> None:
-    """Raise `Malformed` for a name with a control character in it, which no host, address or URI has.
+    """Raise `Malformed` for a SAN entry with a control character, which no host, address or URI has.
 
-    A policy on suffixes would see the end of `evil.example\\0.ours.example`, and some relying parties its beginning.
+    A policy on suffixes would read the end of `evil.example\\0.ours.example`, and some relying parties its beginning.
     """
     for entry in san or ():
         value = entry.value
@@ -85,15 +85,15 @@ def san_of(extensions: x509.Extensions) -> x509.SubjectAlternativeName | None:
 
 
 def dn_text(name: x509.Name) -> str:
-    """An RFC 4514 string; control characters become hex pairs, as its section 2.4 allows."""
+    """Return a name as an RFC 4514 string.  Control characters become hex pairs, as its section 2.4 allows."""
     return escape_controls(name.rfc4514_string())
 
 
 def openssl_subject(name: x509.Name) -> str:
-    """The form that `openssl ca -subj` takes, every separator inside a value escaped; `/` for an empty name.
+    """Return a name in the form that `openssl ca -subj` takes, separators inside values escaped; `/` for an empty name.
 
-    Raises `Malformed` for an attribute that OpenSSL would silently leave out, one it has no name for or an empty one,
-    and for one that is past the bounds of RFC 5280 appendix A, which it insists on.
+    Raises `Malformed` for an attribute that OpenSSL would silently leave out, because it is empty or of a type without
+    a name in OpenSSL, and for one beyond the bounds of RFC 5280 appendix A, which OpenSSL enforces.
     """
     rdns = []
     for rdn in name.rdns:
@@ -169,7 +169,7 @@ _KNOWN_TO_OPENSSL = frozenset(
 
 
 def common_name(name: x509.Name) -> str | None:
-    """The most specific common name, or None (control characters as in `dn_text`)."""
+    """The most specific common name, or None.  Control characters are escaped as in `dn_text`."""
     values = name.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
     if not values:
         return None
@@ -179,7 +179,7 @@ def common_name(name: x509.Name) -> str | None:
 
 
 def escape_controls(text: str) -> str:
-    """Control characters as backslash and hex pairs, RFC 4514 style; everything else stays."""
+    """Return a text with each control character as backslash and hex pairs, in the manner of RFC 4514."""
     return "".join(_hex_pairs(char) if _is_control(char) else char for char in text)
 
 
@@ -188,9 +188,10 @@ LONGEST_FOLDED = 1024
 
 
 def fold(value: str | bytes) -> str:
-    """An attribute's value in a form where equal values are equal texts.
+    """Return the comparable form of an attribute's value: equal values have equal texts.
 
-    A longer one than `LONGEST_FOLDED` equals itself alone: normalizing combining characters takes quadratic time.
+    A value longer than `LONGEST_FOLDED` is returned as it is, since normalizing combining characters takes quadratic
+    time.
     """
     if isinstance(value, bytes):
         return "#" + value.hex()

@@ -1,4 +1,4 @@
-"""Names for the object identifiers that people meet in CSR attributes: the first is printed, all are understood."""
+"""Names of the object identifiers in CSR attributes.  The first name in a row is printed; each one is accepted."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from estgw.errors import Malformed
 from estgw.est.csrattrs import encode_oid
 
-# What a CSR holds as an attribute: RFC 2985, 7030 4.5.2, 7894, 4108, 6402, 9763, 9883, 9908.
+# Attributes of a CSR: RFC 2985, 7030 4.5.2, 7894, 4108, 6402, 9763, 9883, 9908.
 _ATTRIBUTES = """
 1.2.840.113549.1.9.7        challengePassword
 1.2.840.113549.1.9.14       extensionRequest id-ExtensionReq
@@ -29,7 +29,7 @@ _ATTRIBUTES = """
 1.3.6.1.1.1.1.22            macAddress
 """
 
-# What a subject holds: X.520, RFC 4519, RFC 5280 A.1.
+# Attributes of a subject: X.520, RFC 4519, RFC 5280 A.1.
 _NAMES = """
 2.5.4.3                     commonName CN
 2.5.4.4                     surname SN
@@ -142,12 +142,12 @@ def _rows(*tables: str) -> dict[str, list[str]]:
 
 
 NAME_PARTS: Mapping[str, str] = {name: oid for oid, names in _rows(_NAMES).items() for name in names}
-"""What a distinguished name is made of, by name."""
+"""OIDs of the attributes of a distinguished name, by name."""
 KEYS = frozenset(_rows(_KEYS, _PLAIN_KEYS))
 PLAIN_KEYS: Mapping[str, str] = {oid: names[0] for oid, names in _rows(_PLAIN_KEYS).items()}
 CURVES: Mapping[str, str] = {oid: names[0] for oid, names in _rows(_CURVES).items()}
 SIGNATURES = frozenset(_rows(_SIGNATURES, _DIGESTS, _PLAIN_KEYS))
-"""What says how a CSR is signed: the whole algorithm, or its digest alone."""
+"""OIDs that say how a CSR is to be signed: a signature algorithm, or a digest alone."""
 DIGESTS: Mapping[str, str] = {names[0]: oid for oid, names in _rows(_DIGESTS).items()}
 
 _ALL = _rows(_ATTRIBUTES, _NAMES, _EXTENSIONS, _PURPOSES, _KEYS, _PLAIN_KEYS, _CURVES, _SIGNATURES, _DIGESTS)
@@ -155,12 +155,15 @@ _OIDS = {name.lower(): oid for oid, names in _ALL.items() for name in names}
 
 
 def name_of(oid: str) -> str:
-    """The name of an object identifier, or its dotted form when it has none here."""
+    """The name of an object identifier (dotted), or its dotted form if the tables lack it."""
     return _ALL[oid][0] if oid in _ALL else oid
 
 
 def oid_of(text: str) -> str:
-    """The dotted form of a name, in any case, or of a dotted form; raises `Malformed` with the nearest name."""
+    """Return the dotted form of a name, in any case, or a dotted form as it is.
+
+    Raises `Malformed` with the nearest known name.
+    """
     found = _OIDS.get(text.lower())
     if found is not None:
         return found
@@ -173,7 +176,7 @@ def oid_of(text: str) -> str:
 
 
 def curve_of(text: str) -> str:
-    """The dotted form of a curve; raises `Malformed` for the name of anything else."""
+    """Return the dotted form of a curve.  Raises `Malformed` for the name of anything else."""
     found = oid_of(text)
     if found in _ALL and found not in CURVES:
         raise Malformed(f"{text[:80]!r} is no curve; there are {', '.join(CURVES.values())}")

@@ -1,7 +1,7 @@
-"""The EST operations as data, and the way from a URL to one of them.
+"""The table of EST operations, and the functions that find the operation of a URL.
 
-RFC 7030 3.2.2 gives the paths and methods, 4.1 to 4.5 the media types; the drafts' spellings and types are
-those that clients of 2012 and 2013 sent.
+RFC 7030 3.2.2 defines the paths and methods, 4.1 to 4.5 the media types.  Clients of 2012 and 2013 send the spellings
+and types of the drafts.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ PREFIX = "/.well-known/est"
 
 PKCS10 = "application/pkcs10"
 DRAFT_PKCS10 = "application/x-est-pkcs10"
-"""What the reference client of 2012 sent; never registered."""
+"""The reference client of 2012 sent it; it was never registered."""
 
 CURL_FORM = "application/x-www-form-urlencoded"
-"""What `curl --data-binary` sends when nobody says otherwise: accepted in the draft profile only."""
+"""`curl --data-binary` sends it by default.  Accepted in the draft profile only."""
 
 
 class Profile(Enum):
-    """Which generation of the protocol a request speaks."""
+    """The generation of the protocol of a request."""
 
     RFC = "rfc"
     DRAFT = "draft"
 
 
 class Body(Enum):
-    """What an answer with status 200 promises to hold."""
+    """The content of an answer with status 200."""
 
     CA_CERTS = "ca-certs"  # certs-only PKCS#7, any number of certificates (4.1.3)
     ISSUED = "issued"  # certs-only PKCS#7 with the issued certificate alone (4.2.3)
@@ -40,11 +40,11 @@ class Body(Enum):
     KEYGEN = "keygen"  # multipart: private key and certificate (4.4.2)
     CMC = "cmc"  # PKI Response (4.3.2)
     DER = "der"  # any DER, base64 on the wire
-    RAW = "raw"  # whatever the handler printed
+    RAW = "raw"  # the handler's output as it is
 
 
 class Requires(Enum):
-    """Which authentication an operation wants (RFC 7030 3.2.3, 3.3.2)."""
+    """The authentication that an operation requires (RFC 7030 3.2.3, 3.3.2)."""
 
     NONE = "none"
     ANY = "any"
@@ -55,7 +55,7 @@ class Requires(Enum):
 
 @dataclass(frozen=True)
 class Operation:
-    """One EST operation: what it is called, what it takes and what it answers."""
+    """One EST operation: its names, and the types of its request and answer."""
 
     name: str
     draft_name: str
@@ -67,17 +67,17 @@ class Operation:
     has_csr: bool = False  # the body is a PKCS#10, which may be linked to the connection (3.5)
     may_wait: bool = False  # a handler's exit 75 is a 202 (4.2.3)
     proves_key: bool = False  # the CSR's key and signature count (4.2.1); serverkeygen ignores them (4.4.1)
-    renews: bool = False  # subject and SAN are those of a certificate that the client has (4.2.2)
+    renews: bool = False  # subject and SAN must be equal to those of a certificate that the client has (4.2.2)
     off_by_default: bool = False  # served only where the configuration switches it on
 
     @property
     def holds_requests(self) -> bool:
-        """Whether the body is a message with requests inside, each of which its handler has to judge (4.3.1)."""
+        """Whether the body is a message with requests inside, which the handler checks one by one (4.3.1)."""
         return self.body is Body.CMC
 
     @property
     def takes_body(self) -> bool:
-        """Whether the request carries one."""
+        """Whether the request has a body."""
         return self.method == "POST"
 
 
@@ -109,7 +109,7 @@ _DRAFT_NAMES = {operation.draft_name for operation in _TABLE}
 
 @dataclass(frozen=True)
 class Target:
-    """Where a request goes: the operation's name as configured, the CA label and the spelling used."""
+    """The result of `resolve`: the operation's name as configured, the CA label, and the spelling used."""
 
     operation: str
     label: str | None
@@ -117,10 +117,10 @@ class Target:
 
 
 def twins(raw_target: str, label: str | None) -> tuple[str, ...]:
-    """The request targets that a Digest `uri` may name: this one, and the same without the label.
+    """Return the request targets that a Digest `uri` may name: this one, and the same without the label.
 
-    One client always leaves the label out there.  `raw_target` is the request line's, query included; the query is
-    never looked at, as a slash in it divides nothing (RFC 3986 3.4).
+    One client always omits the label there.  `raw_target` is the target in the request line, query included.  The query
+    is kept as it is: a slash in it does not separate segments (RFC 3986 3.4).
     """
     if label is None:
         return (raw_target,)
@@ -134,14 +134,14 @@ def is_operation_name(word: str) -> bool:
 
 
 def resolve(raw_path: str, labels: Collection[str], extra: Collection[str] = ()) -> Target:
-    """Find the operation and label that a path names.
+    """Return the operation and label that a path names.
 
-    `raw_path` is the request target without its query, percent-encoding as received; `labels` are the
-    configured CA labels and `extra` the names of operations that only the configuration knows.  Operation
-    names match in the RFC's lower case and the drafts' mixed case, in fact in any case: paths are case
-    sensitive (RFC 9110 4.2.3), but nothing else is ever served under such a name.  Labels match exactly.
+    `raw_path` is the request target without its query, percent-encoded as received; `labels` are the configured CA
+    labels, and `extra` the names of operations that only the configuration defines.  Operation names match in any case,
+    since the RFC has them in lower case and the drafts in mixed case.  Paths are case sensitive (RFC 9110 4.2.3), but
+    nothing else is ever served under such a name.  Labels match exactly.
 
-    Raises `NotFound` with words that say which part is unknown.
+    Raises `NotFound` with a text that names the unknown part, and `BadRequest` as `decode_path` does.
     """
     path = decode_path(raw_path)
     if path != PREFIX and not path.startswith(PREFIX + "/"):
@@ -164,10 +164,13 @@ def resolve(raw_path: str, labels: Collection[str], extra: Collection[str] = ())
 
 
 def decode_path(raw_path: str) -> str:
-    """Undo percent-encoding once; an encoded slash, a control character or bad UTF-8 is a `BadRequest`."""
+    """Return a path with percent-encoding undone once.
+
+    Raises `BadRequest` for an encoded slash, a control character or bad UTF-8.
+    """
     try:
         path = unquote_to_bytes(raw_path).decode()
-    except UnicodeError:  # encoding fails too: aiohttp hands on bytes that are not UTF-8 as lone surrogates
+    except UnicodeError:  # encoding may fail too: aiohttp passes bytes that are not UTF-8 as lone surrogates
         raise BadRequest("The path is not UTF-8.") from None
     if "%2f" in raw_path.lower() or not path.isprintable():
         raise BadRequest("The path holds an encoded slash or a control character.")
@@ -181,11 +184,10 @@ def check_method(operation: Operation, method: str) -> None:
 
 
 def check_media_type(operation: Operation, content_type: str | None, profile: Profile) -> None:
-    """Raise `UnsupportedMediaType` unless the Content-Type is one that the operation takes.
+    """Raise `UnsupportedMediaType` unless the operation accepts the Content-Type.
 
-    Types compare without case and parameters are ignored (RFC 9110 8.3.1); `application/pkcs10x` is not
-    `application/pkcs10`.  In the draft profile a missing type and curl's default are accepted too: clients
-    of 2013 sent none.
+    Types are compared as whole words without case, and parameters are ignored (RFC 9110 8.3.1).  In the draft profile a
+    missing type and curl's default are accepted too, since clients of 2013 sent none.
     """
     if not operation.takes_body or not operation.request_types:
         return
@@ -200,14 +202,14 @@ def check_media_type(operation: Operation, content_type: str | None, profile: Pr
 
 
 def essence(content_type: str | None) -> str:
-    """The media type in lower case without parameters; empty when there is none."""
+    """Return the media type in lower case without parameters; empty if there is none."""
     return (content_type or "").partition(";")[0].strip().lower()
 
 
 def profile_of(target: Target, content_type: str | None, setting: str) -> Profile:
-    """Which profile a request is in: `setting` is `rfc`, `draft` or `auto`.
+    """Return the profile of a request; `setting` is `rfc`, `draft` or `auto`.
 
-    On `auto` the drafts' mixed-case path or their media type make it a draft request.
+    With `auto`, a request with the drafts' mixed-case path or media type is a draft request.
     """
     if setting != "auto":
         return Profile(setting)

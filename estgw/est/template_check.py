@@ -1,7 +1,7 @@
-"""What a CSR lacks of what is insisted on: a policy in the words of csrattrs.yaml (RFC 7030 4.5.2, last paragraph).
+"""Check a CSR against required attributes: a policy in the words of csrattrs.yaml (RFC 7030 4.5.2, last paragraph).
 
-Lacking is all that counts: a CSR may hold more.  An RSA key may be longer, extensions may be critical or not, and of
-several keys or signatures one will do, since a CSR has only one.
+The check finds what a CSR lacks; a CSR may hold more.  An RSA key may be longer, and extensions may be critical or not.
+If the policy lists several keys or signatures, one of them is enough, since a CSR has only one.
 """
 
 from __future__ import annotations
@@ -36,26 +36,26 @@ from estgw.est.der import elements, whole
 
 _DNS = b"\x82"
 _LISTS = (SAN, "2.5.29.15", "2.5.29.37")
-"""Extensions of which each entry is a wish of its own: names, usages, purposes."""
+"""Extensions whose entries are required one by one: names, usages, purposes."""
 
 
 @dataclass(frozen=True)
 class TemplateCheck:
-    """What every CSR must have, taken apart once; `of` raises `Malformed` for what can't be read."""
+    """The requirements for each CSR, parsed once by `of`."""
 
     parts: tuple[NamePart, ...]
-    """Of the subject; those that are given first, so that an open one does not take their place."""
+    """Attributes of the subject.  Those with a value come first, so that an open one does not match in their place."""
     keys: tuple[Kind, ...]
     signatures: tuple[str, ...]
     curves: tuple[str, ...]
     oids: tuple[str, ...]
     attributes: tuple[AttributeWish, ...]
     extensions: Mapping[str, Mapping[str, str] | bytes | None]
-    """By type: the entries with their words, the whole value, or None where any will do."""
+    """By OID: the entries and their words, the whole value as DER, or None if each value is accepted."""
 
     @classmethod
     def of(cls, wanted: CsrAttrs) -> TemplateCheck:
-        """Both forms count, the classic one and the template."""
+        """Return the check for CSR attributes, classic form and template together.  Raises `Malformed`."""
         template = wanted.template or Template()
         classic = [one for one in wanted.attributes if one.oid != TEMPLATE]
         keys = [KeyWish(one.oid, *one.values[:1]) for one in classic if one.oid in oids.KEYS]
@@ -79,14 +79,14 @@ class TemplateCheck:
     def require(self, csr: CSR, new_names: NewNames | None, *, proves_key: bool) -> None:
         """Raise `Malformed` with everything that the CSR lacks.
 
-        Where a ChangeSubjectName asks for other names, those count: they will be issued.  Without `proves_key` key
-        and signature do not count, for serverkeygen ignores them (RFC 7030 4.4.1).
+        `new_names`, from a ChangeSubjectName, replace the CSR's names, since they will be issued.  Without `proves_key`
+        key and signature are not checked, since serverkeygen ignores them (RFC 7030 4.4.1).
         """
         if lacks := self.missing(csr, new_names, proves_key=proves_key):
             raise Malformed(f"the CSR lacks what is insisted on here: {'; '.join(lacks)}")
 
     def missing(self, csr: CSR, new_names: NewNames | None = None, *, proves_key: bool = True) -> list[str]:
-        """What the CSR lacks, in words."""
+        """Return what the CSR lacks, as words for an error.  Raises `Malformed`."""
         request = _Request(csr, new_names)
         lacks = _subject(request, self.parts)
         if proves_key:
@@ -100,20 +100,20 @@ class TemplateCheck:
 
 @dataclass(frozen=True)
 class _Request:
-    """A CSR as it is compared."""
+    """A CSR in the form in which it is compared."""
 
     csr: CSR
     new_names: NewNames | None
 
     @cached_property
     def subject(self) -> list[tuple[str, str]]:
-        """Types and folded values of the subject that will be issued."""
+        """OIDs and folded values of the subject that will be issued."""
         name = self.new_names.subject if self.new_names is not None else self.csr.subject
         return [pair for rdn in names.name_key(name) for pair in sorted(rdn)]
 
     @cached_property
     def extensions(self) -> dict[str, bytes]:
-        """Values by type, the SAN being the one that will be issued."""
+        """Values as DER by OID; the SAN is the one that will be issued."""
         found = {extension.oid.dotted_string: extension.value.public_bytes() for extension in self.csr.extensions}
         if self.new_names is not None:
             found.pop(SAN, None)
@@ -130,12 +130,12 @@ class _Request:
         return Kind(wish.oid, wish.curve, key.key_size if isinstance(key, rsa.RSAPublicKey) else None)
 
     def has(self, oid: str) -> bool:
-        """Whether this stands in it, as an attribute, an extension or a part of the subject."""
+        """Whether the CSR has this OID as an attribute, an extension or a part of the subject."""
         return oid in self.csr.attributes or oid in self.extensions or oid in dict(self.subject)
 
 
 def _subject(request: _Request, parts: Iterable[NamePart]) -> list[str]:
-    """Every part that is given, and one of its type for every part that is left open."""
+    """The parts that the subject lacks.  An open part needs an attribute of its type that no other part has matched."""
     left = list(request.subject)
     lacks = []
     for part in parts:
@@ -149,7 +149,7 @@ def _subject(request: _Request, parts: Iterable[NamePart]) -> list[str]:
 
 
 def _pair(oid: str, value: bytes) -> tuple[str, str]:
-    """A part of a subject, folded as names are compared."""
+    """The OID and the folded value of a part of a subject, as names are compared."""
     text = text_of(value)
     if text is None:
         return oid, f"#{value.hex()}"
@@ -194,7 +194,7 @@ def _attribute(request: _Request, wanted: AttributeWish) -> list[str]:
 
 
 def _same(wanted: bytes, given: bytes) -> bool:
-    """The same value, or the same text in another kind of string."""
+    """Whether two values in DER are equal, or are the same text in different string types."""
     text = text_of(wanted)
     return wanted == given or (text is not None and text == text_of(given))
 
@@ -212,26 +212,26 @@ def _extension(request: _Request, oid: str, wanted: Mapping[str, str] | bytes | 
 
 
 def _entries(oid: str, value: bytes) -> Mapping[str, str] | bytes:
-    """The words of each entry of a list, by what it is compared by; a value of another kind as it is."""
+    """For a list, its entries' keys for comparison and their words; for another extension, its value."""
     if oid not in _LISTS:
         return value
     words = CODECS[oid][1](value)
     if oid != SAN:
         return {word: word for word in words}
-    # A kind of general name alone is one that the client fills in: any entry of that kind will do.
+    # The client fills in a general name that is given as its kind alone, so each entry of that kind matches.
     pairs = zip(elements(value, "a subject alternative name"), words, strict=True)
     return {_entry_key(entry)[":" not in word]: word for entry, word in pairs}
 
 
 def _keys_of(oid: str, value: bytes) -> set[str]:
-    """What the entries of a CSR's extension can be compared by."""
+    """The keys by which the entries of a CSR's extension are compared."""
     if oid != SAN:
         return set(CODECS[oid][1](value))
     return {key for entry in elements(value, "a subject alternative name") for key in _entry_key(entry)}
 
 
 def _entry_key(entry: asn1.TLV) -> tuple[str, str]:
-    """A general name and its kind alone; host names are compared without case (RFC 5280 7.2)."""
+    """The key of a general name and the key of its kind.  Host names are compared without case (RFC 5280 7.2)."""
     tag, content = bytes(entry.tag_bytes), bytes(entry.data)
     return f"{tag.hex()}:{(content.lower() if tag == _DNS else content).hex()}", tag.hex()
 

@@ -1,1 +1,1 @@
-"""What the gateway counts, for Prometheus: off until the configuration says where to serve it."""
+"""Metrics for Prometheus.  They are off until the configuration gives an address to serve them on."""

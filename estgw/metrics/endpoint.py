@@ -1,6 +1,6 @@
 """GET /metrics over plain HTTP, for a Prometheus on this machine or behind a proxy of its own.
 
-Nothing is asked but one path, and nobody is known: one answer a connection, read and written within a few seconds.
+The endpoint serves one path and authenticates no client.  A connection gets one answer and ends within a few seconds.
 """
 
 from __future__ import annotations
@@ -20,21 +20,22 @@ from estgw.metrics.table import BUILD, CONFIGURED, Metric
 from estgw.tls import sockets
 
 SECONDS = 5.0
-"""For a connection from its first byte to its last."""
+"""The longest time of a connection, from its first byte to its last."""
 CONNECTIONS = 16
-"""At once; one more is closed at the door."""
+"""Connections at once; further ones are closed at once."""
 HEAD = 8192
-"""Bytes of a request's head."""
+"""The largest head of a request, in bytes."""
 
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
-"""The format that every Prometheus reads, whatever else it says it would accept."""
+"""The format that every version of Prometheus reads.  The Accept header is ignored."""
 
 
 @contextlib.asynccontextmanager
 async def exposed(listen: str | None, metrics: Iterable[Metric], view: Path | None = None) -> AsyncIterator[None]:
-    """Count `metrics` from now on, and show them under that address while the context lasts; None is neither.
+    """Count `metrics` from now on, and serve them at an address while the context lasts.
 
-    `view` is where other processes write what they count.  Raises OSError when the address can't be listened on.
+    Without an address (None) this counts and serves nothing.  `view` is the directory into which other processes write
+    their counts.  Raises OSError when the address can't be listened on.
     """
     if listen is None:
         yield
@@ -64,7 +65,7 @@ class _Endpoint:
         self._open: set[asyncio.StreamWriter] = set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection."""
+        """Serve one connection."""
         if len(self._open) >= CONNECTIONS:
             writer.transport.abort()
             return
@@ -76,13 +77,13 @@ class _Endpoint:
                 writer.close()
                 await writer.wait_closed()
         except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            pass  # whoever it was asks again, or does not
+            pass  # the client may ask again
         finally:
             writer.transport.abort()
             self._open.discard(writer)
 
     def close(self) -> None:
-        """Cut every connection."""
+        """Reset all connections."""
         for writer in self._open:
             writer.transport.abort()
 
@@ -97,7 +98,7 @@ class _Endpoint:
             return _response(HTTPStatus.METHOD_NOT_ALLOWED, b"Allow: GET\r\n")
         try:
             text = self._text()
-        except Exception:  # noqa: BLE001 - another process may be in the middle of making its file; the next time is soon
+        except Exception:  # noqa: BLE001 - another process may be writing its file; the next scrape will work
             log.exception("the metrics could not be read")
             return _response(HTTPStatus.INTERNAL_SERVER_ERROR)
         return _response(HTTPStatus.OK, body=text, kind=TEXT)

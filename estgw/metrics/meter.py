@@ -1,8 +1,8 @@
-"""Counting.  Like the log there is one for the whole process, anybody may write to it, and nothing reads it inside.
+"""The meter.  There is one for the whole process, as there is one log: every module may count, and none reads counts.
 
-prometheus-client is imported when the meter is switched on, and not before.  Several gateway processes each write to a
-file of their own in a directory that they share.  The file is named after a process's place and not its number, so
-whoever takes the place of one that died goes on counting where that one stopped.
+prometheus-client is imported when the meter is switched on, not before.  Several gateway processes each write to a file
+of their own in a shared directory.  The file is named after the worker slot, not the pid, so a worker that replaces a
+dead one continues its counts.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import Any
 from estgw.metrics.table import ISSUED, REQUEST_SECONDS, REQUESTS, Kind, Metric
 
 DIRECTORY_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
-"""Where prometheus-client looks for the directory; in the environment of a process that writes there."""
+"""The variable from which prometheus-client takes the directory, in the environment of a process that writes there."""
 
 _NOTHING = contextlib.nullcontext()
 
 
 class Meter:
-    """Counts nothing until it is switched on; then every metric must be one of those that it was switched on with."""
+    """Counters, gauges and histograms.  They count nothing until `switch_on`, and then only the metrics given there."""
 
     def __init__(self) -> None:
         self._made: dict[str, Any] | None = None
@@ -30,16 +30,16 @@ class Meter:
     def switch_on(self, metrics: Iterable[Metric], *, place: int | None = None, view: Path | None = None) -> None:
         """Begin to count `metrics`, from 0.
 
-        `place` is which of several processes this one is; `DIRECTORY_VARIABLE` must be set then.  `view` is the same
-        directory in the process that shows what the others have counted.
+        `place` is the index of this process's worker slot, if there are several; `DIRECTORY_VARIABLE` must then be set.
+        `view` is the same directory, in the process that serves the counts of the others.
         """
         import prometheus_client
         import prometheus_client.multiprocess
         import prometheus_client.values
 
-        library: Any = prometheus_client  # half of what we use of it has no types
+        library: Any = prometheus_client  # half of the functions used have no types
         library.disable_created_metrics()
-        # Decided here, whatever the environment that we were started in says.
+        # Set here, regardless of the environment in which the gateway was started.
         values = library.values
         values.ValueClass = values.MutexValue if place is None else values.MultiProcessValue(lambda: place)
         self._registry = library.CollectorRegistry()
@@ -58,32 +58,32 @@ class Meter:
                 return library.Histogram(metric.name, metric.help, buckets=metric.buckets, **common)
 
     def add(self, metric: Metric, *labels: str) -> None:
-        """One more."""
+        """Increase a counter by one."""
         if self._made is not None:
             self._of(metric, labels).inc()
 
     def set(self, metric: Metric, value: float, *labels: str) -> None:
-        """So many now."""
+        """Set a gauge."""
         if self._made is not None:
             self._of(metric, labels).set(value)
 
     def observe(self, metric: Metric, seconds: float, *labels: str) -> None:
-        """It took so long."""
+        """Add a duration in seconds to a histogram."""
         if self._made is not None:
             self._of(metric, labels).observe(seconds)
 
     def held(self, metric: Metric) -> contextlib.AbstractContextManager[Any]:
-        """One more for as long as the context lasts."""
+        """Increase a gauge by one while the context lasts."""
         if self._made is None:
             return _NOTHING
         held: contextlib.AbstractContextManager[Any] = self._of(metric, ()).track_inprogress()
         return held
 
     def answered(self, entry: Mapping[str, Any], status: int, seconds: float) -> None:
-        """A request was answered; `entry` is its access line."""
+        """Count a request that was answered after `seconds`; `entry` is its access line."""
         if self._made is None:
             return
-        # These two are names of the configuration's: they are noted once the path is known to lead there.
+        # Both are names in the configuration: the access line has them only after the path was found to be served.
         operation, label = entry.get("operation", "other"), entry.get("label", "")
         self.add(REQUESTS, operation, label, str(status))
         self.observe(REQUEST_SECONDS, seconds, operation)
@@ -91,13 +91,13 @@ class Meter:
             self.add(ISSUED, operation, label)
 
     def forget(self, view: Path, place: int) -> None:
-        """The process of that place is dead: what it had open, or was at, is no more."""
+        """Remove the gauges of a dead process from `view`; `place` is the index of its worker slot."""
         from prometheus_client import multiprocess
 
         multiprocess.mark_process_dead(place, str(view))  # type: ignore[no-untyped-call]
 
     def text(self) -> bytes:
-        """What /metrics shows."""
+        """Return the body of /metrics."""
         from prometheus_client import generate_latest
 
         return generate_latest(self._registry)

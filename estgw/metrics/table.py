@@ -1,7 +1,7 @@
-"""Every metric there is.  The names and the help texts are what /metrics shows, and so their documentation.
+"""The table of all metrics.  /metrics shows the names and the help texts, which are the documentation too.
 
-Labels take their values from the configuration, from a handler's end or from a short list, never from a client: what a
-client asks for that is not served here is the operation `other`.
+Labels take their values from the configuration, from a handler's end or from a short list, never from a client: a
+request for an operation that is not served counts as the operation `other`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from enum import Enum
 
 
 class Kind(Enum):
-    """What a metric does: grow, go up and down, or sort what it sees into buckets."""
+    """The types of metric in Prometheus: a count that grows, a value that goes up and down, or counts in buckets."""
 
     COUNTER = "counter"
     GAUGE = "gauge"
@@ -20,7 +20,7 @@ class Kind(Enum):
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric by its name in the conventions of Prometheus; `buckets` are upper bounds in seconds."""
+    """One metric; its name follows the conventions of Prometheus, `buckets` are upper bounds in seconds."""
 
     name: str
     kind: Kind
@@ -60,17 +60,17 @@ CALLOUTS = Metric(
 CALLOUT_SECONDS = Metric(
     "estgw_callout_seconds",
     Kind.HISTOGRAM,
-    "Seconds that a script ran, without its wait for a place.",
+    "Seconds that a script ran, without its wait to be started.",
     ("handler",),
     SECONDS,
 )
 CALLOUTS_RUNNING = Metric("estgw_callouts_running", Kind.GAUGE, "Scripts that run now.")
-CALLOUTS_WAITING = Metric("estgw_callouts_waiting", Kind.GAUGE, "Callouts that wait for a place or their turn.")
+CALLOUTS_WAITING = Metric("estgw_callouts_waiting", Kind.GAUGE, "Callouts that wait to be started or for a lock.")
 CONNECTIONS = Metric("estgw_connections", Kind.GAUGE, "Open connections, those in their TLS handshake included.")
 HANDSHAKE_FAILURES = Metric(
     "estgw_handshake_failures_total",
     Kind.COUNTER,
-    "Connections that came to nothing: failed handshakes, and those for which there was no room.",
+    "Connections that failed before a request: failed handshakes, and those above max_connections.",
 )
 
 BUILD = Metric("estgw_build_info", Kind.GAUGE, "1, labelled with the version.", ("version",))
@@ -81,12 +81,12 @@ CONFIGURED = Metric(
 )
 RELOADS = Metric("estgw_reloads_total", Kind.COUNTER, "Reloads of the configuration: done or refused.", ("result",))
 WORKERS = Metric("estgw_workers", Kind.GAUGE, "Gateway processes that accept connections.")
-RESTARTS = Metric("estgw_worker_restarts_total", Kind.COUNTER, "Gateway processes started in the place of another.")
+RESTARTS = Metric("estgw_worker_restarts_total", Kind.COUNTER, "Gateway processes started to replace another.")
 
 OF_WORKERS = (
     REQUESTS, REQUEST_SECONDS, ISSUED, CALLOUTS, CALLOUT_SECONDS, CALLOUTS_RUNNING, CALLOUTS_WAITING, CONNECTIONS,
     HANDSHAKE_FAILURES,
 )  # fmt: skip
-"""Counted by each gateway process; the view is their sum."""
+"""Counted by each gateway process; /metrics shows the sum."""
 OF_ALL = (BUILD, CONFIGURED, RELOADS, WORKERS, RESTARTS)
 """Counted once, by the only process or by the supervisor."""

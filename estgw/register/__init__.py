@@ -1,1 +1,1 @@
-"""What a CA has issued."""
+"""The register: the certificates that a CA has issued."""

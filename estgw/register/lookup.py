@@ -1,4 +1,4 @@
-"""What a CA's registers know: that of `openssl ca` with its archives, and that of handlers/python."""
+"""Look up certificates in a CA's registers: the index of `openssl ca`, its archives, and handlers/python's store."""
 
 from __future__ import annotations
 
@@ -19,25 +19,26 @@ from estgw.est import csr as csrs
 from estgw.est.csr import CSR
 
 INDEX, ARCHIVES, ISSUED = "index.txt", "index-archive", "newcerts"
-"""Where `openssl ca` keeps its index, openssl-ca/rotate the older rows, and both the certificates."""
+"""The index of `openssl ca`, the directory of openssl-ca/rotate for older rows, and the directory of certificates."""
 
 STORE = "certs.sqlite"
 """The register of handlers/python; `store.py` there has its schema."""
 
 MOST = 1000
-"""So many certificates of a register are looked at; a row that can't have the name wanted costs next to nothing."""
+"""Certificates of a register that are read at most.  Rows with another subject do not count and cost almost nothing."""
 
 
 def newest_valid(ca_dir: Path, csr: CSR) -> x509.Certificate | None:
-    """The newest certificate with the CSR's subject and SAN that is valid now and not revoked.
+    """Return the newest certificate with the CSR's subject and SAN that is valid now and not revoked, or None.
 
-    Blocks while it reads.  Raises `sqlite3.Error` when there is a store that can't be read, and OSError where the
-    machine has no descriptor or no memory left to read with.
+    Blocks while it reads.  Raises `sqlite3.Error` for a store that can't be read, and OSError if the machine has no
+    descriptor or no memory left.
     """
     now = datetime.now(UTC)
     wanted = _Subject(csr.subject)
     index = ca_dir / INDEX
-    current = _read(index if index.exists() else index.with_suffix(".txt.old"))  # for a moment that is the only one
+    # `openssl ca` renames its files: for a moment only index.txt.old exists.
+    current = _read(index if index.exists() else index.with_suffix(".txt.old"))
     revoked = {row[3] for row in map(_fields, current.splitlines()) if row[0] == b"R"}
     found = []
     for register in (_index(ca_dir, current, wanted), _store(ca_dir / STORE, revoked, wanted)):
@@ -50,33 +51,33 @@ def newest_valid(ca_dir: Path, csr: CSR) -> x509.Certificate | None:
 
 
 class _Subject:
-    """Rules out what a register says plainly to be another's subject; the certificate decides."""
+    """Excludes rows of a register whose subject is certainly another one.  For the others the certificate decides."""
 
     def __init__(self, name: x509.Name) -> None:
         values = {value for rdn in names.name_key(name) for _, value in rdn if not value.startswith("#")}
         self.is_ascii = all(map(str.isascii, values))
-        """Where one is not, an ASCII subject is another's."""
+        """If False, a subject in ASCII is another one."""
         runs = [max(re.findall(r"[a-z0-9.-]+", value), key=len, default="")[:100] for value in values]
         self.needles = sorted(runs, key=len)[-8:]
-        """What each ASCII subject of that name has in it, but for case: few and short, as SQLite has a limit."""
+        """Strings that each ASCII subject of that name contains, in any case.  Few and short, as SQLite has a limit."""
         self._values = [f"={_joined(value)}" for value in sorted(values, key=len)[-8:]]
-        """The longest ones: to look for each of thousands in thousands would take the square of a subject's length."""
+        """The longest values, a few only: a search for each of thousands would take quadratic time."""
 
     def may_be(self, subject: str) -> bool:
-        """Whether all values are in a subject as a register has it, its escapes undone; with a zero in it, yes."""
-        folded = f"{_joined(names.fold(subject))}/"  # so that the last value has an end
+        """Whether all values are in a register's subject, whose escapes are undone.  True for one with a NUL in it."""
+        folded = f"{_joined(names.fold(subject))}/"  # the slash ends the last value
         return "\0" in subject or all(any(value + end in folded for end in "/,+") for value in self._values)
 
 
 def _joined(text: str) -> str:
-    """Without the white space around signs that part values: there may be more of it in a certificate."""
+    """Remove the white space around separators, since a certificate may have more of it."""
     return re.sub(r" ?([=/,+]) ?", r"\1", text)
 
 
 def _index(ca_dir: Path, current: bytes, wanted: _Subject) -> Iterator[x509.Certificate]:
-    """The certificates of the index that may be wanted, newest first.
+    """The certificates of the index that may have the wanted subject, newest first.
 
-    A certificate that was revoked after its row had gone to an archive has another row in `index.txt`, which counts.
+    A certificate that was revoked after its row was archived has a second row in `index.txt`, which counts.
     """
     serials = {_fields(line)[3] for line in current.splitlines()}
     yield from _certificates(ca_dir, current, wanted, set())
@@ -105,15 +106,15 @@ def _certificates(ca_dir: Path, rows: bytes, wanted: _Subject, known: set[bytes]
 
 
 def _fields(line: bytes) -> list[bytes]:
-    """The six fields of a row; all empty where there are not as many."""
+    """The six fields of a row; six empty ones if the row has another number."""
     fields = line.split(b"\t")
     return fields if len(fields) == 6 else [b""] * 6
 
 
 def _of_index(subject: bytes) -> str:
-    r"""Undo what the index does: every byte but printable ASCII is \xC3 there.
+    r"""Undo the escapes of the index, where each byte that is not printable ASCII has the form \xC3.
 
-    What has two or four bytes a character comes out with zeros in it, and what is no UTF-8 as one zero.
+    A string with two or four bytes for each character comes out with NULs in it, one that is not UTF-8 as a single NUL.
     """
     try:
         return re.sub(rb"\\x([0-9A-F]{2})", lambda match: bytes.fromhex(match[1].decode()), subject).decode()
@@ -122,7 +123,7 @@ def _of_index(subject: bytes) -> str:
 
 
 def _of_store(subject: str) -> str:
-    """Undo the escapes of RFC 4514 2.4: a backslash before a character, or before two digits for each byte of one."""
+    """Undo the escapes of RFC 4514 2.4: a backslash before a character, or before the two hex digits of each byte."""
     return re.sub(r"((?:\\[0-9A-F]{2})+)|\\(.)", _char, subject)
 
 
@@ -140,11 +141,11 @@ def _read(path: Path) -> bytes:
 
 
 def _store(path: Path, revoked: set[bytes], wanted: _Subject) -> Iterator[x509.Certificate]:
-    """The certificates of the store that may be wanted, newest first."""
+    """The certificates of the store that may have the wanted subject, newest first."""
     if not path.exists():
         return
     with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
-        # The sign before rowid makes it walk through the subjects alone, which are an index, not through the table.
+        # The sign before rowid makes SQLite read the subjects from their index, not the table.
         plain = " AND ".join(["?", *["subject LIKE ?"] * len(wanted.needles)])
         where = f"WHERE {plain} OR subject GLOB '*[^ -~]*' OR instr(subject, char(92))"  # a backslash
         rows = f"SELECT rowid, subject FROM certificates {where} ORDER BY +rowid DESC"  # noqa: S608  # all ours

@@ -1,4 +1,4 @@
-"""The server's side of TLS, from settings to an OpenSSL context: TLS 1.2 and 1.3, nothing resumable."""
+"""Make an OpenSSL context for the server from the settings: TLS 1.2 and 1.3, without resumption."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ _CIPHERS_12 = b"ECDHE+AESGCM:ECDHE+CHACHA20:ECDHE+AESCCM:!AESCCM8:!aNULL"
 """TLS 1.2: forward secrecy and AEAD only (RFC 9325 4.2); TLS 1.3 has nothing else."""
 
 _MAX_INTERMEDIATES = 8
-"""More is no real hierarchy, and each costs a signature check before anybody is authenticated.  The size of
-what a client may send is bounded by OpenSSL: 100 kB, enough for a dozen ML-DSA-87 certificates."""
+"""Real hierarchies have fewer, and each costs a signature check before the client is authenticated.  OpenSSL bounds the
+size of a client's certificates: 100 kB, enough for a dozen ML-DSA-87 certificates."""
 
-# Numbers of OpenSSL's stable interface that pyOpenSSL does not name.
+# Numbers of OpenSSL's stable interface without a name in pyOpenSSL.
 _UNABLE_TO_GET_CRL = 3  # X509_V_ERR_UNABLE_TO_GET_CRL
 _MODE_NO_AUTO_CHAIN = 8  # SSL_MODE_NO_AUTO_CHAIN
 
 
 @dataclass(frozen=True)
 class TLSSettings:
-    """What the configuration says about TLS."""
+    """The settings for TLS."""
 
     certificate: Path
     """PEM: the server's certificate, then its chain."""
@@ -39,28 +39,27 @@ class TLSSettings:
     minimum: Literal["1.2", "1.3"] = "1.2"
     maximum: Literal["1.2", "1.3"] = "1.3"
     anchors: tuple[x509.Certificate, ...] = ()
-    """Who vouches for clients: the explicit and the implicit trust anchors (RFC 7030 1.1) together; CA
-    certificates, self-signed or not."""
+    """The explicit and the implicit trust anchors (RFC 7030 1.1) together: CA certificates, self-signed or not."""
     crls: tuple[x509.CertificateRevocationList, ...] = ()
-    """A CA whose name issued one of these is checked for revocation, any other is not."""
+    """Certificates are checked for revocation if their issuer has one of these CRLs."""
     reject_unknown: bool = False
-    """Whether a client whose certificate does not verify fails the handshake."""
+    """Whether the handshake fails for a client whose certificate does not verify."""
 
 
 def server_context(settings: TLSSettings) -> TLSContext:
-    """Raises `ConfigError` if certificate and key can't be used."""
+    """Return the context for new handshakes.  Raises `ConfigError` if certificate and key can't be used."""
     context = SSL.Context(SSL.TLS_SERVER_METHOD)
     context.set_min_proto_version(_VERSIONS[settings.minimum])
     context.set_max_proto_version(_VERSIONS[settings.maximum])
     context.set_cipher_list(_CIPHERS_12)
     context.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_CIPHER_SERVER_PREFERENCE)
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)  # 34 kB less per idle connection
-    # The server sends the chain in its file, not one that OpenSSL builds from the anchors for clients.
+    # The server sends the chain in its file, not one that OpenSSL would build from the anchors for clients.
     context.set_mode(_MODE_NO_AUTO_CHAIN)
-    # A resumed session would lose the verify callback's record: a stranger without a fault.
+    # The verify callback does not run for a resumed session, so an unknown client would seem to be verified.
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     context.set_options(SSL.OP_NO_TICKET)
-    # A renegotiation would move tls-unique under a request (RFC 5929 3.1).
+    # A renegotiation would change tls-unique during a request (RFC 5929 3.1).
     context.set_options(SSL.OP_NO_RENEGOTIATION)
     _load_identity(context, settings.certificate, settings.key)
     _trust(context, settings)
@@ -69,8 +68,8 @@ def server_context(settings: TLSSettings) -> TLSContext:
 
 def _load_identity(context: SSL.Context, certificate: Path, key: Path) -> None:
     _read(certificate)
-    if b"ENCRYPTED" in _read(key):  # PKCS#8 and the older form alike; OpenSSL would ask on the terminal
-        raise ConfigError([f"{key}: the key is encrypted; a server has nobody to ask for the passphrase"])
+    if b"ENCRYPTED" in _read(key):  # in PKCS#8 and in the older form; OpenSSL would ask at the terminal
+        raise ConfigError([f"{key}: the key is encrypted; give the server one without a passphrase"])
     mismatch = ConfigError([f"{key}: is not the key of {certificate}"])
     try:
         context.use_certificate_chain_file(certificate)
@@ -84,7 +83,7 @@ def _load_identity(context: SSL.Context, certificate: Path, key: Path) -> None:
         raise ConfigError([f"{key}: no usable private key in PEM: {error_words(exc)}"]) from None
     try:
         context.check_privatekey()
-    except SSL.Error:  # a key of another kind than the certificate's
+    except SSL.Error:  # the key is of another kind than the certificate's
         raise mismatch from None
 
 
@@ -107,9 +106,9 @@ def _trust(context: SSL.Context, settings: TLSSettings) -> None:
         flags |= crypto.X509StoreFlags.CRL_CHECK | crypto.X509StoreFlags.CRL_CHECK_ALL
     store.set_flags(flags)
     context.set_verify_depth(_MAX_INTERMEDIATES)
-    # A certificate is requested in every handshake and demanded in none: RFC 7030 4.1 lets anybody fetch
-    # /cacerts, and policy is decided per operation.  No list of CA names goes with the request, or clients
-    # with a certificate of another CA would keep it to themselves.
+    # Each handshake requests a certificate and none requires it: RFC 7030 4.1 lets every client fetch /cacerts, and
+    # each operation has its own requirement.  The request has no list of CA names, since clients with a certificate of
+    # another CA would then not send it.
     context.set_verify(SSL.VERIFY_PEER, _verify_callback(settings))
 
 
@@ -117,11 +116,11 @@ def _verify_callback(settings: TLSSettings) -> Any:
     crl_issuers = frozenset(crl.issuer for crl in settings.crls)
 
     def verify(connection: SSL.Connection, certificate: crypto.X509, error: int, depth: int, ok: int) -> bool:
-        """OpenSSL asks about every fault (`ok` is 0), and about every certificate without one."""
+        """Return whether to go on.  OpenSSL calls this for each fault (`ok` is 0) and each certificate without one."""
         if ok:
             return True
         if error == _UNABLE_TO_GET_CRL and not _issued_by(certificate, crl_issuers):
-            return True  # OpenSSL wants a CRL for every CA once it checks one
+            return True  # if it checks one CRL, OpenSSL requires CRLs of all CAs
         record: Verification = connection.get_app_data()
         record.record(error, depth)
         return not settings.reject_unknown
@@ -130,8 +129,8 @@ def _verify_callback(settings: TLSSettings) -> Any:
 
 
 def _issued_by(certificate: crypto.X509, names: frozenset[x509.Name]) -> bool:
-    """Whether one of `names` issued it; a certificate that can't be parsed counts as such."""
+    """Whether one of `names` issued the certificate.  True for a certificate that can't be parsed."""
     try:
         return certificate.to_cryptography().issuer in names
-    except Exception:  # noqa: BLE001  # pyOpenSSL would raise it in whichever connection comes next
+    except Exception:  # noqa: BLE001  # pyOpenSSL would raise it in another connection
         return True

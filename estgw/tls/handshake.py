@@ -1,7 +1,7 @@
-"""Reading what a handshake established: the client's certificate and its verdict, the channel bindings.
+"""Read the results of a handshake: the client's certificate, its verification, and the channel bindings.
 
-Everything here reads a pyOpenSSL connection whose handshake is over.  The three calls past pyOpenSSL's public
-methods are together at the end of the file.
+The functions read a pyOpenSSL connection whose handshake is over.  The three calls beyond pyOpenSSL's public methods
+are together at the end of the file.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from estgw.tls.info import TLSInfo
 
 @dataclass
 class Verification:
-    """What OpenSSL complained about while it verified one client certificate.
+    """The fault that OpenSSL found in one client certificate, if any.
 
-    Only the complaint to report is kept, since a client chooses how long its chain is.
+    Only one fault is kept, since a client chooses the length of its chain.
     """
 
     error: int | None = None
-    """An X509_V_ERR number: the first complaint at the lowest depth."""
+    """An X509_V_ERR number: the first fault at the lowest depth."""
     depth: int = 0
 
     def record(self, error: int, depth: int) -> None:
@@ -46,11 +46,11 @@ def read_info(connection: SSL.Connection, verification: Verification) -> TLSInfo
         if certificate is not None:
             certs.require_names(certificate)
     except (ValueError, x509.InvalidVersion):
-        # OpenSSL is content with less than cryptography, but nothing later could read this either.
+        # OpenSSL accepts it, but cryptography is stricter, and all later code uses cryptography.
         certificate, sent, error = None, [], "the client's certificates can't be parsed"
     if certificate is not None and error is None:
-        # pyOpenSSL resets the store's error whenever the callback lets a fault pass, so the callback's record
-        # is the only verdict; and a resumed session has none, since the callback does not run for it.
+        # pyOpenSSL resets the store's error whenever the callback accepts a fault, so the callback's record is the only
+        # result of the verification.  A resumed session has none, since the callback does not run for it.
         if not _session_reused(connection):
             verified = connection.get_verified_chain(as_cryptography=True) or []
         if not verified:
@@ -74,8 +74,8 @@ def _bindings(connection: SSL.Connection) -> list[Binding]:
     if connection.get_protocol_version_name() == "TLSv1.3":
         found.append(Binding(BindingType.TLS13_FINISHED, finished))
     elif not _session_reused(connection):
-        # RFC 5929 3.1 wants the first Finished of the latest handshake: the client's, as long as nothing is
-        # resumed; and the latest handshake is the only one, as renegotiation is off.
+        # RFC 5929 3.1 defines it as the first Finished of the latest handshake.  Without resumption that is the
+        # client's, and without renegotiation there is only one handshake.
         found.append(Binding(BindingType.TLS_UNIQUE, finished))
     # RFC 9266 1: without the extended master secret an exporter does not identify a TLS 1.2 connection.
     if connection.get_protocol_version_name() == "TLSv1.3" or _extended_master_secret(connection):
@@ -84,7 +84,7 @@ def _bindings(connection: SSL.Connection) -> list[Binding]:
     return found
 
 
-# pyOpenSSL wraps none of these three; all are in the table of functions that it gets from cryptography.
+# pyOpenSSL wraps none of these three functions; all are in the table that it gets from cryptography.
 
 
 def _session_reused(connection: SSL.Connection) -> bool:

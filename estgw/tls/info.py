@@ -1,4 +1,4 @@
-"""What is known of a TLS connection: facts alone, so that whoever judges them needs no TLS library."""
+"""The facts about a TLS connection, without a TLS library, so that scripts and policies can use them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from estgw.est.binding import Binding, BindingType
 
 @dataclass(frozen=True)
 class Verdict:
-    """What verification says of a client certificate: a chain, leaf first, or an error."""
+    """The result of verifying a client certificate: a chain, leaf first, or an error."""
 
     chain: tuple[x509.Certificate, ...]
     error: str | None
@@ -20,20 +20,20 @@ class Verdict:
 
 @dataclass(frozen=True)
 class TLSInfo:
-    """One connection, as far as EST cares."""
+    """The facts about one connection that EST needs."""
 
     version: str
     """`TLSv1.2` or `TLSv1.3`."""
     cipher: str
     server_name: str | None
-    """The name the client asked for (SNI)."""
+    """The host name for which the client asked (SNI)."""
     certificate: x509.Certificate | None
-    """The client's.  The handshake proved that it has the key; who vouches for it, `verified_chain` says."""
+    """The client's certificate.  The handshake proved that the client has its key; `verified_chain` has its issuers."""
     chain: tuple[x509.Certificate, ...] = ()
-    """The other certificates the client sent, in its order."""
+    """The other certificates that the client sent, in its order."""
     verified_chain: tuple[x509.Certificate, ...] = ()
     """From the client's certificate to the trust anchor; empty unless verification succeeded."""
     verify_error: str | None = None
-    """What is wrong, mostly in OpenSSL's words; None when verified, and when there was no certificate."""
+    """The fault of the certificate, mostly in OpenSSL's words; None if it was verified or absent."""
     bindings: Mapping[BindingType, Binding] = field(default_factory=dict)
-    """The channel bindings that this connection has."""
+    """The channel bindings of this connection."""

@@ -1,4 +1,4 @@
-"""Accepting connections: a handshake timeout, a cap, and the reason when a handshake fails."""
+"""Accept connections, with a timeout for handshakes, a limit of connections, and the reason for a failed handshake."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from estgw.tls.adapter import TLSContext, TLSObject
 from estgw.tls.sockets import endpoint
 
 _ACCEPT_BATCH = 32
-"""Connections taken per turn of the event loop, so that a flood leaves time for those already here."""
+"""Connections accepted in one turn of the event loop, so that a flood leaves time for open connections."""
 _ACCEPT_PAUSE = 0.25
-"""Seconds to wait after a failed accept: the kernel goes on saying that a connection is there."""
+"""Seconds of pause after a failed accept, during which the kernel would report the connection again and again."""
 _FULL_REPORT_INTERVAL = 1.0
-"""Seconds between two reports that the house is full."""
+"""Seconds between two reports that the limit of connections is reached."""
 
 
 class Listener:
-    """The listening sockets of one server and the connections that came through them."""
+    """The listening sockets of one server, and the connections that it accepted from them."""
 
     def __init__(
         self,
@@ -36,10 +36,10 @@ class Listener:
         on_exhausted: Callable[[OSError], None],
         on_count: Callable[[int], None] = lambda _: None,
     ) -> None:
-        """`on_failure` gets the peer's address and a reason once per connection that came to nothing.
+        """`on_failure` gets the peer's address and a reason, once for each connection that failed or was refused.
 
-        `on_exhausted` gets the fault, again and again, while no connection can be accepted: those that come wait in
-        the kernel.  `on_count` gets the number of open connections whenever it is another.
+        `on_exhausted` gets the fault repeatedly while the machine can't accept connections, which then wait in the
+        kernel.  `on_count` gets the number of open connections whenever it changes.
         """
         self.context = context
         """Used by the next handshake: assign a new one to reload."""
@@ -61,7 +61,7 @@ class Listener:
         return len(self._open)
 
     def take(self, sock: socket.socket) -> int:
-        """Accept connections from a bound socket too, which is ours from now on; its port.
+        """Accept connections from a bound socket too, and own that socket.  Returns its port.
 
         Raises `OSError` with the address in its text.
         """
@@ -76,7 +76,7 @@ class Listener:
         return int(sock.getsockname()[1])
 
     def stop_accepting(self) -> None:
-        """Close the listening sockets; connections live on."""
+        """Close the listening sockets.  Open connections stay."""
         loop = asyncio.get_running_loop()
         for sock in self._listening:
             loop.remove_reader(sock)
@@ -84,11 +84,11 @@ class Listener:
         self._listening.clear()
 
     async def close(self) -> None:
-        """Stop accepting and cut every connection that is still there; when it returns, none is."""
+        """Stop accepting and reset all open connections.  Returns when none is left."""
         self.stop_accepting()
         for sock, transport in self._open.items():
             if transport is None:
-                # An EOF ends a handshake in order; cancelling its task in its first moments would not.
+                # An EOF ends a handshake properly; cancelling its task in its first moments would not.
                 sock.shut_down()
         if self._handshakes:
             await asyncio.wait(self._handshakes)
@@ -147,7 +147,7 @@ class Listener:
             sock.close()
             raise
         else:
-            if sock in self._open:  # it can already be over
+            if sock in self._open:  # the connection may have ended already
                 self._open[sock] = transport
 
     def _forget(self, sock: _Socket) -> None:
@@ -158,7 +158,7 @@ class Listener:
 
 
 class _Socket(socket.socket):
-    """An accepted connection that says when its file descriptor goes, whoever closes it."""
+    """An accepted connection that calls `on_close` when its file descriptor is closed, by any caller."""
 
     def __init__(self, plain: socket.socket, on_close: Callable[[_Socket], None]) -> None:
         super().__init__(plain.family, plain.type, plain.proto, fileno=plain.detach())
@@ -169,15 +169,14 @@ class _Socket(socket.socket):
         self._on_close(self)
 
     def shut_down(self) -> None:
-        with suppress(OSError):  # the peer was faster
+        with suppress(OSError):  # the peer has closed it already
             self.shutdown(socket.SHUT_RDWR)
 
 
 class _Attempt:
-    """Stands in for the context during one handshake, to know afterwards which object it made.
+    """Replaces the context during one handshake, to keep the TLS object that was made for it.
 
-    asyncio only ever calls `wrap_bio` and reports a failed handshake as a lost connection; the reason is
-    with the object.
+    asyncio calls only `wrap_bio`, and reports a failed handshake as a lost connection.  The TLS object has the reason.
     """
 
     def __init__(self, context: TLSContext) -> None:
@@ -194,7 +193,7 @@ class _Attempt:
 
 
 def _reason(exc: OSError) -> str:
-    """Why a handshake failed that TLS itself has nothing to say about."""
+    """The reason for a failed handshake for which TLS has none."""
     if isinstance(exc, ConnectionAbortedError):
         return "handshake timed out"
     if exc.errno is None:

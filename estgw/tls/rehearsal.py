@@ -1,9 +1,18 @@
-"""The verdict of a new handshake on a client certificate, without the client.
+"""Verify a client certificate again, as a new handshake would, without the client.
 
-A connection outlives the anchors and CRLs that its handshake knew.  To learn what a handshake would say now, OpenSSL is
-shown the first half of one: a ClientHello of TLS 1.2 and the client's Certificate message, as it was sent.  OpenSSL
-verifies that message at once, with its own rules for purpose, depth, key sizes, CRLs and partial chains.  The proof of
-the private key, which would come next, was given in the real handshake.
+Theory of operation.  A connection may live longer than the anchors and CRLs of its handshake: the configuration is
+reloaded, a CRL or a certificate expires.  Then its client certificate has to be verified with the present ones, by the
+same rules.  These rules are OpenSSL's, for purpose, depth, key sizes, CRLs and partial chains; this module does not
+repeat them.  It makes an OpenSSL connection in memory and feeds it the first half of a handshake:
+
+1. a ClientHello of TLS 1.2 (in TLS 1.3 the Certificate message is encrypted);
+2. a Certificate message with the certificates that the client sent in its real handshake.
+
+OpenSSL verifies that message at once, with the verify callback of the real context.  The handshake then stops for want
+of the CertificateVerify message.  That proof of the private key was given in the real handshake.
+
+Time alone changes a verdict only when a certificate or CRL begins or ends to be valid.  `stands_until` returns the next
+such moment, so that callers can keep a verdict until then.
 """
 
 from __future__ import annotations
@@ -27,7 +36,7 @@ _RECORD = 16384
 
 
 class Rehearsal:
-    """Takes verdicts by the rules of one TLS context."""
+    """Verifies client certificates by the rules of one TLS context."""
 
     def __init__(
         self,
@@ -35,26 +44,27 @@ class Rehearsal:
         anchors: Iterable[x509.Certificate],
         crls: Iterable[x509.CertificateRevocationList],
     ) -> None:
-        """`trust` gives a context these anchors and CRLs, and the verify callback."""
+        """`trust` sets these anchors and CRLs, and the verify callback, in a context."""
         self._trust = trust
         self._moments = (*_moments(anchors), *_moments_of_crls(crls))
 
     def verdict(self, certificates: Iterable[x509.Certificate]) -> Verdict:
-        """What a handshake says now of a client that sends these certificates, its own first."""
+        """Return the result of a handshake now with a client that sends these certificates, its own first."""
         connection = SSL.Connection(self._context, None)
         connection.set_accept_state()
         verification = Verification()
         connection.set_app_data(verification)
         connection.bio_write(_hello() + _certificate_message(certificates))
-        with contextlib.suppress(SSL.WantReadError, SSL.Error):  # it wants the rest; or it has refused the certificate
+        # OpenSSL waits for the next message, or it has refused the certificate.
+        with contextlib.suppress(SSL.WantReadError, SSL.Error):
             connection.do_handshake()
         error = verification.words
         chain = [] if error else connection.get_verified_chain(as_cryptography=True) or []
         return Verdict(tuple(chain), error if chain or error else "not verified")
 
     def stands_until(self, certificates: Iterable[x509.Certificate], since: float) -> float:
-        """The moment at which time alone may change a verdict that was taken at `since`; both in seconds since 1970."""
-        # Whether the last second still counts is OpenSSL's to say, so it is asked at its beginning and after it.
+        """The next moment at which time alone may change a verdict made at `since`; both in seconds since 1970."""
+        # OpenSSL decides whether the last second counts, so that second's beginning and end are both such moments.
         edges = (edge for moment in (*self._moments, *_moments(certificates)) for edge in (moment, moment + 1))
         return min((edge for edge in edges if edge > since), default=float("inf"))
 
@@ -72,7 +82,7 @@ class Rehearsal:
 
 
 def _moments(certificates: Iterable[x509.Certificate]) -> Iterator[float]:
-    """When they begin and end to be valid, in seconds since 1970."""
+    """The moments at which certificates begin and end to be valid, in seconds since 1970."""
     for certificate in certificates:
         yield certificate.not_valid_before_utc.timestamp()
         yield certificate.not_valid_after_utc.timestamp()
@@ -87,7 +97,7 @@ def _moments_of_crls(crls: Iterable[x509.CertificateRevocationList]) -> Iterator
 
 @functools.cache
 def _hello() -> bytes:
-    """A ClientHello of TLS 1.2, as OpenSSL makes it."""
+    """A ClientHello of TLS 1.2, made by OpenSSL."""
     context = SSL.Context(SSL.TLS_CLIENT_METHOD)
     context.set_max_proto_version(SSL.TLS1_2_VERSION)
     client = SSL.Connection(context, None)
@@ -98,7 +108,7 @@ def _hello() -> bytes:
 
 
 def _certificate_message(certificates: Iterable[x509.Certificate]) -> bytes:
-    """A Certificate message (RFC 5246 7.4.6) in as many records as it takes."""
+    """A Certificate message (RFC 5246 7.4.6), in one or more records."""
     entries = b"".join(_with_length(each.public_bytes(Encoding.DER)) for each in certificates)
     message = b"\x0b" + _with_length(_with_length(entries))
     parts = (message[at : at + _RECORD] for at in range(0, len(message), _RECORD))
@@ -110,7 +120,7 @@ def _with_length(content: bytes) -> bytes:
 
 
 def _self_signed(key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
-    """A certificate for the server of the rehearsal, which shows it to no client."""
+    """A certificate for the server in memory; no client ever sees it."""
     name, now = x509.Name([]), datetime.now(UTC)
     builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
     return builder.not_valid_before(now).not_valid_after(now + timedelta(days=1)).sign(key, hashes.SHA256())

@@ -232,7 +232,7 @@ def test_what_nobody_knows():
     assert "  control 1: 1.2.3.4\n    616263\n    words\n" in words
     assert "  control 2: getCert (RFC 5272 6.9)\n    ! its value with tag 0x05 in place of 0x30\n    0500\n" in words
     assert f"  request 3: 1.2.3.5, {'00' * 32}... (40 octets)\n" in words
-    assert "    possession: raVerified, by its own word\n" in words
+    assert "    possession: raVerified, as the request claims\n" in words
     assert "  message 5\n    EnvelopedData: data, encrypted with aes256-CBC\n" in words
     assert "  message 6\n    ! a ContentInfo without content type\n" in words
     assert "  message 7\n    SignedData, " in words

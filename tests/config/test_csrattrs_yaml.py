@@ -249,9 +249,12 @@ def test_traps_among_keys(key):
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("- &a serialNumber\n- *a\n", "1:3: what has this anchor (&) is used again (*); write it out there"),
-        ("- &a [*a]\n", "1:3: what has this anchor (&) is used again (*)"),
-        ("- template:\n    <<: {key: ec}\n", "2:5: << merges nothing here; write it out"),
+        (
+            "- &a serialNumber\n- *a\n",
+            "1:3: a part with this anchor (&) is used again as an alias (*); write it out there",
+        ),
+        ("- &a [*a]\n", "1:3: a part with this anchor (&) is used again as an alias (*)"),
+        ("- template:\n    <<: {key: ec}\n", "2:5: a merge (<<) is not accepted here; write it out"),
         (
             "- !!python/object/apply:os.system [id]\n",
             "1:3: a tag (tag:yaml.org,2002:python/object/apply:os.system) that",
