@@ -1,7 +1,7 @@
 """The ways in which a request can fail, with the status and the text that the client gets.
 
 A `RequestError` has two texts: one for the client, which names the fault and nothing else, and an optional one for the
-log.  Any other exception becomes a 500 with the request id (`app.answer_for`).
+log.  Any other exception becomes a 500 with the request id (`estgw.gateway.app`).
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ def _to_der(output: bytes) -> bytes:
 
 
 def load_template_check(path: Path) -> TemplateCheck:
-    """What a file insists on; raises `ConfigError`."""
+    """Return the check of a `csr_template` file.  Raises `ConfigError`."""
     try:
         with path.open("rb") as file:
             content = file.read(MOST_BYTES + 1)

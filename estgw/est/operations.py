@@ -93,7 +93,7 @@ _TABLE = (
               has_csr=True, may_wait=True, proves_key=True),
     Operation("simplereenroll", "simpleReEnroll", "POST", _PKCS10, CERTS_ONLY, Body.ISSUED, Requires.TLS,
               has_csr=True, may_wait=True, proves_key=True, renews=True),
-    # RFC 7030 6 recommends that server-side key generation is off until somebody wants it.
+    # RFC 7030 6 recommends that server-side key generation is off by default.
     Operation("serverkeygen", "serverKeyGen", "POST", _PKCS10, "multipart/mixed", Body.KEYGEN, Requires.ANY,
               has_csr=True, may_wait=True, off_by_default=True),
     # Full CMC is optional (4.3).  It has its own policy script, so enabling it would silently bypass rules that were
