@@ -310,6 +310,12 @@ def known_certificates(ca_dir: Path) -> set[bytes]:
 _MOST_FILES, _MOST_BYTES = 100, 1 << 20
 
 
+def is_operation(gateway: State, trial: Trial) -> bool:
+    """Whether the label of a trial has an operation of this name."""
+    service = gateway.services.get(trial.label)
+    return service is not None and trial.operation in service.routes
+
+
 def served(gateway: State, trial: Trial) -> Route:
     """The route of a trial; raises `ConfigError` with the labels or the operations that there are."""
     service = gateway.services.get(trial.label)

@@ -156,11 +156,8 @@ def _copy_register(source: Path, target: Path) -> None:
     has it open, a connection would make that file, so the bytes are copied, again if they have changed meanwhile.
     """
     for _ in range(TRIES):
-        if _beside(source, "-shm").exists():
-            done = _backed_up(source, target)
-        else:
-            done = _copied_at_rest(source, target)
-        if done:
+        is_open = _beside(source, "-shm").exists()
+        if _backed_up(source, target) if is_open else _copied_at_rest(source, target):
             return
         time.sleep(0.05)
     raise ConfigError([f"{source}: the register is busy: it is written to all the time; try again"])
