@@ -22,8 +22,8 @@ LOCK = "ca.lock"
 """What openssl-ca/register.sh locks while it writes to the register."""
 PATIENCE = 5.0
 """Seconds to wait for that lock."""
-TRIES = 5
-"""Copies of an SQLite file that is written to meanwhile, before it counts as busy."""
+TRIES, PAUSE = 5, 0.05
+"""Copies of an SQLite file that is written to meanwhile, before it counts as busy, and seconds between them."""
 MOST_FILES = 50_000
 MOST_BYTES = 256 << 20
 _CHUNK = 1 << 20
@@ -159,7 +159,7 @@ def _copy_register(source: Path, target: Path) -> None:
         is_open = _beside(source, "-shm").exists()
         if _backed_up(source, target) if is_open else _copied_at_rest(source, target):
             return
-        time.sleep(0.05)
+        time.sleep(PAUSE)
     raise ConfigError([f"{source}: the register is busy: it is written to all the time; try again"])
 
 
