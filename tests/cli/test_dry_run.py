@@ -18,11 +18,13 @@ from estgw.cli import main as command_line
 from estgw.cmc.messages import PKIData
 from estgw.cmc.requests import PKCS10Request
 from estgw.est import zeroing
-from tests import pki
 from tests.handlers import cmc
-from tests.pki import csr, san
-from tests.restore import logging_as_before
-from tests.support import KEY, Lab, run
+from tests.kit.csr import csr, san
+from tests.kit.der import armoured
+from tests.kit.keys import KEY
+from tests.kit.processes import run
+from tests.kit.restore import logging_as_before
+from tests.kit.workspace import Workspace
 
 BOUNDARY = "--estgw-serverkeygen"
 
@@ -34,15 +36,15 @@ def as_before() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def issuing(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Lab:
+def issuing(lab: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A laboratory in which both sets serve everything that issues, with a certificate to renew."""
     own = lab.copy(tmp_path_factory.mktemp("issuing") / "lab")
     for operation in ("serverkeygen", "fullcmc"):
         own.edit("conf.yaml", f"{operation}: {{enabled: false}}", f"{operation}: {{enabled: true}}")
-    (own.path / "req.pem").write_bytes(pki.pem(csr("device-1", san(x509.DNSName("one.example")), key=KEY)))
-    (own.path / "new.pem").write_bytes(pki.pem(csr("device-2", key=KEY)))
+    (own.path / "req.pem").write_bytes(armoured(csr("device-1", san(x509.DNSName("one.example")), key=KEY)))
+    (own.path / "new.pem").write_bytes(armoured(csr("device-2", key=KEY)))
     key = cmc.new_key()
-    asked = PKCS10Request(7, cmc.csr("device-7", key=key))
+    asked = PKCS10Request(7, csr("device-7", key=key))
     (own.path / "request.p7").write_bytes(cmc.message(PKIData(tuple(cmc.fresh()), (asked,)), cmc.Person(key)))
     sign = ["openssl", "x509", "-req", "-in", own.path / "req.pem", "-CA", own.ca / "cacert.pem", "-set_serial", "77"]
     sign += ["-CAkey", own.ca / "private/cakey.pem", "-copy_extensions", "copy", "-out", own.path / "old.pem"]
@@ -52,7 +54,7 @@ def issuing(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Lab:
 
 
 @pytest.fixture
-def here(issuing: Lab, monkeypatch: pytest.MonkeyPatch) -> Lab:
+def here(issuing: Workspace, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     monkeypatch.chdir(issuing.path)
     monkeypatch.setattr(tempfile, "tempdir", str(issuing.path / "tmp"))
     monkeypatch.setenv("TMPDIR", str(issuing.path / "tmp"))

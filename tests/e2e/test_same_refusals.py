@@ -11,17 +11,18 @@ from typing import Any
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import dsa
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from estgw.cli import trial
 from estgw.cli.trial import Trial
 from estgw.est.csr import CHANGE_SUBJECT_NAME, EST_IDENTITY_LINKING, OTP_CHALLENGE
 from estgw.est.keygen import ASYMMETRIC_DECRYPT_KEY_ID, DECRYPT_KEY_ID
 from estgw.gateway.state import State
-from tests import pki
-from tests.pki import CN, SEQUENCE, UTF8, attribute, csr, dn, rsa_key, tlv
-from tests.support import KEY, LOGIN, Gateway, Lab, enrol, running_gateway
-from tests.tls.pki import root
+from tests.kit.ca import pem, root
+from tests.kit.csr import CHALLENGE_PASSWORD, csr, san
+from tests.kit.der import BOOLEAN, CN, SEQUENCE, UTF8, armoured, attribute, dn, tlv
+from tests.kit.gateway import LOGIN, Gateway, enrol, running_gateway
+from tests.kit.keys import KEY, rsa_key
+from tests.kit.workspace import Workspace
 
 USER = LOGIN.partition(":")[0]
 LONG = dn((CN, UTF8, b"x" * 65))
@@ -54,8 +55,8 @@ NUL = x509.DNSName("a\0b.example")
 CASES = {
     "an empty body": Case(b"", 400, "The body is empty"),
     "no base64": Case(b"junk!", 400, "Not base64"),
-    "PEM of something else": Case(pki.pem(csr(), "CERTIFICATE"), 400, "CERTIFICATE"),
-    "PEM without an end": Case(pki.pem(csr())[:-40], 400, "does not end"),
+    "PEM of something else": Case(armoured(csr(), "CERTIFICATE"), 400, "CERTIFICATE"),
+    "PEM without an end": Case(armoured(csr())[:-40], 400, "does not end"),
     "a CSR that is cut off": Case(csr()[:-5], 400, "cut off"),
     "a byte too many": Case(csr() + b"x", 400, "too many after the end"),
     "a SEQUENCE that is no CSR": Case(b"\x30\x03\x02\x01\x05", 400, "PKCS#10"),
@@ -63,10 +64,10 @@ CASES = {
     "a weak RSA key": Case(csr(key=rsa_key(1024)), 400, "RSA key of 1024 bits"),
     "a DSA key": Case(csr(key=WEAK), 400, "DSA key"),
     "an empty subject": Case(csr(tlv(SEQUENCE)), 400, "subject is empty"),
-    "an unsound SAN": Case(csr("device-1", pki.san(NUL)), 400, "ame"),
+    "an unsound SAN": Case(csr("device-1", san(NUL)), 400, "ame"),
     "an attribute twice": Case(csr("x", text(OTP_CHALLENGE, "1"), text(OTP_CHALLENGE, "2")), 400, "twice"),
     "a binding that is no text": Case(
-        csr("x", attribute(pki.CHALLENGE_PASSWORD, tlv(pki.BOOLEAN, b"\xff"))), 400, "is no text"
+        csr("x", attribute(CHALLENGE_PASSWORD, tlv(BOOLEAN, b"\xff"))), 400, "is no text"
     ),
     "a linking attribute that is too long": Case(csr("x", text(EST_IDENTITY_LINKING, "x" * 256)), 400, "longer than"),
     "an otpChallenge that nothing verifies": Case(
@@ -78,7 +79,7 @@ CASES = {
     "a name past its bound": Case(csr(LONG), 400, "RFC 5280 allows 64"),
     "a subject past its bound": Case(csr("x" * 60), 400, "max_subject", "short/simpleenroll"),
     "a SAN past its bound": Case(
-        csr("x", pki.san(*(x509.DNSName(f"{'x' * 60}{n}.example") for n in range(9)))), 400, "max_san",
+        csr("x", san(*(x509.DNSName(f"{'x' * 60}{n}.example") for n in range(9)))), 400, "max_san",
         "short/simpleenroll",
     ),
     "new names where none are taken": Case(csr("x", changing(dn((CN, UTF8, b"new")))), 400, "Names are not changed"),
@@ -112,7 +113,7 @@ CASES = {
         "device",
     ),
     "a renewal with another SAN": Case(
-        csr("device-1", pki.san(x509.DNSName("b.example"))), 403, "the CSR adds DNS:b.example", "simplereenroll",
+        csr("device-1", san(x509.DNSName("b.example"))), 403, "the CSR adds DNS:b.example", "simplereenroll",
         "device",
     ),
     "a renewal of a certificate of others": Case(csr("other"), 403, "yours is another's", "simplereenroll", "other"),
@@ -132,7 +133,7 @@ CASES = {
         csr("x", text("1.2.840.113549.1.9.16.2.57", "() { :; }")), 400, "begins like a shell function"
     ),
     "too many names": Case(
-        csr("x", pki.san(*(x509.DNSName(f"h{n}") for n in range(129)))), 400, "More than 128 values"
+        csr("x", san(*(x509.DNSName(f"h{n}") for n in range(129)))), 400, "More than 128 values"
     ),
 }  # fmt: skip
 
@@ -148,11 +149,11 @@ class Both:
 
 
 @pytest.fixture(scope="module")
-def both(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
+def both(lab: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
     own = lab.copy(tmp_path_factory.mktemp("both") / "lab")
     (own.path / "template.yaml").write_text("- key: ec:P-384\n- serialNumber\n")
     others = root("Others")
-    (own.path / "others.pem").write_bytes(others.certificate.public_bytes(Encoding.PEM))
+    (own.path / "others.pem").write_bytes(pem(others.certificate))
     labels: dict[str, Any] = {
         "open": {},
         "linked": {},

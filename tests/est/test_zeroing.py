@@ -11,9 +11,11 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from estgw.cms import signed
 from estgw.cms.signed import Signer
 from estgw.est import certs, zeroing
-from tests import pki
 from tests.callout.calls import CA, CERTIFICATE
-from tests.pki import OTHER, certificate, key_pem
+from tests.kit.ca import certificate
+from tests.kit.csr import csr
+from tests.kit.der import SEQUENCE, armoured, tlv
+from tests.kit.keys import OTHER, key_pem
 
 LEAF = certificate(CA, "CN=leaf")
 DER, PEM = LEAF.public_bytes(Encoding.DER), LEAF.public_bytes(Encoding.PEM)
@@ -26,7 +28,7 @@ FORMS = {
     "DER": DER,
     "base64": base64.encodebytes(DER),
     "a certs-only PKCS#7": PACKED,
-    "a certs-only PKCS#7 as PEM": pki.pem(PACKED, "PKCS7"),
+    "a certs-only PKCS#7 as PEM": armoured(PACKED, "PKCS7"),
     "a certs-only PKCS#7 as base64": base64.b64encode(PACKED),
     "a message with one in it and one inside": MESSAGE,
     "a key and a certificate": key_pem(OTHER) + PEM,
@@ -77,7 +79,7 @@ def test_what_holds_none_stays_as_it_is(output):
 
 
 def test_a_csr_keeps_its_signature():
-    asked = pki.csr()
+    asked = csr()
     assert zeroing.without_signatures(asked) == asked
 
 
@@ -95,5 +97,5 @@ def test_words_of_a_certificate_that_is_cut_off_lose_it_too():
 def test_elements_nested_without_end_are_not_followed_for_ever():
     nested = b"\x30\x00"
     for _ in range(2000):
-        nested = pki.tlv(pki.SEQUENCE, nested)
+        nested = tlv(SEQUENCE, nested)
     assert zeroing.certificates(nested) == []
