@@ -152,6 +152,39 @@ def test_who_runs_programs_knows_nothing_of_est():
     assert own(MODULES["callout.process"]) == set()
 
 
+def test_every_call_is_made_in_one_place():
+    """The gateway, `estgw run` and a handler of Full PKI Requests describe a request by the same function."""
+    made = [
+        (module, node.lineno)
+        for module, path in MODULES.items()
+        for node in nodes(path)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Call"
+    ]
+    assert [module for module, _ in made] == ["gateway.request"], made
+
+
+MANY = 6
+MANY_ON_PURPOSE = {"__init__ of Session": "a library's entry, whose options are keywords with defaults"}
+
+
+def test_a_function_with_many_parameters_lacks_a_noun():
+    found = set()
+    for path in MODULES.values():
+        for holder in nodes(path):
+            for node in ast.iter_child_nodes(holder):
+                if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                    continue
+                arguments = node.args
+                names = [each.arg for each in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)]
+                if len([name for name in names if name not in ("self", "cls")]) > MANY:
+                    found.add(f"{node.name} of {holder.name}" if isinstance(holder, ast.ClassDef) else node.name)
+    assert found == MANY_ON_PURPOSE.keys()
+
+
+def test_the_pipeline_of_a_request_knows_no_http_library():
+    assert not {dotted.split(".")[0] for dotted in imports(MODULES["gateway.request"])} & {"aiohttp", "OpenSSL"}
+
+
 def test_the_contract_starts_no_process_and_opens_no_file():
     path = MODULES["callout.contract"]
     assert "callout.process" not in own(path)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from aiohttp import web
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from estgw.auth import requirements
 from estgw.auth.credentials import Credentials
@@ -16,13 +20,15 @@ from estgw.auth.pop import LINKING_ATTRIBUTES, POP
 from estgw.callout import cgi, scratch, shortage
 from estgw.callout.call import Call, ExchangeFacts, HTTPFacts
 from estgw.callout.process import CouldNotStart, Outcome
+from estgw.callout.verdicts import Kind
 from estgw.config.route import Route
 from estgw.errors import BadRequest, ConfigError, Malformed, RequestError, Unavailable
-from estgw.est import certs
+from estgw.est import certs, zeroing
 from estgw.est.binding import EXPORTER_LENGTH, Binding, BindingType
-from estgw.est.operations import PREFIX, Requires
+from estgw.est.operations import PREFIX, Body, Requires
 from estgw.gateway import reply, request, state
 from estgw.gateway.pipeline import Pipeline
+from estgw.gateway.request import Found
 from estgw.gateway.state import State
 from estgw.logs import new_request_id, stderr_lines
 from estgw.tls.info import TLSInfo, Verdict
@@ -43,6 +49,10 @@ class Trial:
     """Whether the request goes on without the authentication that the operation requires."""
     handler_only: bool = False
     """Whether `authorize` is left out."""
+    decision: Kind | None = None
+    """The decision script that is run alone, about a request for this operation."""
+    password: str = ""
+    """What `authenticate` is asked about."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +63,8 @@ class Report:
     stderr: list[str]
     reason: str | None = None
     """Why it failed, in the words of the log."""
-    issued: x509.Certificate | None = None
+    issued: Sequence[x509.Certificate] = ()
+    """The certificates in the answer that were not in the CA's own files before."""
 
 
 def load_state(config_file: Path) -> State:
@@ -70,37 +81,68 @@ async def prepare(gateway: State, trial: Trial, directory: Path) -> Call:
     attempt = _Preparation(gateway, trial, directory)
     try:
         await attempt.serve()
-    except _Prepared as prepared:
-        return prepared.call
+    except _Stopped as stopped:
+        return stopped.call
     raise AssertionError("a preparation ends at its handler")
 
 
-async def run(gateway: State, trial: Trial, directory: Path) -> Report:
+async def run(gateway: State, trial: Trial, directory: Path, copy: Path | None = None) -> Report:
     """Run the scripts of a request and judge their ends; raises `ConfigError` as `prepare` does.
 
-    A refusal becomes a report, too.
+    A refusal becomes a report, too.  With a `copy` of the CA's directory it is a dry run: the scripts work on that, and
+    the signature of each certificate that they print is zeroed.
     """
-    attempt = Attempt(gateway, trial, directory)
+    attempt = Attempt(gateway, trial, directory, copy)
     try:
         done = await attempt.serve()
     except RequestError as error:
-        return Report(attempt.refuse(error), attempt.stderr, str(error))
+        return attempt.report(attempt.refuse(error), str(error))
     answer = reply.success(done.call.route.operation, done.call.profile, done.output, done.answer)
-    return Report(answer, attempt.stderr, issued=done.answer.issued)
+    return attempt.report(answer)
+
+
+async def decide(gateway: State, trial: Trial, directory: Path, copy: Path | None = None) -> Report:
+    """Run the decision script of a trial alone; a yes is a response with status 200 and nothing else.
+
+    Raises `ConfigError` as `prepare` does, and where no such script is configured.
+    """
+    attempt = _Decision(gateway, trial, directory, copy)
+    try:
+        await attempt.serve()
+    except _Stopped:
+        return attempt.report(web.Response(status=200))
+    except RequestError as error:
+        return attempt.report(attempt.refuse(error), str(error))
+    raise AssertionError("a decision ends before its handler")
 
 
 class Attempt(Pipeline):
     """One request of `estgw run`: its facts come from the command line."""
 
-    def __init__(self, gateway: State, trial: Trial, directory: Path) -> None:
+    def __init__(self, gateway: State, trial: Trial, directory: Path, copy: Path | None = None) -> None:
         super().__init__(gateway)
         self.trial = trial
         self.directory = directory
+        self.copy = copy
+        """The copy of the CA's directory that scripts work on in a dry run."""
         self.stderr: list[str] = []
         """What the scripts have said."""
+        self.issued: list[x509.Certificate] = []
         self.served = served(gateway, trial)
         path = "/".join(part for part in (PREFIX, trial.label, trial.operation) if part)
         self.entry.update(method=self.served.operation.method, path=path)
+
+    def report(self, response: web.Response, reason: str | None = None) -> Report:
+        """What came of it; a dry run shows no certificate in words either."""
+        if self.copy is not None:
+            self.stderr = zeroing.without_certificates("\n".join(self.stderr)).splitlines()
+            reason = None if reason is None else zeroing.without_certificates(reason)
+        return Report(response, self.stderr, reason, self.issued)
+
+    def find_route(self, http: HTTPFacts) -> Found:
+        """The route; in a dry run its CA is the copy."""
+        found = super().find_route(http)
+        return found if self.copy is None else replace(found, route=replace(found.route, ca_dir=self.copy))
 
     def identify(self) -> Client:
         """The client of a connection over TLS 1.3 with the certificate given."""
@@ -180,7 +222,13 @@ class Attempt(Pipeline):
 
     async def handle(self, call: Call) -> cgi.Output:
         """Run the handler; an answer that is kept is not asked for."""
-        return self.state.caller.judge_handler(call, await self._run(call))
+        known = known_certificates(self.served.ca_dir)
+        output = self.state.caller.judge_handler(call, await self._run(call))
+        if call.route.operation.body in _OF_THE_CA:
+            return output
+        found = zeroing.certificates(output.body)
+        self.issued = [each for each in found if each.public_bytes(Encoding.DER) not in known]
+        return output if self.copy is None else replace(output, body=zeroing.without_signatures(output.body, known))
 
     async def _run(self, call: Call) -> Outcome:
         try:
@@ -192,8 +240,8 @@ class Attempt(Pipeline):
         return outcome
 
 
-class _Prepared(Exception):
-    """The end of a preparation."""
+class _Stopped(Exception):
+    """The end of what does not go on to the handler."""
 
     def __init__(self, call: Call) -> None:
         super().__init__()
@@ -208,7 +256,64 @@ class _Preparation(Attempt):
 
     async def handle(self, call: Call) -> cgi.Output:
         scratch.lay_out(call)
-        raise _Prepared(call)
+        raise _Stopped(call)
+
+
+class _Decision(Attempt):
+    """An attempt that asks one decision script and no other."""
+
+    def __init__(self, gateway: State, trial: Trial, directory: Path, copy: Path | None = None) -> None:
+        super().__init__(gateway, trial, directory, copy)
+        assert trial.decision is not None
+        self.kind = trial.decision
+        script = self.served.authorize if self.kind is Kind.AUTHORIZE else self.served.authenticate
+        if script is None:
+            raise ConfigError([f"{self.kind.value}: no such script is configured for {trial.operation}"])
+
+    async def read_body(self) -> bytes:
+        """Who the client is can be asked without a request, too."""
+        is_optional = self.kind is Kind.AUTHENTICATE and self.trial.csr_file is None
+        return b"" if is_optional else await super().read_body()
+
+    async def authenticate(self, call: Call) -> Call:
+        """Ask `authenticate`, if that is the one."""
+        if self.kind is not Kind.AUTHENTICATE:
+            return await super().authenticate(call)
+        claimed = Credentials("Basic", self.trial.user or "", self.trial.password)
+        await self._ask(replace(call, client=replace(call.client, claimed=claimed)))
+        raise AssertionError("a decision that is made ends it")
+
+    async def authorize(self, call: Call) -> None:
+        """Ask `authorize`."""
+        await self._ask(call)
+
+    async def _ask(self, call: Call) -> None:
+        call = replace(call, kind=self.kind)
+        await self.decide(call)
+        raise _Stopped(call)
+
+
+_OF_THE_CA = (Body.CA_CERTS, Body.CSRATTRS)
+"""Answers without an issued certificate."""
+
+
+def known_certificates(ca_dir: Path) -> set[bytes]:
+    """The DER of the certificates that lie in the CA's directory itself: its own, and those of its server."""
+    found = set()
+    for path in itertools.islice(sorted(ca_dir.glob("*.pem")), _MOST_FILES):
+        with contextlib.suppress(OSError, Malformed):
+            if path.is_file():
+                found |= {each.public_bytes(Encoding.DER) for each in certs.load_pem(_read(path, _MOST_BYTES))}
+    return found
+
+
+_MOST_FILES, _MOST_BYTES = 100, 1 << 20
+
+
+def is_operation(gateway: State, trial: Trial) -> bool:
+    """Whether the label of a trial has an operation of this name."""
+    service = gateway.services.get(trial.label)
+    return service is not None and trial.operation in service.routes
 
 
 def served(gateway: State, trial: Trial) -> Route:

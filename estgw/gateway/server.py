@@ -28,7 +28,7 @@ from estgw.logs import escape, log, new_request_id
 from estgw.metrics.endpoint import exposed
 from estgw.metrics.meter import meter
 from estgw.metrics.table import CONNECTIONS, HANDSHAKE_FAILURES, OF_ALL, OF_WORKERS, REQUESTS, WORKERS
-from estgw.tls.listener import Listener
+from estgw.tls.listener import Listener, Observer
 from estgw.tls.sockets import bind
 
 Ready = Callable[[str], None]
@@ -139,11 +139,9 @@ class Server:
         listener = self._listener = Listener(
             http,
             self._app.state.context,
+            Observer(_note_failure, _note_exhausted, lambda number: meter.set(CONNECTIONS, number)),
             handshake_timeout=settings.handshake_timeout,
             max_connections=advice.connections(self.config, self._resources.share, limit),
-            on_failure=_note_failure,
-            on_exhausted=_note_exhausted,
-            on_count=lambda number: meter.set(CONNECTIONS, number),
         )
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(shortage.note)

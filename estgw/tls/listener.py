@@ -8,6 +8,7 @@ import ssl
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, cast
 
 from estgw.tls import sockets
@@ -22,6 +23,18 @@ _FULL_REPORT_INTERVAL = 1.0
 """Seconds between two reports that the limit of connections is reached."""
 
 
+@dataclass(frozen=True)
+class Observer:
+    """The functions that are called with news about connections."""
+
+    on_failure: Callable[[str, str], None]
+    """Gets the peer's address and a reason, once for each connection that failed or was refused."""
+    on_exhausted: Callable[[OSError], None]
+    """Gets the fault repeatedly while the machine can't accept connections, which then wait in the kernel."""
+    on_count: Callable[[int], None] = lambda _: None
+    """Gets the number of open connections whenever it changes."""
+
+
 class Listener:
     """The listening sockets of one server, and the connections that it accepted from them."""
 
@@ -29,26 +42,17 @@ class Listener:
         self,
         protocol_factory: Callable[[], asyncio.BaseProtocol],
         context: TLSContext,
+        observer: Observer,
         *,
         handshake_timeout: float = 10.0,
         max_connections: int = 1000,
-        on_failure: Callable[[str, str], None],
-        on_exhausted: Callable[[OSError], None],
-        on_count: Callable[[int], None] = lambda _: None,
     ) -> None:
-        """`on_failure` gets the peer's address and a reason, once for each connection that failed or was refused.
-
-        `on_exhausted` gets the fault repeatedly while the machine can't accept connections, which then wait in the
-        kernel.  `on_count` gets the number of open connections whenever it changes.
-        """
         self.context = context
         """Used by the next handshake: assign a new one to reload."""
         self._protocol_factory = protocol_factory
         self._handshake_timeout = handshake_timeout
         self._max_connections = max_connections
-        self._on_failure = on_failure
-        self._on_exhausted = on_exhausted
-        self._on_count = on_count
+        self._observer = observer
         self._listening: set[socket.socket] = set()
         self._open: dict[_Socket, asyncio.Transport | None] = {}
         self._handshakes: set[asyncio.Task[None]] = set()
@@ -106,7 +110,7 @@ class Listener:
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as exc:  # out of file descriptors or memory
-                self._on_exhausted(exc)
+                self._observer.on_exhausted(exc)
                 loop = asyncio.get_running_loop()
                 loop.remove_reader(listening)
                 loop.call_later(_ACCEPT_PAUSE, self._resume, listening)
@@ -117,7 +121,7 @@ class Listener:
                 continue
             sock = _Socket(plain, self._forget)
             self._open[sock] = None
-            self._on_count(len(self._open))
+            self._observer.on_count(len(self._open))
             task = asyncio.create_task(self._handshake(sock, endpoint(address)))
             self._handshakes.add(task)
             task.add_done_callback(self._handshakes.discard)
@@ -129,7 +133,7 @@ class Listener:
     def _report_full(self, peer: str) -> None:
         if time.monotonic() - self._full_reported >= _FULL_REPORT_INTERVAL:
             self._full_reported = time.monotonic()
-            self._on_failure(peer, f"refused: {self._max_connections} connections are open")
+            self._observer.on_failure(peer, f"refused: {self._max_connections} connections are open")
 
     async def _handshake(self, sock: _Socket, peer: str) -> None:
         attempt = _Attempt(self.context)
@@ -142,7 +146,7 @@ class Listener:
             )
         except OSError as exc:
             sock.close()
-            self._on_failure(peer, attempt.failure or _reason(exc))
+            self._observer.on_failure(peer, attempt.failure or _reason(exc))
         except BaseException:
             sock.close()
             raise
@@ -152,7 +156,7 @@ class Listener:
 
     def _forget(self, sock: _Socket) -> None:
         self._open.pop(sock, None)
-        self._on_count(len(self._open))
+        self._observer.on_count(len(self._open))
         if not self._open:
             self._emptied.set()
 

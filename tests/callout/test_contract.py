@@ -488,3 +488,20 @@ def test_what_set_e_and_tracebacks_end_with_is_no_verdict():
 def test_calls_of_these_tests_cover_the_contract(directory):
     """A new row wants its line above."""
     assert expected(directory).keys() | NOT_IN_ONE_CALL.keys() == ROWS.keys()
+
+
+@pytest.mark.parametrize(
+    ("value", "wanted"),
+    [
+        (lambda c: c.http.header("x-other"), "not passed on"),
+        (lambda c: c.route.runner, "auto"),
+        (lambda c: str(c.csr.pkcs10.request.signature_hash_algorithm.name), "sha256"),
+        (lambda c: c.client.tls.cipher, "ECDHE-ECDSA-AES128-GCM-SHA256"),
+    ],
+    ids=["of HTTP", "of the route", "of the CSR", "of the client"],
+)
+def test_a_new_variable_is_one_row(tmp_path, monkeypatch, value, wanted):
+    """Whatever is known of a request is at hand there, whether a variable has told it before or not."""
+    row = contract.EnvVar("EST", "EST_NEW", "a new one", "always", value)
+    monkeypatch.setattr(contract, "ENV_VARS", (*ENV_VARS, row))
+    assert get(full(tmp_path), "EST_NEW") == wanted

@@ -392,7 +392,7 @@ def test_run_of_a_refusal(here, capsys):
     assert out.startswith("HTTP/1.1 403 Forbidden\n")
     assert "Content-Type: text/plain; charset=utf-8\n" in out
     assert out.endswith("\n\nnot today\n")
-    assert err == "stderr: because\nlog: cacerts said 77 (NOPERM): not today\n"
+    assert err == (f"note: the scripts write to {here.ca}\nstderr: because\nlog: cacerts said 77 (NOPERM): not today\n")
 
 
 def test_run_of_a_crash(here, capsys):
@@ -401,7 +401,7 @@ def test_run_of_a_crash(here, capsys):
     assert status == 1
     assert out.startswith("HTTP/1.1 500 Internal Server Error\n")
     assert "half" not in out
-    assert err == "stderr: bad\\x1b[31m\nlog: cacerts: ended by signal 9\n"
+    assert err.endswith("\nstderr: bad\\x1b[31m\nlog: cacerts: ended by signal 9\n")
 
 
 def test_run_of_a_handler_that_waits(here, request_file, capsys):
@@ -416,7 +416,7 @@ def test_run_of_junk(here, capsys):
     here.script("handlers/openssl/cacerts", "echo hello")
     status, out, err = main(capsys, "run", "cacerts")
     assert (status, out.splitlines()[0]) == (1, "HTTP/1.1 500 Internal Server Error")
-    assert err.startswith("log: cacerts: ")
+    assert err.splitlines()[1].startswith("log: cacerts: ")
 
 
 def test_run_with_a_binding_and_a_label(here, tmp_path, capsys):

@@ -17,7 +17,7 @@ from OpenSSL import SSL
 from estgw.tls.adapter import TLSContext, tls_info
 from estgw.tls.context import TLSSettings, server_context
 from estgw.tls.info import TLSInfo
-from estgw.tls.listener import Listener
+from estgw.tls.listener import Listener, Observer
 from estgw.tls.sockets import bind
 from tests.kit.ca import CLIENT_AUTH, DAY, NOW, SERVER_AUTH, Credential, root
 
@@ -114,8 +114,10 @@ async def serving(
     state.listener = Listener(
         factory or (lambda: Echo(state.infos)),
         context,
-        on_failure=lambda peer, reason: state.failures.append((peer, reason)),
-        on_exhausted=lambda fault: state.failures.append(("", f"can't accept: {fault.strerror}")),
+        Observer(
+            on_failure=lambda peer, reason: state.failures.append((peer, reason)),
+            on_exhausted=lambda fault: state.failures.append(("", f"can't accept: {fault.strerror}")),
+        ),
         **limits,
     )
     state.port = state.listener.take(bind("127.0.0.1", 0))

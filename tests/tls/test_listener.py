@@ -13,7 +13,7 @@ import pytest
 
 from estgw.tls.context import TLSSettings, server_context
 from estgw.tls.info import TLSInfo
-from estgw.tls.listener import Listener
+from estgw.tls.listener import Listener, Observer
 from estgw.tls.sockets import bind, endpoint
 from tests.kit.ca import pem
 from tests.tls.serving import DEADLINE, Echo, exchange, run, serving, until
@@ -75,7 +75,7 @@ def test_a_restart_does_not_wait_for_old_connections(world):
         # Ours closed first, so the kernel keeps the old connection in TIME_WAIT.
         with plain:
             assert ended(plain)
-        listener = Listener(lambda: Echo([]), world.context(), on_failure=lambda *_: None, on_exhausted=lambda _: None)
+        listener = Listener(lambda: Echo([]), world.context(), Observer(lambda *_: None, lambda _: None))
         assert listener.take(bind("127.0.0.1", gateway.port)) == gateway.port
         await listener.close()
 
