@@ -20,13 +20,13 @@ import store
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from cmc.answer import Refused
-from cmc.policy import Who
-from cmc.state import State, mark
 from estgw.cmc import parts
 from estgw.cmc.crmf import SignaturePop
 from estgw.cmc.requests import CRMFRequest, PKCS10Request
 from estgw.cmc.status import CMCFailInfo
+from estgw.cmc_service.answer import Refused
+from estgw.cmc_service.policy import Who
+from estgw.cmc_service.state import State, mark
 from estgw.cms.fields import Fields, bits, sequence
 from estgw.est import certs, names
 from estgw.est import csr as csrs

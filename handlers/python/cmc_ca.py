@@ -25,7 +25,7 @@ from estgw.est.certs import CMC_RA
 
 REFUSED = ("certificateHold", "removeFromCRL", "privilegeWithdrawn", "aACompromise")
 """Reasons that the registers of this CA can't keep, or that are not a client's to give."""
-WORKSPACE = Path(__file__).resolve().parents[3] / "openssl-ca"
+WORKSPACE = Path(__file__).resolve().parents[2] / "openssl-ca"
 CRL_LASTS = timedelta(days=7)
 
 

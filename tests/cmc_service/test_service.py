@@ -26,8 +26,8 @@ from estgw.cms.algorithms import HMAC_SHA256, Algorithm
 from estgw.cms.fields import Fields, bits, oid, sequence
 from estgw.cms.identifiers import IssuerAndSerial, key_id_of
 from estgw.est import certs
-from tests.handlers import cmc
-from tests.handlers.cmc import Person, control, fresh, message, new_key, pkcs10, proof
+from tests.cmc_service import office as cmc
+from tests.cmc_service.office import Person, control, fresh, message, new_key, pkcs10, proof
 from tests.kit.csr import csr, san
 from tests.kit.der import OCTETS, SEQUENCE, UTF8, attribute, tlv
 from tests.kit.keys import KEY, SHA1_ECDSA, rsa_key

@@ -8,20 +8,19 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import ca
+from cmc_ca import REFUSED, Books
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-import cmc.inner
-import cmc.keep
-from cmc.answer import Refused
-from cmc.books import REFUSED, Books
-from cmc.case import Case
-from cmc.state import Spent, mark
 from estgw.cmc import parts
 from estgw.cmc.controls import Control
 from estgw.cmc.requests import OtherRequest, decode_request
 from estgw.cmc.status import CMCFailInfo
 from estgw.cmc.values import REASONS, PublishTrustAnchors
+from estgw.cmc_service import inner_request, pending
+from estgw.cmc_service.answer import Refused
+from estgw.cmc_service.exchange import Case
+from estgw.cmc_service.state import Spent, mark
 from estgw.cms.algorithms import SHA256, Algorithm, digest
 from estgw.errors import Malformed
 
@@ -79,12 +78,12 @@ def _revoke(case: Case, part: int, wanted: Any) -> None:
 def _check_passphrase(case: Case, certificate: x509.Certificate, given: bytes) -> None:
     """What the certificate was asked for with, or the secret behind the identification; tries are few."""
     key, lasts, most = mark("revoke", certificate.serial_number), case.policy.tries_per, case.policy.tries
-    kept = cmc.keep.passphrase(case.state, certificate)
+    kept = pending.passphrase(case.state, certificate)
     kind = "unknown" if kept is None else "wrong"
     try:
         if case.state.wrong(kind, key) >= most:
             raise Spent  # before the work; that is too much for a transaction, in which others would wait
-        good = cmc.keep.is_passphrase(kept, given)
+        good = pending.is_passphrase(kept, given)
         if not case.state.judge(kind, key, lasts, most=most, is_right=good):
             raise Refused(CMCFailInfo.BAD_IDENTITY, "the passphrase is wrong")
     except Spent:
@@ -94,18 +93,18 @@ def _check_passphrase(case: Case, certificate: x509.Certificate, given: bytes) -
 def _query(case: Case, part: int, token: bytes) -> None:
     """6.13."""
     value = case.state.get("pending", token.hex())
-    kept = cmc.keep.Kept.decode(value) if value is not None else None
+    kept = pending.Kept.decode(value) if value is not None else None
     if kept is None or kept.owner != mark(case.who.name):
         raise Refused(CMCFailInfo.BAD_REQUEST, "nothing of yours waits under this token")
     request = decode_request(kept.request)
     assert not isinstance(request, OtherRequest)
-    cmc.inner.resume(case, request, kept, part)
+    inner_request.resume(case, request, kept, part)
 
 
 def _confirm(case: Case, part: int, wanted: Any) -> None:
     """6.14."""
     certificate = _find(case, wanted.issuer, wanted.serial)
-    if not cmc.keep.confirm(case.state, certificate, case.who):
+    if not pending.confirm(case.state, certificate, case.who):
         raise Refused(CMCFailInfo.BAD_CERT_ID, "nobody waits for your confirmation of this certificate")
     case.answer.good(part)
 

@@ -1,6 +1,6 @@
 """handlers/python/fullcmc in this process, with a CA of its own: messages go in, and what comes out is taken apart.
 
-The scripts themselves, started, stand in tests/handlers/test_fullcmc.py and tests/e2e/test_fullcmc.py.
+The scripts themselves, started, stand in tests/cmc_service/test_service.py and tests/e2e/test_fullcmc.py.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def module(name: str) -> ModuleType:
 
 def shipped_policy() -> Any:
     """The policy as it stands in the script."""
-    module("cmc.service")
+    module("estgw.cmc_service.service")
     return runpy.run_path(str(HANDLERS / "fullcmc"), run_name="fullcmc")["POLICY"]
 
 
@@ -196,7 +196,7 @@ class Office:
 
     def ask(self, body: bytes, **env: str) -> Reply:
         """Run the handler's work on a message."""
-        service = module("cmc.service")
+        service = module("estgw.cmc_service.service")
         private = self.lab.path / f"private-{secrets.token_hex(8)}"
         private.mkdir(mode=0o700)
         full = self.environment(**env) | {name: str(private) for name in ("EST_TMPDIR", "TMPDIR", "HOME")}

@@ -4,12 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from cmc.answer import Answer, Refused
-from cmc.books import Books
-from cmc.policy import Policy, Who
-from cmc.ra import Statements
-from cmc.state import Full, State
+from cmc_ca import Books
+
 from estgw.cmc.messages import PKIData
+from estgw.cmc_service.answer import Answer, Refused
+from estgw.cmc_service.policy import Policy, Who
+from estgw.cmc_service.ra import Statements
+from estgw.cmc_service.state import Full, State
 from estgw.est.csr import NewNames
 
 

@@ -16,9 +16,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from cmc.answer import Refused
-from cmc.policy import Who
 from estgw.cmc.status import CMCFailInfo
+from estgw.cmc_service.answer import Refused
+from estgw.cmc_service.policy import Who
 from estgw.est import certs, names
 from estgw.est.csr import CSR, OTP_CHALLENGE, REVOCATION_CHALLENGE, NewNames
 

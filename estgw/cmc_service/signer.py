@@ -8,21 +8,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import ca
+from cmc_ca import Books, may_sign, valid_now
 from cryptography import x509
 
-from cmc.answer import Refused
-from cmc.books import Books, may_sign, valid_now
-from cmc.keep import Kept
-from cmc.policy import Policy, Who
-from cmc.state import Spent, State, mark
 from estgw.cmc import proofs
 from estgw.cmc.messages import PKIData
 from estgw.cmc.requests import OtherRequest, TaggedRequest, decode_request, key_id
 from estgw.cmc.status import CMCFailInfo
-from estgw.cms import algorithms, signed
-from estgw.cms.faults import BadSignature
-from estgw.cms.fields import read_octets, set_of
-from estgw.cms.identifiers import IssuerAndSerial, key_id_of, single
+from estgw.cmc_service.answer import Refused
+from estgw.cmc_service.pending import Kept
+from estgw.cmc_service.policy import Policy, Who
+from estgw.cmc_service.state import Spent, State, mark
+from estgw.cms import signed
+from estgw.cms.identifiers import IssuerAndSerial, key_id_of
 from estgw.cms.signed import SignedData, SignerInfo
 from estgw.errors import Malformed
 from estgw.est import certs, names

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 from cryptography import x509
 
-from cmc.answer import Answer, Refused
-from cmc.keep import new_names
-from cmc.who import PROOFS
 from estgw.cmc import parts
 from estgw.cmc.controls import Control
 from estgw.cmc.messages import PKIData
 from estgw.cmc.requests import OtherRequest
 from estgw.cmc.status import CMCFailInfo, CMCStatus, StatusInfo
+from estgw.cmc_service.answer import Answer, Refused
+from estgw.cmc_service.pending import new_names
+from estgw.cmc_service.signer import PROOFS
 from estgw.errors import Malformed
 from estgw.est.csr import NewNames
 

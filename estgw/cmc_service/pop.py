@@ -8,12 +8,12 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, rsa
 from cryptography.x509.oid import PublicKeyAlgorithmOID
 
-from cmc.answer import Refused
-from cmc.case import Case
-from cmc.state import mark
 from estgw.cmc import proofs
 from estgw.cmc.requests import CRMFRequest, PKCS10Request, Possession, decode_request, key_id, possession
 from estgw.cmc.status import CMCFailInfo, CMCStatus
+from estgw.cmc_service.answer import Refused
+from estgw.cmc_service.exchange import Case
+from estgw.cmc_service.state import mark
 from estgw.cms.algorithms import SHA1
 from estgw.cms.identifiers import IssuerAndSerial
 from estgw.est import certs

@@ -16,16 +16,15 @@ import store
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-import cmc.ask
-import cmc.keep
-import cmc.pop
-from cmc.answer import Refused
-from cmc.ask import Wish
-from cmc.case import Case
-from cmc.keep import Kept
-from cmc.state import mark
 from estgw.cmc.requests import CRMFRequest, OtherRequest, PKCS10Request, Possession, TaggedRequest
 from estgw.cmc.status import CMCFailInfo, CMCStatus
+from estgw.cmc_service import authorize as ask
+from estgw.cmc_service import pending, pop
+from estgw.cmc_service.answer import Refused
+from estgw.cmc_service.authorize import Wish
+from estgw.cmc_service.exchange import Case
+from estgw.cmc_service.pending import Kept
+from estgw.cmc_service.state import mark
 from estgw.errors import ConfigError, Malformed
 from estgw.est import certs, names
 from estgw.est import csr as csrs
@@ -46,11 +45,11 @@ def handle(case: Case, request: TaggedRequest) -> None:
     try:
         csr = request.csr
         names.require_sound(csr.san)
-        public = cmc.pop.require_key(csr)
-        proof = cmc.pop.possession_of(case, request, public)
+        public = pop.require_key(csr)
+        proof = pop.possession_of(case, request, public)
         if proof is None:
             return
-        pop = cmc.pop.link(case, request, csr)
+        linked = pop.link(case, request, csr)
     except Malformed as fault:
         raise Refused.by(fault, CMCFailInfo.POP_FAILED) from None
     _require_fresh(case, csr, proof)
@@ -58,7 +57,7 @@ def handle(case: Case, request: TaggedRequest) -> None:
     if isinstance(changes, Refused):
         raise changes
     signs = proof is Possession.PROVED
-    kept = Kept(mark(case.who.name), request.encode(), pop, signs, changes)
+    kept = Kept(mark(case.who.name), request.encode(), linked, signs, changes)
     _decide(case, request, kept, request.body_part_id)
 
 
@@ -90,7 +89,7 @@ def _decide(case: Case, request: PKCS10Request | CRMFRequest, kept: Kept, part: 
         wish = _named(case, request, kept.changes, kept.pop)
         NameBounds.parse(os.environ["EST_NAME_BOUNDS"]).require(wish.subject, wish.san)
         _require_template(request, wish)
-        env = cmc.ask.environment(wish, case.who)
+        env = ask.environment(wish, case.who)
     except Malformed as fault:
         raise Refused.by(fault) from None
     name = env["EST_PENDING_ID"]
@@ -98,13 +97,13 @@ def _decide(case: Case, request: PKCS10Request | CRMFRequest, kept: Kept, part: 
         verdict = _verdict(case, env)
     except Refused as why:
         if why.failure not in PASSING:
-            cmc.keep.forget(case.state, name)
+            pending.forget(case.state, name)
         raise
     if verdict.waits:
-        token = cmc.keep.wait(case.state, kept, name, case.policy.remember)
+        token = pending.wait(case.state, kept, name, case.policy.remember)
         case.answer.wait(part, token, case.policy.retry)
         return
-    with cmc.keep.taken(case.state, kept, name, case.policy.remember):
+    with pending.taken(case.state, kept, name, case.policy.remember):
         certificate = verdict.certificate
         if certificate is None:
             with verdict:
@@ -112,7 +111,7 @@ def _decide(case: Case, request: PKCS10Request | CRMFRequest, kept: Kept, part: 
                 verdict.issued(certificate)
     status = CMCStatus.SUCCESS
     if case.policy.confirm is not None:
-        cmc.keep.expect_confirmation(case.state, certificate, case.who, case.policy.confirm)
+        pending.expect_confirmation(case.state, certificate, case.who, case.policy.confirm)
         status = CMCStatus.CONFIRM_REQUIRED
     case.answer.good(part, certificate, status=status)
 
@@ -128,13 +127,13 @@ def _require_client(case: Case) -> None:
         raise Refused(CMCFailInfo.BAD_IDENTITY, words)
 
 
-def _verdict(case: Case, env: dict[str, str]) -> cmc.keep.Verdict:
+def _verdict(case: Case, env: dict[str, str]) -> pending.Verdict:
     """What authorize says, and then a human, if one is asked."""
-    if not cmc.ask.authorize(env, case.deadline - time.monotonic() + 1):
-        return cmc.keep.Verdict(waits=True)
+    if not ask.authorize(env, case.deadline - time.monotonic() + 1):
+        return pending.Verdict(waits=True)
     if not case.policy.human:
-        return cmc.keep.Verdict()
-    return cmc.keep.approval(case.books.folder, env, case.state, mark(case.who.name))
+        return pending.Verdict()
+    return pending.approval(case.books.folder, env, case.state, mark(case.who.name))
 
 
 # Names, extensions and the template.
@@ -173,7 +172,7 @@ def _require_template(request: PKCS10Request | CRMFRequest, wish: Wish) -> None:
         if extension.critical and isinstance(extension.value, x509.UnrecognizedExtension):
             words = f"the critical extension {extension.oid.dotted_string} is not known here"
             raise Refused(CMCFailInfo.UNSUPPORTED_EXT, words)
-    if wish.csr.text_attribute(csrs.OTP_CHALLENGE) is not None and cmc.ask.env_program() is None:
+    if wish.csr.text_attribute(csrs.OTP_CHALLENGE) is not None and ask.env_program() is None:
         raise Refused(CMCFailInfo.BAD_REQUEST, "the request carries otpChallenge, and nothing here can verify it")
     if (template := os.environ.get("EST_CSR_TEMPLATE")) is None:
         return
@@ -183,7 +182,7 @@ def _require_template(request: PKCS10Request | CRMFRequest, wish: Wish) -> None:
         wanted = csrattrs_yaml.load_template_check(Path(template))
     except ConfigError as fault:
         ca.fail(str(fault))
-    wanted.require(cmc.keep.with_signature(request), wish.new_names, proves_key=True)
+    wanted.require(pending.with_signature(request), wish.new_names, proves_key=True)
 
 
 # Issuing.
@@ -218,7 +217,7 @@ def _issue(case: Case, wish: Wish, env: Mapping[str, str], signs: bool) -> x509.
         raise
     if (passphrase := env.get("EST_REVOCATION_CHALLENGE")) is not None:
         lasts = certificate.not_valid_after_utc - certificate.not_valid_before_utc
-        cmc.keep.remember_passphrase(case.state, certificate, passphrase, lasts)
+        pending.remember_passphrase(case.state, certificate, passphrase, lasts)
     return certificate
 
 

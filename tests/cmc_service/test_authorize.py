@@ -16,12 +16,16 @@ from estgw.cmc.status import CMCFailInfo
 from estgw.est import certs
 from estgw.est.csr import NewNames, parse
 from tests.callout.calls import CERTIFICATE, CSR, SUB, client, full, tls
-from tests.handlers import cmc
+from tests.cmc_service import office as cmc
 from tests.kit.ca import certificate, name
 from tests.kit.csr import csr, san
 from tests.kit.der import UTF8, attribute, tlv
 
-cmc_ask, cmc_policy, cmc_answer = cmc.module("cmc.ask"), cmc.module("cmc.policy"), cmc.module("cmc.answer")
+cmc_ask, cmc_policy, cmc_answer = (
+    cmc.module("estgw.cmc_service.authorize"),
+    cmc.module("estgw.cmc_service.policy"),
+    cmc.module("estgw.cmc_service.answer"),
+)
 
 HTTP = {"CONTENT_LENGTH", "SCRIPT_NAME"}
 """What the HTTP request is, and not the request inside it."""

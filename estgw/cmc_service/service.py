@@ -13,20 +13,18 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-import cmc.controls
-import cmc.inner
-import cmc.keep
-import cmc.ra
-from cmc.answer import Answer, Refused
-from cmc.books import Books
-from cmc.case import Case
-from cmc.policy import Policy, Who
-from cmc.state import Full, State, mark
-from cmc.who import Desk
+from cmc_ca import Books
+
 from estgw.cmc import references
 from estgw.cmc.controls import Taken
 from estgw.cmc.messages import BadMessage, Layer, PKIData, layers, pki_data
 from estgw.cmc.status import CMCFailInfo, CMCStatus
+from estgw.cmc_service import controls, inner_request, pending, ra
+from estgw.cmc_service.answer import Answer, Refused
+from estgw.cmc_service.exchange import Case
+from estgw.cmc_service.policy import Policy, Who
+from estgw.cmc_service.signer import Desk
+from estgw.cmc_service.state import Full, State, mark
 from estgw.cms import signed
 from estgw.errors import Malformed
 from estgw.est import certs, encoding
@@ -104,7 +102,7 @@ def _receive(policy: Policy, books: Books, answer: Answer, deadline: float) -> N
         references.check(tree)
         if sum(len(layer.data.requests) for layer in tree) > MOST_REQUESTS:
             raise Refused(CMCFailInfo.BAD_REQUEST, f"more than {MOST_REQUESTS} requests in one message")
-        said = cmc.ra.Statements([((), data)] if who.is_ra else [], ())
+        said = ra.Statements([((), data)] if who.is_ra else [], ())
         _require_known(data, who.is_ra, said)
         if not who.is_authenticated:
             _require_nothing(data)
@@ -116,7 +114,7 @@ def _receive(policy: Policy, books: Books, answer: Answer, deadline: float) -> N
                 full = why
         _process(Case(policy, books, state, who, who.is_ra, data, said, answer, deadline, full), desk, tree)
         if policy.anchors and who.certificate is None:
-            answer.extra.append(("trustedAnchors", cmc.controls.trust_anchors(books)))
+            answer.extra.append(("trustedAnchors", controls.trust_anchors(books)))
         _expect_next(policy, state, who, data, answer)
         if kept is not None and {each.status for each in answer.statuses} == {CMCStatus.PENDING}:
             state.drop(*kept)  # nothing came of it yet: the same again is how EST asks again (RFC 7030 4.2.3)
@@ -137,9 +135,9 @@ def _process(case: Case, desk: Desk, tree: list[Layer]) -> None:
     """Every part of one message, each for itself; then the messages inside, which only an RA may send."""
     for control in case.data.controls:
         if control.body_part_id not in case.said.processed:
-            guarded(case.answer, (control.body_part_id,), partial(cmc.controls.handle, case, control))
+            guarded(case.answer, (control.body_part_id,), partial(controls.handle, case, control))
     for request in case.data.requests:
-        guarded(case.answer, (request.body_part_id,), partial(cmc.inner.handle, case, request))
+        guarded(case.answer, (request.body_part_id,), partial(inner_request.handle, case, request))
     path = case.said.path
     inside = {layer.path[-1]: layer for layer in tree if layer.path and layer.path[:-1] == path}
     parts = [each.body_part_id for each in case.data.cms] + [each.body_part_id for each in case.data.others]
@@ -150,10 +148,10 @@ def _process(case: Case, desk: Desk, tree: list[Layer]) -> None:
         layer = inside[number]
         answer = Answer(echo=layer.data.controls)
         guarded(answer, (), partial(_process_inner, case, desk, tree, layer, answer))
-        if cmc.ra.is_batch(case.data, number):
+        if ra.is_batch(case.data, number):
             case.answer.nested.append((number, answer.seal(*case.books.signer)))
             case.answer.certificates += answer.certificates
-            case.answer.statuses += cmc.ra.summary(answer, number)
+            case.answer.statuses += ra.summary(answer, number)
         else:
             case.answer.absorb(answer, number)
 
@@ -164,11 +162,11 @@ def _process_inner(case: Case, desk: Desk, tree: list[Layer], layer: Layer, answ
         raise Refused(CMCFailInfo.BAD_IDENTITY, "only an RA may wrap messages of others")
     data = layer.data
     _require_sound(data)
-    above = cmc.ra.Statements(case.said.by, layer.path)
-    who, ra = desk.identify_inner(layer.message, data, case.who, vouched=above.identity(data))
-    said = cmc.ra.Statements([*case.said.by, (layer.path, data)], layer.path) if ra else above
-    _require_known(data, ra, said)
-    inner = Case(case.policy, case.books, case.state, who, ra, data, said, answer, case.deadline, case.full)
+    above = ra.Statements(case.said.by, layer.path)
+    who, by_ra = desk.identify_inner(layer.message, data, case.who, vouched=above.identity(data))
+    said = ra.Statements([*case.said.by, (layer.path, data)], layer.path) if by_ra else above
+    _require_known(data, by_ra, said)
+    inner = Case(case.policy, case.books, case.state, who, by_ra, data, said, answer, case.deadline, case.full)
     _process(inner, desk, tree)
 
 
@@ -187,7 +185,7 @@ def _require_sound(data: PKIData) -> None:
         data.one(name)
 
 
-def _require_known(data: PKIData, ra: bool, said: cmc.ra.Statements) -> None:
+def _require_known(data: PKIData, by_ra: bool, said: ra.Statements) -> None:
     """No control may go unheeded (RFC 5272 3.2.1.1), but for those that an RA has dealt with (6.19)."""
     processed = said.processed
     for control in data.controls:
@@ -200,7 +198,7 @@ def _require_known(data: PKIData, ra: bool, said: cmc.ra.Statements) -> None:
             raise Refused(None, f"{control.words} is not offered here", part, CMCStatus.NO_SUPPORT)
         if control.row is None or control.row.taken is Taken.MISPLACED or control.name in IN_REQUESTS:
             raise Refused(CMCFailInfo.BAD_REQUEST, f"{control.words} has no place in a request here", part)
-        if control.name in cmc.ra.CONTROLS and not ra:
+        if control.name in ra.CONTROLS and not by_ra:
             raise Refused(CMCFailInfo.BAD_IDENTITY, f"{control.words} is for RAs", part)
         if control.name in ("statusInfo", "statusInfoV2", "regInfo"):
             print(f"{control.words}: read, and without consequence", file=sys.stderr)
@@ -208,7 +206,7 @@ def _require_known(data: PKIData, ra: bool, said: cmc.ra.Statements) -> None:
 
 def _require_nothing(data: PKIData) -> None:
     """From somebody unknown: a revocation by passphrase, or a bootstrapping client that wants the anchors."""
-    asks = [each.body_part_id for each in data.controls if not cmc.controls.is_open_to_all(each)]
+    asks = [each.body_part_id for each in data.controls if not controls.is_open_to_all(each)]
     asks += [each.body_part_id for each in (*data.requests, *data.cms, *data.others)]
     asks += [each.body_part_id for each in data.find("revokeRequest")[1:]]  # a passphrase costs time to check
     if asks:
@@ -225,7 +223,7 @@ def _only_revokes(tree: list[Layer]) -> bool:
     """
     return not any(
         layer.data.requests
-        or any(cmc.controls.SERVICES.keys() & {each.name} - {"revokeRequest"} for each in layer.data.controls)
+        or any(controls.SERVICES.keys() & {each.name} - {"revokeRequest"} for each in layer.data.controls)
         for layer in tree
     )
 
@@ -274,7 +272,7 @@ def _expect_next(policy: Policy, state: State, who: Who, data: PKIData, answer: 
 def _sweep(books: Books, state: State) -> None:
     """What nobody has confirmed in time is revoked (RFC 5272 6.14)."""
     enough = time.monotonic() + int(os.environ["EST_TIMEOUT"]) / 4
-    for certificate in cmc.keep.unconfirmed(state):
+    for certificate in pending.unconfirmed(state):
         if time.monotonic() > enough:
             return
         serial = certs.serial_hex(certificate)
