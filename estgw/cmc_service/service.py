@@ -1,53 +1,69 @@
 """fullcmc from the message that comes in to the one that goes out (RFC 5272 3.2, 4.2).
 
-Every end but one is a signed response: only a CA that can't sign leaves the client without.
+Every end but one is a signed response: a client gets none only from a CA that can't sign.
 """
 
+from __future__ import annotations
+
+import contextlib
 import os
 import sqlite3
 import sys
 import time
-import traceback
 from collections.abc import Callable
-from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
-
-from cmc_ca import Books
 
 from estgw.cmc import references
 from estgw.cmc.controls import Taken
 from estgw.cmc.messages import BadMessage, Layer, PKIData, layers, pki_data
 from estgw.cmc.status import CMCFailInfo, CMCStatus
-from estgw.cmc_service import controls, inner_request, pending, ra
+from estgw.cmc_service import confirmation, controls, inner_request, ra, replay, signer
 from estgw.cmc_service.answer import Answer, Refused
-from estgw.cmc_service.exchange import Case
-from estgw.cmc_service.policy import Policy, Who
-from estgw.cmc_service.signer import Desk
-from estgw.cmc_service.state import Full, State, mark
+from estgw.cmc_service.ca import CA, CABusy, CADeclined, CAError, CAFailed
+from estgw.cmc_service.exchange import Exchange, Service
+from estgw.cmc_service.policy import Policy
+from estgw.cmc_service.state import Full, State
 from estgw.cms import signed
 from estgw.errors import Malformed
 from estgw.est import certs, encoding
+from estgw.gateway import enclosed
 
 AUTHENTICATED_DATA = "1.2.840.113549.1.9.16.1.2"
-MARGIN = 2  # seconds before the gateway ends us, for signing and printing
-CESSATION = 5  # cessationOfOperation
-MOST_REQUESTS = 100  # in all messages together
-IN_REQUESTS = ("popLinkWitness", "popLinkWitnessV2")  # attributes of a request, not of the message around it
+MARGIN = 2
+"""Seconds for signing and printing, before the gateway ends the script."""
+MAXIMUM_REQUESTS = 100
+"""In all messages together."""
+IN_REQUESTS = ("popLinkWitness", "popLinkWitnessV2")
+"""Attributes of a request, which are no controls of the message around it (RFC 5272 6.3.1)."""
 SINGLE = (
     "transactionId", "senderNonce", "recipientNonce", "identification", "identityProof", "identityProofV2",
     "popLinkRandom",
 )  # fmt: skip
+"""Controls of which a message has at most one."""
 
 
-def main(policy: Policy) -> int:
+def main(policy: Policy, ca: CA) -> int:
     """Answer the message on standard input; the exit status."""
-    deadline = time.monotonic() + max(1, int(os.environ["EST_TIMEOUT"]) - MARGIN)
-    books = Books(Path(os.environ["EST_CA_DIR"]))
-    signer, chain = books.signer
+    outer = enclosed.read(os.environ)
+    deadline = time.monotonic() + max(1, outer.timeout - MARGIN)
+    try:
+        key, chain = ca.responder
+    except CAFailed as fault:
+        print(fault, file=sys.stderr)
+        return os.EX_CONFIG
     answer = Answer()
-    guarded(answer, (), partial(_receive, policy, books, answer, deadline))
-    body = answer.seal(signer, chain)
+
+    def receive() -> None:
+        der = encoding.decode(sys.stdin.buffer.read(), certs.PKCS7_LABELS)
+        message = _parse(der)
+        data = pki_data(message)
+        answer.echo = data.controls
+        _require_sound(data)
+        with contextlib.closing(State(ca.directory, outer.timeout / 4)) as state:
+            _serve(Service(policy, ca, state, outer, deadline), message, data, der, answer)
+
+    guarded(answer, (), receive)
+    body = answer.seal(key, chain)
     head = [f"Status: {answer.http_status}"]
     if answer.http_status in (202, 503):
         head.append(f"Retry-After: {policy.retry}")
@@ -57,7 +73,7 @@ def main(policy: Policy) -> int:
 
 
 def guarded(answer: Answer, parts: tuple[int, ...], work: Callable[[], None]) -> None:
-    """Do some work; whatever goes wrong with it becomes the status of these parts, and the log has the reason."""
+    """Do some work.  A fault becomes the status of these parts, and the log has the reason."""
     try:
         work()
     except Refused as why:
@@ -69,57 +85,57 @@ def guarded(answer: Answer, parts: tuple[int, ...], work: Callable[[], None]) ->
     except Full as why:
         print(f"cmc.sqlite has no room for more of the kind {why.kind}", file=sys.stderr)
         answer.bad(Refused(CMCFailInfo.TRY_LATER, str(why)), *parts)
+    except CADeclined as why:
+        answer.bad(Refused(CMCFailInfo.BAD_REQUEST, str(why)), *parts)
+    except CABusy:
+        answer.bad(_excuse(busy=True), *parts)
+    except CAError as fault:
+        print(fault, file=sys.stderr)
+        answer.bad(_excuse(busy=False), *parts)
     except (sqlite3.Error, OSError) as fault:
         print(f"{type(fault).__name__}: {fault}", file=sys.stderr)
         answer.bad(_excuse(busy=getattr(fault, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY), *parts)
-    except SystemExit as end:  # ca.py and store.py end so, with words in the log
+    except SystemExit as end:  # a function of the policy may end so, with words in the log
         answer.bad(_excuse(busy=end.code == os.EX_UNAVAILABLE), *parts)
-    except Exception:  # noqa: BLE001 - certificates may have been issued: the client is to have them
+    except Exception:  # noqa: BLE001 - certificates may have been issued, which the client is to get
+        import traceback
+
         traceback.print_exc()
         answer.bad(_excuse(busy=False), *parts)
 
 
 def _excuse(*, busy: bool) -> Refused:
-    """For what is nobody's fault but ours."""
+    """The refusal for a fault on this side."""
     if busy:
         return Refused(CMCFailInfo.TRY_LATER, "the CA is busy")
     return Refused(CMCFailInfo.INTERNAL_CA_ERROR, "the CA could not do it")
 
 
-def _receive(policy: Policy, books: Books, answer: Answer, deadline: float) -> None:
-    """From bytes to a message that somebody answers for, then to its parts."""
-    der = encoding.decode(sys.stdin.buffer.read(), certs.PKCS7_LABELS)
-    message = _parse(der)
-    data = pki_data(message)
-    answer.echo = data.controls
-    _require_sound(data)
-    state = State(books.folder)
-    try:
-        _sweep(books, state)
-        desk = Desk(policy, books, state)
-        who = desk.identify(message, data) if message.signers else Who("nobody", is_authenticated=False)
-        tree = list(layers(message))
-        references.check(tree)
-        if sum(len(layer.data.requests) for layer in tree) > MOST_REQUESTS:
-            raise Refused(CMCFailInfo.BAD_REQUEST, f"more than {MOST_REQUESTS} requests in one message")
-        said = ra.Statements([((), data)] if who.is_ra else [], ())
-        _require_known(data, who.is_ra, said)
-        if not who.is_authenticated:
-            _require_nothing(data)
-        full, kept = None, None
-        if who.is_authenticated and not _only_revokes(tree):
-            try:
-                kept = _require_new(policy, state, who, message, data, der)
-            except Full as why:
-                full = why
-        _process(Case(policy, books, state, who, who.is_ra, data, said, answer, deadline, full), desk, tree)
-        if policy.anchors and who.certificate is None:
-            answer.extra.append(("trustedAnchors", controls.trust_anchors(books)))
-        _expect_next(policy, state, who, data, answer)
-        if kept is not None and {each.status for each in answer.statuses} == {CMCStatus.PENDING}:
-            state.drop(*kept)  # nothing came of it yet: the same again is how EST asks again (RFC 7030 4.2.3)
-    finally:
-        state.close()
+def _serve(service: Service, message: signed.SignedData, data: PKIData, der: bytes, answer: Answer) -> None:
+    """Find the signer of a message, then serve its parts."""
+    _revoke_overdue(service)
+    client = signer.identify(service, message, data)
+    tree = list(layers(message))
+    references.check(tree)
+    if sum(len(layer.data.requests) for layer in tree) > MAXIMUM_REQUESTS:
+        raise Refused(CMCFailInfo.BAD_REQUEST, f"more than {MAXIMUM_REQUESTS} requests in one message")
+    statements = ra.Statements([((), data)] if client.is_ra else [], ())
+    _require_known(data, client.is_ra, statements)
+    if not client.is_authenticated:
+        _require_nothing(data)
+    full, kept = None, None
+    if client.is_authenticated and not _only_revokes(tree):
+        try:
+            kept = replay.require_new(service, client, message, data, der)
+        except Full as why:
+            full = why
+    exchange = Exchange(service, client, client.is_ra, data, statements, answer, full)
+    _process(exchange, tree)
+    if service.policy.anchors and client.certificate is None:
+        answer.extra.append(("trustedAnchors", controls.trust_anchors(service.ca)))
+    replay.expect_next(service, client, data, answer)
+    if kept is not None and {each.status for each in answer.statuses} == {CMCStatus.PENDING}:
+        service.state.drop(*kept)  # an EST client sends the same message again for what waits (RFC 7030 4.2.3)
 
 
 def _parse(der: bytes) -> signed.SignedData:
@@ -131,47 +147,48 @@ def _parse(der: bytes) -> signed.SignedData:
         raise
 
 
-def _process(case: Case, desk: Desk, tree: list[Layer]) -> None:
+def _process(exchange: Exchange, tree: list[Layer]) -> None:
     """Every part of one message, each for itself; then the messages inside, which only an RA may send."""
-    for control in case.data.controls:
-        if control.body_part_id not in case.said.processed:
-            guarded(case.answer, (control.body_part_id,), partial(controls.handle, case, control))
-    for request in case.data.requests:
-        guarded(case.answer, (request.body_part_id,), partial(inner_request.handle, case, request))
-    path = case.said.path
+    data, answer, statements = exchange.data, exchange.answer, exchange.statements
+    for control in data.controls:
+        if control.body_part_id not in statements.processed:
+            guarded(answer, (control.body_part_id,), partial(controls.handle, exchange, control))
+    for request in data.requests:
+        guarded(answer, (request.body_part_id,), partial(inner_request.handle, exchange, request))
+    path = statements.path
     inside = {layer.path[-1]: layer for layer in tree if layer.path and layer.path[:-1] == path}
-    parts = [each.body_part_id for each in case.data.cms] + [each.body_part_id for each in case.data.others]
-    for number in parts:
+    for number in [each.body_part_id for each in data.cms] + [each.body_part_id for each in data.others]:
         if number not in inside:
-            case.answer.bad(Refused(None, "a message of a kind that is not known", (number,), CMCStatus.NO_SUPPORT))
+            answer.bad(Refused(None, "a message of a kind that is not known", (number,), CMCStatus.NO_SUPPORT))
             continue
         layer = inside[number]
-        answer = Answer(echo=layer.data.controls)
-        guarded(answer, (), partial(_process_inner, case, desk, tree, layer, answer))
-        if ra.is_batch(case.data, number):
-            case.answer.nested.append((number, answer.seal(*case.books.signer)))
-            case.answer.certificates += answer.certificates
-            case.answer.statuses += ra.summary(answer, number)
+        inner = Answer(echo=layer.data.controls)
+        guarded(inner, (), partial(_process_inner, exchange, tree, layer, inner))
+        if ra.is_batch(data, number):
+            answer.nested.append((number, inner.seal(*exchange.service.ca.responder)))
+            answer.certificates += inner.certificates
+            answer.statuses += ra.summary(inner, number)
         else:
-            case.answer.absorb(answer, number)
+            answer.absorb(inner, number)
 
 
-def _process_inner(case: Case, desk: Desk, tree: list[Layer], layer: Layer, answer: Answer) -> None:
-    """A message that an RA has wrapped: it must be sound, but it is the RA who answers for it."""
-    if not case.ra:
+def _process_inner(exchange: Exchange, tree: list[Layer], layer: Layer, answer: Answer) -> None:
+    """A message that an RA has wrapped: its signatures must be good, and the RA is its signer."""
+    if not exchange.is_by_ra:
         raise Refused(CMCFailInfo.BAD_IDENTITY, "only an RA may wrap messages of others")
-    data = layer.data
+    service, data, by = exchange.service, layer.data, exchange.statements.by
     _require_sound(data)
-    above = ra.Statements(case.said.by, layer.path)
-    who, by_ra = desk.identify_inner(layer.message, data, case.who, vouched=above.identity(data))
-    said = ra.Statements([*case.said.by, (layer.path, data)], layer.path) if by_ra else above
-    _require_known(data, by_ra, said)
-    inner = Case(case.policy, case.books, case.state, who, by_ra, data, said, answer, case.deadline, case.full)
-    _process(inner, desk, tree)
+    above = ra.Statements(by, layer.path)
+    client, is_by_ra = signer.identify_inner(
+        service, layer.message, data, exchange.signer, is_checked=above.identity(data)
+    )
+    statements = ra.Statements([*by, (layer.path, data)], layer.path) if is_by_ra else above
+    _require_known(data, is_by_ra, statements)
+    _process(Exchange(service, client, is_by_ra, data, statements, answer, exchange.full), tree)
 
 
 def _require_sound(data: PKIData) -> None:
-    """Each control can be read, and there is one of a kind where one is meant; raises `BadMessage`."""
+    """Each control can be read, and a message has at most one of those in `SINGLE`; raises `BadMessage`."""
     for control in data.controls:
         try:
             _ = (
@@ -185,9 +202,9 @@ def _require_sound(data: PKIData) -> None:
         data.one(name)
 
 
-def _require_known(data: PKIData, by_ra: bool, said: ra.Statements) -> None:
-    """No control may go unheeded (RFC 5272 3.2.1.1), but for those that an RA has dealt with (6.19)."""
-    processed = said.processed
+def _require_known(data: PKIData, is_by_ra: bool, statements: ra.Statements) -> None:
+    """No control may be ignored (RFC 5272 3.2.1.1), except those that an RA has processed (6.19)."""
+    processed = statements.processed
     for control in data.controls:
         if control.body_part_id in processed:
             continue
@@ -198,14 +215,14 @@ def _require_known(data: PKIData, by_ra: bool, said: ra.Statements) -> None:
             raise Refused(None, f"{control.words} is not offered here", part, CMCStatus.NO_SUPPORT)
         if control.row is None or control.row.taken is Taken.MISPLACED or control.name in IN_REQUESTS:
             raise Refused(CMCFailInfo.BAD_REQUEST, f"{control.words} has no place in a request here", part)
-        if control.name in ra.CONTROLS and not by_ra:
+        if control.name in ra.CONTROLS and not is_by_ra:
             raise Refused(CMCFailInfo.BAD_IDENTITY, f"{control.words} is for RAs", part)
         if control.name in ("statusInfo", "statusInfoV2", "regInfo"):
             print(f"{control.words}: read, and without consequence", file=sys.stderr)
 
 
 def _require_nothing(data: PKIData) -> None:
-    """From somebody unknown: a revocation by passphrase, or a bootstrapping client that wants the anchors."""
+    """An unknown client may revoke by passphrase, or ask for the anchors before its first certificate."""
     asks = [each.body_part_id for each in data.controls if not controls.is_open_to_all(each)]
     asks += [each.body_part_id for each in (*data.requests, *data.cms, *data.others)]
     asks += [each.body_part_id for each in data.find("revokeRequest")[1:]]  # a passphrase costs time to check
@@ -223,63 +240,22 @@ def _only_revokes(tree: list[Layer]) -> bool:
     """
     return not any(
         layer.data.requests
-        or any(controls.SERVICES.keys() & {each.name} - {"revokeRequest"} for each in layer.data.controls)
+        or any(controls.ASKING.keys() & {each.name} - {"revokeRequest"} for each in layer.data.controls)
         for layer in tree
     )
 
 
-def _require_new(
-    policy: Policy, state: State, who: Who, message: signed.SignedData, data: PKIData, der: bytes
-) -> tuple[str, str]:
-    """No message twice, and no nonce of one sender twice (RFC 5272 6.6); an answer to ours brings our nonce back.
-
-    A message is remembered as long as it could come again.  One with a signing time that is its signer's own is refused
-    for that as soon as it is older than `clock` allows.  JSS and so Dogtag's tools send none: then the signer's
-    certificate ends it, or where a secret or a login stands for it, `remember`.  After that `inner.handle` has its
-    say about a secret, and who can log in needs no copy of a message.
-
-    The kind and key of what is remembered, to be forgotten if nothing comes of the message.  Raises `Refused`, `Full`.
-    """
-    now, nonce, transaction = datetime.now(UTC), data.value("senderNonce"), data.value("transactionId")
-    # What is signed, and not how: a signature, the bag and unsigned attributes can be changed on the way.
-    key = mark(who.name, "nonce", nonce) if nonce is not None else mark(who.name, message.content, who.signed_at)
-    if who.signed_at is not None:
-        kind, lasts = "message", who.signed_at + policy.clock - now
-    else:
-        kind, lasts = "untimed", policy.remember
-        if who.certificate is not None:
-            lasts = who.certificate.not_valid_after_utc - now
-    # Until version 2 of the table, every message was of this kind, and known by its bytes.
-    is_known = any(state.get("message", each) is not None for each in (key, mark(who.name, der)))
-    if is_known or not state.put(kind, key, b"", lasts, mark(who.name)):
-        words = "this message has been here before" if nonce is None else "this senderNonce has been used before"
-        raise Refused(CMCFailInfo.BAD_REQUEST, f"{words}: make a new one for each message")
-    answered = data.value("recipientNonce")
-    if answered is not None and state.get("sent", mark(who.name, transaction)) != answered:
-        raise Refused(CMCFailInfo.BAD_REQUEST, "the recipientNonce is none that was sent in this transaction")
-    return kind, key
-
-
-def _expect_next(policy: Policy, state: State, who: Who, data: PKIData, answer: Answer) -> None:
-    """Keep our nonce where the client is to come back in the same transaction."""
-    unfinished = {CMCStatus.PENDING, CMCStatus.POP_REQUIRED, CMCStatus.CONFIRM_REQUIRED}
-    if unfinished & {each.status for each in answer.statuses}:
-        key = mark(who.name, data.value("transactionId"))
-        state.drop("sent", key)
-        state.put("sent", key, answer.own_nonce, policy.remember, mark(who.name))
-
-
-def _sweep(books: Books, state: State) -> None:
-    """What nobody has confirmed in time is revoked (RFC 5272 6.14)."""
-    enough = time.monotonic() + int(os.environ["EST_TIMEOUT"]) / 4
-    for certificate in pending.unconfirmed(state):
+def _revoke_overdue(service: Service) -> None:
+    """Revoke certificates whose confirmation did not come in time (RFC 5272 6.14)."""
+    enough = time.monotonic() + service.outer.timeout / 4
+    for certificate in confirmation.overdue(service.state):
         if time.monotonic() > enough:
             return
         serial = certs.serial_hex(certificate)
         try:
-            books.revoke(certificate, CESSATION)
-        except SystemExit:
-            print(f"nobody has confirmed {serial}, and it could not be revoked", file=sys.stderr)
-            return  # this client has waited long enough for what is another's
-        state.drop("unconfirmed", serial)
+            service.ca.revoke(certificate, "cessationOfOperation")
+        except CAError as fault:
+            print(f"nobody has confirmed {serial}, and it could not be revoked: {fault}", file=sys.stderr)
+            return  # do not let this client wait longer for another client's certificate
+        confirmation.close(service.state, certificate)
         print(f"nobody has confirmed {serial}: revoked", file=sys.stderr)
