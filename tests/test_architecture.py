@@ -30,6 +30,7 @@ ORDER = [
     "callout",
     "register",
     "gateway",
+    "cmc_service",
     "supervision",
     "cli",
 ]

@@ -144,11 +144,3 @@ def test_the_shipped_configuration_checks_out(unpacked, lab, own_lab):
     (own_lab.path / "handlers/openssl/csrattrs").chmod(0o644)
     wrong = estgw(unpacked, "check", "-c", own_lab.path / "conf.yaml", cwd=own_lab.path, status=1).stderr.decode()
     assert "csrattrs: not executable; chmod +x" in wrong
-
-
-def test_a_module_that_handlers_of_an_earlier_layout_import_is_found() -> None:
-    """`estgw init` has copied handlers/python/cmc into workspaces, where no upgrade reaches it."""
-    from estgw import csrattrs_yaml as former
-    from estgw.config import csrattrs_yaml
-
-    assert former is csrattrs_yaml

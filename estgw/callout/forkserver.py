@@ -31,7 +31,7 @@ import selectors
 import signal
 import socket
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -58,14 +58,15 @@ PRELOADED = (
 )
 
 
-def main(descriptor: int, modules: Collection[str], home: str = "") -> NoReturn:
+def main(descriptor: int, modules: Collection[str], home: str = "", preload: Sequence[str] = ()) -> NoReturn:
     """Be the warm parent; `modules` are those that Python had imported at its start.
 
-    `home` is the gateway's private directory, which is removed when the gateway has died.
+    `home` is the gateway's private directory, which is removed when the gateway has died; `preload` are modules that
+    its scripts import besides those of `PRELOADED`.
     """
     control = socket.socket(fileno=descriptor)
     os.umask(0o077)
-    for name in PRELOADED:
+    for name in (*PRELOADED, *preload):
         with contextlib.suppress(ImportError):  # the script that imports it gets a better message
             importlib.import_module(name)
     _warm_up()

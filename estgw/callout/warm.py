@@ -48,7 +48,7 @@ STILLBORN = 3
 # The search path is that of an interpreter that runs a script, except for the first entry: where this package lies.
 _BEGIN = (
     "import sys; modules = set(sys.modules); sys.path[0] = sys.argv[1]; "
-    "from estgw.callout import forkserver; forkserver.main(int(sys.argv[2]), modules, sys.argv[3])"
+    "from estgw.callout import forkserver; forkserver.main(int(sys.argv[2]), modules, sys.argv[3], sys.argv[4:])"
 )
 _ROOT = str(Path(__file__).resolve().parents[2])
 # The interpreter reads these at its start, and the contract promises them.  HOME keeps it from a user's own modules.
@@ -65,6 +65,7 @@ class Warm:
         """
         self._file_limit = file_limit
         self._home = home
+        self._preload: tuple[str, ...] = ()
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         self._note = self._words = -1  # its stdout, which has the number of its current request, and its stderr
@@ -84,8 +85,13 @@ class Warm:
         """Whether its imports are done; requests that come earlier wait for that."""
         return self._process is not None and self._ready
 
-    def start(self) -> None:
-        """Start it, if it does not run.  It does its imports while the gateway goes on.  Raises OSError."""
+    def start(self, preload: Sequence[str] = ()) -> None:
+        """Start it, if it does not run.  It does its imports while the gateway goes on.  Raises OSError.
+
+        `preload` are modules to import besides those of `forkserver.PRELOADED`, also by each later parent.  One that
+        runs already does not change.
+        """
+        self._preload = tuple(dict.fromkeys((*self._preload, *preload)))
         if self._process is not None:
             return
         with contextlib.ExitStack() as ours_alone:
@@ -96,9 +102,10 @@ class Warm:
                 ours_alone.callback(os.close, note)
                 words = process.memory_file("warm-stderr")
                 ours_alone.callback(os.close, words)
+                arguments = (_ROOT, str(theirs.fileno()), str(self._home or ""), *self._preload)
                 with process.inherited_file_limit(self._file_limit):
                     self._process = subprocess.Popen(
-                        [sys.executable, "-c", _BEGIN, _ROOT, str(theirs.fileno()), str(self._home or "")],
+                        [sys.executable, "-c", _BEGIN, *arguments],
                         stdin=subprocess.DEVNULL,
                         stdout=note,
                         stderr=words,

@@ -45,7 +45,7 @@ from estgw.cms.identifiers import is_named, key_of
 from estgw.cms.signed import SignedData, SignerInfo
 from estgw.errors import Malformed
 from estgw.est import ber, encoding, names, oids
-from estgw.est.csrattrs import EXTENSION_REQUEST
+from estgw.est.csr import EXTENSION_REQUEST
 from estgw.est.der import whole
 
 _POSSESSION = {

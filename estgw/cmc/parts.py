@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from estgw.cms.fields import SET, bits, octets, oid, sequence, set_of, tagged
 from estgw.errors import Malformed
-from estgw.est import certs
-from estgw.est.csrattrs import EXTENSION_REQUEST
+from estgw.est import certs, names
+from estgw.est.csr import EXTENSION_REQUEST, NewNames
 from estgw.est.der import wrap
 
 EMPTY_NAME = b"\x30\x00"
@@ -50,6 +50,14 @@ def carrier(
 def read_name(der: bytes, what: str = "a name") -> x509.Name:
     """Return a Name from DER.  Raises `Malformed`."""
     return _load(carrier(subject=der), what).subject
+
+
+def read_new_names(subject: bytes, san: bytes | None) -> NewNames:
+    """Names from the DER of a Name and the value of a subjectAltName; raises `Malformed`."""
+    if san is None:
+        return NewNames(read_name(subject), None)
+    extension = sequence(oid(_SUBJECT_ALT_NAME), octets(san))
+    return NewNames(read_name(subject), names.san_of(read_extensions(sequence(extension))))
 
 
 def read_extensions(der: bytes, what: str = "extensions") -> x509.Extensions:

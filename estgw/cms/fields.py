@@ -14,8 +14,7 @@ from cryptography import x509
 from cryptography.hazmat import asn1
 
 from estgw.errors import Malformed
-from estgw.est.csrattrs import encode_oid
-from estgw.est.der import SEQUENCE, whole, wrap
+from estgw.est.der import SEQUENCE, encode_oid, whole, wrap
 
 T = TypeVar("T")
 

@@ -64,6 +64,9 @@ def load_template_check(path: Path) -> TemplateCheck:
         raise ConfigError([f"{path}:1:1: nothing can be compared with this: {fault}"]) from None
 
 
+load_insistence = load_template_check  # the name in workspaces of earlier versions, as in estgw/__init__.py
+
+
 def read(content: bytes, path: Path, *, alternatives: bool = False) -> CsrAttrs | None:
     """Return CSR attributes from YAML in UTF-8, or None if all of it is comments.
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from cryptography import x509
 from cryptography.exceptions import InternalError, UnsupportedAlgorithm
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, pkcs7
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from estgw.errors import Malformed
@@ -47,11 +47,15 @@ CMC_RA = x509.ObjectIdentifier("1.3.6.1.5.5.7.3.28")
 
 def pack(certificates: Sequence[x509.Certificate]) -> bytes:
     """Return a degenerate SignedData with these certificates and nothing else, as DER (RFC 5272 4.1)."""
+    from cryptography.hazmat.primitives.serialization import pkcs7  # it takes 10 ms to import
+
     return pkcs7.serialize_certificates(list(certificates), Encoding.DER)
 
 
 def unpack(der: bytes) -> list[x509.Certificate]:
     """Return the certificates of a certs-only PKCS#7 in DER.  Raises `Malformed`, also when it holds none."""
+    from cryptography.hazmat.primitives.serialization import pkcs7
+
     try:
         with without_warnings():
             return list(pkcs7.load_der_pkcs7_certificates(der))

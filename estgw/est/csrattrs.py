@@ -19,13 +19,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from cryptography import x509
 from cryptography.hazmat import asn1
 
 from estgw.errors import Malformed
+from estgw.est.csr import EXTENSION_REQUEST as EXTENSION_REQUEST
 from estgw.est.der import SEQUENCE, decode, elements, whole, wrap
+from estgw.est.der import decode_oid as decode_oid
+from estgw.est.der import encode_oid as encode_oid
 
-EXTENSION_REQUEST = "1.2.840.113549.1.9.14"  # id-ExtensionReq: RFC 2985 5.4.2
 TEMPLATE = "1.2.840.113549.1.9.16.2.61"  # id-aa-certificationRequestInfoTemplate: RFC 9908 3.4
 EXTENSION_TEMPLATE = "1.2.840.113549.1.9.16.2.62"  # id-aa-extensionReqTemplate: RFC 9908 3.4
 EC_PUBLIC_KEY = "1.2.840.10045.2.1"
@@ -209,19 +210,6 @@ def extensions(attributes: Iterable[AttributeWish]) -> tuple[ExtensionWish, ...]
 def set_of(values: Sequence[bytes]) -> tuple[bytes, ...]:
     """Return values in DER's order for a SET OF (X.690 11.6)."""
     return tuple(sorted(values))
-
-
-def encode_oid(oid: str) -> bytes:
-    """Return the DER of an OBJECT IDENTIFIER (dotted).  Raises `Malformed` when the text is not one."""
-    try:
-        return asn1.encode_der(x509.ObjectIdentifier(oid))
-    except ValueError:
-        raise Malformed(f"not an object identifier: {oid[:80]!r}") from None
-
-
-def decode_oid(der: bytes) -> str:
-    """Return the dotted form of an OBJECT IDENTIFIER in DER.  Raises `Malformed`."""
-    return decode(x509.ObjectIdentifier, der, "an object identifier").dotted_string
 
 
 def _attribute(element: asn1.TLV) -> AttributeWish:

@@ -73,3 +73,16 @@ def length(der: bytes) -> int | None:
 def whole(tlv: asn1.TLV) -> bytes:
     """Return the bytes of a whole TLV: tag, length and content."""
     return wrap(bytes(tlv.tag_bytes), bytes(tlv.data))
+
+
+def encode_oid(oid: str) -> bytes:
+    """Return the DER of an OBJECT IDENTIFIER (dotted).  Raises `Malformed` when the text is not one."""
+    try:
+        return asn1.encode_der(x509.ObjectIdentifier(oid))
+    except ValueError:
+        raise Malformed(f"not an object identifier: {oid[:80]!r}") from None
+
+
+def decode_oid(der: bytes) -> str:
+    """Return the dotted form of an OBJECT IDENTIFIER in DER.  Raises `Malformed`."""
+    return decode(x509.ObjectIdentifier, der, "an object identifier").dotted_string

@@ -14,8 +14,7 @@ from cryptography.hazmat import asn1
 
 from estgw.errors import Malformed
 from estgw.est.csr import CSR
-from estgw.est.csrattrs import decode_oid
-from estgw.est.der import SEQUENCE, elements, whole, wrap
+from estgw.est.der import SEQUENCE, decode_oid, elements, whole, wrap
 
 DECRYPT_KEY_ID = "1.2.840.113549.1.9.16.2.37"  # id-aa-decryptKeyID: RFC 4108 2.2.5, RFC 7030 4.4.1.1
 ASYMMETRIC_DECRYPT_KEY_ID = "1.2.840.113549.1.9.16.2.54"  # id-aa-asymmDecryptKeyID: RFC 7030 4.4.1.2

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 
 from estgw.errors import Malformed
-from estgw.est.csrattrs import encode_oid
+from estgw.est.der import encode_oid
 
 # Attributes of a CSR: RFC 2985, 7030 4.5.2, 7894, 4108, 6402, 9763, 9883, 9908.
 _ATTRIBUTES = """
@@ -170,6 +169,8 @@ def oid_of(text: str) -> str:
     if text[:1].isdigit() and "." in text:
         encode_oid(text)
         return text
+    import difflib  # for a mistyped name alone
+
     near = difflib.get_close_matches(text.lower(), _OIDS, n=1)
     hint = f"do you mean {name_of(_OIDS[near[0]])}?" if near else "give it as a dotted number"
     raise Malformed(f"{text[:80]!r} is no name known here; {hint}")

@@ -24,10 +24,10 @@ from estgw.est import csr as csrs
 from estgw.est import keygen, names, operations
 from estgw.est.csr import CSR, NewNames
 from estgw.est.operations import Body, Profile, Target
-from estgw.est.template_check import TemplateCheck
 
 if TYPE_CHECKING:  # loads the model of the configuration
     from estgw.config.routes import Service
+    from estgw.est.template_check import TemplateCheck
 
 
 # Where it goes.

@@ -36,6 +36,8 @@ from estgw.tls.adapter import TLSContext
 from estgw.tls.context import TLSSettings, server_context
 
 _CRL = "X509 CRL"
+FULL_CMC = "estgw.cmc_service.service"
+"""What fullcmc imports.  It would take longer in each child than all else that the script does."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,8 @@ def _caller(
     asked |= {(route.decision_runner, script) for route in routes for script in route.decisions}
     if resources is not None and any(runners.needs_warm(runner, script) for runner, script in asked):
         try:
-            resources.warm.start()
+            takes_messages = any(route.operation.holds_requests for route in routes)
+            resources.warm.start((FULL_CMC,) if takes_messages else ())
         except OSError as fault:
             faults.append(f"{sys.executable}: {fault.strerror}")
     allowed = CalloutLimits(limits.max_stdout, limits.max_stderr, limits.retry_after, limits.max_file)

@@ -119,6 +119,41 @@ print([name for name in wanted.split() if name not in sys.modules], "asyncio" in
     assert machine.run("fork", script(tmp_path, text)).stdout == b"[] False False\n"
 
 
+def test_a_module_that_the_gateway_names_is_imported_before_the_fork(tmp_path):
+    async def run() -> bytes:
+        parent = warm.Warm()
+        parent.start(("colorsys",))
+        try:
+            ended = await parent.run(script(tmp_path, "import sys; print('colorsys' in sys.modules)"), ENV, b"", LIMITS)
+        finally:
+            parent.close()
+        return ended.stdout
+
+    assert asyncio.run(run()) == b"True\n"
+
+
+def test_a_module_that_is_named_while_the_parent_runs_is_for_the_next_one(machine, tmp_path):
+    async def name() -> None:
+        machine.warm.start(("colorsys",))
+
+    program = script(tmp_path, "import sys; print('colorsys' in sys.modules)")
+    machine.do(name())
+    assert machine.run("fork", program).stdout == b"False\n"
+    former = pid_of(machine)
+    os.kill(former, signal.SIGKILL)
+    until(lambda: machine.warm.pid != former)
+    assert machine.run("fork", program).stdout == b"True\n"
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_the_protocol_of_full_cmc_is_loaded_where_it_is_served(own_lab, enabled):
+    own_lab.script("handlers/python/csrattrs", "#!/usr/bin/env python3\nimport sys\n"
+                   "print('estgw.cmc_service.service' in sys.modules, file=sys.stderr)\n")  # fmt: skip
+    with running_gateway(own_lab, {"callouts": {"operations": {"fullcmc": {"enabled": enabled}}}}) as gateway:
+        gateway.get("python/csrattrs")
+        assert gateway.wait_for("handler stderr", line=str(enabled))
+
+
 def test_scripts_are_started_neither_by_us_nor_left_to_us(machine, tmp_path):
     program = script(tmp_path, "import os; print(os.getppid())")
     for _ in range(3):

@@ -18,9 +18,9 @@ from estgw.cmc.requests import PKCS10Request
 from estgw.cmc.status import CMCStatus
 from estgw.cms import signed
 from tests.campaign.ledger import Ledger
+from tests.cmc_service import office as cmc
 from tests.e2e.test_fullcmc import TYPE, statuses
 from tests.e2e.test_serverkeygen import parts
-from tests.handlers import cmc
 from tests.kit.connection import Response
 from tests.kit.csr import csr
 from tests.kit.gateway import Gateway

@@ -31,7 +31,7 @@ from estgw.cmc.requests import PKCS10Request
 from estgw.cmc.status import CMCFailInfo, CMCStatus
 from estgw.cms import signed
 from estgw.est import certs
-from tests.handlers import cmc
+from tests.cmc_service import office as cmc
 from tests.kit.connection import V12, Response, request
 from tests.kit.csr import csr
 from tests.kit.gateway import LOGIN, enrol, running_gateway

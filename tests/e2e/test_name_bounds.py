@@ -12,9 +12,9 @@ from estgw.cli import trial
 from estgw.cli.trial import Trial
 from estgw.cmc.messages import PKIData
 from estgw.cmc.requests import PKCS10Request
+from tests.cmc_service import office as cmc
 from tests.e2e.identity.test_renewals import change
 from tests.e2e.test_fullcmc import post, statuses
-from tests.handlers import cmc
 from tests.kit.ca import name, pem
 from tests.kit.clients import CHANGE
 from tests.kit.csr import csr

@@ -1,9 +1,11 @@
 """What fullcmc remembers between requests: cmc.sqlite in EST_CA_DIR, one table, each row with its end.
 
-The next row that is written removes the rows that have ended.  `BOUNDS` has what one client may fill: a client at its
-bound is told so, and the others go on.
+The next row that is written removes the rows that have ended.  `BOUNDS` limits the rows of each client: a client that
+has reached its limit is told so, and the others go on.
 To look into it:  sqlite3 cmc.sqlite "SELECT kind, count(*) FROM kept GROUP BY kind"
 """
+
+from __future__ import annotations
 
 import contextlib
 import hashlib
@@ -16,19 +18,19 @@ from datetime import timedelta
 from pathlib import Path
 
 NAME = "cmc.sqlite"
-STAYS = "unconfirmed"  # the kind that is not forgotten when its time is over
+STAYS = "unconfirmed"  # rows of this kind stay after their end
 
 
 @dataclass(frozen=True)
 class Bound:
-    """How many rows of a kind there may be."""
+    """The maximum number of rows of a kind."""
 
     each: int
-    """For one client."""
+    """Of one client."""
     total: int | None
-    """For all clients together; None where time alone bounds them."""
+    """Of all clients together; None where time alone bounds them."""
     too_many: str
-    """What there is too much of, and the way out, for the client; empty where the oldest row makes room instead."""
+    """For the client: what there is too much of, and the way out.  Empty: the oldest row is removed instead."""
 
 
 BOUNDS: Mapping[str, Bound] = {
@@ -38,7 +40,7 @@ BOUNDS: Mapping[str, Bound] = {
     "pending": Bound(200, 20_000, "requests that wait: come back when some of them are decided"),
     "challenge": Bound(100, 5_000, ""),
     "sent": Bound(400, 20_000, ""),
-    "unknown": Bound(5_000, None, ""),  # as `wrong`, where there is no secret, so that nobody learns which there are
+    "unknown": Bound(5_000, None, ""),  # as `wrong`, where there is no secret, so that no client learns which there are
 }
 """The other kinds need no bound.  `wrong` has a row for an identification in cmc-secrets or for a passphrase, `waiting`
 one for a `pending`, `passphrase` and `unconfirmed` one for a certificate in the register, which has no bound either."""
@@ -58,7 +60,7 @@ CREATE TABLE kept (
 CREATE INDEX by_end ON kept (until);
 {_OWNER};
 """
-# Version 1 had no owner.  Its programs go on working with this one, so an upgrade needs no standstill.
+# Version 1 had no owner.  Programs of that version work with this one, so an upgrade needs no standstill.
 _UPGRADE = ("ALTER TABLE kept ADD COLUMN owner TEXT NOT NULL DEFAULT ''", _OWNER, "PRAGMA user_version = 2")
 
 
@@ -71,17 +73,17 @@ class Full(Exception):
 
 
 class Spent(Exception):
-    """Too many wrong guesses: no more are checked before the time is over."""
+    """Too many wrong guesses: no guess is checked before the time is over."""
 
 
 class State:
-    """The open database; every call is a transaction.  A fault of SQLite's is an `sqlite3.Error`."""
+    """The open database.  Every call is a transaction; a fault of SQLite is an `sqlite3.Error`."""
 
-    def __init__(self, folder: Path) -> None:
-        path = folder.absolute() / NAME
+    def __init__(self, directory: Path, patience: float) -> None:
+        """Open it, and make it where it is missing; a writer waits for `patience` seconds for another."""
+        path = directory.absolute() / NAME
         if not path.exists():
             _create(path)
-        patience = int(os.environ["EST_TIMEOUT"]) / 4
         self._db = sqlite3.connect(f"{path.as_uri()}?mode=rw", timeout=patience, isolation_level=None, uri=True)
         self._db.execute("PRAGMA synchronous = NORMAL")
         if self._version() < 2:
@@ -99,9 +101,9 @@ class State:
     def put(
         self, kind: str, key: str, value: bytes, lasts: timedelta, owner: str = "", *, is_bounded: bool = True
     ) -> bool:
-        """Keep a value; False when there is one of that name, which stays.  Raises `Full`.
+        """Keep a value; False when there is one under that key, which stays.  Raises `Full`.
 
-        Without `is_bounded` it is put back: it had its place before.
+        `is_bounded=False` puts a value back that had its place before.
         """
         with self._writing():
             if self.get(kind, key) is not None:
@@ -112,24 +114,24 @@ class State:
             return True
 
     def require_room(self, kind: str, owner: str) -> None:
-        """Raise `Full` before something is done that a row must follow."""
+        """Raise `Full` before work that must end with a new row."""
         with self._writing():
             self._make_room(kind, owner)
 
     def drop(self, kind: str, key: str) -> bool:
-        """Forget a value; whether it was there, so that of two who come at once one has it."""
+        """Forget a value; True if it was there, so that one of two processes has it."""
         with self._writing():
             return self._db.execute("DELETE FROM kept WHERE kind = ? AND key = ?", [kind, key]).rowcount > 0
 
     def wrong(self, kind: str, key: str) -> int:
-        """How many wrong guesses count at this time."""
+        """The number of wrong guesses that count now."""
         return int(self.get(kind, key) or 0)
 
     def judge(self, kind: str, key: str, lasts: timedelta, *, most: int, is_right: bool) -> bool:
-        """`is_right`, for one of the first `most` guesses in `lasts`; raises `Spent` for those after them.
+        """Return `is_right` for one of the first `most` guesses in `lasts`; raise `Spent` for later ones.
 
-        The transaction that counts a guess gives the verdict on it: of any number at once, `most` get one.  A right
-        guess writes its row, too, so that no verdict is given where none can be counted.
+        The transaction that counts a guess also gives the verdict on it: of any number at once, `most` get one.  A
+        right guess writes its row, too, so that a guess that can't be counted gets no verdict.
         """
         with self._writing():
             count, now = self.wrong(kind, key), time.time()
@@ -144,7 +146,7 @@ class State:
         return is_right
 
     def ended(self, kind: str, most: int) -> list[bytes]:
-        """Some values of a kind whose time is over, and that stay until they are dropped; others the next time."""
+        """Some values of a kind that stays after its end until it is dropped; other values the next time."""
         query = "SELECT value FROM kept WHERE kind = ? AND until <= ? ORDER BY random() LIMIT ?"
         return [bytes(value) for (value,) in self._db.execute(query, [kind, time.time(), most])]
 
@@ -157,7 +159,7 @@ class State:
         self._db.execute("DELETE FROM kept WHERE until <= ? AND kind <> ?", [time.time(), STAYS])
 
     def _make_room(self, kind: str, owner: str) -> None:
-        """Raise `Full`, or forget the oldest row where that is what the kind is for."""
+        """Raise `Full`, or forget the oldest row where `Bound.too_many` is empty."""
         if (bound := BOUNDS.get(kind)) is None:
             return
         self._forget_ended()
@@ -168,7 +170,7 @@ class State:
             return
         elif bound.too_many:
             raise Full(kind, "of all clients'")
-        else:  # the client with the most rows gives way, so that no other loses any to it
+        else:  # the client with the most rows loses one
             query = "SELECT owner FROM kept WHERE kind = ? GROUP BY owner ORDER BY count(*) DESC LIMIT 1"
             (owner,) = self._db.execute(query, [kind]).fetchone()
         oldest = "SELECT key FROM kept WHERE kind = ? AND owner = ? ORDER BY until LIMIT 1"
@@ -184,7 +186,7 @@ class State:
 
     def _upgrade(self) -> None:
         with self._writing():
-            if self._version() < 2:  # of two who come at once, one does it
+            if self._version() < 2:  # one of two processes does it
                 for statement in _UPGRADE:
                     self._db.execute(statement)
 
@@ -200,7 +202,7 @@ class State:
 
 
 def _create(path: Path) -> None:
-    """Make an empty one, whole, under another name, then link it into place: of two who come at once one wins."""
+    """Make an empty database under another name, then link it into place: one of two processes wins."""
     new = path.with_name(f".{NAME}.{os.urandom(8).hex()}")
     try:
         with contextlib.closing(sqlite3.connect(new)) as db:
@@ -213,5 +215,5 @@ def _create(path: Path) -> None:
 
 
 def mark(*parts: object) -> str:
-    """A key of fixed length for what a peer chose as long as it liked."""
+    """A key of fixed length for values of a peer, which may be of any length."""
     return hashlib.sha256(repr(parts).encode()).hexdigest()

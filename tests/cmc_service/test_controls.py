@@ -36,8 +36,8 @@ from estgw.cms import signed
 from estgw.cms.algorithms import HMAC_SHA256, SHA256, Algorithm
 from estgw.cms.fields import integer, sequence
 from estgw.cms.identifiers import IssuerAndSerial
-from tests.handlers import cmc
-from tests.handlers.cmc import Person, control, fresh, message, new_key, pkcs10, proof
+from tests.cmc_service import office as cmc
+from tests.cmc_service.office import Person, control, fresh, message, new_key, pkcs10, proof
 from tests.kit.csr import csr
 from tests.kit.der import UTF8, attribute, tlv
 from tests.kit.keys import KEY

@@ -1,6 +1,6 @@
 """handlers/python/fullcmc in this process, with a CA of its own: messages go in, and what comes out is taken apart.
 
-The scripts themselves, started, stand in tests/handlers/test_fullcmc.py and tests/e2e/test_fullcmc.py.
+The scripts themselves, started, stand in tests/cmc_service/test_service.py and tests/e2e/test_fullcmc.py.
 """
 
 from __future__ import annotations
@@ -24,14 +24,20 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from estgw.auth.credentials import Credentials
+from estgw.callout import contract
+from estgw.callout.call import InnerRules
 from estgw.cmc import proofs
 from estgw.cmc.controls import Control
 from estgw.cmc.messages import PKI_DATA, PKIData, PKIResponse, pki_response
 from estgw.cmc.requests import PKCS10Request, TaggedRequest
 from estgw.cmc.status import CMCFailInfo, CMCStatus, StatusInfo
+from estgw.cmc_service import service
 from estgw.cms import signed
 from estgw.cms.identifiers import key_id_of
 from estgw.cms.signed import SignedData, Signer
+from estgw.est.bounds import NameBounds
+from tests.callout import calls
 from tests.kit.csr import csr
 from tests.kit.der import attribute
 from tests.kit.scripts import OWN_PYTHON
@@ -52,7 +58,7 @@ def module(name: str) -> ModuleType:
 
 def shipped_policy() -> Any:
     """The policy as it stands in the script."""
-    module("cmc.service")
+    module("cmc_ca")
     return runpy.run_path(str(HANDLERS / "fullcmc"), run_name="fullcmc")["POLICY"]
 
 
@@ -184,29 +190,30 @@ class Office:
         file.chmod(0o600)
 
     def environment(self, **env: str) -> dict[str, str]:
-        """As the gateway makes it for a client with a password."""
-        return {
-            "EST_CONTRACT": "1", "EST_REQUEST_ID": "7f3a", "EST_OPERATION": "fullcmc", "EST_PROFILE": "rfc",
-            "EST_CA_DIR": str(self.ca), "EST_TIMEOUT": "30", "EST_AUTH_METHODS": "http", "REMOTE_USER": "estuser",
-            "AUTH_TYPE": "Basic", "EST_CLIENT_TRUST": "none", "EST_CLIENT_IS_RA": "0", "SSL_CLIENT_VERIFY": "NONE",
-            "EST_POP_REQUIRED": "0", "EST_POP_LINKING": "optional", "EST_MAY_CHANGE_SUBJECT": "0",
-            "EST_NAME_BOUNDS": "rfc5280 4096 16384",
-            "PATH": OWN_PYTHON, "LC_CTYPE": "C.UTF-8", "TZ": "UTC", "SSL_CERT_FILE": "/dev/null",
-        } | self.env | env  # fmt: skip
+        """As the gateway makes it for a client with a password; for none with `EST_AUTH_METHODS=""`."""
+        call = calls.plain(
+            self.lab.path, "fullcmc", ca_dir=self.ca, search_path=OWN_PYTHON, client=calls.client(
+                user="estuser", claimed=Credentials("Basic", "estuser", "")),
+            binding=None, inner=InnerRules("optional", None, None, False, NameBounds()),
+        )  # fmt: skip
+        made = contract.environment(call) | self.env | env
+        if not made["EST_AUTH_METHODS"]:
+            del made["REMOTE_USER"], made["AUTH_TYPE"]
+        return made
 
     def ask(self, body: bytes, **env: str) -> Reply:
         """Run the handler's work on a message."""
-        service = module("cmc.service")
         private = self.lab.path / f"private-{secrets.token_hex(8)}"
         private.mkdir(mode=0o700)
         full = self.environment(**env) | {name: str(private) for name in ("EST_TMPDIR", "TMPDIR", "HOME")}
+        directory_ca = module("cmc_ca").DirectoryCA(self.ca)
         out, err = io.BytesIO(), io.StringIO()
         stdin = SimpleNamespace(buffer=io.BytesIO(body))
         stdout = io.TextIOWrapper(out, write_through=True)
         with _environ(full), contextlib.redirect_stderr(err), contextlib.redirect_stdout(stdout):
             before, sys.stdin = sys.stdin, stdin
             try:
-                assert service.main(self.policy) == os.EX_OK
+                assert service.main(self.policy, directory_ca) == os.EX_OK
             finally:
                 sys.stdin = before
         return read(out.getvalue(), err.getvalue(), self.lab.anchor)

@@ -1,4 +1,6 @@
-"""The Full PKI Response in the making: what came of each part of a request (RFC 5272 4.2, 6.1)."""
+"""The Full PKI Response while it is made: the status of each part of a request (RFC 5272 4.2, 6.1)."""
+
+from __future__ import annotations
 
 import secrets
 import sys
@@ -14,7 +16,7 @@ from estgw.cmc.messages import PKI_RESPONSE, BadMessage, PKIResponse, TaggedCont
 from estgw.cmc.status import BodyPart, CMCFailInfo, CMCStatus, PendInfo, StatusInfo
 from estgw.cms import signed
 from estgw.cms.faults import BadAlgorithm, BadSignature
-from estgw.errors import Malformed
+from estgw.errors import Forbidden, Malformed, RequestError
 from estgw.est.names import escape_controls
 
 NONCE = 16  # octets
@@ -23,7 +25,7 @@ FORBIDDEN = (CMCFailInfo.BAD_IDENTITY, CMCFailInfo.AUTH_DATA_FAIL, CMCFailInfo.P
 
 
 class Refused(Exception):
-    """A part of a request, or all of it (no parts), fails; the words are for the client and for the log."""
+    """A part of a message fails, or all of it (no parts).  The text is for the client and for the log."""
 
     def __init__(
         self,
@@ -36,8 +38,8 @@ class Refused(Exception):
         self.failure, self.parts, self.status = failure, tuple(parts), status
 
     @classmethod
-    def by(cls, fault: Malformed, signature: CMCFailInfo = CMCFailInfo.BAD_MESSAGE_CHECK) -> "Refused":
-        """For what a parser or a verifier says; `signature` is what a wrong signature means there."""
+    def by(cls, fault: Malformed, signature: CMCFailInfo = CMCFailInfo.BAD_MESSAGE_CHECK) -> Refused:
+        """The refusal for what a parser or a verifier has found; `signature` is the code for a wrong signature."""
         parts = fault.ids if isinstance(fault, BadMessage) else ()
         match fault:
             case BadAlgorithm():
@@ -46,10 +48,16 @@ class Refused(Exception):
                 return cls(signature, str(fault), parts)
         return cls(CMCFailInfo.BAD_REQUEST, str(fault), parts)
 
+    @classmethod
+    def of(cls, refusal: RequestError) -> Refused:
+        """The refusal that a check of the gateway has for a request that comes alone."""
+        failure = CMCFailInfo.BAD_IDENTITY if isinstance(refusal, Forbidden) else CMCFailInfo.BAD_REQUEST
+        return cls(failure, refusal.public.removesuffix("."))
+
 
 @dataclass
 class Answer:
-    """What has been decided so far; `seal` makes a signed message of it."""
+    """The decisions so far; `seal` makes a signed message of them."""
 
     statuses: list[StatusInfo] = field(default_factory=list)
     certificates: list[x509.Certificate] = field(default_factory=list)
@@ -57,13 +65,13 @@ class Answer:
     extra: list[tuple[str, Any]] = field(default_factory=list)
     """Controls by name, with their values."""
     echo: tuple[Control, ...] = ()
-    """The controls of the request: nonce, transaction and dataReturn go back."""
+    """The controls of the request: nonce, transaction and dataReturn are returned."""
     nested: list[tuple[int, bytes]] = field(default_factory=list)
     """Responses to the messages of a batch: the message's id, and a ContentInfo."""
     own_nonce: bytes = field(default_factory=lambda: secrets.token_bytes(NONCE))
 
     def good(self, part: BodyPart, *certificates: x509.Certificate, status: CMCStatus = CMCStatus.SUCCESS) -> None:
-        """This part is done, and these certificates are what came of it."""
+        """This part is done, with these certificates."""
         self.statuses.append(StatusInfo(status, (part,)))
         self.certificates.extend(certificates)
 
@@ -74,15 +82,15 @@ class Answer:
         print(f"{_name((part,))}: pending", file=sys.stderr)
 
     def bad(self, why: Refused, *parts: BodyPart) -> None:
-        """These parts fail, or those that the refusal names itself, or the message as a whole."""
+        """These parts fail, or those that the refusal names, or the whole message."""
         named = why.parts or parts or (0,)
         words = escape_controls(str(why))[:WORDS].encode("utf-8", "replace").decode()
         self.statuses.append(StatusInfo(why.status, named, words, why.failure))
         label = why.failure.word if why.failure is not None else why.status.word
         print(f"{_name(named)}: {label}: {words}", file=sys.stderr)
 
-    def absorb(self, other: "Answer", message: int) -> None:
-        """What came of a message inside, told in the names of this one."""
+    def absorb(self, other: Answer, message: int) -> None:
+        """Take over the answer to a message inside: its body part paths begin with that message's id."""
         for each in other.statuses:
             inside = [part if isinstance(part, tuple) else (part,) for part in each.body_list]
             parts = [(message, *way) for way in inside]
@@ -93,7 +101,7 @@ class Answer:
 
     @property
     def http_status(self) -> int:
-        """200 where anything came of it, 202 where all waits, else as bad as the worst failure."""
+        """200 where a part succeeded, 202 where all parts wait, else the status of the worst failure."""
         stated = {each.status for each in self.statuses}
         if not stated & {CMCStatus.FAILED, CMCStatus.NO_SUPPORT}:
             return 202 if stated == {CMCStatus.PENDING} else 200
@@ -107,7 +115,7 @@ class Answer:
         return 403 if failures <= set(FORBIDDEN) else 400
 
     def seal(self, signer: signed.Signer, chain: Sequence[x509.Certificate]) -> bytes:
-        """The signed PKIResponse as DER."""
+        """The signed PKIResponse as DER (4.2)."""
         sent = [*self._verdicts(), *self._echoed(), *self.extra]
         numbered = [Control.make(number, name, value) for number, (name, value) in enumerate(sent, 1)]
         inner = [TaggedContentInfo(len(numbered) + at, der) for at, (_, der) in enumerate(self.nested, 2)]
@@ -119,7 +127,7 @@ class Answer:
         return signed.sign(PKI_RESPONSE, content, [signer], certificates=bag, crls=self.crls, signing_time=now)
 
     def _verdicts(self) -> list[tuple[str, StatusInfo]]:
-        """One statusInfoV2 for all that went well, one for each thing else; `partial` when there are both."""
+        """One statusInfoV2 for all parts that succeeded and one for each other; `partial` when there are both (6.1)."""
         stated = self.statuses or [StatusInfo(CMCStatus.SUCCESS, (0,))]
         well = tuple(part for each in stated if each.status == CMCStatus.SUCCESS for part in each.body_list)
         rest = [each for each in stated if each.status != CMCStatus.SUCCESS]
@@ -130,7 +138,7 @@ class Answer:
         return [("statusInfoV2", each) for each in (*made, *rest)]
 
     def _echoed(self) -> list[tuple[str, Any]]:
-        """Transaction and data as they came, the nonces in their new roles (RFC 5272 6.4, 6.6)."""
+        """Transaction and data unchanged, the nonces in their new roles (RFC 5272 6.4, 6.6)."""
         made: list[tuple[str, Any]] = []
         for control in self.echo:
             if control.name not in ("transactionId", "senderNonce", "dataReturn"):

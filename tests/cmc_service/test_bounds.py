@@ -10,7 +10,6 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from types import SimpleNamespace
 
 import pytest
 
@@ -19,10 +18,13 @@ from estgw.cmc.messages import PKI_DATA, PKIData, TaggedContentInfo
 from estgw.cmc.requests import CRMFRequest, PKCS10Request
 from estgw.cmc.status import CMCFailInfo, CMCStatus
 from estgw.cmc.values import GetCRL, RevokeRequest
+from estgw.cmc_service import identity_proof, passphrase, signer, state
+from estgw.cmc_service.answer import Refused
+from estgw.cmc_service.state import mark
 from estgw.cms import signed
 from estgw.cms.identifiers import key_id_of
-from tests.handlers import cmc
-from tests.handlers.cmc import Person, control, fresh, message, new_key, pkcs10, proof
+from tests.cmc_service import office as cmc
+from tests.cmc_service.office import Person, control, fresh, message, new_key, pkcs10, proof
 from tests.kit.ca import common_name
 from tests.kit.csr import csr
 from tests.kit.der import UTF8, attribute, tlv
@@ -67,7 +69,7 @@ def rows(office, kind):
 
 
 def owner_of(person):
-    return cmc.module("cmc.state").mark(cmc.module("cmc.who")._named(person.certificate))
+    return mark(signer.name_of(person.certificate))
 
 
 def fill(office, kind, number, owner="", *, lasts=timedelta(days=30)):
@@ -151,7 +153,7 @@ def test_a_message_without_a_signing_time_is_remembered_until_its_signer_has_exp
 
 def test_too_many_messages_without_a_signing_time_stop_those_of_that_client_alone(office):
     loud, quiet = office.person("device-9"), office.person()
-    bounds = cmc.module("cmc.state").BOUNDS
+    bounds = state.BOUNDS
     assert enrols(office, quiet).status.status == DONE
     fill(office, "untimed", bounds["untimed"].each, owner_of(loud))
     body = message(PKIData(tuple(fresh()), (pkcs10(1, "device-9", key=loud.key),)), loud, timed=False)
@@ -164,7 +166,7 @@ def test_too_many_messages_without_a_signing_time_stop_those_of_that_client_alon
 
 
 def test_untimed_messages_of_all_clients_have_a_bound_that_stops_no_timed_one(office, monkeypatch):
-    state, person = cmc.module("cmc.state"), office.person()
+    person = office.person()
     assert enrols(office, person).status.status == DONE
     fill(office, "untimed", 30)
     monkeypatch.setitem(state.BOUNDS, "untimed", replace(state.BOUNDS["untimed"], total=30))
@@ -247,7 +249,6 @@ def test_a_revocation_that_comes_twice_is_done_twice(office):
 
 
 def test_requests_that_wait_have_a_bound_for_each_client(office, monkeypatch):
-    state = cmc.module("cmc.state")
     monkeypatch.setitem(state.BOUNDS, "pending", replace(state.BOUNDS["pending"], each=2))
     loud, quiet = office.person("device-9"), office.person()
     script = office.lab.script("later", "exit 75")
@@ -266,7 +267,6 @@ def test_requests_that_wait_have_a_bound_for_each_client(office, monkeypatch):
 
 
 def test_one_client_does_not_take_all_places_before_a_human(office, monkeypatch):
-    state = cmc.module("cmc.state")
     monkeypatch.setitem(state.BOUNDS, "pending", replace(state.BOUNDS["pending"], each=2))
     human = office.allow(human=True)
     loud, quiet = human.person("device-9"), human.person()
@@ -279,10 +279,9 @@ def test_one_client_does_not_take_all_places_before_a_human(office, monkeypatch)
 
 @pytest.mark.parametrize("bound", ["each", "total"])
 def test_the_oldest_challenge_of_the_loudest_client_makes_room(office, monkeypatch, bound):
-    state = cmc.module("cmc.state")
     limit = {"each": 2} if bound == "each" else {"total": 3}
     for kind in ("challenge", "sent"):
-        monkeypatch.setitem(state.BOUNDS, kind, replace(state.BOUNDS[kind], **limit))
+        monkeypatch.setitem(state.BOUNDS, kind, replace(state.BOUNDS[kind], **limit))  # type: ignore[arg-type]
     loud, quiet = office.person("device-9"), office.person()
 
     def challenged(person, name):
@@ -338,7 +337,6 @@ def test_wrong_secrets_are_counted_however_many_rows_there_are(office):
 
 
 def test_names_that_nobody_has_take_no_room(office, monkeypatch):
-    state = cmc.module("cmc.state")
     monkeypatch.setitem(state.BOUNDS, "unknown", replace(state.BOUNDS["unknown"], each=3))
     for number in range(6):
         assert office.ask(guess(f"made-up-{number}"), EST_AUTH_METHODS="").failure is IDENTITY
@@ -362,10 +360,10 @@ def at_once(office, ask):
     """What comes of twelve guesses, each with a connection of its own, that all stand before the count at once."""
 
     def one(_):
-        with contextlib.closing(cmc.module("cmc.state").State(office.ca)) as state:
+        with contextlib.closing(state.State(office.ca, 50)) as table:
             try:
-                ask(state)
-            except cmc.module("cmc.answer").Refused as why:
+                ask(table)
+            except Refused as why:
                 return why.failure
 
     with (
@@ -383,13 +381,12 @@ def at_once(office, ask):
 def test_of_secrets_guessed_at_once_no_more_are_checked_than_of_those_one_by_one(office):
     asked = pkcs10(1, key=new_key())
     assert office.ask(guess("nobody-here"), EST_AUTH_METHODS="").failure is IDENTITY  # makes the table
-    books, desk = cmc.module("cmc.books").Books(office.ca), cmc.module("cmc.who").Desk
     for identification in ("device-7", "nobody-else"):
         data = PKIData(tuple(proof([asked], identification, secret="guess")), (asked,))
-        found = at_once(office, lambda state, data=data: desk(office.policy, books, state).proved(data))
+        found = at_once(office, lambda table, data=data: identity_proof.verify(office.policy, office.ca, table, data))
         assert found == {IDENTITY: office.policy.tries, LATER: 12 - office.policy.tries}
         data = PKIData(tuple(proof([asked], identification, secret=cmc.SECRETS["device-7"])), (asked,))
-        found = at_once(office, lambda state, data=data: desk(office.policy, books, state).proved(data))
+        found = at_once(office, lambda table, data=data: identity_proof.verify(office.policy, office.ca, table, data))
         assert found == {LATER: 12}
 
 
@@ -398,10 +395,9 @@ def test_of_passphrases_guessed_at_once_no_more_are_checked_than_of_those_one_by
     challenge = attribute("1.2.840.113549.1.9.16.2.57", tlv(UTF8, b"open sesame"))
     asked = PKCS10Request(1, csr("device-7", challenge, key=key))
     issued = office.enrol(asked, by=Person(key)).certificate
-    check = cmc.module("cmc.controls")._check_passphrase
 
     def ask(given):
-        return lambda state: check(SimpleNamespace(state=state, policy=office.policy), issued, given)
+        return lambda table: passphrase.require(table, office.policy, issued, given)
 
     assert at_once(office, ask(b"guess")) == {IDENTITY: office.policy.tries, LATER: 12 - office.policy.tries}
     assert at_once(office, ask(b"open sesame")) == {LATER: 12}
@@ -411,9 +407,8 @@ def test_right_secrets_at_once_do_not_count_as_guesses(office):
     """A site whose devices share one."""
     asked = pkcs10(1, key=new_key())
     assert office.ask(guess("nobody-here"), EST_AUTH_METHODS="").failure is IDENTITY  # makes the table
-    books, desk = cmc.module("cmc.books").Books(office.ca), cmc.module("cmc.who").Desk
     data = PKIData(tuple(proof([asked])), (asked,))
-    assert at_once(office, lambda state: desk(office.policy, books, state).proved(data)) == {None: 12}
+    assert at_once(office, lambda table: identity_proof.verify(office.policy, office.ca, table, data)) == {None: 12}
 
 
 # The table.
@@ -421,8 +416,8 @@ def test_right_secrets_at_once_do_not_count_as_guesses(office):
 
 def test_a_table_of_version_1_is_upgraded_in_place(office):
     person = office.person()
-    nonce, mark = control("senderNonce", b"used before"), cmc.module("cmc.state").mark
-    name = cmc.module("cmc.who")._named(person.certificate)
+    nonce = control("senderNonce", b"used before")
+    name = signer.name_of(person.certificate)
     without = message(PKIData((), (pkcs10(1, key=person.key),)), person, timed=False)
     end = int(time.time()) + 1000
     with contextlib.closing(sqlite3.connect(office.ca / "cmc.sqlite")) as db:

@@ -10,7 +10,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from tests.handlers import cmc
+from estgw.cmc_service import issuers
+from tests.cmc_service import office as cmc
 from tests.kit.ca import DAY, NOW, key_usage
 
 CA_KEY, KEY = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
@@ -41,7 +42,7 @@ def vouches(tmp_path, current, *former):
         folder = tmp_path / "generations" / str(number)
         folder.mkdir(parents=True)
         (folder / "issuer.pem").write_bytes(each.public_bytes(Encoding.PEM))
-    return cmc.module("cmc.books").Books(tmp_path).vouches_for(leaf())
+    return issuers.vouch_for(cmc.module("cmc_ca").DirectoryCA(tmp_path).issuers, leaf())
 
 
 @pytest.mark.parametrize("good", [{}, {"usage": None}])

@@ -1,4 +1,6 @@
-"""What the policy of fullcmc can say; `fullcmc` itself says it."""
+"""The decisions that the script `fullcmc` makes.  Most are a value; `may_revoke` is a function."""
+
+from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
@@ -8,32 +10,32 @@ from cryptography import x509
 
 
 @dataclass(frozen=True)
-class Who:
-    """Who answers for a message: what `fullcmc` decides by."""
+class Signer:
+    """The client that a message is from, by its signature, a shared secret or the connection."""
 
     name: str
     """For the log, and the owner of what waits: `certificate 1A2B of CN=device-1`, `secret device-7`."""
     certificate: x509.Certificate | None = None
-    """A certificate of ours that signed the message."""
+    """The certificate of this CA that signed the message."""
     is_ra: bool = False
-    """That one has id-kp-cmcRA."""
+    """That certificate has id-kp-cmcRA (RFC 6402 2.10)."""
     identification: str | None = None
-    """Whose shared secret it was, if it was one."""
+    """The identification whose shared secret proves the identity (RFC 5272 6.2)."""
     secret: str | None = field(default=None, repr=False)
     is_authenticated: bool = True
-    """False for somebody whom neither a signature, a secret nor the connection vouches for."""
+    """False where neither a signature, nor a secret, nor the connection says who the client is."""
     signed_at: datetime | None = None
-    """The signing time under a signature of the sender's own; None for a message without one."""
+    """The signing time under the client's own signature; None for a message without one."""
 
     @property
     def is_proved(self) -> bool:
-        """Whether the message itself, and not the connection, says who it is."""
+        """Whether the message itself, and not the connection, says who the client is."""
         return self.certificate is not None or self.identification is not None
 
 
 @dataclass(frozen=True)
 class Policy:
-    """The decisions, all of them; see `fullcmc` for what each means."""
+    """All decisions; the script `fullcmc` says what each means."""
 
     profile: str
     lifetime: timedelta
@@ -54,4 +56,4 @@ class Policy:
     human: bool
     retry: int
     anchors: bool
-    may_revoke: Callable[[Who, x509.Certificate], bool]
+    may_revoke: Callable[[Signer, x509.Certificate], bool]

@@ -15,7 +15,7 @@ from estgw.cmc.messages import PKIData
 from estgw.cmc.requests import CRMFRequest, OtherRequest
 from estgw.cmc.status import CMCFailInfo, CMCStatus
 from estgw.cmc.values import GetCert
-from tests.handlers.cmc import Office, Person, control, fresh, message, new_key, pkcs10, proof
+from tests.cmc_service.office import Office, Person, control, fresh, message, new_key, pkcs10, proof
 from tests.kit.der import tlv, vector
 from tests.kit.keys import KEY, rsa_key
 

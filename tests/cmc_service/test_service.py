@@ -26,8 +26,8 @@ from estgw.cms.algorithms import HMAC_SHA256, Algorithm
 from estgw.cms.fields import Fields, bits, oid, sequence
 from estgw.cms.identifiers import IssuerAndSerial, key_id_of
 from estgw.est import certs
-from tests.handlers import cmc
-from tests.handlers.cmc import Person, control, fresh, message, new_key, pkcs10, proof
+from tests.cmc_service import office as cmc
+from tests.cmc_service.office import Person, control, fresh, message, new_key, pkcs10, proof
 from tests.kit.csr import csr, san
 from tests.kit.der import OCTETS, SEQUENCE, UTF8, attribute, tlv
 from tests.kit.keys import KEY, SHA1_ECDSA, rsa_key
@@ -304,19 +304,19 @@ def test_two_signers_must_both_be_good(office):
     assert fails(office.ask(message(data, Person(other), liar)), CMCFailInfo.BAD_MESSAGE_CHECK)
 
 
-def test_the_tls_client_signs_itself_or_is_an_ra(office, tmp_path):
-    person, other = office.person("device-7"), office.person("device-9")
-    shown = tmp_path / "client.pem"
-    shown.write_bytes(other.certificate.public_bytes(Encoding.PEM))
-    env = {"EST_CLIENT_TRUST": "explicit", "EST_CLIENT_CERT_FILE": str(shown), "EST_AUTH_METHODS": "tls"}
+def test_the_tls_client_signs_itself_or_is_an_ra(office):
+    person, other, twin = office.person("device-7"), office.person("device-9"), office.person("device-7")
     request = pkcs10(1, key=person.key)
-    assert fails(office.enrol(request, by=person, **env), CMCFailInfo.BAD_IDENTITY)
-    assert office.enrol(request, by=person, EST_CLIENT_IS_RA="1", **env).status.status == CMCStatus.SUCCESS
-    twin = office.person("device-7")
-    shown.write_bytes(twin.certificate.public_bytes(Encoding.PEM))
-    assert office.enrol(request, by=person, **env).status.status == CMCStatus.SUCCESS
-    shown.write_bytes(person.certificate.public_bytes(Encoding.PEM))
-    assert office.enrol(request, by=person, **env).status.status == CMCStatus.SUCCESS
+
+    def enrol(shown, **env):
+        pem = shown.certificate.public_bytes(Encoding.PEM).decode()
+        tls = {"EST_CLIENT_TRUST": "explicit", "SSL_CLIENT_CERT": pem, "SSL_CLIENT_VERIFY": "SUCCESS"}
+        return office.enrol(request, by=person, **tls, **env)
+
+    assert fails(enrol(other), CMCFailInfo.BAD_IDENTITY)
+    assert enrol(other, EST_CLIENT_IS_RA="1").status.status == CMCStatus.SUCCESS
+    assert enrol(twin).status.status == CMCStatus.SUCCESS
+    assert enrol(person).status.status == CMCStatus.SUCCESS
 
 
 def test_a_signing_time_far_away(office):
@@ -547,7 +547,8 @@ def test_the_channel_binding_by_the_rules_of_the_configuration(office, linking, 
     script = tmp_path / "authorize"
     script.write_text('#!/bin/bash\necho "POP=$EST_POP"; exit 77\n')
     script.chmod(0o755)
-    env = {"EST_POP_LINKING": linking, "TLS_UNIQUE_SR": binding, "EST_AUTHORIZE": str(script)}
+    env = {"EST_POP_LINKING": linking, "TLS_UNIQUE_SR": binding, "EST_TLS_BINDING": "tls-exporter"}
+    env["EST_AUTHORIZE"] = str(script)
     reply = office.enrol(asked, by=Person(key), **env)
     if isinstance(outcome, str):
         assert reply.status.text == f"POP={outcome}"

@@ -25,8 +25,8 @@ from estgw.cmc.values import LraPopWitness
 from estgw.cms import signed
 from estgw.cms.fields import integer, oid, sequence
 from tests.client.test_rogue import ber
-from tests.handlers import cmc
-from tests.handlers.cmc import Person, control, fresh, message, new_key, pkcs10, proof
+from tests.cmc_service import office as cmc
+from tests.cmc_service.office import Person, control, fresh, message, new_key, pkcs10, proof
 from tests.kit.ca import certificate, root
 from tests.kit.der import tlv, vector
 from tests.kit.keys import key_pem

@@ -1,0 +1,163 @@
+"""A workspace that `estgw init` of an earlier version has made runs with the present gateway: tests/workspaces."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+import estgw
+from estgw.cli import workspace
+from estgw.cmc.messages import PKIData
+from estgw.cms import signed
+from tests.cmc_service import office as cmc
+from tests.e2e.test_fullcmc import post, statuses
+from tests.kit.csr import csr
+from tests.kit.gateway import enrol, running_gateway
+from tests.kit.processes import ROOT
+from tests.kit.workspace import Workspace
+
+ARCHIVES = sorted((ROOT / "tests/workspaces").glob("*.tar.xz"))
+SETS = ("", "python/")
+
+
+def unpacked(archive: Path, directory: Path) -> Path:
+    with tarfile.open(archive) as found:
+        found.extractall(directory, filter="data")
+    return directory
+
+
+@pytest.fixture(scope="module", params=ARCHIVES, ids=lambda path: path.name.partition(".")[0])
+def former(request, tmp_path_factory):
+    """The workspace, with a CA that its own create-ca has made."""
+    path = unpacked(request.param, tmp_path_factory.mktemp("former") / "lab")
+    assert workspace.prepare_demo(path), "a CA was made"
+    return Workspace(path)
+
+
+@pytest.fixture(scope="module", params=["exec", "fork", "pool"])
+def gateway(request, former, tmp_path_factory):
+    """It is served as it is, with the template and the authorize script that have the most to import."""
+    lab = former.copy(tmp_path_factory.mktemp(request.param))
+    callouts = {"runner": request.param, "csr_template": str(lab.path / "template.yaml")}
+    callouts |= {"authorize": str(lab.path / "handlers/openssl/authorize")}
+    (lab.path / "template.yaml").write_text("- template:\n    subject: [commonName]\n")
+    if request.param == "exec":
+        overrides = {"callouts": callouts}
+    else:  # Python scripts alone can be forked
+        overrides = {"labels": {"python": callouts | {"authorize": str(lab.path / "handlers/python/authorize")}}}
+    with running_gateway(lab, overrides) as running:
+        yield running
+
+
+@pytest.mark.parametrize("path", SETS, ids=["openssl", "python"])
+def test_a_former_workspace_enrols_and_renews(gateway, tmp_path, path):
+    first = gateway.post(f"{path}simpleenroll", csr("device-1")).certificate
+    gateway.lab.verify(first)
+    pair = enrol(gateway, tmp_path)
+    second = gateway.post(f"{path}simplereenroll", csr("device-1"), login=None, certificate=pair).certificate
+    assert second.subject == first.subject
+    assert gateway.get(f"{path}cacerts").status == 200
+    assert gateway.get(f"{path}csrattrs").status == 200
+
+
+@pytest.mark.parametrize("path", SETS, ids=["openssl", "python"])
+def test_a_former_workspace_does_full_cmc(gateway, tmp_path, path):
+    key = cmc.new_key()
+
+    def issued(body, **options):
+        answer = post(gateway, f"{path}fullcmc", body, **options)
+        assert [each.words for each in statuses(answer)] == ["success"], statuses(answer)
+        message = signed.parse(answer.der)
+        (found,) = (each for each in message.bag if each.public_key() == key.public_key() and each not in known)
+        gateway.lab.verify(found)
+        return found
+
+    known = []
+    asked = cmc.pkcs10(1, "device-7", key=key)
+    first = issued(cmc.message(PKIData(tuple(cmc.fresh()), (asked,)), cmc.Person(key)))
+    known.append(first)
+    certificate, private = tmp_path / "client.pem", tmp_path / "client.key"
+    certificate.write_bytes(first.public_bytes(Encoding.PEM))
+    private.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    person = cmc.Person(key, first)
+    body = cmc.message(PKIData(tuple(cmc.fresh()), (asked,)), person)
+    assert issued(body, login=None, certificate=(certificate, private)).subject == first.subject
+
+    wrong = cmc.pkcs10(1, "device-8", key=key)
+    refused = post(gateway, f"{path}fullcmc", cmc.message(PKIData(tuple(cmc.fresh()), (wrong,)), person))
+    assert refused.status == 403
+    assert "only an RA" in statuses(refused)[0].text
+
+
+def test_estgw_check_finds_no_fault_in_a_former_workspace(former):
+    command = [sys.executable, "-m", "estgw", "check", "-c", former.path / "conf.yaml"]
+    done = subprocess.run(command, cwd=former.path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, f"{former.path}/conf.yaml: all well\n"), done.stderr
+
+
+def test_estgw_demo_serves_a_former_workspace(former):
+    command = [sys.executable, "-m", "estgw", "demo", "--dir", ".", "--listen", "127.0.0.1:0"]
+    with subprocess.Popen(command, cwd=former.path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as demo:
+        try:
+            assert demo.stdout is not None
+            assert any(b"estgw ready" in line for line in iter(demo.stdout.readline, b""))
+        finally:
+            demo.terminate()
+    assert demo.returncode == 0
+
+
+def test_estgw_run_runs_a_script_of_a_former_workspace(former, tmp_path):
+    (tmp_path / "req.der").write_bytes(csr("device-1"))
+    for label in ([], ["--label", "python"]):
+        command = [sys.executable, "-m", "estgw", "run", "simpleenroll", "-c", "conf.yaml", "--user", "estuser"]
+        command += ["--csr", tmp_path / "req.der", *label]
+        done = subprocess.run(command, cwd=former.path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done
+
+
+# Names that scripts import.
+
+
+def imported(path: Path) -> Iterator[tuple[str, str]]:
+    """Module and name of what a script imports of estgw."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("estgw"):
+            yield from ((str(node.module), alias.name) for alias in node.names)
+
+
+@pytest.mark.parametrize("archive", ARCHIVES, ids=lambda path: path.name.partition(".")[0])
+def test_everything_that_a_former_script_imports_is_found(archive, tmp_path):
+    scripts = [path for path in unpacked(archive, tmp_path).rglob("*") if path.suffix == ".py"]
+    found = {pair for path in scripts for pair in imported(path)}
+    assert ("estgw.cms", "signed") in found
+    for module, name in found:
+        there = importlib.import_module(module)
+        assert hasattr(there, name) or importlib.import_module(f"{module}.{name}"), f"{module}.{name}"
+
+
+@pytest.mark.parametrize(("former_name", "present"), estgw.FORMER_MODULES.items())
+def test_a_module_is_found_by_its_former_name(former_name, present):
+    code = f"import {former_name} as a, {present} as b; assert a is b; assert a.__spec__.name == '{present}'"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    package, _, name = former_name.rpartition(".")
+    code = f"from {package} import {name} as a; import {present} as b; assert a is b"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_module_that_never_was_is_not_found():
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module("estgw.cms.who")
+
+
+def test_a_function_is_found_by_its_former_name():
+    from estgw import csrattrs_yaml  # type: ignore[attr-defined]
+
+    assert csrattrs_yaml.load_insistence is csrattrs_yaml.load_template_check
