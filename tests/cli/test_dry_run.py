@@ -18,7 +18,7 @@ from estgw.cli import main as command_line
 from estgw.cmc.messages import PKIData
 from estgw.cmc.requests import PKCS10Request
 from estgw.est import zeroing
-from tests.handlers import cmc
+from tests.cmc_service import office as cmc
 from tests.kit.csr import csr, san
 from tests.kit.der import armoured
 from tests.kit.keys import KEY
