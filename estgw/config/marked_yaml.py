@@ -55,6 +55,18 @@ class MarkedYAML:
         plain = isinstance(node, yaml.ScalarNode) and not node.style
         return str(node.value) if plain and isinstance(node, yaml.ScalarNode) else None
 
+    def odd_numbers(self) -> dict[tuple[str | int, ...], str]:
+        """A fault for each unquoted scalar that YAML 1.1 reads as a number and a person might not, by its place.
+
+        `1:30` is 90 (base 60), `1_0` is 10, `010` is 8, `0x10` is 16.
+        """
+        return {
+            loc: self.fault(loc, f'YAML reads {node.value} as {value}; write {value}, or quote it: "{node.value}"')
+            for loc, node in sorted(_scalars(self.root), key=lambda found: found[1].start_mark.index)
+            if node.tag in _NUMBERS and not _DECIMAL_NUMBER.fullmatch(node.value)
+            for value in [yaml.safe_load(node.value)]
+        }
+
 
 def read(path: Path) -> MarkedYAML:
     """Return the one YAML document in a file.
@@ -154,6 +166,27 @@ def _child(node: yaml.Node | None, step: str | int) -> tuple[yaml.Node, Any] | N
     if isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
         return node.value[step], node.value[step].start_mark
     return None
+
+
+_NUMBERS = {"tag:yaml.org,2002:int", "tag:yaml.org,2002:float"}
+_DECIMAL_NUMBER = re.compile(r"[-+]?(0|[1-9][0-9]*)?(\.[0-9]*)?([eE][-+]?[0-9]+)?|[-+]?\.(inf|nan)", re.IGNORECASE)
+
+
+def _scalars(root: yaml.Node | None) -> Iterator[tuple[tuple[str | int, ...], yaml.ScalarNode]]:
+    """Every value that is no list and no mapping, with its place; nodes reached by an alias come once."""
+    stack: list[tuple[tuple[str | int, ...], yaml.Node | None]] = [((), root)]
+    seen = set[int]()
+    while stack:
+        loc, node = stack.pop()
+        if node is None or id(node) in seen:
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.ScalarNode):
+            yield loc, node
+        elif isinstance(node, yaml.SequenceNode):
+            stack.extend(((*loc, number), child) for number, child in enumerate(node.value))
+        elif isinstance(node, yaml.MappingNode):
+            stack.extend(((*loc, key.value), child) for key, child in node.value if isinstance(key, yaml.ScalarNode))
 
 
 _TEXT = {"str", "merge", "value"}

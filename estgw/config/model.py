@@ -55,15 +55,25 @@ def _resolve(value: object, info: ValidationInfo) -> object:
         raise ValueError(f"{value}: there is no such user") from None
 
 
-def _listen(value: str) -> str:
-    split_address(value)
+def _listen(value: object) -> object:
+    if isinstance(value, int) and not isinstance(value, bool):  # YAML's reading of a port alone
+        raise ValueError(f"give it as ADDRESS:PORT, such as 127.0.0.1:{value if 0 <= value < 65536 else 8443}")
+    if isinstance(value, str):
+        split_address(value)
     return value
 
 
-def _some(addresses: tuple[str, ...]) -> tuple[str, ...]:
-    if not addresses:
-        raise ValueError("at least one address is wanted")
-    return addresses
+def _listens(value: object) -> object:
+    if isinstance(value, (list, tuple)):
+        if not value:
+            raise ValueError("at least one address is needed, such as [127.0.0.1:8443]")
+        return value
+    address = value if isinstance(value, str) and ":" in value else f"127.0.0.1:{value}"
+    try:
+        split_address(address)
+    except ValueError:
+        address = "127.0.0.1:8443"
+    raise ValueError(f"a list of ADDRESS:PORT in brackets is expected: [{address}]")
 
 
 def split_address(text: str) -> tuple[str, int]:
@@ -75,6 +85,26 @@ def split_address(text: str) -> tuple[str, int]:
         return str(ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))), int(port)
     except ValueError:
         raise ValueError(f"{host} is no IP address; 0.0.0.0 and [::] listen everywhere") from None
+
+
+def _number(kind: str, example: int, units: Mapping[str, int]) -> BeforeValidator:
+    """Explain the form of a number to those who write a unit: the units are known and the number is computed."""
+
+    def check(value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        found = re.fullmatch(r"([0-9]{1,9}) ?([A-Za-z]*)", value)
+        factor = units.get(found[2].lower()) if found else None
+        way_out = f"write {int(found[1]) * factor}" if found and factor else f"for example {example}"
+        raise ValueError(f"a number{kind} is expected, without a unit and without quotes: {way_out}")
+
+    return BeforeValidator(check)
+
+
+_SECONDS = _number(" of seconds", 30, {"": 1, "s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600, "d": 86400})
+_BYTES = _number(" of bytes", 65536, {"": 1, "b": 1} | dict.fromkeys(("k", "kb", "kib"), 1024)
+                 | dict.fromkeys(("m", "mb", "mib"), 1024**2) | dict.fromkeys(("g", "gb", "gib"), 1024**3))  # fmt: skip
+_COUNT = _number("", 10, {"": 1})
 
 
 def _label(name: str) -> str:
@@ -116,11 +146,11 @@ def _network(text: str) -> str:
 
 
 FilePath = Annotated[Path, BeforeValidator(_resolve)]
-Listen = Annotated[str, AfterValidator(_listen)]
-Seconds = Annotated[float, Field(gt=0, le=86400)]
-Count = Annotated[int, Field(ge=1, le=1_000_000)]
-Bytes = Annotated[int, Field(ge=1024, le=64 * 1024 * 1024)]
-NameBytes = Annotated[int, Field(ge=64, le=64 * 1024)]
+Listen = Annotated[str, BeforeValidator(_listen)]
+Seconds = Annotated[float, _SECONDS, Field(gt=0, le=86400)]
+Count = Annotated[int, _COUNT, Field(ge=1, le=1_000_000)]
+Bytes = Annotated[int, _BYTES, Field(ge=1024, le=64 * 1024 * 1024)]
+NameBytes = Annotated[int, _BYTES, Field(ge=64, le=64 * 1024)]
 TLSVersion = Literal["1.2", "1.3"]
 
 
@@ -131,9 +161,9 @@ class _Model(BaseModel):
 class Server(_Model):
     """The addresses of the gateway, and the limits of connections."""
 
-    listen: Annotated[tuple[Listen, ...], AfterValidator(_some), Field(strict=False)] = ("127.0.0.1:8443",)
+    listen: Annotated[tuple[Listen, ...], BeforeValidator(_listens), Field(strict=False)] = ("127.0.0.1:8443",)
     name: str = "localhost"
-    workers: Annotated[int, Field(ge=1, le=64)] = 1
+    workers: Annotated[int, _COUNT, Field(ge=1, le=64)] = 1
     max_connections: Count = 1000
     handshake_timeout: Seconds = 10
     idle_timeout: Seconds = 30
@@ -170,8 +200,8 @@ class ClientAuth(_Model):
     digest_users: FilePath | None = None
     nonce_age: Seconds = 300
     realm: str = Field("estrealm", pattern=r'^[^":\\\x00-\x1f\x7f]{1,100}$')
-    remember: Annotated[float, Field(ge=0, le=3600)] = 60
-    guess_delay: Annotated[float, Field(ge=0, le=60)] = 2
+    remember: Annotated[float, _SECONDS, Field(ge=0, le=3600)] = 60
+    guess_delay: Annotated[float, _SECONDS, Field(ge=0, le=60)] = 2
 
     @model_validator(mode="after")
     def _digest_whole(self) -> ClientAuth:
@@ -287,7 +317,7 @@ class Callouts(ServiceSettings):
     runner: RunnerName = "auto"
     pool_size: Count = 4
     pool_requests: Count = 1000
-    max_file: Annotated[int, Field(ge=1024 * 1024, le=1 << 40)] = 1 << 30
+    max_file: Annotated[int, _BYTES, Field(ge=1024 * 1024, le=1 << 40)] = 1 << 30
     path: str = "/usr/local/bin:/usr/bin:/bin"
     pass_headers: tuple[Annotated[str, AfterValidator(_header)], ...] = Field((), strict=False)
 
@@ -323,10 +353,15 @@ def load(path: Path, text: str | None = None) -> Config:
     marked = marked_yaml.read(path) if text is None else marked_yaml.parse(path, text)
     if not isinstance(marked.data, dict):
         raise ConfigError([marked.fault((), "a mapping with the group names is expected")])
+    odd = marked.odd_numbers()
     try:
-        return Config.model_validate(marked.data, context={"base": path.absolute().parent})
+        made = Config.model_validate(marked.data, context={"base": path.absolute().parent})
     except ValidationError as refusal:
-        raise ConfigError([fault for error in refusal.errors() for fault in _faults(marked, error)]) from None
+        found = [fault for error in refusal.errors() if error["loc"] not in odd for fault in _faults(marked, error)]
+        raise ConfigError([*odd.values(), *found]) from None
+    if odd:
+        raise ConfigError(list(odd.values()))
+    return made
 
 
 def _faults(marked: marked_yaml.MarkedYAML, error: Any) -> list[str]:

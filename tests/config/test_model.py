@@ -158,11 +158,14 @@ def test_every_key_at_once(tmp_path):
         ("server: {lissten: []}", "1:10: server.lissten: no such key here"),
         ("nonsense: 1", "1:1: nonsense: no such key here"),
         ("server:\n  name: 5", "2:3: server.name: YAML reads 5 as an int; quote it: \"5\""),
-        ("server: {listen: []}", "1:10: server.listen: at least one address is wanted"),
-        ("server: {listen: 127.0.0.1:1}", "1:10: server.listen: input should be a valid tuple"),
+        ("server: {listen: []}", "1:10: server.listen: at least one address is needed, such as [127.0.0.1:8443]"),
+        (
+            "server: {listen: 127.0.0.1:1}",
+            "1:10: server.listen: a list of ADDRESS:PORT in brackets is expected: [127.0.0.1:1]",
+        ),
         ("server: {workers: 0}", "1:10: server.workers: input should be greater than or equal to 1"),
         ("server: {workers: 65}", "1:10: server.workers: input should be less than or equal to 64"),
-        ("metrics: {listen: 9464}", '1:11: metrics.listen: YAML reads 9464 as an int; quote it: "9464"'),
+        ("metrics: {listen: 9464}", '1:11: metrics.listen: give it as ADDRESS:PORT, such as 127.0.0.1:9464'),
         ("metrics: {listen: localhost:9464}", "1:11: metrics.listen: localhost is no IP address"),
         ("server: {max_connections: 0}", "1:10: server.max_connections: input should be greater than or equal to 1"),
         ("server: {max_connections: 1.5}", "1:10: server.max_connections: input should be a valid integer"),
@@ -172,7 +175,10 @@ def test_every_key_at_once(tmp_path):
         ("server: {idle_timeout: -1}", "1:10: server.idle_timeout: input should be greater than 0"),
         ("server: {idle_timeout: .inf}", "1:10: server.idle_timeout: input should be less than or equal to 86400"),
         ("server: {idle_timeout: .nan}", "1:10: server.idle_timeout: input should be"),
-        ('server: {idle_timeout: "5"}', "1:10: server.idle_timeout: input should be a valid number"),
+        (
+            'server: {idle_timeout: "5"}',
+            "1:10: server.idle_timeout: a number of seconds is expected, without a unit and without quotes: write 5",
+        ),
         ("server: null", "1:1: server: input should be"),
         ("server: []", "1:1: server: input should be"),
         ("log: {level: trace}", "1:7: log.level: input should be 'debug', 'info' or 'warning'"),
@@ -238,11 +244,11 @@ def test_a_fault_in_callouts_and_its_place(tmp_path, text, fault):
     [
         ("pop: {tls13: off}", '1:7: pop.tls13: YAML reads off as a bool; quote it: "off"'),
         ("server: {name: no}", '1:10: server.name: YAML reads no as a bool; quote it: "no"'),
-        ("server: {name: 010}", '1:10: server.name: YAML reads 010 as an int; quote it: "010"'),
+        ("server: {name: 010}", '1:10: server.name: YAML reads 010 as 8; write 8, or quote it: "010"'),
         ("server: {name: 1e3}", None),
         ("server: {name: 2026-01-01}", '1:10: server.name: YAML reads 2026-01-01 as a date; quote it: "2026-01-01"'),
         ("server: {name: ~}", '1:10: server.name: YAML reads ~ as a NoneType; quote it: "~"'),
-        ("server: {listen: [1:30]}", '1:19: server.listen.0: YAML reads 1:30 as an int; quote it: "1:30"'),
+        ("server: {listen: [1:30]}", '1:19: server.listen.0: YAML reads 1:30 as 90; write 90, or quote it: "1:30"'),
         ("labels: {on: {}}", '1:10: on: YAML reads this key as a bool; quote it: "on"'),
         ("labels: {5: {}}", '1:10: 5: YAML reads this key as an int; quote it: "5"'),
         ("client_auth: {users: yes}", '1:15: client_auth.users: YAML reads yes as a bool; quote it: "yes"'),
@@ -253,6 +259,42 @@ def test_yaml_1_1(tmp_path, text, fault):
         assert load(tmp_path, LEAST + text).server.name == "1e3"
     else:
         assert only(tmp_path, text + "\n") == fault
+
+
+# Forms that people write, and the form that is expected.
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("server: {listen: 8443}", "server.listen: a list of ADDRESS:PORT in brackets is expected: [127.0.0.1:8443]"),
+        ("server: {listen: x}", "server.listen: a list of ADDRESS:PORT in brackets is expected: [127.0.0.1:8443]"),
+        ("server: {listen: [8443]}", "server.listen.0: give it as ADDRESS:PORT, such as 127.0.0.1:8443"),
+        ("server: {body_timeout: 30s}", "server.body_timeout: a number of seconds is expected, @ write 30"),
+        ("server: {idle_timeout: 5 min}", "server.idle_timeout: a number of seconds is expected, @ write 300"),
+        ("server: {max_body: 1MB}", "server.max_body: a number of bytes is expected, @ write 1048576"),
+        ("server: {max_connections: many}", "server.max_connections: a number is expected, @ for example 10"),
+        ("server: {body_timeout: 1:30}", 'server.body_timeout: YAML reads 1:30 as 90; write 90, or quote it: "1:30"'),
+        ("server: {workers: 1_0}", 'server.workers: YAML reads 1_0 as 10; write 10, or quote it: "1_0"'),
+        ("server: {workers: 0x10}", 'server.workers: YAML reads 0x10 as 16; write 16, or quote it: "0x10"'),
+        ("server: {body_timeout: 1_0.5}", "server.body_timeout: YAML reads 1_0.5 as 10.5; write 10.5, or quote it"),
+    ],
+)
+def test_a_number_or_address_in_another_form_explains_the_form_expected(tmp_path, text, fault):
+    expected = fault.replace("@", "without a unit and without quotes:")
+    assert only(tmp_path, text + "\n").partition(" ")[2].startswith(expected)
+
+
+@pytest.mark.parametrize("text", ["5", "0.5", "1.", "1.0e+1", "60.0"])
+def test_plain_numbers_pass(tmp_path, text):
+    made = load(tmp_path, LEAST + f"server: {{body_timeout: {text}}}\n")
+    assert made.server.body_timeout == float(text)
+
+
+def test_odd_numbers_hide_no_other_fault(tmp_path):
+    text = LEAST + "server: {workers: 1_0, nonsense: 1}\nlog: {level: loud}\n"
+    found = faults(tmp_path, text)
+    assert [fault.split(" ")[1] for fault in found] == ["server.workers:", "server.nonsense:", "log.level:"]
 
 
 def test_every_bad_operation_in_its_place(tmp_path):
@@ -316,7 +358,7 @@ def test_all_faults_at_once_with_line_and_column(tmp_path):
         '6:3: tls.minimum: YAML reads 1.3 as a float; quote it: "1.3"',
         "7:15: client_auth.unknown_certificates: input should be 'reject', 'anonymous' or 'pass'",
         "10:3: callouts.ca_dir: a string is expected, the path of a file",
-        "11:3: callouts.timeout: input should be a valid number",
+        "11:3: callouts.timeout: a number of seconds is expected, without a unit and without quotes: for example 30",
         '13:15: callouts.operations.cacerts.requires: YAML reads yes as a bool; quote it: "yes"',
         "15:3: labels.cacerts: an operation's name can't be a label (RFC 7030 3.2.2)",
         '17:5: labels.iot.profile: YAML reads off as a bool; quote it: "off"',
