@@ -12,7 +12,7 @@ from pathlib import Path
 WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 LIBRARIES = (".py", ".pyc", ".sh")
 DEPTH = 4
-"""Of packages in packages: nobody's handlers have more."""
+"""Of packages in packages; handlers have fewer."""
 
 
 def faults(program: Path, search_path: str) -> list[str]:
@@ -31,7 +31,7 @@ def faults(program: Path, search_path: str) -> list[str]:
     # What a script imports or sources from beside it is as good as the script itself.
     found += [
         f"{path}: writable by group or others; chmod go-w {shlex.quote(str(path))}"
-        for path in (program.parent, *_libraries(program.parent))
+        for path in (program.parent, *libraries(program.parent))
         if _is_open(path.stat().st_mode)
     ]
     if wrong := _interpreter_fault(program, search_path):
@@ -39,14 +39,24 @@ def faults(program: Path, search_path: str) -> list[str]:
     return found
 
 
-def _libraries(folder: Path, depth: int = 0) -> Iterator[Path]:
+def interpreter(program: Path) -> list[str]:
+    """The words of a script's `#!` line; none for anything else, or what can't be read."""
+    try:
+        with program.open("rb") as file:
+            first = file.readline(256)
+    except OSError:
+        return []
+    return first[2:].decode("utf-8", "replace").split() if first.startswith(b"#!") else []
+
+
+def libraries(folder: Path, depth: int = 0) -> Iterator[Path]:
     """Modules, packages with all that is in them, and what Python has compiled of both."""
     for path in sorted(folder.iterdir()):
         if path.suffix in LIBRARIES and path.is_file():
             yield path
         elif depth < DEPTH and path.is_dir() and (path.name == "__pycache__" or (path / "__init__.py").exists()):
             yield path
-            yield from _libraries(path, depth + 1)
+            yield from libraries(path, depth + 1)
 
 
 def _is_open(mode: int) -> bool:

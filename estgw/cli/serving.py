@@ -10,13 +10,13 @@ from pathlib import Path
 
 from estgw import logs
 from estgw.callout import process
-from estgw.cli import workspace
+from estgw.cli import checks, workspace
 from estgw.cli.arguments import CONFIG
 from estgw.commandline.table import Command, Option
 from estgw.config import model
 from estgw.config.model import split_address
 from estgw.errors import ConfigError
-from estgw.gateway import advice, server, state
+from estgw.gateway import server
 from estgw.supervision import supervisor
 
 
@@ -55,12 +55,8 @@ def serve(arguments: Namespace) -> int:
 
 
 def check(arguments: Namespace) -> int:
-    """Read everything that a gateway would read, and say what is wrong."""
-    found = advice.advice(state.load(arguments.config).config)
-    for sentence in found:
-        print(f"{arguments.config}: {sentence}")
-    print(f"{arguments.config}: {'it can be served as it is' if found else 'all well'}")
-    return 0
+    """Read everything that a gateway would read and more, and say what is wrong."""
+    return checks.check(arguments.config)
 
 
 def _serve(config_file: Path, listen: str | None, ready: server.Ready) -> int:
@@ -72,12 +68,10 @@ def _serve(config_file: Path, listen: str | None, ready: server.Ready) -> int:
             split_address(listen)
         except ValueError as fault:
             raise ConfigError([f"--listen {listen}: {fault}"]) from None
-    for sentence in advice.advice(settings):
-        logs.log.warning("advice", text=sentence)
     if settings.server.workers > 1:
         supervisor.serve(config_file, listen=listen, ready=ready)
     else:
-        server.serve(config_file, settings, listen=listen, ready=ready)
+        server.serve(config_file, listen=listen, ready=ready)
     return 0
 
 

@@ -322,6 +322,8 @@ def served(gateway: State, trial: Trial) -> Route:
     if service is None:
         labels = ", ".join(sorted(gateway.labels)) or "none is configured"
         raise ConfigError([f"{trial.label}: no such label; there are: {labels}"])
+    if faults := gateway.label_faults.get(trial.label):
+        raise ConfigError(list(faults))
     route = service.routes.get(trial.operation)
     if route is None:
         where = f" under the label {trial.label}" if trial.label else ""

@@ -8,7 +8,6 @@ key usage proves nothing.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -19,8 +18,7 @@ from cryptography.hazmat.primitives import hashes
 from OpenSSL import SSL, crypto
 
 from estgw.client.faults import Untrusted, clean
-from estgw.client.url import is_address
-from estgw.est import certs, names
+from estgw.est import certs, hostnames, names
 
 CMC_CA = x509.ObjectIdentifier("1.3.6.1.5.5.7.3.27")
 """id-kp-cmcCA (RFC 6402 2.10)."""
@@ -67,10 +65,10 @@ def objection(trust: Trust, certificate: x509.Certificate, host: str) -> str | N
     RFC 7030 3.6.1; whether the path ended at an explicit anchor is `judge`'s to find out, so that this is
     the weaker test, early enough to end the handshake before our own certificate has been sent.
     """
-    if matches(certificate, host) or (trust.explicit and certs.has_eku(certificate, certs.CMC_RA)):
+    if hostnames.matches(certificate, host) or (trust.explicit and certs.has_eku(certificate, certs.CMC_RA)):
         return None
     return (
-        f"the server's certificate is for {_identities(certificate)}, not for {host}, "
+        f"the server's certificate is for {clean(hostnames.identities(certificate), 300)}, not for {host}, "
         "and it is no RA's (id-kp-cmcRA) either"
     )
 
@@ -87,43 +85,14 @@ def judge(trust: Trust, chain: Sequence[x509.Certificate], host: str, sent: Sequ
     leaf = chain[0]
     is_explicit = not trust.implicit or path_fault(leaf, trust.explicit, [*chain[1:], *sent]) is None
     anchor = Anchor.EXPLICIT if is_explicit else Anchor.IMPLICIT
-    if matches(leaf, host):
+    if hostnames.matches(leaf, host):
         return Verdict(leaf, anchor, "name")
     if anchor is Anchor.EXPLICIT and certs.has_eku(leaf, certs.CMC_RA):
         return Verdict(leaf, anchor, "cmcRA")
     raise Untrusted(
-        f"the server's certificate is for {_identities(leaf)}, not for {host}"
+        f"the server's certificate is for {clean(hostnames.identities(leaf), 300)}, not for {host}"
         + ("; id-kp-cmcRA counts under explicit anchors only (RFC 7030 3.6.2)" if not is_explicit else "")
     )
-
-
-def matches(certificate: x509.Certificate, host: str) -> bool:
-    """Whether a certificate is for `host` (RFC 6125 6.4; IP addresses as RFC 9525 6.5 has them).
-
-    Only the subject alternative name counts: the common name was RFC 6125's last resort and RFC 9525 ended
-    it.  A wildcard stands for one whole leftmost label, and never directly under a top-level domain.
-    """
-    san = certs.san(certificate)
-    if san is None:
-        return False
-    if is_address(host):
-        return ipaddress.ip_address(host) in san.get_values_for_type(x509.IPAddress)
-    return any(_name_matches(pattern, host) for pattern in san.get_values_for_type(x509.DNSName))
-
-
-def _name_matches(pattern: str, host: str) -> bool:
-    pattern, host = pattern.lower().rstrip("."), host.lower().rstrip(".")
-    if pattern == host:
-        return "*" not in pattern
-    first, _, rest = pattern.partition(".")
-    left, _, parent = host.partition(".")
-    return first == "*" and "." in rest and "*" not in rest and rest == parent and bool(left)
-
-
-def _identities(certificate: x509.Certificate) -> str:
-    """The names in a certificate, for a message: bounded and safe."""
-    entries = [names.san_text(entry) for entry in certs.san(certificate) or ()][:5]
-    return clean(", ".join(entries) or f"no SAN (subject {names.dn_text(certificate.subject)})", 300)
 
 
 def path_fault(
@@ -168,7 +137,7 @@ def speaker_fault(
         return f"{who}, who is neither a CA nor its speaker (id-kp-cmcRA or id-kp-cmcCA)"
     if trust.implicit:
         fault = _system_path_fault(certificate, helpers)
-        if fault is None and (is_ca(certificate) or matches(certificate, host)):
+        if fault is None and (is_ca(certificate) or hostnames.matches(certificate, host)):
             return None
         if fault is None:
             return f"{who}, who is neither a CA nor {host}"

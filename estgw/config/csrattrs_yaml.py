@@ -50,11 +50,20 @@ def _to_der(output: bytes) -> bytes:
 
 def load_template_check(path: Path) -> TemplateCheck:
     """Return the check of a `csr_template` file.  Raises `ConfigError`."""
+    return template_check(template_content(path), path)
+
+
+def template_content(path: Path) -> bytes:
+    """Return the content of a `csr_template` file, up to one byte more than is allowed.  Raises `ConfigError`."""
     try:
         with path.open("rb") as file:
-            content = file.read(MOST_BYTES + 1)
+            return file.read(MOST_BYTES + 1)
     except OSError as fault:
         raise ConfigError([f"{path}: {fault.strerror}"]) from None
+
+
+def template_check(content: bytes, path: Path) -> TemplateCheck:
+    """What this content insists on, as if it stood in `path`; raises `ConfigError`."""
     wanted = read(content, path, alternatives=True)
     if wanted is None:
         raise ConfigError([f"{path}:1:1: there is nothing in it to insist on"])

@@ -40,6 +40,7 @@ def without_warnings() -> Iterator[None]:
 
 CERTIFICATE_LABELS = ("CERTIFICATE", "X509 CERTIFICATE", "TRUSTED CERTIFICATE")
 PKCS7_LABELS = ("PKCS7", "CMS")
+CRL_LABEL = "X509 CRL"
 
 CMC_RA = x509.ObjectIdentifier("1.3.6.1.5.5.7.3.28")
 """id-kp-cmcRA (RFC 6402 2.10): in the certificate of an RA, and of a server that acts for its CA (RFC 7030 3.6.1)."""
@@ -91,6 +92,19 @@ def require_names(certificate: x509.Certificate) -> None:
 def load_pem(text: bytes) -> list[x509.Certificate]:
     """Return all certificates of a PEM text, in order.  Raises `Malformed` when one can't be read."""
     return [load(block.der) for block in pem_blocks(text) if block.label in CERTIFICATE_LABELS]
+
+
+def load_crls_pem(text: bytes) -> list[x509.CertificateRevocationList]:
+    """All CRLs of a PEM text, in order: a CA that changed its key signs one with each.  Raises `Malformed`."""
+    try:
+        found = [x509.load_der_x509_crl(block.der) for block in pem_blocks(text) if block.label == CRL_LABEL]
+        for crl in found:
+            _ = crl.issuer  # cryptography reads it when it is first asked for
+    except UNREADABLE as fault:
+        raise Malformed(f"not a CRL in PEM: {fault}") from None
+    if not found:
+        raise Malformed(f"not a CRL in PEM: no {CRL_LABEL} block in it")
+    return found
 
 
 def has_eku(certificate: x509.Certificate, usage: x509.ObjectIdentifier) -> bool:

@@ -90,6 +90,7 @@ class Pipeline(ABC):
         self.entry["operation"] = target.operation
         if target.label:
             self.entry["label"] = target.label
+        self.state.require_in_service(target.label)
         self.route = self.state.services[target.label].routes.get(target.operation)
         return request.find_route(target, self.state.services, http)
 

@@ -1,4 +1,4 @@
-"""What came of reading the configuration again: said once, and counted."""
+"""Reading the configuration again: what came of it, said once and counted, and what it can't change."""
 
 from __future__ import annotations
 
@@ -6,12 +6,39 @@ import contextlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from estgw.callout import shortage
+from estgw.config.model import Config, Log, Metrics
+from estgw.config.model import Server as ServerSettings
 from estgw.errors import ConfigError
 from estgw.logs import log
 from estgw.metrics.meter import meter
 from estgw.metrics.table import CONFIGURED, RELOADS
+
+RELOADED_OF_SERVER = frozenset({"name", "max_connection_age", "body_timeout", "max_body"})
+"""The keys of `server` that a reload changes."""
+FIXED = {
+    "server": ServerSettings.model_fields.keys() - RELOADED_OF_SERVER,
+    "log": Log.model_fields.keys(),
+    "metrics": Metrics.model_fields.keys(),
+}
+"""The keys that only a restart changes; all others take effect with a reload."""
+
+
+def needs_restart(started: Config, fresh: Config) -> list[str]:
+    """Each key that differs from the configuration at the start and that a reload can't change, with both values."""
+
+    def shown(value: Any) -> str:
+        return f"[{', '.join(value)}]" if isinstance(value, tuple) else "null" if value is None else str(value)
+
+    return [
+        f"{group}.{key}: {shown(before)} stays, not {shown(now)}"
+        for group, keys in FIXED.items()
+        for key in sorted(keys)
+        for before, now in [(getattr(getattr(started, group), key), getattr(getattr(fresh, group), key))]
+        if before != now
+    ]
 
 
 @contextlib.contextmanager

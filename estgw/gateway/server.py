@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import signal
 import socket
@@ -20,6 +21,8 @@ from estgw.config.model import Config, split_address
 from estgw.errors import apology
 from estgw.gateway import advice, state
 from estgw.gateway.app import App
+from estgw.gateway.labels import Snapshot
+from estgw.gateway.notices import Notices
 from estgw.gateway.reload import told
 from estgw.gateway.reply import SERVER
 from estgw.gateway.state import ProcessResources, State
@@ -82,18 +85,17 @@ class HTTPServer(web.Server):
 class Server:
     """One gateway process, the only one or one of several."""
 
-    def __init__(self, config_file: Path, share: WorkerShare = ALONE, text: str | None = None) -> None:
-        """Raises `ConfigError`; `text` is taken for what stands in the file."""
+    def __init__(self, config_file: Path, snapshot: Snapshot, share: WorkerShare = ALONE) -> None:
+        """Raises `ConfigError`; no port is bound yet."""
         self._config_file = config_file
         self._home = Home(scratch.place())
         self._resources = ProcessResources(
             warm=Warm(home=self._home.path), share=share, locks=NamedLocks(share.directory)
         )
         try:
-            self._app = App(self.load(text), self._home)
+            self._app = App(self.load(snapshot), self._home)
         except BaseException:
-            self._home.close()
-            self._resources.warm.close()
+            self.close()
             raise
         self._listener: Listener | None = None
         self._stop = asyncio.Event()
@@ -103,9 +105,14 @@ class Server:
         """The configuration in use."""
         return self._app.state.config
 
-    def load(self, text: str | None = None) -> State:
+    def load(self, snapshot: Snapshot) -> State:
         """Another state, for `adopt`; raises `ConfigError`."""
-        return state.load(self._config_file, self._resources, text)
+        return state.load(self._config_file, self._resources, snapshot)
+
+    def close(self) -> None:
+        """Remove the private directory, and end the warm parent."""
+        self._home.close()
+        self._resources.warm.close()
 
     def adopt(self, fresh: State) -> None:
         """Serve the next requests with another state.  Addresses and limits of `server` stay."""
@@ -161,8 +168,6 @@ class Server:
             await http.shutdown(settings.drain_timeout)
             await listener.close()
             self._app.state.caller.retire()
-            self._home.close()
-            self._resources.warm.close()
             for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
         log.info("stopped")
@@ -183,11 +188,13 @@ def _note_exhausted(fault: OSError) -> None:
         log.error("no connection can be accepted", reason=fault.strerror)
 
 
-def serve(config_file: Path, settings: Config, *, listen: str | None, ready: Ready) -> None:
+def serve(config_file: Path, *, listen: str | None, ready: Ready) -> None:
     """Run a gateway in this process until it is told to stop; raises `ConfigError` or OSError.
 
-    `settings` is what stands in the file; `listen` takes the place of the addresses in it.
+    `listen` takes the place of the configured addresses.
     """
+    snapshot = Snapshot.take(config_file)
+    settings = snapshot.settings
 
     async def main() -> None:
         addresses = (listen,) if listen else settings.server.listen
@@ -199,11 +206,17 @@ def serve(config_file: Path, settings: Config, *, listen: str | None, ready: Rea
 
         def reload() -> None:
             with told(config_file):
-                server.adopt(server.load())
+                fresh = Snapshot.take(config_file)
+                server.adopt(server.load(fresh))
+                notices.adopt(fresh)
 
         sockets = (bind(*split_address(address)) for address in addresses)
-        async with exposed(settings.metrics.listen, (*OF_WORKERS, *OF_ALL)):
-            server = Server(config_file)
-            await server.run(sockets, accepting, reload)
+        with (
+            contextlib.closing(Server(config_file, snapshot)) as server,
+            contextlib.closing(Notices(config_file, settings)) as notices,
+        ):
+            async with exposed(settings.metrics.listen, (*OF_WORKERS, *OF_ALL)):
+                notices.adopt(snapshot)
+                await server.run(sockets, accepting, reload)
 
     asyncio.run(main())

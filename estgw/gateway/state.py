@@ -16,26 +16,24 @@ from estgw.auth.identity import Anchors
 from estgw.auth.passwords import Passwords
 from estgw.auth.pop_rules import Rules
 from estgw.auth.users import Users
-from estgw.callout import program, runners
+from estgw.callout import runners
 from estgw.callout.caller import Caller, CalloutLimits
-from estgw.callout.language import language
 from estgw.callout.named_locks import NamedLocks
 from estgw.callout.pool import Pool
 from estgw.callout.runners import Runners
 from estgw.callout.slots import Slots
 from estgw.callout.warm import Warm
-from estgw.config import csrattrs_yaml, model, routes
+from estgw.config import routes
 from estgw.config.model import Config
 from estgw.config.route import Route
 from estgw.errors import ConfigError, Malformed
 from estgw.est import certs
-from estgw.est.encoding import pem_blocks
 from estgw.est.template_check import TemplateCheck
+from estgw.gateway.labels import Faults, Snapshot, out_of_service
 from estgw.gateway.worker_share import ALONE, WorkerShare
 from estgw.tls.adapter import TLSContext
 from estgw.tls.context import TLSSettings, server_context
 
-_CRL = "X509 CRL"
 FULL_CMC = "estgw.cmc_service.service"
 """What fullcmc imports.  It would take longer in each child than all else that the script does."""
 
@@ -64,39 +62,42 @@ class State:
     pop: Rules
     template_checks: Mapping[Path, TemplateCheck]
     """What `csr_template` files insist on."""
+    label_faults: Faults
+    """The labels that are out of service, and why."""
     context: TLSContext
     caller: Caller
     share: WorkerShare
 
+    def require_in_service(self, label: str | None) -> None:
+        """Raise `Unavailable` for a label with faults."""
+        if found := self.label_faults.get(label):
+            raise out_of_service(label, found, self.config.callouts.retry_after)
 
-def load(path: Path, resources: ProcessResources | None = None, text: str | None = None) -> State:
-    """Read the configuration and every file that it names; raises `ConfigError` with all that is wrong.
+
+def load(path: Path, resources: ProcessResources | None = None, snapshot: Snapshot | None = None) -> State:
+    """Read the configuration and every file that it names.
+
+    Raises `ConfigError` with all that is wrong.  A fault of some labels is none, as they are only taken out of service;
+    but one that all labels have is.
 
     `resources` is of the process that will serve it.  Its warm parent is started when a script is to be run by it, and
     before a private key is read; without one, as in the commands that run nothing or one script, there is only exec.
-    `text` is taken for what stands in the file.
+    `snapshot` takes the place of conf.yaml and of what the checks of its labels find now.
     """
-    settings = model.load(path, text)
+    snapshot = snapshot or Snapshot.take(path)
+    settings = snapshot.settings
     share = resources.share if resources else ALONE
     faults: list[str] = []
     services = routes.build(settings)
-    served = list(routes.routes(services))
+    served = [route for route in routes.routes(services) if route.label in snapshot.in_service]
     caller = _caller(settings, served, resources, path.absolute().parent, faults)
     explicit = _certificates(settings.client_auth.explicit, faults)
     implicit = _certificates(settings.client_auth.implicit, faults)
     crls = _crls(settings.client_auth.crls, faults)
     passwords = _passwords(settings, resources.nonces if resources else Nonces(), faults)
     context = _context(settings, (*explicit, *implicit), crls, faults)
-    scripts = {(script, route.search_path) for route in served for script in route.programs}
-    for script, search_path in sorted(scripts):
-        found = program.faults(script, search_path)
-        faults += [fault for fault in found if fault not in faults]  # scripts share a directory
-    for folder in sorted({route.ca_dir for route in served}):
-        if not folder.is_dir():
-            faults.append(f"{folder}: not a directory")
-    template_checks = _template_checks({route.csr_template for route in served}, faults)
-    if faults or context is None:
-        raise ConfigError(faults)
+    if faults or context is None or not snapshot.in_service:
+        raise ConfigError(faults + snapshot.sentences())
     return State(
         config=settings,
         services=services,
@@ -107,7 +108,8 @@ def load(path: Path, resources: ProcessResources | None = None, text: str | None
         anchors=Anchors(explicit, implicit),
         passwords=passwords,
         pop=Rules(settings.pop.rules, settings.pop.default),
-        template_checks=template_checks,
+        template_checks=snapshot.template_checks(),
+        label_faults=snapshot.faults,
         context=context,
         caller=caller,
         share=share,
@@ -118,11 +120,6 @@ def _caller(
     settings: Config, routes: Iterable[Route], resources: ProcessResources | None, folder: Path, faults: list[str]
 ) -> Caller:
     limits = settings.callouts
-    faults += [
-        f"{route.handler}: the runner {route.runner} is for Python scripts; auto and exec are for all"
-        for route in routes
-        if not runners.can_run(route.runner, language(route.handler))
-    ]
     asked = {(route.runner, route.handler) for route in routes}
     asked |= {(route.decision_runner, script) for route in routes for script in route.decisions}
     if resources is not None and any(runners.needs_warm(runner, script) for runner, script in asked):
@@ -158,38 +155,16 @@ def _certificates(paths: Iterable[Path], faults: list[str]) -> list[x509.Certifi
     return found
 
 
-def _template_checks(paths: Iterable[Path | None], faults: list[str]) -> dict[Path, TemplateCheck]:
-    found = {}
-    for path in sorted(path for path in paths if path is not None):
-        try:
-            found[path] = csrattrs_yaml.load_template_check(path)
-        except ConfigError as refusal:
-            faults += refusal.faults
-    return found
-
-
 def _crls(paths: Iterable[Path], faults: list[str]) -> list[x509.CertificateRevocationList]:
     found: list[x509.CertificateRevocationList] = []
     for path in paths:
         try:
-            # A file may have several: a CA that changed its key signs one with each.
-            here = [_crl(block.der) for block in pem_blocks(path.read_bytes()) if block.label == _CRL]
+            found += certs.load_crls_pem(path.read_bytes())
         except OSError as fault:
             faults.append(f"{path}: {fault.strerror}")
-        except ValueError as fault:
-            faults.append(f"{path}: not a CRL in PEM: {fault}")
-        else:
-            found += here
-            if not here:
-                faults.append(f"{path}: not a CRL in PEM: no X509 CRL block in it")
+        except Malformed as fault:
+            faults.append(f"{path}: {fault}")
     return found
-
-
-def _crl(der: bytes) -> x509.CertificateRevocationList:
-    """A CRL; raises ValueError, also for an issuer that can't be read, which cryptography looks at when first asked."""
-    crl = x509.load_der_x509_crl(der)
-    _ = crl.issuer
-    return crl
 
 
 def _passwords(settings: Config, nonces: Nonces, faults: list[str]) -> Passwords:

@@ -67,6 +67,11 @@ class Meter:
         if self._made is not None:
             self._of(metric, labels).set(value)
 
+    def clear(self, metric: Metric) -> None:
+        """Forget all values of a metric with labels."""
+        if self._made is not None:
+            self._made[metric.name].clear()
+
     def observe(self, metric: Metric, seconds: float, *labels: str) -> None:
         """Add a duration in seconds to a histogram."""
         if self._made is not None:

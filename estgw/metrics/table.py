@@ -80,6 +80,21 @@ CONFIGURED = Metric(
     "When the configuration in use was read, in seconds since 1970.",
 )
 RELOADS = Metric("estgw_reloads_total", Kind.COUNTER, "Reloads of the configuration: done or refused.", ("result",))
+LABELS_OUT_OF_SERVICE = Metric(
+    "estgw_labels_out_of_service", Kind.GAUGE, "CA labels that answer 503, because their configuration has a fault."
+)
+VALID_FROM = Metric(
+    "estgw_valid_from_timestamp_seconds",
+    Kind.GAUGE,
+    "When certificates or CRLs of this kind and name begin to be valid, in seconds since 1970; the last of several.",
+    ("kind", "name"),
+)
+VALID_UNTIL = Metric(
+    "estgw_valid_until_timestamp_seconds",
+    Kind.GAUGE,
+    "When certificates or CRLs of this kind and name end to be valid, in seconds since 1970; the first of several.",
+    ("kind", "name"),
+)
 WORKERS = Metric("estgw_workers", Kind.GAUGE, "Gateway processes that accept connections.")
 RESTARTS = Metric("estgw_worker_restarts_total", Kind.COUNTER, "Gateway processes started to replace another.")
 
@@ -88,5 +103,5 @@ OF_WORKERS = (
     HANDSHAKE_FAILURES,
 )  # fmt: skip
 """Counted by each gateway process; /metrics shows the sum."""
-OF_ALL = (BUILD, CONFIGURED, RELOADS, WORKERS, RESTARTS)
+OF_ALL = (BUILD, CONFIGURED, RELOADS, LABELS_OUT_OF_SERVICE, VALID_FROM, VALID_UNTIL, WORKERS, RESTARTS)
 """Counted once, by the only process or by the supervisor."""

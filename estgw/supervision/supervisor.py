@@ -25,14 +25,16 @@ from pathlib import Path
 from estgw.callout import shortage
 from estgw.callout.home import INTERVAL
 from estgw.callout.process import memory_file
-from estgw.config import marked_yaml, model
 from estgw.config.model import Config, split_address
 from estgw.errors import ConfigError
+from estgw.gateway.labels import Snapshot
+from estgw.gateway.notices import Notices
 from estgw.gateway.reload import told
 from estgw.logs import log
 from estgw.metrics.endpoint import exposed
 from estgw.metrics.meter import DIRECTORY_VARIABLE, meter
 from estgw.metrics.table import OF_ALL, RESTARTS, WORKERS
+from estgw.supervision import load_check
 from estgw.supervision.control_channel import Orders
 from estgw.supervision.directory import Directory
 from estgw.supervision.worker_slot import End, WorkerSlot
@@ -47,13 +49,14 @@ ANSWER = 30.0
 class Supervisor:
     """The workers of one gateway."""
 
-    def __init__(self, config_file: Path, listen: str | None = None) -> None:
-        """`listen` replaces the configured addresses.  Raises `ConfigError`."""
+    def __init__(self, config_file: Path, snapshot: Snapshot, listen: str | None = None) -> None:
+        """`listen` replaces the configured addresses."""
         self._file = config_file
-        text = marked_yaml.text_of(config_file)
-        self._settings: Config = model.load(config_file, text)
+        self._first = snapshot
+        self._settings: Config = snapshot.settings
         self._listen = (listen,) if listen else self._settings.server.listen
-        self._config = memory_file("conf", text.encode())
+        self._config = memory_file("conf", snapshot.encode())
+        self._notices = Notices(config_file, self._settings)
         self._generation = 0
         self._directory = Directory.make(self._settings.server.workers)
         self._slots = [WorkerSlot(index, self) for index in range(self._settings.server.workers)]
@@ -80,6 +83,7 @@ class Supervisor:
                 try:
                     await self._supervise(ready)
                 finally:
+                    self._notices.close()
                     await self._end()
         finally:
             for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT):
@@ -94,6 +98,7 @@ class Supervisor:
             self._start(slot)
         if not await self._all_up:
             return
+        self._notices.adopt(self._first)
         port = self._addresses[0][1]
         log.info("listening", addresses=", ".join(self._listen), port=port, workers=len(self._slots))
         ready(f"https://{self._settings.server.name}:{port}")
@@ -247,13 +252,13 @@ class Supervisor:
             await self._hangup.wait()
             self._hangup.clear()
             with told(self._file):
-                text = marked_yaml.text_of(self._file)
-                model.load(self._file, text)
-                await self._agree_on(text)
+                snapshot = Snapshot.take(self._file)
+                await self._agree_on(snapshot)
+                self._notices.adopt(snapshot)
 
-    async def _agree_on(self, text: str) -> None:
-        """Let all workers take the configuration, or none.  Raises `ConfigError` with the faults of the first."""
-        fresh = memory_file("conf", text.encode())
+    async def _agree_on(self, snapshot: Snapshot) -> None:
+        """Let all workers take the configuration, or none; raises `ConfigError` with what the first finds."""
+        fresh = memory_file("conf", snapshot.encode())
         asked = {slot: slot.process for slot in self._slots if slot.is_ready}
         try:
             async with asyncio.timeout(ANSWER):
@@ -283,8 +288,10 @@ class Supervisor:
 
 def serve(config_file: Path, *, listen: str | None, ready: Callable[[str], None]) -> None:
     """Run a gateway of several processes until SIGTERM or SIGINT.  Raises `ConfigError` or OSError."""
+    snapshot = Snapshot.take(config_file)
+    load_check.require_loadable(config_file, snapshot)
 
     async def main() -> None:
-        await Supervisor(config_file, listen).run(ready)
+        await Supervisor(config_file, snapshot, listen).run(ready)
 
     asyncio.run(main())

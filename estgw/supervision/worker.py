@@ -12,6 +12,7 @@ from pathlib import Path
 from estgw import logs
 from estgw.callout import process, shortage
 from estgw.errors import ConfigError
+from estgw.gateway.labels import Snapshot
 from estgw.gateway.server import Server
 from estgw.gateway.state import State
 from estgw.gateway.worker_share import WorkerShare
@@ -36,6 +37,7 @@ def main() -> None:
 class _Worker:
     def __init__(self, orders: Orders) -> None:
         self._orders = orders
+        self._config_file = Path(orders.config_file)
         self._directory = Directory(Path(orders.directory))
         self._share = WorkerShare(orders.slot, orders.of, self._directory.locks)
         self._channel = socket.socket(fileno=orders.channel)
@@ -47,11 +49,10 @@ class _Worker:
         loop = asyncio.get_running_loop()
         sockets = [socket.socket(fileno=descriptor) for descriptor in self._orders.sockets]
         try:
-            self._server = Server(
-                Path(self._orders.config_file), self._share, control_channel.content(self._orders.config)
-            )
-            loop.add_reader(self._channel, self._hear)
-            await self._server.run(sockets, lambda _: self._say("ready"), _on_hangup)
+            self._server = Server(self._config_file, self._snapshot(self._orders.config), self._share)
+            with contextlib.closing(self._server):
+                loop.add_reader(self._channel, self._hear)
+                await self._server.run(sockets, lambda _: self._say("ready"), _on_hangup)
         except ConfigError as refusal:
             self._say("refused", refusal.faults)
             return 1
@@ -78,7 +79,7 @@ class _Worker:
         word, _, descriptors = heard
         match word:
             case "prepare":
-                self._prepare(control_channel.content(descriptors[0]))
+                self._prepare(self._snapshot(descriptors[0]))
             case "adopt" if self._prepared is not None:
                 self._server.adopt(self._prepared)
                 self._prepared = None
@@ -86,9 +87,12 @@ class _Worker:
                 self._prepared.caller.retire()
                 self._prepared = None
 
-    def _prepare(self, text: str) -> None:
+    def _snapshot(self, descriptor: int) -> Snapshot:
+        return Snapshot.decode(self._config_file, control_channel.content(descriptor))
+
+    def _prepare(self, snapshot: Snapshot) -> None:
         try:
-            self._prepared = self._server.load(text)
+            self._prepared = self._server.load(snapshot)
         except ConfigError as refusal:
             self._say("refused", refusal.faults)
         except (OSError, MemoryError) as fault:

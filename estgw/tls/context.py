@@ -11,6 +11,7 @@ from cryptography import x509
 from OpenSSL import SSL, crypto
 
 from estgw.errors import ConfigError
+from estgw.est.names import dn_text
 from estgw.tls.adapter import TLSContext, error_words
 from estgw.tls.handshake import Verification
 from estgw.tls.rehearsal import Rehearsal
@@ -26,7 +27,12 @@ size of a client's certificates: 100 kB, enough for a dozen ML-DSA-87 certificat
 
 # Numbers of OpenSSL's stable interface without a name in pyOpenSSL.
 _UNABLE_TO_GET_CRL = 3  # X509_V_ERR_UNABLE_TO_GET_CRL
+_CRL_NOT_YET_VALID = 11  # X509_V_ERR_CRL_NOT_YET_VALID
+_CRL_HAS_EXPIRED = 12  # X509_V_ERR_CRL_HAS_EXPIRED
 _MODE_NO_AUTO_CHAIN = 8  # SSL_MODE_NO_AUTO_CHAIN
+
+_LONGEST_NAME = 200
+"""Characters of a CA's name in words for a client."""
 
 
 @dataclass(frozen=True)
@@ -122,10 +128,25 @@ def _verify_callback(settings: TLSSettings) -> Any:
         if error == _UNABLE_TO_GET_CRL and not _issued_by(certificate, crl_issuers):
             return True  # if it checks one CRL, OpenSSL requires CRLs of all CAs
         record: Verification = connection.get_app_data()
-        record.record(error, depth)
+        record.record(error, depth, _crl_words(error, certificate, settings.crls))
         return not settings.reject_unknown
 
     return verify
+
+
+def _crl_words(error: int, certificate: crypto.X509, crls: tuple[x509.CertificateRevocationList, ...]) -> str:
+    """For a CRL that is over, and so refuses everybody: whose it is, since when, and what helps.  Else empty."""
+    if error not in (_CRL_HAS_EXPIRED, _CRL_NOT_YET_VALID):
+        return ""
+    mine = [crl for crl in crls if _issued_by(certificate, frozenset({crl.issuer}))]
+    moments = [crl.last_update_utc if error == _CRL_NOT_YET_VALID else crl.next_update_utc for crl in mine]
+    edge = max((f"{moment:%Y-%m-%d %H:%M} UTC" for moment in moments if moment is not None), default="an unknown time")
+    issuers = sorted({dn_text(crl.issuer)[:_LONGEST_NAME] for crl in mine})
+    verb = "begins" if error == _CRL_NOT_YET_VALID else "ended"
+    return (
+        f"the server's CRL of {' or '.join(issuers) or 'this CA'} {verb} at {edge}, and until the server has a current "
+        "one, every certificate of this CA is refused"
+    )
 
 
 def _issued_by(certificate: crypto.X509, names: frozenset[x509.Name]) -> bool:

@@ -27,14 +27,18 @@ class Verification:
     error: int | None = None
     """An X509_V_ERR number: the first fault at the lowest depth."""
     depth: int = 0
+    detail: str = ""
+    """What there is to say beyond OpenSSL's words."""
 
-    def record(self, error: int, depth: int) -> None:
+    def record(self, error: int, depth: int, detail: str = "") -> None:
         if self.error is None or depth < self.depth:
-            self.error, self.depth = error, depth
+            self.error, self.depth, self.detail = error, depth, detail
 
     @property
     def words(self) -> str | None:
-        return None if self.error is None else _verify_error_words(self.error)
+        if self.error is None:
+            return None
+        return _verify_error_words(self.error) + (f": {self.detail}" if self.detail else "")
 
 
 def read_info(connection: SSL.Connection, verification: Verification) -> TLSInfo:

@@ -244,7 +244,17 @@ def test_what_init_says_next_works(tmp_path, capsys):
 
 def test_check_of_a_good_one(lab, capsys):
     path = lab.path / "conf.yaml"
-    assert main(capsys, "check", "-c", path) == (0, f"{path}: all well\n", "")
+    status, out, err = main(capsys, "check", "-c", path)
+    assert (status, err) == (0, "")
+    assert out.endswith(f"\n\n{path}: all well\n")
+    table = [re.split("  +", line) for line in out.splitlines()[:7]]
+    assert table[0] == ["label", "operations", "requires", "passwords by", "authorize", "handlers", "runner"]
+    assert table[2] == [
+        "(none)", "simpleenroll", "any (certificate or password)", "users.htpasswd", "handlers/openssl/authorize",
+        "handlers/openssl", "auto",
+    ]  # fmt: skip
+    assert table[5][0] == "python"
+    assert table[5][4:6] == ["handlers/python/authorize", "handlers/python"]
 
 
 def test_check_says_every_fault_of_the_file_with_its_place(here, capsys):
@@ -257,11 +267,12 @@ def test_check_says_every_fault_of_the_file_with_its_place(here, capsys):
     def at(start: str) -> int:
         return next(number for number, line in enumerate(lines, 1) if line.startswith(start))
 
+    expected = "a number of seconds is expected, without a unit and without quotes: for example 30"
     assert (status, out) == (1, "")
     assert err.splitlines() == [
         f"estgw: conf.yaml:{at('  max_body')}:3: server.max_body: input should be greater than or equal to 1024",
         f"estgw: conf.yaml:{at('  userss')}:3: client_auth.userss: no such key here",
-        f"estgw: conf.yaml:{at('  timeout')}:3: callouts.timeout: input should be a valid number",
+        f"estgw: conf.yaml:{at('  timeout')}:3: callouts.timeout: {expected}",
     ]
 
 

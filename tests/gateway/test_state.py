@@ -12,10 +12,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from estgw.callout.call import CSRFacts
-from estgw.errors import BadRequest, ConfigError
+from estgw.errors import BadRequest, ConfigError, Unavailable
 from estgw.est import encoding
 from estgw.est.csr import parse
 from estgw.gateway import request, state
+from estgw.gateway.labels import Snapshot
 from tests.kit.ca import root
 from tests.kit.csr import csr
 from tests.kit.workspace import Workspace
@@ -35,6 +36,12 @@ def faults(path: Path) -> list[str]:
     with pytest.raises(ConfigError) as refusal:
         state.load(path)
     return [fault.removeprefix(f"{path.parent}/") for fault in refusal.value.faults]
+
+
+def label_faults(path: Path) -> list[str]:
+    """The faults that take labels out of service, while the others are served."""
+    assert state.load(path).label_faults
+    return [fault.removeprefix(f"{path.parent}/") for fault in Snapshot.take(path).sentences()]
 
 
 def test_the_shipped_configuration(lab):
@@ -121,28 +128,32 @@ def test_all_faults_at_once(own_lab):
     assert "missing-server.pem" in found[7]
     handlers = f"{lab.path}/handlers/openssl"
     assert [fault.removeprefix("handlers/openssl/") for fault in found[8:]] == [
-        f"cacerts: not executable; chmod +x {handlers}/cacerts",
-        "csrattrs: its interpreter /no/such/bash does not exist",
-        "simpleenroll: No such file or directory",
-        "no-ca: not a directory",
+        f"cacerts: not executable; chmod +x {handlers}/cacerts (the default label)",
+        "csrattrs: its interpreter /no/such/bash does not exist (the default label)",
+        "simpleenroll: No such file or directory (the default label)",
+        "no-ca: not a directory (the default label, label python)",
     ]
 
 
 def test_each_handler_is_looked_at_once(own_lab):
     (own_lab.path / "handlers/openssl/cacerts").unlink()
     path = change(own_lab, labels={"iot": {}, "other": {}})
-    assert faults(path) == ["handlers/openssl/cacerts: No such file or directory"]
+    assert label_faults(path) == [
+        "handlers/openssl/cacerts: No such file or directory (the default label, label iot, label other)"
+    ]
 
 
 def test_decision_scripts_are_looked_at_too(own_lab):
-    assert faults(change(own_lab, callouts={"authorize": "no-script"})) == ["no-script: No such file or directory"]
+    assert label_faults(change(own_lab, callouts={"authorize": "no-script"})) == [
+        "no-script: No such file or directory (the default label)"
+    ]
 
 
 def test_an_operation_that_is_off_wants_no_handler(own_lab):
     (own_lab.path / "handlers/openssl/serverkeygen").unlink()
     assert state.load(own_lab.path / "conf.yaml")
     path = change(own_lab, callouts={"operations": {"serverkeygen": {"enabled": True}}})
-    assert faults(path) == ["handlers/openssl/serverkeygen: No such file or directory"]
+    assert label_faults(path) == ["handlers/openssl/serverkeygen: No such file or directory (the default label)"]
 
 
 def test_a_key_that_does_not_fit(own_lab):
@@ -227,8 +238,60 @@ def test_where_nothing_is_insisted_on(lab):
 def test_insistences_that_are_none(own_lab, text, fault):
     if text is not None:
         (own_lab.path / "t.yaml").write_text(text)
-    found = faults(change(own_lab, labels={"iot": {"csr_template": "t.yaml"}}))
+    found = label_faults(change(own_lab, labels={"iot": {"csr_template": "t.yaml"}}))
     assert found[0].startswith(fault), found
+
+
+# A fault of one label.
+
+
+def test_a_faulty_label_is_refused_with_503_and_the_others_are_served(own_lab):
+    (own_lab.path / "handlers/python/authorize").chmod(0o644)
+    made = state.load(own_lab.path / "conf.yaml")
+    assert made.label_faults.keys() == {"python"}
+    made.require_in_service(None)
+    with pytest.raises(Unavailable) as refusal:
+        made.require_in_service("python")
+    assert refusal.value.public == (
+        "Label python is out of service, because its configuration has a fault. The server's log says which."
+    )
+    assert str(refusal.value).startswith(
+        f"label python is out of service: {own_lab.path}/handlers/python/authorize: not "
+    )
+    assert refusal.value.headers == {"Retry-After": "60"}
+
+
+def test_the_runner_of_a_label_does_not_fit_its_script(own_lab):
+    found = label_faults(change(own_lab, labels={"iot": {"runner": "pool"}}))
+    assert (
+        "handlers/openssl/cacerts: the runner pool is for Python scripts; auto and exec are for all (label iot)"
+        in found
+    )
+
+
+def test_if_every_label_has_a_fault_the_configuration_is_refused(own_lab):
+    path = change(own_lab, callouts={"ca_dir": "no-ca"})
+    assert faults(path) == ["no-ca: not a directory (the default label, label python)"]
+    data = yaml.safe_load(path.read_text())
+    del data["labels"]
+    path.write_text(yaml.safe_dump(data))
+    assert faults(path) == ["no-ca: not a directory"]
+
+
+def test_a_snapshot_is_the_same_in_another_process(own_lab):
+    (own_lab.path / "handlers/python/authorize").chmod(0o644)
+    (own_lab.path / "t.yaml").write_text("- serialNumber\n")
+    path = change(own_lab, labels={"iot": {"csr_template": "t.yaml"}})
+    taken = Snapshot.take(path)
+    again = Snapshot.decode(path, taken.encode().decode())
+    assert again == taken
+    assert again.faults.keys() == {"python"}
+    # Whatever happens to the files meanwhile, each worker has the same labels in service.
+    (own_lab.path / "t.yaml").unlink()
+    (own_lab.path / "handlers/python/authorize").chmod(0o755)
+    made = state.load(path, snapshot=again)
+    assert made.label_faults == taken.faults
+    assert made.template_checks.keys() == {own_lab.path / "t.yaml"}
 
 
 def test_loading_leaves_nothing_open(own_lab):

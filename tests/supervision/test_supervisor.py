@@ -18,6 +18,7 @@ import yaml
 
 from estgw import logs
 from estgw.errors import ConfigError
+from estgw.gateway.labels import Snapshot
 from estgw.supervision import control_channel, supervisor, worker_slot
 from estgw.supervision.supervisor import Supervisor
 from tests.kit.processes import dead, until
@@ -47,11 +48,16 @@ def said() -> Iterator[Callable[[], list[dict[str, Any]]]]:
         yield lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
+def supervisor_of(house: Workspace) -> Supervisor:
+    path = house.path / "conf.yaml"
+    return Supervisor(path, Snapshot.take(path))
+
+
 def supervise(house: Workspace, meanwhile: Callable[[Supervisor], None]) -> None:
     """Run one; `meanwhile` is called once all are up, and then it is told to stop."""
 
     async def main() -> None:
-        made = Supervisor(house.path / "conf.yaml")
+        made = supervisor_of(house)
 
         def ready(_: str) -> None:
             meanwhile(made)
@@ -84,7 +90,7 @@ def test_a_worker_that_does_not_answer_is_replaced_and_the_others_stay(house, sa
     monkeypatch.setattr(supervisor, "MARGIN", 20)
 
     async def main() -> None:
-        made = Supervisor(house.path / "conf.yaml")
+        made = supervisor_of(house)
         up = asyncio.Event()
         running = asyncio.create_task(made.run(lambda _: up.set()))
         await up.wait()
@@ -126,7 +132,7 @@ def test_it_may_be_stopped_before_anybody_is_up(house, said, monkeypatch):
     monkeypatch.setattr(worker_slot, "_BEGIN", "import time; time.sleep(60)")
 
     async def main() -> None:
-        made = Supervisor(house.path / "conf.yaml")
+        made = supervisor_of(house)
         running = asyncio.create_task(made.run(lambda _: pytest.fail("nobody is up")))
         await asyncio.sleep(0)
         made._on_stop()

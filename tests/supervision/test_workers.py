@@ -291,6 +291,7 @@ def change(lab: Workspace, old: str, new: str) -> None:
 @pytest.mark.parametrize("workers", [1, 2])
 def test_what_is_wrong_is_said_once_and_in_the_same_words(own_lab, workers):
     change(own_lab, "  # name: localhost  ", f"  workers: {workers}  # ")
+    change(own_lab, "127.0.0.1:8443", "127.0.0.1:0")
     (own_lab.path / "users.htpasswd").write_text("nonsense\n")
     fault = f"estgw: {own_lab.path}/users.htpasswd:1:1: not of the form user:hash\n"
     assert serve(own_lab) == (1, "", fault)
