@@ -191,7 +191,7 @@ class Office:
             "AUTH_TYPE": "Basic", "EST_CLIENT_TRUST": "none", "EST_CLIENT_IS_RA": "0", "SSL_CLIENT_VERIFY": "NONE",
             "EST_POP_REQUIRED": "0", "EST_POP_LINKING": "optional", "EST_MAY_CHANGE_SUBJECT": "0",
             "EST_NAME_BOUNDS": "rfc5280 4096 16384",
-            "PATH": OWN_PYTHON, "LC_CTYPE": "C.UTF-8", "TZ": "UTC", "SSL_CERT_FILE": "/dev/null",
+            "PATH": OWN_PYTHON, "LC_CTYPE": "C.UTF-8", "TZ": "UTC",
         } | self.env | env  # fmt: skip
 
     def ask(self, body: bytes, **env: str) -> Reply:
