@@ -142,11 +142,3 @@ mend_register() {
     truncate -s "-$(tail -n 1 "$index" | wc -c)" "$index" && sync "$index" || return 1
     echo "$index: cut off a row that a kill, a power cut or a full disk has left without its end: $last" >&2
 }
-
-# is_revoked FILE: whether the certificate in there is revoked by the register of the CA in EST_CA_DIR.
-is_revoked() {
-    local number
-    number=$(openssl x509 -in "$1" -noout -serial) || return 0
-    # The old index, too: while somebody types `openssl ca`, it is the only one for a moment.
-    grep -qs $'^R\t.*\t'"${number#serial=}"$'\t' "$EST_CA_DIR"/index.txt{,.old}
-}

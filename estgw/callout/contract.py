@@ -289,8 +289,6 @@ ENV_VARS: tuple[EnvVar, ...] = (
     EnvVar("plumbing", "TZ", "`UTC`", _ALWAYS, lambda c: "UTC"),
     EnvVar("plumbing", "TMPDIR", "= `EST_TMPDIR`", _ALWAYS, lambda c: str(c.exchange.tmp_dir), passing=True),
     EnvVar("plumbing", "HOME", "= `EST_TMPDIR`", _ALWAYS, lambda c: str(c.exchange.tmp_dir), passing=True),
-    EnvVar("plumbing", "SSL_CERT_FILE", "`/dev/null`: without it `openssl x509` loads the system's roots each time",
-           _ALWAYS, lambda c: "/dev/null"),
     EnvVar("plumbing", "<any>", "literal values", "listed in `handler_env`", lambda c: c.route.handler_env),
 )  # fmt: skip
 

@@ -5,6 +5,7 @@ into a certificate, and no certificate is handed out before its row is in the re
 """
 
 import os
+import re
 import subprocess
 import sys
 import warnings
@@ -20,7 +21,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, rsa
 from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes, CertificatePublicKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
-from cryptography.x509.oid import ExtendedKeyUsageOID, PublicKeyAlgorithmOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, PublicKeyAlgorithmOID
+from policy import refuse
 
 KEYS: dict[str, Callable[[], CertificateIssuerPrivateKeyTypes]] = {
     "p-256": lambda: ec.generate_private_key(ec.SECP256R1()),
@@ -52,14 +54,8 @@ PROFILES: dict[str, Sequence[x509.ExtensionType]] = {
 warnings.filterwarnings("ignore", "Attribute's length", UserWarning)
 
 
-def refuse(words: str, status: int = os.EX_NOPERM) -> NoReturn:
-    """End with words for the client."""
-    print(words)
-    sys.exit(status)
-
-
 def fail(words: str) -> NoReturn:
-    """End with words for the log: the client is told nothing but that the server could not do it."""
+    """End with words for the log; the client learns only that the server could not do it."""
     print(words, file=sys.stderr)
     sys.exit(os.EX_CONFIG)
 
@@ -78,6 +74,10 @@ class Request:
             self.names = list(asked.extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
         except x509.ExtensionNotFound:
             self.names = []
+
+    @property
+    def has_common_name(self) -> bool:
+        return bool(self.subject.get_attributes_for_oid(NameOID.COMMON_NAME))
 
     @property
     def public_key(self) -> CertificatePublicKeyTypes:
@@ -113,7 +113,7 @@ def issue(
     key: CertificatePublicKeyTypes,
     names: Sequence[x509.GeneralName],
     profile: str,
-    lifetime: timedelta,
+    lifetime: str | timedelta,
     *,
     signs: bool = True,
 ) -> x509.Certificate:
@@ -123,13 +123,20 @@ def issue(
     """
     if not subject.rdns and not names:
         refuse("the request names nobody: subject and alternative names are both empty", os.EX_DATAERR)
+    if profile not in PROFILES:
+        fail(f"no profile {profile} in ca.py; there are: {' '.join(sorted(PROFILES))}")
+    lives = duration(lifetime)
     issuer, ca_key = _load()
     now = datetime.now(UTC).replace(microsecond=0)
-    if now >= issuer.not_valid_after_utc:
-        fail(f"the CA's certificate expired at {issuer.not_valid_after_utc}")
+    left = issuer.not_valid_after_utc - now
+    if left <= timedelta(0):
+        fail(f"the CA's certificate ended at {issuer.not_valid_after_utc:{MOMENT}}: nothing can be issued")
+    if lives > left:
+        end = f"{issuer.not_valid_after_utc:{MOMENT}}"
+        print(f"lifetime {lifetime} is cut: the certificate ends with the CA's own, at {end}", file=sys.stderr)
     builder = x509.CertificateBuilder().subject_name(subject).issuer_name(issuer.subject).public_key(key)
     builder = builder.serial_number(x509.random_serial_number()).not_valid_before(now)
-    builder = builder.not_valid_after(min(now + lifetime, issuer.not_valid_after_utc))
+    builder = builder.not_valid_after(now + min(lives, left))
     builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
     builder = builder.add_extension(_usage(key, signs), critical=True)
     for extension in PROFILES[profile]:
@@ -141,6 +148,32 @@ def issue(
     certificate = builder.sign(ca_key, signing_hash(ca_key))
     store.add(certificate, ", ".join(text(name) for name in names), profile)
     return certificate
+
+
+MOMENT = "%Y-%m-%d %H:%M:%S UTC"
+
+
+def duration(text: str | timedelta) -> timedelta:
+    """A length of time such as 90d, 12h, 10m, 30s or 30; anything else ends the handler."""
+    if isinstance(text, timedelta):
+        seconds = text.total_seconds()
+    elif found := re.fullmatch("([0-9]{1,10})([smhd]?)", text):
+        seconds = int(found[1]) * _UNITS[found[2]]
+    else:
+        seconds = 0
+    if not 1 <= seconds <= 36525 * 86400:
+        fail(f"'{text}' is no length of time: write a number with s, m, h or d behind it, 1s to 36525d")
+    return timedelta(seconds=seconds)
+
+
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def new_key(kind: str) -> CertificateIssuerPrivateKeyTypes:
+    """Make a key of a kind such as p-256; an unknown one ends the handler."""
+    if kind not in KEYS:
+        fail(f"no kind of key: {kind}; there are: {' '.join(KEYS)}")
+    return KEYS[kind]()
 
 
 def _usage(key: CertificatePublicKeyTypes, signs: bool) -> x509.KeyUsage:
@@ -223,9 +256,17 @@ def sealed(secret: str) -> str:
     return done.stdout
 
 
+def read_certificate(file: str | Path) -> x509.Certificate:
+    """The certificate in a file; without one the handler ends."""
+    try:
+        return x509.load_pem_x509_certificate(Path(file).read_bytes())
+    except (OSError, ValueError) as fault:
+        fail(f"{file}: {fault}")
+
+
 def renewed() -> x509.Certificate:
     """The certificate that a simplereenroll renews."""
-    return x509.load_pem_x509_certificate(Path(os.environ["EST_RENEW_CERT_FILE"]).read_bytes())
+    return read_certificate(os.environ["EST_RENEW_CERT_FILE"])
 
 
 def is_revoked(certificate: x509.Certificate) -> bool:

@@ -126,7 +126,6 @@ def expected(tmp: Path) -> dict[str, dict[str, str]]:
         "TZ": "UTC",
         "TMPDIR": str(tmp),
         "HOME": str(tmp),
-        "SSL_CERT_FILE": "/dev/null",
     }
     rows = {name: {name: text} for name, text in now.items()}
     return rows | {

@@ -191,10 +191,10 @@ def test_a_second_gateway_on_the_same_port_says_why_it_can_not(gateway, own_lab)
 def test_editing_a_script_takes_effect_with_the_next_request(living):
     before = living.lab.books()
     script = "handlers/openssl/simpleenroll"
-    policy = '# [[ $EST_CSR_SUBJECT == "CN=${REMOTE_USER-}" ]] || refuse "you may only be CN=${REMOTE_USER-}"'
+    policy = '# only_user_name || refuse "you may only be CN=${REMOTE_USER-} and nothing else"'
     living.lab.edit(script, policy, policy.removeprefix("# "))
     answer = living.post("simpleenroll", GOOD)
-    assert (answer.status, answer.words) == (403, "you may only be CN=estuser")
+    assert (answer.status, answer.words) == (403, "you may only be CN=estuser and nothing else")
     assert living.lab.books() == before
     living.lab.verify(living.post("simpleenroll", csr("estuser")).certificate)
     living.lab.edit(script, policy.removeprefix("# "), policy)

@@ -102,7 +102,7 @@ def two_cas(lab: Workspace, tmp_path_factory: pytest.TempPathFactory):
     own = lab.copy(tmp_path_factory.mktemp("two"))
     run(own.ca / "create-ca", "--dir", own.path / "iot-ca")
     run("cp", "-R", own.path / "handlers/openssl", own.path / "handlers/iot")
-    own.edit("handlers/iot/simpleenroll", "lifetime=$((90 * 24 * 3600))", "lifetime=600")
+    own.edit("handlers/iot/settings.sh", "lifetime=90d", "lifetime=10m")
     iot = {"handlers": "handlers/iot", "ca_dir": "iot-ca", "operations": {"csrattrs": {"enabled": False}}}
     with running_gateway(own, {"labels": {"iot": iot, "IoT": {}}}) as running:
         yield running

@@ -9,22 +9,24 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID, NameOID
 
 from estgw.est.keygen import ASYMMETRIC_DECRYPT_KEY_ID, DECRYPT_KEY_ID, SMIME_CAPABILITIES
 from tests.kit.csr import csr, san, subject, subject_der
 from tests.kit.der import BMP, CN, IA5, OCTETS, PRINTABLE, SEQUENCE, T61, UNIVERSAL, UTF8, attribute, dn, element, tlv
 from tests.kit.keys import KEY
+from tests.kit.processes import ROOT
 from tests.kit.reference import lint
-from tests.kit.scripts import ISSUING, HandlerSet, keygen
+from tests.kit.scripts import ISSUING, PROFILES, HandlerSet, keygen
 
 SETS = ("openssl", "python")
 OPERATIONS = ("cacerts", "csrattrs", *ISSUING, "fullcmc")
@@ -67,12 +69,12 @@ def lives(certificate: x509.Certificate, wanted: timedelta) -> bool:
 
 
 @pytest.mark.parametrize("operation", [*OPERATIONS, "authorize"])
-def test_every_operation_is_there_and_can_be_run(shared: HandlerSet, operation: str) -> None:
+def test_every_operation_has_an_executable_script(shared: HandlerSet, operation: str) -> None:
     assert os.access(shared.script(operation), os.X_OK)
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_an_unknown_operation_is_64_and_leaves_no_trace(shared: HandlerSet, operation: str) -> None:
+def test_an_unknown_operation_exits_64_and_changes_nothing(shared: HandlerSet, operation: str) -> None:
     before = sorted(shared.ca.rglob("*"))
     result = shared.run(operation, csr(), EST_OPERATION="frobnicate", EST_LABEL="x")
     assert (result.status, result.out, result.err) == (64, b"", "")
@@ -143,13 +145,17 @@ HOSTILE = {
     "long": "x" * 200,
     "bidi": "abc\u202edef\u2028ghi",
     "armour": "-----END CERTIFICATE REQUEST-----",
+    "spaces": " edge ",
+    "comment": "# nothing",
+    "section": "@section, DER:3000, ASN1:NULL",
+    "refusal": "\nThe commonName field needed to be supplied and was missing",
 }
 
 
+@pytest.mark.parametrize("operation", ["simpleenroll", "serverkeygen"])
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_subject_arrives_byte_for_byte(shared: HandlerSet, name: str) -> None:
+def test_a_hostile_subject_arrives_byte_for_byte(shared: HandlerSet, name: str, operation: str) -> None:
     text = HOSTILE[name]
-    operation = "serverkeygen" if name in ("utf-8", "lines", "long") else "simpleenroll"
     short = text[:64]  # beyond that, cryptography warns
     request = csr(subject({NameOID.ORGANIZATION_NAME: text}, {NameOID.COMMON_NAME: short, NameOID.SURNAME: "x"}))
     before = len(shared.rows)
@@ -158,6 +164,9 @@ def test_a_hostile_subject_arrives_byte_for_byte(shared: HandlerSet, name: str) 
     assert not certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
     assert len(shared.rows) == before + 1
     assert shared.rows[-1].subject.isprintable()
+    if shared.name == "openssl":
+        assert {len(row) for row in shared.workspace.rows} == {6}
+        assert shared.workspace.rows[-1][0] == "V"
 
 
 STRINGS = {
@@ -174,7 +183,9 @@ STRINGS = {
 def test_string_types_and_order_survive(shared: HandlerSet, operation: str) -> None:
     known = STRINGS.values() if shared.name == "python" else list(STRINGS.values())[:-1]
     rdns = [("2.5.4.11", tag, text) for tag, text in known]  # organizational units
-    name = dn((CN, PRINTABLE, b"first"), *rdns, ("1.2.3.4.5", UTF8, b"private"), *reversed(rdns))
+    others = [("1.2.3.4.5", UTF8, b"private"), ("2.5.4.5", PRINTABLE, b"17")]  # the latter a serialNumber
+    others += [("1.2.840.113549.1.9.1", IA5, b"zoe@example.org")]  # emailAddress
+    name = dn((CN, PRINTABLE, b"first"), *rdns, *others, *reversed(rdns))
     request = csr(name)
     assert subject_of(shared.issue(operation, request)) == name
 
@@ -221,6 +232,7 @@ def test_the_names_are_copied_exactly(shared: HandlerSet, operation: str) -> Non
     certificate = shared.issue(operation, request)
     san = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert san.public_bytes() == x509.SubjectAlternativeName(NAMES).public_bytes()
+    assert not certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
 
 
 @issuing
@@ -242,9 +254,10 @@ def test_the_names_are_left_out_when_the_policy_says_so(bench: HandlerSet, opera
     ],
     ids=["rsa", "p384", "p521", "ed25519", "ed448"],
 )
-def test_every_kind_of_key(shared: HandlerSet, key: Any) -> None:
+def test_keys_of_every_kind_are_certified(shared: HandlerSet, key: Any) -> None:
     certificate = shared.issue("simpleenroll", csr(key=key))
     assert certificate.public_key() == key.public_key()
+    assert shared.issue("serverkeygen", csr(key=key)).public_key() != key.public_key()
     usage = certificate.extensions.get_extension_for_class(x509.KeyUsage).value
     assert usage.digital_signature
     assert not (usage.key_cert_sign or usage.crl_sign or usage.key_agreement)
@@ -289,7 +302,7 @@ def test_an_absent_part_of_a_name_change_is_an_empty_one(shared: HandlerSet) -> 
     assert shared.run("simplereenroll", request, EST_CHANGE_SUBJECT="/", **env).status == 77
 
 
-def test_twenty_at_a_time(bench: HandlerSet) -> None:
+def test_twenty_requests_at_once_lose_no_row(bench: HandlerSet) -> None:
     """The register of the Python set is made by the first of them; none is ahead of the others for long."""
     jobs = list(enumerate((ISSUING * 7)[:20]))
     with ThreadPoolExecutor(20) as pool:
@@ -299,10 +312,13 @@ def test_twenty_at_a_time(bench: HandlerSet) -> None:
     rows = [row for row in bench.rows if row.subject.startswith("CN=parallel")]
     assert {row.serial for row in rows} == serials
     assert sorted(row.subject for row in rows) == sorted(f"CN=parallel-{number}" for number in range(20))
+    if bench.name == "openssl":
+        files = {path.stem for path in (bench.ca / "newcerts").iterdir()}
+        assert files == {row[3] for row in bench.workspace.rows}
 
 
 @issuing
-def test_a_busy_register_is_69(bench: HandlerSet, operation: str) -> None:
+def test_a_busy_register_exits_69(bench: HandlerSet, operation: str) -> None:
     bench.issue(operation, csr())
     before = bench.rows
     with bench.locked():
@@ -351,7 +367,7 @@ BREAKAGES: dict[str, Callable[[Path], object]] = {
 }
 
 
-@pytest.mark.parametrize("operation", ["simpleenroll", "serverkeygen"])
+@issuing
 @pytest.mark.parametrize("break_it", BREAKAGES.values(), ids=BREAKAGES.keys())
 def test_a_broken_ca_issues_nothing_and_tells_the_client_nothing(
     bench: HandlerSet, operation: str, break_it: Callable[[Path], object]
@@ -371,41 +387,145 @@ def switch_on(bench: HandlerSet, operation: str, **starts: str) -> None:
     bench.uncomment(operation, starts[bench.name])
 
 
-def test_policy_profile_and_lifetime(bench: HandlerSet) -> None:
-    switch_on(bench, "simpleenroll", openssl="profile=server", python="profile, lifetime")
-    certificate = bench.issue("simpleenroll", csr())
+def settings(bench: HandlerSet) -> str:
+    return {"openssl": "settings.sh", "python": "settings.py"}[bench.name]
+
+
+def set_lifetime(bench: HandlerSet, text: str) -> None:
+    """Put another lifetime into settings.sh or settings.py, as an editor would."""
+    path = bench.script(settings(bench))
+    old = {"openssl": "lifetime=90d", "python": 'lifetime = "90d"'}[bench.name]
+    assert path.read_text().count(old) == 1
+    path.write_text(path.read_text().replace(old, old.replace("90d", text)))
+
+
+@issuing
+def test_profile_and_lifetime_hold_at_first_and_at_renewal(bench: HandlerSet, operation: str) -> None:
+    switch_on(bench, settings(bench), openssl="profile=server", python="profile, lifetime")
+    certificate = bench.issue(operation, csr())
     assert purposes(certificate) == [ExtendedKeyUsageOID.SERVER_AUTH]
     assert lives(certificate, timedelta(minutes=10))
 
 
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [("1h", timedelta(hours=1)), ("90s", timedelta(seconds=90)), ("600", timedelta(minutes=10))],
+)
+def test_a_lifetime_is_a_number_with_its_unit(bench: HandlerSet, text: str, wanted: timedelta) -> None:
+    set_lifetime(bench, text)
+    assert lives(bench.issue("simplereenroll", csr()), wanted)
+
+
+@issuing
+@pytest.mark.parametrize("text", ["0", "-1d", "ninety", "40000d"])
+def test_a_lifetime_that_is_none_issues_nothing_and_the_log_says_why(
+    bench: HandlerSet, operation: str, text: str
+) -> None:
+    before = bench.rows
+    set_lifetime(bench, text)
+    result = bench.run(operation, csr())
+    assert (result.status, result.out, bench.rows) == (78, b"", before)
+    assert f"'{text}' is no length of time: write a number with s, m, h or d behind it" in result.err
+
+
+def live_until(ca: Path, end: datetime) -> None:
+    """Give the CA's certificate another end; its key and its name stay."""
+    root = x509.load_pem_x509_certificate((ca / "cacert.pem").read_bytes())
+    key = load_pem_private_key((ca / "private/cakey.pem").read_bytes(), None)
+    builder = x509.CertificateBuilder().subject_name(root.subject).issuer_name(root.subject)
+    builder = builder.public_key(root.public_key()).serial_number(root.serial_number)
+    builder = builder.not_valid_before(root.not_valid_before_utc - timedelta(days=2)).not_valid_after(end)
+    for extension in root.extensions:
+        builder = builder.add_extension(extension.value, extension.critical)
+    pem = builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)  # type: ignore[arg-type]
+    for name in ("cacert.pem", "issuer.pem"):
+        (ca / name).write_bytes(pem)
+
+
+@issuing
+def test_no_certificate_outlives_the_ca_and_the_log_says_that_it_is_cut(bench: HandlerSet, operation: str) -> None:
+    bench.issue(operation, csr())
+    end = datetime.now(UTC).replace(microsecond=0) + timedelta(days=5)
+    live_until(bench.ca, end)
+    result = bench.run(operation, csr())
+    certificate = keygen(result)[1] if operation == "serverkeygen" else result.certificate
+    assert certificate.not_valid_after_utc == end
+    assert f"lifetime 90d is cut: the certificate ends with the CA's own, at {end:%Y-%m-%d %H:%M:%S} UTC" in result.err
+    set_lifetime(bench, "4d")
+    assert "is cut" not in bench.run(operation, csr()).err
+
+
+def test_a_ca_that_has_ended_issues_nothing_and_the_log_says_why(bench: HandlerSet) -> None:
+    end = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=1)
+    live_until(bench.ca, end)
+    before = bench.rows
+    result = bench.run("simpleenroll", csr())
+    assert result.status not in (0, 64, 65, 69, 75, 77)
+    assert (result.out, bench.rows) == (b"", before)
+    assert f"the CA's certificate ended at {end:%Y-%m-%d %H:%M:%S} UTC: nothing can be issued" in result.err
+
+
+def test_an_unknown_profile_issues_nothing_and_the_log_names_those_there_are(bench: HandlerSet) -> None:
+    path = bench.script(settings(bench))
+    path.write_text(path.read_text().replace("client", "clinet", 1))
+    result = bench.run("simpleenroll", csr())
+    assert result.status not in (0, 64, 65, 69, 75, 77)
+    assert result.out == b""
+    assert re.search(r"no profile clinet in .*; there are: both client .*server short-lived", result.err)
+
+
+def test_an_unknown_kind_of_key_issues_nothing_and_the_log_names_those_there_are(bench: HandlerSet) -> None:
+    before, path = bench.rows, bench.script("serverkeygen")
+    path.write_text(path.read_text().replace("p-256", "p-255", 1))
+    result = bench.run("serverkeygen", csr())
+    assert (result.status, result.out, bench.rows) == (78, b"", before)
+    assert "no kind of key: p-255; there are: p-256 p-384 p-521 rsa-2048" in result.err
+
+
 @pytest.mark.parametrize("operation", ["simpleenroll", "authorize"])
-def test_policy_own_name_only(bench: HandlerSet, operation: str) -> None:
+def test_policy_refuses_all_but_the_users_name(bench: HandlerSet, operation: str) -> None:
     switch_on(
         bench,
         operation,
-        openssl="[[ ! -v REMOTE_USER" if operation == "authorize" else "[[ $EST_CSR_SUBJECT ==",
-        python='if "REMOTE_USER" in env' if operation == "authorize" else 'if os.environ["EST_CSR_SUBJECT"]',
+        openssl="[[ ! -v REMOTE_USER" if operation == "authorize" else "only_user_name",
+        python='if "REMOTE_USER" in env' if operation == "authorize" else "if not policy.only_user_name",
     )
     assert bench.run(operation, csr("zoe"), REMOTE_USER="zoe").status == 0
-    for name, user in (("zoe", "adam"), ("*", "zoe")):
-        result = bench.run(operation, csr(name), REMOTE_USER=user)
-        assert (result.status, result.words) == (77, f"you may only be CN={user}")
+    for request, user in ((csr("zoe"), "adam"), (csr("*"), "zoe"), (csr("zoe", x509.DNSName("evil.example")), "zoe")):
+        result = bench.run(operation, request, REMOTE_USER=user)
+        assert (result.status, result.words) == (77, f"you may only be CN={user} and nothing else")
+    without = bench.run(operation, csr("zoe"))
+    if operation == "authorize":  # a certificate speaks for itself
+        assert without.status == 0
+    else:
+        assert (without.status, without.words) == (77, "you may only be CN= and nothing else")
 
 
-def test_policy_trusted_clients_only(bench: HandlerSet) -> None:
+def test_policy_refuses_clients_without_a_certificate_of_ours(bench: HandlerSet) -> None:
     switch_on(bench, "simpleenroll", openssl="[[ $EST_CLIENT_TRUST", python='if os.environ["EST_CLIENT_TRUST"]')
-    assert bench.run("simpleenroll", csr()).status == 77
+    result = bench.run("simpleenroll", csr())
+    assert (result.status, result.words) == (77, "come back with a certificate of ours")
     assert bench.run("simpleenroll", csr(), EST_CLIENT_TRUST="explicit").status == 0
 
 
 @pytest.mark.parametrize("operation", ["simpleenroll", "authorize"])
-def test_policy_names(bench: HandlerSet, operation: str) -> None:
-    bench.uncomment(operation, "for ")
-    assert bench.run(operation, csr()).status == 0
-    assert bench.run(operation, csr("a", x509.DNSName("a.example.org"), x509.DNSName("b.example.org"))).status == 0
-    for stranger in (x509.DNSName("a.example.net"), x509.RFC822Name("a@a.example.org")):
-        result = bench.run(operation, csr("a", x509.DNSName("a.example.org"), stranger))
-        assert (result.status, result.words.endswith(f"{stranger.value} is not ours to certify")) == (77, True)
+def test_policy_refuses_hosts_of_others_in_cn_and_san(bench: HandlerSet, operation: str) -> None:
+    switch_on(bench, operation, openssl="allowed_suffix", python="if not policy.allowed_suffix")
+    ours = x509.DNSName("a.example.org")
+    assert bench.run(operation, csr("a.example.org")).status == 0
+    assert bench.run(operation, csr("a.example.org", ours, x509.DNSName("b.example.org"))).status == 0
+    for request, fault in (
+        (csr("evil.example.net"), "CN=evil.example.net"),
+        (csr("evil.example.net", ours), "CN=evil.example.net"),
+        (csr("a.example.org", ours, x509.DNSName("a.example.net")), "DNS:a.example.net"),
+        (csr("a.example.org", x509.RFC822Name("a@a.example.org")), "email:a@a.example.org"),
+        (csr(subject({NameOID.ORGANIZATION_NAME: "x"})), "it names no host" if operation == "authorize" else None),
+    ):
+        result = bench.run(operation, request)
+        if fault or bench.name == "openssl":
+            assert (result.status, result.words) == (77, f"not ours to certify: {fault or 'it names no host'}")
+        else:  # which this set demands by itself
+            assert (result.status, result.words) == (77, "the subject needs a commonName")
 
 
 def renewing(bench: HandlerSet, certificate: x509.Certificate, path: Path, **env: str) -> tuple[int, str]:
@@ -415,16 +535,15 @@ def renewing(bench: HandlerSet, certificate: x509.Certificate, path: Path, **env
     return result.status, "" if result.status == 0 else result.words
 
 
-def test_policy_renewal(bench: HandlerSet, tmp_path: Path) -> None:
+def test_policies_of_renewal(bench: HandlerSet, tmp_path: Path) -> None:
     switch_on(bench, "simplereenroll", openssl="[[ $EST_CLIENT_IS_RA", python='if os.environ["EST_CLIENT_IS_RA"]')
     switch_on(bench, "simplereenroll", openssl="[[ $EST_REENROLL", python='if os.environ["EST_REENROLL"]')
-    switch_on(bench, "simplereenroll", openssl="openssl x509", python="if renewed.not_valid_after_utc")
+    switch_on(bench, "simplereenroll", openssl="ends_within", python="if not policy.ends_within")
     file = tmp_path / "renewed.pem"
     young = bench.issue("simpleenroll", csr())
     too_early = (77, "too early: come back in the last 30 days")
     assert renewing(bench, young, file, EST_REENROLL="rekey") == too_early
-    old, new = {"openssl": ("$((90 * 24", "$((29 * 24"), "python": ("days=90", "days=29")}[bench.name]
-    bench.edit("simpleenroll", old, new)
+    set_lifetime(bench, "29d")
     due = bench.issue("simpleenroll", csr())
     assert renewing(bench, due, file, EST_REENROLL="renew") == (77, "make a new key first")
     assert renewing(bench, due, file, EST_REENROLL="rekey") == (0, "")
@@ -460,25 +579,19 @@ def test_authorize(shared: HandlerSet, env: dict[str, str], status: int) -> None
     assert (result.status, bool(result.words), result.err) == (status, status != 0, "")
 
 
-AUTHORIZE = {
-    "list": ("grep -qsixF", "if env.get"),
-    "hours": ("printf -v now", "if (now :="),
-    "ra": ("((EST_CLIENT_IS_RA))", 'if env["EST_CLIENT_IS_RA"]'),
-}
-
-
-def test_authorize_policies(bench: HandlerSet) -> None:
-    bench.uncomment("authorize", AUTHORIZE["list"][bench.name == "python"])
+def test_policies_of_authorize(bench: HandlerSet) -> None:
+    switch_on(bench, "authorize", openssl="is_listed", python="if not policy.is_listed")
     (bench.script("authorize").parent / "allowed-fingerprints").write_text(f"{'0a' * 32}\n{'0b' * 32}\n")
     assert bench.run("authorize", csr()).words == "your certificate is not listed"
     assert bench.run("authorize", csr(), EST_CLIENT_CERT_SHA256="0c" * 32).status == 77
     listed = {"EST_CLIENT_CERT_SHA256": "0b" * 32}
     assert bench.run("authorize", csr(), **listed).status == 0
-    bench.uncomment("authorize", AUTHORIZE["ra"][bench.name == "python"])
-    assert bench.run("authorize", csr("zoe"), **listed).words == "only an RA may name others"
-    assert bench.run("authorize", csr("zoe"), **listed, SSL_CLIENT_S_DN="CN=zoe").status == 0
+    switch_on(bench, "authorize", openssl="[[ $EST_CLIENT_IS_RA", python='if env["EST_CLIENT_IS_RA"]')
+    assert bench.run("authorize", csr("zoe"), **listed).words == "only an RA may name others: CN=zoe"
+    own = {"SSL_CLIENT_VERIFY": "SUCCESS", "SSL_CLIENT_S_DN": "CN=zoe"}
+    assert bench.run("authorize", csr("zoe"), **listed, **own).status == 0
     assert bench.run("authorize", csr("zoe"), **listed, EST_CLIENT_IS_RA="1").status == 0
-    bench.uncomment("authorize", AUTHORIZE["hours"][bench.name == "python"])
+    switch_on(bench, "authorize", openssl="office_hours", python="if not policy.office_hours")
     result = bench.run("authorize", csr("zoe"), **listed, EST_CLIENT_IS_RA="1")
     assert (result.status, result.words) in ((0, ""), (77, "come back in office hours"))
 
@@ -494,15 +607,20 @@ def test_serverkeygen_gives_the_key_of_the_certificate(shared: HandlerSet) -> No
     assert subject_of(certificate) == subject_der(request)
 
 
-def test_serverkeygen_makes_other_keys(bench: HandlerSet) -> None:
-    line = next(line for line in bench.script("serverkeygen").read_text().splitlines() if re.search("RSA|rsa", line))
-    if bench.name == "openssl":
-        bench.edit("serverkeygen", line, "kind=" + line.partition("# or ")[2].replace("3072", "2048"))
-    else:
-        bench.edit("serverkeygen", '"p-256"', '"rsa-2048"')
+@pytest.mark.parametrize("kind", ["p-384", "p-521", "rsa-2048", "ed25519"])
+def test_serverkeygen_makes_other_kinds_of_key(bench: HandlerSet, kind: str) -> None:
+    path = bench.script("serverkeygen")
+    path.write_text(path.read_text().replace("p-256", kind, 1))
     key, certificate = keygen(bench.run("serverkeygen", csr()))
-    assert isinstance(key, rsa.RSAPrivateKey)
     assert key.public_key() == certificate.public_key()
+    match key:
+        case rsa.RSAPrivateKey():
+            found = f"rsa-{key.key_size}"
+        case ec.EllipticCurvePrivateKey():
+            found = f"p-{key.key_size}"
+        case _:
+            found = "ed25519" if isinstance(key, ed25519.Ed25519PrivateKey) else "another"
+    assert found == kind
 
 
 def test_serverkeygen_ignores_the_signature_of_the_csr(shared: HandlerSet) -> None:
@@ -557,6 +675,32 @@ def test_cacerts(bench: HandlerSet) -> None:
     assert bench.run("cacerts").out == root + extra
 
 
+def test_csrattrs_prints_the_same_yaml_in_both_sets(bench: HandlerSet) -> None:
+    """The file of the Bash set, which the gateway encodes."""
+    file = bench.workspace.path / "handlers/openssl/csrattrs.yaml"
+    assert file.read_bytes() == (ROOT / "handlers/openssl/csrattrs.yaml").read_bytes()
+    printed = bench.run("csrattrs")
+    assert (printed.status, printed.out, printed.err) == (0, file.read_bytes(), "")
+    file.write_text("- challengePassword\n")
+    assert bench.run("csrattrs").out == b"- challengePassword\n"
+
+
+def test_csrattrs_prints_other_files_for_some_clients(bench: HandlerSet) -> None:
+    switch_on(bench, "csrattrs", openssl="[[ $EST_CLIENT_TRUST", python='if os.environ["EST_CLIENT_TRUST"]')
+    switch_on(bench, "csrattrs", openssl="[[ ${REMOTE_USER", python='if os.environ.get("REMOTE_USER"')
+    for name, env in (("members", {"EST_CLIENT_TRUST": "explicit"}), ("printers", {"REMOTE_USER": "printer-1"})):
+        bench.script(f"{name}.yaml").write_text(f"# for {name}\n")
+        assert bench.run("csrattrs", None, **env).out == f"# for {name}\n".encode()
+    assert bench.run("csrattrs").out.startswith(b"# What this CA")
+
+
+def test_csrattrs_without_its_file_is_a_failure(bench: HandlerSet) -> None:
+    (bench.workspace.path / "handlers/openssl/csrattrs.yaml").unlink()
+    failed = bench.run("csrattrs")
+    assert (failed.status, failed.out) == (1, b"")
+    assert re.search(r"No such file.*csrattrs\.yaml|csrattrs\.yaml: No such file", failed.err)
+
+
 # An outside opinion.
 
 # What pkilint may say about an end-entity certificate, and why it may.
@@ -565,10 +709,10 @@ ACCEPTED = {
 }
 
 
-@pytest.mark.parametrize("profile", ["client", "server", "both", "ra", "short-lived"])
+@pytest.mark.parametrize("profile", PROFILES)
 def test_pkilint_accepts_every_profile(bench: HandlerSet, profile: str) -> None:
     old = {"openssl": "profile=client ", "python": 'profile = "client"'}[bench.name]
-    bench.edit("simpleenroll", old, old.replace("client", profile))
+    bench.edit(settings(bench), old, old.replace("client", profile))
     request = csr("device-1", x509.DNSName("device-1.example.org"))
     assert lint(bench.run("simpleenroll", request).out) <= ACCEPTED
 

@@ -28,6 +28,8 @@ ENVIRONMENT = {"EST_AUTH_METHODS": "http", "EST_REENROLL": "renew", "PATH": OWN_
 """What these sets are told besides."""
 
 ISSUING = ("simpleenroll", "simplereenroll", "serverkeygen")
+PROFILES = ("client", "server", "both", "ra", "short-lived")
+"""The profiles that both sets have."""
 ML_DSA_KINDS = ("ml-dsa-44", "ml-dsa-65", "ml-dsa-87")
 
 # Short scripts.

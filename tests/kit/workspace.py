@@ -160,7 +160,6 @@ class Workspace:
             "PATH": PATH,
             "LC_CTYPE": "C.UTF-8",
             "TZ": "UTC",
-            "SSL_CERT_FILE": "/dev/null",
         }
         if request is not None:
             file = private / "csr-of-the-client.pem"
