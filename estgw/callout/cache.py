@@ -1,8 +1,8 @@
-"""Answers that are given again without asking the handler: `X-EST-Cache: SECONDS` of a script that answers a GET.
+"""Answers that are repeated without running the handler: `X-EST-Cache: SECONDS` of a script that answers a GET.
 
-An answer may depend on whatever the script can see, so that is the key: the script's own file and its whole
-environment, but for what names one request or one connection.  Two clients share an answer only where the script
-could not have told them apart.
+An answer may depend on all that the script can see.  So the key is the script's file and its whole environment, except
+for the variables that identify one request or one connection.  Requests share an answer only if they differ in nothing
+that the script can see.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from estgw.callout.contract import ENV_VARS
 from estgw.callout.interpreter import stamp
 
 MAXIMUM_BYTES = 16 << 20
-"""Of all answers kept: a client that can vary the key (by its query, say) drives out others and fills nothing."""
+"""The bound on all kept answers: a client that varies the key, by its query for instance, evicts other answers."""
 MAXIMUM_ANSWERS = 1000
 
 _PASSING = frozenset(row.name for row in ENV_VARS if row.passing)
@@ -34,7 +34,7 @@ class Cache:
         self._programs: set[Path] = set()
 
     def get(self, program: Path, environment: Mapping[str, str]) -> Output | None:
-        """The answer that this handler would give, if it is kept and still good."""
+        """The kept answer of this handler, if there is one and it has not expired."""
         if program not in self._programs:  # most handlers never ask for it, and the key costs more than this look
             return None
         key = _key(program, environment)
@@ -45,7 +45,7 @@ class Cache:
         return output
 
     def put(self, program: Path, environment: Mapping[str, str], output: Output) -> None:
-        """Keep an answer for as long as it says."""
+        """Keep an answer for `output.keep` seconds."""
         size = len(output.body)
         if not output.keep or size > MAXIMUM_BYTES:
             return
@@ -64,7 +64,7 @@ class Cache:
 
 
 def _key(program: Path, environment: Mapping[str, str]) -> bytes:
-    """A digest, as the environment may hold what nobody should find in memory later, a password say."""
+    """The key as a digest, because the environment may hold a password."""
     try:
         file: object = stamp(program.stat())
     except OSError:

@@ -1,4 +1,4 @@
-"""What one callout is told about one request: facts by where they come from.
+"""The facts of one request that one callout may see, grouped by their source.
 
 `gateway/request.py` puts a `Call` together; `contract.ENV_VARS` has a row for each fact that a script sees.
 """
@@ -36,7 +36,7 @@ class ExchangeFacts:
 
 @dataclass(frozen=True)
 class HTTPFacts:
-    """One request as HTTP brought it."""
+    """The facts of one HTTP request."""
 
     method: str
     target: str
@@ -45,7 +45,7 @@ class HTTPFacts:
     """Its path, percent-encoding as received."""
     query: str = ""
     headers: Sequence[tuple[str, str]] = field(default=(), repr=False)
-    """Every header line in order; credentials among them."""
+    """All header lines in order, credentials included."""
     body: bytes = b""
     server_name: str = "localhost"
     server_port: int = 0
@@ -61,24 +61,24 @@ class HTTPFacts:
         return [value for given, value in self.headers if given.lower() == wanted]
 
     def header(self, name: str) -> str | None:
-        """The first of them; None without one."""
+        """The value of the first header line with this name, in any case; None if there is none."""
         wanted = name.lower()
         return next((value for given, value in self.headers if given.lower() == wanted), None)
 
 
 @dataclass(frozen=True)
 class ChannelFacts:
-    """The channel binding of the TLS connection, and what the configuration makes of it."""
+    """The channel binding of the TLS connection, and the rule about it."""
 
     binding: Binding | None = None
-    """The one in force: what a CSR on this connection may carry."""
+    """The binding that a CSR on this connection may carry."""
     pop_required: bool = False
     """Whether clients of this label must link POP, so that csrattrs says so (RFC 7030 4.5.2)."""
 
 
 @dataclass(frozen=True)
 class CSRFacts:
-    """A PKCS#10 request, and what has been found out about it."""
+    """A PKCS#10 request and the facts found about it."""
 
     pkcs10: CSR
     renewed: x509.Certificate | None = None
@@ -86,16 +86,16 @@ class CSRFacts:
     new_names: NewNames | None = None
     """What a ChangeSubjectName attribute asks for, where that is allowed."""
     pop: POP | None = None
-    """How it is linked to the connection; None before that has been looked at."""
+    """How it is linked to the connection; None until `link` has run."""
 
     @property
     def subject(self) -> x509.Name:
-        """The subject asked for: the new one when it changes, so that a policy on it can't be passed by changing."""
+        """The subject asked for: with ChangeSubjectName the new one, so that policies apply to it."""
         return (self.new_names or self.pkcs10).subject
 
     @property
     def san(self) -> x509.SubjectAlternativeName | None:
-        """The names asked for: the new ones when they change, else the CSR's."""
+        """The names asked for: with ChangeSubjectName the new ones."""
         return (self.new_names or self.pkcs10).san
 
 
@@ -126,7 +126,7 @@ class Enclosure:
 
 @dataclass(frozen=True)
 class Call:
-    """Everything that one callout of one request is told."""
+    """All facts that one callout of one request may see."""
 
     exchange: ExchangeFacts
     route: Route
@@ -136,7 +136,7 @@ class Call:
     channel: ChannelFacts
     csr: CSRFacts | None = None
     inner: InnerRules | None = None
-    """What holds for the requests inside a Full PKI Request, which only the handler gets to see."""
+    """The rules for the requests inside a Full PKI Request."""
     enclosure: Enclosure | None = None
     """For a request inside a Full PKI Request: the message around it."""
     kind: Kind = Kind.HANDLER
@@ -185,7 +185,7 @@ class Call:
         return self.exchange.tmp_dir / "renew.pem"
 
     def files(self) -> Iterator[tuple[Path, bytes]]:
-        """The files that the variables name, and what they hold."""
+        """The files that variables name, with their contents."""
         if self.csr:
             yield self.csr_file, self.csr.pkcs10.pem
         if self.client.certificate:
@@ -219,6 +219,6 @@ class Call:
 
     @property
     def shows_credentials(self) -> bool:
-        """Whether this callout sees what the client claims: when asked for, and always in the draft profile."""
+        """Whether this callout sees the client's credentials: if configured, and always in the draft profile."""
         asked = self.kind is Kind.AUTHENTICATE or self.route.pass_credentials
         return asked or self.profile is Profile.DRAFT

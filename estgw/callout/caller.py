@@ -1,4 +1,4 @@
-"""One callout from beginning to end: a place to run, the environment, the process, the verdict."""
+"""One callout from start to end: a slot, the environment, the process, the verdict."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from estgw.logs import log, stderr_lines
 
 @dataclass(frozen=True)
 class CalloutLimits:
-    """What the configuration allows every callout."""
+    """The limits of all callouts."""
 
     max_stdout: int
     max_stderr: int
@@ -41,7 +41,7 @@ class CalloutLimits:
 
 
 class Caller:
-    """Runs callouts; the one place that knows both the contract and how a program is run."""
+    """Runs callouts: it joins the contract with the runners."""
 
     def __init__(self, slots: Slots, limits: CalloutLimits, runners: Runners | None = None) -> None:
         self._slots = slots
@@ -50,10 +50,7 @@ class Caller:
         self._cache = Cache()
 
     async def handle(self, call: Call) -> cgi.Output:
-        """Run a handler; returns what it printed when it means success, else raises the `RequestError`.
-
-        An answer to a GET that was kept is as good as a run.
-        """
+        """Run a handler, or repeat a kept answer.  Returns its output, or raises the `RequestError` that it means."""
         environment = contract.environment(call)
         takes_body = call.route.operation.takes_body
         if not takes_body and (kept := self._cache.get(call.script, environment)) is not None:
@@ -63,18 +60,18 @@ class Caller:
         return self.judge_handler(call, outcome)
 
     def keep(self, call: Call, output: cgi.Output) -> None:
-        """Keep an answer that has proved sound, if the handler said so (`X-EST-Cache`)."""
+        """Keep a valid answer, if the handler printed `X-EST-Cache`."""
         if output.keep and not call.route.operation.takes_body:
             self._cache.put(call.script, contract.environment(call), output)
 
     async def decide(self, call: Call) -> None:
-        """Run a decision callout; returns for yes, raises the `RequestError` for anything else."""
+        """Run a decision.  Returns if it says yes, else raises the `RequestError`."""
         outcome = await self.run(call)
         _log_stderr(call, outcome)
         self.judge_decision(call, outcome)
 
     async def run(self, call: Call) -> Outcome:
-        """Run the call's script and say how it ended, without judging that; raises the `RequestError` if none began."""
+        """Run the call's script and return how it ended, unjudged.  Raises a `RequestError` if it could not start."""
         return await self._run(call, contract.environment(call))
 
     async def _run(self, call: Call, environment: Mapping[str, str]) -> Outcome:
@@ -99,11 +96,11 @@ class Caller:
             raise HandlerFailed(apology(call.exchange.request_id), log=reason) from None
 
     def retire(self) -> None:
-        """Another configuration has taken over; what runs goes on to its end."""
+        """End the runners of a replaced configuration; running scripts go on."""
         self._runners.close()
 
     def judge_decision(self, call: Call, outcome: Outcome) -> None:
-        """Return if a decision's end means yes; raise the `RequestError` for anything else."""
+        """Return if a decision's end means yes, else raise the `RequestError`."""
         self._require_sound_end(call, outcome)
         row = _row(outcome)
         status = row.status(call.kind)
@@ -113,7 +110,7 @@ class Caller:
             log.info("stdout of a decision that says yes is not used", handler=call.script.name, printed=text)
 
     def judge_handler(self, call: Call, outcome: Outcome) -> cgi.Output:
-        """What a handler's end means."""
+        """Return the output of a handler that ended well, else raise the `RequestError`."""
         self._require_sound_end(call, outcome)
         name = call.script.name
         row = _row(outcome)
@@ -126,7 +123,7 @@ class Caller:
         if output.dropped:
             log.warning("headers dropped", handler=name, headers=", ".join(output.dropped))
         if row.exit != 0:
-            # A Status line refines the verdict of the exit status; it never turns a refusal into another kind.
+            # A Status line may refine the exit status within its class of HTTP status, and never changes the class.
             same = output.status is not None and output.status // 100 == row.handler // 100 and row.shows_words
             status = output.status if same and output.status is not None else row.handler
             said = _Said(status, row, output.body, output.headers)
@@ -185,7 +182,7 @@ class Caller:
                 return error
 
     def _patient(self, output: cgi.Output) -> cgi.Output:
-        """A PKI Response that says "later", with the header that says when."""
+        """A PKI Response that means "later", with Retry-After."""
         if output.status != 202 or "Retry-After" in output.headers:
             return output
         return replace(output, headers={**output.headers, "Retry-After": str(self._limits.retry_after)})
@@ -204,7 +201,7 @@ class _Said:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-# A handler that ended well and printed a Status of 400 or more: it chose its words deliberately.
+# A handler that ended well and printed a Status of 400 or more has chosen its words for the client.
 _SPOKEN = verdicts.ExitStatus(0, "OK", 200, None, None, True, "")
 
 
@@ -214,9 +211,9 @@ def _row(outcome: Outcome) -> verdicts.ExitStatus:
 
 
 def _is_message(call: Call, output: cgi.Output) -> bool:
-    """Whether a handler says no, or later, in a PKI Response: then that is the body (RFC 7030 4.3.2), not a sentence.
+    """Whether the output is a PKI Response that refuses or defers; it becomes the body (RFC 7030 4.3.2).
 
-    A 401 needs a challenge and is none.
+    A 401 is excluded, since it needs a challenge.
     """
     if call.route.operation.body is not Body.CMC or output.status in (None, 200, 401):
         return False
@@ -228,14 +225,14 @@ def _is_message(call: Call, output: cgi.Output) -> bool:
 
 
 def _with_headers(error: RequestError, output: cgi.Output) -> RequestError:
-    """The same error with the headers that a handler gave it: what is not a 200 may have some as well."""
+    """The same error with the headers that the handler printed."""
     given = {name: value for name, value in output.headers.items() if name.startswith("X-") or name == "Retry-After"}
     error.headers = {**given, **error.headers}
     return error
 
 
 def _log_stderr(call: Call, outcome: Outcome) -> None:
-    """The script's stderr, line by line: information when it ended well, a warning otherwise."""
+    """Log the script's stderr line by line: as information if it ended well, else as a warning."""
     write = log.info if outcome.exit == 0 else log.warning
     stderr = ending.without_password(outcome.stderr, call)
     for line in stderr_lines(stderr, truncated=outcome.stderr_truncated):

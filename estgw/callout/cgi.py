@@ -1,4 +1,4 @@
-"""What a handler's stdout means: the CGI form with headers, or the raw form without (RFC 3875 6)."""
+"""Read a handler's stdout: the CGI form with headers, or the raw form without (RFC 3875 6)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MAXIMUM_HEADERS = 8 * 1024
 WORDS = 2 * 1024
 """Characters of a script's words that reach the client."""
 MAXIMUM_KEEP = 24 * 3600
-"""Seconds: for how long an answer may be kept at most."""
+"""The longest time, in seconds, for which an answer may be kept."""
 
 _FIRST_LINE = re.compile(rb"(status|content-type)[ \t]*:", re.IGNORECASE)
 _NAME = re.compile(rb"[A-Za-z0-9-]+")
@@ -24,19 +24,19 @@ _PASSED = {"content-type": "Content-Type", "retry-after": "Retry-After", "locati
 
 @dataclass(frozen=True)
 class Output:
-    """A handler's stdout, taken apart."""
+    """The parts of a handler's stdout."""
 
     body: bytes
     status: int | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     dropped: tuple[str, ...] = ()
-    """Headers that the contract does not pass on; the log names them."""
+    """Names of headers that the contract does not pass on, for the log."""
     keep: int = 0
-    """Seconds for which the answer may be given again without asking the handler (`X-EST-Cache`)."""
+    """Seconds for which the answer may be repeated without running the handler (`X-EST-Cache`)."""
 
 
 def read(stdout: bytes) -> Output:
-    """Tell the two forms apart by the first line; raises `Malformed` for a header block that is none."""
+    """Read either form, told apart by the first line.  Raises `Malformed` for an invalid header block."""
     if not _FIRST_LINE.match(stdout):
         return Output(stdout)
     head, divider, body = _divide(stdout)

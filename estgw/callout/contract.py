@@ -38,7 +38,7 @@ MAXIMUM_REQUEST = 96 * 1024
 MAXIMUM_NUMBERED = 128
 """How many variables a family such as EST_CSR_SAN_n may have."""
 SHELLSHOCK = "() {"
-"""How a Bash function looks in a variable; no value that a client has a hand in may begin like one."""
+"""A Bash function in a variable begins like this; no value that a client influences may begin so."""
 
 
 Value = str | list[str] | Mapping[str, str] | None
@@ -58,7 +58,7 @@ class EnvVar:
     when: str
     value: Callable[[Call], Value]
     passing: bool = False
-    """Whether it names one request or one connection, which says nothing about who asks for what."""
+    """Whether it identifies one request or one connection, so that it is left out of the cache's key."""
 
 
 def _flag(value: object) -> str:
@@ -324,7 +324,7 @@ def environment(call: Call) -> dict[str, str]:
 
 
 def _checked(name: str, text: str) -> int:
-    """What a variable takes of exec's room, in bytes; raises `BadRequest` for a value that would do harm."""
+    """The bytes of exec's room that a variable takes.  Raises `BadRequest` for a harmful value."""
     is_plain = text.isascii() and text.isprintable()  # nearly every value is, and these two looks cost next to nothing
     size = len(name) + 1 + (len(text) if is_plain else len(text.encode("utf-8", "surrogatepass")))
     if size > MAXIMUM_VARIABLE:

@@ -1,4 +1,4 @@
-"""What language a script is in: its `#!` line says."""
+"""The language of a script, from its `#!` line."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Language(Enum):
 
 
 def language(program: Path) -> Language:
-    """The script's language; a file that can't be read is OTHER, as exec has the right words for it."""
+    """The script's language; OTHER for a file that can't be read, because exec reports that best."""
     try:
         return read_language(program)
     except OSError:

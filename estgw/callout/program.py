@@ -1,4 +1,4 @@
-"""Whether a callout's file can and may be run: checked at the start, on reload and by `estgw check`."""
+"""Check whether a callout's file can and may be run: at the start, on reload and in `estgw check`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DEPTH = 4
 
 
 def faults(program: Path, search_path: str) -> list[str]:
-    """What is wrong with a callout's file, a sentence each; empty when it can be run."""
+    """The faults of a callout's file, a sentence each; empty if it can be run."""
     try:
         info = program.stat()
     except OSError as fault:
@@ -28,7 +28,7 @@ def faults(program: Path, search_path: str) -> list[str]:
         found.append(f"{program}: not executable; chmod +x {shlex.quote(str(program))}")
     if info.st_mode & WRITABLE_BY_OTHERS:
         found.append(f"{program}: writable by group or others; chmod go-w {shlex.quote(str(program))}")
-    # What a script imports or sources from beside it is as good as the script itself.
+    # A file that a script imports or sources can change what the script does.
     found += [
         f"{path}: writable by group or others; chmod go-w {shlex.quote(str(path))}"
         for path in (program.parent, *libraries(program.parent))
@@ -50,7 +50,7 @@ def interpreter(program: Path) -> list[str]:
 
 
 def libraries(folder: Path, depth: int = 0) -> Iterator[Path]:
-    """Modules, packages with all that is in them, and what Python has compiled of both."""
+    """Modules, packages with their content, and the compiled files of both."""
     for path in sorted(folder.iterdir()):
         if path.suffix in LIBRARIES and path.is_file():
             yield path
@@ -60,12 +60,12 @@ def libraries(folder: Path, depth: int = 0) -> Iterator[Path]:
 
 
 def _is_open(mode: int) -> bool:
-    """Whether others may put something else there; a sticky directory such as /tmp lets nobody replace a file."""
+    """Whether other users may replace it.  In a sticky directory such as /tmp they can't."""
     return bool(mode & WRITABLE_BY_OTHERS) and not (stat.S_ISDIR(mode) and mode & stat.S_ISVTX)
 
 
 def _interpreter_fault(program: Path, search_path: str) -> str | None:
-    """What keeps the kernel from running the file: the `#!` line, or that it is no ELF program either."""
+    """Why the kernel can't run the file: a fault of the `#!` line, or neither a script nor an ELF program."""
     try:
         with program.open("rb") as file:
             first = file.readline(256)

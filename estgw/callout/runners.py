@@ -1,4 +1,4 @@
-"""How scripts are run: `exec` starts a program, `fork` and `pool` know Python scripts.
+"""The runners: `exec` starts any program, `fork` and `pool` run Python scripts.
 
 Each is a `Runner`; the configuration names one by its key in `KINDS`, or says `auto`.
 """
@@ -21,10 +21,10 @@ from estgw.metrics.table import CALLOUT_SECONDS, CALLOUTS
 
 
 class Runner(Protocol):
-    """One way to run a program to its end; all that `process.run` promises holds for each."""
+    """One way to run a program to its end, with all promises of `process.run`."""
 
     languages: ClassVar[frozenset[Language]]
-    """What it can run."""
+    """The languages that it can run."""
     needs_warm: ClassVar[bool]
     """Whether it needs the warm parent."""
 
@@ -32,11 +32,11 @@ class Runner(Protocol):
         """Run a program.  Raises `CouldNotStart`."""
 
     def close(self) -> None:
-        """Take no more; another configuration has taken over."""
+        """Start nothing more, because another configuration is in use."""
 
 
 class Exec:
-    """Starts any program, a process each."""
+    """Starts a process for each callout."""
 
     languages: ClassVar = frozenset(Language)
     needs_warm: ClassVar = False
@@ -50,7 +50,7 @@ class Exec:
 
 
 class Fork:
-    """Runs a Python script in a child of the warm parent, which has its libraries already."""
+    """Runs a Python script in a child of the warm parent, which has loaded its libraries."""
 
     languages: ClassVar = frozenset({Language.OURS, Language.PYTHON})
     needs_warm: ClassVar = True
@@ -76,7 +76,7 @@ def can_run(asked: str, written_in: Language) -> bool:
 
 
 def choose(asked: str, written_in: Language) -> str:
-    """The key of the runner that runs a script: the one asked for, or exec if that does not know the language.
+    """The key of the runner for a script: the one asked for, or exec if that can't run the language.
 
     `auto` forks what is written for the gateway's own interpreter.
     """
@@ -91,7 +91,7 @@ def needs_warm(asked: str, program: Path) -> bool:
 
 
 def _end(outcome: Outcome) -> str:
-    """How it ended, in a word for the metrics."""
+    """The end of a callout as a label of the metrics."""
     if outcome.timed_out or outcome.flooded:
         return "timeout" if outcome.timed_out else "flood"
     if outcome.exit is None:
@@ -100,7 +100,7 @@ def _end(outcome: Outcome) -> str:
 
 
 class Runners:
-    """The runners of one configuration; what it lacks is run by exec."""
+    """The runners of one configuration; exec replaces one that it lacks."""
 
     def __init__(self, table: Mapping[str, Runner] | None = None, folder: Path | None = None) -> None:
         """`folder` is that of the configuration: the metrics name scripts as seen from there."""
@@ -134,7 +134,7 @@ class Runners:
         return program.name
 
     def close(self) -> None:
-        """Another configuration has taken over: no worker of this one is kept."""
+        """Close all runners, because another configuration is in use."""
         for runner in self._table.values():
             runner.close()
 

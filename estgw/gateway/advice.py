@@ -1,4 +1,4 @@
-"""What a configuration should not do, though it can: sentences for `estgw check`, and for the log at the start."""
+"""Advice on a configuration that is valid but unwise: sentences for `estgw check` and for the log at the start."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from estgw.gateway.worker_share import ALONE, WorkerShare
 OWN = 48
 """Descriptors of a gateway process at rest, with its log, its metrics and the files that a reload reads."""
 CALLOUT = 6
-"""Descriptors of a callout that runs."""
+"""Descriptors of one running callout."""
 
 
 def advice(settings: Config) -> list[str]:
@@ -37,13 +37,13 @@ def advice(settings: Config) -> list[str]:
 
 
 def descriptors(settings: Config, share: WorkerShare | None = None) -> int:
-    """How many descriptors one gateway process may come to need; by default the one with the largest share."""
+    """The most descriptors that one gateway process may need; by default the process with the largest share."""
     share = share or WorkerShare(0, settings.server.workers)
     return share.part(settings.server.max_connections) + _others(settings, share)
 
 
 def connections(settings: Config, share: WorkerShare, limit: int) -> int:
-    """How many connections a process may have at once, so that `limit` descriptors do for its callouts as well."""
+    """The most connections that a process may accept, so that `limit` descriptors suffice for its callouts as well."""
     wanted = share.part(settings.server.max_connections)
     if limit == resource.RLIM_INFINITY:
         return wanted
@@ -62,7 +62,7 @@ def raise_limit(needed: int) -> int:
 
 
 def _others(settings: Config, share: WorkerShare) -> int:
-    """All but connections: our own, those of callouts that run or wait for a turn, and those of a pool's workers."""
+    """Descriptors apart from connections: the process's own, those of callouts, and those of pool workers."""
     limits, served = settings.callouts, list(routes.routes(routes.build(settings)))
     pooled = {route.handler for route in served if route.runner == "pool"}
     pooled |= {script for route in served for script in route.decisions if route.decision_runner == "pool"}

@@ -45,12 +45,12 @@ class App:
         self.throttle = Throttle(state.config.client_auth.guess_delay, state.share.of)
 
     def reload(self, state: State) -> None:
-        """Serve the next requests with another state; who guessed passwords stays remembered."""
+        """Serve the next requests with another state.  The throttle keeps its counts."""
         self.state = state
         self.throttle.most = state.config.client_auth.guess_delay
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Serve one request: always an answer, always one access line."""
+        """Serve one request.  There is always an answer and one log line."""
         started, short = time.monotonic(), None
         exchange = Exchange(self.state, self.throttle, self.home, request)
         with bound_contextvars(request_id=exchange.request_id):
@@ -61,7 +61,7 @@ class App:
                 response = exchange.refuse(refusal)
             except ConnectionError:
                 log.info("client went away", **exchange.entry)
-                return web.Response(status=400)  # for nobody; the error itself would become a 500 with a traceback
+                return web.Response(status=400)  # it is not sent; raising would log a traceback
             except Exception as fault:  # noqa: BLE001 - the client gets an answer, and the log words or a traceback
                 if short := shortage.words(fault):
                     exchange.entry["reason"] = short
@@ -74,7 +74,7 @@ class App:
                 if exchange.tmp_dir is not None:
                     await scratch.remove(exchange.tmp_dir)
             if "Expect" in request.headers and not request.content.is_eof():
-                # Nobody told this client to go on, so what comes next might be the body or a new request.
+                # The client has not been told to continue: the next bytes may be the body or a new request.
                 response.force_close()
             if _is_old(request, exchange.state.config.server.max_connection_age):
                 response.force_close()
@@ -98,7 +98,7 @@ class Exchange(Pipeline):
         self.tmp_dir: Path | None = None
 
     def identify(self) -> Client:
-        """Who is it?  Version, binding, certificate, trust class, RA or not."""
+        """Step 2.  The client: TLS version, binding, certificate, trust class, RA or not."""
         if self.request.transport is None:
             raise ConnectionResetError
         peer = self.request.transport.get_extra_info("peername")
@@ -146,12 +146,12 @@ class Exchange(Pipeline):
         return ExchangeFacts(self.request_id, self.tmp_dir)
 
     async def authenticate(self, call: Call) -> Call:
-        """HTTP credentials, by a callout or by the password files, and what the operation requires."""
+        """Step 5.  Verify HTTP credentials by a script or the password files, and apply `requires`."""
 
         async def verify(client: Client) -> bool:
             name = client.claimed.username if client.claimed else ""
             async with self.throttle.turn(client.address):
-                # A stale nonce passes by both: it is no guess, and a recorded answer must not take guesses back.
+                # A stale nonce raises, so neither is called: it is not a guess, and a replay must not forgive guesses.
                 good = await self._is_genuine(replace(call, client=client))
                 (self.throttle.succeeded if good else self.throttle.failed)(client.address, name)
             return good

@@ -11,7 +11,7 @@ from estgw.gateway import request as requests
 
 
 async def read(request: web.BaseRequest, *, limit: int, seconds: float) -> bytes:
-    """The whole body.
+    """Read the whole body.
 
     A client that waits for 100 Continue is told to go on even when a 401 will follow: the body is small, and an
     answer instead of it would cost the connection, and the channel binding with it.  Raises `TooLarge` as soon as the

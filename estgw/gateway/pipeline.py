@@ -29,7 +29,7 @@ from estgw.gateway.state import State
 
 @dataclass(frozen=True)
 class Answered:
-    """A request that went well: the call of its handler, what that printed, and the form of the wire."""
+    """A request that went well: the call of its handler, the handler's output, and the answer in wire form."""
 
     call: Call
     output: cgi.Output
@@ -37,16 +37,16 @@ class Answered:
 
 
 class Pipeline(ABC):
-    """One request on its way; the state that it began with is the one it is served with."""
+    """One request, served with the state that it began with."""
 
     def __init__(self, state: State) -> None:
         self.state = state
         self.entry: dict[str, Any] = {}
-        """What the access line will say; the steps add to it as they learn."""
+        """The fields of the request's log line; the steps add to it."""
         self.route: Route | None = None
 
     async def serve(self) -> Answered:
-        """The steps; each adds what it found to the facts of the call, or raises a `RequestError`."""
+        """Go through the steps.  Each adds facts to the call, or raises a `RequestError`."""
         client = self.identify()  # 2
         http = self.http()
         found = self.find_route(http)  # 3
@@ -60,7 +60,7 @@ class Pipeline(ABC):
         output = await self.handle(call)  # 9
         return self.answer(found, call, output)  # 10
 
-    # Where it comes from.
+    # The facts, which differ between the gateway and `estgw run`.
 
     @abstractmethod
     def identify(self) -> Client:
@@ -82,7 +82,7 @@ class Pipeline(ABC):
     async def authenticate(self, call: Call) -> Call:
         """Step 5.  HTTP credentials, and what the operation requires."""
 
-    # What becomes of it.
+    # The steps that are the same for both.
 
     def find_route(self, http: HTTPFacts) -> Found:
         """Step 3.  Path, method and media type to label, operation and profile."""
@@ -117,7 +117,7 @@ class Pipeline(ABC):
     def link(self, call: Call) -> Call:
         """Step 7.  Linking identity and POP: does the CSR belong to this TLS connection?
 
-        What comes inside a Full PKI Request is for its handler to link, by the rules of simpleenroll.
+        A handler of Full PKI Requests links the requests inside, by the rules of simpleenroll.
         """
         operation, label = call.route.operation, call.route.label
         if operation.holds_requests:
@@ -130,7 +130,7 @@ class Pipeline(ABC):
         return call
 
     async def authorize(self, call: Call) -> None:
-        """Step 8.  May this client do this?  About each request inside a Full PKI Request, its handler asks."""
+        """Step 8.  Run `authorize`.  A handler of Full PKI Requests runs it for each request inside."""
         if call.route.authorize is not None and not call.route.operation.holds_requests:
             await self.decide(replace(call, kind=Kind.AUTHORIZE))
 
@@ -157,6 +157,6 @@ class Pipeline(ABC):
             basic_only = self.route is not None and self.route.authenticate is not None
             stale = isinstance(error, StaleNonce)
             challenges = self.state.passwords.challenges(basic_only=basic_only, stale=stale)
-        # Without a route, an unknown label say, the path's last word is what the client meant.
+        # Without a route, at an unknown label for instance, the operation is the last segment of the path.
         operation = self.entry.get("operation") or self.entry["path"].rpartition("/")[2].lower()
         return reply.refusal(error, operation=operation, challenges=challenges)

@@ -37,14 +37,14 @@ def columns(base64_lines: str, http: HTTPFacts) -> int | None:
 
 
 def to_wire(call: Call, output: cgi.Output, *, columns: int | None, linking_attribute: str) -> Answer:
-    """Bring what the handler printed to the form that the operation promises; raises `HandlerFailed`.
+    """Convert a handler's output to the form that the operation promises.  Raises `HandlerFailed`.
 
-    `linking_attribute` names what /csrattrs announces where linking is required, whether the handler thought of it or
-    not (RFC 7030 4.5.2).
+    Where linking is required, /csrattrs announces `linking_attribute` even if the handler has left it out
+    (RFC 7030 4.5.2).
     """
     route, operation = call.route, call.route.operation
     text = output.body
-    is_message = operation.holds_requests and text  # a PKI Response travels alike, whatever the status (RFC 7030 4.3.2)
+    is_message = operation.holds_requests and text  # its form is the same with every status (RFC 7030 4.3.2)
     if route.raw_output or (output.status not in (None, 200) and not is_message):
         return Answer(text)
     try:
@@ -78,13 +78,13 @@ def _is_for(issued: x509.Certificate, csr: CSR) -> bool:
 
 
 def _require_protected(call: Call, answer: Answer) -> None:
-    """Raise `Malformed` for a key in the clear where encryption was asked for (RFC 7030 4.4.1): no script may slip."""
+    """Raise `Malformed` for a key in the clear if the client asked for an encrypted one (RFC 7030 4.4.1)."""
     if call.keygen and call.keygen.protection is not Protection.NONE and not answer.encrypted:
         raise Malformed("printed a private key in the clear, and the client asked for an encrypted one")
 
 
 def success(operation: Operation, profile: Profile, output: cgi.Output, answer: Answer) -> web.Response:
-    """One response with everything in it; aiohttp sends head and body in one write."""
+    """The response for a success."""
     status = output.status or 200
     headers = {"Server": SERVER}
     if status == 200 and not answer.body and operation.body is Body.CSRATTRS:

@@ -1,9 +1,9 @@
-"""What the facts of a request amount to: where it goes, whether its CSR is acceptable, and the call of its script.
+"""Judge a request by its facts: find its route, check its CSR, and make the call of its script.
 
-Plain functions over plain facts, the same for a request that came over TLS, for one of `estgw run`, and for one inside
-a Full PKI Request; `pipeline` calls them in order, `enclosed` for the last kind.  A check raises the `RequestError`
-with the client's words.  Nothing here waits, reads a file or knows the gateway's state or its HTTP and TLS libraries,
-so a handler's process can load it at little cost.
+These are plain functions, the same for a request over TLS, for one of `estgw run`, and for one inside a Full PKI
+Request.  `pipeline` calls them in order; `enclosed` serves the last kind.  A check raises the `RequestError` with the
+words for the client.  Nothing here waits, reads a file, or imports the HTTP and TLS libraries, so a handler's process
+can load this module at little cost.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ if TYPE_CHECKING:  # loads the model of the configuration
     from estgw.est.template_check import TemplateCheck
 
 
-# Where it goes.
+# The route.
 
 
 @dataclass(frozen=True)
 class Found:
-    """Where a request goes."""
+    """The route of a request, with its service and profile."""
 
     service: Service
     route: Route
@@ -43,7 +43,7 @@ class Found:
 
 
 def find_route(target: Target, services: Mapping[str | None, Service], http: HTTPFacts) -> Found:
-    """The route of a path that has been resolved; raises for what is off, another method and another media type."""
+    """The route of a resolved path.  Raises `NotFound`, `MethodNotAllowed` or `UnsupportedMediaType`."""
     service = services[target.label]
     route = service.routes.get(target.operation)
     if route is None:
@@ -66,12 +66,12 @@ def too_large(limit: int) -> TooLarge:
 def describe(
     exchange: ExchangeFacts, route: Route, profile: Profile, client: Client, http: HTTPFacts, channel: ChannelFacts
 ) -> Call:
-    """The call of a request, as far as its connection and its head tell; every call is made here."""
+    """Make the call of a request from the facts of its connection and head.  Each call is made here."""
     return Call(exchange, route, profile, client, http, channel)
 
 
 def inner_rules(route: Route, linking: Linking) -> InnerRules:
-    """What holds for the requests inside a message: the rules of simpleenroll, by which each could have come alone."""
+    """The rules for the requests inside a message: those of simpleenroll."""
     return InnerRules(linking, route.authorize, route.csr_template, route.change_subject_name, route.name_bounds)
 
 
@@ -101,7 +101,7 @@ def _way_out(body: bytes) -> str:
 
 
 def require_acceptable(csr: CSR, route: Route) -> None:
-    """Raise `BadRequest` for a CSR that no script is to see."""
+    """Raise `BadRequest` for a CSR that must not reach a script."""
     try:
         csrs.require_subject(csr)
         names.require_sound(csr.san)

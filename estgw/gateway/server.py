@@ -35,14 +35,14 @@ from estgw.tls.listener import Listener, Observer
 from estgw.tls.sockets import bind
 
 Ready = Callable[[str], None]
-"""Told the URL once connections are accepted."""
+"""Called with the URL once connections are accepted."""
 
 LINGER = 5.0
-"""Seconds for which the rest of a refused body is read and thrown away, so that the answer is not lost."""
+"""Seconds for which the rest of a refused body is read and dropped, so that the answer is not lost."""
 
 
 class Protocol(RequestHandler):
-    """aiohttp's HTTP/1.1 protocol with our words for what never became a request."""
+    """aiohttp's HTTP/1.1 protocol, with an answer of ours to input that is not HTTP."""
 
     __slots__ = ()
 
@@ -53,10 +53,10 @@ class Protocol(RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """Answer what can't be parsed as HTTP; anything else was dealt with in `App`."""
+        """Answer input that can't be parsed as HTTP; `App` answers all requests."""
         peer, request_id = self.peername, new_request_id()
         told = str(message or exc or "").splitlines() or ["?"]
-        # The parser quotes what it choked on, which may be an Authorization header.
+        # The parser quotes the bytes that it could not read, which may be an Authorization header.
         reason = escape(re.sub(r""":? b?['"].*""", "", told[0])[:200].rstrip(":. "))
         address = peer[0] if isinstance(peer, tuple) else None
         if status == 400:
@@ -86,7 +86,7 @@ class Server:
     """One gateway process, the only one or one of several."""
 
     def __init__(self, config_file: Path, snapshot: Snapshot, share: WorkerShare = ALONE) -> None:
-        """Raises `ConfigError`; no port is bound yet."""
+        """Read the configuration.  No port is bound yet.  Raises `ConfigError`."""
         self._config_file = config_file
         self._home = Home(scratch.place())
         self._resources = ProcessResources(
@@ -189,9 +189,9 @@ def _note_exhausted(fault: OSError) -> None:
 
 
 def serve(config_file: Path, *, listen: str | None, ready: Ready) -> None:
-    """Run a gateway in this process until it is told to stop; raises `ConfigError` or OSError.
+    """Run a gateway in this process until SIGTERM or SIGINT.  Raises `ConfigError` or OSError.
 
-    `listen` takes the place of the configured addresses.
+    `listen` replaces the configured addresses.
     """
     snapshot = Snapshot.take(config_file)
     settings = snapshot.settings

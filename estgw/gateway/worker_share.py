@@ -1,4 +1,4 @@
-"""Which of several gateway processes this one is, and what part of everything is its own."""
+"""The share of one gateway process in the limits of all."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class WorkerShare:
-    """A process's place among `of` that serve the same addresses; `index` counts from 0."""
+    """One of `of` processes that serve the same addresses; `index` counts from 0."""
 
     index: int = 0
     of: int = 1
     directory: Path | None = None
-    """Private, and the same for all of them; None where there is but one."""
+    """A private directory that all of them share; None if there is one process only."""
 
     def part(self, whole: int) -> int:
-        """Our part of a number: all parts add up to the whole, but that nobody goes without."""
+        """This process's share of a limit.  Shares sum to the limit, but each is at least 1."""
         return max(1, whole // self.of + (self.index < whole % self.of))
 
 
