@@ -14,14 +14,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from estgw.client.challenge import Credentials
-    from estgw.client.session import Session
-    from estgw.client.tls import Identity
-    from estgw.client.trust import Trust
+    from estgw.client.transport.challenge import Credentials
+    from estgw.client.transport.session import Session
+    from estgw.client.transport.tls import Identity
+    from estgw.client.transport.trust import Trust
 
 __all__ = ["Credentials", "Identity", "Session", "Trust"]
 
 _HOMES = {"Credentials": "challenge", "Identity": "tls", "Session": "session", "Trust": "trust"}
+"""The module of each, in `estgw.client.transport`."""
 
 
 def __getattr__(name: str) -> Any:
@@ -30,4 +31,4 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(import_module(f"{__name__}.transport.{_HOMES[name]}"), name)

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 from cryptography import x509
 
-from estgw.client import trust
+from estgw.client.transport import trust
 from estgw.errors import Malformed
 from estgw.est import certs
 

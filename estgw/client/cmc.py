@@ -1,4 +1,4 @@
-"""Full CMC answers: what they say, and whether who signed them may say it (RFC 5272 4, RFC 6402 2.10, RFC 7030 4.3.2).
+"""Whether the signer of a Full CMC answer may say what it says (RFC 5272 4, RFC 6402 2.10, RFC 7030 4.3.2).
 
 A CMC answer says yes or no inside: an HTTP 200 around a failure must not pass for success.  A Full PKI Response counts
 when an RA or the CA has signed it.  A Simple one, mere certificates, has no signature: TLS has authenticated the
@@ -8,56 +8,21 @@ server, and whoever asked must find in it what was asked for.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 from cryptography import x509
 
-from estgw.client import trust
 from estgw.client.faults import InvalidAnswer, clean
-from estgw.client.trust import Trust
-from estgw.cmc.messages import PKIResponse, pki_data, pki_response
+from estgw.client.transport import trust
+from estgw.client.transport.pki_response import MAXIMUM_WORDS, Response, said
+from estgw.client.transport.trust import Trust
+from estgw.cmc.messages import pki_data
 from estgw.cmc.requests import OtherRequest
-from estgw.cmc.status import CMCStatus, StatusInfo
+from estgw.cmc.status import CMCStatus
 from estgw.cms import signed
 from estgw.cms.identifiers import is_named
 from estgw.cms.signed import SIGNED_DATA, SignedData, SignerInfo
 from estgw.errors import Malformed
 from estgw.est import ber, certs, csr, encoding
-
-MAXIMUM_WORDS = 500
-"""Characters of a status that are shown."""
-
-
-@dataclass(frozen=True)
-class Response:
-    """A PKI Response, or a Simple one, which has certificates and no status.  Nothing in it has been verified."""
-
-    der: bytes = field(repr=False)
-    message: SignedData = field(repr=False)
-    content: PKIResponse | None
-    """None: it is a Simple one."""
-    statuses: tuple[StatusInfo, ...] = ()
-
-    @property
-    def is_simple(self) -> bool:
-        """Whether it is a mere bag."""
-        return self.content is None
-
-    @property
-    def worst(self) -> StatusInfo | None:
-        """The first status that is not success; else the first; None when there is none."""
-        failed = (each for each in self.statuses if each.status != CMCStatus.SUCCESS)
-        return next(failed, next(iter(self.statuses), None))
-
-    @property
-    def words(self) -> list[str]:
-        """What the statuses say, cleaned."""
-        return [said(each) for each in self.statuses]
-
-
-def said(status: StatusInfo) -> str:
-    """Such as `failed (badIdentity): no such secret`, cleaned."""
-    return clean(status.words, MAXIMUM_WORDS)
 
 
 def request(body: bytes) -> bytes:
@@ -88,25 +53,6 @@ def has_secret(body: bytes) -> bool:
     except Malformed:
         return False
     return any(csr.OTP_CHALLENGE in each or csr.REVOCATION_CHALLENGE in each for each in known)
-
-
-def response(body: bytes) -> Response:
-    """An answer of either kind, in any coat; raises `Malformed`."""
-    der = ber.to_der(encoding.decode(body, certs.PKCS7_LABELS))
-    message = signed.parse(der)
-    if message.content is None and not message.signers:
-        return Response(der, message, None)
-    content = pki_response(message)
-    return Response(der, message, content, content.statuses)
-
-
-def words(body: bytes) -> str:
-    """What a rejection's PKI Response says (RFC 7030 4.2.3, 4.3.2); empty when it can't be read."""
-    try:
-        worst = response(body).worst
-    except Malformed:
-        return ""
-    return f"CMC {said(worst)}" if worst else ""
 
 
 def authenticate(found: Response, trusted: Trust, host: str) -> None:

@@ -9,9 +9,9 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from estgw.client import trust
 from estgw.client.faults import InvalidAnswer, clean
-from estgw.client.trust import Trust
+from estgw.client.transport import trust
+from estgw.client.transport.trust import Trust
 from estgw.cms.signed import SignedData
 from estgw.est import certs, encoding, names
 

@@ -16,7 +16,12 @@ import stat
 import tempfile
 from pathlib import Path
 
+from cryptography import x509
+
 from estgw.client.faults import ClientError, UsageError
+from estgw.errors import Malformed
+from estgw.est import certs, encoding
+from estgw.est.encoding import PEMBlock
 
 MAXIMUM_INPUT = 8 * 1024 * 1024
 """Bytes of a file that is read: the largest sensible one is a system's bundle of anchors."""
@@ -35,6 +40,19 @@ def read(path: Path) -> bytes:
     if len(data) > MAXIMUM_INPUT:
         raise UsageError(f"{path}: larger than {MAXIMUM_INPUT} bytes")
     return data
+
+
+def certificates(path: Path) -> list[x509.Certificate]:
+    """All certificates of a PEM file, or the one of a DER file; raises `UsageError`."""
+    data = read(path)
+    try:
+        blocks = encoding.pem_blocks(data) if b"-----BEGIN" in data else [PEMBlock(certs.CERTIFICATE_LABELS[0], data)]
+        found = [certs.load_named(block.der) for block in blocks if block.label in certs.CERTIFICATE_LABELS]
+    except Malformed as fault:
+        raise UsageError(f"{path}: {fault}") from None
+    if not found:
+        raise UsageError(f"{path}: no certificate in it")
+    return found
 
 
 def write(path: Path, data: bytes, mode: int = 0o644) -> None:

@@ -18,13 +18,14 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
-from estgw.client import answers, cmc, crls
-from estgw.client.cmc import Response
+from estgw.client import cmc, crls
 from estgw.client.cmcrequest import BODY_PART_ID, Request, RequestMaker
 from estgw.client.faults import InvalidAnswer, Refused, TryLater, UsageError, clean
-from estgw.client.session import Session
-from estgw.client.tls import Identity
-from estgw.client.wire import Answer, parameter
+from estgw.client.transport import answers, pki_response
+from estgw.client.transport.pki_response import Response
+from estgw.client.transport.session import Session
+from estgw.client.transport.tls import Identity
+from estgw.client.transport.wire import Answer, parameter
 from estgw.cmc import proofs
 from estgw.cmc.controls import Control
 from estgw.cmc.messages import PKI_DATA, PKIData
@@ -271,9 +272,9 @@ def read(answer: Answer) -> Response:
     if kind is not None and kind.lower() not in _SMIME_TYPES:
         raise InvalidAnswer(f"a CMC answer of smime-type {clean(kind, 100)!r}")
     try:
-        return cmc.response(answer.body)
+        return pki_response.response(answer.body)
     except Malformed as fault:
-        raise InvalidAnswer(f"the CMC answer can't be read: {clean(str(fault), cmc.MAXIMUM_WORDS)}") from None
+        raise InvalidAnswer(f"the CMC answer can't be read: {clean(str(fault), pki_response.MAXIMUM_WORDS)}") from None
 
 
 def judge(found: Response, answer: Answer) -> None:
@@ -284,9 +285,9 @@ def judge(found: Response, answer: Answer) -> None:
     if worst is None:
         raise InvalidAnswer("a CMC answer without any status")
     if worst.status == CMCStatus.PENDING:
-        raise _later(found, cmc.said(worst), answer)
+        raise _later(found, pki_response.said(worst), answer)
     if worst.status != CMCStatus.SUCCESS:
-        words = cmc.said(worst)
+        words = pki_response.said(worst)
         raise Refused(f"the CMC answer is {words}", http_status=answer.status, words=words, answer=answer)
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from estgw.client import cms, files, options
-from estgw.client.faults import UsageError, clean
+from estgw.client import cms, files
+from estgw.client.faults import UsageError
 from estgw.cms.identifiers import key_id_of, key_of, subject_key_id
 from estgw.errors import Malformed
 from estgw.est import csrattrs
@@ -35,6 +34,22 @@ class Secret:
     certificate_key: Path | None = None
     capabilities: tuple[bytes, ...] = ()
 
+    @classmethod
+    def shared(cls, key: bytes, key_id: bytes) -> Self:
+        """An AES key that the server knows under this identifier."""
+        return cls(key_id, key=key, capabilities=_capabilities(cms.WRAPS[len(key)], *_CONTENT_CIPHERS))
+
+    @classmethod
+    def of_recipient(cls, certificate: Path, key: Path, key_id: bytes | None = None) -> Self:
+        """A certificate to encrypt to, and the file of its key; raises `UsageError`."""
+        recipient = files.certificates(certificate)[0]
+        return cls(
+            key_id or _subject_key_id(recipient),
+            certificate=certificate,
+            certificate_key=key,
+            capabilities=_recipient_capabilities(recipient),
+        )
+
     @property
     def is_wanted(self) -> bool:
         """Whether the key must not come in the clear."""
@@ -50,31 +65,6 @@ class Secret:
             AttributeWish(oid, (wrap(b"\x04", self.key_id),)),
             AttributeWish(SMIME_CAPABILITIES, (wrap(SEQUENCE, b"".join(self.capabilities)),)),
         )
-
-
-def wanted(arguments: argparse.Namespace) -> Secret:
-    """The `--decrypt-...` options; raises `UsageError`."""
-    if arguments.decrypt_key is not None and arguments.decrypt_cert is not None:
-        raise UsageError("--decrypt-key or --decrypt-cert, not both")
-    given = _key_id(arguments.decrypt_key_id)
-    if arguments.decrypt_key is not None:
-        if given is None:
-            raise UsageError("--decrypt-key needs --decrypt-key-id, the key's name on the server")
-        key = _shared_key(arguments.decrypt_key)
-        return Secret(given, key=key, capabilities=_capabilities(cms.WRAPS[len(key)], *_CONTENT_CIPHERS))
-    if arguments.decrypt_cert is not None:
-        if arguments.decrypt_cert_key is None:
-            raise UsageError("--decrypt-cert needs --decrypt-cert-key")
-        certificate = options.certificates(arguments.decrypt_cert)[0]
-        return Secret(
-            given or _subject_key_id(certificate),
-            certificate=arguments.decrypt_cert,
-            certificate_key=arguments.decrypt_cert_key,
-            capabilities=_recipient_capabilities(certificate),
-        )
-    if given is not None or arguments.decrypt_cert_key is not None:
-        raise UsageError("--decrypt-key-id and --decrypt-cert-key need --decrypt-key or --decrypt-cert")
-    return Secret()
 
 
 def _recipient_capabilities(certificate: x509.Certificate) -> tuple[bytes, ...]:
@@ -104,19 +94,8 @@ def _capabilities(*oids: str) -> tuple[bytes, ...]:
     )
 
 
-def _key_id(text: str | None) -> bytes | None:
-    if text is None:
-        return None
-    try:
-        value = bytes.fromhex(text[2:]) if text.lower().startswith("0x") else text.encode()
-    except ValueError:
-        raise UsageError(f"--decrypt-key-id: {clean(text, 100)!r} is not hex") from None
-    if not value:
-        raise UsageError("--decrypt-key-id is empty")
-    return value
-
-
-def _shared_key(path: Path) -> bytes:
+def read_key(path: Path) -> bytes:
+    """A shared AES key, in hex or as it is; raises `UsageError`."""
     data = files.read(path)
     try:
         key = bytes.fromhex(data.decode("ascii").strip())

@@ -7,8 +7,9 @@ import itertools
 
 import pytest
 
-from estgw.client import bag, trust
+from estgw.client import bag
 from estgw.client.faults import Exit
+from estgw.client.transport import trust
 from estgw.est import certs
 from tests.client import rogue
 from tests.client.conftest import Terminal

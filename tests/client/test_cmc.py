@@ -20,7 +20,7 @@ from estgw.errors import Malformed
 from estgw.est.csrattrs import encode_oid
 from estgw.est.der import wrap
 from tests.client import cmcca, rogue
-from tests.client.test_rogue import ber
+from tests.client.transport.test_rogue import ber
 from tests.kit.ca import RA_USAGES, root
 
 REQUEST = (Path(__file__).parents[1] / "vectors" / "altmod-rfc6402-cmc-fullpkirequest.b64").read_bytes()

@@ -13,9 +13,9 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from estgw.client import Credentials, Session, Trust, options
+from estgw.client import Credentials, Session, Trust, files
 from estgw.client.faults import Exit
-from estgw.client.wire import Exchange
+from estgw.client.transport.wire import Exchange
 from estgw.est import certs
 from tests.client import bench
 from tests.client.bench import SHARED, SHARED_ID
@@ -181,7 +181,7 @@ SEEDS_LINE = """
 def test_the_seeds_own_line(server, tmp_path, path):
     """The reference client's call to the letter; its script is found by its bare name, and links the CSR."""
     program = tmp_path / "estclient"
-    program.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -W error -m estgw.client.cli "$@"\n')
+    program.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -W error -m estgw.client "$@"\n')
     program.chmod(0o755)
     (tmp_path / "ESThandlerC_genp10.sh").symlink_to(ROOT / "handlers" / "examples" / "genp10")
     given = {"ESTSRVR": "localhost", "ESTPORT": str(server.port), "ESTURL": path, "CN": "demostep4"}
@@ -260,7 +260,7 @@ def test_bootstrap_then_enrol(server, estclient, tmp_path):
     fingerprint = hashlib.sha256(
         base64.b64decode("".join(server.lab.anchor.read_text().split("-----")[2].split()))
     ).hexdigest()
-    assert options.certificates(server.lab.anchor) == [anchor]
+    assert files.certificates(server.lab.anchor) == [anchor]
     assert estclient("cacerts", "-u", server.url, "-o", "ca.pem").status == Exit.UNTRUSTED
     assert estclient("cacerts", "-u", server.url, "-o", "ca.pem", "--fingerprint", fingerprint).status == Exit.DONE
     new = ("--new-key", "--subject", "CN=d", "-o", "d.pem")

@@ -11,10 +11,11 @@ import pytest
 from cryptography import x509
 from hypothesis import HealthCheck, given, settings, strategies
 
-from estgw.client import Trust, answers, cmc, crls, keygen, request
+from estgw.client import Trust, cmc, crls, keygen, request
 from estgw.client.faults import ClientError
 from estgw.client.sealing import Secret
-from estgw.client.wire import Answer
+from estgw.client.transport import answers, pki_response
+from estgw.client.transport.wire import Answer
 from estgw.cmc.controls import Control
 from estgw.cmc.messages import PKI_RESPONSE, PKIResponse
 from estgw.cmc.status import StatusInfo
@@ -22,7 +23,7 @@ from estgw.cms import signed
 from estgw.errors import Malformed
 from estgw.est import ber, certs, csrattrs
 from tests.client import cmcca
-from tests.client.test_rogue import ber as indefinite
+from tests.client.transport.test_rogue import ber as indefinite
 from tests.fuzz.targets_client import TARGETS
 from tests.kit.ca import root
 
@@ -81,7 +82,7 @@ def test_a_cmc_request(data):
 def test_a_cmc_response(data):
     """Of all changes, only those to what nobody signs leave an answer that counts: the bag is such a part."""
     try:
-        found = cmc.response(data)
+        found = pki_response.response(data)
         cmc.authenticate(found, TRUSTED, "localhost")
         cmc.check_echo(found, 7, b"nonce")
         certificate = cmc.certificate_for(found, certs.spki(CA.certificate))

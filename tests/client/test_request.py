@@ -10,8 +10,8 @@ import pytest
 from cryptography import x509
 
 from estgw.client import keys, request
+from estgw.client.commands.options import wanted as read_names
 from estgw.client.faults import ClientError, InvalidAnswer, UsageError
-from estgw.client.options import wanted as read_names
 from estgw.client.request import Wanted
 from estgw.est import csr, csrattrs
 from estgw.est.binding import Binding, BindingType

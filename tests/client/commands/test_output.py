@@ -50,7 +50,8 @@ def test_trace_shows_the_exchange_and_masks_the_password(holder, anchor, estclie
 
 
 def test_trace_hides_an_otp():
-    from estgw.client import keys, request, trace
+    from estgw.client import keys, request
+    from estgw.client.commands import trace
     from estgw.est import csr
 
     plan = request.plan(request.Wanted(common_name("x")), None)
@@ -84,7 +85,7 @@ def test_a_progress_line_on_a_terminal(holder, anchor, enroller, tmp_path):
             "--wait",
             "1m",
         ]
-        code = "import sys; from estgw.client.cli import main; sys.exit(main())"
+        code = "import sys; from estgw.client.commands.cli import main; sys.exit(main())"
         done = subprocess.run([sys.executable, "-W", "ignore", "-c", code, *command], env=environment, stderr=theirs,
                               stdin=subprocess.DEVNULL, cwd=tmp_path, check=False, timeout=30)  # fmt: skip
     os.close(theirs)
@@ -95,7 +96,7 @@ def test_a_progress_line_on_a_terminal(holder, anchor, enroller, tmp_path):
     assert "Issued: CN=x" in shown
 
 
-CACERTS = "'{python}' -m estgw.client.cli cacerts -u {url} -c {anchor}"
+CACERTS = "'{python}' -m estgw.client cacerts -u {url} -c {anchor}"
 
 
 @pytest.mark.parametrize(
@@ -194,7 +195,7 @@ def test_a_server_key_that_could_not_be_stored_is_not_asked_for(holder, anchor, 
 
 def test_a_reader_that_has_gone_is_no_success(holder, anchor, enroller):
     with rogue.Server(holder, enroller()) as server:
-        command = [sys.executable, "-m", "estgw.client.cli", "cacerts", "-u", server.url, "-c", str(anchor)]
+        command = [sys.executable, "-m", "estgw.client", "cacerts", "-u", server.url, "-c", str(anchor)]
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
             assert process.stdout is not None

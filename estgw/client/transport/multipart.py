@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from email.message import Message
 
 from estgw.client.faults import InvalidAnswer, clean
-from estgw.client.wire import parameter
+from estgw.client.transport.wire import parameter
 from estgw.est.operations import essence
 
 _MAXIMUM_PARTS = 8

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from estgw import client
-from estgw.client import arguments as options
-from estgw.client import cli, faults
+from estgw.client import faults
+from estgw.client.commands import cli
+from estgw.client.commands import option_rows as options
 from estgw.client.faults import Exit
 from estgw.est import csrattrs
 from estgw.est.csrattrs import AttributeWish, CsrAttrs
@@ -32,14 +33,14 @@ def test_version_starts_in_no_time():
         done = python(*arguments, check=True)
         return time.monotonic() - began, done.stdout
 
-    pairs = [(took("-c", "pass"), took("-m", "estgw.client.cli", "--version")) for _ in range(5)]
+    pairs = [(took("-c", "pass"), took("-m", "estgw.client", "--version")) for _ in range(5)]
     assert all(said.startswith("estclient ") for _, (_, said) in pairs)
     bare, ours = (min(times) for times in zip(*((one[0], two[0]) for one, two in pairs), strict=True))
     assert ours < max(0.15, 8 * bare), (bare, ours)
 
 
 def test_version_loads_nothing_that_costs():
-    parse = "from estgw.client import cli; cli.PROGRAM.parse(['cacerts', '-u', 'x'])"
+    parse = "from estgw.client.commands import cli; cli.PROGRAM.parse(['cacerts', '-u', 'x'])"
     code = f"import sys; {parse}; print([m for m in sys.modules])"
     loaded = python("-c", code, check=True).stdout
     for name in ("aiohttp", "pydantic", "cryptography", "OpenSSL", "http.client", "ssl"):
@@ -47,15 +48,18 @@ def test_version_loads_nothing_that_costs():
 
 
 def test_no_command_loads_what_the_gateway_needs():
-    modules = sorted(path.stem for path in Path(client.__file__).parent.glob("*.py"))
-    lines = "; ".join(f"import estgw.client.{name}" for name in modules if name != "__init__")
+    folder = Path(client.__file__).parent
+    paths = [path.relative_to(folder).with_suffix("") for path in folder.rglob("*.py") if "examples" not in path.parts]
+    modules = sorted(".".join(path.parts) for path in paths if not path.name.startswith("__"))
+    assert "transport.session" in modules
+    lines = "; ".join(f"import estgw.client.{name}" for name in modules)
     loaded = python("-c", f"import sys; {lines}; print([m for m in sys.modules])", check=True).stdout
     for name in ("aiohttp", "pydantic", "structlog", "pyasn1", "yaml", "estgw.config.model", "estgw.gateway.app"):
         assert f"'{name}'" not in loaded
 
 
-def test_who_does_not_speak_cmc_does_not_load_it():
-    lines = "; ".join(f"import estgw.client.{name}" for name in ("run", "enrolling", "keygen", "trace"))
+def test_commands_without_cmc_do_not_load_it():
+    lines = "; ".join(f"import estgw.client.commands.{name}" for name in ("run", "enrolling", "serverkeygen", "trace"))
     loaded = python("-c", f"import sys; {lines}; print([m for m in sys.modules])", check=True).stdout
     assert "'estgw.cmc" not in loaded
 

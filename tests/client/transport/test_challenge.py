@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from estgw.client import challenge
-from estgw.client.challenge import Authorizer, Credentials
 from estgw.client.faults import Exit, UsageError
+from estgw.client.transport import challenge
+from estgw.client.transport.challenge import Authorizer, Credentials
 from tests.client import rogue
 from tests.client.common import ENROLL, LOGIN, NEW
 
-A3 = json.loads((Path(__file__).parents[1] / "vectors" / "rfc7030-a3-digest.json").read_text())
+A3 = json.loads((Path(__file__).parents[2] / "vectors" / "rfc7030-a3-digest.json").read_text())
 
 
 def fields(header):

@@ -7,7 +7,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 
 from estgw import __version__
-from estgw.client import arguments as options
+from estgw.client.commands import option_rows as options
 from estgw.commandline.table import Command, Program
 
 
@@ -18,61 +18,61 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _cacerts(arguments: Namespace) -> int:
-    from estgw.client import commands, run
+    from estgw.client.commands import cacerts, run
 
-    return run.run(commands.cacerts, arguments)
+    return run.run(cacerts.cacerts, arguments)
 
 
 def _csrattrs(arguments: Namespace) -> int:
-    from estgw.client import commands, run
+    from estgw.client.commands import csrattrs, run
 
-    return run.run(commands.csrattrs, arguments)
+    return run.run(csrattrs.csrattrs, arguments)
 
 
 def _enroll(arguments: Namespace) -> int:
-    from estgw.client import enrolling, run
+    from estgw.client.commands import enrolling, run
 
     return run.run(enrolling.enroll, arguments)
 
 
 def _reenroll(arguments: Namespace) -> int:
-    from estgw.client import enrolling, run
+    from estgw.client.commands import enrolling, run
 
     return run.run(enrolling.reenroll, arguments)
 
 
 def _serverkeygen(arguments: Namespace) -> int:
-    from estgw.client import keygen, run
+    from estgw.client.commands import run, serverkeygen
 
-    return run.run(keygen.serverkeygen, arguments)
+    return run.run(serverkeygen.serverkeygen, arguments)
 
 
 def _cmc(arguments: Namespace) -> int:
-    from estgw.client import managing, run
+    from estgw.client.commands import managing, run
 
     return run.run(managing.send, arguments)
 
 
 def _cmc_enroll(arguments: Namespace) -> int:
-    from estgw.client import managing, run
+    from estgw.client.commands import managing, run
 
     return run.run(managing.enroll, arguments)
 
 
 def _cmc_renew(arguments: Namespace) -> int:
-    from estgw.client import managing, run
+    from estgw.client.commands import managing, run
 
     return run.run(managing.renew, arguments)
 
 
 def _cmc_revoke(arguments: Namespace) -> int:
-    from estgw.client import managing, run
+    from estgw.client.commands import managing, run
 
     return run.run(managing.revoke, arguments)
 
 
 def _cmc_get_crl(arguments: Namespace) -> int:
-    from estgw.client import managing, run
+    from estgw.client.commands import managing, run
 
     return run.run(managing.get_crl, arguments)
 
@@ -197,6 +197,3 @@ PROGRAM = Program(
         (7, "invalid answer", "The answer breaks the protocol."),
     ),
 )
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from email.message import Message
 
 from estgw.client.faults import ClientError, Dropped, InvalidAnswer, NoConnection, clean
-from estgw.client.tls import Connected
+from estgw.client.transport.tls import Connected
 from estgw.est.operations import essence
 
 MAXIMUM_BODY = 2 * 1024 * 1024

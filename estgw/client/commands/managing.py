@@ -11,26 +11,15 @@ from typing import TypeVar
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
-from estgw.client import (
-    certificate_output,
-    cmc,
-    cmcrequest,
-    commands,
-    crls,
-    enrolling,
-    fullcmc,
-    keys,
-    options,
-    request,
-    waiting,
-)
-from estgw.client.cmc import Response
-from estgw.client.enrolling import Attempt, Way
+from estgw.client import cmc, cmcrequest, crls, files, fullcmc, keys, request
+from estgw.client.commands import certificate_output, connecting, enrolling, options, waiting
+from estgw.client.commands.enrolling import Attempt, Way
+from estgw.client.commands.report import Report
 from estgw.client.faults import Exit, InvalidAnswer, UsageError, clean
 from estgw.client.fullcmc import Author, Secret, Transaction
-from estgw.client.report import Report
 from estgw.client.request import Plan
-from estgw.client.session import RequestMaker, Session
+from estgw.client.transport.pki_response import Response
+from estgw.client.transport.session import RequestMaker, Session
 from estgw.cmc.values import REASONS
 from estgw.cms.identifiers import IssuerAndSerial
 from estgw.errors import Malformed
@@ -47,7 +36,7 @@ def send(arguments: argparse.Namespace, report: Report) -> Exit:
         message = cmc.request(data)
     except Malformed as fault:
         raise UsageError(f"{arguments.cmc}: {fault}") from None
-    with commands.open_session(arguments, report) as session:
+    with connecting.open_session(arguments, report) as session:
         response = waiting.until_done(lambda: _answer(session, message, report), arguments.wait, report)
     if arguments.outform == "pem":
         _write_bag(response, arguments.out, report)
@@ -80,7 +69,7 @@ def _answer(session: Session, message: bytes, report: Report) -> Response:
     others than ours are never an answer.
     """
     answer = session.fullcmc(message)
-    commands.describe(session, report)
+    connecting.describe(session, report)
     response = fullcmc.read(answer)
     cmc.authenticate(response, session.trust, session.place.host)
     if response.statuses:
@@ -163,7 +152,7 @@ def revoke(arguments: argparse.Namespace, report: Report) -> Exit:
     if arguments.cert is None and passphrase is None:
         raise UsageError("who asks?  --cert and --key, or --secret-file for a passphrase")
     reason = next(number for number, word in REASONS.items() if word == arguments.reason)
-    with commands.open_session(arguments, report) as session:
+    with connecting.open_session(arguments, report) as session:
         author = Author() if session.identity is None else Author.holder(session.identity)
         transaction = Transaction(session, author)
         _run(session, transaction, lambda: transaction.revoke(target, reason, passphrase), arguments, report)
@@ -176,7 +165,7 @@ def get_crl(arguments: argparse.Namespace, report: Report) -> Exit:
     """Get a CA's CRL, whose signature counts under the same anchors as the server's."""
     if arguments.outform == "p7":
         raise UsageError("a CRL is no PKCS#7: --outform pem or der")
-    with commands.open_session(arguments, report) as session:
+    with connecting.open_session(arguments, report) as session:
         issuer = _issuer(arguments, session)
         author = Author.nobody() if session.identity is None else Author.holder(session.identity)
         transaction = Transaction(session, author)
@@ -197,7 +186,7 @@ def _run(
             return attempt()
         finally:
             _tell(transaction, report)
-            commands.describe(session, report)
+            connecting.describe(session, report)
             session.close()
 
     return waiting.until_done(once, arguments.wait, report)
@@ -231,8 +220,8 @@ def _target(arguments: argparse.Namespace) -> IssuerAndSerial:
     if arguments.target is not None:
         if arguments.serial is not None or arguments.issuer is not None:
             raise UsageError("--target says it all: no --serial and no --issuer beside it")
-        return IssuerAndSerial.of(options.certificates(arguments.target)[0])
-    own = None if arguments.cert is None else options.certificates(arguments.cert)[0]
+        return IssuerAndSerial.of(files.certificates(arguments.target)[0])
+    own = None if arguments.cert is None else files.certificates(arguments.cert)[0]
     if arguments.serial is not None:
         if arguments.issuer is not None:
             return IssuerAndSerial(_subject(arguments.issuer).public_bytes(), arguments.serial)
@@ -259,4 +248,4 @@ def _issuer(arguments: argparse.Namespace, session: Session) -> x509.Name:
 
 
 def _subject(path: Path) -> x509.Name:
-    return options.certificates(path)[0].subject
+    return files.certificates(path)[0].subject

@@ -14,8 +14,9 @@ from cryptography import x509
 from pyasn1.codec.der.decoder import decode
 from pyasn1_alt_modules import rfc5652, rfc6402
 
-from estgw.client import Trust, trust
+from estgw.client import Trust
 from estgw.client.faults import Exit
+from estgw.client.transport import trust
 from estgw.cmc.controls import BY_NAME, Control
 from estgw.cmc.explain import explain
 from estgw.cmc.messages import PKI_RESPONSE, PKIResponse

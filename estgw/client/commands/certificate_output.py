@@ -9,9 +9,10 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from estgw.client import files, trust
+from estgw.client import files
+from estgw.client.commands.report import Report
 from estgw.client.faults import ClientError, UsageError
-from estgw.client.report import Report
+from estgw.client.transport import trust
 from estgw.est import certs, encoding, names
 
 FORMS = ("pem", "der", "p7")

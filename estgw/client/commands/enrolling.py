@@ -11,11 +11,13 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
-from estgw.client import certificate_output, commands, files, keys, options, request, script, trust, waiting
+from estgw.client import files, keys, request
+from estgw.client.commands import certificate_output, connecting, options, script, waiting
+from estgw.client.commands.report import Report
 from estgw.client.faults import ClientError, Exit, InvalidAnswer, Refused, ServerFailed, UsageError
-from estgw.client.report import Report
 from estgw.client.request import Plan, Wanted
-from estgw.client.session import RequestMaker, Session
+from estgw.client.transport import trust
+from estgw.client.transport.session import RequestMaker, Session
 from estgw.errors import Malformed
 from estgw.est import certs, csr
 from estgw.est.binding import Binding
@@ -53,7 +55,7 @@ def enroll_by(way: Way, report: Report) -> Exit:
     arguments = way.arguments
     options.require_sense(arguments)
     key_path = key_path_of(arguments) if arguments.new_key is not None else None
-    with commands.open_session(arguments, report) as session:
+    with connecting.open_session(arguments, report) as session:
         if arguments.script is not None or arguments.csr is not None:
             attempt = way.ready(session, ready(arguments, session, report))
             certificate = _send(session, attempt, arguments, report)
@@ -112,7 +114,7 @@ def renew_by(way: Way, report: Report) -> Exit:
     options.require_sense(arguments)
     if arguments.cert is None:
         raise UsageError(f"{arguments.command} needs --cert, the certificate to be renewed, and its --key")
-    old = options.certificates(arguments.cert)[0]
+    old = files.certificates(arguments.cert)[0]
     left = old.not_valid_after_utc - datetime.now(UTC)
     if arguments.if_expires_within is not None and left > arguments.if_expires_within:
         report.say(f"Nothing to do: {certificate_output.line(old)}")
@@ -121,7 +123,7 @@ def renew_by(way: Way, report: Report) -> Exit:
     key_path = arguments.key or arguments.cert
     if arguments.new_key is not None and not _is_in_place(arguments) and key_path_of(arguments).exists():
         raise ClientError(f"{key_path_of(arguments)} exists already; a key is never overwritten")
-    with commands.open_session(arguments, report) as session:
+    with connecting.open_session(arguments, report) as session:
         plan = follow(arguments, session, request.fixed_to(old), report)
         if arguments.new_key is None:
             key = options.private_key(key_path)
@@ -187,7 +189,7 @@ def _chain(path: Path, certificate: x509.Certificate, report: Report) -> list[x5
 
     The answer is the issued certificate alone (RFC 7030 4.2.3), and whoever reads the file may need the rest.
     """
-    chain = options.certificates(path)[1:]
+    chain = files.certificates(path)[1:]
     if chain and not trust.is_signed_by(certificate, chain[0]):
         report.say(f"{path}: the chain behind the old certificate is not the new one's and is left out.")
         return []
@@ -260,7 +262,7 @@ def _send(session: Session, attempt: Attempt, arguments: argparse.Namespace, rep
         try:
             return attempt()
         finally:
-            commands.describe(session, report)
+            connecting.describe(session, report)
             session.close()  # the next try is a new connection with a new binding (RFC 7030 4.2.3)
 
     return waiting.until_done(once, arguments.wait, report)

@@ -1,10 +1,10 @@
-"""The man page of `estclient` and its completion for Bash: `python -m estgw.client.manpage man|bash`."""
+"""The man page of `estclient` and its completion for Bash: `python -m estgw.client.commands.manpage man|bash`."""
 
 from __future__ import annotations
 
 import sys
 
-from estgw.client.cli import PROGRAM
+from estgw.client.commands.cli import PROGRAM
 from estgw.commandline.documents import print_document
 from estgw.commandline.manpage import Manual
 

@@ -9,7 +9,7 @@ from email.utils import parsedate_to_datetime
 from cryptography import x509
 
 from estgw.client.faults import InvalidAnswer, NotOffered, Refused, ServerFailed, TryLater, clean
-from estgw.client.wire import Answer, parameter
+from estgw.client.transport.wire import Answer, parameter
 from estgw.errors import Malformed
 from estgw.est import ber, certs, der, encoding
 from estgw.est.operations import Operation
@@ -62,9 +62,9 @@ def _cmc_words(answer: Answer) -> str:
     """What a PKI Response around a rejection says; CMC is loaded when there is one and not before."""
     if answer.content_type not in _PKCS7_TYPES:
         return ""
-    from estgw.client import cmc
+    from estgw.client.transport import pki_response
 
-    return cmc.words(answer.body)
+    return pki_response.words(answer.body)
 
 
 def _try_later(retry_after: str | None, says: str, now: datetime, answer: Answer) -> TryLater:

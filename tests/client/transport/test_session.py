@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from estgw.client import Credentials, Identity, Session, Trust, keys, request
-from estgw.client.wire import Exchange
+from estgw.client.transport.wire import Exchange
 from tests.client import rogue
 from tests.kit.ca import common_name
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
+from estgw.client.commands.report import Report
 from estgw.client.faults import ClientError, Exit
-from estgw.client.report import Report
 from estgw.est import certs
 
 Function = Callable[[argparse.Namespace, Report], Exit]

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from estgw.client import cms, keygen
 from estgw.client.faults import Exit, InvalidAnswer
 from estgw.client.sealing import Secret
-from estgw.client.wire import Answer
+from estgw.client.transport.wire import Answer
 from estgw.est import certs, csr
 from estgw.est import keygen as gateway_keygen
 from estgw.est.csrattrs import decode_oid
@@ -26,7 +26,7 @@ from estgw.est.keygen import ASYMMETRIC_DECRYPT_KEY_ID, DECRYPT_KEY_ID, SMIME_CA
 from tests.client import rogue
 from tests.kit.ca import common_name, root
 
-VECTORS = Path(__file__).parents[1] / "vectors"
+VECTORS = Path(__file__).parents[2] / "vectors"
 KEY_PACKAGE = "2.16.840.1.101.2.1.2.78.5"
 ENVELOPED = "application/pkcs7-mime; smime-type=server-generated-key"
 SHARED, SHARED_ID = bytes(range(32)), b"device-7"

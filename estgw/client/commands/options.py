@@ -13,15 +13,15 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.x509.oid import NameOID
 
-from estgw.client import files, keys
-from estgw.client.challenge import Credentials
+from estgw.client import files, keys, sealing
 from estgw.client.faults import UsageError, clean
 from estgw.client.request import Wanted
-from estgw.client.tls import Identity
-from estgw.client.trust import Trust
+from estgw.client.sealing import Secret
+from estgw.client.transport.challenge import Credentials
+from estgw.client.transport.tls import Identity
+from estgw.client.transport.trust import Trust
 from estgw.errors import Malformed
-from estgw.est import certs, encoding
-from estgw.est.encoding import PEMBlock
+from estgw.est import certs
 
 _SHORT_NAMES = {
     "serialNumber": NameOID.SERIAL_NUMBER,
@@ -47,19 +47,6 @@ _MAXIMUM_ADDRESS = 254
 """Characters of a mail address (RFC 5321 4.5.3.1.3)."""
 
 
-def certificates(path: Path) -> list[x509.Certificate]:
-    """All certificates of a PEM file, or the one of a DER file; raises `UsageError`."""
-    data = files.read(path)
-    try:
-        blocks = encoding.pem_blocks(data) if b"-----BEGIN" in data else [PEMBlock(certs.CERTIFICATE_LABELS[0], data)]
-        found = [certs.load_named(block.der) for block in blocks if block.label in certs.CERTIFICATE_LABELS]
-    except Malformed as fault:
-        raise UsageError(f"{path}: {fault}") from None
-    if not found:
-        raise UsageError(f"{path}: no certificate in it")
-    return found
-
-
 def request(path: Path) -> bytes:
     """A request that was made elsewhere, from a file or from stdin (`-`), as it is; raises `UsageError`."""
     data = sys.stdin.buffer.read(files.MAXIMUM_INPUT) if str(path) == "-" else files.read(path)
@@ -82,7 +69,7 @@ def private_key(path: Path) -> PrivateKeyTypes:
 
 def trust(cacert: Sequence[Path], *, implicit: bool) -> Trust:
     """The anchors of `-c` and `--implicit`; with neither, a `bootstrap` trust."""
-    anchors = tuple(dict.fromkeys(one for path in cacert for one in certificates(path)))
+    anchors = tuple(dict.fromkeys(one for path in cacert for one in files.certificates(path)))
     return Trust(explicit=anchors, implicit=implicit, bootstrap=not anchors and not implicit)
 
 
@@ -92,7 +79,7 @@ def identity(certificate: Path | None, key: Path | None) -> Identity | None:
         if key is not None:
             raise UsageError("--key without --cert")
         return None
-    leaf, *chain = certificates(certificate)
+    leaf, *chain = files.certificates(certificate)
     loaded = private_key(key or certificate)
     try:
         fits = keys.spki(loaded) == certs.spki(leaf)
@@ -157,6 +144,36 @@ def wanted(arguments: argparse.Namespace) -> Wanted:
         words = str(fault) or f"{arguments.subject!r} is no RFC 4514 name such as CN=device-1,O=Example"
         raise UsageError(clean(words, 300)) from None
     return Wanted(subject, tuple(san))
+
+
+def sealing_secret(arguments: argparse.Namespace) -> Secret:
+    """`--decrypt-key`, `--decrypt-cert` and the options of each; raises `UsageError`."""
+    if arguments.decrypt_key is not None and arguments.decrypt_cert is not None:
+        raise UsageError("--decrypt-key or --decrypt-cert, not both")
+    key_id = _key_id(arguments.decrypt_key_id)
+    if arguments.decrypt_key is not None:
+        if key_id is None:
+            raise UsageError("--decrypt-key needs --decrypt-key-id, the key's name on the server")
+        return Secret.shared(sealing.read_key(arguments.decrypt_key), key_id)
+    if arguments.decrypt_cert is not None:
+        if arguments.decrypt_cert_key is None:
+            raise UsageError("--decrypt-cert needs --decrypt-cert-key")
+        return Secret.of_recipient(arguments.decrypt_cert, arguments.decrypt_cert_key, key_id)
+    if key_id is not None or arguments.decrypt_cert_key is not None:
+        raise UsageError("--decrypt-key-id and --decrypt-cert-key need --decrypt-key or --decrypt-cert")
+    return Secret()
+
+
+def _key_id(text: str | None) -> bytes | None:
+    if text is None:
+        return None
+    try:
+        value = bytes.fromhex(text[2:]) if text.lower().startswith("0x") else text.encode()
+    except ValueError:
+        raise UsageError(f"--decrypt-key-id: {clean(text, 100)!r} is not hex") from None
+    if not value:
+        raise UsageError("--decrypt-key-id is empty")
+    return value
 
 
 def require_sense(arguments: argparse.Namespace) -> None:

@@ -17,11 +17,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from OpenSSL import SSL, crypto
 
-from estgw.client import trust as trust_room
 from estgw.client.faults import ClientError, NoConnection, Untrusted, UsageError, clean
-from estgw.client.stream import Stream, reason
-from estgw.client.trust import Anchor, Trust, Verdict
-from estgw.client.url import Place
+from estgw.client.transport import trust as trust_room
+from estgw.client.transport.stream import Stream, reason
+from estgw.client.transport.trust import Anchor, Trust, Verdict
+from estgw.client.transport.url import Place
 from estgw.est import binding as bindings
 from estgw.est import certs, names
 from estgw.est.binding import Binding, BindingType

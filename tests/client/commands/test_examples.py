@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from estgw import client
-from estgw.client import cli
+from estgw.client.commands import cli
 from estgw.client.faults import Exit
 from tests.kit.processes import ROOT
 

@@ -1,4 +1,4 @@
-"""`cacerts` and `csrattrs`, and what all commands share."""
+"""`cacerts`: the CA's certificates, and which of them can be trusted (RFC 7030 4.1)."""
 
 from __future__ import annotations
 
@@ -7,70 +7,18 @@ import sys
 
 from cryptography import x509
 
-from estgw.client import bag, certificate_output, describe_csrattrs, options, trace, trust, url
-from estgw.client.faults import Exit, InvalidAnswer, Untrusted, UsageError, clean
-from estgw.client.report import Report
-from estgw.client.session import Session
-from estgw.errors import Malformed
-from estgw.est import csrattrs as model
-
-
-def open_session(arguments: argparse.Namespace, report: Report, *, may_bootstrap: bool = False) -> Session:
-    """The session that the options describe; raises `UsageError`.
-
-    Without any anchor there is none, except for `may_bootstrap` (RFC 7030 4.1.1): no command falls back from a
-    verified connection to an unverified one.
-    """
-    place = url.parse(arguments.url, arguments.label)
-    trusted = options.trust(arguments.cacert, implicit=arguments.implicit)
-    if trusted.bootstrap and not may_bootstrap:
-        raise UsageError("nothing to verify the server with: -c FILE (get it with `estclient cacerts`) or --implicit")
-    credentials = options.credentials(arguments.userpass, arguments.password_file)
-    identity = options.identity(arguments.cert, arguments.key)
-    if trusted.bootstrap and (credentials or identity):
-        raise UsageError("without -c or --implicit the server is unknown, and gets neither -p nor --cert")
-    return Session(
-        place,
-        trusted,
-        credentials=credentials,
-        identity=identity,
-        tls_version=arguments.tls,
-        timeout=arguments.timeout,
-        finished_binding=getattr(arguments, "pop_finished", False),
-        allow_redirect=arguments.allow_redirect,
-        observer=trace.tracer(report.say) if arguments.trace else None,
-    )
-
-
-def describe(session: Session, report: Report) -> None:
-    """Tell about the connection in use, for `-v` and `--json`."""
-    connected = session.connected
-    if connected is None:
-        return
-    verdict = connected.verdict
-    binding = connected.binding.type.value if connected.binding else "none"
-    report.fact(
-        connection={
-            "server": connected.place.authority,
-            "tls": connected.version,
-            "cipher": connected.cipher,
-            "server_certificate": trust.fingerprint(verdict.certificate),
-            "anchor": verdict.anchor.value,
-            "authorized_by": verdict.by,
-            "binding": binding,
-        }
-    )
-    report.detail(
-        f"{connected.place.authority}: {connected.version}, {connected.cipher}; server authorized by {verdict.by} "
-        f"under {verdict.anchor.value} anchors; binding {binding}"
-    )
+from estgw.client import bag, files
+from estgw.client.commands import certificate_output, connecting
+from estgw.client.commands.report import Report
+from estgw.client.faults import Exit, Untrusted, clean
+from estgw.client.transport import trust
 
 
 def cacerts(arguments: argparse.Namespace, report: Report) -> Exit:
     """The CA's certificates, as far as they can be believed (RFC 7030 4.1)."""
-    with open_session(arguments, report, may_bootstrap=True) as session:
+    with connecting.open_session(arguments, report, may_bootstrap=True) as session:
         found = session.cacerts()
-        describe(session, report)
+        connecting.describe(session, report)
         connected = session.connected
         assert connected is not None
     anchors = _vouched(arguments, found, connected.verdict.anchor, report)
@@ -99,7 +47,7 @@ def _vouched(
     roots = bag.roots_of(found)
     match anchor:
         case trust.Anchor.EXPLICIT:
-            return [one for path in arguments.cacert for one in options.certificates(path)]
+            return [one for path in arguments.cacert for one in files.certificates(path)]
         case trust.Anchor.IMPLICIT:
             # Authenticated and authorized by its name, the server's word on its own CA counts (RFC 7030 4.1.3).
             return roots
@@ -140,23 +88,3 @@ def _list(entries: list[bag.Entry], report: Report) -> None:
 
 def _grouped(fingerprint: str) -> str:
     return ":".join(fingerprint[at : at + 2] for at in range(0, len(fingerprint), 2)).upper()
-
-
-def csrattrs(arguments: argparse.Namespace, report: Report) -> Exit:
-    """What the server wants to see in a CSR (RFC 7030 4.5)."""
-    if arguments.outform == "p7":
-        raise UsageError("CSR attributes are no PKCS#7: --outform der for the bytes, nothing for words")
-    with open_session(arguments, report) as session:
-        attrs = session.csrattrs()
-        describe(session, report)
-    if attrs is None:
-        report.say("The server has no wishes.")
-        attrs = model.CsrAttrs()
-    try:
-        lines = describe_csrattrs.describe(attrs)
-    except Malformed as fault:
-        raise InvalidAnswer(f"the server's CSR attributes can't be read: {fault}") from None
-    report.fact(wishes=lines)
-    data = describe_csrattrs.render(attrs, lines, arguments.outform)
-    certificate_output.write(report, data, arguments.out)
-    return report.done()

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 
 from estgw.client.faults import clean
-from estgw.client.wire import Exchange
+from estgw.client.transport.wire import Exchange
 from estgw.errors import Malformed
 from estgw.est import csr
 

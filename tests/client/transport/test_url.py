@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from estgw.client import url
 from estgw.client.faults import UsageError
+from estgw.client.transport import url
 
 BASE = "/.well-known/est"
 

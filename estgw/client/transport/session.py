@@ -20,12 +20,12 @@ from typing import Self
 from cryptography import x509
 
 from estgw import __version__
-from estgw.client import answers, tls, unauthorized, url
-from estgw.client.challenge import Authorizer, Credentials
 from estgw.client.faults import ClientError, Dropped, InvalidAnswer, NotOffered, Refused, Untrusted, UsageError, clean
-from estgw.client.trust import Trust
-from estgw.client.url import Place
-from estgw.client.wire import Answer, Exchange, Link, Observer, values
+from estgw.client.transport import answers, tls, unauthorized, url
+from estgw.client.transport.challenge import Authorizer, Credentials
+from estgw.client.transport.trust import Trust
+from estgw.client.transport.url import Place
+from estgw.client.transport.wire import Answer, Exchange, Link, Observer, values
 from estgw.errors import Malformed
 from estgw.est import certs, csr, csrattrs, encoding
 from estgw.est.binding import Binding

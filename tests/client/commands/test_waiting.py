@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from estgw.client import waiting
-from estgw.client.answers import delay
+from estgw.client.commands import waiting
+from estgw.client.commands.report import Report
 from estgw.client.faults import Exit, TryLater
-from estgw.client.report import Report
+from estgw.client.transport.answers import delay
 from estgw.est import csr
 from tests.client import rogue
 from tests.client.common import NEW

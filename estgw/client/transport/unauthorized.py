@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from estgw.client import answers, challenge
 from estgw.client.faults import Refused, clean
-from estgw.client.wire import Answer, values
+from estgw.client.transport import answers, challenge
+from estgw.client.transport.wire import Answer, values
 from estgw.errors import Malformed
 from estgw.est import csr
 from estgw.est.csr import CHALLENGE_PASSWORD, EST_IDENTITY_LINKING

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from estgw.client.commands.report import Report
 from estgw.client.faults import TryLater
-from estgw.client.report import Report
 
 T = TypeVar("T")
 
