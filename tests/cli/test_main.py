@@ -10,6 +10,7 @@ import pty
 import re
 import shlex
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -33,6 +34,7 @@ from tests.kit.processes import DEADLINE, ROOT, run
 from tests.kit.restore import logging_as_before
 from tests.kit.workspace import Workspace
 
+NO_CONFIG = "no such file; name your conf.yaml with -c FILE, or make a workspace with: estgw init DIR"
 COMMANDS = {command.name: command for command in command_line.PROGRAM.commands}
 
 
@@ -154,22 +156,17 @@ def test_as_a_program(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     assert run(*command, "--version", env=environment).stdout.decode() == f"estgw {__version__}\n"
     missing = run(*command, "check", "-c", tmp_path / "none.yaml", env=environment, status=1)
-    assert missing.stderr.decode() == f"estgw: {tmp_path}/none.yaml: can't be read: No such file or directory\n"
+    assert missing.stderr.decode() == f"estgw: {tmp_path}/none.yaml: {NO_CONFIG}\n"
     assert missing.stdout == b""
 
 
 # Starting without listening: what makes serve and demo give up.
 
 
-@pytest.mark.parametrize("command", ["serve", "check", "env", "run"])
-def test_without_a_configuration(command, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("command", ["serve", "check", "env cacerts", "run cacerts", "pending list"])
+def test_a_missing_configuration_suggests_c_and_init(command, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    operation = ["cacerts"] if command in ("env", "run") else []
-    assert main(capsys, command, *operation) == (
-        1,
-        "",
-        "estgw: conf.yaml: can't be read: No such file or directory\n",
-    )
+    assert main(capsys, *command.split()) == (1, "", f"estgw: conf.yaml: {NO_CONFIG}\n")
 
 
 @pytest.mark.parametrize("address", ["8443", "localhost:8443", "127.0.0.1:99999"])
@@ -179,14 +176,33 @@ def test_an_address_that_is_none(here, address, capsys):
     assert err.startswith(f"estgw: --listen {address}: ")
 
 
-def test_an_address_that_is_taken(here, capsys):
-    with asyncio.Runner() as runner:
-        taken = runner.run(asyncio.start_server(lambda *_: None, "127.0.0.1", 0))
-        port = taken.sockets[0].getsockname()[1]
-        status, out, err = main(capsys, "demo", "--listen", f"127.0.0.1:{port}")
-        taken.close()
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(("arguments", "again"), [("demo", "demo"), ("serve", "serve -c conf.yaml")])
+def test_a_busy_port_names_the_next_command(here, capsys, arguments, again, workers):
+    here.edit("conf.yaml", "  # workers: 1", f"  workers: {workers}")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        status, out, err = main(capsys, *arguments.split(), "--listen", f"127.0.0.1:{port}")
     assert (status, out) == (1, "")
-    assert "address already in use" in err.lower()
+    said = re.search(
+        rf"^estgw: 127\.0\.0\.1:{port} is in use by another program; "
+        rf"try: estgw {again} --listen 127\.0\.0\.1:(\d+)$",
+        err,
+        re.MULTILINE,
+    )
+    assert said is not None, err
+    assert port < int(said[1]) <= port + 100 or int(said[1]) == port - 1
+
+
+def test_a_busy_port_of_the_metrics_is_not_called_the_gateways(here, capsys):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with (here.path / "conf.yaml").open("a") as file:
+            file.write(f"\nmetrics:\n  listen: 127.0.0.1:{port}\n")
+        status, _, err = main(capsys, "demo", "--listen", "127.0.0.1:0")
+    assert status == 1
+    assert f"127.0.0.1:{port}" in err
+    assert "--listen" not in err
 
 
 def test_ctrl_c_is_130(lab, monkeypatch):

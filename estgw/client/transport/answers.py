@@ -30,10 +30,10 @@ _CERTIFICATE_TYPES = (*_PKCS7_TYPES, "application/pkix-cert")
 _CERTIFICATES = b"\xa0"
 
 
-def require_ok(answer: Answer, operation: Operation, now: datetime | None = None) -> None:
+def require_ok(answer: Answer, operation: Operation, now: datetime | None = None, *, hint: str = "") -> None:
     """Return for a 200; anything else becomes the exception that fits (RFC 7030 4.2.3, 4.3.2).
 
-    `now` (UTC) is what a Retry-After date is compared with.
+    `now` (UTC) is what a Retry-After date is compared with, `hint` a sentence for an operation that is not there.
     """
     status = answer.status
     if status == 200:
@@ -44,7 +44,8 @@ def require_ok(answer: Answer, operation: Operation, now: datetime | None = None
     if (status == 202 and operation.may_wait) or (status in (429, 503) and retry_after):
         raise _try_later(retry_after, text, now or datetime.now(UTC), answer)
     if status in (404, 501):
-        raise NotOffered(f"no {operation.name} there; {text}", http_status=status, words=words)
+        lines = [f"this server does not offer {operation.name}: {text}", hint]
+        raise NotOffered("\n".join(filter(None, lines)), http_status=status, words=words)
     if 400 <= status < 500:
         raise Refused(text, http_status=status, words=words, answer=answer)
     if 500 <= status < 600:

@@ -236,7 +236,7 @@ class Session:
                 place, target = self._follow(answer, place, target, row.method, hops)
                 continue
             if operation != "csrattrs" or answer.status != 204:
-                answers.require_ok(answer, row)
+                answers.require_ok(answer, row, hint=place.hint)
             return answer
         raise InvalidAnswer("the server's challenges and redirects do not end")
 

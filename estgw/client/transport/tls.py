@@ -27,6 +27,8 @@ from estgw.est import certs, names
 from estgw.est.binding import Binding, BindingType
 
 VERSIONS = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
+_NO_TLS = ("wrong version number", "packet length too long", "http request")
+"""OpenSSL's words when the first bytes of the other side are no TLS record."""
 _CIPHERS = b"DEFAULT:!aNULL:!eNULL:!PSK:!SRP"
 """OpenSSL's own choice for TLS 1.2; the exclusions are those that RFC 7030 3.2.3 and 6 demand."""
 
@@ -98,7 +100,16 @@ def _dial(place: Place, timeout: float) -> socket.socket:
     try:
         raw = socket.create_connection(place.origin, timeout=timeout)
     except TimeoutError:
-        raise NoConnection(f"{place.authority}: no connection within {timeout:g} s") from None
+        raise NoConnection(
+            f"{place.authority}: no connection within {timeout:g} s; check host and port of -u, or raise --timeout"
+        ) from None
+    except ConnectionRefusedError:
+        raise NoConnection(
+            f"{place.authority}: connection refused: no server listens on port {place.port} there; "
+            "check the port in -u, or start the server"
+        ) from None
+    except socket.gaierror as fault:
+        raise NoConnection(f"{place.host}: {fault.strerror}; check the host name in -u") from None
     except OSError as fault:
         raise NoConnection(f"{place.authority}: {fault.strerror or fault}") from None
     raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -114,7 +125,13 @@ def _shake(stream: Stream, place: Place, problems: Sequence[str]) -> None:
         words = "closed the connection" if fault.args[0] == -1 else str(fault.args[1])
         raise Untrusted(f"TLS handshake with {place.authority}: {words}") from None
     except SSL.Error as fault:
-        raise Untrusted(problems[0] if problems else f"TLS handshake: {reason(fault)}") from None
+        words = reason(fault)
+        if words in _NO_TLS:
+            raise Untrusted(
+                f"{place.authority} does not speak TLS ({words}): a plain HTTP server may listen on port {place.port}; "
+                "check the port in -u"
+            ) from None
+        raise Untrusted(problems[0] if problems else f"TLS handshake with {place.authority}: {words}") from None
     except OSError as fault:
         raise Untrusted(f"TLS handshake with {place.authority}: {fault.strerror or fault}") from None
 

@@ -12,8 +12,8 @@ from estgw.est import csr
 from estgw.est.csr import CHALLENGE_PASSWORD, EST_IDENTITY_LINKING
 
 _UNLINKED = (
-    "The CSR is not linked to the connection (RFC 7030 3.5), which some servers answer with 401 too: "
-    "leave --no-pop out, and let -R or --new-key make the CSR in place of --csr."
+    "The CSR is not linked to the connection (RFC 7030 3.5), and some servers answer that with 401 too: "
+    "leave out --no-pop, and make the CSR with -R or --new-key in place of --csr."
 )
 
 
@@ -42,24 +42,34 @@ def refusal(answer: Answer, shown: Shown) -> Refused:
 
 
 def _advice(answer: Answer, shown: Shown) -> str:
-    schemes = list(dict.fromkeys(each.scheme for each in challenge.parse(values(answer.headers, "WWW-Authenticate"))))
+    """Which credentials are missing, and the option that gives them."""
+    challenges = challenge.parse(values(answer.headers, "WWW-Authenticate"))
+    schemes = clean(" or ".join(dict.fromkeys(each.scheme.capitalize() for each in challenges)), 100)
     if shown.is_unverified:
         return (
-            "A server that is not verified gets no password and no certificate: it needs -c FILE or --implicit first."
+            "This server is not verified, so it gets no password and no certificate: give -c FILE or --implicit first."
         )
     if shown.password:
         if schemes:
-            return "It does not accept the user name and password."
-        return "It does not accept the user name and password, or it misses something else: it names no challenge."
+            return "The server does not accept the user name and password of -p: check both."
+        return (
+            "The server does not accept the user name and password of -p, or it misses something else: "
+            "it names no challenge."
+        )
     if shown.has_password:
-        wish = clean(" and ".join(schemes), 100) or "nothing"
-        also = "and --cert was not enough." if shown.certificate else "or it wants a certificate: --cert and --key."
-        return f"It asks for {wish}, which neither Basic nor Digest with our password can answer, {also}"
+        other = "and --cert is not enough." if shown.certificate else "or give a certificate: --cert FILE --key FILE."
+        return f"The server wants {schemes or 'no password'}, and -p can answer Basic and Digest only; {other}"
     if shown.certificate:
-        return "The certificate of --cert was not enough: add a password, -p USER."
+        return "The certificate of --cert is not enough: give a user name and password as well, -p USER."
     if schemes:
-        return "It wants to know who you are: -p USER, or --cert and --key."
-    return "It asks for no password (no WWW-Authenticate), so it may want a certificate: --cert and --key."
+        return (
+            f"The request had no credentials, and the server offers {schemes}: give a user name and password, -p USER, "
+            "or a certificate, --cert FILE --key FILE."
+        )
+    return (
+        "The request had no credentials, and the server asks for no password (no WWW-Authenticate): "
+        "it may want a certificate, --cert FILE --key FILE."
+    )
 
 
 def _is_linked(der: bytes) -> bool:

@@ -47,6 +47,13 @@ class Place:
         """Whether the host is an IP address."""
         return is_address(self.host)
 
+    @property
+    def hint(self) -> str:
+        """A sentence about a path under which servers seldom have EST; empty for /.well-known/est."""
+        if self.base.startswith(PREFIX):
+            return ""
+        return f"-u names the path {self.base}, and EST is usually under {PREFIX}: try -u https://{self.authority}."
+
     def path(self, operation: str) -> str:
         """The request target of an operation."""
         row = OPERATIONS[operation]
@@ -113,7 +120,8 @@ def _split(text: str) -> tuple[str, int, str]:
     except ValueError:
         raise UsageError(f"not a URL: {shown!r}") from None
     if parts.scheme.lower() != "https":
-        raise UsageError(f"EST runs over https only (RFC 7030 3.3): {shown!r}")
+        rest = clean(text.partition("://")[2], 200)
+        raise UsageError(f"EST runs over https only (RFC 7030 3.3): write https://{rest} in place of {shown}")
     if not host or parts.username is not None or parts.query or parts.fragment:
         raise UsageError(f"want https://HOST[:PORT][/PATH] and nothing else (-p has the password): {shown!r}")
     return _ascii_host(host), DEFAULT_PORT if port is None else port, _ascii_path(parts.path)

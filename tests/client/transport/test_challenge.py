@@ -186,7 +186,7 @@ def test_a_wrong_password_is_not_sent_twice(holder, anchor, estclient, enroller)
     with digest_server("12", holder, enroller) as server:
         ended = estclient("enroll", "-u", server.url, "-c", anchor, *ENROLL, *LOGIN)
     assert ended.status == Exit.REFUSED
-    assert "It does not accept the user name and password." in ended.err
+    assert "The server does not accept the user name and password of -p: check both." in ended.err
     assert len(server.requests) == 2
 
 
@@ -217,5 +217,5 @@ def test_basic_that_is_refused_later_is_not_sent_again(holder, anchor, estclient
     with rogue.Server(holder, enroller(csrattrs=attributes, simpleenroll=basic)) as server:
         ended = estclient("enroll", "-u", server.url, "-c", anchor, *NEW, *LOGIN)
     assert ended.status == Exit.REFUSED
-    assert "It does not accept the user name and password." in ended.err
+    assert "The server does not accept the user name and password of -p: check both." in ended.err
     assert [request.method for request in server.requests] == ["GET", "GET", "POST"]

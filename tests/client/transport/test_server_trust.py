@@ -155,9 +155,6 @@ def test_tls_1_1_is_not_spoken(holder, anchor, estclient, tmp_path):
 
 
 def test_a_server_without_tls(anchor, estclient):
-    import socket
-    import threading
-
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def speak():
@@ -169,17 +166,45 @@ def test_a_server_without_tls(anchor, estclient):
         thread = threading.Thread(target=speak)
         thread.start()
         port = listener.getsockname()[1]
-        assert estclient("cacerts", "-u", f"localhost:{port}", "-c", anchor).status == Exit.UNTRUSTED
+        ended = estclient("cacerts", "-u", f"localhost:{port}", "-c", anchor)
         thread.join()
+    assert ended.status == Exit.UNTRUSTED
+    assert ended.err == (
+        f"estclient cacerts: localhost:{port} does not speak TLS (wrong version number): "
+        f"a plain HTTP server may listen on port {port}; check the port in -u\n"
+    )
 
 
-def test_nobody_at_home(anchor, estclient):
-    import socket
-
+def test_a_wrong_port_is_named(anchor, estclient):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        ended = estclient("cacerts", "-u", f"localhost:{free.getsockname()[1]}", "-c", anchor)
+        port = free.getsockname()[1]
+        ended = estclient("cacerts", "-u", f"localhost:{port}", "-c", anchor)
     assert ended.status == Exit.NO_CONNECTION
+    assert ended.err == (
+        f"estclient cacerts: localhost:{port}: connection refused: no server listens on port {port} there; "
+        "check the port in -u, or start the server\n"
+    )
+
+
+def test_an_unknown_host_is_named(anchor, estclient):
+    ended = estclient("cacerts", "-u", "nosuch.invalid", "-c", anchor)
+    assert ended.status == Exit.NO_CONNECTION
+    assert ended.err.startswith("estclient cacerts: nosuch.invalid: ")
+    assert ended.err.endswith("; check the host name in -u\n")
+
+
+def test_a_path_that_is_not_ests_is_named(ca, anchor, estclient):
+    with rogue.Server(
+        ca.issue("localhost", dns=["localhost"]), lambda _: rogue.reply(404, content_type=None)
+    ) as server:
+        url = server.url
+        ended = estclient("cacerts", "-u", f"{url}/est", "-c", anchor)
+    assert ended.status == Exit.REFUSED
+    assert ended.err == (
+        "estclient cacerts: this server does not offer cacerts: the server says 404 Whatever\n"
+        f"-u names the path /est, and EST is usually under /.well-known/est: try -u {url}.\n"
+    )
 
 
 # What may leave.

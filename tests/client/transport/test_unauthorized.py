@@ -16,8 +16,8 @@ BASIC = rogue.reply(401, content_type=None, WWW_Authenticate='Basic realm="estre
 BEARER = rogue.reply(401, content_type=None, WWW_Authenticate='Bearer realm="estrealm"')
 BARE = rogue.reply(401, b"Proof of Possession Mismatch.", "text/plain")
 UNLINKED = (
-    "The CSR is not linked to the connection (RFC 7030 3.5), which some servers answer with 401 too: "
-    "leave --no-pop out, and let -R or --new-key make the CSR in place of --csr."
+    "The CSR is not linked to the connection (RFC 7030 3.5), and some servers answer that with 401 too: "
+    "leave out --no-pop, and make the CSR with -R or --new-key in place of --csr."
 )
 
 
@@ -42,13 +42,17 @@ CERT = ("--cert", "me.pem")
 def test_a_certificate_that_is_not_enough_wants_a_password_beside_it(refused, answer):
     for command in (("enroll", *ENROLL), ("reenroll", "--no-csrattrs"), ("cacerts",)):
         said = refused(answer, *command, *CERT)
-        assert "The certificate of --cert was not enough: add a password, -p USER." in said
-        assert "--cert and --key" not in said
+        assert "The certificate of --cert is not enough: give a user name and password as well, -p USER." in said
+        assert "--cert FILE" not in said
 
 
 def test_a_challenge_wants_a_password_or_a_certificate(refused):
     said = refused(BASIC, "enroll", *ENROLL)
-    assert "the server says 401 Whatever\nIt wants to know who you are: -p USER, or --cert and --key." in said
+    assert (
+        "estclient enroll: the server says 401 Whatever\n"
+        "The request had no credentials, and the server offers Basic: give a user name and password, -p USER, "
+        "or a certificate, --cert FILE --key FILE.\n"
+    ) in said
     assert "not linked" not in said
 
 
@@ -56,24 +60,30 @@ def test_no_challenge_wants_a_certificate(refused):
     for command in (("enroll", *ENROLL), ("enroll", *ENROLL, *LOGIN)):
         said = refused(BARE, *command)
         assert "the server says 401 Whatever: Proof of Possession Mismatch.\n" in said
-        assert "a certificate: --cert and --key." in said
-    assert "It asks for no password (no WWW-Authenticate)" in refused(BARE, "cacerts")
+        assert "a certificate" in said
+        assert "--cert FILE --key FILE." in said
+    assert (
+        "The request had no credentials, and the server asks for no password (no WWW-Authenticate): "
+        "it may want a certificate, --cert FILE --key FILE."
+    ) in refused(BARE, "cacerts")
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ((), "or it wants a certificate: --cert and --key."),
-        (CERT, "and --cert was not enough."),
+        ((), "or give a certificate: --cert FILE --key FILE."),
+        (CERT, "and --cert is not enough."),
     ],
 )
 def test_a_challenge_of_another_kind_is_named(refused, options, words):
     said = refused(BEARER, "enroll", *ENROLL, *LOGIN, *options)
-    assert f"It asks for bearer, which neither Basic nor Digest with our password can answer, {words}" in said
+    assert f"The server wants Bearer, and -p can answer Basic and Digest only; {words}" in said
 
 
 def test_a_wrong_password_is_told_apart_from_something_else(refused):
-    assert "It does not accept the user name and password.\n" in refused(BASIC, "enroll", *ENROLL, *LOGIN)
+    assert "The server does not accept the user name and password of -p: check both.\n" in refused(
+        BASIC, "enroll", *ENROLL, *LOGIN
+    )
 
 
 def after_login(request):
@@ -102,7 +112,10 @@ def test_an_unverified_server_gets_nothing(holder, estclient):
     with rogue.Server(holder, lambda _: BASIC) as server:
         ended = estclient("cacerts", "-u", server.url, "--fingerprint", "00" * 32)
     assert ended.status == Exit.REFUSED
-    assert "A server that is not verified gets no password and no certificate: it needs -c FILE" in ended.err
+    assert (
+        "This server is not verified, so it gets no password and no certificate: give -c FILE or --implicit first."
+        in ended.err
+    )
 
 
 @pytest.mark.parametrize(

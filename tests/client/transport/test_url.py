@@ -44,7 +44,7 @@ def test_every_form_reaches_the_right_place(text, label, enroll):
 @pytest.mark.parametrize(
     ("text", "label"),
     [
-        ("http://est.example", None),
+        ("ftp://est.example", None),
         ("", None),
         ("https://", None),
         ("https://user:pw@est.example", None),
@@ -64,3 +64,19 @@ def test_every_form_reaches_the_right_place(text, label, enroll):
 def test_what_is_no_server(text, label):
     with pytest.raises(UsageError):
         url.parse(text, label)
+
+
+@pytest.mark.parametrize("path", ["", ":8080/.well-known/est", "/est"])
+def test_http_without_s_names_https(path):
+    with pytest.raises(UsageError) as refused:
+        url.parse(f"http://est.example{path}")
+    assert str(refused.value) == (
+        f"EST runs over https only (RFC 7030 3.3): write https://est.example{path} in place of http://est.example{path}"
+    )
+
+
+def test_only_a_path_of_another_kind_gets_a_hint():
+    assert url.parse("est.example", "iot").hint == ""
+    assert url.parse("https://est.example:8443/est/api").hint == (
+        "-u names the path /est/api, and EST is usually under /.well-known/est: try -u https://est.example:8443."
+    )
