@@ -55,7 +55,7 @@ def refuse(arguments: Namespace) -> int:
 
 
 def _folders(path: Path) -> list[Path]:
-    """Where the handlers of a configuration keep waiting requests: in the directory of each CA."""
+    """The directories of waiting requests: one in the directory of each CA."""
     served = routes.routes(routes.build(model.load(config_file(path))))
     return sorted({route.ca_dir / "pending" for route in served})
 

@@ -25,7 +25,7 @@ from estgw.tls import sockets
 
 
 def demo(arguments: Namespace) -> int:
-    """Make what is missing, serve, and say on stderr what can be pasted."""
+    """Make the missing parts of a demo, serve it, and print commands to paste on stderr."""
     process.disown_inheritance()
     directory: Path = arguments.dir or (Path() if Path("conf.yaml").exists() else Path("estgw-demo"))
     made = workspace.prepare_demo(directory)
@@ -39,7 +39,7 @@ def demo(arguments: Namespace) -> int:
 
 
 def init(arguments: Namespace) -> int:
-    """Lay out a workspace and say what to do with it."""
+    """Lay out a workspace, and print the next commands."""
     workspace.init(arguments.dir)
     folder = shlex.quote(str(arguments.dir))
     print(
@@ -109,7 +109,7 @@ def _free_port(host: str, port: int) -> int:
 
 
 def _program(name: str) -> str:
-    """How to call one of our own programs from here: by name if the PATH has it, else where this one lies."""
+    """How to call one of our own programs from here: by name if it is in PATH, else by its path."""
     beside = Path(sys.executable).parent / name
     if not beside.exists() or shutil.which(name) == str(beside):
         return name
@@ -118,7 +118,7 @@ def _program(name: str) -> str:
 
 
 def _welcome(directory: Path, url: str, *, made: bool) -> str:
-    """The first page that a newcomer sees: everything on it can be pasted."""
+    """The first page for a newcomer, with commands to paste."""
     anchor = shlex.quote(str(directory / workspace.ANCHOR))
     handler = shlex.quote(str(directory / "handlers/openssl/simpleenroll"))
     login = f"{workspace.DEMO_USER}:{workspace.DEMO_PASSWORD}"
@@ -169,7 +169,7 @@ COMMANDS = (
     ),
     Command(
         name="check",
-        summary="Say everything that is wrong with a configuration.",
+        summary="Print every fault of a configuration.",
         run=check,
         options=[CONFIG],
         example="check -c conf.yaml",

@@ -1,12 +1,10 @@
 """The EST client: `estclient` for a shell, and `estgw.client.Session` for a program.
 
-A program needs the four names below, and of the modules `keys` and `request` (a key and a CSR), `files` (where they
-stay), `bag` (which of the CA's certificates to believe), `keygen` (that operation's answers), `fullcmc` and
-`cmcrequest` (certificates, revocation and CRLs by CMC), and `faults` (every way to fail); `examples/library.py` is a
-beginning.
+A program needs the four names below and some of these modules: `keys` and `request` (a key and a CSR), `files` (storing
+them), `bag` (which of the CA's certificates to trust), `keygen` (answers to serverkeygen), `fullcmc` and `cmcrequest`
+(certificates, revocation and CRLs by CMC), and `faults` (every error).  `examples/library.py` is a first program.
 
-`Session` and its companions are loaded when they are first asked for, so that `estclient --version` does not
-pay for TLS.
+`Session` and the other names are loaded on first use, so that `estclient --version` does not load TLS.
 """
 
 from __future__ import annotations

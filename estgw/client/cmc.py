@@ -1,8 +1,8 @@
 """Whether the signer of a Full CMC answer may say what it says (RFC 5272 4, RFC 6402 2.10, RFC 7030 4.3.2).
 
-A CMC answer says yes or no inside: an HTTP 200 around a failure must not pass for success.  A Full PKI Response counts
-when an RA or the CA has signed it.  A Simple one, mere certificates, has no signature: TLS has authenticated the
-server, and whoever asked must find in it what was asked for.
+A CMC answer has a status inside: an HTTP 200 around a failure must not pass for success.  A Full PKI Response counts
+if an RA or the CA has signed it.  A Simple one, mere certificates, has no signature: TLS has authenticated the server,
+and the caller checks that the certificate is the one it asked for.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def request(body: bytes) -> bytes:
 
 
 def marks_of(der: bytes) -> tuple[int | None, bytes | None]:
-    """Transaction and nonce of a request; None where there is none, or none that can be read."""
+    """Transaction and nonce of a request; None for one that is missing or can't be read."""
     try:
         data = pki_data(signed.parse(der))
         return data.value("transactionId"), data.value("senderNonce")
@@ -44,7 +44,7 @@ def marks_of(der: bytes) -> tuple[int | None, bytes | None]:
 
 
 def has_secret(body: bytes) -> bool:
-    """Whether a request, in any coat, holds a secret in the clear: a passphrase to revoke by, or one of RFC 7894's."""
+    """Whether a request (PEM, DER or base64) holds a revocation passphrase or a secret of RFC 7894 in the clear."""
     try:
         data = pki_data(signed.parse(encoding.decode(body, certs.PKCS7_LABELS)))
         if any(each.value.passphrase is not None for each in data.find("revokeRequest")):
@@ -56,7 +56,7 @@ def has_secret(body: bytes) -> bool:
 
 
 def authenticate(found: Response, trusted: Trust, host: str) -> None:
-    """Raise `InvalidAnswer` unless somebody who may has signed a Full PKI Response (RFC 5272 4.2, RFC 6402 2.10).
+    """Raise `InvalidAnswer` unless an authorized signer has signed a Full PKI Response (RFC 5272 4.2, RFC 6402 2.10).
 
     `host` is the server's name, which counts under implicit anchors alone (`trust.speaker_fault`).
     """
@@ -64,9 +64,9 @@ def authenticate(found: Response, trusted: Trust, host: str) -> None:
         return
     faults = [_objection(found.message, each, trusted, host) for each in found.message.signers]
     if None not in faults:
-        why = faults[0] if faults else "nobody has signed it"
+        why = faults[0] if faults else "it is not signed"
         claim = f"; it says {said(found.worst)}" if found.worst else ""
-        raise InvalidAnswer(f"the CMC answer can't be believed: {why}{claim}")
+        raise InvalidAnswer(f"the CMC answer can't be trusted: {why}{claim}")
 
 
 def _objection(message: SignedData, signer: SignerInfo, trusted: Trust, host: str) -> str | None:
@@ -87,8 +87,8 @@ def check_echo(
 ) -> bytes | None:
     """The server's nonce; raises `InvalidAnswer` unless a Full PKI Response is the one to our message (RFC 5272 6.6).
 
-    Another transaction or nonce than ours never is.  None at all will do for a refusal, since a server that could not
-    read a message has nothing to send back, and for everything if it `may_lack`.
+    It must not have another transaction or nonce than ours.  It may lack them in a refusal, since a server that could
+    not read a message has nothing to send back, and in every answer if it `may_lack`.
     """
     if found.content is None:
         return None

@@ -39,7 +39,7 @@ def read(
     else:
         if not secret.is_wanted:
             raise InvalidAnswer(
-                "the private key came encrypted, and nobody asked for it: --decrypt-key, --decrypt-cert"
+                "the private key came encrypted, which was not asked for: give --decrypt-key or --decrypt-cert"
             )
         content = _opened(der, secret)
         der = cms.private_key_info(cms.verified_content(content, anchors()))
@@ -50,7 +50,7 @@ def _opened(der: bytes, secret: Secret) -> bytes:
     if secret.key is not None:
         return cms.open_with_secret(der, secret.key, secret.key_id)
     if secret.certificate is None or secret.certificate_key is None:
-        raise AssertionError("`options.sealing_secret` lets no such thing through")
+        raise AssertionError("a secret has a key or a certificate with its key")
     return cms.open_with_certificate(der, secret.certificate, secret.certificate_key)
 
 

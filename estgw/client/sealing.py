@@ -1,4 +1,4 @@
-"""How a key from the server is to be encrypted on its way, and how we are going to open it (RFC 7030 4.4.1)."""
+"""Encryption of a key that the server makes: the attributes that ask for it, and the keys for it (RFC 7030 4.4.1)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _NULL = b"\x05\x00"
 
 @dataclass(frozen=True)
 class Secret:
-    """How the key is to be encrypted, and how we will open it; both None: TLS is enough."""
+    """A shared key or a certificate that the private key is encrypted to; with neither, TLS is enough."""
 
     key_id: bytes = b""
     key: bytes | None = field(default=None, repr=False)
@@ -52,12 +52,12 @@ class Secret:
 
     @property
     def is_wanted(self) -> bool:
-        """Whether the key must not come in the clear."""
+        """Whether the private key must come encrypted."""
         return self.key is not None or self.certificate is not None
 
     @property
     def attributes(self) -> tuple[AttributeWish, ...]:
-        """What the CSR says about it (RFC 7030 4.4.1)."""
+        """The attributes of the CSR that ask for it (RFC 7030 4.4.1)."""
         if not self.is_wanted:
             return ()
         oid = DECRYPT_KEY_ID if self.key is not None else ASYMMETRIC_DECRYPT_KEY_ID
@@ -79,7 +79,7 @@ def _recipient_capabilities(certificate: x509.Certificate) -> tuple[bytes, ...]:
 
 
 def _oaep() -> tuple[bytes, bytes]:
-    """RSAES-OAEP with SHA-256, and with SHA-1, which is its default and means empty parameters (RFC 3560)."""
+    """RSAES-OAEP with SHA-256, and with SHA-1: the default, which has empty parameters (RFC 3560)."""
     identifier = csrattrs.encode_oid(_OAEP)
     sha256 = wrap(SEQUENCE, csrattrs.encode_oid(_SHA256) + _NULL)
     mask = wrap(SEQUENCE, csrattrs.encode_oid(_MGF1) + sha256)

@@ -601,8 +601,8 @@ def test_passwd_is_all_or_nothing(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("typed", "user", "words"),
     [
-        ("", "ann", "an empty password; nothing was changed"),
-        ("\n", "ann", "an empty password"),
+        ("", "ann", "the password is empty; nothing was changed"),
+        ("\n", "ann", "the password is empty"),
         ("x" * 73, "ann", "bcrypt takes 72 bytes of password at most"),
         ("ä" * 37, "ann", "bcrypt takes 72 bytes"),
         ("a\tb\n", "ann", "a password with a control character"),

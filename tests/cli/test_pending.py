@@ -182,15 +182,15 @@ def test_a_decision_makes_it_young_again(folder, estgw):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["show", "1a2"], "1a2: 2 requests begin so; give more of the id"),
-        (["approve", "1a2"], "1a2: 2 requests begin so; give more of the id"),
+        (["show", "1a2"], "1a2: 2 requests have ids that begin so; give more of the id"),
+        (["approve", "1a2"], "1a2: 2 requests have ids that begin so; give more of the id"),
         (["approve", "dead"], "dead: no such request"),
         (["approve", ""], ": no such request"),
         (["approve", "../x"], "../x: no such request"),
         (["approve", "ff"], "ffffffffffff: it is issued already"),
         (["refuse", "ff", "--reason", "no"], "ffffffffffff: it is issued already"),
-        (["refuse", "1a2b", "--reason", " "], "a reason is one line of words, for the client to read"),
-        (["refuse", "1a2b", "--reason", "a\nb"], "a reason is one line of words, for the client to read"),
+        (["refuse", "1a2b", "--reason", " "], "a reason is one line of text for the client"),
+        (["refuse", "1a2b", "--reason", "a\nb"], "a reason is one line of text for the client"),
     ],
 )
 def test_what_is_not_possible(folder, estgw, arguments, words):

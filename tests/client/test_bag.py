@@ -106,7 +106,7 @@ def test_one_certificate_that_is_not_believed_and_nothing_is_stored(ca, holder, 
     with rogue.Server(holder, lambda _: rogue.reply(body=body)) as server:
         ended = estclient("cacerts", "-u", server.url, "-c", anchor, "-o", "ca.pem")
         assert ended.status == Exit.UNTRUSTED
-        assert "NOT BELIEVED" in ended.err
+        assert "NOT TRUSTED" in ended.err
         assert not (tmp_path / "ca.pem").exists()
         command = (
             "cacerts",
@@ -224,4 +224,4 @@ def test_an_extension_that_is_there_twice_makes_no_ca(ask, ca):
     assert twice != der
     ended = ask(rogue.reply(body=twice))
     assert ended.status == Exit.UNTRUSTED
-    assert "NOT BELIEVED: it is no CA's certificate" in ended.err
+    assert "NOT TRUSTED: it is no CA's certificate" in ended.err

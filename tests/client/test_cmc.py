@@ -143,7 +143,7 @@ def test_who_has_signed_it(ask, respond, tmp_path):
     """TLS has authenticated the server; the message says whether its CA stands behind what it says."""
     ended, _ = ask(rogue.reply(body=base64.encodebytes(respond(status(0), eku=())), content_type=TYPE))
     assert ended.status == Exit.INVALID_ANSWER
-    assert "neither a CA nor its speaker" in ended.err
+    assert "neither a CA nor its RA" in ended.err
     assert not (tmp_path / "out").exists()
 
 

@@ -247,10 +247,10 @@ def test_a_sealed_key(server, estclient, tmp_path):
 
 
 def test_no_wishes_and_no_such_operation(server, estclient):
-    assert "no wishes" in estclient("csrattrs", *common(server, label="plain")).err
+    assert "asks for no attribute" in estclient("csrattrs", *common(server, label="plain")).err
     new = ("--subject", "CN=x", "-o", "x.pem")
     assert estclient("serverkeygen", *common(server, label="bare"), *LOGIN, *new).status == Exit.REFUSED
-    assert estclient("csrattrs", *common(server, label="nosuch"), "-v").err.endswith("no wishes.\n")
+    assert estclient("csrattrs", *common(server, label="nosuch"), "-v").err.endswith("asks for no attribute.\n")
     assert estclient("cacerts", *common(server, label="nosuch")).status == Exit.REFUSED
 
 

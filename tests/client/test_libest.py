@@ -144,7 +144,7 @@ def test_a_server_without_csrattrs_stops_no_enrolment(holder, anchor, estclient,
         ended = estclient(command, "-u", server.url, "-c", anchor, *words)
         url = server.url
     assert f"Warning: csrattrs at {url}/.well-known/est/csrattrs: the server says {status}" in ended.err
-    assert "no such thing\nGoing on as if the server had no wishes for a CSR." in ended.err
+    assert "no such thing\nGoing on as if the server asked for no CSR attribute." in ended.err
     assert server.requests[-1].method == "POST"
     if command != "serverkeygen":
         assert ended.status == Exit.DONE

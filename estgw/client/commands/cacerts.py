@@ -15,13 +15,13 @@ from estgw.client.transport import trust
 
 
 def cacerts(arguments: argparse.Namespace, report: Report) -> Exit:
-    """The CA's certificates, as far as they can be believed (RFC 7030 4.1)."""
+    """Get the CA's certificates and store those that can be trusted (RFC 7030 4.1)."""
     with connecting.open_session(arguments, report, may_bootstrap=True) as session:
         found = session.cacerts()
         connecting.describe(session, report)
         connected = session.connected
         assert connected is not None
-    anchors = _vouched(arguments, found, connected.verdict.anchor, report)
+    anchors = _anchors(arguments, found, connected.verdict.anchor, report)
     entries = bag.examine(found, anchors, arguments.fingerprint)
     _list(entries, report)
     for fingerprint in arguments.fingerprint:
@@ -30,7 +30,7 @@ def cacerts(arguments: argparse.Namespace, report: Report) -> Exit:
     doubtful = [entry for entry in entries if entry.fault and not entry.is_expired]
     if doubtful:
         raise Untrusted(
-            f"{len(doubtful)} of {len(entries)} certificates can't be believed; nothing is stored.  "
+            f"{len(doubtful)} of {len(entries)} certificates can't be trusted; nothing is stored.  "
             "If the CA has a new root, check its fingerprint and add --fingerprint"
         )
     good = [entry.certificate for entry in entries if entry.is_good]
@@ -40,22 +40,22 @@ def cacerts(arguments: argparse.Namespace, report: Report) -> Exit:
     return report.done()
 
 
-def _vouched(
+def _anchors(
     arguments: argparse.Namespace, found: list[x509.Certificate], anchor: trust.Anchor, report: Report
 ) -> list[x509.Certificate]:
-    """The anchors to judge a bag by: the configured ones, or roots that somebody vouches for now."""
+    """The anchors to judge a bag by: the configured ones, or roots that the user accepts now."""
     roots = bag.roots_of(found)
     match anchor:
         case trust.Anchor.EXPLICIT:
             return [one for path in arguments.cacert for one in files.certificates(path)]
         case trust.Anchor.IMPLICIT:
-            # Authenticated and authorized by its name, the server's word on its own CA counts (RFC 7030 4.1.3).
+            # The server was authorized by its name, so its own root counts (RFC 7030 4.1.3).
             return roots
         case trust.Anchor.NONE if arguments.fingerprint:
-            return []  # `bag.examine` looks for them
+            return []  # `bag.examine` compares the fingerprints
     if not roots:
         raise Untrusted("the answer holds no root whose fingerprint could be compared; nothing is stored")
-    report.say("This server has not been verified.  Compare these with what its operator told you:")
+    report.say("This server has not been verified.  Compare these fingerprints with those from its operator:")
     for root in roots:
         report.say(f"  {certificate_output.line(root)}\n  SHA-256 {_grouped(trust.fingerprint(root))}")
     report.fact(candidates=[certificate_output.facts(root) for root in roots])
@@ -69,7 +69,7 @@ def _vouched(
 def _list(entries: list[bag.Entry], report: Report) -> None:
     for entry in entries:
         notes = ", the newest root" if entry.is_newest else ", expired: left out" if entry.is_expired else ""
-        fault = f"\n    NOT BELIEVED: {clean(entry.fault, 200)}" if entry.fault and not entry.is_expired else ""
+        fault = f"\n    NOT TRUSTED: {clean(entry.fault, 200)}" if entry.fault and not entry.is_expired else ""
         report.say(f"{entry.role}{notes}: {certificate_output.line(entry.certificate)}{fault}")
         report.detail(f"    SHA-256 {_grouped(trust.fingerprint(entry.certificate))}")
     report.fact(

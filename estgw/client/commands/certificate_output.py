@@ -1,4 +1,4 @@
-"""Certificates on their way out: as PEM, DER or PKCS#7, as facts for JSON, and as lines for a person."""
+"""Certificates as output: PEM, DER or PKCS#7, facts for JSON, and lines for a person."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def deliver(report: Report, certificates: Sequence[x509.Certificate], form: str,
 def write(report: Report, data: bytes, path: Path | None) -> None:
     """Write bytes to a file, or to stdout when there is none.
 
-    A file that can't be written is a failure, but what a CA has issued is not to be lost: it goes to stdout.
+    If the file can't be written, the command fails, and the certificate goes to stdout so that it is not lost.
     """
     if path is None:
         report.output(data)
@@ -51,7 +51,7 @@ def write(report: Report, data: bytes, path: Path | None) -> None:
 
 
 def facts(certificate: x509.Certificate) -> dict[str, Any]:
-    """What JSON says about a certificate."""
+    """Facts about a certificate for JSON."""
     return {
         "subject": names.dn_text(certificate.subject),
         "issuer": names.dn_text(certificate.issuer),

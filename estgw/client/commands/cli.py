@@ -88,7 +88,7 @@ COMMANDS = (
     ),
     Command(
         name="csrattrs",
-        summary="Show what the server wants to see in a CSR, in words or as DER.",
+        summary="Show the attributes that the server asks for in a CSR, in words or as DER.",
         run=_csrattrs,
         options=options.COMMON,
         sets={"operation": "csrattrs"},
@@ -114,7 +114,7 @@ COMMANDS = (
     ),
     Command(
         name="serverkeygen",
-        summary="Let the server make the key.",
+        summary="Get a key that the server makes, and its certificate.",
         run=_serverkeygen,
         options=[
             *options.COMMON,
@@ -164,7 +164,7 @@ COMMANDS = (
     ),
     Command(
         name="fullcmc revoke",
-        summary="Have --cert revoked or, as an RA, another certificate.",
+        summary="Revoke --cert or, as an RA, another certificate.",
         run=_cmc_revoke,
         options=[*options.COMMON, *options.TARGET, options.WAIT],
         sets={"operation": "fullcmc"},

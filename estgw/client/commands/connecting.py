@@ -14,17 +14,19 @@ from estgw.client.transport.session import Session
 def open_session(arguments: argparse.Namespace, report: Report, *, may_bootstrap: bool = False) -> Session:
     """The session that the options describe; raises `UsageError`.
 
-    Without any anchor there is none, except for `may_bootstrap` (RFC 7030 4.1.1): no command falls back from a
+    Without an anchor it raises, unless the command `may_bootstrap` (RFC 7030 4.1.1): no command falls back from a
     verified connection to an unverified one.
     """
     place = url.parse(arguments.url, arguments.label)
     trusted = options.trust(arguments.cacert, implicit=arguments.implicit)
     if trusted.bootstrap and not may_bootstrap:
-        raise UsageError("nothing to verify the server with: -c FILE (get it with `estclient cacerts`) or --implicit")
+        raise UsageError(
+            "the server can't be verified without an anchor: give -c FILE (estclient cacerts gets it) or --implicit"
+        )
     credentials = options.credentials(arguments.userpass, arguments.password_file)
     identity = options.identity(arguments.cert, arguments.key)
     if trusted.bootstrap and (credentials or identity):
-        raise UsageError("without -c or --implicit the server is unknown, and gets neither -p nor --cert")
+        raise UsageError("without -c or --implicit the server is not verified, and gets neither -p nor --cert")
     return Session(
         place,
         trusted,
@@ -39,7 +41,7 @@ def open_session(arguments: argparse.Namespace, report: Report, *, may_bootstrap
 
 
 def describe(session: Session, report: Report) -> None:
-    """Tell about the connection in use, for `-v` and `--json`."""
+    """Report the connection in use, for `-v` and `--json`."""
     connected = session.connected
     if connected is None:
         return

@@ -1,4 +1,4 @@
-"""`csrattrs`: what the server wants to see in a CSR (RFC 7030 4.5)."""
+"""`csrattrs`: the attributes that the server asks for in a CSR (RFC 7030 4.5)."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ from estgw.est.csrattrs import CsrAttrs
 
 
 def csrattrs(arguments: argparse.Namespace, report: Report) -> Exit:
-    """What the server wants to see in a CSR (RFC 7030 4.5)."""
+    """Print the attributes that the server asks for in a CSR, in words or as DER."""
     if arguments.outform == "p7":
-        raise UsageError("CSR attributes are no PKCS#7: --outform der for the bytes, nothing for words")
+        raise UsageError(
+            "CSR attributes can't be a PKCS#7: --outform der writes their bytes, and no --outform describes them"
+        )
     with connecting.open_session(arguments, report) as session:
         attrs = session.csrattrs()
         connecting.describe(session, report)
     if attrs is None:
-        report.say("The server has no wishes.")
+        report.say("The server asks for no attribute.")
         attrs = CsrAttrs()
     try:
         lines = describe_csrattrs.describe(attrs)

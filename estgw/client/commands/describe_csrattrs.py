@@ -9,12 +9,12 @@ from estgw.est.csrattrs import AttributeWish, CsrAttrs, ExtensionWish, KeyWish
 
 
 def render(attrs: CsrAttrs, lines: list[str], form: str) -> bytes:
-    """For stdout or a file: `der` as it came; `pem` the lines of `describe`, since PEM has no label for it."""
+    """The output: for `der` the bytes from the server, else the lines of `describe`, since PEM has no label for it."""
     return attrs.encode() if form == "der" else "".join(f"{line}\n" for line in lines).encode()
 
 
 def describe(attrs: CsrAttrs) -> list[str]:
-    """What a server asks for, a template first; raises `Malformed`."""
+    """One line for each attribute, a template first; raises `Malformed`."""
     lines: list[str] = []
     template = attrs.template
     if template is not None:

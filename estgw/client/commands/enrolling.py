@@ -1,4 +1,4 @@
-"""`enroll` and `reenroll`: from a key to a certificate (RFC 7030 4.2)."""
+"""`enroll` and `reenroll`: make a key and a CSR, get the certificate, store both (RFC 7030 4.2)."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ from estgw.est.binding import Binding
 from estgw.est.csr import CHALLENGE_PASSWORD, EST_IDENTITY_LINKING
 
 Attempt = Callable[[], x509.Certificate]
-"""Asks for a certificate once; may be called again after a `TryLater`."""
+"""Requests a certificate once; may be called again after a `TryLater`."""
 _HAVE_NO_CSRATTRS = (400, 405, 410)
-"""How servers without /csrattrs answer it, besides the 204 and 404 of RFC 7030 4.5.2 and a 501."""
+"""Statuses for /csrattrs from servers that do not have it, besides the 204 and 404 of RFC 7030 4.5.2 and a 501."""
 
 
 class Way:
-    """How a request travels: as it is, by one of the simple operations (RFC 7030 4.2)."""
+    """How a request is sent: here as a PKCS#10, by one of the simple operations (RFC 7030 4.2)."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.arguments = arguments
 
     def ready(self, session: Session, made: bytes | RequestMaker) -> Attempt:
-        """Ask with a request that was made elsewhere."""
+        """Enrol with a request that was made elsewhere."""
         renews = self.arguments.operation == "simplereenroll"
         return lambda: session.reenroll(made) if renews else session.enroll(made)
 
     def own(self, session: Session, plan: Plan, key: PrivateKeyTypes) -> Attempt:
-        """Ask with a request for a key of ours."""
+        """Enrol with a request for a key that is on this side."""
         return self.ready(session, linked(plan, key, self.arguments))
 
 
@@ -51,7 +51,7 @@ def enroll(arguments: argparse.Namespace, report: Report) -> Exit:
 
 
 def enroll_by(way: Way, report: Report) -> Exit:
-    """Get a first certificate in one way or the other."""
+    """Get a first certificate; `way` sends the request."""
     arguments = way.arguments
     options.require_sense(arguments)
     key_path = key_path_of(arguments) if arguments.new_key is not None else None
@@ -79,22 +79,22 @@ def _enroll_with(
     key_path: Path | None,
     report: Report,
 ) -> x509.Certificate:
-    """Store a new key, ask for its certificate, store that.  The key is on disk before anybody hears of it."""
+    """Store a new key, get its certificate, and store that.  The key is on disk before the request is sent."""
     arguments = way.arguments
     attempt = way.own(session, plan, key)
     if key_path is not None:
-        session.connect()  # a server that can't be reached or trusted should not leave a key behind
+        session.connect()  # no key is left behind if the server can't be reached or trusted
         files.create_key(key_path, keys.to_pem(key))
         report.fact(key=str(key_path))
     try:
         certificate = _send(session, attempt, arguments, report)
     except Refused:
         if key_path is not None:
-            key_path.unlink()  # made a moment ago for a certificate that there will not be
+            key_path.unlink()  # made above, for a certificate that was refused
         raise
     except ClientError:
         if key_path is not None:
-            report.say(f"The key is in {key_path}: --reuse-key {key_path} goes on with it.")
+            report.say(f"The key is in {key_path}; --reuse-key {key_path} uses it again.")
         raise
     if key_path is not None and arguments.out is not None and key_path == arguments.out:
         files.write(key_path, keys.to_pem(key) + certificate_output.render([certificate], "pem"), mode=0o600)
@@ -104,16 +104,16 @@ def _enroll_with(
 
 
 def reenroll(arguments: argparse.Namespace, report: Report) -> Exit:
-    """Renew `--cert`, with its key or a new one, and put the new pair in the place of the old (RFC 7030 4.2.2)."""
+    """Renew `--cert`, with its key or a new one, and replace the old pair by the new one (RFC 7030 4.2.2)."""
     return renew_by(Way(arguments), report)
 
 
 def renew_by(way: Way, report: Report) -> Exit:
-    """Renew `--cert` in place in one way or the other."""
+    """Renew `--cert` in place; `way` sends the request."""
     arguments = way.arguments
     options.require_sense(arguments)
     if arguments.cert is None:
-        raise UsageError(f"{arguments.command} needs --cert, the certificate to be renewed, and its --key")
+        raise UsageError(f"{arguments.command} needs the certificate to be renewed and its key: --cert FILE --key FILE")
     old = files.certificates(arguments.cert)[0]
     left = old.not_valid_after_utc - datetime.now(UTC)
     if arguments.if_expires_within is not None and left > arguments.if_expires_within:
@@ -141,10 +141,10 @@ def renew_by(way: Way, report: Report) -> Exit:
 
 
 def _staged_key(path: Path, spec: keys.KeySpec, old: x509.Certificate) -> PrivateKeyTypes:
-    """The next key: made now, or the one of a run that got 202 or was cut off, so that the CA knows it again.
+    """The next key: a new one, or the key of a run that got 202 or was interrupted, which the CA may know already.
 
-    A run that was cut off at its very end leaves the key that is in use already: that one is not next.  One that
-    was cut off at its beginning leaves a file without a key, which must not stand in the way for ever.
+    A run that was interrupted at its very end leaves the key that is in use by now, which is not taken again.  A run
+    that was interrupted at its beginning leaves a file without a key, which is replaced.
     """
     if path.exists():
         with contextlib.suppress(UsageError):
@@ -160,7 +160,7 @@ def _staged_key(path: Path, spec: keys.KeySpec, old: x509.Certificate) -> Privat
 def _renewed(
     arguments: argparse.Namespace, certificate: x509.Certificate, key_path: Path, key: bytes | None, report: Report
 ) -> None:
-    """Put the outcome in place: over the old pair, or where `-o` and `--key-out` say."""
+    """Store the new certificate and key: over the old pair, or in the files of `-o` and `--key-out`."""
     target = arguments.out or arguments.cert
     report.fact(out=str(target))
     if not _is_in_place(arguments):
@@ -180,18 +180,18 @@ def _renewed(
 
 
 def _is_in_place(arguments: argparse.Namespace) -> bool:
-    """Whether the renewed certificate takes the place of the old one, which `-o` may name too."""
+    """Whether the new certificate replaces the old one; `-o` may name the same file."""
     return arguments.out is None or bool(arguments.out.resolve() == arguments.cert.resolve())
 
 
 def _chain(path: Path, certificate: x509.Certificate, report: Report) -> list[x509.Certificate]:
-    """What stands behind the old certificate in its file, and belongs behind the new one too.
+    """The chain behind the old certificate in its file, if it fits the new one.
 
-    The answer is the issued certificate alone (RFC 7030 4.2.3), and whoever reads the file may need the rest.
+    The answer has the issued certificate alone (RFC 7030 4.2.3), and readers of the file may need the chain.
     """
     chain = files.certificates(path)[1:]
     if chain and not trust.is_signed_by(certificate, chain[0]):
-        report.say(f"{path}: the chain behind the old certificate is not the new one's and is left out.")
+        report.say(f"{path}: the chain behind the old certificate does not fit the new one and is left out.")
         return []
     return chain
 
@@ -211,12 +211,12 @@ def ready(arguments: argparse.Namespace, session: Session, report: Report) -> by
     if arguments.require_pop:
         raise ClientError("a finished CSR can't be linked to the connection (--require-pop): use -R or --new-key")
     if not arguments.no_pop:
-        report.say("A finished CSR can't be linked to the connection (RFC 7030 3.5); going on without.")
+        report.say("A finished CSR can't be linked to the connection (RFC 7030 3.5); it is sent without a link.")
     return options.request(arguments.csr)
 
 
 def linked(plan: Plan, key: PrivateKeyTypes, arguments: argparse.Namespace) -> RequestMaker:
-    """A maker that signs a CSR for every connection anew."""
+    """A maker that signs a new CSR for every connection."""
 
     def make(binding: Binding | None) -> bytes:
         return request.build(plan, key, claimed(arguments, binding))
@@ -225,22 +225,22 @@ def linked(plan: Plan, key: PrivateKeyTypes, arguments: argparse.Namespace) -> R
 
 
 def claimed(arguments: argparse.Namespace, binding: Binding | None) -> Binding | None:
-    """The binding that goes into a request: the connection's, unless `--no-pop`."""
+    """The binding for a request: the connection's, or none with `--no-pop`."""
     if binding is None and arguments.require_pop:
         raise ClientError("this connection has no channel binding (--require-pop)")
     return None if arguments.no_pop else binding
 
 
 def follow(arguments: argparse.Namespace, session: Session, wanted: Wanted, report: Report) -> Plan:
-    """A plan for the CSR that follows /csrattrs, unless `--no-csrattrs` (RFC 7030 4.5: clients ask first)."""
+    """A plan for the CSR that follows /csrattrs, unless `--no-csrattrs` is given (RFC 7030 4.5: clients ask first)."""
     attrs = None
     try:
         attrs = None if arguments.no_csrattrs else session.csrattrs()
     except (Refused, ServerFailed, InvalidAnswer) as fault:
         if not isinstance(fault, Refused) or fault.http_status not in _HAVE_NO_CSRATTRS:
-            report.say("This is about the server's wishes for a CSR; --no-csrattrs does without them.")
+            report.say("The request for CSR attributes failed; --no-csrattrs skips it.")
             raise
-        report.say(f"Warning: csrattrs at {fault.url}: {fault}\nGoing on as if the server had no wishes for a CSR.")
+        report.say(f"Warning: csrattrs at {fault.url}: {fault}\nGoing on as if the server asked for no CSR attribute.")
     plan = request.plan(wanted, attrs)
     for note in plan.notes:
         report.detail(note)
@@ -248,12 +248,14 @@ def follow(arguments: argparse.Namespace, session: Session, wanted: Wanted, repo
 
 
 def choose(asked: str | None, plan: Plan) -> keys.KeySpec:
-    """The kind of key to make: what the user says, what the server wants; `auto` leaves it to the server."""
+    """The kind of key to make: the user's, or for `auto` the server's."""
     if asked is None or asked == "auto":
         return plan.key or keys.parse_spec(keys.DEFAULT)
     spec = keys.parse_spec(asked)
     if plan.key is not None and plan.key != spec:
-        raise ClientError(f"the server wants a key {plan.key}, not {spec}; --no-csrattrs asks for {spec} all the same")
+        raise ClientError(
+            f"the server wants a key {plan.key}, not {spec}; --no-csrattrs enrols with {spec} all the same"
+        )
     return spec
 
 
@@ -263,13 +265,13 @@ def _send(session: Session, attempt: Attempt, arguments: argparse.Namespace, rep
             return attempt()
         finally:
             connecting.describe(session, report)
-            session.close()  # the next try is a new connection with a new binding (RFC 7030 4.2.3)
+            session.close()  # the next try uses a new connection and a new binding (RFC 7030 4.2.3)
 
     return waiting.until_done(once, arguments.wait, report)
 
 
 def key_path_of(arguments: argparse.Namespace) -> Path:
-    """Where a new key goes: `--key-out`, or beside `-o`; never to stdout."""
+    """The file for a new key: `--key-out`, or beside `-o`; never stdout."""
     if arguments.key_out is not None:
         return Path(arguments.key_out)
     if arguments.out is None:

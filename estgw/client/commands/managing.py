@@ -1,4 +1,4 @@
-"""`fullcmc` and its commands: a ready message, or one made here to enrol, renew, revoke or get a CRL (RFC 7030 4.3)."""
+"""`fullcmc` and its commands: send a finished message, or make one to enrol, renew, revoke, or get a CRL."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def send(arguments: argparse.Namespace, report: Report) -> Exit:
 
 
 def _write_bag(response: Response, path: Path | None, report: Report) -> None:
-    """What came beside the words: certificates, then CRLs, as PEM; a revocation has neither."""
+    """Write the certificates, then the CRLs of an answer as PEM; the answer to a revocation has neither."""
     found = response.message.bag
     if len(found) < len(response.message.certificates):
         raise InvalidAnswer("the CMC answer holds certificates that can't be read")
@@ -63,10 +63,9 @@ def _write_bag(response: Response, path: Path | None, report: Report) -> None:
 
 
 def _answer(session: Session, message: bytes, report: Report) -> Response:
-    """What comes back, once it has been believed and means yes.
+    """The answer, after its signer and its status have been checked.
 
-    Whoever has made the message knows best what it is worth when a server does not return nonce and transaction;
-    others than ours are never an answer.
+    Nonce and transaction may be missing, since the message was made elsewhere; wrong ones are refused.
     """
     answer = session.fullcmc(message)
     connecting.describe(session, report)
@@ -80,9 +79,9 @@ def _answer(session: Session, message: bytes, report: Report) -> Response:
 
 
 class Cmc(Way):
-    """Requests that travel in a CMC message, signed by the holder of `--cert` or by the new key.
+    """Requests in a CMC message, signed by the holder of `--cert` or by the new key.
 
-    With a secret it is always the key: `--cert` may be the device maker's then, which is good for TLS alone.
+    With a secret, the new key always signs: `--cert` may then be the device maker's, which is for TLS only.
     """
 
     def __init__(self, arguments: argparse.Namespace, report: Report) -> None:
@@ -92,7 +91,7 @@ class Cmc(Way):
         self._passphrase = _passphrase(arguments.revocation_secret_file)
 
     def ready(self, session: Session, made: bytes | RequestMaker) -> Attempt:
-        """A PKCS#10 that was made elsewhere, brought by an RA or the like."""
+        """A PKCS#10 that was made elsewhere, sent by an RA for example."""
         if session.identity is None:
             raise UsageError("a CSR that is made elsewhere needs --cert and --key, to sign the message around it")
         if self._secret is not None:
@@ -102,7 +101,7 @@ class Cmc(Way):
         return self._attempt(transaction, lambda: transaction.enroll(cmcrequest.ready(make)))
 
     def own(self, session: Session, plan: Plan, key: PrivateKeyTypes) -> Attempt:
-        """A PKCS#10, or with `--crmf` a CRMF request, for a key of ours."""
+        """A PKCS#10, or with `--crmf` a CRMF request, for a key that is on this side."""
         arguments = self.arguments
         can_sign = not arguments.encrypted_pop
         if not can_sign and keys.spec_of(key).kind not in ("ec", "rsa"):
@@ -146,11 +145,11 @@ def renew(arguments: argparse.Namespace, report: Report) -> Exit:
 
 
 def revoke(arguments: argparse.Namespace, report: Report) -> Exit:
-    """Have a certificate revoked: `--cert` itself, or another one that its holder may speak for."""
+    """Have a certificate revoked: `--cert` itself, or another one as an RA."""
     target = _target(arguments)
     passphrase = _passphrase(arguments.secret_file)
     if arguments.cert is None and passphrase is None:
-        raise UsageError("who asks?  --cert and --key, or --secret-file for a passphrase")
+        raise UsageError("a revocation needs credentials: --cert and --key, or --secret-file for a passphrase")
     reason = next(number for number, word in REASONS.items() if word == arguments.reason)
     with connecting.open_session(arguments, report) as session:
         author = Author() if session.identity is None else Author.holder(session.identity)
@@ -162,9 +161,9 @@ def revoke(arguments: argparse.Namespace, report: Report) -> Exit:
 
 
 def get_crl(arguments: argparse.Namespace, report: Report) -> Exit:
-    """Get a CA's CRL, whose signature counts under the same anchors as the server's."""
+    """Get a CA's CRL, and check its signature under the anchors for the server."""
     if arguments.outform == "p7":
-        raise UsageError("a CRL is no PKCS#7: --outform pem or der")
+        raise UsageError("a CRL can't be a PKCS#7: use --outform pem or der")
     with connecting.open_session(arguments, report) as session:
         issuer = _issuer(arguments, session)
         author = Author.nobody() if session.identity is None else Author.holder(session.identity)
@@ -179,7 +178,7 @@ def get_crl(arguments: argparse.Namespace, report: Report) -> Exit:
 def _run(
     session: Session, transaction: Transaction, attempt: Callable[[], T], arguments: argparse.Namespace, report: Report
 ) -> T:
-    """One errand, with as much patience as `--wait` has."""
+    """Run a transaction, and repeat it within the time of `--wait`."""
 
     def once() -> T:
         try:
@@ -199,7 +198,7 @@ def _tell(transaction: Transaction, report: Report) -> None:
 
 
 def _shared_secret(arguments: argparse.Namespace) -> Secret | None:
-    """`--secret-file` and `--identification`, which alone asks for the secret, as `-p USER` does for a password."""
+    """`--secret-file` and `--identification`; without a file the terminal asks for the secret."""
     file = getattr(arguments, "secret_file", None)
     name = getattr(arguments, "identification", None)
     if file is None and name is None:
@@ -208,7 +207,7 @@ def _shared_secret(arguments: argparse.Namespace) -> Secret | None:
 
 
 def _passphrase(file: Path | None) -> str | None:
-    """What a certificate can be revoked by (RFC 5272 6.11, RFC 7894 3.2)."""
+    """The passphrase that revokes a certificate (RFC 5272 6.11, RFC 7894 3.2)."""
     found = None if file is None else options.secret(file, "")
     if found is not None and len(found) > csr.MAXIMUM_STRING:
         raise UsageError(f"{file}: a passphrase has at most {csr.MAXIMUM_STRING} characters")
@@ -219,7 +218,7 @@ def _target(arguments: argparse.Namespace) -> IssuerAndSerial:
     """The certificate to be revoked."""
     if arguments.target is not None:
         if arguments.serial is not None or arguments.issuer is not None:
-            raise UsageError("--target says it all: no --serial and no --issuer beside it")
+            raise UsageError("--target names the certificate: leave out --serial and --issuer")
         return IssuerAndSerial.of(files.certificates(arguments.target)[0])
     own = None if arguments.cert is None else files.certificates(arguments.cert)[0]
     if arguments.serial is not None:
@@ -227,23 +226,23 @@ def _target(arguments: argparse.Namespace) -> IssuerAndSerial:
             return IssuerAndSerial(_subject(arguments.issuer).public_bytes(), arguments.serial)
         if own is not None:
             return IssuerAndSerial(own.issuer.public_bytes(), arguments.serial)
-        raise UsageError("a serial number of which CA?  --issuer FILE")
+        raise UsageError("--serial needs the CA: --issuer FILE")
     if arguments.issuer is not None:
         raise UsageError("--issuer is for --serial")
     if own is None:
-        raise UsageError("revoke which certificate?  --cert, --target FILE, or --serial HEX")
+        raise UsageError("no certificate to revoke: --cert, --target FILE, or --serial HEX")
     return IssuerAndSerial.of(own)
 
 
 def _issuer(arguments: argparse.Namespace, session: Session) -> x509.Name:
-    """Whose CRL: the CA of `--issuer`, of our own certificate, or the only one that we trust."""
+    """The CA of the CRL: the one in `--issuer`, the issuer of our own certificate, or the only anchor."""
     if arguments.issuer is not None:
         return _subject(arguments.issuer)
     if session.identity is not None:
         return session.identity.certificate.issuer
     known = list(dict.fromkeys(each.subject for each in session.trust.explicit))
     if len(known) != 1:
-        raise UsageError("the CRL of which CA?  --issuer FILE, its certificate")
+        raise UsageError("the CRL needs a CA: give its certificate with --issuer FILE")
     return known[0]
 
 

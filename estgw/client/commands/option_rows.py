@@ -23,7 +23,7 @@ def duration(text: str) -> timedelta:
     """Read `30d`, `12h`, `90m`, `45s`, `2w` or plain seconds."""
     number, unit = (text[:-1], text[-1]) if text[-1:] in _UNITS else (text, "s")
     if not (number.isascii() and number.isdigit() and len(number) < 10):
-        raise argparse.ArgumentTypeError(f"{text!r} is no duration such as 30d, 12h or 45s")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a duration such as 30d, 12h or 45s")
     return timedelta(seconds=int(number) * _UNITS[unit])
 
 
@@ -37,21 +37,21 @@ def _timeout(text: str) -> float:
     except ValueError:
         seconds = 0.0
     if not 0 < seconds <= 86400:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0 to 86400")
     return seconds
 
 
 def _fingerprint(text: str) -> str:
     digits = text.lower().removeprefix("sha256:").replace(":", "").replace(" ", "")
     if len(digits) != 64 or any(digit not in "0123456789abcdef" for digit in digits):
-        raise argparse.ArgumentTypeError(f"{text!r} is no SHA-256 fingerprint of 64 hex digits")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a SHA-256 fingerprint of 64 hex digits")
     return digits
 
 
 def _serial(text: str) -> int:
     digits = text.lower().removeprefix("0x").replace(":", "").replace(" ", "")
     if not digits or len(digits) > 40 or any(digit not in "0123456789abcdef" for digit in digits):
-        raise argparse.ArgumentTypeError(f"{text!r} is no serial number in hex")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a serial number in hex")
     return int(digits, 16)
 
 
@@ -68,7 +68,7 @@ COMMON = (
             Option("--tls", "use this TLS version only", choices=("1.2", "1.3")),
             Option("--timeout", "for TCP, for TLS and for each answer (default: 30)", "SECONDS", type=_timeout,
                    default=30.0),
-            Option("--allow-redirect", "follow redirects to another origin, with all checks anew"),
+            Option("--allow-redirect", "follow redirects to another origin, and repeat all checks there"),
         ),
     ),
     Group(
@@ -101,17 +101,17 @@ _SCRIPT = Option("-R --request-script",
                  "SCRIPT", type=Path, dest="script")  # fmt: skip
 _CSR = Option("--csr", "a finished CSR as PEM, DER or base64; - is stdin", "FILE", type=Path)
 _NEW_KEY = Option("--new-key",
-                  "make a key: ec:P-256, rsa:3072, ed25519, ml-dsa-65, ...; without KIND what the server asks for",
+                  "make a key: ec:P-256, rsa:3072, ed25519, ml-dsa-65, ...; without KIND the server's choice",
                   "KIND", without_value="auto", suggestions=_KINDS)  # fmt: skip
 _REUSE_KEY = Option("--reuse-key", "make the CSR with this key, as after a 202", "FILE", type=Path)
 
 SOURCES = Group("the request", (_SCRIPT, _CSR, _NEW_KEY, _REUSE_KEY), exclusive=True, required=True)
 SERVER_KEY_SOURCES = Group("the request (default: made here)", (_SCRIPT, _CSR), exclusive=True)
-NEW_KEY_OUT = Option("--key-out", "where a new key goes (default: OUT with .key); OUT itself for one file", "FILE",
-                     type=Path)  # fmt: skip
-SERVER_KEY_OUT = Option("--key-out", "where the key goes (default: OUT with .key); OUT itself for one file", "FILE",
-                        type=Path)  # fmt: skip
-_NO_CSRATTRS = Option("--no-csrattrs", "do not ask the server what it wants in a CSR")
+NEW_KEY_OUT = Option("--key-out", "the file for the new key (default: OUT with .key); OUT itself puts both in one file",
+                     "FILE", type=Path)  # fmt: skip
+SERVER_KEY_OUT = Option("--key-out", "the file for the key (default: OUT with .key); OUT itself puts both in one file",
+                        "FILE", type=Path)  # fmt: skip
+_NO_CSRATTRS = Option("--no-csrattrs", "do not ask the server for CSR attributes")
 NAMES = Group(
     "names in a CSR that is made here",
     (
@@ -135,7 +135,7 @@ WAIT = Option("--wait", "repeat a request that gets 202 during that time (also 1
               type=_seconds, default=0.0)  # fmt: skip
 RENEWAL = (
     _NEW_KEY,
-    Option("--key-out", "with -o: where the new key goes", "FILE", type=Path),
+    Option("--key-out", "with -o: the file for the new key", "FILE", type=Path),
     Option("--if-expires-within", "do nothing as long as more than TIME (30d, 12h) is left", "TIME", type=duration),
     _NO_CSRATTRS,
 )
@@ -154,14 +154,16 @@ CMC_FILE = Option("--cmc", "the PKIData in its SignedData, as PEM, DER or base64
 CMC_FORMAT = (
     Option("--crmf", "a CRMF request (RFC 4211) in place of a PKCS#10"),
     Option("--encrypted-pop", "with --crmf: for keys that only decrypt; prove possession by a challenge"),
-    Option("--revocation-secret-file", "a passphrase to revoke it by one day, with fullcmc revoke --secret-file",
+    Option("--revocation-secret-file", "a passphrase that can revoke it later, with fullcmc revoke --secret-file",
            "FILE", type=Path),
 )  # fmt: skip
 SHARED_SECRET = Group(
-    "a secret that the CA knows too; then the new key signs (RFC 5272 6.2)",
+    "a secret that you share with the CA; the new key then signs (RFC 5272 6.2)",
     (
         Option("--secret-file", "the secret: the first line; - is stdin", "FILE", type=Path),
-        Option("--identification", "the name that the CA knows it by; alone, it asks for the secret", "NAME"),
+        Option(
+            "--identification", "the CA's name for the secret; without --secret-file the terminal asks for it", "NAME"
+        ),
     ),
 )
 TARGET = (
@@ -173,8 +175,8 @@ TARGET = (
             Option("--issuer", "with --serial: its CA's certificate (default: --cert's CA)", "FILE", type=Path),
         ),
     ),
-    Option("--reason", "why (default: unspecified)", choices=_REASONS, default="unspecified"),
-    Option("--secret-file", "a passphrase to revoke by, agreed on when it was issued: the first line; - is stdin",
+    Option("--reason", "the reason (default: unspecified)", choices=_REASONS, default="unspecified"),
+    Option("--secret-file", "the passphrase that was sent with the request, in the first line; - is stdin",
            "FILE", type=Path),
 )  # fmt: skip
 CRL_ISSUER = Option("--issuer", "the CA's certificate (default: --cert's CA, or the only one in -c)", "FILE", type=Path)

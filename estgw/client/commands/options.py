@@ -1,4 +1,4 @@
-"""From the command line to the objects that a session needs."""
+"""Turning the options of a command line into the objects that a session needs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _SHORT_NAMES = {
     "GN": NameOID.GIVEN_NAME,
     "SN": NameOID.SURNAME,
 }
-"""Names that people write besides RFC 4514's own."""
+"""Short names in a subject besides the ones of RFC 4514."""
 _OF_A_REQUEST = {
     "subject",
     "dns",
@@ -42,13 +42,13 @@ _OF_A_REQUEST = {
     "encrypted_pop",
     "revocation_secret_file",
 }
-"""What a request is made by, here and nowhere else."""
+"""Options for a request that is made here."""
 _MAXIMUM_ADDRESS = 254
 """Characters of a mail address (RFC 5321 4.5.3.1.3)."""
 
 
 def request(path: Path) -> bytes:
-    """A request that was made elsewhere, from a file or from stdin (`-`), as it is; raises `UsageError`."""
+    """A request that was made elsewhere, unchanged, from a file or stdin (`-`); raises `UsageError`."""
     data = sys.stdin.buffer.read(files.MAXIMUM_INPUT) if str(path) == "-" else files.read(path)
     if not data.strip():
         raise UsageError(f"{'stdin' if str(path) == '-' else path} is empty: there is no request in it")
@@ -74,7 +74,7 @@ def trust(cacert: Sequence[Path], *, implicit: bool) -> Trust:
 
 
 def identity(certificate: Path | None, key: Path | None) -> Identity | None:
-    """`--cert` and `--key`; a file with both in it needs naming once.  Raises `UsageError`."""
+    """`--cert` and `--key`; one file with both in it is given once.  Raises `UsageError`."""
     if certificate is None:
         if key is not None:
             raise UsageError("--key without --cert")
@@ -91,7 +91,7 @@ def identity(certificate: Path | None, key: Path | None) -> Identity | None:
 
 
 def credentials(userpass: str | None, password_file: Path | None) -> Credentials | None:
-    """`-p USER[:PASS]` and `--password-file`; asks at the terminal for a password that is not there."""
+    """`-p USER[:PASS]` and `--password-file`; the terminal asks for a missing password."""
     if userpass is None:
         if password_file is not None:
             raise UsageError("--password-file needs -p USER")
@@ -106,16 +106,16 @@ def credentials(userpass: str | None, password_file: Path | None) -> Credentials
             raise UsageError(f"{password_file}: not UTF-8") from None
     if not colon:
         if not sys.stdin.isatty():
-            raise UsageError("-p USER asks for the password, and there is no terminal: --password-file or USER:PASS")
+            raise UsageError("there is no terminal to ask for the password: --password-file FILE, or -p USER:PASS")
         password = _secret(f"Password for {clean(user, 100)}: ")
     return Credentials(user, password)
 
 
 def secret(file: Path | None, prompt: str) -> str:
-    """A secret shared with the CA: the first line of a file or of stdin (`-`), or what is typed at the terminal."""
+    """A secret shared with the CA: the first line of a file or of stdin (`-`), or typed at the terminal."""
     if file is None:
         if not sys.stdin.isatty():
-            raise UsageError("the secret is asked for at a terminal, and there is none: --secret-file")
+            raise UsageError("there is no terminal to ask for the secret: --secret-file FILE")
         return _secret(prompt)
     data = sys.stdin.buffer.readline(files.MAXIMUM_INPUT) if str(file) == "-" else files.read(file)
     try:
@@ -191,9 +191,9 @@ def require_sense(arguments: argparse.Namespace) -> None:
         raise UsageError("--key-out is for a new key, and none is made here")
     if hasattr(arguments, "if_expires_within") and "out" not in given:
         if "key_out" in given:
-            raise UsageError("--key-out needs -o: without it the new pair takes the place of the old")
+            raise UsageError("--key-out needs -o: without it the new pair replaces the old one")
         if arguments.outform != "pem":
-            raise UsageError("what takes the place of --cert is PEM; --outform needs -o")
+            raise UsageError("a certificate that replaces --cert is PEM; --outform needs -o")
     if "key_out" in given and arguments.key_out == arguments.out and arguments.outform != "pem":
         raise UsageError("one file for key and certificate is PEM")
 

@@ -1,4 +1,4 @@
-"""What `estclient` says: words for a person on stderr, the result on stdout, as PEM or as JSON."""
+"""The output of `estclient`: words for a person on stderr, the result on stdout, as PEM or as JSON."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from estgw.client.faults import ClientError, Exit, Refused, TryLater
 
 
 class Report:
-    """One run's output.  Nothing of a peer's comes here before `clean` or `names` has made it harmless."""
+    """The output of one run.  Text from a peer has passed through `clean` or `names` before it comes here."""
 
     def __init__(self, command: str, operation: str = "", *, as_json: bool, is_verbose: bool) -> None:
         """`operation` is the EST operation that the command is for."""
@@ -34,33 +34,33 @@ class Report:
         _tell(text + "\n")
 
     def detail(self, text: str) -> None:
-        """Like `say`, with `-v` only."""
+        """One or more lines for a person, with `-v` only."""
         if self._is_verbose:
             self.say(text)
 
     def progress(self, text: str) -> None:
-        """A line that the next one replaces; on a terminal only."""
+        """A line that the next one replaces, on a terminal only."""
         if _is_terminal():
             self._has_progress = True
             _tell(f"\r\x1b[K{text}")
 
     def fact(self, **facts: Any) -> None:
-        """Something for the JSON object."""
+        """Add facts to the JSON object."""
         self._facts |= facts
 
     def output(self, data: bytes) -> None:
-        """The result itself on stdout; with `--json` it belongs into a fact instead.  Raises `ClientError`."""
+        """The result itself on stdout; with `--json` it is a fact instead.  Raises `ClientError`."""
         if not self._as_json:
             _print(data)
 
     def done(self) -> Exit:
-        """Close a run that went well."""
+        """Close a successful run."""
         self._end_progress()
         self._object({"status": "done", "exit": int(Exit.DONE)})
         return Exit.DONE
 
     def failed(self, fault: ClientError) -> Exit:
-        """Close a run that did not: the words go to stderr, the facts into the JSON object."""
+        """Close a failed run: its words go to stderr, its facts into the JSON object."""
         is_other = fault.operation not in ("", self._operation)
         where = f"{fault.operation} at {fault.url}: " if is_other else ""
         self.say(f"estclient {self._command}: {where}{fault}")
@@ -91,20 +91,20 @@ def _is_terminal() -> bool:
 
 
 def _tell(text: str) -> None:
-    """Words on stderr; that nobody can read them there must not fail a run that goes well."""
+    """Write words to stderr; a closed or full stderr does not fail the run."""
     with contextlib.suppress(OSError, AttributeError):
         sys.stderr.write(text)
         sys.stderr.flush()
 
 
 def _print(data: bytes) -> None:
-    """Bytes on stdout; raises `ClientError` when they do not get through: a result that is lost is a failure."""
+    """Write bytes to stdout; raises `ClientError` if that fails, since the result would be lost."""
     if sys.stdout is None:
         raise ClientError("standard output is closed")
     try:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
     except OSError as fault:
-        # The interpreter flushes once more at its end, and would complain about it.
+        # The interpreter flushes stdout again when it exits, and would print an error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise ClientError(f"standard output: {fault.strerror}") from None

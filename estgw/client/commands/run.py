@@ -1,4 +1,4 @@
-"""One run of `estclient`: the command's function, and the exit status of whatever comes out of it."""
+"""One run of `estclient`: the command's function, and the exit status of its result or error."""
 
 from __future__ import annotations
 

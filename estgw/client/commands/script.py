@@ -1,7 +1,7 @@
-"""`-R SCRIPT`: a program of the user's that makes the request once the channel binding is known.
+"""`-R SCRIPT`: a program of the user that makes the request after the handshake.
 
-The client half of the reference implementation's contract: the binding is in `TLS_UNIQUE_SR`, what the script
-prints is the request.  It runs once for every connection that carries a request.
+The contract is the one of the reference client: the binding is in `TLS_UNIQUE_SR`, and the script prints the request.
+It runs once for every connection that carries a request.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ def run(script: Path, binding: Binding | None, server_url: str, timeout: float) 
     """Run a request script and return its output; raises `UsageError` and `ClientError`.
 
     Its environment is the caller's, plus `TLS_UNIQUE_SR` (base64 of the binding; unset without one),
-    `EST_TLS_BINDING` (its type) and `EST_SERVER_URL`.  stdin is empty, stderr the caller's.
+    `EST_TLS_BINDING` (its type) and `EST_SERVER_URL`.  stdin is empty; stderr is the caller's.
     """
-    path = script.absolute()  # a bare name means the file here, as in the reference client, never one in PATH
+    path = script.absolute()  # a bare name is a file in this directory, as in the reference client, never one in PATH
     environment = {name: value for name, value in os.environ.items() if name != "TLS_UNIQUE_SR"}
     environment["EST_SERVER_URL"] = server_url
     if binding is not None:

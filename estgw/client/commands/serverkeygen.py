@@ -1,4 +1,4 @@
-"""`serverkeygen`: a private key of the server's making (RFC 7030 4.4)."""
+"""`serverkeygen`: get a private key from the server, and its certificate (RFC 7030 4.4)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def serverkeygen(arguments: argparse.Namespace, report: Report) -> Exit:
     key_path = enrolling.key_path_of(arguments)
     with connecting.open_session(arguments, report) as session:
         made = _maker(arguments, session, secret, report)
-        files.create_key(key_path, b"")  # a key that could not be stored must not be asked for
+        files.create_key(key_path, b"")  # fail before the request if the key could not be stored
 
         def attempt() -> tuple[bytes, x509.Certificate]:
             try:
@@ -64,7 +64,7 @@ def _maker(arguments: argparse.Namespace, session: Session, secret: Secret, repo
 
         return checked
     plan = enrolling.follow(arguments, session, options.wanted(arguments), report)
-    # RFC 7030 4.4.1: the server ignores this key; it only has to sign the CSR.
+    # The server ignores this key (RFC 7030 4.4.1); it only signs the CSR.
     throwaway = keys.generate(plan.key or keys.parse_spec(keys.DEFAULT))
 
     def make(binding: Binding | None) -> bytes:
@@ -76,7 +76,7 @@ def _maker(arguments: argparse.Namespace, session: Session, secret: Secret, repo
 
 
 def _require_attributes(made: bytes, secret: Secret) -> None:
-    """A CSR made elsewhere must itself ask for the encryption that we are going to insist on."""
+    """Raise `UsageError` unless a CSR that was made elsewhere asks for the encryption of these options."""
     try:
         present = csr.parse(made).attributes
     except Malformed as fault:
@@ -87,6 +87,6 @@ def _require_attributes(made: bytes, secret: Secret) -> None:
 
 
 def _anchors(arguments: argparse.Namespace, session: Session) -> list[x509.Certificate]:
-    """Identifier the signer of the key must lead to: the explicit anchors, else what this server calls its CA."""
+    """The anchors for the signer of the key: the explicit ones, or else the CA certificates of this server."""
     explicit = [one for path in arguments.cacert for one in files.certificates(path)]
     return explicit or session.cacerts()

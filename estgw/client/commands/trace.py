@@ -1,4 +1,4 @@
-"""`--trace`: every exchange on stderr, in full, but for what must not lie about in a scroll-back buffer."""
+"""`--trace`: every exchange on stderr in full, with secrets masked."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _masked(name: str, value: str) -> str:
 
 
 def _request_text(body: bytes, content_type: str) -> str:
-    """The body, unless it is a CSR that carries a secret of RFC 7894, or a CMC message with one."""
+    """The body, unless it is a CSR or a CMC message with a secret in it (RFC 7894)."""
     if content_type.startswith(_CMC_TYPE):
         from estgw.client import cmc
 
@@ -66,7 +66,7 @@ def _answer_text(body: bytes) -> str:
 
 
 def _without_key(part: bytes) -> bytes:
-    """One part of a multipart; one that speaks of a key where it should not is not shown at all."""
+    """One part of a multipart; a part that names a key type outside its head is not shown at all."""
     if _KEY_TYPE not in part.lower():
         return part
     end = _BLANK_LINE.search(part)

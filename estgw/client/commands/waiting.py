@@ -1,4 +1,4 @@
-"""202: come back later, as often as the user has patience for (RFC 7030 4.2.3)."""
+"""202: repeat the request later, within the time of `--wait` (RFC 7030 4.2.3)."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def until_done(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> T:
-    """Repeat `attempt` while the server says to come back, for at most `patience` seconds in all.
+    """Repeat `attempt` while it raises `TryLater`, for at most `patience` seconds in all.
 
-    Each time at least as long as Retry-After says (RFC 7030 4.2.3 demands it); `TryLater` comes through when
-    the patience does not last until then.
+    Each pause is at least as long as Retry-After says, as RFC 7030 4.2.3 demands.  Raises the last `TryLater` when the
+    next try would come after `patience`.
     """
     end = clock() + patience
     while True:
@@ -33,8 +33,8 @@ def until_done(
             if clock() + later.seconds > end:
                 raise
             if not later.said:
-                report.say("The server does not say when to come back.")
-            report.detail(f"not yet; the next try is in {later.seconds} s")
+                report.say("The server does not say when to try again.")
+            report.detail(f"The next try is in {later.seconds} s.")
             _pause(later.seconds, report, clock, sleep)
 
 

@@ -1,4 +1,4 @@
-"""What the server's answers hold: certificates in their bag, reasons, and times to come back at."""
+"""Reading the server's answers: certificates, reasons, and the time to try again."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from estgw.est import ber, certs, der, encoding
 from estgw.est.operations import Operation
 
 MAXIMUM_CERTIFICATES = 100
-"""In one bag.  Validating them costs the square of it, and no CA has so many."""
+"""Certificates in one bag.  Validation takes the square of the number, and no CA has more."""
 DEFAULT_DELAY = 60
 """Seconds to wait when a 202 names no time, although RFC 7030 4.2.3 demands it."""
 MAXIMUM_DELAY = 366 * 24 * 3600
 
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
-"""What all three forms of an HTTP date begin with (RFC 9110 5.6.7)."""
+"""The first three letters of all forms of an HTTP date (RFC 9110 5.6.7)."""
 
 _SIGNED_DATA = "1.2.840.113549.1.7.2"
 _PKCS7_TYPES = ("application/pkcs7-mime", "application/x-pkcs7-mime")
 _CERTIFICATE_TYPES = (*_PKCS7_TYPES, "application/pkix-cert")
-"""The last is what the earliest drafts answered with."""
+"""The last is the type of the earliest drafts."""
 _CERTIFICATES = b"\xa0"
 
 
 def require_ok(answer: Answer, operation: Operation, now: datetime | None = None, *, hint: str = "") -> None:
-    """Return for a 200; anything else becomes the exception that fits (RFC 7030 4.2.3, 4.3.2).
+    """Return for a 200; raise the exception for any other status (RFC 7030 4.2.3, 4.3.2).
 
-    `now` (UTC) is what a Retry-After date is compared with, `hint` a sentence for an operation that is not there.
+    `now` (UTC) is compared with a Retry-After date, `hint` a sentence for an operation that is not there.
     """
     status = answer.status
     if status == 200:
@@ -54,13 +54,13 @@ def require_ok(answer: Answer, operation: Operation, now: datetime | None = None
 
 
 def says(answer: Answer) -> str:
-    """An answer that is no success, for a person: the status and the server's own words, cleaned."""
+    """An unsuccessful answer for a person: the status and the server's own words, cleaned."""
     words = answer.words or _cmc_words(answer)
     return f"the server says {answer.status} {answer.reason}".rstrip() + (f": {words}" if words else "")
 
 
 def _cmc_words(answer: Answer) -> str:
-    """What a PKI Response around a rejection says; CMC is loaded when there is one and not before."""
+    """The words of a PKI Response in a rejection; the CMC modules are loaded only for one."""
     if answer.content_type not in _PKCS7_TYPES:
         return ""
     from estgw.client.transport import pki_response
@@ -73,14 +73,14 @@ def _try_later(retry_after: str | None, says: str, now: datetime, answer: Answer
     said = seconds is not None
     seconds = DEFAULT_DELAY if seconds is None else seconds
     when = now + timedelta(seconds=seconds)
-    text = f"{says}\nCome back in {seconds} s, at {when:%Y-%m-%d %H:%M:%S} UTC, with the same request."
+    text = f"{says}\nSend the same request again in {seconds} s, at {when:%Y-%m-%d %H:%M:%S} UTC."
     return TryLater(text, seconds=seconds, when=when, said=said, answer=answer)
 
 
 def delay(retry_after: str | None, now: datetime) -> int | None:
     """Retry-After in whole seconds from `now`, whether it is a number or a date (RFC 9110 10.2.3).
 
-    None when it is missing or neither; at least 1, so that nobody is asked in a busy loop, and at most a year.
+    None when it is missing or neither; at least 1, so that no client asks in a busy loop, and at most a year.
     Raises `InvalidAnswer` for a date that does not exist.
     """
     text = (retry_after or "").strip()
@@ -111,13 +111,13 @@ def bag(answer: Answer) -> list[x509.Certificate]:
 
 
 def bag_of(body: bytes) -> list[x509.Certificate]:
-    """The certificates of a certs-only PKCS#7 or of one bare certificate, in any coat."""
+    """The certificates of a certs-only PKCS#7, or one bare certificate; as PEM, DER or base64."""
     try:
         data = encoding.decode(body, (*certs.PKCS7_LABELS, *certs.CERTIFICATE_LABELS))
         try:
             found = _certificates(data)
         except Malformed:
-            # BER is allowed to senders of CMS (RFC 5652 5.1); what else is wrong shows in the second reading.
+            # Senders of CMS may use BER (RFC 5652 5.1); the second reading reports other faults.
             found = _certificates(ber.to_der(data))
     except Malformed as fault:
         raise InvalidAnswer(f"the server's certificates can't be read: {fault}") from None
@@ -127,7 +127,7 @@ def bag_of(body: bytes) -> list[x509.Certificate]:
 
 
 def _certificates(data: bytes) -> list[x509.Certificate]:
-    """By hand instead of `certs.unpack`: servers leave the SET unsorted, and both that and BER are harmless."""
+    """Not `certs.unpack`: some servers leave the SET unsorted, which does no harm."""
     first = der.elements(data, "a PKCS#7 or a certificate")
     if not first or bytes(first[0].tag_bytes) != b"\x06":
         return [certs.load_named(data)]
@@ -139,6 +139,6 @@ def _certificates(data: bytes) -> list[x509.Certificate]:
         if bytes(part.tag_bytes) == _CERTIFICATES:
             members = der.elements(der.wrap(der.SEQUENCE, bytes(part.data)), "a set of certificates")
             if len(members) > MAXIMUM_CERTIFICATES:
-                raise InvalidAnswer(f"{len(members)} certificates; {MAXIMUM_CERTIFICATES} is the most we take")
+                raise InvalidAnswer(f"{len(members)} certificates; {MAXIMUM_CERTIFICATES} is the maximum")
             found += [certs.load_named(der.whole(member)) for member in members]
     return found

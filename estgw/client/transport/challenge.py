@@ -1,7 +1,6 @@
 """HTTP authentication from the client's side: Basic (RFC 7617) and Digest (RFC 7616).
 
-Nothing here decides whether a server may be told anything: `session` asks only after the server has been
-authenticated and authorized (RFC 7030 3.2.3).
+`session` calls this module only after the server has been authenticated and authorized (RFC 7030 3.2.3).
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ _HASHES: Mapping[str, Callable[[bytes], str]] = {
     "SHA-256": lambda data: hashlib.sha256(data).hexdigest(),
     "MD5": lambda data: hashlib.md5(data, usedforsecurity=False).hexdigest(),
 }
-"""Best first.  SHA-512-256 is left out: what some clients and servers call so is not FIPS 180-4's."""
+"""Best first.  Without SHA-512-256: some clients and servers use that name for another hash than FIPS 180-4."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ class Challenge:
 
 
 def parse(headers: Sequence[str]) -> list[Challenge]:
-    """All challenges of all WWW-Authenticate headers in order; what can't be read ends its header's list."""
+    """All challenges of all WWW-Authenticate headers in order; one that can't be read ends its header's list."""
     found = []
     for header in headers:
         at = 0
@@ -77,13 +76,13 @@ class Authorizer:
 
     @property
     def scheme(self) -> str:
-        """What has been chosen, such as `Basic` or `Digest SHA-256`; empty before a challenge."""
+        """The scheme in use, such as `Basic` or `Digest SHA-256`; empty before a challenge."""
         if self._challenge is None:
             return ""
         return f"Digest {self._algorithm}" if self._algorithm else "Basic"
 
     def learn(self, headers: Sequence[str], *, again: bool = False) -> bool:
-        """Take in the challenges of a 401; False when there is nothing (more) that could be answered.
+        """Read the challenges of a 401; False if none of them can be answered (again).
 
         `again` says that the challenge before this one has been answered: then the credentials are wrong,
         unless Digest says that only the nonce was stale (RFC 7616 3.3).  Basic that has been sent before is the same
@@ -143,7 +142,7 @@ class Authorizer:
         if "opaque" in parameters:
             quoted["opaque"] = parameters["opaque"]
         parts = [f'{name}="{_quote(value)}"' for name, value in quoted.items()]
-        # http.client sends header values as Latin-1: UTF-8 bytes travel in disguise.
+        # http.client encodes header values as Latin-1, so the UTF-8 bytes are decoded as Latin-1 first.
         text = "Digest " + ", ".join(parts + [f"{name}={value}" for name, value in plain.items()])
         return text.encode().decode("latin-1")
 

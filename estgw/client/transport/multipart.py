@@ -1,6 +1,6 @@
-"""multipart/mixed as a serverkeygen answer has it (RFC 7030 4.4.2, RFC 2046 5.1), in bytes and strictly.
+"""A strict parser of multipart/mixed in a serverkeygen answer (RFC 7030 4.4.2, RFC 2046 5.1).
 
-`email.parser` guesses at charsets and repairs what is broken; a private key wants neither.
+`email.parser` guesses charsets and repairs broken input, which would spoil a private key.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def _part(section: bytes) -> Part:
     for line in text.splitlines():
         name, colon, value = line.partition(":")
         if not colon and line:
-            raise InvalidAnswer(f"a part with a header that is none: {clean(line, 100)!r}")
+            raise InvalidAnswer(f"a part with a header line without a colon: {clean(line, 100)!r}")
         if name.strip().lower() == "content-type":
             message["Content-Type"] = value.strip()
     smime = parameter(message, "smime-type") or ""

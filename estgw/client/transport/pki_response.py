@@ -1,4 +1,4 @@
-"""What a CMC answer says: certificates, statuses and their words, before anything in it is verified (RFC 5272 4)."""
+"""A CMC answer taken apart: certificates, statuses and their words, before anything is verified (RFC 5272 4)."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class Response:
     der: bytes = field(repr=False)
     message: SignedData = field(repr=False)
     content: PKIResponse | None
-    """None: it is a Simple one."""
+    """None for a Simple PKI Response."""
     statuses: tuple[StatusInfo, ...] = ()
 
     @property
     def is_simple(self) -> bool:
-        """Whether it is a mere bag."""
+        """Whether it holds certificates and no status."""
         return self.content is None
 
     @property
@@ -39,7 +39,7 @@ class Response:
 
     @property
     def words(self) -> list[str]:
-        """What the statuses say, cleaned."""
+        """The words of the statuses, cleaned."""
         return [said(each) for each in self.statuses]
 
 
@@ -49,7 +49,7 @@ def said(status: StatusInfo) -> str:
 
 
 def response(body: bytes) -> Response:
-    """An answer of either kind, in any coat; raises `Malformed`."""
+    """An answer of either kind, as PEM, DER or base64; raises `Malformed`."""
     der = ber.to_der(encoding.decode(body, certs.PKCS7_LABELS))
     message = signed.parse(der)
     if message.content is None and not message.signers:
@@ -59,7 +59,7 @@ def response(body: bytes) -> Response:
 
 
 def words(body: bytes) -> str:
-    """What a rejection's PKI Response says (RFC 7030 4.2.3, 4.3.2); empty when it can't be read."""
+    """The words of a PKI Response in a rejection (RFC 7030 4.2.3, 4.3.2); empty if it can't be read."""
     try:
         worst = response(body).worst
     except Malformed:

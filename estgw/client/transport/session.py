@@ -5,8 +5,8 @@
     with Session("https://est.example", Trust(explicit=anchors), credentials=Credentials("u", "p")) as session:
         certificate = session.enroll(lambda binding: my_csr(binding.text if binding else ""))
 
-A connection is kept for as long as the server allows, so that a 401 and the request after it share the channel
-binding.  Whenever a new connection is needed the request is made anew for its binding.
+A connection is kept as long as the server allows, so that a 401 and the request after it share the channel binding.
+For every new connection the request is made again, with the new binding.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ RequestMaker = Callable[[Binding | None], bytes]
 
 MAXIMUM_REDIRECTS = 5
 _MAXIMUM_ROUNDS = 12
-"""Requests sent for one operation: redirects, challenges and stale nonces together."""
+"""Requests sent for one operation, redirects, challenges and stale nonces included."""
 _MAXIMUM_CHALLENGES = 2
-"""Answered for one operation: the first, and one that calls the nonce of that answer stale (RFC 7616 3.3)."""
+"""Challenges answered for one operation: the first, and one that calls our nonce stale (RFC 7616 3.3)."""
 CMC_REQUEST = "application/pkcs7-mime; smime-type=CMC-request"
 
 
 class Session:
-    """A client's dealings with one EST server; use it as a context manager, or call `close`.
+    """The operations of one EST server; use it as a context manager, or call `close`.
 
     Every method may raise the exceptions of `estgw.client.faults`, with operation and URL in them.  Nothing is sent,
     and no answer is used, before the server has been authenticated and authorized under `trust` (RFC 7030 3.6).
@@ -67,9 +67,9 @@ class Session:
 
         `server` is a URL in any form (`url.parse`), `label` the CA label when the URL has none, `tls_version`
         `1.2` or `1.3` or None for both, `timeout` in seconds for each of TCP, TLS and every answer.
-        `finished_binding` binds by libest's Finished message at TLS 1.3, which no standard has.  Redirects to
-        another origin are followed with `allow_redirect` only.  `observer` sees every exchange, secrets
-        included.  While bootstrapping neither credentials nor identity may be given (RFC 7030 4.1.1).
+        `finished_binding` links by the Finished message at TLS 1.3, as libest does and no standard says.  Redirects to
+        another origin are followed with `allow_redirect` only.  `observer` gets every exchange, secrets included.
+        A bootstrapping session takes neither credentials nor identity (RFC 7030 4.1.1).
         """
         if trust.bootstrap and (credentials or identity):
             raise UsageError("an unverified server gets no credentials (RFC 7030 4.1.1)")
@@ -107,7 +107,7 @@ class Session:
 
     @property
     def trust(self) -> Trust:
-        """Identifier this session believes."""
+        """The anchors of this session."""
         return self._trust
 
     @property
@@ -117,20 +117,20 @@ class Session:
 
     @property
     def connected(self) -> tls.Connected | None:
-        """Facts about the connection in use: verdict on the server, binding, TLS version; None before it."""
+        """Facts about the connection in use: verdict on the server, binding, TLS version; None without a connection."""
         return None if self._link is None else self._link.connected
 
     def connect(self) -> tls.Connected:
-        """Connect and check the server now, unless that has been done."""
+        """Connect and check the server, unless that has been done."""
         return self._link_to(self._place).connected
 
     def cacerts(self) -> list[x509.Certificate]:
-        """The CA's certificates as they came (RFC 7030 4.1): `bag.examine` says which of them to believe."""
+        """The CA's certificates, unchecked (RFC 7030 4.1): `bag.examine` says which of them to trust."""
         with self._named("cacerts"):
             return answers.bag(self._perform("cacerts", None))
 
     def csrattrs(self) -> csrattrs.CsrAttrs | None:
-        """What a CSR should hold (RFC 7030 4.5); None when the server has no wishes: 204, 404 or 501."""
+        """The CSR attributes of the server (RFC 7030 4.5); None for 204, 404 and 501."""
         with self._named("csrattrs"):
             try:
                 answer = self._perform("csrattrs", None)
@@ -181,9 +181,9 @@ class Session:
             fitting = [certificate for certificate in found if certs.spki(certificate) == wanted]
         except Malformed as fault:
             raise InvalidAnswer(str(fault)) from None
-        # RFC 7030 4.2.3 says the issued one alone; some servers add the chain, which does no harm.
+        # RFC 7030 4.2.3 allows only the issued certificate; some servers add the chain, which does no harm.
         if len(fitting) != 1:
-            raise InvalidAnswer("the certificate that came is for another key than the CSR's")
+            raise InvalidAnswer("the certificate in the answer is for another key than the CSR's")
         return fitting[0]
 
     @staticmethod
@@ -200,7 +200,7 @@ class Session:
             return self._perform(operation, make, headers)
 
     def _perform(self, operation: str, make: RequestMaker | None, headers: Mapping[str, str] | None = None) -> Answer:
-        """One operation to its 200 (or csrattrs' 204), through redirects and challenges."""
+        """Run one operation until its 200 (or the 204 of csrattrs), through redirects and challenges."""
         row = OPERATIONS[operation]
         if self._trust.bootstrap and operation != "cacerts":
             raise Untrusted(f"{operation} needs a server that can be verified (RFC 7030 4.1.1)")
@@ -219,10 +219,10 @@ class Session:
             try:
                 answer = self._exchange(link, row.method, target, headers or {}, body)
             except Dropped:
-                # libest's server closes 45 ms after a 401 that does not say so.  RFC 9112 9.3.1 lets a client repeat
-                # a request on a new connection when the old one ended unanswered, a POST only if that does no harm.
-                # The server may at worst have done it: then EST's operations give a second certificate for the same
-                # key, or say no to the second try.  Once, and never on a new connection.
+                # libest's server closes the connection 45 ms after a 401, without announcing it.  RFC 9112 9.3.1
+                # lets a client repeat a request on a new connection if the old one ended without an answer, a POST
+                # only if that does no harm.  If the server did run it, EST's operations issue a second certificate
+                # for the same key or refuse the second try.  Repeat once, and never after a new connection.
                 if has_repeated or not is_reused:
                     raise
                 has_repeated = True
@@ -242,7 +242,7 @@ class Session:
 
     @contextlib.contextmanager
     def _named(self, operation: str) -> Iterator[None]:
-        """Whatever fails in here says in which operation it did, and where."""
+        """Put the operation and its URL into every error that is raised inside."""
         self._asked = self._place.url(operation)
         try:
             yield
@@ -282,9 +282,9 @@ class Session:
         return answer
 
     def _learn(self, link: Link, answer: Answer, challenged: int, made: bytes | None) -> None:
-        """Take in the challenge of a 401; raise `Refused` when another request could not answer it (RFC 7030 3.2.3).
+        """Read the challenge of a 401; raise `Refused` if another request could not answer it (RFC 7030 3.2.3).
 
-        `challenged` counts those that this operation has answered before, `made` is the CSR that was sent.
+        `challenged` counts the challenges that this operation has answered, `made` is the CSR that was sent.
         """
         shown = unauthorized.Shown(
             certificate=self._identity is not None, is_unverified=self._trust.bootstrap, csr=made
@@ -296,17 +296,17 @@ class Session:
         if not authorizer.learn(values(answer.headers, "WWW-Authenticate"), again=challenged > 0):
             raise unauthorized.refusal(answer, shown)
         if challenged >= _MAXIMUM_CHALLENGES:
-            raise InvalidAnswer("the server calls the nonce stale that it gave a moment ago (RFC 7616 3.3)")
+            raise InvalidAnswer("the server calls its own fresh nonce stale (RFC 7616 3.3)")
 
     def _follow(self, answer: Answer, place: Place, target: str, method: str, hops: int) -> tuple[Place, str]:
-        """Where a redirect leads, if it may (RFC 7030 3.2.1)."""
+        """The target of a redirect that is allowed (RFC 7030 3.2.1)."""
         location = str(answer.headers["Location"])
         if hops > MAXIMUM_REDIRECTS:
             raise InvalidAnswer(f"more than {MAXIMUM_REDIRECTS} redirects")
         try:
             new, path = url.resolve(location, place, target)
         except UsageError as fault:
-            raise InvalidAnswer(f"a redirect to where EST can't be: {fault}") from None
+            raise InvalidAnswer(f"a redirect to a URL that EST can't use: {fault}") from None
         if answer.status == 303 and method != "GET":
             raise InvalidAnswer("a redirect (303) that asks for a GET instead of the request")
         if new.origin != place.origin and not self._allow_redirect:

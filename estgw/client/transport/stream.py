@@ -1,4 +1,4 @@
-"""A TLS connection as http.client wants a socket to be, bounded in time and in bytes received."""
+"""A TLS connection with the socket methods that http.client calls, bounded in time and in bytes received."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class Stream:
-    """A connected TLS socket with what http.client asks of one, bounded in time and in bytes received."""
+    """A connected TLS socket for http.client, bounded in time and in bytes received."""
 
     def __init__(self, raw: socket.socket, connection: SSL.Connection) -> None:
         self._raw = raw
@@ -32,7 +32,7 @@ class Stream:
         """Bytes received since the last `start_clock`."""
 
     def start_clock(self, seconds: float, limit: int) -> None:
-        """Give the next exchange this much time, and the server this many bytes to answer in."""
+        """Limit the next exchange to `seconds`, and its answer to `limit` bytes."""
         self._deadline = time.monotonic() + seconds
         self._allowance = self._limit = limit
         self.received = 0
@@ -44,8 +44,8 @@ class Stream:
     def sendall(self, data: bytes) -> None:
         """Send all of it, or as much as the other side takes.
 
-        A server may answer and close before it has read everything, as with a 413: so a failure to send is
-        left for the reading that follows to explain.
+        A server may answer and close before it has read everything, as with a 413.  So a failure to send raises
+        nothing here; the read that follows reports it.
         """
         view = memoryview(data)
         with contextlib.suppress(SSL.Error):
@@ -77,7 +77,7 @@ class Stream:
         return data
 
     def is_quiet(self) -> bool:
-        """Whether the connection is open and nothing has been sent that nobody asked for."""
+        """Whether the connection is open and the server has sent nothing unasked."""
         try:
             self._connection.recv(1)
         except SSL.WantReadError:
@@ -87,12 +87,12 @@ class Stream:
         return False
 
     def close(self) -> None:
-        """Close once the last reader is done, as sockets do: http.client closes before it reads to the end."""
+        """Close after the last reader is done, as sockets do: http.client closes before it reads to the end."""
         self._is_closing = True
         self._close_if_done()
 
     def release(self) -> None:
-        """A reader is done."""
+        """Note that a reader is done."""
         self._readers -= 1
         self._close_if_done()
 
@@ -100,7 +100,7 @@ class Stream:
         if not self._is_closing or self._readers > 0:
             return
         with contextlib.suppress(SSL.Error):
-            self._connection.shutdown()  # say goodbye if that works at once
+            self._connection.shutdown()  # send close_notify if that works at once
         self._raw.close()
 
     def _run(self, call: Callable[..., T], *arguments: Any) -> T:

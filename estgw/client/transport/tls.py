@@ -1,6 +1,6 @@
 """One TLS connection to an EST server: handshake, trust, channel binding, and a socket for http.client.
 
-pyOpenSSL, not `ssl`: the exporter of RFC 9266 and the verify callback are only there.  Sessions are never
+This module uses pyOpenSSL, since `ssl` has neither the exporter of RFC 9266 nor a verify callback.  Sessions are never
 resumed and renegotiation is off, so that the binding belongs to this one handshake (RFC 7030 3.5).
 """
 
@@ -30,7 +30,7 @@ VERSIONS = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
 _NO_TLS = ("wrong version number", "packet length too long", "http request")
 """OpenSSL's words when the first bytes of the other side are no TLS record."""
 _CIPHERS = b"DEFAULT:!aNULL:!eNULL:!PSK:!SRP"
-"""OpenSSL's own choice for TLS 1.2; the exclusions are those that RFC 7030 3.2.3 and 6 demand."""
+"""OpenSSL's own choice for TLS 1.2, without the suites that RFC 7030 3.2.3 and 6 forbid."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Identity:
     certificate: x509.Certificate
     key: PrivateKeyTypes = field(repr=False)
     chain: tuple[x509.Certificate, ...] = ()
-    """Intermediates to send along."""
+    """Intermediate certificates, sent in the handshake."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,8 @@ def connect(
     """Open a connection and check the server; `timeout` in seconds is for TCP and for TLS each.
 
     `version` pins TLS to `1.2` or `1.3`, `finished` makes libest's TLS 1.3 Finished the binding.  Raises
-    `NoConnection` when nobody answers and `Untrusted` when TLS or a check fails.  An unverified server (while
-    bootstrapping) is shown no identity.
+    `NoConnection` if no server answers and `Untrusted` if TLS or a check fails.  An unverified server (while
+    bootstrapping) gets no identity.
     """
     problems: list[str] = []
     context = _context(trust, None if trust.bootstrap else identity, version, place, problems)
@@ -194,8 +194,8 @@ def _path_problem(error: int, depth: int, certificate: x509.Certificate) -> str:
     words = {
         10: "has expired",
         9: "is not valid yet",
-        18: "is self-signed and no anchor of ours",
-        19: "leads to a root that is no anchor of ours",
+        18: "is self-signed and not one of our anchors",
+        19: "leads to a root that is not one of our anchors",
         20: "has an issuer that we do not trust",
         21: "has an issuer that we do not trust",
         26: "may not be a TLS server's (extended key usage)",
@@ -219,7 +219,7 @@ def _judged(connection: SSL.Connection, trust: Trust, place: Place) -> Verdict:
     if trust.bootstrap:
         leaf = connection.get_peer_certificate(as_cryptography=True)
         if leaf is None:
-            raise Untrusted("the server showed no certificate")
+            raise Untrusted("the server sent no certificate")
         return Verdict(leaf, Anchor.NONE, "nobody")
     chain = connection.get_verified_chain(as_cryptography=True)
     sent = connection.get_peer_cert_chain(as_cryptography=True)
@@ -241,7 +241,7 @@ def _binding(connection: SSL.Connection, finished: bool) -> Binding | None:
 
 
 def _keylog(path: Path) -> Callable[[SSL.Connection, bytes], None]:
-    """A callback for the TLS secrets.  Who wants them and can't have them is told now, not in the handshake."""
+    """A callback for the TLS secrets.  A file that can't be written is an error now, before the handshake."""
 
     def append(data: bytes) -> None:
         handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)

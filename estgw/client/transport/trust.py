@@ -1,9 +1,8 @@
-"""Identifier the client believes: trust anchors, path validation, and who may speak as the EST server.
+"""Trust anchors, path validation, and the authorization of the EST server.
 
-RFC 7030 1.1 and 3.6 keep two kinds of anchors apart.  Explicit ones were configured for this purpose: a
-server under them may show a matching name *or* id-kp-cmcRA, with which their CA appoints its speakers.
-Implicit ones are the system's: anybody can get a certificate there, so the name must match and the extended
-key usage proves nothing.
+RFC 7030 1.1 and 3.6 tell two kinds of anchors apart.  Explicit anchors were configured for this purpose: under them a
+server may have a matching name *or* id-kp-cmcRA, by which their CA names its RAs.  Implicit anchors are the system's:
+anybody can get a certificate there, so the name must match and the extended key usage proves nothing.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ CMC_CA = x509.ObjectIdentifier("1.3.6.1.5.5.7.3.27")
 
 
 class Anchor(Enum):
-    """Which kind of anchor a server's path ended at (RFC 7030 1.1)."""
+    """The kind of anchor at the end of a server's path (RFC 7030 1.1)."""
 
     EXPLICIT = "explicit"
     IMPLICIT = "implicit"
@@ -35,12 +34,12 @@ class Anchor(Enum):
 
 @dataclass(frozen=True)
 class Trust:
-    """What a session starts from."""
+    """The anchors of a session."""
 
     explicit: tuple[x509.Certificate, ...] = ()
     """Explicit anchors; they need not be self-signed (RFC 5280 6.1.1)."""
     implicit: bool = False
-    """Whether the system's anchors count too (RFC 7030 3.3.1: must be possible to switch off)."""
+    """Whether the system's anchors count too (RFC 7030 3.3.1: it must be possible to disable them)."""
     bootstrap: bool = False
     """No verification at all; a session then does /cacerts and nothing else, without any credentials."""
 
@@ -56,32 +55,32 @@ class Verdict:
     certificate: x509.Certificate
     anchor: Anchor
     by: str
-    """What authorizes it: `name`, `cmcRA`, or `nobody` while bootstrapping."""
+    """The reason of the authorization: `name`, `cmcRA`, or `nobody` while bootstrapping."""
 
 
 def objection(trust: Trust, certificate: x509.Certificate, host: str) -> str | None:
     """Why the holder of a certificate with a valid path may not be the EST server at `host`, or None.
 
-    RFC 7030 3.6.1; whether the path ended at an explicit anchor is `judge`'s to find out, so that this is
-    the weaker test, early enough to end the handshake before our own certificate has been sent.
+    RFC 7030 3.6.1.  This is the weaker test: it runs inside the handshake, before our own certificate is sent, and
+    `judge` finds out later whether the path ended at an explicit anchor.
     """
     if hostnames.matches(certificate, host) or (trust.explicit and certs.has_eku(certificate, certs.CMC_RA)):
         return None
     return (
         f"the server's certificate is for {clean(hostnames.identities(certificate), 300)}, not for {host}, "
-        "and it is no RA's (id-kp-cmcRA) either"
+        "and it is not an RA's either (id-kp-cmcRA)"
     )
 
 
 def judge(trust: Trust, chain: Sequence[x509.Certificate], host: str, sent: Sequence[x509.Certificate] = ()) -> Verdict:
     """Authorize the server of a handshake that succeeded.
 
-    `chain` is the verified one, leaf first; `sent` is what else the server showed, which may hold the way to an
-    explicit anchor when OpenSSL went to an implicit one.
+    `chain` is the verified one, leaf first.  `sent` has the other certificates from the server, which may lead to an
+    explicit anchor where OpenSSL chose an implicit one.
     Raises `Untrusted`.  RFC 7030 3.6.1 for explicit anchors, 3.6.2 for implicit ones.
     """
     if not chain:
-        raise Untrusted("the server showed no certificate that could be verified")
+        raise Untrusted("the server sent no certificate that could be verified")
     leaf = chain[0]
     is_explicit = not trust.implicit or path_fault(leaf, trust.explicit, [*chain[1:], *sent]) is None
     anchor = Anchor.EXPLICIT if is_explicit else Anchor.IMPLICIT
@@ -125,8 +124,8 @@ def speaker_fault(
 ) -> str | None:
     """Why the holder of a certificate may not sign for the CA in CMC (RFC 6402 2.10), or None.
 
-    Under explicit anchors a CA may, and whom it has made its speaker (id-kp-cmcRA, id-kp-cmcCA).  Under implicit ones
-    these usages prove as little as in TLS (RFC 7030 3.6.2): a CA may, and the holder of the server's name.
+    Under explicit anchors, a CA may, and a holder of id-kp-cmcRA or id-kp-cmcCA.  Under implicit anchors, these usages
+    prove nothing (RFC 7030 3.6.2): a CA may, and the holder of the server's name.
     """
     helpers = [each for each in untrusted if is_ca(each)]
     who = f"it is signed by {clean(names.dn_text(certificate.subject), 200)}"
@@ -134,14 +133,14 @@ def speaker_fault(
     if fault is None:
         if is_ca(certificate) or certs.has_eku(certificate, certs.CMC_RA) or certs.has_eku(certificate, CMC_CA):
             return None
-        return f"{who}, who is neither a CA nor its speaker (id-kp-cmcRA or id-kp-cmcCA)"
+        return f"{who}, which is neither a CA nor its RA (id-kp-cmcRA or id-kp-cmcCA)"
     if trust.implicit:
         fault = _system_path_fault(certificate, helpers)
         if fault is None and (is_ca(certificate) or hostnames.matches(certificate, host)):
             return None
         if fault is None:
-            return f"{who}, who is neither a CA nor {host}"
-    return f"{who}, whom no anchor of ours vouches for ({clean(fault, 200)})"
+            return f"{who}, which is neither a CA nor {host}"
+    return f"{who}, and no path leads from there to one of our anchors ({clean(fault, 200)})"
 
 
 def is_anchored(trust: Trust, certificate: x509.Certificate, untrusted: Sequence[x509.Certificate]) -> bool:
@@ -153,7 +152,7 @@ def is_anchored(trust: Trust, certificate: x509.Certificate, untrusted: Sequence
 
 def _system_path_fault(certificate: x509.Certificate, untrusted: Sequence[x509.Certificate]) -> str | None:
     """The same as `path_fault` for the system's anchors, found as TLS finds them."""
-    context = SSL.Context(SSL.TLS_CLIENT_METHOD)  # must outlive its store, which does not know of it
+    context = SSL.Context(SSL.TLS_CLIENT_METHOD)  # must outlive its store, which holds no reference to it
     context.set_default_verify_paths()
     return _path_fault(context.get_cert_store() or crypto.X509Store(), certificate, untrusted)
 
@@ -172,7 +171,7 @@ def is_self_issued(certificate: x509.Certificate) -> bool:
 
 
 def is_signed_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
-    """Whether `issuer`'s name and key fit `certificate`'s issuer and signature; nothing else is looked at."""
+    """Whether `issuer`'s name and key fit `certificate`'s issuer and signature; nothing else is checked."""
     try:
         certificate.verify_directly_issued_by(issuer)
     except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):

@@ -1,4 +1,4 @@
-"""401: what the server may want, to judge by its challenges and by what it has been shown (RFC 7030 3.2.3, 3.3.2)."""
+"""401: the missing credentials, by the server's challenges and by what the request had (RFC 7030 3.2.3, 3.3.2)."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ _UNLINKED = (
 
 @dataclass(frozen=True)
 class Shown:
-    """What a server had been shown when it answered 401."""
+    """The credentials of the request that got 401, and what the client has beside them."""
 
     certificate: bool = False
-    """One of ours was at hand for TLS."""
+    """The client has a certificate for TLS."""
     password: bool = False
     """The request had an Authorization header."""
     has_password: bool = False
-    """We have a password; without `password` it was not sent, for want of a challenge."""
+    """The client has a password; without `password` it was not sent, since no challenge asked for it."""
     is_unverified: bool = False
-    """The server is unverified and gets neither (RFC 7030 4.1.1)."""
+    """The server is not verified and gets neither (RFC 7030 4.1.1)."""
     csr: bytes | None = None
     """The PKCS#10 that was sent, DER."""
 
 
 def refusal(answer: Answer, shown: Shown) -> Refused:
-    """The exception for a 401 that can't be answered, with a sentence about what to add."""
+    """The exception for a 401 that can't be answered, with a sentence that names the option to add."""
     lines = [answers.says(answer), _advice(answer, shown)]
     if (shown.certificate or shown.password) and shown.csr is not None and not _is_linked(shown.csr):
         lines.append(_UNLINKED)

@@ -1,7 +1,7 @@
-"""From what a user calls "the server" to the paths of its operations (RFC 7030 3.1 and 3.2.2).
+"""From the URL that a user gives to the paths of the operations (RFC 7030 3.1 and 3.2.2).
 
-An authority, a base path with or without a CA label, or the full path of any operation, in the RFC's or the
-drafts' spelling: all of them name the same place.
+The user may give an authority, a base path with or without a CA label, or the full path of any operation, in the
+spelling of the RFC or of the drafts.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from estgw.est.operations import OPERATIONS, PREFIX, is_operation_name
 DEFAULT_PORT = 443
 _MAXIMUM_LOCATION = 8000
 _LABEL_SAFE = "-._~!$&'()*+,;=:"
-"""What RFC 3986 3.3 lets stand in a path segment as it is, besides letters and digits."""
+"""Characters that a path segment may hold unencoded, besides letters and digits (RFC 3986 3.3)."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where an EST server lives: an origin and the path under which its operations are."""
+    """An EST server: an origin, and the path under which its operations are."""
 
     host: str
     """A DNS name in A-label form, or an IP address without brackets."""
@@ -29,11 +29,11 @@ class Place:
     base: str
     """The path before the operation, percent-encoded, without a final slash."""
     draft: bool = False
-    """Whether operations are spelled as in the drafts, since the URL was."""
+    """Whether operations are spelled as in the drafts, as in the user's URL."""
 
     @property
     def origin(self) -> tuple[str, int]:
-        """What RFC 6454 calls the origin; the scheme is always https."""
+        """The origin (RFC 6454); the scheme is always https."""
         return self.host, self.port
 
     @property
@@ -84,9 +84,9 @@ def parse(text: str, label: str | None = None) -> Place:
 
 
 def resolve(target: str, current: Place, path: str) -> tuple[Place, str]:
-    """Where a `Location` leads from `path` at `current`: the place of the new origin, and the request target.
+    """Resolve a `Location` from `path` at `current` to the place of the new origin and the request target.
 
-    Raises `UsageError` when it is no https URL, or a longer one than anybody must understand (RFC 9110 4.1).
+    Raises `UsageError` for a URL that is not https, or longer than RFC 9110 4.1 asks a recipient to support.
     """
     if len(target) > _MAXIMUM_LOCATION:
         raise UsageError(f"a URL of more than {_MAXIMUM_LOCATION} characters: {clean(target, 200)!r}")
@@ -123,7 +123,7 @@ def _split(text: str) -> tuple[str, int, str]:
         rest = clean(text.partition("://")[2], 200)
         raise UsageError(f"EST runs over https only (RFC 7030 3.3): write https://{rest} in place of {shown}")
     if not host or parts.username is not None or parts.query or parts.fragment:
-        raise UsageError(f"want https://HOST[:PORT][/PATH] and nothing else (-p has the password): {shown!r}")
+        raise UsageError(f"give https://HOST[:PORT][/PATH] and nothing else (the password goes to -p): {shown!r}")
     return _ascii_host(host), DEFAULT_PORT if port is None else port, _ascii_path(parts.path)
 
 

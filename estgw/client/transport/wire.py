@@ -1,7 +1,7 @@
 """One HTTP exchange at a time over a connection that has passed its checks.
 
-http.client with `auto_open = 0`: it writes and parses HTTP/1.1 and never opens a connection by itself, so
-that nothing can leave over a connection that has not been checked.
+http.client with `auto_open = 0` writes and parses HTTP/1.1 and never opens a connection by itself, so nothing is sent
+over a connection that has not been checked.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from estgw.est.operations import essence
 MAXIMUM_BODY = 2 * 1024 * 1024
 """Bytes of an answer's body: the base64 of 1 MiB with line breaks fits, which is more than any CA's bag."""
 MAXIMUM_ANSWER = MAXIMUM_BODY + 256 * 1024
-"""Bytes on the wire: head, interim answers and chunk framing included."""
+"""Bytes on the wire, with head, interim answers and chunk framing."""
 
 Observer = Callable[["Exchange"], None]
 
@@ -51,7 +51,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Exchange:
-    """A request and its answer, for an observer such as `--trace`: called before the one and after the other."""
+    """A request and its answer, for an observer such as `--trace`, which is called before and after an exchange."""
 
     connected: Connected
     method: str
@@ -69,7 +69,7 @@ class Link:
         self.connected = connected
         self._http = http.client.HTTPConnection(connected.place.host, connected.place.port)
         self._http.auto_open = 0
-        # A socket in all that http.client asks of one: sendall, makefile, close.
+        # It has the methods of a socket that http.client calls: sendall, makefile, close.
         self._http.sock = connected.stream
         self._is_open = True
         self.answered = 0
@@ -126,7 +126,7 @@ class Link:
         with self._http.getresponse() as response:
             declared = response.length
             if declared is not None and declared > MAXIMUM_BODY:
-                raise InvalidAnswer(f"an answer of {declared} bytes; {MAXIMUM_BODY} is the most we take")
+                raise InvalidAnswer(f"an answer of {declared} bytes; {MAXIMUM_BODY} is the maximum")
             body = response.read(MAXIMUM_BODY + 1)
             if len(body) > MAXIMUM_BODY:
                 raise InvalidAnswer(f"the server's answer does not end: more than {MAXIMUM_BODY} bytes")
@@ -134,7 +134,9 @@ class Link:
                 raise InvalidAnswer(f"the answer is cut off: {len(body)} of {declared} bytes")
             coding = response.headers.get("Content-Encoding", "identity").strip().lower()
             if coding != "identity":
-                raise InvalidAnswer(f"an answer in content coding {clean(coding, 50)!r}, which nobody asked for")
+                raise InvalidAnswer(
+                    f"an answer in content coding {clean(coding, 50)!r}, which the request did not ask for"
+                )
             answer = Answer(response.status, clean(response.reason, 200), response.headers, body)
             closes = response.will_close
         if closes:

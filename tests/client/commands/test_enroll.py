@@ -272,7 +272,7 @@ def test_a_certificate_for_nobody_is_not_asked_for(holder, anchor, estclient, en
     with rogue.Server(holder, enroller()) as server:
         ended = estclient("enroll", "-u", server.url, "-c", anchor, "--new-key", "-o", "x.pem")
     assert ended.status == Exit.USAGE
-    assert "for whom" in ended.err
+    assert "the certificate would have no name: give --subject" in ended.err
 
 
 @pytest.mark.parametrize(
@@ -288,6 +288,6 @@ def test_a_server_whose_wishes_can_not_be_had(holder, anchor, estclient, enrolle
     with rogue.Server(holder, enroller(csrattrs=answer)) as server:
         ended = estclient("enroll", "-u", server.url, "-c", anchor, *NEW)
         assert ended.status == status
-        assert "--no-csrattrs does without" in ended.err
+        assert "--no-csrattrs skips it" in ended.err
         assert not (tmp_path / "device.key").exists()
         assert estclient("enroll", "-u", server.url, "-c", anchor, *NEW, "--no-csrattrs").status == Exit.DONE

@@ -394,7 +394,7 @@ def test_a_crl_that_must_not_be_believed(run, ca, member, tmp_path):
         ((), "no CRL of"),
         ((b"0\0", Desk(root("Other CA")).crl()), "no CRL of"),
         ((made.crl(key=ca.issue("x").key),), "does not fit"),
-        ((made.crl(key=stranger.key),), "no anchor of ours"),
+        ((made.crl(key=stranger.key),), "to one of our anchors"),
         ((made.crl(days=-1),), "ran out"),
     ]
     for given, words in cases:
@@ -553,7 +553,7 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
     ({"echo": {"transactionId": None}}, "lacks our transactionId"),
     ({"echo": {"transactionId": 77}}, "has another transactionId"),
     ({"key": True}, "no certificate for our key"),
-    ({"sign": unsigned}, "nobody has signed it"),
+    ({"sign": unsigned}, "it is not signed"),
     ({"sign": by_nothing}, "its signer's certificate is not in it"),
     ({"sign": forged}, "the signature does not fit"),
     ({"sign": nameless}, "its signer's certificate is not in it"),
@@ -579,12 +579,12 @@ def test_an_answer_that_is_none(run, ca, tmp_path, faults, words):
 def test_an_answer_signed_by_a_stranger(run, ca, tmp_path):
     """Another CA, a certificate of ours that makes nobody a speaker, and one that has expired."""
     for signer, words in (
-        (root(), "whom no anchor of ours vouches for"),
-        (root().issue("ra", eku=RA_USAGES), "whom no anchor of ours vouches for"),
-        (ca.issue("somebody"), "neither a CA nor its speaker"),
+        (root(), "no path leads from there to one of our anchors"),
+        (root().issue("ra", eku=RA_USAGES), "no path leads from there to one of our anchors"),
+        (ca.issue("somebody"), "neither a CA nor its RA"),
         (
             ca.issue("old", eku=RA_USAGES, starts=NOW - 9 * DAY, ends=NOW - 3 * DAY),
-            "whom no anchor of ours vouches for",
+            "no path leads from there to one of our anchors",
         ),
     ):
         ended = run(Liar(ca, signer=signer), "enroll", *NEW)

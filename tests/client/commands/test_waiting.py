@@ -23,7 +23,7 @@ def test_202_ends_with_3_and_says_when(holder, anchor, estclient, enroller, tmp_
     with rogue.Server(holder, enroller(simpleenroll=later)) as server:
         ended = estclient("enroll", "-u", server.url, "-c", anchor, *NEW, "--json")
     assert ended.status == Exit.TRY_LATER
-    assert "Come back in 90 s" in ended.err
+    assert "Send the same request again in 90 s" in ended.err
     assert ended.json["retry_after"] == 90
     assert "--reuse-key device.key" in ended.err
     assert (tmp_path / "device.key").exists()
