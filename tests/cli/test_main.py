@@ -68,7 +68,7 @@ def main(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[in
     return status, printed.out, printed.err
 
 
-# The grammar.
+# The table of commands.
 
 
 def test_version(capsys):
@@ -160,7 +160,7 @@ def test_as_a_program(tmp_path):
     assert missing.stdout == b""
 
 
-# Starting without listening: what makes serve and demo give up.
+# Faults before serve and demo listen.
 
 
 @pytest.mark.parametrize("command", ["serve", "check", "env cacerts", "run cacerts", "pending list"])
@@ -170,7 +170,7 @@ def test_a_missing_configuration_suggests_c_and_init(command, tmp_path, monkeypa
 
 
 @pytest.mark.parametrize("address", ["8443", "localhost:8443", "127.0.0.1:99999"])
-def test_an_address_that_is_none(here, address, capsys):
+def test_a_malformed_address_is_refused(here, address, capsys):
     status, out, err = main(capsys, "demo", "--listen", address)
     assert (status, out) == (1, "")
     assert err.startswith(f"estgw: --listen {address}: ")
@@ -216,7 +216,7 @@ def test_ctrl_c_is_130(lab, monkeypatch):
 # demo and serve, for real.
 
 
-def test_demo_says_what_can_be_pasted(here):
+def test_demo_prints_commands_to_paste(here):
     command = [sys.executable, "-W", "error", "-m", "estgw", "demo", "--listen", "127.0.0.1:0"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
@@ -248,7 +248,7 @@ def test_init(tmp_path, capsys):
     assert err == f"estgw: {folder}/conf.yaml exists; a workspace is never overwritten\n"
 
 
-def test_what_init_says_next_works(tmp_path, capsys):
+def test_the_next_commands_of_init_work(tmp_path, capsys):
     _, out, _ = main(capsys, "init", tmp_path / "lab")
     create_ca = next(line for line in out.splitlines() if "create-ca" in line)
     run("bash", "-c", create_ca)
@@ -258,7 +258,7 @@ def test_what_init_says_next_works(tmp_path, capsys):
 # check.
 
 
-def test_check_of_a_good_one(lab, capsys):
+def test_check_of_a_correct_configuration(lab, capsys):
     path = lab.path / "conf.yaml"
     status, out, err = main(capsys, "check", "-c", path)
     assert (status, err) == (0, "")
@@ -292,7 +292,7 @@ def test_check_says_every_fault_of_the_file_with_its_place(here, capsys):
     ]
 
 
-def test_check_says_what_is_wrong_with_handlers_and_ca(here, capsys):
+def test_check_names_the_faults_of_handlers_and_ca(here, capsys):
     handlers = here.path / "handlers/openssl"
     (handlers / "cacerts").chmod(0o644)
     (handlers / "csrattrs").chmod(0o777)
@@ -323,7 +323,7 @@ def test_check_says_what_is_wrong_with_handlers_and_ca(here, capsys):
 
 
 def shell_assignments(text: str) -> dict[str, str]:
-    """What a shell makes of them."""
+    """The variables that a shell reads from them."""
     script = f"set -a\n{text}\nset +a\nenv -0"
     printed = run("env", "-i", "bash", "-c", script).stdout.decode()
     found = dict(each.split("=", 1) for each in printed.split("\0") if each)
@@ -504,12 +504,12 @@ def test_csrattrs_explain_and_encode(tmp_path, monkeypatch, capsys, form):
     assert main(capsys, "csrattrs", "encode", tmp_path / "again.yaml") == (0, VECTOR.read_text(), "")
 
 
-def test_csrattrs_encode_of_no_wish_is_an_empty_sequence(tmp_path, capsys):
+def test_csrattrs_encode_of_an_empty_file_is_an_empty_sequence(tmp_path, capsys):
     (tmp_path / "none.yaml").write_text("# nothing\n")
     assert main(capsys, "csrattrs", "encode", tmp_path / "none.yaml") == (0, "MAA=\n", "")
 
 
-def test_csrattrs_encode_says_what_is_wrong_and_where(tmp_path, capsys):
+def test_csrattrs_encode_names_each_fault_and_its_place(tmp_path, capsys):
     file = tmp_path / "bad.yaml"
     file.write_text("- serialNumbr\n- NO\n")
     assert main(capsys, "csrattrs", "encode", file) == (
@@ -533,7 +533,7 @@ def test_csrattrs_encode_says_what_is_wrong_and_where(tmp_path, capsys):
         (None, "No such file or directory"),
     ],
 )
-def test_csrattrs_explain_of_what_is_none(tmp_path, capsys, content, words):
+def test_csrattrs_explain_refuses_other_files(tmp_path, capsys, content, words):
     file = tmp_path / "answer"
     if content is not None:
         file.write_bytes(content)
@@ -543,7 +543,7 @@ def test_csrattrs_explain_of_what_is_none(tmp_path, capsys, content, words):
 
 
 @pytest.mark.parametrize("path", sorted(VECTORS.glob("*csrattrs*")) + sorted(VECTORS.glob("*9908*")), ids=str)
-def test_csrattrs_as_a_program_in_a_pipe(path):
+def test_csrattrs_explain_and_encode_in_a_pipe(path):
     """explain | encode is byte-identical for every published answer."""
     der = base64.b64decode(path.read_bytes()) if path.suffix == ".b64" else path.read_bytes()
     text = run(sys.executable, "-m", "estgw", "csrattrs", "explain", path, cwd=ROOT).stdout
@@ -612,7 +612,7 @@ def test_passwd_is_all_or_nothing(tmp_path, monkeypatch, capsys):
         ("secret", "#ann", "no # in front"),
     ],
 )
-def test_passwd_refuses_what_could_not_be_used(tmp_path, monkeypatch, capsys, typed, user, words):
+def test_passwd_refuses_names_and_passwords_that_can_not_log_in(tmp_path, monkeypatch, capsys, typed, user, words):
     file = tmp_path / "users"
     status, out, err = passwd(monkeypatch, capsys, typed, file, user)
     assert (status, out) == (1, "")
@@ -620,7 +620,7 @@ def test_passwd_refuses_what_could_not_be_used(tmp_path, monkeypatch, capsys, ty
     assert not file.exists()
 
 
-def test_passwd_where_there_is_no_directory(tmp_path, monkeypatch, capsys):
+def test_passwd_in_a_missing_directory_fails(tmp_path, monkeypatch, capsys):
     status, _, err = passwd(monkeypatch, capsys, "secret", tmp_path / "no/users", "ann")
     assert status == 1
     assert "No such file or directory" in err
@@ -648,7 +648,7 @@ def test_passwd_at_a_terminal_asks_twice_and_shows_nothing(tmp_path, answers, st
         for prompt, typed in zip((b"Password for ann: ", b"Once more: "), answers, strict=True):
             while prompt not in shown:
                 shown += os.read(terminal, 1024)
-            # getpass throws away what was typed before the prompt; it has read the prompt's echo settings by now.
+            # getpass discards input from before the prompt; by now it has changed the echo setting.
             os.write(terminal, f"{typed}\n".encode())
         while True:
             try:

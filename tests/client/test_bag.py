@@ -58,7 +58,7 @@ def test_an_expired_old_root_is_left_out_and_no_fault(rollover):
     assert {entry.role for entry in entries if entry.is_expired} == {"OldWithOld", "OldWithNew", "NewWithOld"}
 
 
-def test_a_forged_root_of_the_same_name_is_not_believed(rollover):
+def test_a_forged_root_of_the_same_name_is_not_trusted(rollover):
     forged = root("Rolling CA", ends=NOW + 9000 * DAY).certificate
     entries = bag.examine([*rollover.values(), forged], [rollover["OldWithOld"]])
     by_certificate = {entry.certificate: entry for entry in entries}
@@ -67,8 +67,8 @@ def test_a_forged_root_of_the_same_name_is_not_believed(rollover):
     assert by_certificate[rollover["NewWithNew"]].is_newest
 
 
-def test_a_link_that_is_no_ca_certificate_links_nothing():
-    """The rollover example of RFC 7030 A.1 has such ones."""
+def test_a_rollover_certificate_must_be_a_ca_certificate():
+    """The rollover example of RFC 7030 A.1 has certificates without basicConstraints."""
     old, new = root("CA", ends=NOW + 10 * DAY), root("CA", ends=NOW + 99 * DAY)
     link = old.sign(common_name("CA"), new.key.public_key())
     entries = bag.examine([new.certificate, link], [old.certificate])
@@ -100,7 +100,7 @@ def test_roles_are_printed_and_all_four_stored(rollover, ca, holder, anchor, est
     assert set(stored) == set(rollover.values())
 
 
-def test_one_certificate_that_is_not_believed_and_nothing_is_stored(ca, holder, anchor, estclient, tmp_path):
+def test_one_untrusted_certificate_and_nothing_is_stored(ca, holder, anchor, estclient, tmp_path):
     stranger = root("Stranger").certificate
     body = rogue.bag(ca.certificate, stranger)
     with rogue.Server(holder, lambda _: rogue.reply(body=body)) as server:
@@ -159,12 +159,12 @@ def test_bootstrap_with_another_fingerprint(ca, holder, estclient, enroller, tmp
         command = ("cacerts", "-u", server.url, "-o", "ca.pem", "--fingerprint")
         assert estclient(*command, "00" * 32).status == Exit.UNTRUSTED
         assert estclient(*command, "0" * 63).status == Exit.USAGE
-        # The server's own certificate is no root, whatever its fingerprint.
+        # The server's own certificate is not a root, whatever its fingerprint is.
         assert estclient(*command, trust.fingerprint(holder.certificate)).status == Exit.UNTRUSTED
     assert not (tmp_path / "ca.pem").exists()
 
 
-def test_a_fingerprint_vouches_for_one_root_and_not_for_its_neighbours(ca, holder, estclient, tmp_path):
+def test_a_fingerprint_counts_for_one_root_only(ca, holder, estclient, tmp_path):
     body = rogue.bag(ca.certificate, root("Stranger").certificate)
     with rogue.Server(holder, lambda _: rogue.reply(body=body)) as server:
         ended = estclient(
@@ -198,8 +198,8 @@ def pem(certificate):
     return certificate.public_bytes(Encoding.PEM)
 
 
-def test_a_bag_made_to_keep_us_busy():
-    """A hundred certificates of one name, each signed by the next: bounded, whatever comes of it."""
+def test_a_hostile_bag_is_judged_in_bounded_time():
+    """A hundred certificates of one name, each signed by the next."""
     import time
 
     chain = [root("Busy") for _ in range(50)]

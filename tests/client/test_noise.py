@@ -1,4 +1,4 @@
-"""Answers with a few bytes changed: an exception of ours or a sound result, and nothing else."""
+"""Answers with a few changed bytes end in one of our exceptions or in a sound result."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_a_bag(data):
 
 @FEW
 @given(changed(CMC) | changed(indefinite(CMC)))
-def test_a_cmc_request(data):
+def test_a_changed_cmc_request_ends_in_no_traceback(data):
     cmc.marks_of(data)
     cmc.has_secret(data)
     with contextlib.suppress(Malformed):
@@ -80,7 +80,7 @@ def test_a_cmc_request(data):
 @FEW
 @given(changed(RESPONSE) | changed(indefinite(RESPONSE)))
 def test_a_cmc_response(data):
-    """Of all changes, only those to what nobody signs leave an answer that counts: the bag is such a part."""
+    """Only a change to an unsigned part, such as the bag, leaves an answer that counts."""
     try:
         found = pki_response.response(data)
         cmc.authenticate(found, TRUSTED, "localhost")
@@ -175,6 +175,6 @@ def test_forms_of_ber(given_, der):
         "30" * 40,
     ],
 )
-def test_what_is_no_ber(data):
+def test_to_der_refuses_other_bytes(data):
     with pytest.raises(Malformed):
         ber.to_der(bytes.fromhex(data))

@@ -1,4 +1,4 @@
-"""The command itself: its start, its words, and its files."""
+"""The command `estclient`: its start, its options, and its exit statuses."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from tests.kit.ca import root
 COMMANDS = [name for command in cli.PROGRAM.commands for name in command.names]
 
 
-def test_version_starts_in_no_time():
-    """150 ms on an idle machine; on a busy one, so many times what the bare interpreter takes just then."""
+def test_version_starts_quickly():
+    """150 ms on an idle machine; on a busy one, at most eight times the start of the bare interpreter."""
 
     def took(*arguments):
         began = time.monotonic()
@@ -170,8 +170,8 @@ def test_durations(text, seconds):
     assert options.duration(text).total_seconds() == seconds
 
 
-def test_the_exit_statuses_are_a_promise(ask, holder, anchor, estclient, tmp_path):
-    """One run for each; the library's exceptions, --help and the man page know the same ones."""
+def test_every_exit_status_has_its_fault(ask, holder, anchor, estclient, tmp_path):
+    """One run for each; the library's exceptions, --help and the man page have the same ones."""
     stranger = tmp_path / "stranger.pem"
     stranger.write_bytes(root("Stranger").pem)
     answers = {
@@ -197,7 +197,7 @@ def test_the_exit_statuses_are_a_promise(ask, holder, anchor, estclient, tmp_pat
     assert [number for number, _, _ in cli.PROGRAM.exit_status] == sorted({0, *promised}) == sorted(Exit)
 
 
-def test_an_interrupt_is_no_success(anchor, estclient, monkeypatch):
+def test_an_interrupt_ends_with_status_1(anchor, estclient, monkeypatch):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
@@ -207,7 +207,7 @@ def test_an_interrupt_is_no_success(anchor, estclient, monkeypatch):
     assert "interrupted" in ended.err
 
 
-def test_the_library_face_is_lazy():
+def test_the_library_loads_tls_on_first_use():
     code = "import sys, estgw.client as c; print('OpenSSL' in sys.modules); print(c.Session.__name__)"
     assert python("-c", code, check=True).stdout.split() == ["False", "Session"]
     with pytest.raises(AttributeError):
@@ -215,8 +215,8 @@ def test_the_library_face_is_lazy():
     assert json.dumps(client.__all__)
 
 
-def test_a_mail_address_has_an_end(anchor, estclient):
-    """The standard library's parser calls itself once for each group in an address."""
+def test_a_very_long_mail_address_is_a_usage_error(anchor, estclient):
+    """The standard library's parser recurses once for each group in an address."""
     ended = estclient("enroll", "-u", "localhost:1", "-c", anchor, *NEW, "--email", "c:" * 5000)
     assert ended.status == Exit.USAGE
     assert "--email with more than 254 characters" in ended.err

@@ -1,4 +1,4 @@
-"""Enrolment with a server that behaves: linking, challenges, and where the request comes from."""
+"""Enrolment with a correct server: linking, challenges, and the sources of the request."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.kit.processes import ROOT
 
 
 def challenged(answer, header, accept):
-    """`answer`, but for those who show the right credentials."""
+    """`answer`, for requests with the right credentials only."""
 
     def check(request):
         authorization = request.headers.get("Authorization", "")
@@ -119,7 +119,7 @@ def test_a_password_from_a_file(holder, anchor, estclient, enroller, tmp_path):
 
 
 def test_a_request_script_sees_the_binding(holder, anchor, estclient, enroller, monkeypatch, tmp_path):
-    """The seed's line, with the script that the README names."""
+    """The reference client's option -R, with the script that the README names."""
     monkeypatch.setenv("CN", "scripted")
     monkeypatch.setenv("TLS_UNIQUE_SR", "a stale one")
     genp10 = ROOT / "handlers" / "examples" / "genp10"
@@ -133,7 +133,7 @@ def test_a_request_script_sees_the_binding(holder, anchor, estclient, enroller, 
     assert x509.load_pem_x509_certificate((tmp_path / "device.pem").read_bytes()).subject == common_name("scripted")
 
 
-def test_what_a_request_script_may_print(holder, anchor, estclient, enroller, tmp_path):
+def test_a_request_script_prints_pem_der_or_base64(holder, anchor, estclient, enroller, tmp_path):
     script = tmp_path / "script"
     made = (
         "openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout k -subj /CN=x -out r 2>/dev/null"
@@ -262,13 +262,13 @@ def test_a_password_is_asked_for_at_a_terminal(holder, anchor, estclient, enroll
     assert asked == ["Password for estuser: "]
 
 
-def test_a_label_of_its_own_option(holder, anchor, estclient, enroller):
+def test_label_adds_the_ca_label_to_the_path(holder, anchor, estclient, enroller):
     with rogue.Server(holder, enroller()) as server:
         assert estclient("enroll", "-u", server.url, "--label", "iot", "-c", anchor, *NEW).status == Exit.DONE
     assert server.requests[-1].target == "/.well-known/est/iot/simpleenroll"
 
 
-def test_a_certificate_for_nobody_is_not_asked_for(holder, anchor, estclient, enroller):
+def test_enroll_refuses_a_csr_without_a_name(holder, anchor, estclient, enroller):
     with rogue.Server(holder, enroller()) as server:
         ended = estclient("enroll", "-u", server.url, "-c", anchor, "--new-key", "-o", "x.pem")
     assert ended.status == Exit.USAGE
@@ -283,8 +283,8 @@ def test_a_certificate_for_nobody_is_not_asked_for(holder, anchor, estclient, en
         (rogue.reply(body=b"MAA", content_type="application/csrattrs"), Exit.INVALID_ANSWER),
     ],
 )
-def test_a_server_whose_wishes_can_not_be_had(holder, anchor, estclient, enroller, tmp_path, answer, status):
-    """Going on unasked might bring a certificate of the wrong kind, so that is left to the user."""
+def test_a_failing_csrattrs_ends_the_enrolment(holder, anchor, estclient, enroller, tmp_path, answer, status):
+    """Without CSR attributes the certificate might be of the wrong kind, so the user decides."""
     with rogue.Server(holder, enroller(csrattrs=answer)) as server:
         ended = estclient("enroll", "-u", server.url, "-c", anchor, *NEW)
         assert ended.status == status

@@ -1,4 +1,4 @@
-"""Full CMC made here: what goes out, what comes back, and what must not be believed; against a stand-in CA."""
+"""Full CMC messages made here, their answers, and answers that must be refused; with a stand-in for the CA."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ def run(holder, anchor, estclient):
 
 @pytest.fixture
 def member(ca, tmp_path):
-    """Options of somebody who has a certificate."""
+    """Options of a client with a certificate."""
     own = ca.server("member", names=["a.example"])
     (tmp_path / "member.pem").write_bytes(own.pem)
     (tmp_path / "member.key").write_bytes(own.key_pem)
     return own, ("--cert", "member.pem", "--key", "member.key")
 
 
-# What works.
+# Successful transactions.
 
 
 @pytest.mark.parametrize("kind", ["ec:P-256", "ec:P-384", "rsa:2048", "ed25519", "ml-dsa-65"])
@@ -101,7 +101,7 @@ def test_enrol_signed_by_a_certificate(run, ca, member, crmf):
     assert pair_fits("device.pem", "device.key")
 
 
-def test_an_ra_brings_the_csr_of_another(run, ca, member, tmp_path):
+def test_an_ra_sends_the_csr_of_another(run, ca, member, tmp_path):
     key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", "k.pem"]
     command = ["openssl", "req", "-new", *key, "-subj", "/CN=other", "-out", "req.pem"]
     subprocess.run(command, check=True, capture_output=True, cwd=tmp_path)
@@ -132,8 +132,8 @@ def test_enrol_by_a_secret(run, ca, tmp_path, crmf, name):
     assert cmcca.SECRET not in ended.err
 
 
-def test_with_a_secret_the_certificate_is_for_tls_alone(run, ca, member, tmp_path):
-    """It may be the device maker's, whom the CA takes for nobody's signature."""
+def test_with_a_secret_the_certificate_is_for_tls_only(run, ca, member, tmp_path):
+    """It may be the device maker's, which the CA accepts for no signature."""
     (tmp_path / "secret").write_text(cmcca.SECRET)
     desk = Knowing(ca)
     assert run(desk, "enroll", *NEW, *member[1], "--secret-file", "secret").status == Exit.DONE
@@ -172,7 +172,7 @@ def test_the_secret_from_stdin_and_from_the_terminal(run, ca, monkeypatch):
     assert run(Knowing(ca), "enroll", *NEW, "--identification", "x").status == Exit.DONE
 
 
-def test_a_secret_that_is_none(run, ca, tmp_path):
+def test_an_empty_secret_is_a_usage_error(run, ca, tmp_path):
     for data in (b"", b"\nsecret", b"\xff\n"):
         (tmp_path / "secret").write_bytes(data)
         assert run(Desk(ca), "enroll", *NEW, "--secret-file", "secret").status == Exit.USAGE
@@ -182,7 +182,7 @@ def test_a_secret_that_is_none(run, ca, tmp_path):
 @pytest.mark.parametrize("kind", ["rsa:2048", "ec:P-256"])
 @pytest.mark.parametrize("how", ["key", "secret", "certificate"])
 def test_possession_by_a_challenge(run, ca, member, tmp_path, kind, how):
-    """RFC 5272 6.7, for keys that can't sign: what they would sign has a digest in its place."""
+    """RFC 5272 6.7, for keys that can't sign: a digest takes the place of the signature."""
     (tmp_path / "secret").write_text(cmcca.SECRET)
     _, by_certificate = member
     more = {"key": (), "secret": ("--secret-file", "secret"), "certificate": by_certificate}[how]
@@ -196,7 +196,7 @@ def test_possession_by_a_challenge(run, ca, member, tmp_path, kind, how):
     assert first.signers[0].is_signed == (how == "certificate")
 
 
-def test_keys_that_do_not_do(run, ca, tmp_path):
+def test_encrypted_pop_refuses_keys_that_can_not_decrypt(run, ca, tmp_path):
     for options in (("--encrypted-pop",), ("--crmf", "--encrypted-pop", "--new-key", "ed25519")):
         new = ("--new-key", *NEW[2:]) if "--new-key" not in options else NEW[2:]
         assert run(Desk(ca), "enroll", *new, *options).status == Exit.USAGE
@@ -206,7 +206,7 @@ def test_keys_that_do_not_do(run, ca, tmp_path):
 
 
 def test_pending_then_confirmed(run, ca):
-    """With patience it asks by the token, and confirms what it gets."""
+    """With --wait it asks with the token, and confirms the certificate."""
     desk = Doubting(ca)
     ended = run(desk, "enroll", *NEW, "--wait", "60")
     assert ended.status == Exit.DONE, ended.err
@@ -215,7 +215,7 @@ def test_pending_then_confirmed(run, ca):
     assert len({data.value("senderNonce") for data in desk.seen}) == len(desk.seen) == 3
 
 
-def test_pending_without_patience(run, ca, tmp_path):
+def test_pending_without_wait_ends_with_3(run, ca, tmp_path):
     desk = Doubting(ca)
     ended = run(desk, "enroll", *NEW, "--json")
     assert ended.status == Exit.TRY_LATER
@@ -229,7 +229,7 @@ def test_pending_without_patience(run, ca, tmp_path):
 
 @pytest.mark.parametrize("held", [True, False], ids=["with a token", "without"])
 def test_a_202_is_asked_again(run, ca, held):
-    """RFC 7030 4.2.3: the answer may be pending in HTTP's words too; Retry-After counts, the token as well."""
+    """RFC 7030 4.2.3: the answer may be a 202 as well; Retry-After counts, and so does the token."""
 
     class Slow(Doubting):
         def http(self, *parts):
@@ -310,7 +310,7 @@ def test_revoke(run, ca, member, tmp_path):
 
 
 def test_revoke_by_a_passphrase(run, ca, tmp_path):
-    """RFC 5272 6.11: nobody has to sign it; and --trace does not show it."""
+    """RFC 5272 6.11: it replaces the signature, and --trace does not show it."""
     (tmp_path / "member.pem").write_bytes(ca.issue("member").pem)
     (tmp_path / "secret").write_text("open sesame")
     desk = Desk(ca)
@@ -322,7 +322,7 @@ def test_revoke_by_a_passphrase(run, ca, tmp_path):
     assert base64.encodebytes(desk.bodies[0]).splitlines()[0].decode() not in ended.err
 
 
-def test_a_passphrase_for_later(run, ca, tmp_path):
+def test_revocation_secret_file_puts_a_passphrase_into_the_request(run, ca, tmp_path):
     for crmf in ((), ("--crmf",)):
         (tmp_path / "secret").write_text("open sesame")
         desk = Desk(ca)
@@ -333,7 +333,7 @@ def test_a_passphrase_for_later(run, ca, tmp_path):
     assert run(desk, "enroll", *NEW, "--revocation-secret-file", "secret").status == Exit.USAGE
 
 
-def test_revoke_what(run, ca, member):
+def test_revoke_refuses_contradictory_targets(run, ca, member):
     _, options = member
     for arguments in (
         (),
@@ -347,7 +347,7 @@ def test_revoke_what(run, ca, member):
         assert run(Desk(ca), "revoke", *arguments).status == Exit.USAGE, arguments
 
 
-def test_mere_certificates_revoke_nothing(run, ca, member):
+def test_a_simple_answer_to_a_revocation_is_refused(run, ca, member):
     class Simple(Desk):
         def http(self, *_):
             return rogue.reply(body=rogue.bag(self.ca.certificate), content_type=rogue.CERTS_ONLY)
@@ -380,7 +380,7 @@ def test_a_simple_answer_with_the_crl(run, ca, tmp_path):
     assert run(Simple(ca), "get-crl", "-o", "crl").status == Exit.DONE
 
 
-def test_a_crl_that_must_not_be_believed(run, ca, member, tmp_path):
+def test_an_untrusted_crl_is_refused(run, ca, member, tmp_path):
     stranger = root(ca.certificate.subject.rfc4514_string().removeprefix("CN="))
 
     class Wrong(Desk):
@@ -407,7 +407,7 @@ def test_a_crl_that_must_not_be_believed(run, ca, member, tmp_path):
     assert run(Desk(ca), "get-crl", "--outform", "p7").status == Exit.USAGE
 
 
-def test_the_crl_of_whom(holder, estclient, ca, tmp_path):
+def test_get_crl_needs_an_unambiguous_ca(holder, estclient, ca, tmp_path):
     (tmp_path / "two.pem").write_bytes(ca.pem + root("Other CA").pem)
     with rogue.Server(holder, Desk(ca)) as server:
         ended = estclient("fullcmc", "get-crl", "-u", server.url, "-c", "two.pem")
@@ -415,11 +415,11 @@ def test_the_crl_of_whom(holder, estclient, ca, tmp_path):
     assert "--issuer" in ended.err
 
 
-# What goes out, as others read it.
+# Our messages, read by other programs.
 
 
-def test_others_read_our_messages(run, ca, member, tmp_path):
-    """`openssl cms -verify` checks the signature; an ASN.1 compiler's modules decode every layer without a rest."""
+def test_openssl_reads_our_messages(run, ca, member, tmp_path):
+    """`openssl cms -verify` checks the signature; pyasn1's modules decode every layer completely."""
     (tmp_path / "secret").write_text(cmcca.SECRET)
     _, options = member
     secret = ("--secret-file", "secret", "--identification", "x")
@@ -438,7 +438,7 @@ def test_others_read_our_messages(run, ca, member, tmp_path):
         assert run(desk, command, *arguments).status == Exit.DONE
         (body,) = desk.bodies
         (tmp_path / "message").write_bytes(body)
-        if number < 5:  # it knows keys by certificates alone
+        if number < 5:  # it finds keys by certificates only
             opened = ["openssl", "cms", "-verify", "-inform", "DER", "-in", "message", "-CAfile", "anchor.pem"]
             done = subprocess.run([*opened, "-purpose", "any", "-binary"], cwd=tmp_path, capture_output=True)
             assert b"Verification successful" in done.stderr, done.stderr
@@ -456,8 +456,8 @@ def test_others_read_our_messages(run, ca, member, tmp_path):
 
 
 @pytest.mark.parametrize("crmf", [(), ("--crmf",)], ids=["pkcs10", "crmf"])
-def test_the_servers_wishes_are_met(run, ca, crmf):
-    """As by simpleenroll: the kind of key, the hash, and where the binding goes."""
+def test_csrattrs_are_followed_in_cmc(run, ca, crmf):
+    """As in simpleenroll: the kind of key, the hash, and the attribute of the binding."""
     wanted = CsrAttrs(
         (
             AttributeWish(EC_PUBLIC_KEY, (encode_oid("1.3.132.0.34"),)),
@@ -483,7 +483,7 @@ def test_the_servers_wishes_are_met(run, ca, crmf):
     assert oid == "1.2.840.10045.4.3.4"
 
 
-# What must not be believed.
+# Answers that must be refused.
 
 
 class Liar(Desk):
@@ -522,7 +522,7 @@ def by_nothing(desk, content, certificates):
 
 
 def forged(desk, content, certificates):
-    """The CA's name and a stranger's key."""
+    """The CA's name and another key."""
     signer = Signer.of(root().key, desk.ca.certificate)
     return signed.sign(PKI_RESPONSE, content, [signer], certificates=[desk.ca.certificate, *certificates])
 
@@ -569,15 +569,15 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("faults", "words"), FAULTS, ids=[f"{n}-{next(iter(f))}" for n, (f, _) in enumerate(FAULTS)])
-def test_an_answer_that_is_none(run, ca, tmp_path, faults, words):
+def test_an_unreadable_answer_is_an_invalid_answer(run, ca, tmp_path, faults, words):
     ended = run(Liar(ca, **faults), "enroll", *NEW)
     assert ended.status == Exit.INVALID_ANSWER
     assert words in ended.err
     assert not (tmp_path / "device.pem").exists()
 
 
-def test_an_answer_signed_by_a_stranger(run, ca, tmp_path):
-    """Another CA, a certificate of ours that makes nobody a speaker, and one that has expired."""
+def test_an_answer_from_an_unknown_signer_is_refused(run, ca, tmp_path):
+    """Another CA, a certificate without the usage of an RA, and an expired one."""
     for signer, words in (
         (root(), "no path leads from there to one of our anchors"),
         (root().issue("ra", eku=RA_USAGES), "no path leads from there to one of our anchors"),
@@ -593,12 +593,12 @@ def test_an_answer_signed_by_a_stranger(run, ca, tmp_path):
         os.unlink("device.key")
 
 
-def test_who_may_speak(run, ca):
+def test_signers_under_explicit_anchors(run, ca):
     for usages in (RA_USAGES, (trust.CMC_CA,)):
         assert run(Desk(ca, ca.issue("speaker", eku=usages)), "get-crl").status == Exit.DONE
 
 
-def test_who_may_speak_under_implicit_anchors(ca, tmp_path, monkeypatch):
+def test_signers_under_implicit_anchors(ca, tmp_path, monkeypatch):
     """As in TLS (RFC 7030 3.6.2), the usage proves nothing there and the server's name does."""
     (tmp_path / "ca.pem").write_bytes(ca.pem)
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
@@ -616,7 +616,7 @@ def test_who_may_speak_under_implicit_anchors(ca, tmp_path, monkeypatch):
     assert fault(ca) == "none"
 
 
-def test_a_speaker_below_an_intermediate(run, ca):
+def test_a_signer_below_an_intermediate_is_accepted(run, ca):
     middle = root("Middle")
     link = ca.vouch(middle)
 
@@ -629,7 +629,7 @@ def test_a_speaker_below_an_intermediate(run, ca):
     assert run(Below(ca, signer), "enroll", *NEW).status == Exit.DONE
 
 
-def test_a_huge_answer(run, ca):
+def test_a_huge_answer_is_refused(run, ca):
     class Huge(Desk):
         def http(self, *_):
             return rogue.reply(body=b"MAAA" * 700_000, content_type=cmcca.TYPE)
@@ -638,7 +638,7 @@ def test_a_huge_answer(run, ca):
 
 
 class Refusing(Desk):
-    """Says no, in some way."""
+    """Refuses, in one of several ways."""
 
     code, echoes = 200, True
 
@@ -654,7 +654,7 @@ class Refusing(Desk):
 
 @pytest.mark.parametrize(("code", "echoes"), [(200, True), (200, False), (403, True)])
 def test_a_refusal(run, ca, tmp_path, code, echoes):
-    """Also one without our nonce: who could not read a message has none to return."""
+    """Also without our nonce: a server that could not read a message has none to return."""
     desk = Refusing(ca)
     desk.code, desk.echoes = code, echoes
     ended = run(desk, "enroll", *NEW, "--json")
@@ -664,7 +664,7 @@ def test_a_refusal(run, ca, tmp_path, code, echoes):
     assert not (tmp_path / "device.key").exists()
 
 
-def test_a_refusal_by_a_stranger_is_no_answer(run, ca):
+def test_a_refusal_from_an_unknown_signer_is_an_invalid_answer(run, ca):
     ended = run(Refusing(ca, root()), "enroll", *NEW)
     assert ended.status == Exit.INVALID_ANSWER
     assert "it says failed (badIdentity)" in ended.err
@@ -687,7 +687,7 @@ def test_a_simple_answer_is_enough_for_our_key(run, ca):
     assert run(desk, "enroll", *NEW).status == Exit.INVALID_ANSWER
 
 
-def test_two_certificates_for_our_key(run, ca):
+def test_two_certificates_for_our_key_are_refused(run, ca):
     class Double(Desk):
         def decide(self, data):
             controls, found, _ = super().decide(data)
@@ -703,8 +703,8 @@ def without_pop(challenge):
     return replace(challenge, request=replace(asked, message=replace(asked.message, pop=None)))
 
 
-def test_a_challenge_that_is_not_ours(run, ca):
-    """It must be for our request, readable, and what its witness says (RFC 5272 6.7)."""
+def test_a_challenge_for_another_request_is_refused(run, ca):
+    """It must be for our request, readable, and fit its witness (RFC 5272 6.7)."""
 
     class Wrong(Challenging):
         change: Any
@@ -728,7 +728,7 @@ def test_a_challenge_that_is_not_ours(run, ca):
 
 
 def test_a_password_and_a_redirect(holder, anchor, ca, estclient):
-    """Challenges and redirects are the session's; a message is made anew for every connection."""
+    """Challenges and redirects are the session's; a message is made again for every connection."""
     desk = Desk(ca)
 
     def answer(request):

@@ -1,4 +1,4 @@
-"""Keys from the server: in the clear, under a shared key, for an RSA or EC certificate, and all that is wrong."""
+"""Keys from the server: in the clear, under a shared key, for an RSA or EC certificate, and every fault."""
 
 from __future__ import annotations
 
@@ -180,7 +180,7 @@ def test_a_certificate_to_encrypt_to(serve, ca, generated, signed, tmp_path, kin
     assert bytes(identifier.data) == ski.digest
     expected = "1.3.132.1.11.1" if kind == "ec" else "1.2.840.113549.1.1.7"
     assert expected in capabilities(parsed)
-    # The gateway's reading of it, best first: OAEP with SHA-256, and in its default form.
+    # The gateway reads it so, best first: OAEP with SHA-256, then its default form.
     understood = gateway_keygen.wish(parsed).algorithms
     ours = ("dhSinglePass-stdDH-sha256kdf-scheme:id-aes256-wrap", "id-aes128-wrap")
     assert understood[:2] == (ours if kind == "ec" else ("rsaesOaep:sha256", "rsaesOaep"))
@@ -196,13 +196,13 @@ def test_clear_text_is_refused_when_encryption_was_asked_for(serve, generated, t
     assert not (tmp_path / "device.key").exists()
 
 
-def test_clear_text_in_the_other_parts_dress_is_refused_too(serve, generated, tmp_path):
+def test_clear_text_labelled_as_encrypted_is_refused_too(serve, generated, tmp_path):
     ended, _ = serve(multipart(ENVELOPED, pkcs8(generated[0]), generated[1]), *ASK, *shared_options(tmp_path))
     assert ended.status == Exit.INVALID_ANSWER
     assert not (tmp_path / "device.key").exists()
 
 
-def test_encryption_that_nobody_asked_for(serve, generated, signed):
+def test_encryption_without_a_request_for_it_is_refused(serve, generated, signed):
     encrypted = enveloped(signed, "-secretkey", SHARED.hex(), "-secretkeyid", SHARED_ID.hex())
     ended, _ = serve(multipart(ENVELOPED, encrypted, generated[1]))
     assert ended.status == Exit.INVALID_ANSWER
@@ -220,7 +220,7 @@ def test_another_shared_key_another_name_and_a_flipped_bit(serve, generated, sig
         assert not (tmp_path / "device.key").exists()
 
 
-def test_a_signer_whom_nobody_knows(serve, generated, tmp_path):
+def test_a_key_from_an_unknown_signer_is_refused(serve, generated, tmp_path):
     stranger = root("Stranger").issue("signer")
     (tmp_path / "stranger.pem").write_bytes(stranger.both)
     package = wrap(b"\x30", pkcs8(generated[0]))
@@ -258,12 +258,12 @@ def test_a_key_that_does_not_fit(serve, generated, tmp_path):
         ("text/html", b"<p>"),
     ],
 )
-def test_an_answer_that_is_none(serve, content_type, body):
+def test_an_unreadable_answer_is_an_invalid_answer(serve, content_type, body):
     ended, _ = serve(rogue.reply(body=body, content_type=content_type))
     assert ended.status == Exit.INVALID_ANSWER
 
 
-def test_a_private_key_that_is_none(serve, generated):
+def test_an_unreadable_private_key_is_refused(serve, generated):
     # Ed25519 with 31 octets
     short = wrap(b"\x30", bytes.fromhex("020100300506032b6570") + wrap(b"\x04", wrap(b"\x04", bytes(31))))
     for der in (b"\x30\x03\x02\x01\x00", b"junk", b"", short):
@@ -299,12 +299,12 @@ def test_a_finished_csr_has_to_ask_for_the_encryption_itself(serve, generated, t
         ("--decrypt-key", "shared", "--decrypt-cert", "anchor.pem"),
     ],
 )
-def test_options_that_do_not_go_together(estclient, anchor, tmp_path, options):
+def test_contradictory_decryption_options_are_a_usage_error(estclient, anchor, tmp_path, options):
     (tmp_path / "shared").write_text(SHARED.hex())
     assert estclient("serverkeygen", "-u", "localhost:1", "-c", anchor, *ASK, *options).status == Exit.USAGE
 
 
-def test_a_key_file_that_is_there_stays(serve, generated, tmp_path):
+def test_an_existing_key_file_is_not_overwritten(serve, generated, tmp_path):
     (tmp_path / "device.key").write_text("precious")
     ended, requests = serve(multipart("application/pkcs8", pkcs8(generated[0]), generated[1]))
     assert ended.status == Exit.FAILED

@@ -1,4 +1,4 @@
-"""What a run leaves: words on stderr, a result on stdout or in files, and nothing that would harm a terminal."""
+"""The output of a run: words on stderr, a result on stdout or in files, and no terminal control characters."""
 
 from __future__ import annotations
 
@@ -109,8 +109,8 @@ CACERTS = "'{python}' -m estgw.client cacerts -u {url} -c {anchor}"
         (f"{CACERTS} -o ca.pem 2>&-", Exit.DONE, ""),
     ],
 )
-def test_a_result_that_is_lost_is_no_success(holder, anchor, enroller, tmp_path, line, status, words):
-    """Words that nobody reads are another thing: a renewal must not fail for want of a terminal."""
+def test_a_result_that_can_not_be_written_fails_the_run(holder, anchor, enroller, tmp_path, line, status, words):
+    """A closed stderr fails nothing: a renewal must work without a terminal."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with rogue.Server(holder, enroller()) as server:
         text = line.format(python=sys.executable, url=server.url, anchor=anchor)
@@ -122,7 +122,7 @@ def test_a_result_that_is_lost_is_no_success(holder, anchor, enroller, tmp_path,
     assert (tmp_path / "ca.pem").exists() == (status == Exit.DONE)
 
 
-def test_where_a_file_can_not_be_written(holder, anchor, estclient, enroller):
+def test_an_unwritable_file_fails_before_any_post(holder, anchor, estclient, enroller):
     with rogue.Server(holder, enroller()) as server:
         assert estclient("cacerts", "-u", server.url, "-c", anchor, "-o", "no/such/dir").status == Exit.FAILED
         command = ("enroll", "-u", server.url, "-c", anchor, "--new-key", "--subject", "CN=x", "-o", "no/such/dir.pem")
@@ -152,7 +152,7 @@ def test_trace_shows_a_request_that_gets_no_answer(holder, anchor, estclient):
     assert "> GET /.well-known/est/cacerts HTTP/1.1" in ended.err
 
 
-def test_what_a_ca_has_issued_is_not_lost(holder, anchor, estclient, enroller, tmp_path):
+def test_an_issued_certificate_goes_to_stdout_when_its_file_fails(holder, anchor, estclient, enroller, tmp_path):
     (tmp_path / "out").mkdir()
     with rogue.Server(holder, enroller()) as server:
         command = (
@@ -193,7 +193,7 @@ def test_a_server_key_that_could_not_be_stored_is_not_asked_for(holder, anchor, 
         assert not server.requests
 
 
-def test_a_reader_that_has_gone_is_no_success(holder, anchor, enroller):
+def test_a_closed_pipe_fails_the_run(holder, anchor, enroller):
     with rogue.Server(holder, enroller()) as server:
         command = [sys.executable, "-m", "estgw.client", "cacerts", "-u", server.url, "-c", str(anchor)]
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -207,8 +207,8 @@ def test_a_reader_that_has_gone_is_no_success(holder, anchor, enroller):
     assert b"Traceback" not in words
 
 
-def test_what_is_no_file_is_written_to_and_never_replaced(ca, holder, anchor, estclient, enroller, tmp_path):
-    """As root, replacing /dev/null in one step would work, and be the end of it."""
+def test_a_device_is_written_to_and_never_replaced(ca, holder, anchor, estclient, enroller, tmp_path):
+    """As root, the replacement would succeed and turn /dev/null into a file."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     read: list[bytes] = []

@@ -1,4 +1,4 @@
-"""Renewal: the names stay, and whatever happens there is a pair that works (RFC 7030 4.2.2)."""
+"""Renewal: the names stay, and a pair that works is there at every instant (RFC 7030 4.2.2)."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_renewal_into_other_files_leaves_the_old_ones(holder, anchor, estclient,
     assert all((tmp_path / name).read_bytes() == data for name, data in before.items())
 
 
-def test_nothing_is_done_before_it_is_due(holder, anchor, estclient, enroller, device):
+def test_a_certificate_that_is_not_due_is_not_renewed(holder, anchor, estclient, enroller, device):
     with rogue.Server(holder, enroller()) as server:
         command = ("reenroll", "-u", server.url, "-c", anchor, *device, "--json", "--if-expires-within")
         ended = estclient(*command, "10d")
@@ -73,7 +73,7 @@ def test_nothing_is_done_before_it_is_due(holder, anchor, estclient, enroller, d
         assert estclient(*command, "forever").status == Exit.USAGE
 
 
-def test_a_rekey_that_is_cut_off_goes_on_with_the_same_key(holder, anchor, estclient, enroller, device, tmp_path):
+def test_an_interrupted_rekey_uses_the_same_key_again(holder, anchor, estclient, enroller, device, tmp_path):
     """The CA knows a pending request by its public key: another key would begin another request."""
     pending = [True]
 
@@ -93,8 +93,8 @@ def test_a_rekey_that_is_cut_off_goes_on_with_the_same_key(holder, anchor, estcl
     assert pair_fits(tmp_path / "device.pem", tmp_path / "device.key")
 
 
-def test_a_rekey_never_goes_on_with_the_key_in_use(holder, anchor, estclient, enroller, device, tmp_path):
-    """What a power cut between the switch and the tidying up leaves."""
+def test_a_rekey_never_takes_the_key_in_use(holder, anchor, estclient, enroller, device, tmp_path):
+    """The state after a power cut between the switch of the pair and the removal of the staged key."""
     (tmp_path / "device.key.next").write_bytes((tmp_path / "device.key").read_bytes())
     before = (tmp_path / "device.key").read_bytes()
     with rogue.Server(holder, enroller()) as server:
@@ -103,8 +103,8 @@ def test_a_rekey_never_goes_on_with_the_key_in_use(holder, anchor, estclient, en
     assert pair_fits(tmp_path / "device.pem", tmp_path / "device.key")
 
 
-def test_a_next_key_that_was_never_written_out_is_no_obstacle(holder, anchor, estclient, enroller, device, tmp_path):
-    """What a power cut at the very beginning leaves: a timer must get over it by itself."""
+def test_an_empty_staged_key_is_replaced(holder, anchor, estclient, enroller, device, tmp_path):
+    """The state after a power cut at the very beginning: the next run of a timer must succeed."""
     for rest in (b"", b"-----BEGIN PRIVATE KEY-----\nMIG", b"\0" * 200):
         (tmp_path / "device.key.next").write_bytes(rest)
         with rogue.Server(holder, enroller()) as server:
@@ -125,7 +125,7 @@ def test_out_may_name_the_old_certificate(holder, anchor, estclient, enroller, d
 
 
 def test_a_crash_at_any_instant_leaves_a_pair_that_works(ca, tmp_path, monkeypatch):
-    """Every call that changes the file system is in turn the last one; what two names lead to must always fit."""
+    """Cut after each call that changes the file system: the files behind both names must always fit."""
     changing = [
         ("os", name)
         for name in (
@@ -144,7 +144,7 @@ def test_a_crash_at_any_instant_leaves_a_pair_that_works(ca, tmp_path, monkeypat
         )
     ]
 
-    monkeypatch.setattr("os.fsync", lambda _: None)  # counted like the others, but the disk need not turn
+    monkeypatch.setattr("os.fsync", lambda _: None)  # counted like the others, without waiting for the disk
 
     class PowerCut(BaseException):
         pass
@@ -193,7 +193,7 @@ def test_a_crash_at_any_instant_leaves_a_pair_that_works(ca, tmp_path, monkeypat
             is_new = (room / "d.pem").read_bytes() == new.pem
             assert is_new or (room / "d.pem").read_bytes() == old.pem
             seen_new, seen_old = seen_new + is_new, seen_old + (not is_new)
-            # And the next run, after the lights are on again, goes through.
+            # And the next run succeeds.
             last = ca.issue("device")
             renew(room, last)
             assert (room / "d.pem").read_bytes() == last.pem
@@ -207,7 +207,7 @@ def test_a_crash_at_any_instant_leaves_a_pair_that_works(ca, tmp_path, monkeypat
     assert seen_new > 2
 
 
-def test_a_pair_in_two_directories(ca, tmp_path):
+def test_a_pair_in_two_directories_is_renewed(ca, tmp_path):
     for name in ("certs", "private"):
         (tmp_path / name).mkdir()
     old, new = ca.issue("x"), ca.issue("x")
@@ -219,10 +219,10 @@ def test_a_pair_in_two_directories(ca, tmp_path):
     assert pair_fits(certificate, key)
 
 
-def test_the_chain_behind_the_certificate_stays_if_it_is_still_its_chain(
+def test_the_chain_stays_in_the_file_if_it_fits_the_new_certificate(
     ca, holder, anchor, estclient, enroller, device, tmp_path
 ):
-    """RFC 7030 4.2.3: the answer is one certificate; a web server that reads the file needs what was behind it too."""
+    """RFC 7030 4.2.3: the answer is one certificate; a web server that reads the file needs the chain as well."""
     sub = root("Subordinate")
     above = ca.vouch(sub)
 
@@ -245,7 +245,7 @@ def test_the_chain_behind_the_certificate_stays_if_it_is_still_its_chain(
     assert len(certs.load_pem(path.read_bytes())) == 1
 
 
-def test_who_may_read_the_files_stays_as_it_was(ca, holder, anchor, estclient, enroller, tmp_path, monkeypatch):
+def test_owner_and_mode_of_the_files_stay(ca, holder, anchor, estclient, enroller, tmp_path, monkeypatch):
     """A service that reads its pair as another user must be able to after a renewal by root."""
     given: list[tuple[int, int]] = []
     monkeypatch.setattr("os.fchown", lambda _, user, group: given.append((user, group)))
@@ -259,7 +259,7 @@ def test_who_may_read_the_files_stays_as_it_was(ca, holder, anchor, estclient, e
     with rogue.Server(holder, enroller()) as server:
         for pair in (("--cert", both), ("--cert", both, "--new-key"), ("--cert", certificate, "--key", key)):
             assert estclient("reenroll", "-u", server.url, "-c", anchor, *pair).status == Exit.DONE
-    assert stat.S_IMODE(both.stat().st_mode) == 0o640  # with a key in it, never for everybody
+    assert stat.S_IMODE(both.stat().st_mode) == 0o640  # never readable by others with a key in it
     assert stat.S_IMODE(certificate.stat().st_mode) == 0o604
     assert set(given) == {(os.getuid(), os.getgid())}
     assert len(given) == 3

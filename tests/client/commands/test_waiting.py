@@ -1,4 +1,4 @@
-"""202: when to come back, and coming back (RFC 7030 4.2.3)."""
+"""202: the time of the next try, and the next try (RFC 7030 4.2.3)."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_waiting_re_signs_for_every_connection(holder, anchor, estclient, enroll
         assert one.text_attribute(csr.CHALLENGE_PASSWORD) == sent.binding
 
 
-def test_patience_that_does_not_last_is_not_spent():
+def test_a_retry_after_beyond_wait_ends_the_run_at_once():
     slept: list[float] = []
 
     def attempt():
@@ -92,7 +92,7 @@ IMPOSSIBLE = [
 
 
 @pytest.mark.parametrize("text", IMPOSSIBLE)
-def test_a_date_that_does_not_exist_is_no_answer(ask, text):
+def test_a_retry_after_that_does_not_exist_is_an_invalid_answer(ask, text):
     for status in (202, 503):
         ended = ask(rogue.reply(status, content_type=None, Retry_After=text), "enroll", *NEW, "--no-csrattrs")
         assert ended.status == Exit.INVALID_ANSWER
@@ -100,7 +100,7 @@ def test_a_date_that_does_not_exist_is_no_answer(ask, text):
         Path("device.key").unlink()
 
 
-def test_a_date_beyond_all_bounds_without_a_day_is_no_time():
+def test_a_date_out_of_bounds_without_a_day_is_ignored():
     assert delay("1 Nov 99999999999999999999 12:00:00 GMT", dt.datetime.now(dt.UTC)) is None
 
 
@@ -129,7 +129,7 @@ def test_a_date_on_the_wire(holder, anchor, estclient, enroller):
     assert 20 <= ended.json["retry_after"] <= 30
 
 
-def test_no_time_at_all(holder, anchor, estclient, enroller):
+def test_a_missing_retry_after_gets_a_default(holder, anchor, estclient, enroller):
     later = rogue.reply(202, content_type=None)
     with rogue.Server(holder, enroller(simpleenroll=later)) as server:
         ended = estclient("enroll", "-u", server.url, "-c", anchor, *NEW, "--json")

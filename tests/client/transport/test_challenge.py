@@ -1,4 +1,4 @@
-"""HTTP authentication, against published values and against what servers really send."""
+"""HTTP authentication, with published values and with headers of real servers."""
 
 from __future__ import annotations
 
@@ -113,13 +113,13 @@ def test_the_best_of_several():
         "Negotiate",
     ],
 )
-def test_nothing_to_answer(header):
+def test_a_challenge_that_can_not_be_answered_is_not_learnt(header):
     authorizer = Authorizer(Credentials("u", "p"))
     assert not authorizer.learn([header])
     assert authorizer.header("GET", "/") is None
 
 
-def test_a_stale_nonce_is_no_refusal():
+def test_a_stale_nonce_is_answered_again():
     authorizer = Authorizer(Credentials("u", "p"))
     assert authorizer.learn(['Digest realm=a, nonce="1", qop="auth"'])
     assert authorizer.learn(['Digest realm=a, nonce="2", qop="auth", stale=TRUE'], again=True)
@@ -137,7 +137,7 @@ def test_quotes_are_escaped():
 
 
 @pytest.mark.parametrize(("user", "password"), [("a:b", "c"), ("a\n", "b"), ("a", "b\x00")])
-def test_credentials_that_can_not_travel(user, password):
+def test_credentials_with_control_characters_are_refused(user, password):
     with pytest.raises(UsageError):
         Credentials(user, password)
 
@@ -191,7 +191,7 @@ def test_a_wrong_password_is_not_sent_twice(holder, anchor, estclient, enroller)
 
 
 def test_a_nonce_of_an_earlier_request_may_have_become_stale(holder, anchor, estclient, enroller):
-    """The password went with /csrattrs already: its refusal at the enrolment is for the nonce, and answered once."""
+    """The password was accepted for /csrattrs: its refusal at the enrolment is about the nonce, and answered once."""
     with digest_server(["1"], holder, enroller) as server:
         good, seen = server.answer, []
 

@@ -1,4 +1,4 @@
-"""Redirects, and other answers that make the client come again (RFC 7030 3.2.1)."""
+"""Redirects, and other answers after which the client sends another request (RFC 7030 3.2.1)."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_another_origin_needs_consent(ca, anchor, holder, estclient, enroller):
             assert other.handshakes == 0
             assert estclient("enroll", "-u", server.url, "-c", anchor, *ENROLL, "--allow-redirect").status == Exit.DONE
     first, second = server.requests[-1], other.requests[-1]
-    assert first.body != second.body  # made anew for the new connection
+    assert first.body != second.body  # made again for the new connection
     from estgw.est import csr
 
     assert csr.parse(second.body).text_attribute(csr.CHALLENGE_PASSWORD) == second.binding
@@ -51,7 +51,7 @@ def test_another_origin_is_checked_anew(ca, anchor, holder, estclient):
     assert not other.requests
 
 
-def test_credentials_do_not_travel_along_unasked(ca, anchor, holder, estclient, enroller):
+def test_a_redirect_to_another_origin_gets_no_credentials_unasked(ca, anchor, holder, estclient, enroller):
     """Another origin sees the password only after a challenge of its own."""
     with rogue.Server(holder, enroller()) as other:
 
@@ -79,12 +79,12 @@ def test_credentials_do_not_travel_along_unasked(ca, anchor, holder, estclient, 
         "\t",
     ],
 )
-def test_a_redirect_to_nowhere(ask, location):
+def test_a_redirect_without_a_usable_url_is_an_invalid_answer(ask, location):
     ended = ask(rogue.reply(302, content_type=None, Location=location), "cacerts", "--allow-redirect")
     assert ended.status in (Exit.INVALID_ANSWER, Exit.REFUSED)
 
 
-def test_redirects_that_go_round_in_circles(anchor, holder, estclient):
+def test_redirects_in_a_circle_end(anchor, holder, estclient):
     with rogue.Server(holder, lambda r: rogue.reply(302, content_type=None, Location=r.target)) as server:
         ended = estclient("cacerts", "-u", server.url, "-c", anchor)
     assert ended.status == Exit.INVALID_ANSWER
@@ -92,7 +92,7 @@ def test_redirects_that_go_round_in_circles(anchor, holder, estclient):
     assert len(server.requests) == 6
 
 
-def test_challenges_that_do_not_end(anchor, holder, estclient):
+def test_endless_challenges_end_the_run(anchor, holder, estclient):
     stale = 'Digest realm="r", nonce="n", qop="auth", stale=true'
     with rogue.Server(holder, lambda _: rogue.reply(401, content_type=None, WWW_Authenticate=stale)) as server:
         ended = estclient("csrattrs", "-u", server.url, "-c", anchor, *LOGIN)

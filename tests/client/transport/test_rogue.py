@@ -1,4 +1,4 @@
-"""Answers that are wrong in one way each, and some that only look it."""
+"""Answers with one fault each, and some that only look faulty."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def der(ca):
     return certs.pack([ca.certificate])
 
 
-def test_framings_that_are_all_right(ask, der, tmp_path, ca):
+def test_correct_framings_are_read(ask, der, tmp_path, ca):
     """Chunked, lower-case headers, no Content-Length, base64 in one line or many, and bytes that are DER."""
     wrapped, unbroken = base64.encodebytes(der), base64.b64encode(der)
     crlf = wrapped.replace(b"\n", b"\r\n") + b"\t \r\n"
@@ -97,13 +97,13 @@ def test_a_bag_in_any_order_is_read(ask, ca, tmp_path):
         pytest.param(b"<html>", id="a web page"),
     ],
 )
-def test_a_bomb_is_refused_in_no_time(ask, body):
+def test_a_huge_answer_is_refused_quickly(ask, body):
     began = time.monotonic()
     assert ask(rogue.reply(body=body)).status == Exit.INVALID_ANSWER
     assert time.monotonic() - began < 5
 
 
-def test_a_bag_of_thousands_is_a_bomb(ask, ca):
+def test_a_bag_of_thousands_is_refused(ask, ca):
     body = base64.b64encode(certs.pack([ca.certificate] * 3000))
     began = time.monotonic()
     ended = ask(rogue.reply(body=body))
@@ -169,7 +169,7 @@ def test_a_silent_server_is_no_connection(estclient, anchor, holder):
         pytest.param(rogue.reply(202, Retry_After="1"), id="cacerts that wants to wait"),
     ],
 )
-def test_an_answer_that_is_none(ask, raw):
+def test_an_unreadable_answer_is_an_invalid_answer(ask, raw):
     assert ask(raw).status == Exit.INVALID_ANSWER
 
 
@@ -194,7 +194,7 @@ def test_a_chain_around_the_issued_certificate_does_no_harm(ca, anchor, holder, 
 
 
 def test_204_with_a_body_does_not_shift_the_next_answer(ca, anchor, holder, estclient, enroller):
-    """The bytes after a 204 belong to nobody, and must not be read as the answer to the enrolment."""
+    """The bytes after a 204 must not be read as the answer to the enrolment."""
     forged = rogue.reply(body=rogue.bag(ca.issue("evil").certificate), content_type=rogue.CERTS_ONLY)
 
     def attributes(_):
@@ -206,7 +206,7 @@ def test_204_with_a_body_does_not_shift_the_next_answer(ca, anchor, holder, estc
     assert [request.operation for request in server.requests] == ["csrattrs", "simpleenroll"]
 
 
-def test_words_of_a_server_can_not_talk_to_the_terminal(ask):
+def test_the_words_of_a_server_are_escaped(ask):
     body = b"no\x1b]0;owned\x07 \x9b31m \xe2\x80\xae reversed\r\nsecond line\x00"
     ended = ask(rogue.reply(403, body, "text/plain"), "csrattrs")
     assert ended.status == Exit.REFUSED
@@ -214,7 +214,7 @@ def test_words_of_a_server_can_not_talk_to_the_terminal(ask):
     assert "\\u202e reversed\nsecond line\\x00" in ended.err
 
 
-def test_a_reason_phrase_can_not_either(ask):
+def test_a_reason_phrase_is_escaped(ask):
     ended = ask(b"HTTP/1.1 500 \x1b[2J\r\nContent-Length: 0\r\n\r\n", "csrattrs")
     assert ended.status == Exit.FAILED
     assert "\\x1b[2J" in ended.err
@@ -252,7 +252,7 @@ def test_a_key_that_got_no_certificate_does_not_stay(ask, tmp_path):
 
 
 def test_a_key_of_an_unreadable_kind_is_no_crash(ca, anchor, holder, estclient, enroller):
-    """An answer full of other people's certificates, one of them with a key that nobody knows."""
+    """An answer with other certificates, one of them with a key of an unknown kind."""
     key = ec.generate_private_key(ec.SECP256R1())
     odd = (
         ca.sign(common_name("odd"), key.public_key())
@@ -266,7 +266,7 @@ def test_a_key_of_an_unreadable_kind_is_no_crash(ca, anchor, holder, estclient, 
 
 
 def test_an_answer_before_the_request_has_been_read(ca, anchor, holder, estclient, tmp_path):
-    """A server may refuse early and hang up; its words must come through all the same."""
+    """A server may refuse early and close; its words must be printed all the same."""
     import socket
     import threading
 

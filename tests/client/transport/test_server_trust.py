@@ -1,4 +1,4 @@
-"""Servers that must not be believed: what may leave, and how the run ends (RFC 7030 3.6)."""
+"""Servers that must not be trusted: what may be sent, and how the run ends (RFC 7030 3.6)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def nothing_left(server):
     return not any("Authorization" in request.headers or request.body for request in server.requests)
 
 
-# Who the server is.
+# The identity of the server.
 
 
 def test_a_wrong_name_ends_the_handshake(ca, anchor, estclient):
@@ -42,7 +42,7 @@ def test_a_wrong_name_ends_the_handshake(ca, anchor, estclient):
     assert not server.requests
 
 
-def test_a_wrong_name_with_cmcra_is_good_enough_for_an_explicit_anchor(ca, anchor, estclient, enroller):
+def test_cmcra_replaces_the_name_under_an_explicit_anchor(ca, anchor, estclient, enroller):
     holder = ca.server("ra", names=["other.example"], eku=RA_USAGES)
     with rogue.Server(holder, enroller()) as server:
         ended = estclient("enroll", "-u", server.url, "-c", anchor, "--json", *ENROLL)
@@ -50,7 +50,7 @@ def test_a_wrong_name_with_cmcra_is_good_enough_for_an_explicit_anchor(ca, ancho
     assert ended.json["connection"]["authorized_by"] == "cmcRA"
 
 
-def test_a_wrong_name_with_cmcra_is_nothing_under_implicit_anchors(ca, anchor, estclient, monkeypatch):
+def test_cmcra_does_not_replace_the_name_under_implicit_anchors(ca, anchor, estclient, monkeypatch):
     monkeypatch.setenv("SSL_CERT_FILE", str(anchor))
     holder = ca.server("ra", names=["other.example"], eku=RA_USAGES)
     with rogue.Server(holder, challenge) as server:
@@ -72,7 +72,7 @@ def test_with_both_kinds_of_anchors_cmcra_counts_under_the_explicit_ones_only(ca
     assert nothing_left(server)
 
 
-def test_implicit_anchors_with_the_right_name_will_do(anchor, holder, estclient, enroller, monkeypatch):
+def test_the_right_name_is_enough_under_implicit_anchors(anchor, holder, estclient, enroller, monkeypatch):
     monkeypatch.setenv("SSL_CERT_FILE", str(anchor))
     with rogue.Server(holder, enroller()) as server:
         ended = estclient("enroll", "-u", server.url, "--implicit", "--json", *ENROLL)
@@ -98,7 +98,7 @@ def test_the_system_is_not_trusted_unasked(anchor, holder, estclient, enroller, 
         ({"eku": (ExtendedKeyUsageOID.CLIENT_AUTH,)}, "may not be a TLS server's"),
     ],
 )
-def test_a_certificate_that_is_not_good_now_or_for_this(ca, anchor, estclient, change, words):
+def test_an_expired_future_or_client_certificate_ends_the_handshake(ca, anchor, estclient, change, words):
     holder = ca.server("localhost", names=["localhost"], **change)
     with rogue.Server(holder, challenge) as server:
         ended = estclient("enroll", "-u", server.url, "-c", anchor, *LOGIN, *ENROLL)
@@ -119,7 +119,7 @@ def test_an_unknown_issuer_gets_nothing_and_an_alert(anchor, estclient):
     assert isinstance(server.failures[0], SSL.Error)
 
 
-def test_the_common_name_is_no_name(ca, anchor, estclient):
+def test_the_common_name_does_not_count(ca, anchor, estclient):
     with rogue.Server(ca.issue("localhost", eku=(SERVER_AUTH,)), challenge) as server:
         ended = estclient("cacerts", "-u", server.url, "-c", anchor)
     assert ended.status == Exit.UNTRUSTED
@@ -154,7 +154,7 @@ def test_tls_1_1_is_not_spoken(holder, anchor, estclient, tmp_path):
     assert "protocol version" in ended.err
 
 
-def test_a_server_without_tls(anchor, estclient):
+def test_a_server_without_tls_is_named(anchor, estclient):
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def speak():
@@ -207,7 +207,7 @@ def test_a_path_that_is_not_ests_is_named(ca, anchor, estclient):
     )
 
 
-# What may leave.
+# Data that may be sent.
 
 
 def test_an_unauthorised_server_gets_no_answer_to_its_401(ca, anchor, estclient):
@@ -257,7 +257,7 @@ def test_the_client_certificate_is_not_shown_to_the_wrong_server(ca, anchor, est
     assert server.handshakes == 0
 
 
-# Certificates that OpenSSL takes and cryptography does not.
+# Certificates that OpenSSL reads and cryptography does not.
 
 
 def resigned(ca, certificate, *changes):
@@ -278,7 +278,7 @@ LATIN_1 = (b"\x0c\x09localhost", b"\x14\x09l\xf6calhost")
 
 @contextlib.contextmanager
 def showing(path):
-    """The URL of a server that shows the certificates of a file, and does nothing else."""
+    """The URL of a server that sends the certificates of a file, and does nothing else."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(path)
 
@@ -301,7 +301,7 @@ def showing(path):
 
 @pytest.fixture(scope="module")
 def unreadable(ca, holder):
-    """Certificate chains of servers by what is wrong with them, with a key."""
+    """Certificate chains of servers by their fault, each with a key."""
     stranger = root("A stranger")
     sub = root("A subordinate")
     leaf = sub.server("localhost", names=["localhost"])

@@ -1,4 +1,4 @@
-"""The library face."""
+"""The library: `Session` in a program."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.kit.ca import common_name
 
 
 def test_the_library(ca, holder, enroller):
-    """Session as the README shows it."""
+    """`Session` is used as in the README."""
     me = ca.issue("me")
     key = keys.generate(keys.parse_spec("ml-dsa-65"))
     plan = request.plan(request.Wanted(common_name("library")), None)

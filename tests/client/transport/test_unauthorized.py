@@ -1,4 +1,4 @@
-"""401, and the sentence about what to add (RFC 7030 3.2.3, 3.3.2)."""
+"""401, and the sentence that names the missing credentials (RFC 7030 3.2.3, 3.3.2)."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def after_login(request):
 
 @pytest.mark.parametrize("who", [LOGIN, CERT])
 def test_a_missing_link_may_be_what_a_401_is_about(refused, who):
-    """libest's server says 401 without a challenge when it wants a link and gets none."""
+    """libest's server answers 401 without a challenge to a CSR that is not linked."""
     answer = after_login if who is LOGIN else BARE
     said = refused(answer, "enroll", *ENROLL, *who, "--no-pop")
     assert UNLINKED in said

@@ -1,4 +1,4 @@
-"""All forms in which people name an EST server (RFC 7030 3.1)."""
+"""All forms of an EST server's URL (RFC 7030 3.1)."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_every_form_reaches_the_right_place(text, label, enroll):
         ("https://" + "a" * 80 + ".example", None),
     ],
 )
-def test_what_is_no_server(text, label):
+def test_a_url_that_names_no_server_is_refused(text, label):
     with pytest.raises(UsageError):
         url.parse(text, label)
 
