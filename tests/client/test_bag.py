@@ -46,7 +46,7 @@ def test_without_the_cross_certificates_an_old_anchor_ends_at_the_old_root(rollo
     entries = {entry.certificate: entry for entry in bag.examine(two, [rollover["OldWithOld"]])}
     assert entries[rollover["OldWithOld"]].is_good
     assert entries[rollover["OldWithOld"]].is_newest
-    assert "none of our anchors" in (entries[rollover["NewWithNew"]].fault or "")
+    assert "neither the name and key of an anchor" in (entries[rollover["NewWithNew"]].fault or "")
     vouched = bag.examine(two, [rollover["OldWithOld"]], [trust.fingerprint(rollover["NewWithNew"])])
     assert all(entry.is_good for entry in vouched)
 
@@ -199,14 +199,14 @@ def pem(certificate):
 
 
 def test_a_hostile_bag_is_judged_in_bounded_time():
-    """A hundred certificates of one name, each signed by the next."""
+    """A hundred certificates of one name, each signed by the next; CPU time, since the machine may be busy."""
     import time
 
     chain = [root("Busy") for _ in range(50)]
     links = [signer.vouch(other) for signer, other in itertools.pairwise(chain)]
-    began = time.monotonic()
+    began = time.process_time()
     entries = bag.examine([one.certificate for one in chain] + links, [chain[0].certificate])
-    assert time.monotonic() - began < 10
+    assert time.process_time() - began < 10
     assert entries
 
 

@@ -395,7 +395,7 @@ def test_an_untrusted_crl_is_refused(run, ca, member, tmp_path):
         ((b"0\0", Desk(root("Other CA")).crl()), "no CRL of"),
         ((made.crl(key=ca.issue("x").key),), "does not fit"),
         ((made.crl(key=stranger.key),), "to one of our anchors"),
-        ((made.crl(days=-1),), "ran out"),
+        ((made.crl(days=-1),), "expired on"),
     ]
     for given, words in cases:
         desk = Wrong(ca)
@@ -610,9 +610,9 @@ def test_signers_under_implicit_anchors(ca, tmp_path, monkeypatch):
     assert fault(ca.server("x", names=["est.example"])) == "none"
     assert fault(ca) == "none"
     assert "neither a CA nor est.example" in fault(ca.issue("x", eku=RA_USAGES))
-    assert "no anchor" in fault(root("Third"))
+    assert "no path leads from there to one of our anchors" in fault(root("Third"))
     trusted = Trust(implicit=True)
-    assert "no anchor" in fault(root("Third"))
+    assert "no path leads from there to one of our anchors" in fault(root("Third"))
     assert fault(ca) == "none"
 
 
