@@ -54,8 +54,8 @@ man: $(VENV)/runtime ## man pages and completions for Bash: dist/estgw.1, dist/e
 	mkdir -p dist
 	$(BIN)/python -m estgw.cli.manpage man >dist/estgw.1
 	$(BIN)/python -m estgw.cli.manpage bash >dist/estgw.bash
-	$(BIN)/python -m estgw.client.manpage man >dist/estclient.1
-	$(BIN)/python -m estgw.client.manpage bash >dist/estclient.bash
+	$(BIN)/python -m estgw.client.commands.manpage man >dist/estclient.1
+	$(BIN)/python -m estgw.client.commands.manpage bash >dist/estclient.bash
 
 lock: ## resolve the dependencies anew (needs uv)
 	uv pip compile --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \

@@ -127,6 +127,21 @@ def test_the_client_stands_on_what_the_standards_say_alone(module):
     assert {room(each) for each in own(MODULES[module])} <= CLIENT_STANDS_ON | {"client"}
 
 
+def wing(module: str) -> str:
+    """`commands` or `transport` of the client; empty for the modules that lie between them."""
+    parts = module.split(".")
+    return parts[1] if parts[0] == "client" and parts[1:2] in (["commands"], ["transport"]) else ""
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if room(module) == "client"])
+def test_the_commands_stand_on_the_client_and_the_client_on_the_transport(module):
+    imported = {each for each in own(MODULES[module]) if room(each) == "client"}
+    if wing(module) == "transport":
+        assert {each for each in imported if wing(each) != "transport"} <= {"client.faults"}
+    elif wing(module) == "" and module != "client.__main__":
+        assert "commands" not in set(map(wing, imported))
+
+
 def test_nobody_stands_on_the_client():
     for module, path in MODULES.items():
         if room(module) != "client":

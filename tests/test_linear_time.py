@@ -22,8 +22,10 @@ from cryptography import x509
 from estgw import logs
 from estgw.auth import digest, http, pop_rules
 from estgw.callout import cgi
-from estgw.client import answers, challenge, faults, files, multipart, trace, url
-from estgw.client.wire import Answer
+from estgw.client import faults, files
+from estgw.client.commands import trace
+from estgw.client.transport import answers, challenge, multipart, url
+from estgw.client.transport.wire import Answer
 from estgw.errors import ConfigError, Malformed, RequestError
 from estgw.est import ber, encoding, names, operations
 from estgw.register import lookup

@@ -70,7 +70,7 @@ def ca_files() -> list[Path]:
 def test_its_commands(wheel):
     with zipfile.ZipFile(wheel) as archive:
         text = archive.read(f"estgw-{__version__}.dist-info/entry_points.txt").decode()
-    assert {"estgw = estgw.cli.main:main", "estclient = estgw.client.cli:main"} <= set(text.splitlines())
+    assert {"estgw = estgw.cli.main:main", "estclient = estgw.client.commands.cli:main"} <= set(text.splitlines())
 
 
 def estgw(unpacked: Path, *arguments: str | Path, cwd: Path, status: int = 0) -> subprocess.CompletedProcess[bytes]:

@@ -45,7 +45,7 @@ def shell(lab: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     own = lab.copy(tmp_path_factory.mktemp("readme"))
     programs = own.path / "bin"
     programs.mkdir()
-    for name, module in (("estgw", "estgw"), ("estclient", "estgw.client.cli")):
+    for name, module in (("estgw", "estgw"), ("estclient", "estgw.client")):
         program = programs / name
         program.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m {module} "$@"\n')
         program.chmod(0o755)

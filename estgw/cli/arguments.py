@@ -11,6 +11,15 @@ from estgw.errors import ConfigError
 CONFIG = Option("-c --config", "the configuration (default: conf.yaml)", "FILE", type=Path, default=Path("conf.yaml"))
 
 
+def config_file(path: Path) -> Path:
+    """The file of `-c`; raises `ConfigError` when there is none."""
+    if not path.exists():
+        raise ConfigError(
+            [f"{path}: no such file; name your conf.yaml with -c FILE, or make a workspace with: estgw init DIR"]
+        )
+    return path
+
+
 def content(path: Path) -> bytes:
     """The bytes of a file or, for `-`, of standard input; raises `ConfigError`."""
     try:

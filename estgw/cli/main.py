@@ -26,7 +26,7 @@ PROGRAM = Program(
     ),
     exit_status=(
         (0, "done", "Done."),
-        (1, "failed, and stderr says why", "Something is wrong, and a message on standard error says what."),
+        (1, "failed, and stderr says why", "The command failed; a message on standard error says why."),
         (2, "wrong command line", "The command line itself is wrong."),
         (130, "interrupted", "Ctrl-C ended the command."),
     ),

@@ -17,11 +17,11 @@ def passwd(arguments: Namespace) -> int:
     if sys.stdin.isatty():
         password = getpass.getpass(f"Password for {arguments.user}: ")
         if getpass.getpass("Once more: ") != password:
-            raise ConfigError(["the two differ; nothing was changed"])
+            raise ConfigError(["the two passwords differ; nothing was changed"])
     else:
         password = sys.stdin.readline().rstrip("\n")
     if not password:
-        raise ConfigError(["an empty password; nothing was changed"])
+        raise ConfigError(["the password is empty; nothing was changed"])
     try:
         if arguments.digest:
             digest.set_password(arguments.file, arguments.realm, arguments.user, password)

@@ -1,7 +1,7 @@
-"""Requests that wait for a human (RFC 7030 4.2.3): what handlers/examples/manual-approval keeps in EST_CA_DIR/pending.
+"""Requests that wait for a person (RFC 7030 4.2.3), in EST_CA_DIR/pending.
 
-The script writes them and pending.sh beside it says what is where; here they are read, approved and refused.  Whatever
-is in them came from a client: show it escaped.
+handlers/examples/manual-approval writes them, and pending.sh beside it describes the files.  This module reads,
+approves and refuses them.  Their content came from a client: show it escaped.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class PendingError(Exception):
 
 @dataclass(frozen=True)
 class Request:
-    """One request, in the state that it was found in."""
+    """One request, in the state in which it was found."""
 
     id: str
     state: str
@@ -47,12 +47,12 @@ class Request:
 
     @property
     def client(self) -> str:
-        """Who asks: the verified user name, or the subject of the TLS certificate, or both."""
+        """The client: its verified user name, the subject of its TLS certificate, or both."""
         who = [self.facts.get("REMOTE_USER", ""), self.facts.get("SSL_CLIENT_S_DN", "")]
         return ", ".join(part for part in who if part) or "nobody"
 
     def describe(self) -> dict[str, str | list[str] | None]:
-        """Everything that a person decides on."""
+        """All facts that a person needs for a decision."""
         fact = self.facts.get
         return {
             "id": self.id,
@@ -77,7 +77,7 @@ class Request:
 
 def requests(folders: Iterable[Path]) -> list[Request]:
     """All requests in these directories, the oldest first."""
-    found: dict[tuple[Path, str], Request] = {}  # one may be seen twice on its way from state to state
+    found: dict[tuple[Path, str], Request] = {}  # a request that moves from state to state may be seen twice
     for folder in folders:
         for state in STATES:
             for path in _entries(folder / state):
@@ -87,24 +87,24 @@ def requests(folders: Iterable[Path]) -> list[Request]:
 
 
 def find(folders: Iterable[Path], prefix: str) -> Request:
-    """The one request whose id begins so; raises `PendingError`."""
+    """The one request whose id begins with `prefix`; raises `PendingError`."""
     found = [request for request in requests(folders) if prefix and request.id.startswith(prefix.lower())]
     if len({request.id for request in found}) > 1:
-        raise PendingError(f"{prefix}: {len(found)} requests begin so; give more of the id")
+        raise PendingError(f"{prefix}: {len(found)} requests have ids that begin so; give more of the id")
     if not found:
         raise PendingError(f"{prefix}: no such request")
     return found[-1]
 
 
 def approve(folders: Iterable[Path], prefix: str) -> Request:
-    """Let it be issued when the client comes back; raises `PendingError`."""
+    """Let a request be issued when the client comes back; raises `PendingError`."""
     return _move(find(folders, prefix), "approved", {"waiting", "refused"})
 
 
 def refuse(folders: Iterable[Path], prefix: str, reason: str) -> Request:
-    """Tell the client no, in these words; raises `PendingError`."""
+    """Refuse a request, with a reason for the client; raises `PendingError`."""
     if not reason.strip() or not reason.isprintable():
-        raise PendingError("a reason is one line of words, for the client to read")
+        raise PendingError("a reason is one line of text for the client")
     return _move(find(folders, prefix), "refused", {"waiting", "approved", "refused"}, reason)
 
 
@@ -118,9 +118,9 @@ def _move(request: Request, state: str, allowed: set[str], reason: str | None = 
         with _free(old):
             if reason is not None:
                 (old / "reason").write_text(reason + "\n", encoding="utf-8")
-                (old / "reason").chmod(0o644)  # the gateway may be another user; the directory is closed to the rest
+                (old / "reason").chmod(0o644)  # the gateway may run as another user; others can't enter the directory
             old.rename(new)
-            os.utime(new)  # it is as old as its last change
+            os.utime(new)  # its time is the time of its last change
     moved = _read(new)
     if moved is None:
         raise PendingError(f"{request.id[:12]}: gone")
@@ -129,7 +129,7 @@ def _move(request: Request, state: str, allowed: set[str], reason: str | None = 
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """What the scripts hold while they move a request, for a moment only."""
+    """Hold the lock that the scripts hold while they move a request."""
     with path.open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
@@ -137,7 +137,7 @@ def _locked(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _free(request: Path) -> Iterator[None]:
-    """Nobody is issuing this one, and nobody was killed over it."""
+    """Lock the request.  Raise `PendingError` if issuing is under way or was interrupted."""
     descriptor = os.open(request, os.O_RDONLY | os.O_DIRECTORY)
     try:
         try:
@@ -146,8 +146,8 @@ def _free(request: Path) -> Iterator[None]:
             raise PendingError(f"{request.name[:12]}: it is being issued at this moment") from None
         if (request / "started").exists():
             raise PendingError(
-                f"{request.name[:12]}: issuing it was interrupted, and there may be a certificate; "
-                "it is found when the client comes back"
+                f"{request.name[:12]}: issuing it was interrupted, and a certificate may exist; "
+                "the script looks for it when the client comes back"
             )
         yield
     finally:
@@ -162,7 +162,7 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _read(path: Path) -> Request | None:
-    """A request; None when it has moved on or is none."""
+    """A request; None if it has moved or is not complete."""
     try:
         text = (path / "request").read_text(encoding="utf-8", errors="backslashreplace")
         since = (path / "request").stat().st_mtime

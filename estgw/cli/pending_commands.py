@@ -8,7 +8,7 @@ from pathlib import Path
 
 from estgw import logs
 from estgw.cli import pending
-from estgw.cli.arguments import CONFIG
+from estgw.cli.arguments import CONFIG, config_file
 from estgw.commandline.table import Command, Option
 from estgw.config import model, routes
 
@@ -54,9 +54,9 @@ def refuse(arguments: Namespace) -> int:
     return 0
 
 
-def _folders(config_file: Path) -> list[Path]:
-    """Where the handlers of a configuration keep waiting requests: in the directory of each CA."""
-    served = routes.routes(routes.build(model.load(config_file)))
+def _folders(path: Path) -> list[Path]:
+    """The directories of waiting requests: one in the directory of each CA."""
+    served = routes.routes(routes.build(model.load(config_file(path))))
     return sorted({route.ca_dir / "pending" for route in served})
 
 

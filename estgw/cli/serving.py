@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import shlex
 import shutil
 import sys
 from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 
 from estgw import logs
 from estgw.callout import process
 from estgw.cli import checks, workspace
-from estgw.cli.arguments import CONFIG
+from estgw.cli.arguments import CONFIG, config_file
 from estgw.commandline.table import Command, Option
 from estgw.config import model
 from estgw.config.model import split_address
 from estgw.errors import ConfigError
 from estgw.gateway import server
 from estgw.supervision import supervisor
+from estgw.tls import sockets
 
 
 def demo(arguments: Namespace) -> int:
-    """Make what is missing, serve, and say on stderr what can be pasted."""
+    """Make the missing parts of a demo, serve it, and print commands to paste on stderr."""
     process.disown_inheritance()
     directory: Path = arguments.dir or (Path() if Path("conf.yaml").exists() else Path("estgw-demo"))
     made = workspace.prepare_demo(directory)
@@ -30,11 +34,12 @@ def demo(arguments: Namespace) -> int:
         print(_welcome(directory, url, made=made), file=sys.stderr, flush=True)
         print(f"estgw ready {url}", flush=True)
 
-    return _serve(directory / "conf.yaml", arguments.listen, ready)
+    again = ["estgw", "demo", *(["--dir", str(arguments.dir)] if arguments.dir else [])]
+    return _serve(directory / "conf.yaml", arguments.listen, ready, again)
 
 
 def init(arguments: Namespace) -> int:
-    """Lay out a workspace and say what to do with it."""
+    """Lay out a workspace, and print the next commands."""
     workspace.init(arguments.dir)
     folder = shlex.quote(str(arguments.dir))
     print(
@@ -51,32 +56,60 @@ def init(arguments: Namespace) -> int:
 
 def serve(arguments: Namespace) -> int:
     """Run the gateway."""
-    return _serve(arguments.config, None, lambda url: print(f"estgw ready {url}", flush=True))
+    path = config_file(arguments.config)
+    again = ["estgw", "serve", "-c", str(path)]
+    return _serve(path, arguments.listen, lambda url: print(f"estgw ready {url}", flush=True), again)
 
 
 def check(arguments: Namespace) -> int:
-    """Read everything that a gateway would read and more, and say what is wrong."""
-    return checks.check(arguments.config)
+    """Read everything that a gateway would read and more, and print every fault."""
+    return checks.check(config_file(arguments.config))
 
 
-def _serve(config_file: Path, listen: str | None, ready: server.Ready) -> int:
+def _serve(path: Path, listen: str | None, ready: server.Ready, again: list[str]) -> int:
+    """Serve until a signal; `again` is the command line to suggest when an address is in use."""
     process.disown_inheritance()
-    settings = model.load(config_file)
+    settings = model.load(path)
     logs.configure(settings.log.format, settings.log.level)
     if listen is not None:
         try:
             split_address(listen)
         except ValueError as fault:
             raise ConfigError([f"--listen {listen}: {fault}"]) from None
-    if settings.server.workers > 1:
-        supervisor.serve(config_file, listen=listen, ready=ready)
-    else:
-        server.serve(config_file, listen=listen, ready=ready)
+    try:
+        if settings.server.workers > 1:
+            supervisor.serve(path, listen=listen, ready=ready)
+        else:
+            server.serve(path, listen=listen, ready=ready)
+    except OSError as fault:
+        taken = _taken(fault, (listen,) if listen else settings.server.listen)
+        if taken is None:
+            raise
+        host, port = taken
+        command = shlex.join([*again, "--listen", sockets.endpoint((host, _free_port(host, port)))])
+        raise ConfigError([f"{sockets.endpoint(taken)} is in use by another program; try: {command}"]) from None
     return 0
 
 
+def _taken(fault: OSError, addresses: Sequence[str]) -> tuple[str, int] | None:
+    """The configured address that a fault is about, if another program has its port."""
+    if fault.errno != errno.EADDRINUSE:
+        return None
+    named = (split_address(address) for address in addresses)
+    return next((each for each in named if f"{sockets.endpoint(each)}: " in str(fault)), None)
+
+
+def _free_port(host: str, port: int) -> int:
+    """The next port that nothing listens on, or simply the next one."""
+    for candidate in range(port + 1, min(port + 100, 65536)):
+        with contextlib.suppress(OSError):
+            sockets.bind(host, candidate).close()
+            return candidate
+    return port - 1
+
+
 def _program(name: str) -> str:
-    """How to call one of our own programs from here: by name if the PATH has it, else where this one lies."""
+    """How to call one of our own programs from here: by name if it is in PATH, else by its path."""
     beside = Path(sys.executable).parent / name
     if not beside.exists() or shutil.which(name) == str(beside):
         return name
@@ -85,7 +118,7 @@ def _program(name: str) -> str:
 
 
 def _welcome(directory: Path, url: str, *, made: bool) -> str:
-    """The first page that a newcomer sees: everything on it can be pasted."""
+    """The first page for a newcomer, with commands to paste."""
     anchor = shlex.quote(str(directory / workspace.ANCHOR))
     handler = shlex.quote(str(directory / "handlers/openssl/simpleenroll"))
     login = f"{workspace.DEMO_USER}:{workspace.DEMO_PASSWORD}"
@@ -131,12 +164,12 @@ COMMANDS = (
         summary="Run the gateway.",
         description="SIGHUP reloads the configuration and all files that it names; SIGTERM and Ctrl-C stop it.",
         run=serve,
-        options=[CONFIG],
+        options=[CONFIG, _LISTEN],
         example="serve -c conf.yaml",
     ),
     Command(
         name="check",
-        summary="Say everything that is wrong with a configuration.",
+        summary="Print every fault of a configuration.",
         run=check,
         options=[CONFIG],
         example="check -c conf.yaml",

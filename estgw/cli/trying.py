@@ -18,7 +18,7 @@ from estgw.callout import contract, process, scratch
 from estgw.callout.home import Home
 from estgw.callout.verdicts import Kind
 from estgw.cli import trial
-from estgw.cli.arguments import CONFIG
+from estgw.cli.arguments import CONFIG, config_file
 from estgw.commandline.table import Command, Option
 from estgw.errors import ConfigError, RequestError
 from estgw.est import certs, names
@@ -29,7 +29,7 @@ from estgw.register import ca_copy
 def env(arguments: Namespace) -> int:
     """Print a handler's environment; the files that it names lie in a new directory that stays."""
     logs.configure("auto", "warning")
-    gateway = trial.load_state(arguments.config)
+    gateway = trial.load_state(config_file(arguments.config))
     directory = Path(tempfile.mkdtemp(prefix="estgw-env-"))
     try:
         call = asyncio.run(trial.prepare(gateway, _trial(arguments), directory))
@@ -48,7 +48,7 @@ def run(arguments: Namespace) -> int:
     """Run the scripts of a request, and print the response to the client and the lines of the log."""
     process.disown_inheritance()
     logs.configure("auto", "warning")
-    gateway = trial.load_state(arguments.config)
+    gateway = trial.load_state(config_file(arguments.config))
     wanted = _trial(arguments)
     if wanted.operation in _DECISIONS and not trial.is_operation(gateway, wanted):
         wanted = _about_a_decision(arguments, wanted)

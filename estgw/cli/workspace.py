@@ -17,7 +17,7 @@ CA_FILES = (
     "README.md", "create-ca", "crl", "find", "issue", "lib.sh", "openssl.cnf", "register.sh", "revoke", "rollover",
     "rotate",
 )  # fmt: skip
-"""What openssl-ca/ is shipped with, besides profiles/."""
+"""The shipped files of openssl-ca/, besides profiles/."""
 DEMO_USER, DEMO_PASSWORD = "estuser", "estpwd"
 ANCHOR = Path("openssl-ca/cacert.pem")
 USERS = Path("users.htpasswd")
@@ -28,7 +28,7 @@ class WorkspaceError(Exception):
 
 
 def template() -> Path:
-    """Where the shipped files lie: inside the installed package, or beside it in a checkout."""
+    """The directory of the shipped files: inside the installed package, or beside it in a checkout."""
     package = Path(__file__).parents[1]
     installed = package / "template"
     return installed if installed.is_dir() else package.parent
@@ -51,9 +51,9 @@ def init(directory: Path) -> None:
 
 
 def tighten(directory: Path) -> None:
-    """Give scripts their execute bit and take everybody else's write bits: the gateway insists on both.
+    """Give scripts their execute bit, and remove the write bits of group and others: the gateway demands both.
 
-    A umask of 002, a wheel or an archive may have lost them.
+    A umask of 002, a wheel or an archive may have changed them.
     """
     for part in PARTS:
         for path in (directory / part, *sorted((directory / part).rglob("*"))):
@@ -68,7 +68,7 @@ def tighten(directory: Path) -> None:
 
 
 def prepare_demo(directory: Path) -> bool:
-    """Make what is missing of a demo: workspace, CA and demo user; returns whether a CA was made.
+    """Make the missing parts of a demo: workspace, CA and demo user; returns whether a CA was made.
 
     Raises `WorkspaceError`.
     """
@@ -94,7 +94,7 @@ def fingerprint(directory: Path) -> str:
 
 
 def _shipped(source: Path) -> Iterator[Path]:
-    """The files of the template; what a run has made in a checkout (keys!) is not among them."""
+    """The files of the template, without files that a run has made in a checkout, such as keys."""
     yield source / "conf.yaml"
     yield from (path for path in sorted((source / "handlers").rglob("*")) if path.is_file() and _is_ours(path))
     for name in CA_FILES:

@@ -1,12 +1,10 @@
 """The EST client: `estclient` for a shell, and `estgw.client.Session` for a program.
 
-A program needs the four names below, and of the modules `keys` and `request` (a key and a CSR), `files` (where they
-stay), `bag` (which of the CA's certificates to believe), `keygen` (that operation's answers), `fullcmc` and
-`cmcrequest` (certificates, revocation and CRLs by CMC), and `faults` (every way to fail); `examples/library.py` is a
-beginning.
+A program needs the four names below and some of these modules: `keys` and `request` (a key and a CSR), `files` (storing
+them), `bag` (which of the CA's certificates to trust), `keygen` (answers to serverkeygen), `fullcmc` and `cmcrequest`
+(certificates, revocation and CRLs by CMC), and `faults` (every error).  `examples/library.py` is a first program.
 
-`Session` and its companions are loaded when they are first asked for, so that `estclient --version` does not
-pay for TLS.
+`Session` and the other names are loaded on first use, so that `estclient --version` does not load TLS.
 """
 
 from __future__ import annotations
@@ -14,14 +12,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from estgw.client.challenge import Credentials
-    from estgw.client.session import Session
-    from estgw.client.tls import Identity
-    from estgw.client.trust import Trust
+    from estgw.client.transport.challenge import Credentials
+    from estgw.client.transport.session import Session
+    from estgw.client.transport.tls import Identity
+    from estgw.client.transport.trust import Trust
 
 __all__ = ["Credentials", "Identity", "Session", "Trust"]
 
 _HOMES = {"Credentials": "challenge", "Identity": "tls", "Session": "session", "Trust": "trust"}
+"""The module of each, in `estgw.client.transport`."""
 
 
 def __getattr__(name: str) -> Any:
@@ -30,4 +29,4 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(import_module(f"{__name__}.transport.{_HOMES[name]}"), name)

@@ -1,7 +1,7 @@
-"""What a CA's bag of certificates is worth: which of them an anchor vouches for, and what each one is.
+"""Which certificates of a CA's bag can be trusted under our anchors, and the role of each.
 
 RFC 7030 4.1.3 and RFC 4210 4.4: after a change of its key a CA shows its old root (OldWithOld), its new one
-(NewWithNew), and two certificates that vouch for one key with the other: OldWithNew and NewWithOld.
+(NewWithNew), and two certificates that sign one key with the other: OldWithNew and NewWithOld.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from datetime import UTC, datetime
 
 from cryptography import x509
 
-from estgw.client import trust
+from estgw.client.transport import trust
 from estgw.errors import Malformed
 from estgw.est import certs
 
 MAXIMUM_GENERATIONS = 8
-"""Changes of key between an anchor and the newest root.  Without a bound a bag could keep us busy for minutes."""
+"""Changes of key between an anchor and the newest root.  The bound keeps a large bag from taking minutes."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Entry:
     role: str
     """`root`, `OldWithOld`, `NewWithNew`, `OldWithNew`, `NewWithOld`, `intermediate`, or `no CA`."""
     fault: str | None
-    """Why it must not be believed, or None."""
+    """Why it must not be trusted, or None."""
     is_expired: bool = False
     is_newest: bool = False
     """Whether it is the self-signed certificate that runs longest: the CA's newest root (RFC 7030 4.1.3)."""
@@ -45,30 +45,30 @@ def examine(
     fingerprints: Collection[str] = (),
     now: datetime | None = None,
 ) -> list[Entry]:
-    """Judge every certificate of a bag, the newest root first, doubles left out.
+    """Judge every certificate of a bag, the newest root first, duplicates left out.
 
-    One is believed if it is an anchor, if a user vouches for its SHA-256 (lower-case hex), if a path leads from
-    it to a believed one, or if it is a root with the very name and key of a believed CA certificate: so an old
-    anchor reaches the new root through NewWithOld.
+    A certificate is trusted if it is an anchor, if the user gave its SHA-256 (lower-case hex), if a path leads from
+    it to a trusted one, or if it is a root with the name and key of a trusted CA certificate.  So an old anchor
+    reaches the new root through NewWithOld.
     """
     now = now or datetime.now(UTC)
     unique = list(dict.fromkeys(bag))
     is_expired = {certificate: certificate.not_valid_after_utc < now for certificate in unique}
-    believed: list[x509.Certificate] = [
+    trusted: list[x509.Certificate] = [
         one for one in unique if one in anchors or (trust.fingerprint(one) in fingerprints and trust.is_ca(one))
     ]
     faults: dict[x509.Certificate, str] = {}
     for _ in range(MAXIMUM_GENERATIONS):
-        rest = [one for one in unique if one not in believed]
-        usable = [one for one in [*anchors, *believed] if one.not_valid_after_utc >= now]
+        rest = [one for one in unique if one not in trusted]
+        usable = [one for one in [*anchors, *trusted] if one.not_valid_after_utc >= now]
         faults = {one: _fault(one, usable, rest, now) or "" for one in rest}
         fresh = [one for one in rest if not faults[one]]
         if not fresh:
             break
-        believed += fresh
+        trusted += fresh
     roots = [one for one in unique if _is_root(one)]
-    # A root that nobody vouches for must not make another one look old.
-    family = [one for one in roots if one in believed or is_expired[one]]
+    # An untrusted root must not make another one look old.
+    family = [one for one in roots if one in trusted or is_expired[one]]
     good = [one for one in family if not is_expired[one]]
     newest = max(good, key=lambda one: one.not_valid_after_utc, default=None)
     entries = [
@@ -79,7 +79,7 @@ def examine(
 
 
 def roots_of(bag: Sequence[x509.Certificate]) -> list[x509.Certificate]:
-    """The self-signed CA certificates of a bag: what a fingerprint can vouch for."""
+    """The self-signed CA certificates of a bag: the ones that a fingerprint can name."""
     return [one for one in dict.fromkeys(bag) if _is_root(one)]
 
 
@@ -91,23 +91,23 @@ def _is_root(certificate: x509.Certificate) -> bool:
 
 def _fault(
     certificate: x509.Certificate,
-    believed: Sequence[x509.Certificate],
+    trusted: Sequence[x509.Certificate],
     helpers: Sequence[x509.Certificate],
     now: datetime,
 ) -> str | None:
     if not trust.is_ca(certificate):
         return "it is no CA's certificate"
     if not trust.is_self_issued(certificate):
-        return trust.path_fault(certificate, believed, helpers)
-    # OpenSSL takes every certificate whose issuer is its subject for a root when no key identifiers tell it
-    # otherwise; so rollover certificates are looked at here, one step at a time.
+        return trust.path_fault(certificate, trusted, helpers)
+    # Without key identifiers, OpenSSL takes every self-issued certificate for a root.  So rollover certificates are
+    # checked here, one step at a time.
     if certificate.not_valid_before_utc > now:
         return "it is not valid yet"
-    others = [one for one in believed if one.subject == certificate.subject and trust.is_ca(one)]
+    others = [one for one in trusted if one.subject == certificate.subject and trust.is_ca(one)]
     if _is_root(certificate):
         if any(_same_key(other, certificate) for other in others):
             return None
-        return "a root that none of our anchors vouches for"
+        return "a root that has neither the name and key of an anchor nor a given fingerprint"
     if any(trust.is_signed_by(certificate, other) for other in others):
         return None
     return "none of our anchors' keys has signed it"

@@ -1,63 +1,28 @@
-"""Full CMC answers: what they say, and whether who signed them may say it (RFC 5272 4, RFC 6402 2.10, RFC 7030 4.3.2).
+"""Whether the signer of a Full CMC answer may say what it says (RFC 5272 4, RFC 6402 2.10, RFC 7030 4.3.2).
 
-A CMC answer says yes or no inside: an HTTP 200 around a failure must not pass for success.  A Full PKI Response counts
-when an RA or the CA has signed it.  A Simple one, mere certificates, has no signature: TLS has authenticated the
-server, and whoever asked must find in it what was asked for.
+A CMC answer has a status inside: an HTTP 200 around a failure must not pass for success.  A Full PKI Response counts
+if an RA or the CA has signed it.  A Simple one, mere certificates, has no signature: TLS has authenticated the server,
+and the caller checks that the certificate is the one it asked for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 from cryptography import x509
 
-from estgw.client import trust
 from estgw.client.faults import InvalidAnswer, clean
-from estgw.client.trust import Trust
-from estgw.cmc.messages import PKIResponse, pki_data, pki_response
+from estgw.client.transport import trust
+from estgw.client.transport.pki_response import MAXIMUM_WORDS, Response, said
+from estgw.client.transport.trust import Trust
+from estgw.cmc.messages import pki_data
 from estgw.cmc.requests import OtherRequest
-from estgw.cmc.status import CMCStatus, StatusInfo
+from estgw.cmc.status import CMCStatus
 from estgw.cms import signed
 from estgw.cms.identifiers import is_named
 from estgw.cms.signed import SIGNED_DATA, SignedData, SignerInfo
 from estgw.errors import Malformed
 from estgw.est import ber, certs, csr, encoding
-
-MAXIMUM_WORDS = 500
-"""Characters of a status that are shown."""
-
-
-@dataclass(frozen=True)
-class Response:
-    """A PKI Response, or a Simple one, which has certificates and no status.  Nothing in it has been verified."""
-
-    der: bytes = field(repr=False)
-    message: SignedData = field(repr=False)
-    content: PKIResponse | None
-    """None: it is a Simple one."""
-    statuses: tuple[StatusInfo, ...] = ()
-
-    @property
-    def is_simple(self) -> bool:
-        """Whether it is a mere bag."""
-        return self.content is None
-
-    @property
-    def worst(self) -> StatusInfo | None:
-        """The first status that is not success; else the first; None when there is none."""
-        failed = (each for each in self.statuses if each.status != CMCStatus.SUCCESS)
-        return next(failed, next(iter(self.statuses), None))
-
-    @property
-    def words(self) -> list[str]:
-        """What the statuses say, cleaned."""
-        return [said(each) for each in self.statuses]
-
-
-def said(status: StatusInfo) -> str:
-    """Such as `failed (badIdentity): no such secret`, cleaned."""
-    return clean(status.words, MAXIMUM_WORDS)
 
 
 def request(body: bytes) -> bytes:
@@ -70,7 +35,7 @@ def request(body: bytes) -> bytes:
 
 
 def marks_of(der: bytes) -> tuple[int | None, bytes | None]:
-    """Transaction and nonce of a request; None where there is none, or none that can be read."""
+    """Transaction and nonce of a request; None for one that is missing or can't be read."""
     try:
         data = pki_data(signed.parse(der))
         return data.value("transactionId"), data.value("senderNonce")
@@ -79,7 +44,7 @@ def marks_of(der: bytes) -> tuple[int | None, bytes | None]:
 
 
 def has_secret(body: bytes) -> bool:
-    """Whether a request, in any coat, holds a secret in the clear: a passphrase to revoke by, or one of RFC 7894's."""
+    """Whether a request (PEM, DER or base64) holds a revocation passphrase or a secret of RFC 7894 in the clear."""
     try:
         data = pki_data(signed.parse(encoding.decode(body, certs.PKCS7_LABELS)))
         if any(each.value.passphrase is not None for each in data.find("revokeRequest")):
@@ -90,27 +55,8 @@ def has_secret(body: bytes) -> bool:
     return any(csr.OTP_CHALLENGE in each or csr.REVOCATION_CHALLENGE in each for each in known)
 
 
-def response(body: bytes) -> Response:
-    """An answer of either kind, in any coat; raises `Malformed`."""
-    der = ber.to_der(encoding.decode(body, certs.PKCS7_LABELS))
-    message = signed.parse(der)
-    if message.content is None and not message.signers:
-        return Response(der, message, None)
-    content = pki_response(message)
-    return Response(der, message, content, content.statuses)
-
-
-def words(body: bytes) -> str:
-    """What a rejection's PKI Response says (RFC 7030 4.2.3, 4.3.2); empty when it can't be read."""
-    try:
-        worst = response(body).worst
-    except Malformed:
-        return ""
-    return f"CMC {said(worst)}" if worst else ""
-
-
 def authenticate(found: Response, trusted: Trust, host: str) -> None:
-    """Raise `InvalidAnswer` unless somebody who may has signed a Full PKI Response (RFC 5272 4.2, RFC 6402 2.10).
+    """Raise `InvalidAnswer` unless an authorized signer has signed a Full PKI Response (RFC 5272 4.2, RFC 6402 2.10).
 
     `host` is the server's name, which counts under implicit anchors alone (`trust.speaker_fault`).
     """
@@ -118,9 +64,9 @@ def authenticate(found: Response, trusted: Trust, host: str) -> None:
         return
     faults = [_objection(found.message, each, trusted, host) for each in found.message.signers]
     if None not in faults:
-        why = faults[0] if faults else "nobody has signed it"
+        why = faults[0] if faults else "it is not signed"
         claim = f"; it says {said(found.worst)}" if found.worst else ""
-        raise InvalidAnswer(f"the CMC answer can't be believed: {why}{claim}")
+        raise InvalidAnswer(f"the CMC answer can't be trusted: {why}{claim}")
 
 
 def _objection(message: SignedData, signer: SignerInfo, trusted: Trust, host: str) -> str | None:
@@ -141,8 +87,8 @@ def check_echo(
 ) -> bytes | None:
     """The server's nonce; raises `InvalidAnswer` unless a Full PKI Response is the one to our message (RFC 5272 6.6).
 
-    Another transaction or nonce than ours never is.  None at all will do for a refusal, since a server that could not
-    read a message has nothing to send back, and for everything if it `may_lack`.
+    It must not have another transaction or nonce than ours.  It may lack them in a refusal, since a server that could
+    not read a message has nothing to send back, and in every answer if it `may_lack`.
     """
     if found.content is None:
         return None

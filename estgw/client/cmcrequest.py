@@ -1,7 +1,7 @@
 """Requests that go into CMC messages: PKCS#10 and CRMF, from one plan (RFC 5272 3.2.1.2).
 
-A maker is called for every connection, as those of `session` are: with the connection's binding, if the request is to
-have it, and with a witness that links it to a secret, if there is one.
+A maker is called for every connection, as the makers of `session` are: with the connection's binding, if the request
+gets one, and with a witness that links it to a secret, if there is one.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from estgw.est.csrattrs import AttributeWish, ExtensionWish
 from estgw.est.der import SEQUENCE, wrap
 
 BODY_PART_ID = 1
-"""Of the one request in a message; controls come after it."""
+"""The number of the one request in a message; controls come after it."""
 _SUBJECT_KEY_ID = "2.5.29.14"
 _LINK_WITNESS = BY_NAME["popLinkWitnessV2"].oid
 
@@ -36,14 +36,14 @@ RequestMaker = Callable[[Binding | None, Witness | None], Request]
 
 
 def with_key_id(plan: Plan, key: PrivateKeyTypes) -> Plan:
-    """The plan with the key's subject key identifier in it, by which the key's signatures are found (RFC 5272 3.2)."""
+    """The plan with the key's subject key identifier, which names the signer of the message (RFC 5272 3.2)."""
     value = wrap(b"\x04", key_id_of(key.public_key()))
     others = [each for each in plan.extensions if each.oid != _SUBJECT_KEY_ID]
     return replace(plan, extensions=(*others, ExtensionWish(_SUBJECT_KEY_ID, False, value)))
 
 
 def pkcs10(plan: Plan, key: PrivateKeyTypes) -> RequestMaker:
-    """A PKCS#10, as `simpleenroll` has it."""
+    """A PKCS#10, as in `simpleenroll`."""
 
     def make(binding: Binding | None, witness: Witness | None) -> Request:
         extra = () if witness is None else (AttributeWish(_LINK_WITNESS, (witness.encode(),)),)
@@ -53,7 +53,7 @@ def pkcs10(plan: Plan, key: PrivateKeyTypes) -> RequestMaker:
 
 
 def ready(make: Callable[[Binding | None], bytes]) -> RequestMaker:
-    """A PKCS#10 (PEM, DER or base64) that somebody else has made; it can be linked to no secret."""
+    """A PKCS#10 (PEM, DER or base64) that was made elsewhere; it can't be linked to a secret."""
 
     def wrapped(binding: Binding | None, _: Witness | None) -> Request:
         return PKCS10Request(BODY_PART_ID, csr.parse(make(binding)).der)
@@ -64,7 +64,7 @@ def ready(make: Callable[[Binding | None], bytes]) -> RequestMaker:
 def crmf(plan: Plan, key: PrivateKeyTypes, *, challenge: bool = False) -> RequestMaker:
     """A CRMF request, proved by a signature, or by a `challenge` that the CA encrypts to the key (RFC 5272 6.7).
 
-    The binding and other attributes of a CSR are controls there, by the same OIDs.
+    The binding and other attributes of a CSR become controls with the same OIDs.
     """
 
     def make(binding: Binding | None, witness: Witness | None) -> Request:

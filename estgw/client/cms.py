@@ -1,7 +1,7 @@
-"""Opening what a serverkeygen answer wraps a private key in (RFC 7030 4.4.2, RFC 5652, RFC 5958).
+"""Decrypting the private key of a serverkeygen answer (RFC 7030 4.4.2, RFC 5652, RFC 5958).
 
-Recipients with a certificate are left to `openssl cms`, and so is the signature inside.  A shared key is used
-here, since `openssl cms -secretkey` takes it on the command line only, where every process can read it.
+`openssl cms` decrypts for a certificate and checks the signature inside.  A shared key is used here, since
+`openssl cms -secretkey` takes it on the command line only, where every process can read it.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def open_with_certificate(der: bytes, certificate: Path, key: Path) -> bytes:
 
 
 def verified_content(content: bytes, anchors: Sequence[x509.Certificate]) -> bytes:
-    """The content of the SignedData inside, once its signer has been traced to one of `anchors`.
+    """The content of the SignedData inside, after a path has led from its signer to one of `anchors`.
 
     Raises `InvalidAnswer`.  The content may be a whole ContentInfo or, as RFC 5652 6.3 has it, the bare
     SignedData.
@@ -72,7 +72,7 @@ def verified_content(content: bytes, anchors: Sequence[x509.Certificate]) -> byt
         bundle = Path(room, "anchors.pem")
         bundle.write_bytes(b"".join(anchor.public_bytes(Encoding.PEM) for anchor in anchors))
         trusted = ["-CAfile", str(bundle), "-no-CApath", "-no-CAstore", "-certfile", str(bundle), "-partial_chain"]
-        return _openssl(["-verify", *trusted, "-purpose", "any"], content, "is not signed by somebody we trust")
+        return _openssl(["-verify", *trusted, "-purpose", "any"], content, "is not signed under one of our anchors")
 
 
 def private_key_info(content: bytes) -> bytes:

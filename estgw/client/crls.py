@@ -1,4 +1,4 @@
-"""CRLs that came with CMC, and whether they may be believed (RFC 5280 6.3, RFC 5272 6.10)."""
+"""CRLs in a CMC answer, and whether they can be trusted (RFC 5280 6.3, RFC 5272 6.10)."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from estgw.client import trust
 from estgw.client.faults import InvalidAnswer, clean
-from estgw.client.trust import Trust
+from estgw.client.transport import trust
+from estgw.client.transport.trust import Trust
 from estgw.cms.signed import SignedData
 from estgw.est import certs, encoding, names
 
 PEM_LABEL = "X509 CRL"
 MAXIMUM_CRLS = 20
-"""That are looked at: a CA has one, and now and then a delta beside it."""
+"""CRLs that are read: a CA has one, and sometimes a delta as well."""
 
 
 def newest(
@@ -25,8 +25,8 @@ def newest(
 ) -> x509.CertificateRevocationList:
     """The newest CRL of `issuer` in a message, checked.
 
-    Its signature is by a CA certificate with that name, from the message or among the anchors, which an anchor of ours
-    vouches for; and it has not run out at `now` (UTC).  Raises `InvalidAnswer`.
+    A CA certificate with that name has signed it, a path leads from that certificate to one of our anchors, and the CRL
+    has not expired at `now` (UTC).  Raises `InvalidAnswer`.
     """
     known = [each for der in message.crls[:MAXIMUM_CRLS] if (each := _load(der)) is not None]
     found = [each for each in known if _is_by(each, issuer)]
@@ -42,15 +42,15 @@ def newest(
     if not signers:
         raise InvalidAnswer(f"the signature of the CRL does not fit any certificate of {name}")
     if not any(trust.is_anchored(trusted, each, message.bag) for each in signers):
-        raise InvalidAnswer(f"the CRL is signed by a {name} that no anchor of ours vouches for")
+        raise InvalidAnswer(f"no path leads from the signer of the CRL, {name}, to one of our anchors")
     end = crl.next_update_utc
     if end is not None and end < (now or datetime.now(UTC)):
-        raise InvalidAnswer(f"the CRL of {name} ran out on {end:%Y-%m-%d %H:%M} UTC")
+        raise InvalidAnswer(f"the CRL of {name} expired on {end:%Y-%m-%d %H:%M} UTC")
     return crl
 
 
 def render(crl: x509.CertificateRevocationList, form: str) -> bytes:
-    """As `pem` or `der`."""
+    """A CRL as `pem` or `der`."""
     der = crl.public_bytes(Encoding.DER)
     return der if form == "der" else encoding.encode_pem(der, PEM_LABEL)
 
@@ -63,7 +63,7 @@ def line(crl: x509.CertificateRevocationList) -> str:
 
 
 def facts(crl: x509.CertificateRevocationList) -> dict[str, Any]:
-    """What JSON says about a CRL."""
+    """Facts about a CRL for JSON."""
     end = crl.next_update_utc
     return {
         "issuer": names.dn_text(crl.issuer),

@@ -1,6 +1,6 @@
-"""Every way a client's run can end but well; each class is one exit status.
+"""The errors of the client; each class is one exit status.
 
-Whatever a server said is in these texts only after `clean`: it goes to terminals and logs.
+Text from a server passes through `clean` before it gets into an error, since errors go to terminals and logs.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ class ClientError(Exception):
 
     status = Exit.FAILED
     operation = ""
-    """The EST operation that failed, such as `csrattrs`; empty when it was none."""
+    """The EST operation that failed, such as `csrattrs`; empty for other failures."""
     url = ""
-    """Where that operation was asked for, after redirects."""
+    """The URL of that operation, after redirects."""
 
 
 class UsageError(ClientError):
-    """The call makes no sense as it stands (status 2)."""
+    """The options contradict each other, or one is wrong (status 2)."""
 
     status = Exit.USAGE
 
@@ -53,15 +53,15 @@ class TryLater(ClientError):
         self.seconds = seconds
         """Whole seconds from now on, at least 1."""
         self.when = when
-        """The same as a UTC time."""
+        """The UTC time at which to try again."""
         self.said = said
-        """False when the server named no time and `seconds` is our own guess."""
+        """False when the server named no time and `seconds` is a default."""
         self.answer = answer
-        """The `wire.Answer` itself, for Full CMC, which may go on from what is inside."""
+        """The `wire.Answer` itself: Full CMC may continue with the message in it."""
 
 
 class Refused(ClientError):
-    """The server understood and said no (status 4)."""
+    """The server understood the request and refused it (status 4)."""
 
     status = Exit.REFUSED
 
@@ -69,7 +69,7 @@ class Refused(ClientError):
         super().__init__(text)
         self.http_status = http_status
         self.words = words
-        """What the server gave as its reason, cleaned; may be empty."""
+        """The server's reason, cleaned; may be empty."""
         self.answer = answer
         """As in `TryLater`."""
 
@@ -79,35 +79,35 @@ class NotOffered(Refused):
 
 
 class ServerFailed(ClientError):
-    """A 5xx: the fault is on the server's side (status 1)."""
+    """A 5xx: the server failed (status 1)."""
 
 
 class Untrusted(ClientError):
-    """No TLS connection, or one to a server that must not be believed (status 5)."""
+    """The TLS handshake failed, or the server's certificate is not to be trusted (status 5)."""
 
     status = Exit.UNTRUSTED
 
 
 class NoConnection(ClientError):
-    """The server can't be reached, or went away before it answered (status 6)."""
+    """The server can't be reached, or the connection ended before the answer (status 6)."""
 
     status = Exit.NO_CONNECTION
 
 
 class Dropped(NoConnection):
-    """The connection ended before one byte of an answer had come."""
+    """The connection ended before the first byte of an answer."""
 
 
 class InvalidAnswer(ClientError):
-    """The server's answer is not what the protocol promises (status 7)."""
+    """The server's answer breaks the protocol (status 7)."""
 
     status = Exit.INVALID_ANSWER
 
 
 def clean(text: str, limit: int = MAXIMUM_WORDS) -> str:
-    """Text from a peer, fit for a terminal: control and format characters escaped, length bounded.
+    """Text from a peer, made safe for a terminal: control and format characters escaped, length bounded.
 
-    Line feeds stay, since reasons may have several lines; anything a terminal could obey does not.
+    Line feeds stay, since reasons may have several lines.
     """
     shown = text[:limit].replace("\r\n", "\n")
     safe = "".join(char if char == "\n" or not _is_unsafe(char) else _escape(char) for char in shown)

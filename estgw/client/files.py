@@ -1,8 +1,8 @@
-"""Files: keys that only their owner reads, certificates, and pairs that never stop fitting each other.
+"""Files: private keys with mode 0600, certificates, and pairs of both that fit each other at every instant.
 
 A key and its certificate in two files can't be replaced in one step.  So a pair that is renewed with a new key
-becomes two symbolic links into one directory, itself reached by a symbolic link, and *that* link is replaced in
-one step: whatever moment the power fails at, both names lead to a key and the certificate for it.
+becomes two symbolic links into one directory, which is itself reached by a symbolic link, and *that* link is replaced
+in one step.  After a power cut at any moment, both names lead to a key and its certificate.
 """
 
 from __future__ import annotations
@@ -16,10 +16,15 @@ import stat
 import tempfile
 from pathlib import Path
 
+from cryptography import x509
+
 from estgw.client.faults import ClientError, UsageError
+from estgw.errors import Malformed
+from estgw.est import certs, encoding
+from estgw.est.encoding import PEMBlock
 
 MAXIMUM_INPUT = 8 * 1024 * 1024
-"""Bytes of a file that is read: the largest sensible one is a system's bundle of anchors."""
+"""Bytes read from a file: a system's bundle of anchors is the largest that makes sense."""
 _CERTIFICATE, _KEY = "cert.pem", "key.pem"
 _KEY_MODE = 0o600
 _KEY_BLOCK = re.compile(rb"-----BEGIN ([A-Z ]*PRIVATE KEY)-----(?:(?!-----).)*-----END \1-----", re.DOTALL)
@@ -37,10 +42,23 @@ def read(path: Path) -> bytes:
     return data
 
 
+def certificates(path: Path) -> list[x509.Certificate]:
+    """All certificates of a PEM file, or the one of a DER file; raises `UsageError`."""
+    data = read(path)
+    try:
+        blocks = encoding.pem_blocks(data) if b"-----BEGIN" in data else [PEMBlock(certs.CERTIFICATE_LABELS[0], data)]
+        found = [certs.load_named(block.der) for block in blocks if block.label in certs.CERTIFICATE_LABELS]
+    except Malformed as fault:
+        raise UsageError(f"{path}: {fault}") from None
+    if not found:
+        raise UsageError(f"{path}: no certificate in it")
+    return found
+
+
 def write(path: Path, data: bytes, mode: int = 0o644) -> None:
     """Put a file in place in one step, through a symbolic link if it is one; raises `ClientError`.
 
-    What is no file, such as /dev/null or a pipe, is written to: root could replace it by a file.
+    Devices and pipes, such as /dev/null, are written to: as root, a replacement would turn them into files.
     """
     try:
         if path.exists() and not path.is_file():
@@ -54,7 +72,7 @@ def write(path: Path, data: bytes, mode: int = 0o644) -> None:
 def renew(path: Path, data: bytes, *, holds_key: bool = False) -> None:
     """Put a file in the place of an old one, whose owner and mode it takes; raises `ClientError`.
 
-    Whoever could read the old certificate can read the new one; with a key in it the file is never for everybody.
+    The readers of the old certificate can read the new one.  A file with a key in it is never readable by others.
     """
     try:
         if not path.is_file():
@@ -99,7 +117,7 @@ def replace_pair(certificate_path: Path, key_path: Path, certificate: bytes, key
 
 
 def _take_over(certificate_path: Path, key_path: Path, link: Path) -> None:
-    """From two plain files to two links, without a change in what a reader finds."""
+    """Turn two plain files into two links; a reader finds the same content at every instant."""
     old = _generation(link, certificate_path.read_bytes(), key_path.read_bytes(), key_path)
     _switch(link, old)
     for path, name in ((key_path, _KEY), (certificate_path, _CERTIFICATE)):
@@ -108,9 +126,9 @@ def _take_over(certificate_path: Path, key_path: Path, link: Path) -> None:
 
 
 def _generation(link: Path, certificate: bytes, key: bytes, model: Path) -> Path:
-    """A new directory with a pair in it, on disk before it is returned; owner and mode as `model`'s."""
+    """Make a directory with a pair in it, synced to disk; owner and mode are as in `model`."""
     directory = Path(tempfile.mkdtemp(prefix=link.name + "-", dir=link.parent))
-    directory.chmod(0o755)  # the certificate is for everybody; the key has a mode of its own
+    directory.chmod(0o755)  # everybody may read the certificate; the key has a mode of its own
     status = model.stat()
     for name, data, mode in ((_KEY, key, _mode_of(model)), (_CERTIFICATE, certificate, 0o644)):
         handle = os.open(directory / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _KEY_MODE)
@@ -123,7 +141,7 @@ def _generation(link: Path, certificate: bytes, key: bytes, model: Path) -> Path
 
 
 def _switch(link: Path, directory: Path) -> None:
-    """Let `link` lead to `directory`, in one step; the one it led to stays, older ones go."""
+    """Point `link` to `directory`, in one step; the directory before it stays, older ones are removed."""
     before = link.readlink().name if link.is_symlink() else ""
     _link_over(link, Path(directory.name))
     _sync_directory(link.parent)
@@ -133,7 +151,7 @@ def _switch(link: Path, directory: Path) -> None:
 
 
 def _link_over(path: Path, target: Path) -> None:
-    """A symbolic link in the place of whatever is there, in one step."""
+    """Put a symbolic link in the place of a file, in one step."""
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as room:
         fresh = Path(room, "link")
         fresh.symlink_to(target)
@@ -145,12 +163,12 @@ def _leads_to(path: Path, target: Path) -> bool:
 
 
 def _mode_of(key_path: Path) -> int:
-    """The mode for a key that follows another one: as that had it, but never open to everybody."""
+    """The mode of a key file, for the key that replaces it: without the bits for others."""
     return (key_path.stat().st_mode & 0o770) or _KEY_MODE
 
 
 def _give(handle: int, model: os.stat_result) -> None:
-    """To the owner of another file, as far as we may."""
+    """Give a file the owner of another one, if permissions allow it."""
     with contextlib.suppress(PermissionError):
         os.fchown(handle, model.st_uid, model.st_gid)
 

@@ -3,8 +3,8 @@
     with Session("https://est.example", anchors, identity=identity) as session:
         certificate = fullcmc.Transaction(session, fullcmc.Author.holder(identity)).enroll(cmcrequest.pkcs10(plan, key))
 
-A transaction is one errand: a certificate, a revocation, a CRL.  Each of its messages has the transaction's number and
-a nonce of its own, and an answer without both is none.
+A transaction gets one certificate, one revocation or one CRL.  Each of its messages has the transaction's number and a
+nonce of its own, and an answer must have both.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
-from estgw.client import answers, cmc, crls
-from estgw.client.cmc import Response
+from estgw.client import cmc, crls
 from estgw.client.cmcrequest import BODY_PART_ID, Request, RequestMaker
 from estgw.client.faults import InvalidAnswer, Refused, TryLater, UsageError, clean
-from estgw.client.session import Session
-from estgw.client.tls import Identity
-from estgw.client.wire import Answer, parameter
+from estgw.client.transport import answers, pki_response
+from estgw.client.transport.pki_response import Response
+from estgw.client.transport.session import Session
+from estgw.client.transport.tls import Identity
+from estgw.client.transport.wire import Answer, parameter
 from estgw.cmc import proofs
 from estgw.cmc.controls import Control
 from estgw.cmc.messages import PKI_DATA, PKIData
@@ -45,18 +46,18 @@ _SMIME_TYPES = ("cmc-response", "certs-only")
 
 @dataclass(frozen=True)
 class Author:
-    """Who signs the messages of a transaction."""
+    """The signers of a transaction's messages."""
 
     signers: tuple[Signer, ...] = ()
-    """None: nobody, as when a passphrase revokes (RFC 5272 6.11)."""
+    """Empty when a passphrase revokes (RFC 5272 6.11)."""
     certificates: tuple[x509.Certificate, ...] = ()
-    """The signer's and its chain, to be sent along."""
+    """The signer's certificate and its chain, sent in the message."""
     needs_request: bool = False
-    """Whether the signers' keys are known by the request alone: a message without one has a digest in their place."""
+    """Whether only the request shows the signers' keys; a message without one then has digests as signatures."""
 
     @classmethod
     def holder(cls, identity: Identity) -> Author:
-        """The holder of a certificate: for itself, or as an RA for others."""
+        """The holder of a certificate, on its own behalf or as an RA."""
         signer = Signer.of(identity.key, identity.certificate)  # type: ignore[arg-type]  # signing says which it takes
         return cls((signer,), (identity.certificate, *identity.chain))
 
@@ -71,11 +72,11 @@ class Author:
 
     @classmethod
     def nobody(cls) -> Author:
-        """Somebody who has no certificate and asks for none: whom the connection vouches for, if anything does."""
+        """A client without a certificate that asks for none; at most the connection authenticates it."""
         return cls((Signer(None, secrets.token_bytes(_KEY_ID_LENGTH)),))
 
     def signing(self, data: PKIData) -> list[Signer]:
-        """Those who sign this message."""
+        """The signers of this message."""
         if data.requests or not self.needs_request:
             return list(self.signers)
         return [Signer(None, each.whom) for each in self.signers]
@@ -83,17 +84,17 @@ class Author:
 
 @dataclass(frozen=True)
 class Secret:
-    """A secret that both sides know beforehand, and the name that the CA knows it by (RFC 5272 6.2)."""
+    """A secret that the client shares with the CA, and the CA's name for it (RFC 5272 6.2)."""
 
     text: str = field(repr=False)
     identification: str | None = None
 
 
 class Transaction:
-    """One errand at a CA: `enroll`, `revoke` or `crl`, once.
+    """One exchange with a CA for one purpose: call one of `enroll`, `revoke` and `crl`.
 
-    Whatever raises `TryLater` is called again for the next try: it asks by the token that the CA has given, if it
-    has (RFC 5272 6.13), and else sends its message anew.  All may raise the exceptions of `estgw.client.faults`.
+    After a `TryLater`, call the same method again: it asks with the token that the CA has given (RFC 5272 6.13), or
+    sends its message again if there is none.  All raise the exceptions of `estgw.client.faults`.
     """
 
     def __init__(self, session: Session, author: Author, secret: Secret | None = None) -> None:
@@ -106,7 +107,7 @@ class Transaction:
         self._token: bytes | None = None
         self._request: Request | None = None
         self.words: list[str] = []
-        """What the statuses of the last answer say, cleaned."""
+        """The words of the last answer's statuses, cleaned."""
 
     def enroll(self, make: RequestMaker, key: PrivateKeyTypes | None = None) -> x509.Certificate:
         """Get a certificate; a `key` can answer the challenge that the CA encrypts to it (RFC 5272 6.7)."""
@@ -129,13 +130,13 @@ class Transaction:
         _require_success(*self._begin(lambda _: self._data(pairs)))
 
     def crl(self, issuer: x509.Name) -> x509.CertificateRevocationList:
-        """The newest CRL of a CA, whose signature has been checked under the session's anchors (RFC 5272 6.10)."""
+        """The newest CRL of a CA, with its signature checked under the session's anchors (RFC 5272 6.10)."""
         pairs = [("getCRL", GetCRL(issuer.public_bytes()))]
         response, answer = self._begin(lambda _: self._data(pairs))
         judge(response, answer)
         return crls.newest(response.message, issuer, self._session.trust)
 
-    # What is sent.
+    # Messages to the CA.
 
     def _enrolment(self, make: RequestMaker, binding: Binding | None) -> PKIData:
         if self._secret is None:
@@ -147,7 +148,7 @@ class Transaction:
         return self._data([("popLinkRandom", random)] if linked else [], self._request)
 
     def _proved(self, challenge: EncryptedPOP, key: PrivateKeyTypes) -> Callable[[Binding | None], PKIData]:
-        """The same request again, with the proof that we could read what was encrypted to its key."""
+        """The same request again, with the proof that we could decrypt the challenge with its key."""
         asked = self._request
         if asked is None or challenge.request.encode() != asked.encode():
             raise InvalidAnswer("the CMC answer has a challenge for another request than ours")
@@ -159,7 +160,7 @@ class Transaction:
         return lambda _: self._data([("decryptedPOP", proof)], asked)
 
     def _data(self, pairs: Sequence[tuple[str, Any]], asked: Request | None = None) -> PKIData:
-        """A message with these controls, the transaction's own, and what proves our identity for the request."""
+        """A message with these controls, the transaction's own, and the proof of identity for the request."""
         requests = () if asked is None else (asked,)
         made: list[tuple[str, Any]] = [("transactionId", self._number), ("senderNonce", self._nonce)]
         if self._theirs is not None:
@@ -174,15 +175,15 @@ class Transaction:
         return PKIData(tuple(Control.make(at, *pair) for at, pair in numbered), requests)
 
     def _begin(self, compose: Callable[[Binding | None], PKIData]) -> tuple[Response, Answer]:
-        """Send the errand's first message or, when that is pending, ask how it is doing (RFC 5272 6.13)."""
+        """Send the first message or, if it is pending, ask for its state (RFC 5272 6.13)."""
         token = self._token
         if token is None:
-            self._theirs = None  # a message that is sent anew answers nothing
+            self._theirs = None  # a message that is sent again answers nothing
             return self._ask(compose)
         return self._ask(lambda _: self._data([("queryPending", token)]))
 
     def _ask(self, compose: Callable[[Binding | None], PKIData]) -> tuple[Response, Answer]:
-        """Send a message; what comes back is an answer to it, whatever it says."""
+        """Send a message and return its answer, which has been checked to belong to it."""
 
         def make(binding: Binding | None) -> bytes:
             self._nonce = secrets.token_bytes(_NONCE_LENGTH)
@@ -211,10 +212,10 @@ class Transaction:
         self._token = _token(response)
         return response, answer
 
-    # What comes back.
+    # Answers from the CA.
 
     def _inside(self, answer: Answer | None) -> Response | None:
-        """The PKI Response in a 202 or a rejection, if there is one that can be believed; the HTTP status is enough."""
+        """The PKI Response in a 202 or a rejection, if there is one that can be trusted; the HTTP status is enough."""
         try:
             return None if answer is None else self._checked(answer)
         except InvalidAnswer:
@@ -244,7 +245,7 @@ def _require_success(response: Response, answer: Answer) -> None:
 
 
 def _challenge(response: Response) -> EncryptedPOP | None:
-    """The challenge of an answer that wants proof of possession (RFC 5272 6.7), however it says so."""
+    """The challenge of an answer that asks for proof of possession (RFC 5272 6.7), by status or by failure."""
     worst = response.worst
     if response.content is None or worst is None:
         return None
@@ -258,7 +259,7 @@ def _challenge(response: Response) -> EncryptedPOP | None:
 
 
 def _token(response: Response | None) -> bytes | None:
-    """What to ask by when an answer is to come later."""
+    """The token to ask with when the answer comes later."""
     found = response.statuses if response is not None else ()
     return next((each.pending.token for each in found if each.pending is not None), None)
 
@@ -271,27 +272,27 @@ def read(answer: Answer) -> Response:
     if kind is not None and kind.lower() not in _SMIME_TYPES:
         raise InvalidAnswer(f"a CMC answer of smime-type {clean(kind, 100)!r}")
     try:
-        return cmc.response(answer.body)
+        return pki_response.response(answer.body)
     except Malformed as fault:
-        raise InvalidAnswer(f"the CMC answer can't be read: {clean(str(fault), cmc.MAXIMUM_WORDS)}") from None
+        raise InvalidAnswer(f"the CMC answer can't be read: {clean(str(fault), pki_response.MAXIMUM_WORDS)}") from None
 
 
 def judge(found: Response, answer: Answer) -> None:
-    """Return when the answer means yes; a no and a "later" are exceptions whatever HTTP said."""
+    """Return if the CMC status is success; other statuses raise, whatever the HTTP status is."""
     if found.is_simple:
         return
     worst = found.worst
     if worst is None:
         raise InvalidAnswer("a CMC answer without any status")
     if worst.status == CMCStatus.PENDING:
-        raise _later(found, cmc.said(worst), answer)
+        raise _later(found, pki_response.said(worst), answer)
     if worst.status != CMCStatus.SUCCESS:
-        words = cmc.said(worst)
+        words = pki_response.said(worst)
         raise Refused(f"the CMC answer is {words}", http_status=answer.status, words=words, answer=answer)
 
 
 def _later(found: Response, words: str, answer: Answer) -> TryLater:
-    """When to ask again: not before the message's time, nor before HTTP's (RFC 5272 6.1.1, RFC 7030 4.2.3)."""
+    """The error for a pending request: ask again after the later of both times (RFC 5272 6.1.1, RFC 7030 4.2.3)."""
     now = datetime.now(UTC)
     told = [answers.until(each.pending.time, now) for each in found.statuses if each.pending is not None]
     header = answers.delay(answer.headers.get("Retry-After"), now)

@@ -1,6 +1,6 @@
-"""Private keys: making, loading, storing and signing with them.
+"""Private keys: making, loading, storing, and signing with them.
 
-DSA is left out and RSA starts at 2048 bits: no CA takes less.  ML-DSA is RFC 9881's.
+There is no DSA, and RSA starts at 2048 bits, since no CA takes less.  ML-DSA follows RFC 9881.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ _MINIMUM_BITS, _MAXIMUM_BITS = 2048, 16384
 
 @dataclass(frozen=True)
 class KeySpec:
-    """A kind of key: `kind` is `ec`, `rsa` or a name that says it all; `detail` a curve or a size."""
+    """A kind of key: `kind` is `ec`, `rsa`, or the whole name of another kind; `detail` is a curve or a size."""
 
     kind: str
     detail: str = ""
@@ -94,9 +94,9 @@ def parse_spec(text: str) -> KeySpec:
 
 
 def wished(wish: KeyWish) -> KeySpec | None:
-    """The kind of key that a server asks for; None when it is one we can't make.
+    """The kind of key that a server asks for; None for a kind that can't be made here.
 
-    A bare algorithm leaves the detail to us.  Raises `Malformed` for an unreadable one.
+    A bare algorithm gets a default curve or size.  Raises `Malformed` for parameters that can't be read.
     """
     if wish.oid == EC_PUBLIC_KEY:
         if wish.parameters is None:
@@ -155,7 +155,7 @@ def load(data: bytes, ask: Callable[[], bytes] | None = None) -> PrivateKeyTypes
 
 
 def to_pem(key: PrivateKeyTypes) -> bytes:
-    """Unencrypted PKCS#8 in PEM: the file's mode protects it."""
+    """Unencrypted PKCS#8 in PEM; the mode of the file protects it."""
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
@@ -169,8 +169,8 @@ def spki(key: PrivateKeyTypes) -> bytes:
 def sign(key: PrivateKeyTypes, data: bytes, hash_name: str | None = None) -> tuple[bytes, bytes]:
     """AlgorithmIdentifier (DER) and signature.
 
-    `hash_name` is what the server wants; without one an EC key takes the hash of its own size and RSA SHA-256.
-    Kinds with a hash of their own ignore it.
+    `hash_name` is the hash that the server asks for; without one, an EC key takes the hash of its size and RSA takes
+    SHA-256.  Kinds with a fixed hash ignore it.
     """
     spec = spec_of(key)
     if isinstance(key, ec.EllipticCurvePrivateKey):
@@ -179,5 +179,5 @@ def sign(key: PrivateKeyTypes, data: bytes, hash_name: str | None = None) -> tup
     if isinstance(key, rsa.RSAPrivateKey):
         algorithm, _, pkcs1 = _HASHES[hash_name or "SHA-256"]
         return wrap(SEQUENCE, encode_oid(pkcs1) + _NULL), key.sign(data, padding.PKCS1v15(), algorithm)
-    plain: Callable[[bytes], bytes] = key.sign  # type: ignore[union-attr, assignment]  # spec_of let no other in
+    plain: Callable[[bytes], bytes] = key.sign  # type: ignore[union-attr, assignment]  # spec_of has refused the others
     return wrap(SEQUENCE, encode_oid(_PLAIN[spec.kind])), plain(data)

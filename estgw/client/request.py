@@ -1,7 +1,7 @@
-"""Making a CSR: what the user asked for, brought together with what the server asked for (RFC 7030 4.5, RFC 9908).
+"""Making a CSR from the names that the user gives and the CSR attributes of the server (RFC 7030 4.5, RFC 9908).
 
-The encoding is by hand: `cryptography`'s builder takes one value per attribute and a few string types only, and
-values that a server gave must go out byte for byte.
+This module encodes the CSR itself: `cryptography`'s builder takes one value per attribute and a few string types only,
+and values from the server must go out byte for byte.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _SUGGESTED = {
     "2.5.29.19": bytes.fromhex("3000"),  # basicConstraints: no CA
     "2.5.29.37": bytes.fromhex("300a06082b06010505070302"),  # extKeyUsage: id-kp-clientAuth
 }
-"""What a client without further wishes puts into an extension whose value a template leaves open (RFC 9908 3.4)."""
+"""Default values for extensions whose value a template leaves open (RFC 9908 3.4)."""
 _COPIED = ("1.2.840.113549.1.9.2", "1.2.840.113549.1.9.8", "1.2.840.113549.1.9.20")
 """unstructuredName, unstructuredAddress and friendlyName: plain attributes that are sent back as they came."""
 _PRINTABLE = re.compile(r"[A-Za-z0-9 '()+,./:=?-]*")
@@ -40,18 +40,18 @@ _NO_NAME = b"\x30\x00"
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the user wants certified."""
+    """The names that the user wants in the certificate."""
 
     subject: x509.Name = field(default_factory=lambda: x509.Name([]))
     san: tuple[x509.GeneralName, ...] = ()
     san_critical: bool = False
     is_fixed: bool = False
-    """Reenrollment: subject and SAN are the old certificate's, whatever the server suggests (RFC 7030 4.2.2)."""
+    """For a renewal: subject and SAN stay as in the old certificate, whatever the server suggests (RFC 7030 4.2.2)."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A CSR in all but key, binding and signature."""
+    """A CSR without key, binding and signature."""
 
     key: KeySpec | None
     """The kind of key that the server asks for, if it does."""
@@ -60,16 +60,16 @@ class Plan:
     extensions: tuple[ExtensionWish, ...]
     attributes: tuple[AttributeWish, ...]
     linking: str
-    """The attribute that takes the binding: challengePassword, or estIdentityLinking where it is listed."""
+    """The attribute that holds the binding: challengePassword, or estIdentityLinking if the server lists it."""
     notes: tuple[str, ...] = ()
-    """Wishes of the server's that are not met, for the user."""
+    """Attributes that the server asks for and the CSR will not have, in words for the user."""
 
 
 def plan(wanted: Wanted, attrs: CsrAttrs | None) -> Plan:
-    """Bring both sides' wishes together; raises `UsageError` where the user has to add something.
+    """Combine the user's names with the server's attributes; raises `UsageError` if a name is missing.
 
-    A client that knows RFC 9908's template follows it alone (RFC 9908 4); the binding is not among the things
-    it can forbid (RFC 7030 3.5: linked by default).
+    If there is a template, the client follows it and ignores the rest (RFC 9908 4).  A template can't forbid the
+    binding (RFC 7030 3.5: linked by default).
     """
     try:
         return _plan(wanted, attrs or CsrAttrs())
@@ -96,13 +96,13 @@ def _plan(wanted: Wanted, attrs: CsrAttrs) -> Plan:
     if key is not None and spec is None:
         raise ClientError(f"the server wants a kind of key that can't be made here ({key.oid})")
     if not wanted.is_fixed and subject == _NO_NAME and all(extension.oid != SAN for extension in extensions):
-        raise UsageError("a certificate for whom?  --subject, or one of --dns, --ip, --email and --uri")
+        raise UsageError("the certificate would have no name: give --subject, or one of --dns, --ip, --email and --uri")
     hash_name = next((keys.HASH_OIDS[oid] for oid in sorted(oids) if oid in keys.HASH_OIDS), None)
     linking = EST_IDENTITY_LINKING if EST_IDENTITY_LINKING in oids else CHALLENGE_PASSWORD
     known = {CHALLENGE_PASSWORD, EST_IDENTITY_LINKING, *keys.HASH_OIDS, *keys.KEY_OIDS}
     present = {attribute.oid.dotted_string for attribute in wanted.subject}
     unmet = sorted(oids - known - present)
-    notes += [f"the server would like to see {_oid_name(oid)} in the CSR, which stays out" for oid in unmet]
+    notes += [f"the server asks for {_oid_name(oid)} in the CSR, which will not be in it" for oid in unmet]
     return Plan(spec, hash_name, subject, extensions, copied, linking, tuple(notes))
 
 
@@ -138,7 +138,7 @@ def fixed_to(certificate: x509.Certificate) -> Wanted:
 
 
 def _key_wish(attrs: CsrAttrs) -> KeyWish | None:
-    """The old style: an attribute typed by the key algorithm (RFC 9908 3.2), or an OID that says it all."""
+    """The key in attributes without a template: an attribute of the key algorithm's type (RFC 9908 3.2), or an OID."""
     for attribute in attrs.attributes:
         if attribute.oid in keys.KEY_OIDS:
             return KeyWish(attribute.oid, attribute.values[0] if attribute.values else None)
@@ -161,7 +161,7 @@ def _subject(template: Sequence[Sequence[NamePart]], subject: x509.Name, notes: 
             parts.append(wrap(SEQUENCE, csrattrs.encode_oid(part.oid) + value))
         rdns.append(wrap(b"\x31", b"".join(csrattrs.set_of(parts))))
     for oid, _ in given:
-        notes.append(f"the server's template has no {_oid_name(oid)} in the subject, so it stays out")
+        notes.append(f"the server's template has no {_oid_name(oid)} in the subject, so the CSR leaves it out")
     return wrap(SEQUENCE, b"".join(rdns))
 
 
@@ -182,7 +182,7 @@ def _extensions(wishes: Sequence[ExtensionWish], wanted: Wanted, notes: list[str
             continue
         value = wish.value if wish.value is not None else _SUGGESTED.get(wish.oid)
         if value is None:
-            notes.append(f"the server leaves the value of extension {wish.oid} to us, so it stays out")
+            notes.append(f"the server gives no value for extension {_oid_name(wish.oid)}, so the CSR leaves it out")
         else:
             done[wish.oid] = ExtensionWish(wish.oid, wish.critical, value)
     if mine:
@@ -197,7 +197,7 @@ def _san_entries(san: Sequence[x509.GeneralName]) -> list[bytes]:
 
 
 def _merge_san(wish: ExtensionWish, mine: list[bytes]) -> list[bytes]:
-    """The server's entries, its empty ones filled from ours (RFC 9908 3.4), and the rest of ours."""
+    """The server's entries, with its empty ones filled from ours (RFC 9908 3.4), then the rest of ours."""
     if wish.value is None:
         if not mine:
             raise UsageError("the server wants a subject alternative name: --dns, --ip, --email or --uri")

@@ -1,17 +1,16 @@
-"""How a key from the server is to be encrypted on its way, and how we are going to open it (RFC 7030 4.4.1)."""
+"""Encryption of a key that the server makes: the attributes that ask for it, and the keys for it (RFC 7030 4.4.1)."""
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from estgw.client import cms, files, options
-from estgw.client.faults import UsageError, clean
+from estgw.client import cms, files
+from estgw.client.faults import UsageError
 from estgw.cms.identifiers import key_id_of, key_of, subject_key_id
 from estgw.errors import Malformed
 from estgw.est import csrattrs
@@ -27,7 +26,7 @@ _NULL = b"\x05\x00"
 
 @dataclass(frozen=True)
 class Secret:
-    """How the key is to be encrypted, and how we will open it; both None: TLS is enough."""
+    """A shared key or a certificate that the private key is encrypted to; with neither, TLS is enough."""
 
     key_id: bytes = b""
     key: bytes | None = field(default=None, repr=False)
@@ -35,14 +34,30 @@ class Secret:
     certificate_key: Path | None = None
     capabilities: tuple[bytes, ...] = ()
 
+    @classmethod
+    def shared(cls, key: bytes, key_id: bytes) -> Self:
+        """An AES key that the server knows under this identifier."""
+        return cls(key_id, key=key, capabilities=_capabilities(cms.WRAPS[len(key)], *_CONTENT_CIPHERS))
+
+    @classmethod
+    def of_recipient(cls, certificate: Path, key: Path, key_id: bytes | None = None) -> Self:
+        """A certificate to encrypt to, and the file of its key; raises `UsageError`."""
+        recipient = files.certificates(certificate)[0]
+        return cls(
+            key_id or _subject_key_id(recipient),
+            certificate=certificate,
+            certificate_key=key,
+            capabilities=_recipient_capabilities(recipient),
+        )
+
     @property
     def is_wanted(self) -> bool:
-        """Whether the key must not come in the clear."""
+        """Whether the private key must come encrypted."""
         return self.key is not None or self.certificate is not None
 
     @property
     def attributes(self) -> tuple[AttributeWish, ...]:
-        """What the CSR says about it (RFC 7030 4.4.1)."""
+        """The attributes of the CSR that ask for it (RFC 7030 4.4.1)."""
         if not self.is_wanted:
             return ()
         oid = DECRYPT_KEY_ID if self.key is not None else ASYMMETRIC_DECRYPT_KEY_ID
@@ -50,31 +65,6 @@ class Secret:
             AttributeWish(oid, (wrap(b"\x04", self.key_id),)),
             AttributeWish(SMIME_CAPABILITIES, (wrap(SEQUENCE, b"".join(self.capabilities)),)),
         )
-
-
-def wanted(arguments: argparse.Namespace) -> Secret:
-    """The `--decrypt-...` options; raises `UsageError`."""
-    if arguments.decrypt_key is not None and arguments.decrypt_cert is not None:
-        raise UsageError("--decrypt-key or --decrypt-cert, not both")
-    given = _key_id(arguments.decrypt_key_id)
-    if arguments.decrypt_key is not None:
-        if given is None:
-            raise UsageError("--decrypt-key needs --decrypt-key-id, the key's name on the server")
-        key = _shared_key(arguments.decrypt_key)
-        return Secret(given, key=key, capabilities=_capabilities(cms.WRAPS[len(key)], *_CONTENT_CIPHERS))
-    if arguments.decrypt_cert is not None:
-        if arguments.decrypt_cert_key is None:
-            raise UsageError("--decrypt-cert needs --decrypt-cert-key")
-        certificate = options.certificates(arguments.decrypt_cert)[0]
-        return Secret(
-            given or _subject_key_id(certificate),
-            certificate=arguments.decrypt_cert,
-            certificate_key=arguments.decrypt_cert_key,
-            capabilities=_recipient_capabilities(certificate),
-        )
-    if given is not None or arguments.decrypt_cert_key is not None:
-        raise UsageError("--decrypt-key-id and --decrypt-cert-key need --decrypt-key or --decrypt-cert")
-    return Secret()
 
 
 def _recipient_capabilities(certificate: x509.Certificate) -> tuple[bytes, ...]:
@@ -89,7 +79,7 @@ def _recipient_capabilities(certificate: x509.Certificate) -> tuple[bytes, ...]:
 
 
 def _oaep() -> tuple[bytes, bytes]:
-    """RSAES-OAEP with SHA-256, and with SHA-1, which is its default and means empty parameters (RFC 3560)."""
+    """RSAES-OAEP with SHA-256, and with SHA-1: the default, which has empty parameters (RFC 3560)."""
     identifier = csrattrs.encode_oid(_OAEP)
     sha256 = wrap(SEQUENCE, csrattrs.encode_oid(_SHA256) + _NULL)
     mask = wrap(SEQUENCE, csrattrs.encode_oid(_MGF1) + sha256)
@@ -104,19 +94,8 @@ def _capabilities(*oids: str) -> tuple[bytes, ...]:
     )
 
 
-def _key_id(text: str | None) -> bytes | None:
-    if text is None:
-        return None
-    try:
-        value = bytes.fromhex(text[2:]) if text.lower().startswith("0x") else text.encode()
-    except ValueError:
-        raise UsageError(f"--decrypt-key-id: {clean(text, 100)!r} is not hex") from None
-    if not value:
-        raise UsageError("--decrypt-key-id is empty")
-    return value
-
-
-def _shared_key(path: Path) -> bytes:
+def read_key(path: Path) -> bytes:
+    """A shared AES key, in hex or as it is; raises `UsageError`."""
     data = files.read(path)
     try:
         key = bytes.fromhex(data.decode("ascii").strip())

@@ -10,14 +10,14 @@ from estgw.commandline.table import Command, Group, Option, Program
 
 @dataclass(frozen=True, kw_only=True)
 class Manual:
-    """What a man page says besides the table."""
+    """The texts of a man page that are not in the table."""
 
     name: str
     """Behind the program's name in the section NAME."""
     description: str
     environment: tuple[tuple[str, str], ...]
     examples: tuple[tuple[str, str], ...]
-    """What is done, and the line that does it."""
+    """Purpose and command line of each example."""
     see_also: str
 
 

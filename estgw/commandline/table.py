@@ -52,7 +52,7 @@ class Option(NamedTuple):
 
     @property
     def names(self) -> list[str]:
-        """What a person types for it."""
+        """All spellings, as a person types them."""
         return self.spelling.split()
 
     @property

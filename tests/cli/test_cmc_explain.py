@@ -1,4 +1,4 @@
-"""`estgw cmc explain`: the command around `estgw.cmc.explain`, whose words have tests of their own."""
+"""The command `estgw cmc explain`; tests/cmc has the tests of its words."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ VECTOR = VECTORS / "altmod-rfc6402-cmc-fullpkirequest.b64"
 
 
 @pytest.mark.parametrize("form", ["base64", "der", "pem", "stdin"])
-def test_every_coat(tmp_path, monkeypatch, capsys, form):
+def test_explain_reads_pem_der_base64_and_stdin(tmp_path, monkeypatch, capsys, form):
     der = base64.b64decode(VECTOR.read_bytes())
     file = tmp_path / "request"
     file.write_bytes({"der": der, "pem": armoured(der, "CMS")}.get(form, VECTOR.read_bytes()))
@@ -29,7 +29,7 @@ def test_every_coat(tmp_path, monkeypatch, capsys, form):
 
 
 @pytest.mark.parametrize("content", [b"", b"hello!", b"\x30\x03\x02\x01\x05", armoured(b"\x30\0", "PRIVATE KEY"), None])
-def test_what_is_none(tmp_path, capsys, content):
+def test_explain_refuses_other_files(tmp_path, capsys, content):
     file = tmp_path / "request"
     if content is not None:
         file.write_bytes(content)

@@ -10,6 +10,7 @@ import pty
 import re
 import shlex
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -33,6 +34,7 @@ from tests.kit.processes import DEADLINE, ROOT, run
 from tests.kit.restore import logging_as_before
 from tests.kit.workspace import Workspace
 
+NO_CONFIG = "no such file; name your conf.yaml with -c FILE, or make a workspace with: estgw init DIR"
 COMMANDS = {command.name: command for command in command_line.PROGRAM.commands}
 
 
@@ -66,7 +68,7 @@ def main(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[in
     return status, printed.out, printed.err
 
 
-# The grammar.
+# The table of commands.
 
 
 def test_version(capsys):
@@ -154,39 +156,53 @@ def test_as_a_program(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     assert run(*command, "--version", env=environment).stdout.decode() == f"estgw {__version__}\n"
     missing = run(*command, "check", "-c", tmp_path / "none.yaml", env=environment, status=1)
-    assert missing.stderr.decode() == f"estgw: {tmp_path}/none.yaml: can't be read: No such file or directory\n"
+    assert missing.stderr.decode() == f"estgw: {tmp_path}/none.yaml: {NO_CONFIG}\n"
     assert missing.stdout == b""
 
 
-# Starting without listening: what makes serve and demo give up.
+# Faults before serve and demo listen.
 
 
-@pytest.mark.parametrize("command", ["serve", "check", "env", "run"])
-def test_without_a_configuration(command, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("command", ["serve", "check", "env cacerts", "run cacerts", "pending list"])
+def test_a_missing_configuration_suggests_c_and_init(command, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    operation = ["cacerts"] if command in ("env", "run") else []
-    assert main(capsys, command, *operation) == (
-        1,
-        "",
-        "estgw: conf.yaml: can't be read: No such file or directory\n",
-    )
+    assert main(capsys, *command.split()) == (1, "", f"estgw: conf.yaml: {NO_CONFIG}\n")
 
 
 @pytest.mark.parametrize("address", ["8443", "localhost:8443", "127.0.0.1:99999"])
-def test_an_address_that_is_none(here, address, capsys):
+def test_a_malformed_address_is_refused(here, address, capsys):
     status, out, err = main(capsys, "demo", "--listen", address)
     assert (status, out) == (1, "")
     assert err.startswith(f"estgw: --listen {address}: ")
 
 
-def test_an_address_that_is_taken(here, capsys):
-    with asyncio.Runner() as runner:
-        taken = runner.run(asyncio.start_server(lambda *_: None, "127.0.0.1", 0))
-        port = taken.sockets[0].getsockname()[1]
-        status, out, err = main(capsys, "demo", "--listen", f"127.0.0.1:{port}")
-        taken.close()
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(("arguments", "again"), [("demo", "demo"), ("serve", "serve -c conf.yaml")])
+def test_a_busy_port_names_the_next_command(here, capsys, arguments, again, workers):
+    here.edit("conf.yaml", "  # workers: 1", f"  workers: {workers}")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        status, out, err = main(capsys, *arguments.split(), "--listen", f"127.0.0.1:{port}")
     assert (status, out) == (1, "")
-    assert "address already in use" in err.lower()
+    said = re.search(
+        rf"^estgw: 127\.0\.0\.1:{port} is in use by another program; "
+        rf"try: estgw {again} --listen 127\.0\.0\.1:(\d+)$",
+        err,
+        re.MULTILINE,
+    )
+    assert said is not None, err
+    assert port < int(said[1]) <= port + 100 or int(said[1]) == port - 1
+
+
+def test_a_busy_port_of_the_metrics_is_not_called_the_gateways(here, capsys):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with (here.path / "conf.yaml").open("a") as file:
+            file.write(f"\nmetrics:\n  listen: 127.0.0.1:{port}\n")
+        status, _, err = main(capsys, "demo", "--listen", "127.0.0.1:0")
+    assert status == 1
+    assert f"127.0.0.1:{port}" in err
+    assert "--listen" not in err
 
 
 def test_ctrl_c_is_130(lab, monkeypatch):
@@ -200,7 +216,7 @@ def test_ctrl_c_is_130(lab, monkeypatch):
 # demo and serve, for real.
 
 
-def test_demo_says_what_can_be_pasted(here):
+def test_demo_prints_commands_to_paste(here):
     command = [sys.executable, "-W", "error", "-m", "estgw", "demo", "--listen", "127.0.0.1:0"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
@@ -232,7 +248,7 @@ def test_init(tmp_path, capsys):
     assert err == f"estgw: {folder}/conf.yaml exists; a workspace is never overwritten\n"
 
 
-def test_what_init_says_next_works(tmp_path, capsys):
+def test_the_next_commands_of_init_work(tmp_path, capsys):
     _, out, _ = main(capsys, "init", tmp_path / "lab")
     create_ca = next(line for line in out.splitlines() if "create-ca" in line)
     run("bash", "-c", create_ca)
@@ -242,7 +258,7 @@ def test_what_init_says_next_works(tmp_path, capsys):
 # check.
 
 
-def test_check_of_a_good_one(lab, capsys):
+def test_check_of_a_correct_configuration(lab, capsys):
     path = lab.path / "conf.yaml"
     status, out, err = main(capsys, "check", "-c", path)
     assert (status, err) == (0, "")
@@ -276,7 +292,7 @@ def test_check_says_every_fault_of_the_file_with_its_place(here, capsys):
     ]
 
 
-def test_check_says_what_is_wrong_with_handlers_and_ca(here, capsys):
+def test_check_names_the_faults_of_handlers_and_ca(here, capsys):
     handlers = here.path / "handlers/openssl"
     (handlers / "cacerts").chmod(0o644)
     (handlers / "csrattrs").chmod(0o777)
@@ -307,7 +323,7 @@ def test_check_says_what_is_wrong_with_handlers_and_ca(here, capsys):
 
 
 def shell_assignments(text: str) -> dict[str, str]:
-    """What a shell makes of them."""
+    """The variables that a shell reads from them."""
     script = f"set -a\n{text}\nset +a\nenv -0"
     printed = run("env", "-i", "bash", "-c", script).stdout.decode()
     found = dict(each.split("=", 1) for each in printed.split("\0") if each)
@@ -488,12 +504,12 @@ def test_csrattrs_explain_and_encode(tmp_path, monkeypatch, capsys, form):
     assert main(capsys, "csrattrs", "encode", tmp_path / "again.yaml") == (0, VECTOR.read_text(), "")
 
 
-def test_csrattrs_encode_of_no_wish_is_an_empty_sequence(tmp_path, capsys):
+def test_csrattrs_encode_of_an_empty_file_is_an_empty_sequence(tmp_path, capsys):
     (tmp_path / "none.yaml").write_text("# nothing\n")
     assert main(capsys, "csrattrs", "encode", tmp_path / "none.yaml") == (0, "MAA=\n", "")
 
 
-def test_csrattrs_encode_says_what_is_wrong_and_where(tmp_path, capsys):
+def test_csrattrs_encode_names_each_fault_and_its_place(tmp_path, capsys):
     file = tmp_path / "bad.yaml"
     file.write_text("- serialNumbr\n- NO\n")
     assert main(capsys, "csrattrs", "encode", file) == (
@@ -517,7 +533,7 @@ def test_csrattrs_encode_says_what_is_wrong_and_where(tmp_path, capsys):
         (None, "No such file or directory"),
     ],
 )
-def test_csrattrs_explain_of_what_is_none(tmp_path, capsys, content, words):
+def test_csrattrs_explain_refuses_other_files(tmp_path, capsys, content, words):
     file = tmp_path / "answer"
     if content is not None:
         file.write_bytes(content)
@@ -527,7 +543,7 @@ def test_csrattrs_explain_of_what_is_none(tmp_path, capsys, content, words):
 
 
 @pytest.mark.parametrize("path", sorted(VECTORS.glob("*csrattrs*")) + sorted(VECTORS.glob("*9908*")), ids=str)
-def test_csrattrs_as_a_program_in_a_pipe(path):
+def test_csrattrs_explain_and_encode_in_a_pipe(path):
     """explain | encode is byte-identical for every published answer."""
     der = base64.b64decode(path.read_bytes()) if path.suffix == ".b64" else path.read_bytes()
     text = run(sys.executable, "-m", "estgw", "csrattrs", "explain", path, cwd=ROOT).stdout
@@ -585,8 +601,8 @@ def test_passwd_is_all_or_nothing(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("typed", "user", "words"),
     [
-        ("", "ann", "an empty password; nothing was changed"),
-        ("\n", "ann", "an empty password"),
+        ("", "ann", "the password is empty; nothing was changed"),
+        ("\n", "ann", "the password is empty"),
         ("x" * 73, "ann", "bcrypt takes 72 bytes of password at most"),
         ("ä" * 37, "ann", "bcrypt takes 72 bytes"),
         ("a\tb\n", "ann", "a password with a control character"),
@@ -596,7 +612,7 @@ def test_passwd_is_all_or_nothing(tmp_path, monkeypatch, capsys):
         ("secret", "#ann", "no # in front"),
     ],
 )
-def test_passwd_refuses_what_could_not_be_used(tmp_path, monkeypatch, capsys, typed, user, words):
+def test_passwd_refuses_names_and_passwords_that_can_not_log_in(tmp_path, monkeypatch, capsys, typed, user, words):
     file = tmp_path / "users"
     status, out, err = passwd(monkeypatch, capsys, typed, file, user)
     assert (status, out) == (1, "")
@@ -604,7 +620,7 @@ def test_passwd_refuses_what_could_not_be_used(tmp_path, monkeypatch, capsys, ty
     assert not file.exists()
 
 
-def test_passwd_where_there_is_no_directory(tmp_path, monkeypatch, capsys):
+def test_passwd_in_a_missing_directory_fails(tmp_path, monkeypatch, capsys):
     status, _, err = passwd(monkeypatch, capsys, "secret", tmp_path / "no/users", "ann")
     assert status == 1
     assert "No such file or directory" in err
@@ -632,7 +648,7 @@ def test_passwd_at_a_terminal_asks_twice_and_shows_nothing(tmp_path, answers, st
         for prompt, typed in zip((b"Password for ann: ", b"Once more: "), answers, strict=True):
             while prompt not in shown:
                 shown += os.read(terminal, 1024)
-            # getpass throws away what was typed before the prompt; it has read the prompt's echo settings by now.
+            # getpass discards input from before the prompt; by now it has changed the echo setting.
             os.write(terminal, f"{typed}\n".encode())
         while True:
             try:

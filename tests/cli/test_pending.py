@@ -1,4 +1,4 @@
-"""`estgw pending`: what a person sees of the requests that wait, and what a decision does to them."""
+"""`estgw pending`: listing requests that wait, and deciding on them."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def put(folder: Path, identifier: str, state: str = "waiting", *, age: float = 0, **facts: str) -> Path:
-    """A request in that state."""
+    """Put a request into that state."""
     path = folder / state / identifier
     path.mkdir()
     text = "".join(f"{name}={value}\n" for name, value in (FACTS | facts).items())
@@ -79,7 +79,7 @@ def estgw(folder: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tup
     return run
 
 
-# Looking.
+# list and show.
 
 
 def test_nothing_waits(estgw):
@@ -93,7 +93,7 @@ def test_a_ca_without_requests(folder, estgw):
     assert estgw("list", "--all") == (0, "", "")
 
 
-def test_list_has_the_oldest_first_and_what_is_to_be_done(folder, estgw):
+def test_list_has_the_oldest_open_request_first(folder, estgw):
     put(folder, ONE, age=60)
     put(folder, TWO, "approved", age=120, EST_CSR_SUBJECT="CN=device-2", REMOTE_USER="", SSL_CLIENT_S_DN="")
     put(folder, OTHER, "refused")
@@ -131,7 +131,7 @@ def test_show(folder, estgw):
     assert facts == json.loads(estgw("list", "--json")[1])[0]
 
 
-def test_show_what_came_of_it(folder, estgw, lab: Workspace):
+def test_show_prints_the_outcome(folder, estgw, lab: Workspace):
     issued = put(folder, ONE, "issued")
     (issued / "certificate.pem").write_bytes(lab.anchor.read_bytes())
     refused = put(folder, TWO, "refused")
@@ -146,7 +146,7 @@ HOSTILE = "CN=\x1b[2Jx\udcff\u202e\x07=y"
 
 
 @pytest.mark.parametrize("command", [["list"], ["show", "1a2b"], ["list", "--json"], ["show", "1a2b", "--json"]])
-def test_what_a_client_wrote_is_shown_escaped(folder, estgw, command):
+def test_text_from_a_client_is_escaped(folder, estgw, command):
     put(folder, ONE, EST_CSR_SUBJECT=HOSTILE, REMOTE_USER=HOSTILE, EST_CSR_SAN_0=HOSTILE, EST_CHANGE_SUBJECT=HOSTILE)
     status, out, _ = estgw(*command)
     assert status == 0
@@ -154,7 +154,7 @@ def test_what_a_client_wrote_is_shown_escaped(folder, estgw, command):
     assert "[2Jx" in out
 
 
-# Deciding.
+# approve and refuse.
 
 
 def test_approve_and_refuse(folder, estgw):
@@ -171,8 +171,8 @@ def test_approve_and_refuse(folder, estgw):
     assert "reason" not in estgw("show", ONE)[1]
 
 
-def test_a_decision_makes_it_young_again(folder, estgw):
-    """Or a request approved at its last hour would be forgotten before the client comes back."""
+def test_a_decision_renews_the_time_of_a_request(folder, estgw):
+    """Otherwise a request that is approved in its last hour would be removed before the client comes back."""
     path = put(folder, ONE)
     os.utime(path, (1_000_000_000,) * 2)
     estgw("approve", ONE)
@@ -182,18 +182,18 @@ def test_a_decision_makes_it_young_again(folder, estgw):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["show", "1a2"], "1a2: 2 requests begin so; give more of the id"),
-        (["approve", "1a2"], "1a2: 2 requests begin so; give more of the id"),
+        (["show", "1a2"], "1a2: 2 requests have ids that begin so; give more of the id"),
+        (["approve", "1a2"], "1a2: 2 requests have ids that begin so; give more of the id"),
         (["approve", "dead"], "dead: no such request"),
         (["approve", ""], ": no such request"),
         (["approve", "../x"], "../x: no such request"),
         (["approve", "ff"], "ffffffffffff: it is issued already"),
         (["refuse", "ff", "--reason", "no"], "ffffffffffff: it is issued already"),
-        (["refuse", "1a2b", "--reason", " "], "a reason is one line of words, for the client to read"),
-        (["refuse", "1a2b", "--reason", "a\nb"], "a reason is one line of words, for the client to read"),
+        (["refuse", "1a2b", "--reason", " "], "a reason is one line of text for the client"),
+        (["refuse", "1a2b", "--reason", "a\nb"], "a reason is one line of text for the client"),
     ],
 )
-def test_what_is_not_possible(folder, estgw, arguments, words):
+def test_impossible_decisions_are_refused(folder, estgw, arguments, words):
     put(folder, ONE)
     put(folder, TWO)
     put(folder, OTHER, "issued")
@@ -208,8 +208,8 @@ def test_approved_twice(folder, estgw):
     assert estgw("approve", ONE) == (1, "", "estgw: 1a2b00000000: it is approved already\n")
 
 
-def test_what_is_being_issued_stays(folder, estgw):
-    """A script that issues holds the lock of the request's directory; one that was killed has left `started`."""
+def test_a_request_that_is_being_issued_can_not_be_refused(folder, estgw):
+    """A script that issues holds the lock of the request's directory; one that was killed leaves `started`."""
     path = put(folder, ONE, "approved")
     descriptor = os.open(path, os.O_RDONLY)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -235,8 +235,8 @@ def test_a_decision_waits_for_a_script_that_moves_something(folder):
     thread.join()
 
 
-def test_it_may_be_gone_before_the_decision(folder, monkeypatch):
-    """The request is looked for again under the lock: what was found before may have moved on."""
+def test_a_request_that_disappears_is_reported(folder, monkeypatch):
+    """The request is looked up again under the lock, since it may have moved meanwhile."""
     path = put(folder, ONE)
     found = pending.find([folder], ONE)
     monkeypatch.setattr(pending, "find", lambda *_: found)

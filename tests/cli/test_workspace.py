@@ -30,7 +30,7 @@ def loose_umask() -> Iterator[None]:
 
 @pytest.fixture
 def template(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A checkout in which a demo has run and people have worked."""
+    """A checkout in which a demo has run and files were edited."""
     made = tmp_path / "template"
     made.mkdir()
     shutil.copy(ROOT / "conf.yaml", made)
@@ -46,7 +46,7 @@ def template(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return made
 
 
-def test_init_lays_out_what_is_shipped(tmp_path):
+def test_init_lays_out_the_shipped_files(tmp_path):
     workspace.init(tmp_path / "lab")
     made = {str(path.relative_to(tmp_path / "lab")) for path in (tmp_path / "lab").rglob("*") if path.is_file()}
     assert made >= {
@@ -63,7 +63,7 @@ def test_init_lays_out_what_is_shipped(tmp_path):
 
 
 @pytest.mark.usefixtures("template")
-def test_what_a_run_made_in_a_checkout_stays_there(tmp_path):
+def test_init_leaves_out_files_that_a_run_made_in_a_checkout(tmp_path):
     workspace.init(tmp_path / "lab")
     made = {path.name for path in (tmp_path / "lab").rglob("*")}
     assert not made & {
@@ -72,7 +72,7 @@ def test_what_a_run_made_in_a_checkout_stays_there(tmp_path):
     }  # fmt: skip
 
 
-def test_into_an_existing_directory_but_never_over_anything(tmp_path):
+def test_init_overwrites_nothing_in_an_existing_directory(tmp_path):
     (tmp_path / "notes").write_text("mine")
     workspace.init(tmp_path)
     (tmp_path / "conf.yaml").write_text("mine")
@@ -82,14 +82,14 @@ def test_into_an_existing_directory_but_never_over_anything(tmp_path):
 
 
 @pytest.mark.parametrize("part", ["handlers", "openssl-ca"])
-def test_one_part_is_enough_to_be_one(tmp_path, part):
+def test_init_refuses_a_directory_with_one_part_of_a_workspace(tmp_path, part):
     (tmp_path / part).mkdir()
     with pytest.raises(WorkspaceError, match=f"{part} exists"):
         workspace.init(tmp_path)
     assert not (tmp_path / "conf.yaml").exists()
 
 
-def test_where_it_cannot_be_made(tmp_path):
+def test_init_names_a_directory_that_can_not_be_made(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(WorkspaceError, match=r"file.*: (Not a directory|File exists)"):
         workspace.init(tmp_path / "file")
@@ -110,7 +110,7 @@ def test_scripts_are_executable_and_nothing_is_writable_by_others(tmp_path):
 @pytest.mark.parametrize(
     ("before", "after"), [(0o644, 0o755), (0o666, 0o755), (0o600, 0o700), (0o640, 0o750), (0o755, 0o755)]
 )
-def test_whoever_may_read_a_script_may_run_it(tmp_path, before, after):
+def test_every_reader_of_a_script_may_run_it(tmp_path, before, after):
     workspace.init(tmp_path)
     script = tmp_path / "handlers/openssl/simpleenroll"
     script.chmod(before)
@@ -153,13 +153,13 @@ def test_a_demo_is_made_once(tmp_path):
     state.load(tmp_path / "lab/conf.yaml")
 
 
-def test_what_is_missing_of_a_demo_is_made(own_lab):
+def test_the_missing_parts_of_a_demo_are_made(own_lab):
     (own_lab.path / "users.htpasswd").unlink()
     assert not workspace.prepare_demo(own_lab.path)
     assert (own_lab.path / "users.htpasswd").exists()
 
 
-def test_a_demo_whose_scripts_lost_their_bits_works_again(own_lab):
+def test_a_demo_gives_scripts_their_execute_bits_back(own_lab):
     for path in (own_lab.path / "handlers").rglob("*"):
         if path.is_file():
             path.chmod(0o664)

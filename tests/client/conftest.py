@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from estgw.client.cli import main
+from estgw.client.commands.cli import main
 from estgw.est import csr
 from tests.client import rogue
 from tests.kit.ca import root

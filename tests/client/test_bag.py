@@ -7,8 +7,9 @@ import itertools
 
 import pytest
 
-from estgw.client import bag, trust
+from estgw.client import bag
 from estgw.client.faults import Exit
+from estgw.client.transport import trust
 from estgw.est import certs
 from tests.client import rogue
 from tests.client.conftest import Terminal
@@ -45,7 +46,7 @@ def test_without_the_cross_certificates_an_old_anchor_ends_at_the_old_root(rollo
     entries = {entry.certificate: entry for entry in bag.examine(two, [rollover["OldWithOld"]])}
     assert entries[rollover["OldWithOld"]].is_good
     assert entries[rollover["OldWithOld"]].is_newest
-    assert "none of our anchors" in (entries[rollover["NewWithNew"]].fault or "")
+    assert "neither the name and key of an anchor" in (entries[rollover["NewWithNew"]].fault or "")
     vouched = bag.examine(two, [rollover["OldWithOld"]], [trust.fingerprint(rollover["NewWithNew"])])
     assert all(entry.is_good for entry in vouched)
 
@@ -57,7 +58,7 @@ def test_an_expired_old_root_is_left_out_and_no_fault(rollover):
     assert {entry.role for entry in entries if entry.is_expired} == {"OldWithOld", "OldWithNew", "NewWithOld"}
 
 
-def test_a_forged_root_of_the_same_name_is_not_believed(rollover):
+def test_a_forged_root_of_the_same_name_is_not_trusted(rollover):
     forged = root("Rolling CA", ends=NOW + 9000 * DAY).certificate
     entries = bag.examine([*rollover.values(), forged], [rollover["OldWithOld"]])
     by_certificate = {entry.certificate: entry for entry in entries}
@@ -66,8 +67,8 @@ def test_a_forged_root_of_the_same_name_is_not_believed(rollover):
     assert by_certificate[rollover["NewWithNew"]].is_newest
 
 
-def test_a_link_that_is_no_ca_certificate_links_nothing():
-    """The rollover example of RFC 7030 A.1 has such ones."""
+def test_a_rollover_certificate_must_be_a_ca_certificate():
+    """The rollover example of RFC 7030 A.1 has certificates without basicConstraints."""
     old, new = root("CA", ends=NOW + 10 * DAY), root("CA", ends=NOW + 99 * DAY)
     link = old.sign(common_name("CA"), new.key.public_key())
     entries = bag.examine([new.certificate, link], [old.certificate])
@@ -99,13 +100,13 @@ def test_roles_are_printed_and_all_four_stored(rollover, ca, holder, anchor, est
     assert set(stored) == set(rollover.values())
 
 
-def test_one_certificate_that_is_not_believed_and_nothing_is_stored(ca, holder, anchor, estclient, tmp_path):
+def test_one_untrusted_certificate_and_nothing_is_stored(ca, holder, anchor, estclient, tmp_path):
     stranger = root("Stranger").certificate
     body = rogue.bag(ca.certificate, stranger)
     with rogue.Server(holder, lambda _: rogue.reply(body=body)) as server:
         ended = estclient("cacerts", "-u", server.url, "-c", anchor, "-o", "ca.pem")
         assert ended.status == Exit.UNTRUSTED
-        assert "NOT BELIEVED" in ended.err
+        assert "NOT TRUSTED" in ended.err
         assert not (tmp_path / "ca.pem").exists()
         command = (
             "cacerts",
@@ -158,12 +159,12 @@ def test_bootstrap_with_another_fingerprint(ca, holder, estclient, enroller, tmp
         command = ("cacerts", "-u", server.url, "-o", "ca.pem", "--fingerprint")
         assert estclient(*command, "00" * 32).status == Exit.UNTRUSTED
         assert estclient(*command, "0" * 63).status == Exit.USAGE
-        # The server's own certificate is no root, whatever its fingerprint.
+        # The server's own certificate is not a root, whatever its fingerprint is.
         assert estclient(*command, trust.fingerprint(holder.certificate)).status == Exit.UNTRUSTED
     assert not (tmp_path / "ca.pem").exists()
 
 
-def test_a_fingerprint_vouches_for_one_root_and_not_for_its_neighbours(ca, holder, estclient, tmp_path):
+def test_a_fingerprint_counts_for_one_root_only(ca, holder, estclient, tmp_path):
     body = rogue.bag(ca.certificate, root("Stranger").certificate)
     with rogue.Server(holder, lambda _: rogue.reply(body=body)) as server:
         ended = estclient(
@@ -197,15 +198,15 @@ def pem(certificate):
     return certificate.public_bytes(Encoding.PEM)
 
 
-def test_a_bag_made_to_keep_us_busy():
-    """A hundred certificates of one name, each signed by the next: bounded, whatever comes of it."""
+def test_a_hostile_bag_is_judged_in_bounded_time():
+    """A hundred certificates of one name, each signed by the next; CPU time, since the machine may be busy."""
     import time
 
     chain = [root("Busy") for _ in range(50)]
     links = [signer.vouch(other) for signer, other in itertools.pairwise(chain)]
-    began = time.monotonic()
+    began = time.process_time()
     entries = bag.examine([one.certificate for one in chain] + links, [chain[0].certificate])
-    assert time.monotonic() - began < 10
+    assert time.process_time() - began < 10
     assert entries
 
 
@@ -223,4 +224,4 @@ def test_an_extension_that_is_there_twice_makes_no_ca(ask, ca):
     assert twice != der
     ended = ask(rogue.reply(body=twice))
     assert ended.status == Exit.UNTRUSTED
-    assert "NOT BELIEVED: it is no CA's certificate" in ended.err
+    assert "NOT TRUSTED: it is no CA's certificate" in ended.err

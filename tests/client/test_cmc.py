@@ -1,4 +1,4 @@
-"""Full CMC: what goes out, and that a no inside a 200 is a no."""
+"""`estclient fullcmc --cmc`: the message that is sent, and a failure inside a 200."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from estgw.errors import Malformed
 from estgw.est.csrattrs import encode_oid
 from estgw.est.der import wrap
 from tests.client import cmcca, rogue
-from tests.client.test_rogue import ber
+from tests.client.transport.test_rogue import ber
 from tests.kit.ca import RA_USAGES, root
 
 REQUEST = (Path(__file__).parents[1] / "vectors" / "altmod-rfc6402-cmc-fullpkirequest.b64").read_bytes()
@@ -93,8 +93,8 @@ def test_a_simple_response_is_success(ask, ca):
     assert ended.status == Exit.DONE
 
 
-def test_what_is_beside_the_words(ask, ca, tmp_path):
-    """Certificates and CRLs; an answer to a revocation has neither, and says yes all the same."""
+def test_pem_output_has_the_certificates_and_crls_of_the_answer(ask, ca, tmp_path):
+    """An answer to a revocation has neither, and is a success."""
     ready = (Control.make(1, "statusInfoV2", StatusInfo(0, (1,))),)
     signer = signed.Signer.of(ca.key, ca.certificate)
     for bag, lists, blocks in (
@@ -127,7 +127,7 @@ def test_what_is_beside_the_words(ask, ca, tmp_path):
         ([], 7, "without any status"),
     ],
 )
-def test_a_200_that_is_none(ask, respond, tmp_path, controls, expected, words):
+def test_a_200_around_a_cmc_failure_is_a_refusal(ask, respond, tmp_path, controls, expected, words):
     made = []
     for number, (code, *rest) in enumerate(controls, 1):
         failure, text = (*rest, None, None)[:2]
@@ -139,16 +139,16 @@ def test_a_200_that_is_none(ask, respond, tmp_path, controls, expected, words):
     assert not (tmp_path / "out").exists()
 
 
-def test_who_has_signed_it(ask, respond, tmp_path):
-    """TLS has authenticated the server; the message says whether its CA stands behind what it says."""
+def test_an_answer_needs_an_authorized_signer(ask, respond, tmp_path):
+    """TLS authenticates the server; the signature shows that its CA or RA has made the answer."""
     ended, _ = ask(rogue.reply(body=base64.encodebytes(respond(status(0), eku=())), content_type=TYPE))
     assert ended.status == Exit.INVALID_ANSWER
-    assert "neither a CA nor its speaker" in ended.err
+    assert "neither a CA nor its RA" in ended.err
     assert not (tmp_path / "out").exists()
 
 
-def test_an_answer_to_another_message(holder, estclient, anchor, respond, tmp_path):
-    """A server may leave transaction and nonce out, since this message is not ours; others are never an answer."""
+def test_an_answer_to_another_message_is_refused(holder, estclient, anchor, respond, tmp_path):
+    """A server may leave out transaction and nonce, since this message was made elsewhere; wrong ones are refused."""
     marks = (Control.make(1, "transactionId", 6), Control.make(2, "senderNonce", b"our nonce"))
     request = signed.sign(PKI_DATA, PKIData(marks).encode(), [])
     (tmp_path / "request").write_bytes(request)
@@ -184,7 +184,7 @@ def test_a_rejection_with_a_cmc_answer_in_it(ask, respond):
 
 
 @pytest.mark.parametrize("body", [b"", b"MAA=", b"<html>", base64.b64encode(b"\x30\x80" * 100)])
-def test_an_answer_that_is_none(ask, body):
+def test_an_unreadable_answer_is_an_invalid_answer(ask, body):
     for kind in (TYPE, "text/html"):
         ended, _ = ask(rogue.reply(body=body, content_type=kind))
         assert ended.status == Exit.INVALID_ANSWER
@@ -195,7 +195,7 @@ def test_another_content_type_inside(ask, respond):
     assert ended.status == Exit.INVALID_ANSWER
 
 
-def test_what_is_no_cmc_request(estclient, anchor, tmp_path):
+def test_a_file_without_a_cmc_request_is_a_usage_error(estclient, anchor, tmp_path):
     for data in (b"", b"hello", base64.b64encode(root().pem)):
         (tmp_path / "request").write_bytes(data)
         assert estclient("fullcmc", "-u", "localhost:1", "-c", anchor, "--cmc", "request").status == Exit.USAGE

@@ -38,7 +38,7 @@ def run(server, estclient):
 
 @pytest.fixture
 def member(run, tmp_path):
-    """Options of somebody with a certificate, got by CMC and a password."""
+    """Options of a client with a certificate, which it got by CMC and a password."""
     ended = run("enroll", *LOGIN, "--new-key", "ec:P-256", "--subject", "CN=member", "-o", "member.pem")
     assert ended.status == Exit.DONE, ended.err
     return "--cert", "member.pem", "--key", "member.key"
@@ -67,7 +67,7 @@ def test_enrol_by_a_password(server, run, crmf, label):
 
 @pytest.mark.parametrize("crmf", [(), ("--crmf",)], ids=["pkcs10", "crmf"])
 def test_enrol_by_a_secret(server, run, tmp_path, crmf):
-    """The secret is the identity; the gateway wants somebody who is known to it in any case."""
+    """The secret is the identity; the gateway requires a login all the same."""
     (tmp_path / "secret").write_text(f"{SECRET}\n")
     known = (*LOGIN, "--identification", "device-7", "--secret-file", "secret")
     assert run("enroll", *known, *NEW, *crmf).status == Exit.DONE
@@ -79,7 +79,7 @@ def test_enrol_by_a_secret(server, run, tmp_path, crmf):
     assert not (tmp_path / "other.key").exists()
 
 
-def test_a_member_enrols_again_for_its_own_names_alone(server, run, member):
+def test_a_holder_enrols_again_for_its_own_names_only(server, run, member):
     again = ("--new-key", "--no-csrattrs", "-o", "device.pem", "--subject")
     assert run("enroll", *member, *again, "CN=member").status == Exit.DONE
     check(server)
@@ -98,7 +98,7 @@ def test_possession_by_a_challenge(run, kind):
 
 @pytest.fixture
 def ra(server, tmp_path):
-    """Options of an RA, and a CSR that somebody else has made."""
+    """Options of an RA, and a CSR that was made elsewhere."""
     key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
     for name in ("ra", "other"):
         request = ["openssl", "req", "-new", *key, "-keyout", f"{name}.key", "-subj", f"/CN={name}"]
@@ -142,7 +142,7 @@ def revoked(run, options):
 
 
 def test_revoke(run, member):
-    """The certificate is in the list then, and signs nothing any more."""
+    """The certificate is then in the CRL and can sign nothing."""
     serial = loaded("member.pem").serial_number
     assert serial not in revoked(run, member)
     ended = run("revoke", *member, "--reason", "keyCompromise")
@@ -153,7 +153,7 @@ def test_revoke(run, member):
     assert "revoked" in ended.err
 
 
-def test_revoke_what_is_another_one_s(run, member):
+def test_a_holder_can_not_revoke_the_certificate_of_another(run, member):
     run("enroll", *LOGIN, *NEW)
     ended = run("revoke", *member, "--target", "device.pem")
     assert ended.status == Exit.REFUSED
@@ -162,7 +162,7 @@ def test_revoke_what_is_another_one_s(run, member):
 
 @pytest.mark.parametrize("crmf", [(), ("--crmf",)], ids=["pkcs10", "crmf"])
 def test_revoke_by_a_passphrase(run, tmp_path, crmf):
-    """What it was enrolled with; nobody signs the message."""
+    """The passphrase of the enrolment replaces the signature."""
     (tmp_path / "secret").write_text("open sesame\n")
     ended = run("enroll", *LOGIN, *NEW, *crmf, "--revocation-secret-file", "secret", "--trace")
     assert ended.status == Exit.DONE, ended.err
@@ -177,7 +177,7 @@ def test_revoke_by_a_passphrase(run, tmp_path, crmf):
 
 @pytest.fixture(scope="module")
 def slow(lab, tmp_path_factory):
-    """A CA where a human decides, and where certificates have to be confirmed."""
+    """A CA where a person decides, and where certificates have to be confirmed."""
     own = lab.copy(tmp_path_factory.mktemp("slow"))
     for old, new in (("human=False", "human=True"), ("retry=60", "retry=1")):
         own.edit("handlers/python/fullcmc", old, new)
@@ -188,7 +188,7 @@ def slow(lab, tmp_path_factory):
 
 @pytest.mark.parametrize("crmf", [(), ("--crmf",)], ids=["pkcs10", "crmf"])
 def test_pending_approved_confirmed(slow, estclient, crmf, tmp_path):
-    """Exit 3 at first; the same request again waits with patience, is approved meanwhile, and then confirmed."""
+    """Exit 3 at first; the same request with --wait is approved meanwhile, and then confirmed."""
     enrol = ("fullcmc", "enroll", "-u", slow.url, "-c", slow.lab.anchor, *LOGIN, *crmf, "--no-csrattrs")
     ended = estclient(*enrol, *NEW)
     assert ended.status == Exit.TRY_LATER, ended.err

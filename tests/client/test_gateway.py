@@ -13,9 +13,9 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from estgw.client import Credentials, Session, Trust, options
+from estgw.client import Credentials, Session, Trust, files
 from estgw.client.faults import Exit
-from estgw.client.wire import Exchange
+from estgw.client.transport.wire import Exchange
 from estgw.est import certs
 from tests.client import bench
 from tests.client.bench import SHARED, SHARED_ID
@@ -30,7 +30,7 @@ PROFILES = ("rfc", "draft")
 
 @pytest.fixture(scope="module")
 def server(lab, tmp_path_factory):
-    """A gateway with all operations, and labels for what takes a setting of its own."""
+    """A gateway with all operations, and a label for each test that needs other settings."""
     own = lab.copy(tmp_path_factory.mktemp("client"))
     with running_gateway(own, bench.furnish(own)) as running:
         yield running
@@ -51,7 +51,7 @@ def digest(request, lab, tmp_path_factory):
 
 
 def at(server, profile="rfc", label=None):
-    """A URL of the profile: a draft-spelled operation makes all of them so."""
+    """A URL of the profile: one operation in the drafts' spelling selects it for all."""
     place = f"{server.url}/.well-known/est" + (f"/{label}" if label else "")
     return place + ("/CACerts" if profile == "draft" else "")
 
@@ -61,7 +61,7 @@ def common(server, *, version="1.3", profile="rfc", label=None):
 
 
 def check(server, room, stem="device"):
-    """The pair fits, and the CA stands behind the certificate."""
+    """The pair fits, and the CA has issued the certificate."""
     certificate = x509.load_pem_x509_certificate((room / f"{stem}.pem").read_bytes())
     key = load_pem_private_key((room / f"{stem}.key").read_bytes(), None)
     assert key.public_key() == certificate.public_key()
@@ -161,7 +161,7 @@ def test_the_exporter_is_refused_where_finished_is_wanted(digest, estclient):
     assert ended.status == Exit.REFUSED
 
 
-def test_where_linking_is_required(server, estclient, tmp_path):
+def test_a_csr_is_linked_where_linking_is_required(server, estclient, tmp_path):
     options = common(server, label="linked")
     assert "challengePassword" in estclient("csrattrs", *options).out
     new = ("--new-key", "--subject", "CN=d", "-o", "d.pem")
@@ -178,10 +178,10 @@ SEEDS_LINE = """
 
 
 @pytest.mark.parametrize("path", ["", ".well-known/est/linked", ".well-known/est/simpleEnroll"])
-def test_the_seeds_own_line(server, tmp_path, path):
-    """The reference client's call to the letter; its script is found by its bare name, and links the CSR."""
+def test_the_command_line_of_the_reference_client(server, tmp_path, path):
+    """The command line of the reference client, unchanged; its script is found by its bare name, and links the CSR."""
     program = tmp_path / "estclient"
-    program.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -W error -m estgw.client.cli "$@"\n')
+    program.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -W error -m estgw.client "$@"\n')
     program.chmod(0o755)
     (tmp_path / "ESThandlerC_genp10.sh").symlink_to(ROOT / "handlers" / "examples" / "genp10")
     given = {"ESTSRVR": "localhost", "ESTPORT": str(server.port), "ESTURL": path, "CN": "demostep4"}
@@ -194,7 +194,7 @@ def test_the_seeds_own_line(server, tmp_path, path):
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_the_seeds_script_where_linking_is_required(server, estclient, tmp_path, monkeypatch, version):
+def test_the_script_of_the_reference_client_links_its_csr(server, estclient, tmp_path, monkeypatch, version):
     monkeypatch.setenv("CN", "scripted")
     script = ROOT / "handlers" / "examples" / "genp10"
     options = common(server, version=version, label="linked")
@@ -203,14 +203,14 @@ def test_the_seeds_script_where_linking_is_required(server, estclient, tmp_path,
     assert check(server, tmp_path).subject.rfc4514_string() == "CN=scripted"
 
 
-def test_an_approval_takes_a_while(server, estclient, tmp_path):
-    """202, then the same request with the same key on another connection, and another binding."""
+def test_a_pending_request_is_the_same_on_every_connection(server, estclient, tmp_path):
+    """202, then the same request with the same key on another connection with another binding."""
     options = (*common(server, label="pending"), *LOGIN)
     ended = estclient("enroll", *options, "--new-key", "--subject", "CN=patient", "-o", "p.pem", "--wait", "2")
     assert ended.status == Exit.TRY_LATER
     asked = (server.lab.ca / "asked").read_text().splitlines()
     assert len(asked) > 1
-    assert len(set(asked)) == 1, "one request, however often it came"
+    assert len(set(asked)) == 1, "one request, sent several times"
     (server.lab.ca / f"approved-{asked[0].split()[0]}").touch()
     again = ("--reuse-key", "p.key", "--subject", "CN=patient", "-o", "p.pem")
     assert estclient("enroll", *options, *again).status == Exit.DONE
@@ -218,7 +218,7 @@ def test_an_approval_takes_a_while(server, estclient, tmp_path):
 
 
 def test_a_template_of_the_gateways_is_followed(server, estclient, tmp_path):
-    """RFC 9908 from end to end: what /csrattrs says is in the CSR, or the gateway would not take it."""
+    """RFC 9908 from end to end: the gateway takes the CSR only if it follows /csrattrs."""
     options = (*common(server, label="template"), *LOGIN)
     new = ("--new-key", "--subject", "CN=device", "-o", "t.pem")
     ended = estclient("enroll", *options, *new)
@@ -246,11 +246,11 @@ def test_a_sealed_key(server, estclient, tmp_path):
     assert not (tmp_path / "c.key").exists()
 
 
-def test_no_wishes_and_no_such_operation(server, estclient):
-    assert "no wishes" in estclient("csrattrs", *common(server, label="plain")).err
+def test_csrattrs_without_attributes_and_an_operation_that_is_not_offered(server, estclient):
+    assert "asks for no attribute" in estclient("csrattrs", *common(server, label="plain")).err
     new = ("--subject", "CN=x", "-o", "x.pem")
     assert estclient("serverkeygen", *common(server, label="bare"), *LOGIN, *new).status == Exit.REFUSED
-    assert estclient("csrattrs", *common(server, label="nosuch"), "-v").err.endswith("no wishes.\n")
+    assert estclient("csrattrs", *common(server, label="nosuch"), "-v").err.endswith("asks for no attribute.\n")
     assert estclient("cacerts", *common(server, label="nosuch")).status == Exit.REFUSED
 
 
@@ -260,7 +260,7 @@ def test_bootstrap_then_enrol(server, estclient, tmp_path):
     fingerprint = hashlib.sha256(
         base64.b64decode("".join(server.lab.anchor.read_text().split("-----")[2].split()))
     ).hexdigest()
-    assert options.certificates(server.lab.anchor) == [anchor]
+    assert files.certificates(server.lab.anchor) == [anchor]
     assert estclient("cacerts", "-u", server.url, "-o", "ca.pem").status == Exit.UNTRUSTED
     assert estclient("cacerts", "-u", server.url, "-o", "ca.pem", "--fingerprint", fingerprint).status == Exit.DONE
     new = ("--new-key", "--subject", "CN=d", "-o", "d.pem")
@@ -276,7 +276,7 @@ def test_kinds_of_keys(server, estclient, tmp_path, kind):
 
 
 def test_an_ml_dsa_key_gets_an_answer(server, estclient, tmp_path):
-    """`openssl ca` of before 3.5 knows no ML-DSA; the gateway's words about it must come through either way."""
+    """`openssl ca` before 3.5 has no ML-DSA; the gateway's words about it must be printed in both cases."""
     options = common(server, label="plain")
     ended = estclient("enroll", *options, *LOGIN, "--new-key", "ml-dsa-65", "--subject", "CN=d", "-o", "d.pem")
     assert ended.status in (Exit.DONE, Exit.FAILED, Exit.REFUSED), ended.err
@@ -284,7 +284,7 @@ def test_an_ml_dsa_key_gets_an_answer(server, estclient, tmp_path):
 
 
 def test_a_request_is_what_the_gateway_expects(server, estclient):
-    """One connection and two requests for a password: the challenge costs no handshake."""
+    """A password takes two requests on one connection: the challenge costs no handshake."""
     before = len(server.access)
     new = ("--new-key", "--subject", "CN=d", "-o", "d.pem", "--no-csrattrs")
     assert estclient("enroll", *common(server), *LOGIN, *new).status == Exit.DONE
@@ -293,7 +293,7 @@ def test_a_request_is_what_the_gateway_expects(server, estclient):
 
 
 def test_the_library_example(server, tmp_path, monkeypatch):
-    """A program of 15 lines, run as it stands but for the port; the key is nobody else's."""
+    """A program of 15 lines, run unchanged but for the port; its key file has mode 0600."""
     (tmp_path / "openssl-ca").symlink_to(server.lab.ca)
     monkeypatch.chdir(tmp_path)
     text = (ROOT / "estgw" / "client" / "examples" / "library.py").read_text()
@@ -306,7 +306,7 @@ def test_the_library_example(server, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_certificate_that_the_gateway_does_not_take(lab, estclient, tmp_path, version):
-    """At TLS 1.3 the alert comes after the handshake, when a request may be under way: it must still be heard."""
+    """At TLS 1.3 the alert comes after the handshake, when a request may be under way: it must still be reported."""
     own = lab.copy(tmp_path / "strict")
     (tmp_path / "me.pem").write_bytes(root("Stranger").issue("me").both)
     with running_gateway(own, {"client_auth": {"unknown_certificates": "reject"}}) as server:
@@ -318,7 +318,7 @@ def test_a_certificate_that_the_gateway_does_not_take(lab, estclient, tmp_path, 
 
 
 def test_a_ca_with_a_new_key(lab, estclient, tmp_path):
-    """RFC 7030 4.1.3 with the sample CA: whoever has the old root gets to the new one, and enrols under it."""
+    """RFC 7030 4.1.3 with the sample CA: a client with the old root gets the new one, and enrols under it."""
     own = lab.copy(tmp_path / "rolled")
     old = tmp_path / "old.pem"
     old.write_bytes(own.anchor.read_bytes())

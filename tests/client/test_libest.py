@@ -1,4 +1,4 @@
-"""A server that behaves as libest's does: it counts a NUL, and closes after a 401 without a word about it."""
+"""A server like libest's: it counts a NUL in Content-Length, and closes after a 401 without announcing it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.client import rogue
 from tests.client.common import ENROLL, LOGIN, NEW, V12, V13, pair_fits
 
 WISHES = base64.b64encode(bytes.fromhex("300b06092a864886f70d010907")) + b"\0"
-"""challengePassword, and the NUL that Content-Length counts."""
+"""The OID of challengePassword, then the NUL that Content-Length counts."""
 CHALLENGE = {"Basic": 'Basic realm="estrealm"', "Digest": 'Digest qop="auth", realm="estrealm", nonce="1795974560"'}
 
 
@@ -32,7 +32,7 @@ def old(answer):
 
 @pytest.fixture
 def libest(holder, enroller):
-    """A stand-in; `version` is TLS's, `scheme` the challenge, `speak` what becomes of each answer."""
+    """A stand-in; `version` is TLS's, `scheme` the challenge, `speak` changes each answer."""
 
     def start(version=None, scheme="Basic", speak=lambda answer: answer, **answers):
         def enroll(request):
@@ -70,7 +70,7 @@ def test_a_password_enrols(libest, anchor, estclient, version, scheme, speak):
 
 
 def dying(operation):
-    """Answers: an operation over a connection, and nothing over it from then on."""
+    """Answers one operation on each connection, and then nothing on it."""
     used = set()
 
     def first(request):
@@ -131,7 +131,7 @@ def test_a_request_is_not_repeated_once_a_byte_has_come(holder, anchor, estclien
 @pytest.mark.parametrize("status", [400, 405, 410])
 @pytest.mark.parametrize("command", ["enroll", "reenroll", "serverkeygen"])
 def test_a_server_without_csrattrs_stops_no_enrolment(holder, anchor, estclient, enroller, ca, status, command):
-    """405 and 400 are what servers say that do not know the path; RFC 7030 4.5.2 has 204 and 404 for it."""
+    """Servers without this path answer 405 or 400; RFC 7030 4.5.2 has 204 and 404 for it."""
     refusal = rogue.reply(status, b"no such thing", "text/plain")
     me = ca.issue("me")
     Path("me.pem").write_bytes(me.both)
@@ -144,14 +144,14 @@ def test_a_server_without_csrattrs_stops_no_enrolment(holder, anchor, estclient,
         ended = estclient(command, "-u", server.url, "-c", anchor, *words)
         url = server.url
     assert f"Warning: csrattrs at {url}/.well-known/est/csrattrs: the server says {status}" in ended.err
-    assert "no such thing\nGoing on as if the server had no wishes for a CSR." in ended.err
+    assert "no such thing\nGoing on as if the server asked for no CSR attribute." in ended.err
     assert server.requests[-1].method == "POST"
     if command != "serverkeygen":
         assert ended.status == Exit.DONE
 
 
 @pytest.mark.parametrize("status", [404, 501])
-def test_csrattrs_that_are_not_offered_are_no_news(holder, anchor, estclient, enroller, status):
+def test_missing_csrattrs_are_not_reported(holder, anchor, estclient, enroller, status):
     with rogue.Server(holder, enroller(csrattrs=rogue.reply(status))) as server:
         ended = estclient("enroll", "-u", server.url, "-c", anchor, *NEW)
     assert ended.status == Exit.DONE

@@ -1,4 +1,4 @@
-"""Answers with a few bytes changed: an exception of ours or a sound result, and nothing else."""
+"""Answers with a few changed bytes end in one of our exceptions or in a sound result."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import pytest
 from cryptography import x509
 from hypothesis import HealthCheck, given, settings, strategies
 
-from estgw.client import Trust, answers, cmc, crls, keygen, request
+from estgw.client import Trust, cmc, crls, keygen, request
 from estgw.client.faults import ClientError
 from estgw.client.sealing import Secret
-from estgw.client.wire import Answer
+from estgw.client.transport import answers, pki_response
+from estgw.client.transport.wire import Answer
 from estgw.cmc.controls import Control
 from estgw.cmc.messages import PKI_RESPONSE, PKIResponse
 from estgw.cmc.status import StatusInfo
@@ -22,7 +23,7 @@ from estgw.cms import signed
 from estgw.errors import Malformed
 from estgw.est import ber, certs, csrattrs
 from tests.client import cmcca
-from tests.client.test_rogue import ber as indefinite
+from tests.client.transport.test_rogue import ber as indefinite
 from tests.fuzz.targets_client import TARGETS
 from tests.kit.ca import root
 
@@ -69,7 +70,7 @@ def test_a_bag(data):
 
 @FEW
 @given(changed(CMC) | changed(indefinite(CMC)))
-def test_a_cmc_request(data):
+def test_a_changed_cmc_request_ends_in_no_traceback(data):
     cmc.marks_of(data)
     cmc.has_secret(data)
     with contextlib.suppress(Malformed):
@@ -79,9 +80,9 @@ def test_a_cmc_request(data):
 @FEW
 @given(changed(RESPONSE) | changed(indefinite(RESPONSE)))
 def test_a_cmc_response(data):
-    """Of all changes, only those to what nobody signs leave an answer that counts: the bag is such a part."""
+    """Only a change to an unsigned part, such as the bag, leaves an answer that counts."""
     try:
-        found = cmc.response(data)
+        found = pki_response.response(data)
         cmc.authenticate(found, TRUSTED, "localhost")
         cmc.check_echo(found, 7, b"nonce")
         certificate = cmc.certificate_for(found, certs.spki(CA.certificate))
@@ -174,6 +175,6 @@ def test_forms_of_ber(given_, der):
         "30" * 40,
     ],
 )
-def test_what_is_no_ber(data):
+def test_to_der_refuses_other_bytes(data):
     with pytest.raises(Malformed):
         ber.to_der(bytes.fromhex(data))

@@ -1,4 +1,4 @@
-"""CSRs made here: every kind of key, and the server's wishes in the old and the new style."""
+"""CSRs made here: every kind of key, and CSR attributes with and without a template."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 from cryptography import x509
 
 from estgw.client import keys, request
+from estgw.client.commands.options import wanted as read_names
 from estgw.client.faults import ClientError, InvalidAnswer, UsageError
-from estgw.client.options import wanted as read_names
 from estgw.client.request import Wanted
 from estgw.est import csr, csrattrs
 from estgw.est.binding import Binding, BindingType
@@ -61,7 +61,7 @@ def test_openssl_agrees(spec):
 @pytest.mark.parametrize(
     "spec", ["", "ec", "ec:P-224", "rsa:1024", "rsa:99999", "rsa:", "dsa", "ed25519:1", "ml-dsa-99"]
 )
-def test_no_kind_of_key(spec):
+def test_an_unknown_kind_of_key_is_a_usage_error(spec):
     with pytest.raises(UsageError):
         keys.parse_spec(spec)
 
@@ -73,13 +73,13 @@ def test_strings():
 
 
 def test_identity_linking_takes_the_place_of_challenge_password():
-    """RFC 7894 4: preferred where listed, and then challengePassword stays out."""
+    """RFC 7894 4: it is preferred if listed, and then there is no challengePassword."""
     parsed = made(attrs=CsrAttrs((csr.CHALLENGE_PASSWORD, csr.EST_IDENTITY_LINKING)))
     assert parsed.text_attribute(csr.EST_IDENTITY_LINKING) == BINDING.text
     assert parsed.text_attribute(csr.CHALLENGE_PASSWORD) is None
 
 
-def test_the_old_style():
+def test_attributes_without_a_template_are_followed():
     attrs = CsrAttrs(
         (
             csr.CHALLENGE_PASSWORD,
@@ -113,7 +113,7 @@ def test_rfc_9908_5_1_asks_for_a_name_of_its_own():
 
 def template_of_the_rfc(**more):
     attrs = csrattrs.decode_csrattrs(base64.b64decode((VECTORS / "derived-rfc9908-template.b64").read_bytes()))
-    # Beside the template, things that a client who knows it must ignore (RFC 9908 4).
+    # A client that knows the template must ignore the other attributes (RFC 9908 4).
     return CsrAttrs((*attrs.items, AttributeWish(csrattrs.RSA_ENCRYPTION), "1.2.840.113549.1.1.13"))
 
 
@@ -200,7 +200,7 @@ def test_a_kind_of_key_that_can_not_be_made():
         request.plan(DEVICE, CsrAttrs((AttributeWish(csrattrs.EC_PUBLIC_KEY, (csrattrs.encode_oid("1.3.132.0.10"),)),)))
 
 
-def test_a_broken_template_is_the_servers_fault():
+def test_a_malformed_template_is_an_invalid_answer():
     with pytest.raises(InvalidAnswer):
         request.plan(DEVICE, CsrAttrs((AttributeWish(csrattrs.TEMPLATE, (b"\x30\x00",)),)))
 
@@ -217,7 +217,7 @@ def test_a_broken_template_is_the_servers_fault():
         {"uri": ["x:y", ""]},
     ],
 )
-def test_names_that_are_none(attributes):
+def test_malformed_names_are_a_usage_error(attributes):
     from argparse import Namespace
 
     names = {"subject": "CN=x", "dns": [], "ip": [], "email": [], "uri": []} | attributes

@@ -24,7 +24,7 @@ from estgw.cmc.status import CMCFailInfo, CMCStatus
 from estgw.cmc.values import LraPopWitness
 from estgw.cms import signed
 from estgw.cms.fields import integer, oid, sequence
-from tests.client.test_rogue import ber
+from tests.client.transport.test_rogue import ber
 from tests.cmc_service import office as cmc
 from tests.cmc_service.office import Person, control, fresh, message, new_key, pkcs10, proof
 from tests.kit.ca import certificate, root

@@ -10,8 +10,8 @@ import pytest
 
 from estgw.cli import main as estgw
 from estgw.cli import manpage as estgw_manual
-from estgw.client import cli as estclient
-from estgw.client import manpage as estclient_manual
+from estgw.client.commands import cli as estclient
+from estgw.client.commands import manpage as estclient_manual
 from estgw.commandline.completion import bash
 from estgw.commandline.manpage import man
 from tests.client.common import python
@@ -20,7 +20,7 @@ PAGES = {
     "estgw": (estgw.PROGRAM, estgw_manual.MANUAL),
     "estclient": (estclient.PROGRAM, estclient_manual.MANUAL),
 }
-MODULES = {"estgw": "estgw.cli.manpage", "estclient": "estgw.client.manpage"}
+MODULES = {"estgw": "estgw.cli.manpage", "estclient": "estgw.client.commands.manpage"}
 
 
 @pytest.mark.parametrize("name", PAGES)

@@ -217,7 +217,7 @@ def enroll(gateway: Gateway, directory: Path, *arguments: str, label: str = "", 
     command: list[str | Path] = [
         sys.executable,
         "-m",
-        "estgw.client.cli",
+        "estgw.client",
         "enroll",
         "-u",
         url,

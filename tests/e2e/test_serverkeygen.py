@@ -535,7 +535,7 @@ def estclient(server: Gateway, folder: Path, *options: str | Path, label: str = 
     command = (
         sys.executable,
         "-m",
-        "estgw.client.cli",
+        "estgw.client",
         "serverkeygen",
         "-u",
         url,

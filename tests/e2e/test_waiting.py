@@ -411,7 +411,7 @@ def test_estclient_waits(server, tmp_path, operation):
     """Its CSR is built for each connection: the binding in it is another one after the wait."""
     name = f"sun-{operation}"
     human = approve_soon(server, name)
-    command: list[str | Path] = [sys.executable, "-m", "estgw.client.cli", operation, "-u", server.url, "-p", LOGIN]
+    command: list[str | Path] = [sys.executable, "-m", "estgw.client", operation, "-u", server.url, "-p", LOGIN]
     command += ["-c", server.lab.anchor, "--subject", f"CN={name}", "-o", tmp_path / "new.pem", "--wait", "15"]
     run(*command, *(["--new-key"] if operation == "enroll" else []))
     human.join()

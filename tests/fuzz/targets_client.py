@@ -25,38 +25,20 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, NoEncryption, PrivateFormat
 from OpenSSL import SSL
 
-from estgw.client import (
-    Trust,
-    answers,
-    bag,
-    certificate_output,
-    cmc,
-    cms,
-    commands,
-    crls,
-    describe_csrattrs,
-    fullcmc,
-    keygen,
-    keys,
-    options,
-    request,
-    sealing,
-    tls,
-    trace,
-    trust,
-    url,
-)
-from estgw.client.arguments import duration
-from estgw.client.challenge import Authorizer, Credentials
-from estgw.client.cli import PROGRAM
+from estgw.client import Trust, bag, cmc, cms, crls, files, fullcmc, keygen, keys, request
+from estgw.client.commands import certificate_output, connecting, describe_csrattrs, options, trace
+from estgw.client.commands.cli import PROGRAM
+from estgw.client.commands.option_rows import duration
+from estgw.client.commands.report import Report
 from estgw.client.faults import ClientError
-from estgw.client.report import Report
 from estgw.client.sealing import Secret
-from estgw.client.session import Session
-from estgw.client.stream import Stream
-from estgw.client.tls import Connected
-from estgw.client.trust import Anchor, Verdict
-from estgw.client.wire import Answer, Link
+from estgw.client.transport import answers, pki_response, tls, trust, url
+from estgw.client.transport.challenge import Authorizer, Credentials
+from estgw.client.transport.session import Session
+from estgw.client.transport.stream import Stream
+from estgw.client.transport.tls import Connected
+from estgw.client.transport.trust import Anchor, Verdict
+from estgw.client.transport.wire import Answer, Link
 from estgw.cmc.controls import Control
 from estgw.cmc.messages import PKI_RESPONSE, PKIResponse
 from estgw.cmc.status import PendInfo, StatusInfo
@@ -286,7 +268,7 @@ def cmc_answer(data: bytes) -> None:
     """A CMC message from the server, believed or not."""
     answer = Answer(200, "OK", headers(Content_Type="application/pkcs7-mime; smime-type=CMC-response"), data)
     with expected():
-        cmc.words(data)
+        pki_response.words(data)
         found = fullcmc.read(answer)
         with contextlib.suppress(ClientError):
             cmc.authenticate(found, TRUSTED, "localhost")
@@ -372,7 +354,7 @@ def certificate_file(data: bytes) -> None:
     """A file of --cacert, --cert, --target, --issuer or --decrypt-cert."""
     path = _stored(data)
     with expected():
-        found = options.certificates(path)
+        found = files.certificates(path)
         for each in found:
             certificate_output.line(each)
             certificate_output.facts(each)
@@ -383,7 +365,7 @@ def certificate_file(data: bytes) -> None:
         with expected():
             trust.path_fault(HOLDER.certificate, found, ())
         with expected():
-            sealing.wanted(_arguments(decrypt_cert=path, decrypt_cert_key=path))
+            options.sealing_secret(_arguments(decrypt_cert=path, decrypt_cert_key=path))
     with expected():
         identity = options.identity(path, None)
         if identity is not None:
@@ -398,7 +380,7 @@ def key_file(data: bytes) -> None:
         keys.spec_of(key)
         request.build(request.plan(WANTED, None), key, BINDING)
     with expected():
-        sealing.wanted(_arguments(decrypt_key=path, decrypt_key_id=data[:40].decode("latin-1")))
+        options.sealing_secret(_arguments(decrypt_key=path, decrypt_key_id=data[:40].decode("latin-1")))
 
 
 def secret_file(data: bytes) -> None:
@@ -441,7 +423,9 @@ def command_line(data: bytes) -> None:
     quiet = contextlib.redirect_stderr(None), contextlib.redirect_stdout(None)
     with quiet[0], quiet[1], contextlib.suppress(SystemExit), expected():
         _, arguments = PROGRAM.parse(words)
-        commands.open_session(arguments, Report(arguments.command, as_json=True, is_verbose=False), may_bootstrap=True)
+        connecting.open_session(
+            arguments, Report(arguments.command, as_json=True, is_verbose=False), may_bootstrap=True
+        )
 
 
 # Samples.

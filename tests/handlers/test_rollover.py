@@ -446,7 +446,7 @@ def test_a_bag_is_of_one_generation(workspace: Workspace, tmp_path: Path) -> Non
 
 def estclient(*arguments: str | Path) -> subprocess.CompletedProcess[bytes]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return run(sys.executable, "-m", "estgw.client.cli", *arguments, env=environment)
+    return run(sys.executable, "-m", "estgw.client", *arguments, env=environment)
 
 
 def test_from_end_to_end(own_lab: Workspace, tmp_path: Path) -> None:

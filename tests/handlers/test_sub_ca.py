@@ -268,7 +268,7 @@ def test_from_end_to_end(sub_lab: Workspace, tmp_path: Path) -> None:
             assert renew(gateway, pair, anchor) == (200, "")
 
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        command = [sys.executable, "-m", "estgw.client.cli", "cacerts", "-u", gateway.url, "-c", str(first), "--json"]
+        command = [sys.executable, "-m", "estgw.client", "cacerts", "-u", gateway.url, "-c", str(first), "--json"]
         said = json.loads(run(*command, env=environment).stdout)
         assert [one["role"] for one in said["certificates"] if one["newest"]] == ["NewWithNew"]
         assert len(said["certificates"]) == 6

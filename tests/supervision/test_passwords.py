@@ -14,7 +14,7 @@ from cryptography import x509
 from estgw.auth import digest
 from estgw.auth.credentials import DigestResponse
 from estgw.client import Credentials, Session, Trust, keys, request
-from estgw.client.wire import Exchange
+from estgw.client.transport.wire import Exchange
 from tests.kit.ca import name
 from tests.kit.clients import digest_file
 from tests.kit.connection import EST, PKCS10, Response

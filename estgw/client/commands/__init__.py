@@ -1,0 +1,1 @@
+"""The commands of `estclient`: what a person types, and what comes out."""

@@ -1,0 +1,1 @@
+"""Bytes on TLS: one EST server, its checks, and HTTP on the connection that has passed them."""
