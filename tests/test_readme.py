@@ -59,12 +59,12 @@ class Shell:
     def __init__(self, lab: Workspace, gateway: Gateway, path: str) -> None:
         self.lab, self._gateway, self._path = lab, gateway, path
 
-    def paste(self, text: str, language: str = "sh") -> str:
-        """Run a block as it stands, but for the port; returns what it printed."""
+    def run(self, text: str, language: str = "sh") -> subprocess.CompletedProcess[str]:
+        """Run a block with the port of this gateway."""
         script = text.replace("https://localhost:8443", self._gateway.url)
         assert script != text or "https:" not in text
         command = [sys.executable, "-W", "error", "-c"] if language == "python" else ["bash", "-euo", "pipefail", "-c"]
-        done = subprocess.run(
+        return subprocess.run(
             [*command, script],
             cwd=self.lab.path,
             env={**os.environ, "PATH": self._path, "PYTHONPATH": str(ROOT)},
@@ -73,6 +73,10 @@ class Shell:
             timeout=60,
             check=False,
         )
+
+    def paste(self, text: str, language: str = "sh") -> str:
+        """Run a block, and return its output; it must succeed."""
+        done = self.run(text, language)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -145,3 +149,20 @@ def test_links_lead_somewhere(name: str) -> None:
     text = (ROOT / name).read_text(encoding="utf-8")
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):
         assert (ROOT / name).parent.joinpath(target).exists(), target
+
+
+@pytest.mark.client("curl")
+def test_the_first_lines_show_a_refusal(shell: Shell) -> None:
+    """A policy's words reach the terminal, and curl names the status of a 401, which has no words."""
+    first = next(block.text for block in BLOCKS if "simpleEnroll" in block.text).replace(
+        "\nopenssl verify", "\n: verify"
+    )
+    script = shell.lab.path / "handlers/openssl/simpleenroll"
+    text = script.read_text()
+    script.write_text(text.replace("#!/bin/bash\n", "#!/bin/bash\necho not today; exit 77\n", 1))
+    try:
+        assert shell.paste(first) == "not today\n"
+    finally:
+        script.write_text(text)
+    done = shell.run(first.replace("estuser:estpwd", "estuser:wrong"))
+    assert (done.stdout, done.stderr.splitlines()[-1]) == ("", "curl: (22) The requested URL returned error: 401")

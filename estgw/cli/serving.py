@@ -128,9 +128,9 @@ A demo CA {"was made" if made else "is"} in {directory / "openssl-ca"}; its fing
 
 Paste this into another terminal for a first certificate, with openssl and curl:
   openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout key.pem -subj /CN=device-1 -out req.pem
-  curl {url}/.well-known/est/simpleEnroll --anyauth -u {login} \\
-    --cacert {anchor} --data-binary @req.pem -H "Content-Type: application/x-est-pkcs10" \\
-    | openssl base64 -d | openssl pkcs7 -inform DER -print_certs -out cert.pem
+  curl -sS --fail-with-body {url}/.well-known/est/simpleEnroll --anyauth -u {login} \\
+    --cacert {anchor} --data-binary @req.pem -H "Content-Type: application/x-est-pkcs10" >answer.b64 \\
+    && openssl base64 -d -in answer.b64 | openssl pkcs7 -inform DER -print_certs -out cert.pem || cat answer.b64
   openssl verify -CAfile {anchor} cert.pem
 
 or with estclient, which links the request to its TLS connection:

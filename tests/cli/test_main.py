@@ -15,6 +15,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -229,8 +230,9 @@ def test_demo_prints_commands_to_paste(here):
     url = ready.removeprefix("estgw ready ").strip()
     assert re.fullmatch(r"https://localhost:\d+", url)
     assert (process.returncode, out) == (0, "")
-    assert f"curl {url}/.well-known/est/simpleEnroll --anyauth -u estuser:estpwd" in err
-    assert "--cacert openssl-ca/cacert.pem" in err
+    readme = (ROOT / "README.md").read_text().partition("## The first certificate")[2]
+    shown = readme.partition("```sh\n")[2].partition("```")[0].replace("https://localhost:8443", url)
+    assert textwrap.indent(shown, "  ") in err, "demo and README show the same lines"
     assert "openssl verify -CAfile openssl-ca/cacert.pem cert.pem" in err
 
 
