@@ -430,7 +430,7 @@ def test_run_of_a_crash(here, capsys):
     assert status == 1
     assert out.startswith("HTTP/1.1 500 Internal Server Error\n")
     assert "half" not in out
-    assert err.endswith("\nstderr: bad\\x1b[31m\nlog: cacerts: ended by signal 9\n")
+    assert err.endswith("\nstderr: bad\\x1b[31m\nlog: cacerts: ended by signal 9 (SIGKILL)\n")
 
 
 def test_run_of_a_handler_that_waits(here, request_file, capsys):

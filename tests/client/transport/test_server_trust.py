@@ -194,10 +194,8 @@ def test_an_unknown_host_is_named(anchor, estclient):
     assert ended.err.endswith("; check the host name in -u\n")
 
 
-def test_a_path_that_is_not_ests_is_named(ca, anchor, estclient):
-    with rogue.Server(
-        ca.issue("localhost", dns=["localhost"]), lambda _: rogue.reply(404, content_type=None)
-    ) as server:
+def test_a_path_that_is_not_ests_is_named(holder, anchor, estclient):
+    with rogue.Server(holder, lambda _: rogue.reply(404, content_type=None)) as server:
         url = server.url
         ended = estclient("cacerts", "-u", f"{url}/est", "-c", anchor)
     assert ended.status == Exit.REFUSED
