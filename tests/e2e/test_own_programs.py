@@ -172,6 +172,7 @@ def make_wheel(folder: Path, name: str, code: str) -> None:
         wheel.writestr(f"{info}/RECORD", f"{name}.py,,\n{info}/METADATA,,\n{info}/WHEEL,,\n{info}/RECORD,,\n")
 
 
+@pytest.mark.timeout(360)  # `python3 -m venv` unpacks pip, which takes minutes on a busy machine
 def test_a_script_imports_a_package_from_an_environment_of_its_own(own_lab: Workspace) -> None:
     """The lines of the README, with a package index that is a directory."""
     make_wheel(own_lab.path / "index", "requests", "def knows(subject):\n    return subject == 'CN=device-1'\n")
