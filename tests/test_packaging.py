@@ -140,7 +140,7 @@ def demo(unpacked: Path, folder: Path) -> subprocess.Popen[str]:
 
 def test_the_shipped_configuration_checks_out(unpacked, lab, own_lab):
     said = estgw(unpacked, "check", "-c", own_lab.path / "conf.yaml", cwd=own_lab.path).stdout
-    assert said == f"{own_lab.path}/conf.yaml: all well\n".encode()
+    assert said.endswith(f"{own_lab.path}/conf.yaml: all well\n".encode())
     (own_lab.path / "handlers/openssl/csrattrs").chmod(0o644)
     wrong = estgw(unpacked, "check", "-c", own_lab.path / "conf.yaml", cwd=own_lab.path, status=1).stderr.decode()
     assert "csrattrs: not executable; chmod +x" in wrong
