@@ -200,6 +200,7 @@ def serve(config_file: Path, *, listen: str | None, ready: Ready) -> None:
         addresses = (listen,) if listen else settings.server.listen
 
         def accepting(ports: list[int]) -> None:
+            notices.adopt(snapshot)
             log.info("listening", addresses=", ".join(addresses), port=ports[0])
             meter.set(WORKERS, 1)
             ready(f"https://{settings.server.name}:{ports[0]}")
@@ -216,7 +217,6 @@ def serve(config_file: Path, *, listen: str | None, ready: Ready) -> None:
             contextlib.closing(Notices(config_file, settings)) as notices,
         ):
             async with exposed(settings.metrics.listen, (*OF_WORKERS, *OF_ALL)):
-                notices.adopt(snapshot)
                 await server.run(sockets, accepting, reload)
 
     asyncio.run(main())

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from estgw.metrics.table import ISSUED, REQUEST_SECONDS, REQUESTS, Kind, Metric
 
@@ -26,6 +26,7 @@ class Meter:
     def __init__(self) -> None:
         self._made: dict[str, Any] | None = None
         self._registry: Any = None
+        self._library: Any = None
 
     def switch_on(self, metrics: Iterable[Metric], *, place: int | None = None, view: Path | None = None) -> None:
         """Begin to count `metrics`, from 0.
@@ -37,7 +38,7 @@ class Meter:
         import prometheus_client.multiprocess
         import prometheus_client.values
 
-        library: Any = prometheus_client  # half of the functions used have no types
+        self._library = library = cast(Any, prometheus_client)  # half of the functions used have no types
         library.disable_created_metrics()
         # Set here, regardless of the environment in which the gateway was started.
         values = library.values
@@ -68,9 +69,14 @@ class Meter:
             self._of(metric, labels).set(value)
 
     def clear(self, metric: Metric) -> None:
-        """Forget all values of a metric with labels."""
+        """Forget all values of a metric.
+
+        It is made anew, as the library's own `clear` goes by the environment, where another program may have left
+        `DIRECTORY_VARIABLE`.
+        """
         if self._made is not None:
-            self._made[metric.name].clear()
+            self._registry.unregister(self._of(metric, ()))
+            self._made[metric.name] = self._make(self._library, metric)
 
     def observe(self, metric: Metric, seconds: float, *labels: str) -> None:
         """Add a duration in seconds to a histogram."""

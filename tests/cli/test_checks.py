@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,15 @@ from estgw.cli import ca_check
 from estgw.cli import main as command_line
 from tests.kit.ca import DAY, NOW, root
 from tests.kit.processes import PATH, ROOT, run
+from tests.kit.restore import logging_as_before
 from tests.kit.workspace import Workspace
+
+
+@pytest.fixture(autouse=True)
+def as_before() -> Iterator[None]:
+    """`estgw run` sets up the log of the whole process."""
+    with logging_as_before():
+        yield
 
 
 def check(lab: Workspace, capsys: pytest.CaptureFixture[str]) -> tuple[int, list[str]]:

@@ -181,7 +181,7 @@ def test_a_second_gateway_on_the_same_port_says_why_it_can_not(gateway, own_lab)
     config = own_lab.path / "conf.yaml"
     config.write_text(config.read_text().replace("127.0.0.1:8443", f"127.0.0.1:{gateway.port}"))
     done = run(sys.executable, "-m", "estgw", "serve", "-c", config, status=1, cwd=ROOT)
-    assert b"can't listen on 127.0.0.1:%d: Address already in use" % gateway.port in done.stderr
+    assert b"127.0.0.1:%d is in use by another program; try: estgw serve " % gateway.port in done.stderr
     assert b"Traceback" not in done.stderr
 
 

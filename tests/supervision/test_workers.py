@@ -306,7 +306,7 @@ def test_a_port_is_not_shared_with_another_gateway(own_lab, tmp_path, workers):
         change(own_lab, "127.0.0.1:8443", f"127.0.0.1:{gateway.port}")
         status, out, err = serve(own_lab)
     assert (status, out) == (1, "")
-    assert err.endswith(f"can't listen on 127.0.0.1:{gateway.port}: Address already in use\n")
+    assert err.startswith(f"estgw: 127.0.0.1:{gateway.port} is in use by another program; try: estgw serve ")
     assert "Traceback" not in err
 
 
