@@ -113,7 +113,7 @@ def test_in_a_directory_where_others_may_write(folder, mode):
     [
         (b"", "neither a #! line nor a program"),
         (b"echo hello\n", "neither a #! line nor a program"),
-        (b"\xef\xbb\xbf#!/bin/bash\n", "neither a #! line nor a program"),
+        (b"\xef\xbb\xbf#!/bin/bash\n", "a byte order mark stands before its #! line: save it as UTF-8 without BOM"),
         (b"#!/bin/bash\r\n", "carriage return"),
         (b"#!\n", "nothing after #!"),
         (b"#!   \n", "nothing after #!"),
