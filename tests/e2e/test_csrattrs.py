@@ -368,7 +368,8 @@ def test_check_reads_it(own_lab):
     own_lab.edit("conf.yaml", "  # csr_template: null", "  csr_template: insisted.yaml")
     done = run(sys.executable, "-m", "estgw", "check", "-c", own_lab.path / "conf.yaml", status=1, cwd=ROOT)
     assert done.stderr.decode() == (
-        f'estgw: {own_lab.path}/insisted.yaml:2:3: YAML reads 2.10 as a float; quote it: "2.10"\n'
+        f'estgw: {own_lab.path}/insisted.yaml:2:3: YAML reads 2.10 as a float; quote it: "2.10"'
+        " (the default label, label python)\n"
     )
 
 

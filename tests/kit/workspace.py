@@ -22,6 +22,13 @@ from tests.kit.processes import PATH, run
 
 SAN_KINDS: dict[type, str] = {x509.DNSName: "DNS", x509.IPAddress: "IP", x509.RFC822Name: "email"}
 
+FULLCMC = {
+    "EST_POP_LINKING": "optional",
+    "EST_MAY_CHANGE_SUBJECT": "0",
+    "EST_NAME_BOUNDS": "rfc5280 4096 16384",
+}
+"""The variables that the gateway sets for fullcmc alone, with their defaults."""
+
 
 @dataclass(frozen=True)
 class Result:
@@ -143,7 +150,16 @@ class Workspace:
         """What the gateway would tell the script at that path; the CSR lies in the private directory afterwards."""
         environment = {
             "GATEWAY_INTERFACE": "CGI/1.1",
+            "SERVER_NAME": "localhost",
+            "SERVER_PORT": "8443",
+            "REQUEST_METHOD": "POST",
+            "SCRIPT_NAME": f"/.well-known/est/{path.name}",
+            "QUERY_STRING": "",
             "REMOTE_ADDR": "192.0.2.9",
+            "REMOTE_PORT": "40000",
+            "SSL_PROTOCOL": "TLSv1.3",
+            "SSL_CIPHER": "TLS_AES_256_GCM_SHA384",
+            "SSL_CLIENT_VERIFY": "NONE",
             "EST_CONTRACT": "1",
             "EST_REQUEST_ID": "7f3a",
             "EST_OPERATION": path.name,
@@ -161,6 +177,8 @@ class Workspace:
             "LC_CTYPE": "C.UTF-8",
             "TZ": "UTC",
         }
+        if path.name == "fullcmc":
+            environment |= FULLCMC
         if request is not None:
             file = private / "csr-of-the-client.pem"
             file.write_bytes(armoured(request))
