@@ -1,4 +1,4 @@
-"""What simpleenroll, simplereenroll and serverkeygen share, so that a renewal gets what the first certificate got.
+"""Settings of simpleenroll, simplereenroll, serverkeygen and fullcmc: a renewal gets what the first certificate got.
 
 Not a program.
 """
