@@ -51,8 +51,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 @pytest.fixture(scope="session")
 def gateway(lab: Workspace) -> Iterator[Gateway]:
-    """The shipped configuration, served by a real process."""
-    with running_gateway(lab) as running:
+    """The shipped configuration, served by a process as a user starts it."""
+    with running_gateway(lab, fresh=True) as running:
         yield running
 
 

@@ -10,7 +10,6 @@ from estgw import logs
 from estgw.cli import pending
 from estgw.cli.arguments import CONFIG, config_file
 from estgw.commandline.table import Command, Option
-from estgw.config import model, routes
 
 
 def list_requests(arguments: Namespace) -> int:
@@ -56,6 +55,8 @@ def refuse(arguments: Namespace) -> int:
 
 def _folders(path: Path) -> list[Path]:
     """The directories of waiting requests: one in the directory of each CA."""
+    from estgw.config import model, routes
+
     served = routes.routes(routes.build(model.load(config_file(path))))
     return sorted({route.ca_dir / "pending" for route in served})
 

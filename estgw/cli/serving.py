@@ -1,4 +1,7 @@
-"""`estgw demo`, `init`, `serve`, `check`: from an empty directory to a gateway that runs."""
+"""`estgw demo`, `init`, `serve` and `check`: a workspace, and a gateway in it.
+
+The gateway is loaded by the commands that need it, so that the others start in a third of the time.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +13,18 @@ import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from estgw import logs
 from estgw.callout import process
-from estgw.cli import checks, workspace
+from estgw.cli import workspace
 from estgw.cli.arguments import CONFIG, config_file
 from estgw.commandline.table import Command, Option
-from estgw.config import model
-from estgw.config.model import split_address
 from estgw.errors import ConfigError
-from estgw.gateway import server
-from estgw.supervision import supervisor
 from estgw.tls import sockets
+
+if TYPE_CHECKING:
+    from estgw.gateway import server
 
 
 def demo(arguments: Namespace) -> int:
@@ -63,17 +66,23 @@ def serve(arguments: Namespace) -> int:
 
 def check(arguments: Namespace) -> int:
     """Read everything that a gateway would read and more, and print every fault."""
+    from estgw.cli import checks
+
     return checks.check(config_file(arguments.config))
 
 
 def _serve(path: Path, listen: str | None, ready: server.Ready, again: list[str]) -> int:
     """Serve until a signal; `again` is the command line to suggest when an address is in use."""
+    from estgw.config import model
+    from estgw.gateway import server
+    from estgw.supervision import supervisor
+
     process.disown_inheritance()
     settings = model.load(path)
     logs.configure(settings.log.format, settings.log.level)
     if listen is not None:
         try:
-            split_address(listen)
+            model.split_address(listen)
         except ValueError as fault:
             raise ConfigError([f"--listen {listen}: {fault}"]) from None
     try:
@@ -93,6 +102,8 @@ def _serve(path: Path, listen: str | None, ready: server.Ready, again: list[str]
 
 def _taken(fault: OSError, addresses: Sequence[str]) -> tuple[str, int] | None:
     """The configured address that a fault is about, if another program has its port."""
+    from estgw.config.model import split_address
+
     if fault.errno != errno.EADDRINUSE:
         return None
     named = (split_address(address) for address in addresses)

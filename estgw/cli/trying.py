@@ -12,12 +12,12 @@ import tempfile
 from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from estgw import logs
 from estgw.callout import contract, process, scratch
 from estgw.callout.home import Home
 from estgw.callout.verdicts import Kind
-from estgw.cli import trial
 from estgw.cli.arguments import CONFIG, config_file
 from estgw.commandline.table import Command, Option
 from estgw.errors import ConfigError, RequestError
@@ -25,9 +25,14 @@ from estgw.est import certs, names
 from estgw.est.operations import OPERATIONS
 from estgw.register import ca_copy
 
+if TYPE_CHECKING:
+    from estgw.cli import trial
+
 
 def env(arguments: Namespace) -> int:
     """Print a handler's environment; the files that it names lie in a new directory that stays."""
+    from estgw.cli import trial
+
     logs.configure("auto", "warning")
     gateway = trial.load_state(config_file(arguments.config))
     directory = Path(tempfile.mkdtemp(prefix="estgw-env-"))
@@ -46,6 +51,8 @@ def env(arguments: Namespace) -> int:
 
 def run(arguments: Namespace) -> int:
     """Run the scripts of a request, and print the response to the client and the lines of the log."""
+    from estgw.cli import trial
+
     process.disown_inheritance()
     logs.configure("auto", "warning")
     gateway = trial.load_state(config_file(arguments.config))
@@ -134,6 +141,8 @@ _DECISIONS = {kind.value: kind for kind in (Kind.AUTHORIZE, Kind.AUTHENTICATE)}
 
 
 def _trial(arguments: Namespace) -> trial.Trial:
+    from estgw.cli import trial
+
     return trial.Trial(
         operation=arguments.operation,
         label=arguments.label,

@@ -40,23 +40,23 @@ async def exposed(listen: str | None, metrics: Iterable[Metric], view: Path | No
     if listen is None:
         yield
         return
-    meter.switch_on(metrics, view=view)
-    meter.set(BUILD, 1, __version__)
-    meter.set(CONFIGURED, time.time())
-    endpoint = _Endpoint(meter.text)
-    sock = sockets.bind(*split_address(listen))
-    port = sock.getsockname()[1]
-    try:
-        server = await asyncio.start_server(endpoint.serve, sock=sock, limit=HEAD)
-    except OSError as fault:
-        sock.close()
-        raise OSError(fault.errno, f"can't listen on {listen}: {fault.strerror}") from None
-    log.info("metrics", address=listen, port=port)
-    try:
-        yield
-    finally:
-        server.close()
-        endpoint.close()
+    with meter.switched_on(metrics, view=view):
+        meter.set(BUILD, 1, __version__)
+        meter.set(CONFIGURED, time.time())
+        endpoint = _Endpoint(meter.text)
+        sock = sockets.bind(*split_address(listen))
+        port = sock.getsockname()[1]
+        try:
+            server = await asyncio.start_server(endpoint.serve, sock=sock, limit=HEAD)
+        except OSError as fault:
+            sock.close()
+            raise OSError(fault.errno, f"can't listen on {listen}: {fault.strerror}") from None
+        log.info("metrics", address=listen, port=port)
+        try:
+            yield
+        finally:
+            server.close()
+            endpoint.close()
 
 
 class _Endpoint:

@@ -8,7 +8,7 @@ dead one continues its counts.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -47,6 +47,15 @@ class Meter:
         if view is not None:
             library.multiprocess.MultiProcessCollector(self._registry, str(view))
         self._made = {metric.name: self._make(library, metric) for metric in metrics}
+
+    @contextlib.contextmanager
+    def switched_on(self, metrics: Iterable[Metric], *, view: Path | None = None) -> Iterator[None]:
+        """Count `metrics` while the context lasts."""
+        self.switch_on(metrics, view=view)
+        try:
+            yield
+        finally:
+            self._made = self._registry = None
 
     def _make(self, library: Any, metric: Metric) -> Any:
         common = {"labelnames": metric.labels, "registry": self._registry}

@@ -155,8 +155,6 @@ def test_killed_it_leaves_no_ca(workspace: Workspace, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["openssl", "python"])
 def test_both_handler_sets_issue_below_the_root(workspace: Workspace, tmp_path: Path, name: str) -> None:
     """Unchanged, and while the root is away."""
-    folder = workspace.path / "handlers/python"
-    shutil.copytree(ROOT / "handlers/python", folder, ignore=shutil.ignore_patterns("__pycache__"))
     bench = HandlerSet(name, workspace)
     put_away(workspace)
     (root,), (issuer,) = workspace.load("cacert.pem"), workspace.load("issuer.pem")

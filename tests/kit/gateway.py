@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, TypeAlias
 
 import yaml
 from cryptography import x509
@@ -21,10 +21,13 @@ from tests.kit.ca import pem
 from tests.kit.connection import Connection, Response
 from tests.kit.csr import csr
 from tests.kit.keys import KEY_PEM
+from tests.kit.preloaded import Forked
 from tests.kit.processes import DEADLINE, ROOT, until
 from tests.kit.workspace import Workspace
 
 LOGIN = f"{DEMO_USER}:{DEMO_PASSWORD}"
+
+Process: TypeAlias = Forked | subprocess.Popen[str]
 
 _numbers = itertools.count(1)
 
@@ -32,7 +35,9 @@ _numbers = itertools.count(1)
 class Gateway:
     """A running `estgw serve`: its address, its log and its process."""
 
-    def __init__(self, lab: Workspace, config: Path, log_file: Path, process: subprocess.Popen[str], url: str) -> None:
+    def __init__(
+        self, lab: Workspace, config: Path, log_file: Path, process: Forked | subprocess.Popen[str], url: str
+    ) -> None:
         self.lab, self.config, self.process, self.url = lab, config, process, url
         self.port = int(url.rpartition(":")[2])
         self._log_file = log_file
@@ -116,25 +121,24 @@ def running_gateway(
     options: Iterable[str] = (),
     status: int = 0,
     temporary: Path | None = None,
+    fresh: bool = False,
 ) -> Iterator[Gateway]:
     """Serve a workspace on a port of the kernel's choice; SIGTERM at the end must be a clean end, or else `status`.
 
     `overrides` are merged into the shipped conf.yaml; None as a value takes a key away.  `clean` is whether a
     traceback in the log fails the test; what is left in its temporary directory always does, unless that is given.
+    A `fresh` gateway is an interpreter of its own, as a user starts it; others are forked (`tests.kit.preloaded`).
     """
     number = next(_numbers)
     config, log_file = lab.path / f"conf-{number}.yaml", lab.path / f"log-{number}"
     _write_config(lab, config, overrides or {})
-    command = [sys.executable, "-W", "error", "-m", "estgw", "serve", "-c", str(config), *options]
+    command = ["serve", "-c", str(config), *options]
     own = temporary is None
     temporary = temporary or lab.path / f"tmp-{number}"
     temporary.mkdir(exist_ok=not own)
     # Workers, if there are any, know no -W of ours.
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(temporary), "PYTHONWARNINGS": "error"}
-    with (
-        log_file.open("w") as log,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment) as process,
-    ):
+    with log_file.open("w") as log, _started(command, environment, log, fresh=fresh) as process:
         try:
             assert process.stdout is not None
             ready = process.stdout.readline()
@@ -151,6 +155,13 @@ def running_gateway(
         assert "Traceback" not in text, text
         assert "unexpected error" not in text, text
     assert not own or not list(temporary.iterdir()), "a request's private directory was left behind"
+
+
+def _started(command: list[str], environment: Mapping[str, str], log: IO[str], *, fresh: bool) -> Process:
+    if not fresh:
+        return Forked(command, environment, log)
+    program = [sys.executable, "-W", "error", "-m", "estgw"]
+    return subprocess.Popen([*program, *command], stdout=subprocess.PIPE, stderr=log, text=True, env=environment)
 
 
 def _write_config(lab: Workspace, path: Path, overrides: Mapping[str, Any]) -> None:

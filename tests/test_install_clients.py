@@ -1,0 +1,63 @@
+"""tests/install-clients, with an apt-get of our own: what it says before it installs, and when that fails."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.kit.processes import ROOT
+from tests.kit.scripts import script
+
+NEEDED = ("bash", "cp", "mktemp", "rm", "sed", "tail")
+ANNOUNCED = "the tests use real clients; installing: "
+
+
+def install(directory: Path, apt_get: str | None, *present: str) -> subprocess.CompletedProcess[str]:
+    """Run it where only these clients are installed."""
+    for program in NEEDED:
+        found = shutil.which(program)
+        assert found
+        (directory / program).symlink_to(found)
+    for program in present:
+        script(directory, "", program)
+    if apt_get is not None:
+        script(directory, apt_get, "apt-get")
+    script(directory, '[[ $1 == --non-interactive ]] || exit 9; shift; exec "$@"', "sudo")
+    environment = {"PATH": str(directory), "TMPDIR": str(directory)}
+    command = [ROOT / "tests/install-clients"]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=60)
+
+
+def test_it_says_nothing_where_nothing_is_missing(tmp_path):
+    done = install(tmp_path, "exit 1", "curl", "openssl", "pki", "sqlite3", "strace")
+    assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_it_announces_what_it_installs(tmp_path):
+    apt_get = f'[[ $1 == update ]] || {{ echo "$@" >{tmp_path}/asked; cp "$0" {tmp_path}/curl; }}'
+    done = install(tmp_path, apt_get, "openssl", "pki", "sqlite3", "strace")
+    assert (done.stdout, done.stderr) == (f"{ANNOUNCED}curl\n", "")
+    assert (tmp_path / "asked").read_text() == "install --yes --no-install-recommends curl\n"
+    assert not list(tmp_path.glob("tmp.*"))
+
+
+@pytest.mark.parametrize("fails", ["update", "install"])
+def test_it_shows_what_apt_says_when_it_fails(tmp_path, fails):
+    done = install(tmp_path, f"echo E: no network for $1 >&2; [[ $1 != {fails} ]]", "openssl", "pki", "sqlite3")
+    announced, packages = done.stdout.split(": ")
+    assert f"{announced}: " == ANNOUNCED
+    assert sorted(packages.split()) == ["curl", "strace"]
+    skip = "tests with {0} will be skipped; to have them: apt-get install {0}"
+    said = done.stderr.splitlines()
+    assert sorted(said[-2:]) == [skip.format("curl"), skip.format("strace")]
+    shown = ["apt-get failed; the end of its output:", "    E: no network for update", "    E: no network for install"]
+    assert said[:-2] == (shown if fails == "install" else [])
+
+
+def test_it_names_the_packages_where_there_is_no_apt(tmp_path):
+    done = install(tmp_path, None, "openssl", "curl", "sqlite3", "strace")
+    assert done.stdout == ""
+    assert done.stderr.startswith("tests with pki will be skipped; to have them: apt-get install strongswan-pki ")
