@@ -132,7 +132,7 @@ def fingerprint(directory: Path) -> str:
 
 
 def shipped(source: Path) -> Iterator[Path]:
-    """The files of the template; what a run has made in a checkout (keys!) is not among them."""
+    """The files of the template, without files that a run has made in a checkout, such as keys."""
     yield source / "conf.yaml"
     yield from (path for path in sorted((source / "handlers").rglob("*")) if path.is_file() and _is_ours(path))
     for name in CA_FILES:
