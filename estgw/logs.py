@@ -85,6 +85,8 @@ def request_line(event: Mapping[str, Any]) -> str:
     """
     place = "/".join(str(event[key]) for key in ("label", "operation") if event.get(key)) or str(event.get("path", ""))
     client = str(event.get("identity") or event.get("peer") or "")
+    if claimed := event.get("claimed_user"):
+        client += f" as {claimed}"
     head = [str(event.get("timestamp", ""))[11:19], str(event["status"]), place]
     if "worker" in event:
         head.insert(1, f"worker {event['worker']}")

@@ -35,6 +35,7 @@ enter_ca() {
     [[ -L $1/current ]] || die "no CA in $1; if it is a copy, copy it with its links (cp -a)"
     enter "$1"
     mend_register . || die "the register of the CA in $PWD is not whole"
+    finish_server
     number=$(readlink current)
     generations=()
     for ((number = ${number##*/}; number; number--)); do generations+=("generations/$number"); done
@@ -179,14 +180,76 @@ make_issuing() {
     living "$2/issuer.pem" "$1/anchors.pem" ${3:+"$3/anchors.pem"} >"$2/anchors.pem"
 }
 
-# make_server DIR NEXT NAMES: make the gateway's certificate for the key in $tmp/csr, and its links to all anchors.
-# DIR is the CA whose register gets it.
+# add_name NAME: add a host name or an IP address to the subject alternative names in $names, unless it is there. Ends
+# the script for a name that no certificate can hold.
+add_name() {
+    local LC_ALL=C fault='' one
+    case $1 in
+        *://*) fault="leave out what stands before and after the host" ;;
+        '['*) fault="leave out the brackets" ;;
+        *:*:*)
+            one=IP:$1
+            is_ipv6 "$1" || fault="an IPv6 address has eight groups of up to four hex digits, or :: in place of some"
+            ;;
+        *:*) fault="leave out the port" ;;
+        *[!0-9.]*)
+            one=DNS:$1
+            case $1 in
+                *[$'\x80'-$'\xff']*) fault="write a name with other letters than a to z in its ASCII form, xn--..." ;;
+                *[!A-Za-z0-9.*-]*) fault="a host name has letters, digits, hyphens and dots" ;;
+                ?*'*'* | '*' | '*'[!.]*) fault="a star stands alone, before the first dot" ;;
+                .* | *. | *..* | -* | *.-* | *-.* | *-) fault="no part between dots is empty, or has a hyphen at an end" ;;
+            esac
+            ((${#1} <= 253)) || fault="a host name has 253 characters at most"
+            [[ ! $1 =~ [^.]{64} ]] || fault="a part between dots has 63 characters at most"
+            ;;
+        *)
+            one=IP:$1
+            is_ipv4 "$1" || fault="an IPv4 address has four numbers from 0 to 255, with no 0 in front"
+            ;;
+    esac
+    [[ ! $fault ]] || die "not a host name or IP address: ${1@Q}; $fault"
+    [[ ,${names,,}, == *,"${one,,}",* ]] || names+=,$one
+}
+
+is_ipv4() {
+    local number='(0|[1-9][0-9]?|1[0-9][0-9]|2[0-4][0-9]|25[0-5])'
+    [[ $1 =~ ^$number\.$number\.$number\.$number$ ]]
+}
+
+is_ipv6() {
+    local groups='[0-9A-Fa-f]{1,4}(:[0-9A-Fa-f]{1,4})*' colons=${1//[!:]/}
+    if [[ $1 == *::* ]]; then
+        [[ $1 =~ ^($groups)?::($groups)?$ ]] && ((${#colons} <= 7))
+    else
+        [[ $1 =~ ^$groups$ ]] && ((${#colons} == 7))
+    fi
+}
+
+# make_server DIR NEXT NAMES [OUT]: make the gateway's certificate for the key in $tmp/csr, and its links to all anchors,
+# in NEXT/server.pem or OUT. DIR is the CA whose register gets it.
 make_server() {
+    local end=$((EPOCHSECONDS + 397 * 86400)) last
+    last=$(ends "$2/issuer.pem")
     sed "s/crl-[0-9]*\.der/crl-${2##*/}.der/" profiles/est-server >"$tmp/extensions"
     echo "subjectAltName = $3" >>"$tmp/extensions"
-    sign "$1" "$tmp/server.pem" -days 397 -cert "$2/issuer.pem" -keyfile "$2/private/cakey.pem" \
-        -extfile "$tmp/extensions" -in "$tmp/csr"
-    cat "$tmp/server.pem" "$2/links.pem" >"$2/server.pem"
+    sign "$1" "$tmp/server.pem" -enddate "$(moment $((end < last ? end : last)))" \
+        -cert "$2/issuer.pem" -keyfile "$2/private/cakey.pem" -extfile "$tmp/extensions" -in "$tmp/csr"
+    cat "$tmp/server.pem" "$2/links.pem" >"${4-"$2/server.pem"}"
+}
+
+# finish_server: put the key and the certificate in server.new/, if there are any, in the place of the gateway's. That
+# takes two renames; if the script is killed between them, the next one that takes the lock finishes.
+finish_server() {
+    [[ -d server.new ]] || return 0
+    [[ ! -e server.new/serverkey.pem ]] || put private server.new/serverkey.pem
+    [[ ! -e server.new/server.pem ]] || put "$(readlink current)" server.new/server.pem
+    if [[ ! server.pem -ef current/server.pem ]]; then
+        ln -s current/server.pem "$tmp/server"
+        mv -T "$tmp/server" server.pem
+    fi
+    rmdir server.new
+    sync .
 }
 
 # make_crl OUT GENERATION...: make the revocation list, once for the key of each generation, in PEM and in DER.

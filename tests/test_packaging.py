@@ -83,7 +83,7 @@ def test_init_lays_out_a_workspace_that_can_be_edited(unpacked, tmp_path):
     assert "estgw demo --dir lab" in said
     lab = tmp_path / "lab"
     assert all((lab / path.relative_to(ROOT)).exists() for path in ca_files())
-    assert sorted(path.name for path in lab.iterdir()) == ["conf.yaml", "handlers", "openssl-ca"]
+    assert sorted(path.name for path in lab.iterdir()) == [".estgw", "conf.yaml", "handlers", "openssl-ca"]
     for script in ("handlers/openssl/simpleenroll", "handlers/examples/echo-env", "openssl-ca/create-ca"):
         assert os.access(lab / script, os.X_OK)
         assert (lab / script).read_bytes() == (ROOT / script).read_bytes()

@@ -26,12 +26,12 @@ import secrets
 import struct
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from urllib.request import parse_http_list, parse_keqv_list
 
 from estgw.auth.credentials import DigestResponse
-from estgw.auth.users import rewrite
+from estgw.auth.users import remove_lines, require_name, rewrite
 from estgw.errors import BadRequest, ConfigError, StaleNonce, Unauthenticated
 
 ALGORITHMS: Mapping[str, Callable[..., hashlib._Hash]] = {"SHA-256": hashlib.sha256, "MD5": hashlib.md5}
@@ -223,7 +223,27 @@ def load(path: Path, realm: str) -> dict[tuple[str, str], str]:
     return hashes
 
 
-def set_password(path: Path, realm: str, user: str, password: str) -> None:
-    """Add or change one user of a digest file, for every algorithm.  Raises as `users.rewrite` does."""
-    lines = [f"{user}:{realm}:{ha1(algorithm, user, realm, password)}" for algorithm in ALGORITHMS]
-    rewrite(path, user, lambda line: line.split(":")[:2] == [user, realm], lines)
+def set_passwords(path: Path, realm: str, passwords: Mapping[str, str]) -> None:
+    """Add or change users of a digest file, for every algorithm, all of them or none.
+
+    Raises ValueError with a sentence for a name that the format can't hold.
+    """
+    for user in passwords:
+        require_name(user)
+    lines = [
+        f"{user}:{realm}:{ha1(algorithm, user, realm, password)}"
+        for user, password in passwords.items()
+        for algorithm in ALGORITHMS
+    ]
+    rewrite(path, lambda line: _user_of(line, realm) in passwords, lines)
+
+
+def remove(path: Path, realm: str, names: Collection[str]) -> None:
+    """Remove users of a realm from a digest file, all of them or none.  Raises ValueError for one who is not there."""
+    remove_lines(path, names, lambda line: _user_of(line, realm))
+
+
+def _user_of(line: str, realm: str) -> str:
+    """The user of a line of this realm; no name for a line of another."""
+    user, *rest = line.split(":")
+    return user if rest[:1] == [realm] else ""

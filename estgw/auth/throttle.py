@@ -1,15 +1,23 @@
-"""Slow down the guessing of passwords: each failure delays the next attempts of its client address (RFC 7030 6).
+"""Slow down the guessing of passwords, by client address and user name (RFC 7030 6).
 
-Theory of operation.  An address has a record of its failures and of the time at which its next attempt may begin.  Each
-failure doubles the delay between two attempts, up to `guess_delay`.  An attempt runs inside `turn`:
+Theory of operation.  There are two bounds.  An address and a user name together have a record of their failures: each
+failure doubles the delay between two attempts, up to `guess_delay`.  So a participant who guesses at one user does not
+delay the others behind the same address.  And an address has a bound for all user names together: `BURST` failures in
+advance, then as many an hour as guesses at `USERS` users.  So trying one password with many names is slow, too.  An
+attempt runs inside `turn`:
 
-1. It passes the gate of its address, which admits `SIDE_BY_SIDE` attempts at once.  The results of these are not known
-   yet, so they cost no delay.  Without the gate, a client could send thousands at once and learn all results.
-2. It waits until the delay is over (`wait`).  If that or the gate takes longer than `PATIENCE`, the client gets a 429.
-3. The caller reports `failed` or `succeeded`.  Success removes the failures of that user name only.  Otherwise a client
-   with a password of its own could guess another user's at full speed by using its own in between.
+1. It passes the gate of its address and user name, which admits `SIDE_BY_SIDE` attempts at once.  The results of these
+   are not known yet, so they cost no delay.  Without the gate, a client could send thousands at once and learn all
+   results.
+2. It waits until the delay of its address and user name is over.
+3. It passes the gate of its address and waits for the delay of the address, if that is past its bound.
+4. The caller reports `failed` or `succeeded`.  Success removes the failures of that user name at that address and of
+   no other.  Otherwise a client with a password of its own could guess another user's at full speed by using its own
+   in between.  It removes nothing from the bound of the address.
 
-Other addresses are not affected.  All tables are bounded.
+If a gate or a wait takes longer than `PATIENCE`, the client gets a 429.  Other addresses are not affected.  All tables
+are bounded.  An address forgets the user name that failed longest ago when it has more than `NAMES`.  Forcing that with
+failures of other names takes `NAMES / USERS` times `guess_delay` by the bound of the address: longer than waiting.
 """
 
 from __future__ import annotations
@@ -26,51 +34,64 @@ from dataclasses import dataclass, field
 from estgw.errors import TooManyGuesses
 
 FIRST = 0.05
-"""The delay in seconds after the first failure; each further failure doubles it."""
+"""The delay in seconds after the first failure of an address and a user name; each further failure doubles it."""
+USERS = 8
+"""An address may guess, over all user names, as often as at so many users."""
+BURST = 32
+"""The failures of an address, over all user names, before this bound delays its attempts."""
 FORGET = 300.0
-"""The record of an address is deleted after so many seconds without a failure."""
+"""The failures of an address and a user name are forgotten after so many seconds without another."""
 PATIENCE = 20.0
 """The longest wait of an attempt, in seconds; an attempt that would wait longer is refused."""
 SIDE_BY_SIDE = 8
-"""Attempts of one address that may run at once."""
+"""Attempts of one address and user name that may run at once, and attempts of one address."""
 ADDRESSES = 8192
 """Addresses that are remembered; the one that failed longest ago is forgotten first."""
 NAMES = 16
-"""User names that are counted apart for one address.  Failures of further names are removed only by `FORGET`."""
+"""User names that are remembered for one address; the one that failed longest ago is forgotten first."""
 
 
 @dataclass
-class _Record:
-    failures: int = 0
-    of: dict[bytes, int] = field(default_factory=dict)
-    """The failures that a right password removes, by user name (as `_digest`)."""
+class _Failures:
+    """Those of one address with one user name."""
+
+    count: int = 0
     last: float = 0.0
     next: float = 0.0
+    """The time at which the next attempt may begin."""
+
+
+@dataclass
+class _Address:
+    of: OrderedDict[bytes, _Failures] = field(default_factory=OrderedDict)
+    """By user name (as `_digest`)."""
+    full_until: float = 0.0
+    """The failures of all names, each as a length of time, fill this address's bound until then."""
+    trying: int = 0
+    """Attempts that wait for the bound or are being verified."""
 
 
 class _Gate(asyncio.Semaphore):
-    def __init__(self, of: int) -> None:
-        super().__init__(max(1, SIDE_BY_SIDE // of))
-        self.visitors = 0
+    visitors = 0
 
 
 class Throttle:
-    """The failures of client addresses; an IPv6 /64 counts as one address."""
+    """The failures of client addresses and user names; an IPv6 /64 counts as one address."""
 
     def __init__(self, most: float, of: int = 1) -> None:
         """`most` is the longest delay in seconds; 0 turns the throttle off.
 
-        `of` is the number of processes.  Each knows only the failures that it has seen, so each multiplies the delay by
-        this number; all together then let an address guess as fast as one process would.
+        `of` is the number of processes.  Each knows only the failures that it has seen, so each multiplies the delays
+        by this number; all together then let an address guess as fast as one process would.
         """
         self.most = most
         self._of = of
-        self._records: OrderedDict[str, _Record] = OrderedDict()
-        self._gates: dict[str, _Gate] = {}
+        self._addresses: OrderedDict[str, _Address] = OrderedDict()
+        self._gates: dict[tuple[str, bytes | None], _Gate] = {}
 
     @asynccontextmanager
-    async def turn(self, address: str) -> AsyncIterator[None]:
-        """Wait until this address may try, and admit the attempt in the context, which calls `failed` or `succeeded`.
+    async def turn(self, address: str, user: str) -> AsyncIterator[None]:
+        """Wait until this address may try this user, and admit the attempt, which calls `failed` or `succeeded`.
 
         Raises `TooManyGuesses` when the wait would be too long.
         """
@@ -78,7 +99,15 @@ class Throttle:
             yield
             return
         key = _key(address)
-        gate = self._gates.setdefault(key, _Gate(self._of))
+        async with self._gate(key, _digest(user)):
+            await self._wait_for_user(address, user)
+            async with self._gate(key, None), self._attempt(key):
+                yield
+
+    @asynccontextmanager
+    async def _gate(self, key: str, name: bytes | None) -> AsyncIterator[None]:
+        """Admit `SIDE_BY_SIDE` at once of an address and user name, or of the address (None)."""
+        gate = self._gates.setdefault((key, name), _Gate(max(1, SIDE_BY_SIDE // self._of)))
         gate.visitors += 1
         try:
             try:
@@ -87,62 +116,82 @@ class Throttle:
             except TimeoutError:
                 raise TooManyGuesses(retry_after=int(PATIENCE)) from None
             try:
-                await self.wait(address)
                 yield
             finally:
                 gate.release()
         finally:
             gate.visitors -= 1
             if not gate.visitors:
-                del self._gates[key]
+                del self._gates[key, name]
 
-    async def wait(self, address: str) -> None:
-        """Wait for the end of this address's delay.  Attempts at the same time wait one after the other.
-
-        Raises `TooManyGuesses` when the wait would be too long.
-        """
-        key, now = _key(address), time.monotonic()
-        record = self._records.get(key)
-        if record is None or not self.most:
+    async def _wait_for_user(self, address: str, user: str) -> None:
+        """Wait for the end of the delay of this address and user name.  Attempts at the same time wait in turn."""
+        known, name, now = self._addresses.get(_key(address)), _digest(user), time.monotonic()
+        failures = known.of.get(name) if known else None
+        if known is None or failures is None:
             return
-        if now - record.last > FORGET:
-            del self._records[key]
+        if now - failures.last > FORGET:
+            del known.of[name]
             return
-        start = max(now, record.next)
+        start = max(now, failures.next)
         if start - now > PATIENCE:
             raise TooManyGuesses(retry_after=int(start - now) + 1)
-        record.next = start + self._delay(record)
+        failures.next = start + self._delay(failures)
         await asyncio.sleep(start - now)
+
+    @asynccontextmanager
+    async def _attempt(self, key: str) -> AsyncIterator[None]:
+        """Wait until the address is within its bound; an attempt counts as a failure until its result is known."""
+        known, now = self._known(key), time.monotonic()
+        cost = self._cost()
+        wait = max(known.full_until, now) + (known.trying + 1 - max(1, BURST // self._of)) * cost - now
+        if wait > PATIENCE:
+            raise TooManyGuesses(retry_after=int(wait) + 1)
+        known.trying += 1
+        try:
+            if wait > 0:
+                await asyncio.sleep(wait)
+            yield
+        finally:
+            known.trying -= 1
+            if not (known.trying or known.of or known.full_until > time.monotonic()):
+                self._addresses.pop(key, None)
 
     def failed(self, address: str, user: str) -> None:
         """Record a failed attempt to authenticate as `user`."""
         key, name, now = _key(address), _digest(user), time.monotonic()
-        record = self._records.setdefault(key, _Record())
-        if now - record.last > FORGET:
-            record.failures = 0
-            record.of.clear()
-        record.failures += 1
-        if name in record.of or len(record.of) < NAMES:
-            record.of[name] = record.of.get(name, 0) + 1
-        record.last = now
-        record.next = max(record.next, now + self._delay(record))
-        self._records.move_to_end(key)
-        while len(self._records) > ADDRESSES:
-            self._records.popitem(last=False)
+        known = self._known(key)
+        known.full_until = max(known.full_until, now) + self._cost()
+        failures = known.of.setdefault(name, _Failures())
+        if now - failures.last > FORGET:
+            failures.count = 0
+        failures.count += 1
+        failures.last = now
+        failures.next = max(failures.next, now + self._delay(failures))
+        known.of.move_to_end(name)
+        self._addresses.move_to_end(key)
+        while len(known.of) > NAMES:
+            known.of.popitem(last=False)
 
     def succeeded(self, address: str, user: str) -> None:
-        """Record a right password: remove the failures of this user name and of no other."""
-        key = _key(address)
-        record = self._records.get(key)
-        if record is None:
-            return
-        record.failures -= record.of.pop(_digest(user), 0)
-        if not record.failures:
-            del self._records[key]
+        """Record a right password: remove the failures of this user name at this address and of no other."""
+        known = self._addresses.get(_key(address))
+        if known is not None:
+            known.of.pop(_digest(user), None)
 
-    def _delay(self, record: _Record) -> float:
+    def _known(self, key: str) -> _Address:
+        known = self._addresses.setdefault(key, _Address())
+        while len(self._addresses) > ADDRESSES:
+            self._addresses.popitem(last=False)
+        return known
+
+    def _delay(self, failures: _Failures) -> float:
         # The exponent is bounded too: after thousands of failures the power would overflow a float.
-        return self._of * min(self.most, FIRST * 2.0 ** min(record.failures - 1, 30))
+        return self._of * min(self.most, FIRST * 2.0 ** min(failures.count - 1, 30))
+
+    def _cost(self) -> float:
+        """The time for which one failure fills the bound of an address."""
+        return self._of * self.most / USERS
 
 
 def _digest(user: str) -> bytes:

@@ -11,13 +11,15 @@ import tempfile
 import time
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from passlib.context import CryptContext
 from passlib.exc import PasslibHashWarning
 
 from estgw.errors import ConfigError
+from estgw.est.printable import printable
 
 # `estgw passwd` writes the first; `htpasswd` of any version writes one of the others.  Plain text and DES crypt, which
 # libpass would accept too, are omitted deliberately.
@@ -113,30 +115,56 @@ def _is_hash(stored: str) -> bool:
 
 
 def set_password(path: Path, user: str, password: str) -> None:
-    """Add or change one user of an htpasswd file.
+    """Add or change one user of an htpasswd file.  Raises as `set_passwords` does."""
+    set_passwords(path, {user: password})
+
+
+def set_passwords(path: Path, passwords: Mapping[str, str]) -> None:
+    """Add or change users of an htpasswd file, all of them or none.
 
     Raises ValueError with a sentence for a name or password that the format can't hold.
     """
-    if len(password.encode()) > BCRYPT_BYTES:
-        raise ValueError(f"bcrypt takes {BCRYPT_BYTES} bytes of password at most")
-    if not (password + " ").isprintable():
-        raise ValueError("no client can send a password with a control character in it (RFC 7617 2)")
-    rewrite(path, user, lambda line: line.partition(":")[0] == user, [f"{user}:{_CONTEXT.hash(password)}"])
+    for user, password in passwords.items():
+        require_name(user)
+        if len(password.encode()) > BCRYPT_BYTES:
+            raise ValueError(f"bcrypt takes {BCRYPT_BYTES} bytes of password at most")
+        if not (password + " ").isprintable():
+            raise ValueError("no client can send a password with a control character in it (RFC 7617 2)")
+    with ThreadPoolExecutor(os.cpu_count()) as threads:  # a hash takes 60 ms and more, without Python's lock
+        hashes = list(threads.map(_CONTEXT.hash, passwords.values()))
+    added = [f"{user}:{stored}" for user, stored in zip(passwords, hashes, strict=True)]
+    rewrite(path, lambda line: line.partition(":")[0] in passwords, added)
 
 
-def rewrite(path: Path, user: str, replaced: Callable[[str], bool], added: list[str]) -> None:
-    """Replace a user's lines in a password file, atomically.  Only the owner can read the file.
+def remove(path: Path, names: Collection[str]) -> None:
+    """Remove users of an htpasswd file, all of them or none.  Raises ValueError for one that is not there."""
+    remove_lines(path, names, lambda line: line.partition(":")[0])
 
-    Raises ValueError with a sentence for a name that such a file can't hold.
-    """
-    if ":" in user or user.startswith("#") or not (user + " ").isprintable():
+
+def remove_lines(path: Path, names: Collection[str], user_of: Callable[[str], str]) -> None:
+    """Remove the lines of users; `user_of` tells whose line it is.  Raises ValueError for a user who is not there."""
+    for user in names:
+        require_name(user)
+    there = {user_of(line) for line in path.read_text(encoding="utf-8").splitlines()}
+    if missing := [user for user in names if user not in there]:
+        raise ValueError(f"{path} has no user {', '.join(map(printable, missing))}; nothing was changed")
+    rewrite(path, lambda line: user_of(line) in names, [])
+
+
+def require_name(user: str) -> None:
+    """Raise ValueError with a sentence for a name that a password file can't hold."""
+    if not user or ":" in user or user.startswith("#") or not (user + " ").isprintable():
         raise ValueError("a user name has no colon, no control character and no # in front")
+
+
+def rewrite(path: Path, replaced: Callable[[str], bool], added: list[str]) -> None:
+    """Replace lines of a password file, atomically.  Only the owner can read the file."""
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     kept = [line for line in lines if not replaced(line)]
     descriptor, temporary = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write("\n".join([*kept, *added]) + "\n")
+            file.writelines(f"{line}\n" for line in [*kept, *added])
             file.flush()
             os.fsync(file.fileno())  # otherwise a power cut could leave a file without users
         Path(temporary).replace(path)

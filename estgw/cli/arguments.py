@@ -20,9 +20,13 @@ def config_file(path: Path) -> Path:
     return path
 
 
-def content(path: Path) -> bytes:
-    """The bytes of a file or, for `-`, of standard input; raises `ConfigError`."""
+def content(path: Path, most: int = -1) -> bytes:
+    """The bytes of a file or, for `-`, of standard input; raises `ConfigError`.
+
+    Of a longer one it reads one byte more than `most`; -1 is all.
+    """
     try:
-        return sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+        with sys.stdin.buffer if str(path) == "-" else path.open("rb") as file:
+            return file.read(most + 1 if most >= 0 else -1)
     except OSError as fault:
         raise ConfigError([f"{path}: {fault.strerror}"]) from None

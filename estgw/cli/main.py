@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from estgw import __version__
-from estgw.cli import cmc, csrattrs, passwd, pending_commands, serving, trying
+from estgw.cli import cmc, csrattrs, log, passwd, pending_commands, serving, trying
 from estgw.cli.pending import PendingError
 from estgw.cli.workspace import WorkspaceError
 from estgw.commandline.table import Program
@@ -23,6 +23,7 @@ PROGRAM = Program(
         *cmc.COMMANDS,
         *pending_commands.COMMANDS,
         *passwd.COMMANDS,
+        *log.COMMANDS,
     ),
     exit_status=(
         (0, "done", "Done."),

@@ -22,6 +22,8 @@ MANUAL = Manual(
             "Run a script that you have just edited, without a client:",
             "estgw run simpleenroll --csr req.pem --user alice",
         ),
+        ("Give each participant of a course a password:", "estgw passwd users.htpasswd --from names.txt"),
+        ("Show the last failure of a participant:", "estgw log gateway.log --user p7 --failures --last 1"),
         ("Let a request that waits be issued:", "estgw pending approve 1a2b"),
     ),
     see_also="estclient(1), openssl(1), RFC 7030, RFC 8951, RFC 9908",

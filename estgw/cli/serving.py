@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from estgw import logs
+from estgw import __version__, logs
 from estgw.callout import process
-from estgw.cli import workspace
+from estgw.cli import upgrade, workspace
 from estgw.cli.arguments import CONFIG, config_file
 from estgw.commandline.table import Command, Option
 from estgw.errors import ConfigError
@@ -42,7 +42,18 @@ def demo(arguments: Namespace) -> int:
 
 
 def init(arguments: Namespace) -> int:
-    """Lay out a workspace, and print the next commands."""
+    """Lay out a workspace and print the next commands, or compare one with what was and is shipped."""
+    directory: Path = arguments.dir or Path()
+    if arguments.diff:
+        for line in upgrade.report(directory):
+            print(line)
+        return 0
+    if arguments.merged:
+        workspace.require(directory)
+        workspace.keep_originals(directory)
+        originals = directory / workspace.SHIPPED
+        print(f"{originals} has the files of estgw {__version__} now; estgw init --diff starts from them")
+        return 0
     workspace.init(arguments.dir)
     folder = shlex.quote(str(arguments.dir))
     print(
@@ -152,6 +163,12 @@ Then edit the policy block of {handler} and enrol again. Ctrl-C stops the gatewa
 """
 
 
+def _init_fault(arguments: Namespace) -> str:
+    if arguments.diff and arguments.merged:
+        return "--diff and --merged are two commands; give one of them"
+    return "" if arguments.dir or arguments.diff or arguments.merged else "the directory of the workspace is missing"
+
+
 _LISTEN = Option("--listen", "listen here, in place of the configured addresses; port 0 is any", "ADDR:PORT")
 _DEMO_DIR = Option("--dir", "the workspace (default: here if conf.yaml is here, else estgw-demo)", "DIR", type=Path)
 
@@ -166,8 +183,19 @@ COMMANDS = (
     Command(
         name="init",
         summary="Lay out conf.yaml, handlers/ and openssl-ca/ for you to edit.",
+        description="The originals are kept in .estgw/shipped. After an upgrade of estgw, --diff compares them with "
+        "your files and with those that estgw ships now; take over what you want, and say so with --merged.",
         run=init,
-        options=[Option("dir", "the directory of the workspace", "DIR", type=Path)],
+        options=[
+            Option("dir", "the directory of the workspace", "DIR", type=Path, optional=True),
+            Option(
+                "--diff", "show what you have changed, what newer versions have, and where the two meet (default: here)"
+            ),
+            Option(
+                "--merged", "keep the files that estgw ships now as the originals for the next --diff (default: here)"
+            ),
+        ],
+        fault=_init_fault,
         example="init lab",
     ),
     Command(

@@ -5,9 +5,11 @@ from __future__ import annotations
 import shutil
 import stat
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from estgw import __version__
 from estgw.auth import users
 from estgw.callout.program import WRITABLE_BY_OTHERS
 from estgw.est import certs
@@ -18,6 +20,10 @@ CA_FILES = (
     "rotate",
 )  # fmt: skip
 """The shipped files of openssl-ca/, besides profiles/."""
+SHIPPED = Path(".estgw/shipped")
+"""The files of a workspace as they were shipped, for `estgw init --diff`; nothing else reads them."""
+VERSION = "VERSION"
+"""In `SHIPPED`: the version of estgw that shipped them."""
 DEMO_USER, DEMO_PASSWORD = "estuser", "estpwd"
 ANCHOR = Path("openssl-ca/cacert.pem")
 USERS = Path("users.htpasswd")
@@ -41,13 +47,45 @@ def init(directory: Path) -> None:
     source = template()
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        for part in _shipped(source):
-            target = directory / part.relative_to(source)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(part, target)
+        keep_originals(directory)
+        for part in shipped(source):
+            _copy(part, directory / part.relative_to(source))
     except OSError as fault:
         raise WorkspaceError(f"{fault.filename or directory}: {fault.strerror}") from None
     tighten(directory)
+
+
+def require(directory: Path) -> None:
+    """Raise `WorkspaceError` for what is no workspace, or is the checkout that the originals are taken from."""
+    if not (directory / "conf.yaml").exists():
+        raise WorkspaceError(f"{directory} is no workspace: there is no conf.yaml in it; make one with: estgw init DIR")
+    if directory.resolve() == template().resolve():
+        raise WorkspaceError(f"{directory} is the checkout that estgw runs from; git diff shows what has changed in it")
+
+
+def keep_originals(directory: Path) -> None:
+    """Keep the files as this version ships them in `SHIPPED`, in place of those of an older version.
+
+    Raises OSError.  The old ones stay until the new ones are complete.
+    """
+    source, target = template(), directory / SHIPPED
+    target.parent.mkdir(exist_ok=True)
+    target.parent.chmod(0o755)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix="shipped.") as made:
+        new = Path(made) / "new"
+        for part in shipped(source):
+            _copy(part, new / part.relative_to(source))
+        (new / VERSION).write_text(f"{__version__}\n")
+        for path in (new, *new.rglob("*")):
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        if target.exists():
+            target.rename(Path(made) / "old")
+        new.rename(target)
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
 
 
 def tighten(directory: Path) -> None:
@@ -93,7 +131,7 @@ def fingerprint(directory: Path) -> str:
     return anchor.fingerprint(SHA256()).hex(":").upper()
 
 
-def _shipped(source: Path) -> Iterator[Path]:
+def shipped(source: Path) -> Iterator[Path]:
     """The files of the template, without files that a run has made in a checkout, such as keys."""
     yield source / "conf.yaml"
     yield from (path for path in sorted((source / "handlers").rglob("*")) if path.is_file() and _is_ours(path))

@@ -72,7 +72,8 @@ def _usage(command: Command) -> str:
     words += [_either(group) for group in command.groups if group.required]
     if any(not option.is_argument and not option.required for option in command.all_options):
         words.append("[options]")
-    return " ".join([*words, *(option.value for option in command.all_options if option.is_argument)])
+    arguments = [option for option in command.all_options if option.is_argument]
+    return " ".join([*words, *(f"[{each.value}]" if each.optional else each.value for each in arguments)])
 
 
 def _either(group: Group) -> str:

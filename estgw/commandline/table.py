@@ -40,6 +40,8 @@ class Option(NamedTuple):
     """Reads the value; `Path` also makes the completion offer files."""
     default: Any = None
     required: bool = False
+    optional: bool = False
+    """An argument that may be left out; it is the last one."""
     repeatable: bool = False
     """The value is a list, with one entry for each time that the option is given."""
     without_value: str | None = None
@@ -75,6 +77,8 @@ class Option(NamedTuple):
             settings |= {"metavar": self.metavar} if self.metavar else {}
             settings |= {"action": "append", "default": []} if self.repeatable else {"default": self.default}
             settings |= {"nargs": "?", "const": self.without_value} if self.without_value else {}
+        if self.optional:
+            settings["nargs"] = "?"
         if self.required and not self.is_argument:
             settings["required"] = True
         if self.dest:
@@ -115,6 +119,8 @@ class Command(NamedTuple):
     aliases: tuple[str, ...] = ()
     sets: Mapping[str, Any] = MappingProxyType({})
     """Values beside those that a person gives."""
+    fault: Callable[[argparse.Namespace], str] | None = None
+    """A sentence about values that do not fit together; empty if they do."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -155,7 +161,22 @@ class Program(NamedTuple):
             self._no_command(command, rest)
         typed = " ".join(argv[: len(argv) - len(rest)])
         values = argparse.Namespace(command=typed, **command.sets)
-        return command.run, self.parser(command).parse_args(rest, values)
+        parser = self.parser(command)
+        values, late = parser.parse_known_args(rest, values)
+        # argparse leaves out an optional argument that comes behind an option, as in `passwd FILE --generate USER`.
+        last = next((each for each in command.all_options if each.optional), None)
+        if (
+            last is not None
+            and len(late) == 1
+            and not late[0].startswith("-")
+            and getattr(values, last.spelling) is None
+        ):
+            setattr(values, last.spelling, last.type(late.pop()))
+        if late:
+            parser.error(f"unrecognized arguments: {' '.join(late)}")
+        if command.fault is not None and (fault := command.fault(values)):
+            parser.error(fault)
+        return command.run, values
 
     def parser(self, command: Command | None) -> argparse.ArgumentParser:
         """The parser of one command, of a family of commands, or of the program alone."""

@@ -34,6 +34,9 @@ from estgw.logs import log, new_request_id
 from estgw.metrics.meter import meter
 from estgw.tls.adapter import connection_age, tls_info
 
+CLAIMED = 100
+"""Characters in the log of a user name that a client has claimed and that is not verified."""
+
 
 class App:
     """The HTTP side of the gateway; `state` is replaced whole on reload."""
@@ -150,7 +153,8 @@ class Exchange(Pipeline):
 
         async def verify(client: Client) -> bool:
             name = client.claimed.username if client.claimed else ""
-            async with self.throttle.turn(client.address):
+            self.entry["claimed_user"] = name[:CLAIMED]
+            async with self.throttle.turn(client.address, name):
                 # A stale nonce raises, so neither is called: it is not a guess, and a replay must not forgive guesses.
                 good = await self._is_genuine(replace(call, client=client))
                 (self.throttle.succeeded if good else self.throttle.failed)(client.address, name)
@@ -158,6 +162,7 @@ class Exchange(Pipeline):
 
         client = await authenticate(call.client, call.http.values("Authorization"), call.route.requires, verify)
         if client.user is not None:
+            self.entry.pop("claimed_user", None)
             self.entry["user"] = client.user
             self.entry.setdefault("identity", client.user)
         return replace(call, client=client)

@@ -76,6 +76,14 @@ is_listed() {
     [[ $1 && $1 != *$'\n'* ]] && LC_ALL=C grep -qixF -e "$1" -e "$1"$'\r' -- "$2"
 }
 
+# is_user_of_label FILE: whether the client has logged in as a user who may use this label. The file has a label, a blank
+# and a user name on each line; "-" is for requests without a label.
+is_user_of_label() {
+    local entry="${EST_LABEL:--} ${REMOTE_USER-}"
+    fault=${REMOTE_USER:-a client without a password}
+    [[ ${REMOTE_USER-} && $entry != *$'\n'* ]] && LC_ALL=C grep -qxF -e "$entry" -e "$entry"$'\r' -- "$1"
+}
+
 # office_hours FROM TO: whether it is Monday to Friday, from one hour to the other, UTC. "office_hours 8 18" ends at
 # 18:00.
 office_hours() {

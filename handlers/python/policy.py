@@ -81,12 +81,17 @@ def only_certificate_names() -> bool:
 
 def is_listed(value: str, file: str | Path) -> bool:
     """Whether the value is a line of the file; capital or small letters make no difference."""
-    try:
-        lines = Path(file).read_bytes().split(b"\n")
-    except OSError as missing:
-        print(missing, file=sys.stderr)
-        return False
-    return bool(value) and os.fsencode(value).lower() in {line.removesuffix(b"\r").lower() for line in lines}
+    return bool(value) and os.fsencode(value).lower() in {line.lower() for line in _listed(file)}
+
+
+def is_user_of_label(file: str | Path) -> bool:
+    """Whether the client has logged in as a user who may use this label.
+
+    The file has a label, a blank and a user name on each line; "-" is for requests without a label.
+    """
+    user = os.environ.get("REMOTE_USER", "")
+    entry = os.fsencode(f"{os.environ.get('EST_LABEL') or '-'} {user}")
+    return (bool(user) and entry in _listed(file)) or _no(user or "a client without a password")
 
 
 def office_hours(start: int, end: int) -> bool:
@@ -114,6 +119,15 @@ def ends_within(span: str | timedelta, file: str | Path) -> bool:
 
     left = ca.duration(span)
     return ca.read_certificate(file).not_valid_after_utc - datetime.now(UTC) < left
+
+
+def _listed(file: str | Path) -> set[bytes]:
+    """The lines of a file; none, and a word in the log, if it can't be read."""
+    try:
+        return {line.removesuffix(b"\r") for line in Path(file).read_bytes().split(b"\n")}
+    except OSError as missing:
+        print(missing, file=sys.stderr)
+        return set()
 
 
 def _family(prefix: str) -> Iterator[str]:

@@ -332,10 +332,10 @@ def test_no_secret_in_a_repr():
 
 def test_a_file_of_our_own_and_of_apaches(tmp_path):
     path = tmp_path / "users.htdigest"
-    digest.set_password(path, REALM, "alice", "secret")
-    digest.set_password(path, "other", "alice", "elsewhere")
-    digest.set_password(path, REALM, "bob", "b")
-    digest.set_password(path, REALM, "bob", "changed")
+    digest.set_passwords(path, REALM, {"alice": "secret"})
+    digest.set_passwords(path, "other", {"alice": "elsewhere"})
+    digest.set_passwords(path, REALM, {"bob": "b"})
+    digest.set_passwords(path, REALM, {"bob": "changed"})
     assert path.stat().st_mode & 0o777 == 0o600
     lines = path.read_text().splitlines()
     assert sorted(len(line.rpartition(":")[2]) for line in lines) == [32] * 3 + [64] * 3
@@ -364,5 +364,5 @@ def test_every_fault_of_a_file_is_named(tmp_path):
 @pytest.mark.parametrize("user", ["a:b", "a\nb", "a\x7f"])
 def test_a_name_that_a_file_cant_hold(tmp_path, user):
     with pytest.raises(ValueError, match="no colon"):
-        digest.set_password(tmp_path / "file", REALM, user, "secret")
+        digest.set_passwords(tmp_path / "file", REALM, {user: "secret"})
     assert not (tmp_path / "file").exists()

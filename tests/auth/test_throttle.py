@@ -6,8 +6,9 @@ import time
 import pytest
 
 from estgw.auth import throttle
-from estgw.auth.throttle import Throttle
+from estgw.auth.throttle import BURST, NAMES, USERS, Throttle
 from estgw.errors import TooManyGuesses
+from tests.kit.processes import ROOT
 
 
 class Clock:
@@ -33,14 +34,35 @@ def clock(monkeypatch) -> Clock:
     return made
 
 
-def wait(of: Throttle, address: str = "192.0.2.1") -> None:
-    asyncio.run(of.wait(address))
+ADDRESS = "192.0.2.1"
 
 
-def guess(of: Throttle, times: int, address: str = "192.0.2.1", user: str = "ann") -> None:
-    for _ in range(times):
-        wait(of, address)
-        of.failed(address, user)
+def guess(of: Throttle, times: int, address: str = ADDRESS, user: str = "ann") -> None:
+    async def wrong() -> None:
+        async with of.turn(address, user):
+            of.failed(address, user)
+
+    async def all_of_them() -> None:
+        for _ in range(times):
+            await wrong()
+
+    asyncio.run(all_of_them())
+
+
+def log_in(of: Throttle, address: str = ADDRESS, user: str = "ann") -> None:
+    """With the right password."""
+
+    async def right() -> None:
+        async with of.turn(address, user):
+            of.succeeded(address, user)
+
+    asyncio.run(right())
+
+
+def failures(of: Throttle, user: str = "ann") -> int:
+    known = of._addresses.get(ADDRESS)
+    found = known.of.get(throttle._digest(user)) if known else None
+    return found.count if found else 0
 
 
 def test_the_delay_grows_up_to_the_most(clock):
@@ -54,71 +76,127 @@ def test_several_processes_are_guessed_at_as_fast_as_one(clock):
     assert clock.slept == [0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 8, 8]
 
 
-def test_a_failure_costs_nobody_else(clock):
+def test_a_failure_delays_no_other_address(clock):
     guessed = Throttle(2)
     guess(guessed, 5)
     clock.slept.clear()
-    wait(guessed, "192.0.2.2")
+    log_in(guessed, "192.0.2.2")
     assert clock.slept == []
 
 
-def test_a_right_password_takes_back_that_users_failures(clock):
+def test_a_guessing_participant_does_not_delay_others_behind_one_address(clock):
+    """p7 guesses for half an hour, as fast as may be; in between the others log in, and mistype."""
+    guessed = Throttle(2)
+    for minute in range(30):
+        guess(guessed, 30, user="p7")
+        clock.slept.clear()
+        for number in range(20):
+            log_in(guessed, user=f"q{number}")
+        guess(guessed, 1, user=f"q{minute % 20}")
+        log_in(guessed, user=f"q{minute % 20}")
+        assert sum(clock.slept) <= 0.05, "a participant waits for nothing but the own failure"
+
+
+HOUR = 3600
+
+
+def per_hour(clock: Clock, guessed: Throttle, *users: str) -> int:
+    """Guesses that one address makes in an hour, in turn at these users, each as early as it may."""
+
+    async def guesses() -> int:
+        end, count = clock.now + HOUR, 0
+        while True:
+            async with guessed.turn(ADDRESS, users[count % len(users)]):
+                if clock.now > end:
+                    return count
+                guessed.failed(ADDRESS, users[count % len(users)])
+            count += 1
+
+    return asyncio.run(guesses())
+
+
+def test_readme_and_conf_say_how_many_guesses_an_hour_there_are(clock):
+    default = Throttle(2)
+    one = per_hour(clock, default, "ann")
+    many = per_hour(clock, Throttle(2), *(f"user{number}" for number in range(1000)))
+    assert one == 1 + 6 + (HOUR - 3) // 2  # the first, six while the delay grows for 3.15 seconds, and then the most
+    assert many == BURST + USERS * HOUR / 2
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert "1,800 guesses an hour at one user" in readme
+    assert "14,400 an hour over all user names" in readme
+    conf = " ".join((ROOT / "conf.yaml").read_text(encoding="utf-8").replace("#", " ").split())
+    assert "1800 guesses an hour at one user, 14400 over all names" in conf
+
+
+@pytest.mark.parametrize("names", [2, 8, NAMES, NAMES + 1, 5 * NAMES])
+def test_more_user_names_never_make_more_guesses_than_the_bound_of_an_address(clock, names):
+    """Also where so many names fail that the address forgets the first."""
+    victim, others = "victim", [f"user{number}" for number in range(names - 1)]
+    guesses = per_hour(clock, Throttle(2), victim, *others)
+    assert guesses <= USERS * HOUR / 2 + BURST
+    assert guesses / names <= HOUR / 2 + BURST, "at the one user"
+
+
+def test_a_right_password_removes_that_users_failures(clock):
     guessed = Throttle(2)
     guess(guessed, 5)
-    guessed.succeeded("192.0.2.1", "ann")
+    log_in(guessed)
     clock.slept.clear()
-    wait(guessed)
+    guess(guessed, 1)
     assert clock.slept == []
-    assert not guessed._records
     guessed.succeeded("192.0.2.77", "ann")  # never seen before
+    clock.now += 10
+    log_in(guessed)
+    assert not guessed._addresses
 
 
-def test_and_nobody_elses(clock):
+def test_a_right_password_removes_no_failures_of_another_user(clock):
     """A password of one's own between two guesses at another's makes them no faster."""
     guessed = Throttle(2)
     for _ in range(8):
         guess(guessed, 1, user="victim")
-        wait(guessed)
-        guessed.succeeded("192.0.2.1", "mallory")
-    growing = [0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 2]
-    assert clock.slept[1::2] == growing  # each guess but the first
-    assert clock.slept[::2] == [*growing, 2]  # and each success, which comes from the same address
+        log_in(guessed, user="mallory")
+    assert clock.slept == [0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 2]  # each guess but the first, and no success
+
+
+def test_a_right_password_removes_nothing_from_the_bound_of_an_address(clock):
+    guessed = Throttle(2)
+    for number in range(BURST + 8):
+        guess(guessed, 1, user=f"user{number}")
+        log_in(guessed, user="mallory")
+    assert sum(clock.slept) >= 7 * 2 / USERS
 
 
 def test_what_is_left_after_a_right_password_still_counts(clock):
     guessed = Throttle(2)
     guess(guessed, 3, user="victim")
     guess(guessed, 2, user="mallory")
-    guessed.succeeded("192.0.2.1", "mallory")
-    assert guessed._delay(guessed._records["192.0.2.1"]) == 0.2
-    guessed.succeeded("192.0.2.1", "mallory")
-    assert guessed._delay(guessed._records["192.0.2.1"]) == 0.2
-    guessed.succeeded("192.0.2.1", "victim")
-    assert not guessed._records
+    log_in(guessed, user="mallory")
+    assert (failures(guessed, "victim"), failures(guessed, "mallory")) == (3, 0)
+    log_in(guessed, user="victim")
+    assert failures(guessed, "victim") == 0
 
 
-def test_names_past_the_bound_are_forgiven_by_time_alone(clock):
-    """Who tries many names, with the names as long as may be, fills no memory and loses no delay."""
+def test_many_long_names_fill_no_memory_and_lose_no_delay(clock):
     guessed = Throttle(2)
     for number in range(1000):
-        guessed.failed("192.0.2.1", f"{number}" * 1000)
-    record = guessed._records["192.0.2.1"]
-    assert (record.failures, len(record.of)) == (1000, throttle.NAMES)
-    assert max(map(len, record.of)) == 16
+        guessed.failed(ADDRESS, f"{number}" * 1000)
+    known = guessed._addresses[ADDRESS]
+    assert len(known.of) == NAMES
+    assert max(map(len, known.of)) == 16
     for number in range(1000):
-        guessed.succeeded("192.0.2.1", f"{number}" * 1000)
-    assert (record.failures, len(record.of)) == (1000 - throttle.NAMES, 0)
-    assert guessed._delay(record) == 2
-    clock.now += throttle.FORGET + 1
-    guessed.failed("192.0.2.1", "ann")
-    assert (record.failures, len(record.of)) == (1, 1)
+        guessed.succeeded(ADDRESS, f"{number}" * 1000)
+    assert known.full_until - clock.now == 1000 * 2 / USERS
+    with pytest.raises(TooManyGuesses) as refusal:
+        log_in(guessed, user="new")
+    assert int(refusal.value.headers["Retry-After"]) == int((1001 - BURST) * 2 / USERS) + 1
 
 
 def test_a_name_that_is_no_unicode_is_a_name(clock):
     guessed = Throttle(2)
-    guessed.failed("192.0.2.1", "\udce9")
-    guessed.succeeded("192.0.2.1", "\udcea")
-    assert guessed._records
+    guessed.failed(ADDRESS, "\udce9")
+    guessed.succeeded(ADDRESS, "\udcea")
+    assert failures(guessed, "\udce9") == 1
 
 
 def test_time_heals(clock):
@@ -140,21 +218,31 @@ def test_attempts_side_by_side_wait_one_after_another(monkeypatch):
 
     monkeypatch.setattr(asyncio, "sleep", sleep)
     guessed = Throttle(2)
+
+    def log_in_later(of: Throttle) -> None:
+        async def attempt() -> None:
+            async with of.turn(ADDRESS, "ann"):
+                pass
+
+        asyncio.run(attempt())
+
     for _ in range(8):
-        guessed.failed("192.0.2.1", "ann")
+        guessed.failed(ADDRESS, "ann")
     with pytest.raises(TooManyGuesses) as refusal:
         for _ in range(100):
-            wait(guessed)
+            log_in_later(guessed)
     assert slept == [2 * at for at in range(1, 11)]
     assert int(refusal.value.headers["Retry-After"]) >= 20
 
 
-async def verified(of: Throttle, done: list[int], number: int, address: str = "192.0.2.1", good: bool = False) -> None:
+async def verified(
+    of: Throttle, done: list[int], number: int, address: str = ADDRESS, good: bool = False, user: str = "ann"
+) -> None:
     """An attempt whose verdict takes a moment, as that of a password hash does."""
-    async with of.turn(address):
+    async with of.turn(address, user):
         await asyncio.sleep(0.02)
         done.append(number)
-        (of.succeeded if good else of.failed)(address, "ann")
+        (of.succeeded if good else of.failed)(address, user)
 
 
 def test_a_thousand_first_guesses_at_once():
@@ -173,6 +261,37 @@ def test_a_thousand_first_guesses_at_once():
         assert guessed._gates == {}
 
     asyncio.run(main())
+
+
+def test_a_thousand_first_guesses_at_as_many_users_at_once():
+    async def main() -> None:
+        guessed, done = Throttle(2), list[int]()
+        crowd = [asyncio.create_task(verified(guessed, done, at, user=f"user{at}")) for at in range(1000)]
+        await asyncio.sleep(0.5)
+        assert throttle.SIDE_BY_SIDE <= len(done) <= BURST + 4
+        for each in crowd:
+            each.cancel()
+        await asyncio.gather(*crowd, return_exceptions=True)
+        assert guessed._gates == {}
+        assert guessed._addresses[ADDRESS].trying == 0
+
+    asyncio.run(main())
+
+
+def test_a_crowd_behind_one_address_is_not_delayed_by_one_guesser():
+    async def main() -> float:
+        guessed, done = Throttle(2), list[int]()
+        guesser = [asyncio.create_task(verified(guessed, done, -1, user="p7")) for _ in range(200)]
+        await asyncio.sleep(0.3)
+        started = time.monotonic()
+        await asyncio.gather(*(verified(guessed, done, at, good=True, user=f"q{at}") for at in range(80)))
+        took = time.monotonic() - started
+        for each in guesser:
+            each.cancel()
+        await asyncio.gather(*guesser, return_exceptions=True)
+        return took
+
+    assert asyncio.run(main()) < 2  # ten times 20 ms
 
 
 def test_a_crowd_with_right_passwords_waits_for_nothing():
@@ -194,7 +313,7 @@ def test_who_finds_no_place_is_turned_away(monkeypatch):
         stop = asyncio.Event()
 
         async def slow() -> None:
-            async with guessed.turn("192.0.2.1"):
+            async with guessed.turn(ADDRESS, "ann"):
                 await stop.wait()
 
         crowd = [asyncio.create_task(slow()) for _ in range(throttle.SIDE_BY_SIDE)]
@@ -213,7 +332,7 @@ def test_a_fault_while_verifying_frees_the_place():
         guessed = Throttle(2)
         for _ in range(3 * throttle.SIDE_BY_SIDE):
             with pytest.raises(ValueError, match="the directory sleeps"):
-                async with guessed.turn("192.0.2.1"):
+                async with guessed.turn(ADDRESS, "ann"):
                     raise ValueError("the directory sleeps")
         assert guessed._gates == {}
 
@@ -224,8 +343,8 @@ def test_zero_turns_it_off(clock):
     async def main() -> None:
         guessed = Throttle(0)
         for _ in range(50):
-            async with guessed.turn("192.0.2.1"):
-                guessed.failed("192.0.2.1", "ann")
+            async with guessed.turn(ADDRESS, "ann"):
+                guessed.failed(ADDRESS, "ann")
 
     asyncio.run(main())
     assert clock.slept == []
@@ -234,16 +353,16 @@ def test_zero_turns_it_off(clock):
 def test_a_long_night_overflows_nothing(clock):
     guessed = Throttle(2)
     for _ in range(5000):
-        guessed.failed("192.0.2.1", "ann")
-    assert guessed._delay(guessed._records["192.0.2.1"]) == 2
+        guessed.failed(ADDRESS, "ann")
+    assert guessed._delay(guessed._addresses[ADDRESS].of[throttle._digest("ann")]) == 2
 
 
 def test_memory_is_bounded(clock):
     guessed = Throttle(2)
     for number in range(throttle.ADDRESSES + 500):
         guessed.failed(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}", "ann")
-    assert len(guessed._records) == throttle.ADDRESSES
-    assert "10.0.0.1" not in guessed._records  # the one that failed longest ago went first
+    assert len(guessed._addresses) == throttle.ADDRESSES
+    assert "10.0.0.1" not in guessed._addresses  # the one that failed longest ago went first
 
 
 @pytest.mark.parametrize(
@@ -252,7 +371,7 @@ def test_memory_is_bounded(clock):
         ("2001:db8::1", "2001:db8::ffff:2", True),
         ("2001:db8::1", "2001:db8:0:1::1", False),
         ("fe80::1%eth0", "fe80::2%eth0", True),
-        ("192.0.2.1", "192.0.2.2", False),
+        (ADDRESS, "192.0.2.2", False),
     ],
 )
 def test_a_subnet_of_ipv6_is_one_guesser(one, other, same):

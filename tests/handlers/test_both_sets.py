@@ -596,6 +596,27 @@ def test_policies_of_authorize(bench: HandlerSet) -> None:
     assert (result.status, result.words) in ((0, ""), (77, "come back in office hours"))
 
 
+def test_the_shipped_policy_of_users_per_label_refuses_others_and_lets_certificates_renew(bench: HandlerSet) -> None:
+    switch_on(bench, "authorize", openssl="[[ $EST_OPERATION == simplereenroll", python='if env["EST_OPERATION"] !=')
+    readme = (bench.workspace.path / "handlers/README.md").read_text()
+    shown = re.search(r"<!-- label-users -->\n```\n(.*?)```", readme, re.DOTALL)
+    assert shown is not None
+    (bench.script("authorize").parent / "label-users").write_text(shown[1])
+
+    def asked(operation: str, **env: str) -> tuple[int, str]:
+        result = bench.run("authorize", csr(), EST_OPERATION=operation, **env)
+        return result.status, result.words
+
+    for label, user in (("p1", "p1"), ("p1", "teacher"), ("p2", "p2")):
+        assert asked("simpleenroll", EST_LABEL=label, REMOTE_USER=user) == (0, "")
+    refused = (77, "this label is not for p7")
+    assert asked("simpleenroll", EST_LABEL="p1", REMOTE_USER="p7") == refused
+    assert asked("simpleenroll", REMOTE_USER="p7") == refused
+    assert asked("simplereenroll", EST_LABEL="p1", REMOTE_USER="p7") == refused, "with a password"
+    assert asked("simpleenroll", EST_LABEL="p1") == (77, "this label is not for a client without a password")
+    assert asked("simplereenroll", EST_LABEL="p1") == (0, ""), "with a certificate"
+
+
 # serverkeygen.
 
 

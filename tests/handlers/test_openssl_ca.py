@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import shutil
 import stat
@@ -131,6 +132,139 @@ def test_names_are_added(tmp_path: Path) -> None:
     assert [str(ip) for ip in san.get_values_for_type(x509.IPAddress)][2:] == ["192.0.2.7", "fe80::1"]
 
 
+NOT_NAMES = {
+    "https://gw.example.org/": "leave out what stands before and after the host",
+    "gw.example.org:8443": "leave out the port",
+    "[::1]": "leave out the brackets",
+    "fe80::1%eth0": "an IPv6 address has eight groups of up to four hex digits",
+    "1:2:3": "an IPv6 address has eight groups of up to four hex digits",
+    "1::2::3": "an IPv6 address has eight groups of up to four hex digits",
+    "1:2:3:4:5:6:7:8:9": "an IPv6 address has eight groups of up to four hex digits",
+    ":::": "an IPv6 address has eight groups of up to four hex digits",
+    "10": "an IPv4 address has four numbers from 0 to 255",
+    "10.0.0.256": "an IPv4 address has four numbers from 0 to 255",
+    "10.0.0.01": "with no 0 in front",
+    "bücher.example": "in its ASCII form, xn--...",
+    "two words": "a host name has letters, digits, hyphens and dots",
+    "a_b.example": "a host name has letters, digits, hyphens and dots",
+    "$(id).example": "a host name has letters, digits, hyphens and dots",
+    "*": "a star stands alone, before the first dot",
+    "a*.example": "a star stands alone, before the first dot",
+    "a.*.example": "a star stands alone, before the first dot",
+    ".example": "no part between dots is empty",
+    "example.": "no part between dots is empty",
+    "a..example": "no part between dots is empty",
+    "-a.example": "or has a hyphen at an end",
+    "a.example-": "or has a hyphen at an end",
+    "a" * 64 + ".example": "a part between dots has 63 characters at most",
+    "a." * 124 + "example": "a host name has 253 characters at most",
+    "x\n.example": "a host name has letters, digits, hyphens and dots",
+}
+IS_NAME = """
+set -euo pipefail
+source "$1"
+names=
+for name in "${@:2}"; do (add_name "$name" && echo "$names") 2>&1 || :; done
+"""
+
+
+def add_names(*names: str) -> list[str]:
+    command = ["bash", "-c", IS_NAME, "create-ca", str(ROOT / "openssl-ca/lib.sh"), *names]
+    done = subprocess.run(command, capture_output=True, text=True, env={"PATH": PATH}, check=True)
+    assert done.stderr == ""
+    return done.stdout.splitlines()
+
+
+def test_a_name_that_no_certificate_can_hold_is_refused_with_the_reason() -> None:
+    for said, (name, words) in zip(add_names(*NOT_NAMES), NOT_NAMES.items(), strict=True):
+        assert said.startswith("create-ca: not a host name or IP address: "), name
+        assert words in said, name
+
+
+def test_a_name_of_any_kind_is_accepted_once() -> None:
+    good = ["gw", "gw.Example.org", "*.example.org", "a-b.xn--bcher-kva.example", "a" * 63 + ".example"]
+    addresses = ["0.0.0.0", "255.255.255.255", "::", "::1", "fe80::1", "1::", "1:2:3:4:5:6:7:8", "2001:DB8::ffff:0:1"]
+    assert add_names(*good, *addresses) == [*(f",DNS:{name}" for name in good), *(f",IP:{name}" for name in addresses)]
+    assert [str(ipaddress.ip_address(address)) for address in addresses]
+
+
+# create-ca --server-only.
+
+
+def sans(path: Path) -> list[str]:
+    found = load(path).extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    return [str(entry.value) for entry in found]
+
+
+def test_server_only_makes_a_key_and_a_certificate_by_the_existing_ca(workspace: Workspace) -> None:
+    before = {name: (workspace.ca / name).read_bytes() for name in ("cacert.pem", "server.pem", "private/cakey.pem")}
+    old_key = (workspace.ca / "private/serverkey.pem").read_bytes()
+    said = workspace.do(
+        "create-ca", "--server-only", "--name", "gw.example", "--name", "192.0.2.7", "--name", "gw.example"
+    )
+    assert "server.pem, with a new key, for DNS:localhost," in said
+    assert "reload the gateway" in said
+    assert sans(workspace.ca / "server.pem") == ["localhost", "127.0.0.1", "::1", "gw.example", "192.0.2.7"]
+    assert [(workspace.ca / name).read_bytes() == text for name, text in before.items()] == [True, False, True]
+    key = (workspace.ca / "private/serverkey.pem").read_bytes()
+    assert key != old_key
+    assert mode(workspace.ca / "private/serverkey.pem") == 0o600
+    assert mode(workspace.ca / "server.pem") == 0o644
+    server = load(workspace.ca / "server.pem")
+    assert load_pem_private_key(key, None).public_key() == server.public_key()
+    server.verify_directly_issued_by(load(workspace.ca / "cacert.pem"))
+    assert [row[0] for row in workspace.rows] == ["V", "V"]
+    assert int(workspace.rows[1][3], 16) == server.serial_number
+    assert (workspace.ca / f"newcerts/{workspace.rows[1][3]}.pem").exists()
+    assert not (workspace.ca / "server.new").exists()
+    assert not list(workspace.ca.glob(".create-ca.*"))
+    assert workspace.run("openssl/simpleenroll", csr()).status == 0
+
+
+def test_server_only_keeps_the_kind_of_the_key_unless_told(workspace: Workspace) -> None:
+    workspace.do("create-ca", "--server-only", "--curve", "P-384")
+    workspace.do("create-ca", "--server-only")
+    key = load(workspace.ca / "server.pem").public_key()
+    assert isinstance(key, ec.EllipticCurvePublicKey)
+    assert key.curve.name == "secp384r1"
+
+
+def test_server_only_after_a_rollover_has_its_links(workspace: Workspace) -> None:
+    workspace.do("rollover")
+    before = workspace.load("server.pem")
+    workspace.do("create-ca", "--server-only", "--name", "gw.example")
+    chain = workspace.load("server.pem")
+    chain[0].verify_directly_issued_by(load(workspace.ca / "issuer.pem"))
+    assert chain[1:] == before[1:]
+    assert chain[0] != before[0]
+    workspace.do("rollover")
+    assert "gw.example" in sans(workspace.ca / "server.pem")
+
+
+@pytest.mark.parametrize("program", ["openssl", "mv", "sync"])
+def test_server_only_killed_anywhere_leaves_a_pair_that_fits(
+    workspace: Workspace, tmp_path: Path, program: str
+) -> None:
+    for call in range(1, 30):
+        path = fatal(tmp_path / f"bin{call}", program, call)
+        ended = workspace.create_ca("--server-only", "--name", f"gw{call}", path=path).returncode
+        workspace.do("crl")  # the next script that takes the lock
+        key = load_pem_private_key((workspace.ca / "private/serverkey.pem").read_bytes(), None).public_key()
+        assert key == load(workspace.ca / "server.pem").public_key(), (program, call)
+        assert not (workspace.ca / "server.new").exists()
+        if ended == 0:
+            assert call > 2
+            return
+    pytest.fail("it never came to its end")
+
+
+def test_server_only_needs_the_key_of_the_ca(workspace: Workspace) -> None:
+    (workspace.ca / "current/private/cakey.pem").rename(workspace.ca / "elsewhere")
+    result = workspace.create_ca("--server-only")
+    assert (result.returncode, len(workspace.rows)) == (1, 1)
+    assert "the CA's key is not in" in result.stderr
+
+
 def test_an_existing_ca_stays_unless_forced(workspace: Workspace) -> None:
     before = load(workspace.ca / "cacert.pem")
     result = workspace.create_ca()
@@ -167,9 +301,12 @@ def test_dir_makes_a_second_ca_that_can_be_edited(workspace: Workspace, tmp_path
         (["--frobnicate"], 2, "usage: create-ca"),
         (["--curve"], 1, "--curve wants a value"),
         (["--curve", "P-0"], 1, "Error generating EC key"),
-        (["--name", "a,DNS:b"], 1, "not a host name or IP address: a,DNS:b"),
+        (["--name", "a,DNS:b"], 1, "not a host name or IP address: 'a,DNS:b'"),
         (["--name", "x\nbasicConstraints=CA:TRUE"], 1, "not a host name or IP address"),
-        (["--name", "192.0.2.999"], 1, "bad ip address"),
+        (["--name", "192.0.2.999"], 1, "an IPv4 address has four numbers from 0 to 255"),
+        (["--server-only"], 1, "no CA in"),
+        (["--server-only", "--force"], 1, "--server-only keeps the CA as it is; leave out --force and --sub-ca"),
+        (["--server-only", "--sub-ca"], 1, "--server-only keeps the CA as it is"),
     ],
 )
 def test_options_that_make_no_ca(tmp_path: Path, options: list[str], status: int, words: str) -> None:

@@ -412,6 +412,47 @@ def test_no_length_of_time_is_a_fault_in_both_languages(bench: HandlerSet, span:
         assert f"'{span}' is no length of time: write a number with s, m, h or d behind it, 1s to 36525d" in said
 
 
+# Users per label.
+
+LABEL_USERS = "p1 p1\r\np1 teacher\n- p3\n  p1 p4\np1 two words\np1 Joe\np2 \n"
+
+
+@pytest.mark.parametrize(
+    ("label", "user", "verdict"),
+    [
+        ("p1", "p1", True),
+        ("p1", "teacher", True),
+        ("p1", "two words", True),
+        (None, "p3", True),
+        ("p2", "p1", False),
+        ("p2", "teacher", False),
+        (None, "p1", False),
+        ("p1", "p3", False),
+        ("p1", "p4", False),
+        ("p1", "joe", False),
+        ("p1", "P1", False),
+        ("p1", ".*", False),
+        ("p1", "p", False),
+        ("p1", "p1\np1 p1", False),
+        ("p2", "", False),
+        ("p2", None, False),
+    ],
+)
+def test_is_user_of_label_is_the_same_in_both_languages(
+    tmp_path: Path, label: str | None, user: str | None, verdict: bool
+) -> None:
+    file = tmp_path / "label-users"
+    file.write_bytes(LABEL_USERS.encode())
+    env = {"REMOTE_USER": user, "EST_LABEL": label}
+    given = {name: value for name, value in env.items() if value is not None}
+    assert verdicts("is_user_of_label", file, **given) == both(verdict)
+    assert verdicts("is_user_of_label", tmp_path / "nowhere", **given) == both(False)
+    if not verdict:
+        assert {said.partition("no:")[2] for said in answers("is_user_of_label", file, **given).values()} == {
+            (user or "a client without a password").replace("\n", "?")
+        }
+
+
 # The table, and the files.
 
 
