@@ -16,6 +16,8 @@ from tests.kit.gateway import Gateway
 from tests.kit.processes import DEADLINE, ROOT, run
 from tests.kit.workspace import Workspace
 
+pytestmark = pytest.mark.slow
+
 TEMPLATE = "estgw/template"
 
 

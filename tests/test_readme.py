@@ -19,6 +19,8 @@ from tests.kit.gateway import Gateway, running_gateway
 from tests.kit.processes import ROOT
 from tests.kit.workspace import Workspace
 
+pytestmark = pytest.mark.slow
+
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCK = re.compile(r"(?:<!-- run(?:: (?P<how>\w+))? -->\n)?```(?P<language>\w*)\n(?P<text>.*?)```", re.DOTALL)
 

@@ -145,6 +145,8 @@ def remove_lines(path: Path, names: Collection[str], user_of: Callable[[str], st
     """Remove the lines of users; `user_of` tells whose line it is.  Raises ValueError for a user who is not there."""
     for user in names:
         require_name(user)
+        if not user:  # an empty line or a comment would count as the one without a name
+            raise ValueError("a user name has no colon, no control character and no # in front; this one is empty")
     there = {user_of(line) for line in path.read_text(encoding="utf-8").splitlines()}
     if missing := [user for user in names if user not in there]:
         raise ValueError(f"{path} has no user {', '.join(map(printable, missing))}; nothing was changed")
@@ -153,7 +155,7 @@ def remove_lines(path: Path, names: Collection[str], user_of: Callable[[str], st
 
 def require_name(user: str) -> None:
     """Raise ValueError with a sentence for a name that a password file can't hold."""
-    if not user or ":" in user or user.startswith("#") or not (user + " ").isprintable():
+    if ":" in user or user.startswith("#") or not (user + " ").isprintable():
         raise ValueError("a user name has no colon, no control character and no # in front")
 
 

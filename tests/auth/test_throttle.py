@@ -125,7 +125,7 @@ def test_readme_and_conf_say_how_many_guesses_an_hour_there_are(clock):
     assert "1,800 guesses an hour at one user" in readme
     assert "14,400 an hour over all user names" in readme
     conf = " ".join((ROOT / "conf.yaml").read_text(encoding="utf-8").replace("#", " ").split())
-    assert "1800 guesses an hour at one user, 14400 over all names" in conf
+    assert "1800 guesses an hour at one user and 14400 over all names" in conf
 
 
 @pytest.mark.parametrize("names", [2, 8, NAMES, NAMES + 1, 5 * NAMES])

@@ -21,7 +21,7 @@ from tests.kit.csr import csr
 from tests.kit.der import armoured
 from tests.kit.scripts import ENVIRONMENT, ISSUING, HandlerSet, keygen
 
-pytestmark = needs_disk
+pytestmark = [needs_disk, pytest.mark.slow]
 
 Squeeze = Callable[[Disk, int], AbstractContextManager[None]]
 ROOM: dict[str, Squeeze] = {"pages": Disk.with_free_pages, "inodes": Disk.with_free_inodes}

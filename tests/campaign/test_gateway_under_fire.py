@@ -17,6 +17,8 @@ from tests.kit.gateway import Gateway, enrol, running_gateway
 from tests.kit.processes import until
 from tests.kit.workspace import Workspace
 
+pytestmark = pytest.mark.slow
+
 ROUNDS = times(4, 60)
 
 

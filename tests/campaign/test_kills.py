@@ -20,6 +20,8 @@ from tests.kit.processes import PATH
 from tests.kit.scripts import ENVIRONMENT, ISSUING, HandlerSet, keygen
 from tests.kit.workspace import Workspace
 
+pytestmark = pytest.mark.slow
+
 ENROL = "simpleenroll"
 TOOLS = ("revoke", "crl", "rollover", "rotate", "issue")
 

@@ -26,6 +26,8 @@ from tests.kit.processes import run
 from tests.kit.restore import logging_as_before
 from tests.kit.workspace import Workspace
 
+pytestmark = pytest.mark.slow
+
 BOUNDARY = "--estgw-serverkeygen"
 
 

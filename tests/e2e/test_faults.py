@@ -20,6 +20,8 @@ from tests.kit.processes import ROOT, run, until
 from tests.kit.workers import GOOD, one_each, pids, two_workers
 from tests.kit.workspace import Workspace
 
+pytestmark = pytest.mark.slow
+
 WORKERS = pytest.mark.parametrize("workers", [1, 2])
 WORDS = "Label python is out of service, because its configuration has a fault. The server's log says which."
 

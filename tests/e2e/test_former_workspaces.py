@@ -24,6 +24,8 @@ from tests.kit.gateway import enrol, running_gateway
 from tests.kit.processes import ROOT
 from tests.kit.workspace import Workspace
 
+pytestmark = pytest.mark.slow
+
 ARCHIVES = sorted((ROOT / "tests/workspaces").glob("*.tar.xz"))
 SETS = ("", "python/")
 

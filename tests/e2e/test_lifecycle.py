@@ -79,7 +79,6 @@ def test_everything_is_swapped(living, tmp_path):
         ({"tls": {"certificate": "nowhere.pem"}}, "nowhere.pem: can't be read: No such file or directory"),
         ({"client_auth": {"explicit": ["handlers/README.md"]}}, "README.md: no certificate in it"),
         ({"client_auth": {"users": "nobody.htpasswd"}}, "nobody.htpasswd: No such file or directory"),
-        ({"callouts": {"handlers": "handlers/none"}}, "handlers/none/cacerts: No such file or directory"),
         ({"callouts": {"ca_dir": "no-ca"}}, "no-ca: not a directory"),
     ],
 )

@@ -21,6 +21,8 @@ from tests.kit.workers import TWO, one_each
 from tests.kit.workspace import Workspace
 from tests.tls.serving import DEADLINE
 
+pytestmark = pytest.mark.slow
+
 GOOD = csr()
 CHECKED = {"client_auth": {"crls": ["openssl-ca/crl.pem"]}}
 

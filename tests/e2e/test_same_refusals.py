@@ -24,6 +24,8 @@ from tests.kit.gateway import LOGIN, Gateway, enrol, running_gateway
 from tests.kit.keys import KEY, rsa_key
 from tests.kit.workspace import Workspace
 
+pytestmark = pytest.mark.slow
+
 USER = LOGIN.partition(":")[0]
 LONG = dn((CN, UTF8, b"x" * 65))
 MAX_BODY = 16 * 1024

@@ -103,7 +103,9 @@ def test_shfmt_changes_nothing() -> None:
 def test_every_script_is_short_and_strict(path: Path) -> None:
     text = path.read_text()
     assert os.access(path, os.X_OK)
-    assert len(text.splitlines()) <= (105 if path.parent.name == "openssl-ca" else 40), "a script fits on a screen"
+    assert len(text.splitlines()) <= (130 if path.parent.name == "openssl-ca" else 40), (
+        "a script can be read at a glance"
+    )
     assert "\nset -euo pipefail\n" in text
     assert "/dev/stderr" not in text, "stderr is a plain file: opening it again truncates it"
 

@@ -23,6 +23,8 @@ from tests.kit.csr import csr, subject
 from tests.kit.processes import PATH, ROOT
 from tests.kit.scripts import HandlerSet
 
+pytestmark = pytest.mark.slow
+
 BASH = ROOT / "handlers/openssl/policy.sh"
 PYTHON = ROOT / "handlers/python/policy.py"
 

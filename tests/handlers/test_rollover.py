@@ -28,6 +28,8 @@ from tests.kit.reference import lint
 from tests.kit.scripts import Cuts
 from tests.kit.workspace import Workspace
 
+pytestmark = pytest.mark.slow
+
 GENERATIONS = (1, 2, 3)
 PAIRS = list(itertools.product(GENERATIONS, repeat=2))
 ACCEPTED = {

@@ -22,6 +22,8 @@ from tests.kit.processes import PATH, ROOT, run
 from tests.kit.scripts import Cuts, keygen
 from tests.kit.workspace import Workspace
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["own_network"]
 
 ENROL = "openssl/simpleenroll"

@@ -24,6 +24,8 @@ from tests.kit.reference import lint
 from tests.kit.scripts import Cuts, HandlerSet
 from tests.kit.workspace import Workspace
 
+pytestmark = pytest.mark.slow
+
 ACCEPTED = {
     "pkix.subject_key_identifier_method_1_identified",  # a remark: RFC 5280 4.2.1.2 method (1), as wished
     "pkix.invalid_domain_name_syntax",  # "localhost" has one label; a demo has no other name
@@ -285,7 +287,7 @@ def test_from_end_to_end(sub_lab: Workspace, tmp_path: Path) -> None:
 def test_the_readme_has_these_lines(workspace: Workspace) -> None:
     """Indented there, for they need a sub-CA."""
     readme = (workspace.ca / "README.md").read_text()
-    section = readme.partition("## A root that can be put away")[2].partition("\n## ")[0]
+    section = readme.partition("## A root that can be kept offline")[2].partition("\n## ")[0]
     lines = [line.strip() for line in section.splitlines() if line.startswith("    ./")]
     assert len(lines) == 3
     serial = workspace.load("issuer.pem")[0].serial_number

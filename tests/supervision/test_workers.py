@@ -23,6 +23,8 @@ from tests.kit.processes import ROOT, dead, run, until
 from tests.kit.workers import GOOD, held, holding, let_go, one_each, pids, two_workers, worker_of
 from tests.kit.workspace import Workspace
 
+pytestmark = pytest.mark.slow
+
 # Serving.
 
 

@@ -24,6 +24,8 @@ from aiohttp import web
 
 from tests.tls.serving import DEADLINE, VERSIONS, Serving, World, serving, until
 
+pytestmark = pytest.mark.slow
+
 LARGE = random.Random(1).randbytes(5 << 20)
 LARGE_DIGEST = hashlib.sha256(LARGE).hexdigest()
 
