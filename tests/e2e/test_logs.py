@@ -198,7 +198,9 @@ def test_http_without_s(gateway):
     before = len(gateway.log)
     with socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as plain:
         plain.sendall(b"GET /.well-known/est/cacerts HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        answer = b"".join(iter(lambda: plain.recv(1000), b""))
+        answer = b""
+        while not answer.endswith(b"in the URL.\n") and (data := plain.recv(1000)):
+            answer += data
     head, _, words = answer.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain")
     assert words == b"This port speaks HTTPS only: write https:// in the URL.\n"
