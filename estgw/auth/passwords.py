@@ -29,6 +29,14 @@ class Passwords:
         offered = self._digest.challenges(stale=stale) if self._digest else []
         return [*offered, basic_challenge(self._realm)] if self._users else offered
 
+    def remembers(self, claimed: Credentials) -> bool:
+        """Whether Basic credentials were found right a short time ago."""
+        return (
+            self._users is not None
+            and claimed.password is not None
+            and (self._users.remembers(claimed.username, claimed.password))
+        )
+
     async def verify(self, claimed: Credentials, method: str, targets: Sequence[str]) -> bool:
         """Whether the credentials are right for this request.  Raises as `Digest.verify` does."""
         if claimed.response is not None:

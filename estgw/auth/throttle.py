@@ -15,6 +15,8 @@ attempt runs inside `turn`:
    no other.  Otherwise a client with a password of its own could guess another user's at full speed by using its own
    in between.  It removes nothing from the bound of the address.
 
+A password that is remembered passes without all this (`is_quiet`), as long as the address has no failure.
+
 If a gate or a wait takes longer than `PATIENCE`, the client gets a 429.  Other addresses are not affected.  All tables
 are bounded.  An address forgets the user name that failed longest ago when it has more than `NAMES`.  Forcing that with
 failures of other names takes `NAMES / USERS` times `guess_delay` by the bound of the address: longer than waiting.
@@ -88,6 +90,17 @@ class Throttle:
         self._of = of
         self._addresses: OrderedDict[str, _Address] = OrderedDict()
         self._gates: dict[tuple[str, bytes | None], _Gate] = {}
+
+    def is_quiet(self, address: str, user: str) -> bool:
+        """Whether nothing delays this attempt: no failure of the address is known, and none of its attempts is open.
+
+        Only then may a password that is remembered pass without `turn`.  Otherwise a client could send many guesses at
+        once and learn the right one at once from its answer, while the wrong ones wait.
+        """
+        if not (self._addresses or self._gates):
+            return True
+        key = _key(address)
+        return not (key in self._addresses or (key, None) in self._gates or (key, _digest(user)) in self._gates)
 
     @asynccontextmanager
     async def turn(self, address: str, user: str) -> AsyncIterator[None]:

@@ -29,6 +29,8 @@ _CONTEXT = CryptContext(
 )
 REMEMBERED = 1024
 """Verified credentials that are remembered at once; the oldest is forgotten first."""
+REFRESH = 0.25
+"""The last part of the time for which a password is remembered; a request in it has the password verified again."""
 BCRYPT_BYTES = 72
 """bcrypt ignores further bytes of a password, and bcrypt 5 refuses longer ones."""
 
@@ -45,20 +47,51 @@ class Users:
         self._remember = remember
         self._key = secrets.token_bytes(32)
         self._verified: OrderedDict[bytes, float] = OrderedDict()
+        self._checks: dict[bytes, asyncio.Task[bool]] = {}
+
+    def remembers(self, user: str, password: str) -> bool:
+        """Whether the password was found right a short time ago.
+
+        One that is about to be forgotten is verified again in the background, so that its next request need not wait.
+        """
+        digest, now = self._digest(user, password), time.monotonic()
+        until = self._verified.get(digest, 0.0)
+        if now < until < now + self._remember * REFRESH:
+            self._check(digest, user, password)
+        return now < until
 
     async def verify(self, user: str, password: str) -> bool:
         """Whether the password is the user's.
 
-        Verifying a hash takes 60 ms and more, so it runs in a thread, and a success is remembered for a short time
-        under a keyed digest.
+        Verifying a hash takes 60 ms and more.  So it runs in a thread, a success is remembered for a short time under a
+        keyed digest, and requests with the same credentials at the same time share one verification.
         """
-        digest = hmac.digest(self._key, f"{user}\0{password}".encode(), hashlib.sha256)
-        now = time.monotonic()
-        if self._verified.get(digest, 0.0) > now:
+        if self.remembers(user, password):
             return True
+        # Shielded: the client that asked first may go away while others wait for the same result.
+        return await asyncio.shield(self._check(self._digest(user, password), user, password))
+
+    def _digest(self, user: str, password: str) -> bytes:
+        return hmac.digest(self._key, f"{user}\0{password}".encode(), hashlib.sha256)
+
+    def _check(self, digest: bytes, user: str, password: str) -> asyncio.Task[bool]:
+        """The verification of these credentials that is under way, or a new one."""
+        check = self._checks.get(digest)
+        if check is None:
+            check = self._checks[digest] = asyncio.create_task(self._verify_in_thread(digest, user, password))
+            check.add_done_callback(lambda ended: self._forget_check(digest, ended))
+        return check
+
+    def _forget_check(self, digest: bytes, ended: asyncio.Task[bool]) -> None:
+        del self._checks[digest]
+        if not ended.cancelled():
+            ended.exception()  # a machine without a free thread: the requests that wait get it, a refresh is repeated
+
+    async def _verify_in_thread(self, digest: bytes, user: str, password: str) -> bool:
         good = await asyncio.to_thread(self._verify, user, password)
         if good and self._remember:
-            self._verified[digest] = now + self._remember
+            self._verified[digest] = time.monotonic() + self._remember
+            self._verified.move_to_end(digest)
             while len(self._verified) > REMEMBERED:
                 self._verified.popitem(last=False)
         return good

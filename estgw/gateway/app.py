@@ -17,6 +17,7 @@ from estgw.callout import scratch, shortage
 from estgw.callout.call import Call, ExchangeFacts, HTTPFacts
 from estgw.callout.home import Home
 from estgw.callout.verdicts import Kind
+from estgw.config.route import Route
 from estgw.errors import (
     BadRequest,
     HandlerFailed,
@@ -153,6 +154,8 @@ class Exchange(Pipeline):
 
         async def verify(client: Client) -> bool:
             name = client.claimed.username if client.claimed else ""
+            if self._is_remembered(call.route, client, name):
+                return True
             self.entry["claimed_user"] = name[:CLAIMED]
             async with self.throttle.turn(client.address, name):
                 # A stale nonce raises, so neither is called: it is not a guess, and a replay must not forgive guesses.
@@ -166,6 +169,15 @@ class Exchange(Pipeline):
             self.entry["user"] = client.user
             self.entry.setdefault("identity", client.user)
         return replace(call, client=client)
+
+    def _is_remembered(self, route: Route, client: Client, name: str) -> bool:
+        """Whether the password file has confirmed these credentials a short time ago, and nothing delays the client."""
+        return (
+            route.authenticate is None
+            and client.claimed is not None
+            and self.throttle.is_quiet(client.address, name)
+            and self.state.passwords.remembers(client.claimed)
+        )
 
     async def _is_genuine(self, call: Call) -> bool:
         claimed = call.client.claimed

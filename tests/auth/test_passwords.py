@@ -4,6 +4,7 @@ import asyncio
 import base64
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -143,6 +144,81 @@ def test_what_is_remembered_is_bounded(monkeypatch):
     stored = Users({str(number): SHA for number in range(10)})
     assert all(right(stored, str(number), "secret") for number in range(10))
     assert len(stored._verified) == 3
+
+
+def counted(of: Users, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The passwords that are hashed from now on, each in a verification that takes a while."""
+    hashed: list[str] = []
+    verify = of._verify
+
+    def slow(user: str, password: str) -> bool:
+        hashed.append(password)
+        time.sleep(0.05)
+        return verify(user, password)
+
+    monkeypatch.setattr(of, "_verify", slow)
+    return hashed
+
+
+def test_requests_at_once_share_one_verification(monkeypatch):
+    stored = known()
+    hashed = counted(stored, monkeypatch)
+
+    async def at_once() -> list[bool]:
+        tries = ["secret"] * 8 + ["wrong"] * 8
+        return await asyncio.gather(*(stored.verify("alice", password) for password in tries))
+
+    assert asyncio.run(at_once()) == [True] * 8 + [False] * 8
+    assert sorted(hashed) == ["secret", "wrong"]
+
+
+def test_a_client_that_goes_away_does_not_end_the_verification_of_others(monkeypatch):
+    stored = known()
+    hashed = counted(stored, monkeypatch)
+
+    async def first_goes_away() -> bool:
+        first = asyncio.create_task(stored.verify("alice", "secret"))
+        second = asyncio.create_task(stored.verify("alice", "secret"))
+        await asyncio.sleep(0.01)
+        first.cancel()
+        return await second
+
+    assert asyncio.run(first_goes_away())
+    assert hashed == ["secret"]
+
+
+def test_a_remembered_password_is_verified_again_before_it_is_forgotten(monkeypatch):
+    stored = Users({"alice": SHA}, remember=1000)
+    hashed = counted(stored, monkeypatch)
+
+    async def late() -> None:
+        await stored.verify("alice", "secret")
+        (digest,) = stored._verified
+        assert stored.remembers("alice", "secret")
+        assert hashed == ["secret"]
+        soon = stored._verified[digest] = time.monotonic() + 1000 * users.REFRESH - 1
+        assert all([stored.remembers("alice", "secret"), stored.remembers("alice", "secret")])
+        await asyncio.gather(*stored._checks.values())
+        assert stored._verified[digest] > soon
+
+    asyncio.run(late())
+    assert hashed == ["secret", "secret"]
+
+
+def test_without_a_free_thread_all_that_wait_are_told_and_the_next_request_tries_again(monkeypatch):
+    stored = known()
+
+    async def no_thread(*_: object) -> bool:
+        raise RuntimeError("can't start new thread")
+
+    async def at_once() -> list[bool | BaseException]:
+        tries = (stored.verify("alice", "secret") for _ in range(2))
+        return await asyncio.gather(*tries, return_exceptions=True)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(asyncio, "to_thread", no_thread)
+        assert [str(fault) for fault in asyncio.run(at_once())] == ["can't start new thread"] * 2
+    assert right(stored, "alice", "secret")
 
 
 def test_passwd_writes_what_a_gateway_reads(tmp_path):

@@ -380,3 +380,27 @@ def test_a_subnet_of_ipv6_is_one_guesser(one, other, same):
 
 def test_an_address_that_is_none_counts_as_itself():
     assert throttle._key("a socket's path") == "a socket's path"
+
+
+# Passwords that are remembered.
+
+
+def test_a_failure_lets_no_remembered_password_of_its_address_pass_undelayed(clock):
+    busy = Throttle(2)
+    assert busy.is_quiet(ADDRESS, "ann")
+    guess(busy, 1, user="bob")
+    assert not busy.is_quiet(ADDRESS, "ann")
+    assert busy.is_quiet("192.0.2.2", "ann")
+
+
+def test_an_open_attempt_lets_no_remembered_password_of_its_address_pass_undelayed():
+    busy = Throttle(2)
+
+    async def attempt() -> None:
+        async with busy.turn(ADDRESS, "ann"):
+            assert not busy.is_quiet(ADDRESS, "ann")
+            assert not busy.is_quiet(ADDRESS, "bob")
+            assert busy.is_quiet("192.0.2.2", "ann")
+
+    asyncio.run(attempt())
+    assert busy.is_quiet(ADDRESS, "ann")
