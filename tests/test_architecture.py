@@ -29,6 +29,7 @@ ORDER = [
     "auth",
     "callout",
     "register",
+    "record",
     "gateway",
     "cmc_service",
     "supervision",
