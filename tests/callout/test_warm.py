@@ -67,8 +67,10 @@ NEIGHBOURS: set[int] = set()
 
 def children(pid: int | str = "self") -> list[int]:
     """Its children; of ours, those that are not a gateway which other tests share."""
-    tasks = Path(f"/proc/{pid}/task").glob("*/children")
-    found = [int(child) for task in tasks for child in task.read_text().split()]
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(FileNotFoundError):  # a thread that has just ended
+            found += map(int, task.read_text().split())
     return [child for child in found if pid != "self" or child not in NEIGHBOURS]
 
 

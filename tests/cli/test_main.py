@@ -545,12 +545,21 @@ def test_csrattrs_explain_refuses_other_files(tmp_path, capsys, content, words):
 
 
 @pytest.mark.parametrize("path", sorted(VECTORS.glob("*csrattrs*")) + sorted(VECTORS.glob("*9908*")), ids=str)
-def test_csrattrs_explain_and_encode_in_a_pipe(path):
+def test_csrattrs_encode_reverses_explain_byte_for_byte(path, tmp_path, capsys):
     """explain | encode is byte-identical for every published answer."""
     der = base64.b64decode(path.read_bytes()) if path.suffix == ".b64" else path.read_bytes()
+    assert command_line.main(["csrattrs", "explain", str(path)]) == 0
+    text = tmp_path / "explained.yaml"
+    text.write_text(capsys.readouterr().out, encoding="utf-8")
+    assert command_line.main(["csrattrs", "encode", str(text)]) == 0
+    assert base64.b64decode(capsys.readouterr().out) == der
+
+
+def test_csrattrs_explain_and_encode_work_in_a_pipe():
+    path = VECTORS / "rfc7030-4.5.2-csrattrs.b64"
     text = run(sys.executable, "-m", "estgw", "csrattrs", "explain", path, cwd=ROOT).stdout
     again = run(sys.executable, "-m", "estgw", "csrattrs", "encode", "-", stdin=text, cwd=ROOT).stdout
-    assert base64.b64decode(again) == der
+    assert base64.b64decode(again) == base64.b64decode(path.read_bytes())
 
 
 # passwd.

@@ -184,6 +184,7 @@ def test_a_script_imports_a_package_from_an_environment_of_its_own(own_lab: Work
             "PIP_NO_INDEX": "1",
             "PIP_FIND_LINKS": str(own_lab.path / "index"),
             "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+            "PIP_NO_COMPILE": "1",  # compiling pip itself takes longer than all else here
             "HOME": str(own_lab.path),
         },
         capture_output=True,
