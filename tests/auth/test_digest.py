@@ -22,7 +22,7 @@ HASHES = {("alice", "MD5"): digest.ha1("MD5", "alice", REALM, "secret")} | {
 
 
 class Clock:
-    """A `time` that stands still until it is told to go; the date goes with it, and can be set back alone."""
+    """A clock that tests move by hand. The date moves with it, and tests can set the date alone."""
 
     def __init__(self) -> None:
         self.now = 1_000_000.0
@@ -52,7 +52,7 @@ def nonce_of(server: Digest) -> str:
 
 
 def answered(nonce: str, **changes: str) -> DigestResponse:
-    """A right answer, unless changed; what is changed enters the computation, `response` and `claims` excepted."""
+    """A right answer, unless changed. All changes but `response` and `claims` enter the computation."""
     facts = {"user": "alice", "realm": REALM, "uri": URI, "algorithm": "SHA-256", "nc": "00000001", "cnonce": "c"}
     facts |= changes
     h = {"MD5": hashlib.md5, "SHA-256": hashlib.sha256}.get(facts["algorithm"], hashlib.sha256)
@@ -68,8 +68,8 @@ def answered(nonce: str, **changes: str) -> DigestResponse:
 # The computation.
 
 
-def test_rfc_7030_a3():
-    """The printed response belongs to the path of another operation; with that path it verifies."""
+def test_the_response_printed_in_rfc_7030_a3_is_recomputed():
+    """The printed response belongs to the path of another operation. With that path it verifies."""
     seen: dict[str, Any] = json.loads((VECTORS / "rfc7030-a3-digest.json").read_text())
     user, realm, stored = seen["htdigest_line"].split(":")
     assert digest.ha1("MD5", user, realm, seen["password"]) == stored
@@ -85,7 +85,7 @@ def test_rfc_7030_a3():
 
 
 @pytest.mark.parametrize("algorithm", ["SHA-256", "MD5"])
-def test_a_right_answer(server, algorithm):
+def test_a_right_answer_is_accepted_with_each_algorithm(server, algorithm):
     assert server.verify(answered(nonce_of(server), algorithm=algorithm), "POST", [URI])
 
 
@@ -104,16 +104,16 @@ def test_a_right_answer(server, algorithm):
     ],
     ids=str,
 )
-def test_a_wrong_answer(server, changes):
+def test_an_answer_with_one_wrong_part_is_refused(server, changes):
     assert not server.verify(answered(nonce_of(server), **changes), "POST", [URI])
 
 
-def test_the_empty_user(server):
+def test_the_empty_user_is_verified_like_any_other(server):
     assert server.verify(answered(nonce_of(server), user="", algorithm="MD5"), "POST", [URI])
     assert not server.verify(answered(nonce_of(server), user="", algorithm="SHA-256"), "POST", [URI])
 
 
-def test_an_algorithm_that_is_not_offered(clock):
+def test_an_algorithm_that_is_not_offered_is_refused(clock):
     nonces = Nonces()
     server = Digest(REALM, ["SHA-256"], HASHES, nonces, 300)
     assert not server.verify(answered(nonces.make(), algorithm="MD5"), "POST", [URI])
@@ -131,8 +131,8 @@ def test_another_uri_is_a_bad_request(server):
 # Challenges.
 
 
-def test_the_shape_of_a_challenge(server):
-    """Exactly what real clients read: nothing unquoted, nothing besides, MD5 by omission."""
+def test_a_challenge_has_quoted_values_and_omits_md5(server):
+    """Real clients read exactly this form. A challenge for MD5 has no algorithm parameter."""
     sha, md5 = server.challenges()
     nonce = nonce_of(server)
     assert len(nonce) == 44
@@ -147,7 +147,7 @@ def test_challenges_come_in_the_configured_order(order):
     assert ["SHA-256" if "algorithm=SHA-256" in text else "MD5" for text in offered] == order
 
 
-def test_stale_stands_in_every_challenge_or_in_none(server):
+def test_stale_is_in_every_challenge_or_in_no_challenge(server):
     assert not any("stale" in text for text in server.challenges())
     assert all(", stale=true" in text for text in server.challenges(stale=True))
 
@@ -164,7 +164,7 @@ def is_stale(server: Digest, given: DigestResponse) -> bool:
     return False
 
 
-def test_nonces_age(server, clock):
+def test_a_nonce_is_stale_after_its_lifetime(server, clock):
     nonce = nonce_of(server)
     clock.now += 299
     assert server.verify(answered(nonce), "POST", [URI])
@@ -173,7 +173,7 @@ def test_nonces_age(server, clock):
 
 
 @pytest.mark.parametrize("step", [-3600.0, 3600.0])
-def test_a_fresh_nonce_is_good_whatever_the_date_does(server, clock, step):
+def test_a_fresh_nonce_is_accepted_though_the_date_jumps(server, clock, step):
     before = nonce_of(server)
     clock.date += step
     assert server.verify(answered(before), "POST", [URI])
@@ -192,8 +192,8 @@ WRONG_BUT_FOR_THE_NONCE = [
 
 
 @pytest.mark.parametrize("changes", WRONG_BUT_FOR_THE_NONCE, ids=str)
-def test_a_wrong_password_is_wrong_whatever_the_nonce(server, clock, changes):
-    """Else a guess with an old nonce would be a guess that is not counted."""
+def test_a_wrong_password_is_refused_and_not_stale_whatever_the_nonce(server, clock, changes):
+    """Otherwise a guess with an old nonce would not count as a guess."""
     old, foreign = nonce_of(server), Nonces().make()
     clock.now += 301
     for nonce in (old, foreign, "nonsense", ""):
@@ -205,10 +205,10 @@ def test_a_stale_nonce_uses_no_count(server, clock):
     assert is_stale(server, answered(Nonces().make()))
     nonce = nonce_of(server)
     assert server.verify(answered(nonce), "POST", [URI])
-    assert not is_stale(server, answered(nonce))  # a replay here, which is no stale nonce
+    assert not is_stale(server, answered(nonce))  # a replay, not a stale nonce
 
 
-def test_a_count_is_used_once_and_only_forwards(server):
+def test_a_nonce_count_is_accepted_once_and_only_if_it_grows(server):
     nonce = nonce_of(server)
     taken = [server.verify(answered(nonce, nc=f"{nc:08x}"), "POST", [URI]) for nc in (1, 1, 2, 2, 1, 9, 3, 10)]
     assert taken == [True, False, True, False, False, True, False, True]
@@ -220,7 +220,7 @@ def test_a_wrong_answer_uses_no_count(server):
     assert server.verify(answered(nonce), "POST", [URI])
 
 
-def test_every_flipped_bit_spoils_a_nonce(server):
+def test_a_nonce_with_one_flipped_bit_is_stale(server):
     nonce = nonce_of(server)
     raw = bytearray(base64.urlsafe_b64decode(nonce))
     for at in range(len(raw) * 8):
@@ -230,8 +230,8 @@ def test_every_flipped_bit_spoils_a_nonce(server):
         assert is_stale(server, answered(text))
 
 
-def test_one_nonce_has_one_spelling(server):
-    """The base64 decoder is lenient: a second spelling would be a second count."""
+def test_a_nonce_in_another_spelling_is_stale(server):
+    """The base64 decoder is lenient. A second spelling would be a second count."""
     nonce = nonce_of(server)
     alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
     loose = alphabet[alphabet.index(nonce[-2]) ^ 1]
@@ -240,14 +240,14 @@ def test_one_nonce_has_one_spelling(server):
     assert server.verify(answered(nonce), "POST", [URI])
 
 
-def test_two_processes_do_not_know_each_others_nonces(clock):
+def test_a_process_refuses_nonces_of_another_process(clock):
     one, two = Nonces(), Nonces()
     nonce = one.make()
     assert one.is_ours(nonce, 300)
     assert not two.is_ours(nonce, 300)
 
 
-def test_memory_is_bounded_and_forgetting_opens_no_door(clock, monkeypatch):
+def test_used_nonces_are_bounded_and_a_forgotten_one_is_refused(clock, monkeypatch):
     monkeypatch.setattr(digest, "REMEMBERED", 10)
     nonces = Nonces()
     made = []
@@ -281,18 +281,18 @@ WHOLE = 'username="alice", realm="estrealm", nonce="n", uri="/x", response="ABC"
         WHOLE.replace('"alice"', "alice"),
     ],
 )
-def test_lenient_reading(text):
+def test_harmless_variants_of_an_answer_are_read_alike(text):
     read = digest.parse(text)
     assert (read.username, read.realm, read.nonce, read.uri) == ("alice", "estrealm", "n", "/x")
     assert (read.response, read.nc, read.cnonce, read.algorithm) == ("abc", "00000001", "c", "MD5")
 
 
-def test_quotes_and_commas_in_a_user_name():
+def test_quotes_and_commas_in_a_user_name_are_read():
     assert digest.parse(WHOLE.replace("alice", r"a, \"b\" = c\\d")).username == 'a, "b" = c\\d'
 
 
 @pytest.mark.parametrize("name", ["username", "realm", "nonce", "uri", "response", "nc", "cnonce", "qop"])
-def test_a_missing_part(name):
+def test_an_answer_without_a_required_part_is_refused(name):
     text = ", ".join(part for part in WHOLE.split(", ") if not part.startswith(name + "="))
     with pytest.raises(Unauthenticated):
         digest.parse(text)
@@ -318,19 +318,19 @@ def test_a_missing_part(name):
         WHOLE.replace("username=", "username*=UTF-8''"),
     ],
 )
-def test_what_is_no_answer(text):
+def test_a_malformed_answer_is_refused(text):
     with pytest.raises(Unauthenticated):
         digest.parse(text)
 
 
-def test_no_secret_in_a_repr():
+def test_a_digest_response_is_not_in_the_repr():
     assert "abc" not in repr(http.parse([f"Digest {WHOLE}"]))
 
 
 # The file.
 
 
-def test_a_file_of_our_own_and_of_apaches(tmp_path):
+def test_set_passwords_replaces_one_user_of_one_realm_for_both_hashes(tmp_path):
     path = tmp_path / "users.htdigest"
     digest.set_passwords(path, REALM, {"alice": "secret"})
     digest.set_passwords(path, "other", {"alice": "elsewhere"})
@@ -346,7 +346,7 @@ def test_a_file_of_our_own_and_of_apaches(tmp_path):
     assert len(found) == 4
 
 
-def test_apaches_line(tmp_path):
+def test_a_line_of_apaches_htdigest_is_read(tmp_path):
     (tmp_path / "file").write_text("# mine\n\nestuser:estrealm:36807FA200741BB0E8FB04FCF08E2DE6\n")
     assert digest.load(tmp_path / "file", REALM) == {("estuser", "MD5"): "36807fa200741bb0e8fb04fcf08e2de6"}
 
@@ -362,7 +362,7 @@ def test_every_fault_of_a_file_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("user", ["a:b", "a\nb", "a\x7f"])
-def test_a_name_that_a_file_cant_hold(tmp_path, user):
+def test_set_passwords_refuses_a_name_that_the_file_cannot_hold(tmp_path, user):
     with pytest.raises(ValueError, match="no colon"):
         digest.set_passwords(tmp_path / "file", REALM, {user: "secret"})
     assert not (tmp_path / "file").exists()

@@ -1,4 +1,4 @@
-"""What an Authorization header claims; `test_passwords` has the table of those that can be read."""
+"""Reading the Authorization header. `test_passwords` has the table of headers that can be read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def encoded(text: str) -> str:
 
 
 @given(st.text(st.characters(exclude_categories=["Cc", "Cs"])), st.text(st.characters(exclude_categories=["Cc", "Cs"])))
-def test_what_a_client_sends_is_what_is_read(user, password):
+def test_basic_credentials_are_read_as_the_client_sent_them(user, password):
     name = user.replace(":", "")
     found = http.parse([f"Basic {encoded(f'{name}:{password}')}"])
     if len(encoded(f"{name}:{password}")) < 4000:
@@ -37,7 +37,7 @@ def test_what_a_client_sends_is_what_is_read(user, password):
 @example(["Basic \udcff"])
 @example(["Digest username"])
 @example(["\x00"])
-def test_any_header_is_a_claim_or_a_401(headers):
+def test_any_header_is_read_or_refused_with_401(headers):
     try:
         found = http.parse(headers)
     except Unauthenticated as refusal:
@@ -49,7 +49,7 @@ def test_any_header_is_a_claim_or_a_401(headers):
         assert not any(ord(char) < 0x20 for char in found.username + (found.password or ""))
 
 
-def test_a_header_of_the_greatest_length():
+def test_a_header_longer_than_the_bound_is_refused():
     token = encoded("a:" + "x" * 3000)
     longest = f"Basic {token}".ljust(http.MAXIMUM_HEADER)
     assert http.parse([longest]) is not None
@@ -58,11 +58,11 @@ def test_a_header_of_the_greatest_length():
 
 
 @pytest.mark.parametrize(("scheme", "named"), [("Bearer", True), ("negotiate", True), ("hunter2", False)])
-def test_a_word_that_may_be_a_password_stays_out_of_the_log(scheme, named):
+def test_the_log_names_known_schemes_but_not_a_possible_password(scheme, named):
     with pytest.raises(Unauthenticated, match="scheme not offered") as refusal:
         http.parse([f"{scheme} abc"])
     assert (scheme in str(refusal.value)) is named
 
 
-def test_the_challenge():
+def test_the_basic_challenge_names_the_realm():
     assert http.basic_challenge("estrealm") == 'Basic realm="estrealm"'

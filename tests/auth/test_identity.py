@@ -1,4 +1,4 @@
-"""Who the client is, as far as TLS can tell."""
+"""The client's identity as far as TLS tells."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ ANCHORS = Anchors([OURS.certificate], [THIRD.certificate])
 ADDRESS = ("192.0.2.7", 4711)
 
 
-def met(chain: list[x509.Certificate], anchors: Anchors = ANCHORS, unknown: str = "anonymous", **more: Any) -> Client:
+def client_with_chain(
+    chain: list[x509.Certificate], anchors: Anchors = ANCHORS, unknown: str = "anonymous", **more: Any
+) -> Client:
     """A client whose handshake verified this chain."""
     info = TLSInfo("TLSv1.3", "c", None, chain[0], verified_chain=tuple(chain), **more)
     return identify(ADDRESS, info, anchors, unknown)
@@ -44,44 +46,44 @@ def met(chain: list[x509.Certificate], anchors: Anchors = ANCHORS, unknown: str 
         ([DEVICE], Trust.NONE),
     ],
 )
-def test_trust(chain, trust):
+def test_trust_follows_the_anchor_at_the_end_of_the_chain(chain, trust):
     assert ANCHORS.trust_of(chain) is trust
 
 
-def test_our_ca_below_a_third_partys():
+def test_our_ca_below_a_third_partys_gives_explicit_trust():
     anchors = Anchors([SUB.certificate], [THIRD.certificate])
     assert anchors.trust_of([DEVICE, SUB.certificate, THIRD.certificate]) is Trust.EXPLICIT
 
 
-def test_a_leaf_that_is_an_anchor_is_not_its_own_ca():
+def test_a_leaf_that_is_an_anchor_gives_no_trust():
     anchors = Anchors([DEVICE], [])
     assert anchors.trust_of([DEVICE]) is Trust.NONE
     assert anchors.trust_of([DEVICE, OURS.certificate]) is Trust.NONE
 
 
-def test_without_anchors_nobody_is_known():
+def test_no_chain_is_trusted_without_anchors():
     assert Anchors([], []).trust_of([DEVICE, OURS.certificate]) is Trust.NONE
 
 
 # Clients.
 
 
-def test_a_client_of_ours():
-    found = met([DEVICE, OURS.certificate])
+def test_a_certificate_of_our_ca_gives_explicit_trust_and_a_name():
+    found = client_with_chain([DEVICE, OURS.certificate])
     assert (found.address, found.port) == ADDRESS
     assert (found.certificate, found.trust, found.is_ra) == (DEVICE, Trust.EXPLICIT, False)
     assert (found.verify, found.methods, found.name) == ("SUCCESS", "tls", "CN=device-1,O=Ours")
     assert found.why_not == ""
 
 
-def test_a_client_without_a_certificate():
+def test_a_client_without_a_certificate_has_no_trust_and_no_name():
     found = identify(ADDRESS, tls(), ANCHORS, "pass")
     assert (found.certificate, found.trust, found.verify, found.methods) == (None, Trust.NONE, "NONE", "")
     assert (found.name, found.why_not) == (None, "")
 
 
 @pytest.mark.parametrize(("unknown", "shown"), [("anonymous", False), ("reject", False), ("pass", True)])
-def test_a_certificate_that_does_not_verify(unknown, shown):
+def test_an_unverified_certificate_is_shown_only_with_pass(unknown, shown):
     info = TLSInfo("TLSv1.3", "c", None, DEVICE, verify_error="certificate has expired")
     found = identify(ADDRESS, info, ANCHORS, unknown)
     assert found.certificate == (DEVICE if shown else None)
@@ -90,9 +92,9 @@ def test_a_certificate_that_does_not_verify(unknown, shown):
     assert found.why_not == "; the one offered was not accepted: certificate has expired"
 
 
-def test_a_verified_chain_to_nobodys_anchor():
+def test_a_verified_chain_without_an_anchor_counts_as_failed():
     stranger = root("Stranger")
-    found = met([DEVICE, stranger.certificate], unknown="pass")
+    found = client_with_chain([DEVICE, stranger.certificate], unknown="pass")
     assert (found.verify, found.is_ra) == ("FAILED:not verified", False)
     assert found.why_not.endswith("no anchor for it here")
 
@@ -105,12 +107,12 @@ def test_a_verified_chain_to_nobodys_anchor():
         (THIRD, RA, False),
     ],
 )
-def test_registration_authorities(ca, usage, is_ra):
+def test_cmc_ra_makes_an_ra_only_below_an_explicit_anchor(ca, usage, is_ra):
     """RFC 7030 3.7: id-kp-cmcRA from a third party confers nothing."""
-    assert met([certificate(ca, "CN=ra", usage), ca.certificate]).is_ra is is_ra
+    assert client_with_chain([certificate(ca, "CN=ra", usage), ca.certificate]).is_ra is is_ra
 
 
-def test_an_ra_whose_certificate_does_not_verify_is_none():
+def test_an_ra_certificate_that_does_not_verify_makes_no_ra():
     info = TLSInfo("TLSv1.3", "c", None, certificate(OURS, "CN=ra", RA), verify_error="revoked")
     assert not identify(ADDRESS, info, ANCHORS, "pass").is_ra
 
@@ -126,12 +128,12 @@ def test_an_ra_whose_certificate_does_not_verify_is_none():
         ({"claimed": Credentials("Basic", "eve", "x")}, "", None),
     ],
 )
-def test_methods_and_name(changes, methods, name):
+def test_methods_and_name_follow_what_is_verified(changes, methods, name):
     found = client(**changes)
     assert (found.methods, found.name) == (methods, name)
 
 
-def test_with_user_changes_a_copy():
+def test_with_user_returns_a_copy():
     before = client()
     assert before.with_user("ann").user == "ann"
     assert before.user is None

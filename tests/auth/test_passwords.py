@@ -18,14 +18,14 @@ from estgw.errors import ConfigError, Unauthenticated
 from estgw.est.operations import Requires
 from tests.auth.test_pop_rules import CLIENT
 
-SHA = "{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ="  # "secret", the one kind of hash that costs nothing
+SHA = "{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ="  # "secret" in a kind of hash that is fast to verify
 
 
-def known(**stored: str) -> Users:
+def users_with(**stored: str) -> Users:
     return Users({name or "": text for name, text in (stored or {"alice": SHA}).items()})
 
 
-def right(of: Users, user: str, password: str) -> bool:
+def is_accepted(of: Users, user: str, password: str) -> bool:
     return asyncio.run(of.verify(user, password))
 
 
@@ -50,7 +50,7 @@ def basic(text: str | bytes) -> list[str]:
         (["bAsIc   " + basic("a:b")[0].split()[1] + "  "], "a", "b"),
     ],
 )
-def test_basic(header, user, password):
+def test_basic_credentials_are_read(header, user, password):
     assert http.parse(header) == Credentials("Basic", user, password)
 
 
@@ -75,18 +75,18 @@ def test_basic(header, user, password):
     ],
     ids=lambda value: str(value)[:30],
 )
-def test_what_can_t_be_read_is_a_401_and_says_no_secret(headers):
+def test_an_unreadable_header_is_a_401_without_the_secret(headers):
     with pytest.raises(Unauthenticated) as refusal:
         http.parse(headers)
     assert "secret" not in str(refusal.value)
     assert "YWxpY2U6" not in str(refusal.value)
 
 
-def test_no_header_claims_nothing():
+def test_no_header_gives_no_credentials():
     assert http.parse([]) is None
 
 
-def test_no_secret_in_a_repr():
+def test_the_password_is_not_in_the_repr():
     assert "secret" not in repr(http.parse(basic("alice:secret")))
 
 
@@ -94,7 +94,7 @@ def test_no_secret_in_a_repr():
 
 
 @pytest.mark.parametrize("requires", list(Requires))
-def test_a_header_that_can_t_be_read_neither_satisfies_nor_skips(requires):
+def test_an_unreadable_header_never_satisfies_a_requirement(requires):
     async def never(_: object) -> bool:
         raise AssertionError("nothing to verify")
 
@@ -109,23 +109,23 @@ def test_a_header_that_can_t_be_read_neither_satisfies_nor_skips(requires):
 # The password file.
 
 
-def test_the_empty_user():
+def test_the_empty_user_needs_an_entry_and_its_password():
     stored = Users({"": SHA})
-    assert right(stored, "", "secret")
-    assert not right(stored, "", "")
-    assert not right(known(), "", "")
+    assert is_accepted(stored, "", "secret")
+    assert not is_accepted(stored, "", "")
+    assert not is_accepted(users_with(), "", "")
 
 
-def test_unknown_users_and_long_passwords():
-    stored = known()
-    assert right(stored, "alice", "secret")
-    assert not right(stored, "bob", "secret")
-    assert not right(stored, "alice", "secret" * 100)
-    assert not right(Users({}), "alice", "secret")
+def test_unknown_users_and_long_wrong_passwords_are_refused():
+    stored = users_with()
+    assert is_accepted(stored, "alice", "secret")
+    assert not is_accepted(stored, "bob", "secret")
+    assert not is_accepted(stored, "alice", "secret" * 100)
+    assert not is_accepted(Users({}), "alice", "secret")
 
 
-def test_a_success_is_remembered_and_a_failure_is_not(monkeypatch):
-    stored = known()
+def test_a_success_is_remembered_and_a_failure_is_verified_again(monkeypatch):
+    stored = users_with()
     asked = []
     verify = stored._verify
 
@@ -135,19 +135,19 @@ def test_a_success_is_remembered_and_a_failure_is_not(monkeypatch):
 
     monkeypatch.setattr(stored, "_verify", noted)
     for password in ("secret", "secret", "wrong", "wrong", "secret"):
-        right(stored, "alice", password)
+        is_accepted(stored, "alice", password)
     assert asked == ["secret", "wrong", "wrong"]
 
 
-def test_what_is_remembered_is_bounded(monkeypatch):
+def test_remembered_successes_are_bounded(monkeypatch):
     monkeypatch.setattr(users, "REMEMBERED", 3)
     stored = Users({str(number): SHA for number in range(10)})
-    assert all(right(stored, str(number), "secret") for number in range(10))
+    assert all(is_accepted(stored, str(number), "secret") for number in range(10))
     assert len(stored._verified) == 3
 
 
 def counted(of: Users, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The passwords that are hashed from now on, each in a verification that takes a while."""
+    """Record the passwords that are hashed from now on. Each verification takes a while."""
     hashed: list[str] = []
     verify = of._verify
 
@@ -161,7 +161,7 @@ def counted(of: Users, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_requests_at_once_share_one_verification(monkeypatch):
-    stored = known()
+    stored = users_with()
     hashed = counted(stored, monkeypatch)
 
     async def at_once() -> list[bool]:
@@ -173,7 +173,7 @@ def test_requests_at_once_share_one_verification(monkeypatch):
 
 
 def test_a_client_that_goes_away_does_not_end_the_verification_of_others(monkeypatch):
-    stored = known()
+    stored = users_with()
     hashed = counted(stored, monkeypatch)
 
     async def first_goes_away() -> bool:
@@ -205,8 +205,8 @@ def test_a_remembered_password_is_verified_again_before_it_is_forgotten(monkeypa
     assert hashed == ["secret", "secret"]
 
 
-def test_without_a_free_thread_all_that_wait_are_told_and_the_next_request_tries_again(monkeypatch):
-    stored = known()
+def test_a_missing_thread_fails_all_waiting_requests_but_not_the_next(monkeypatch):
+    stored = users_with()
 
     async def no_thread(*_: object) -> bool:
         raise RuntimeError("can't start new thread")
@@ -218,7 +218,7 @@ def test_without_a_free_thread_all_that_wait_are_told_and_the_next_request_tries
     with monkeypatch.context() as patch:
         patch.setattr(asyncio, "to_thread", no_thread)
         assert [str(fault) for fault in asyncio.run(at_once())] == ["can't start new thread"] * 2
-    assert right(stored, "alice", "secret")
+    assert is_accepted(stored, "alice", "secret")
 
 
 def test_passwd_writes_what_a_gateway_reads(tmp_path):
@@ -226,13 +226,13 @@ def test_passwd_writes_what_a_gateway_reads(tmp_path):
     for user, password in (("alice", "old"), ("bob", "b"), ("alice", "new"), ("", "nobody's")):
         users.set_password(path, user, password)
     stored = users.load(path)
-    assert right(stored, "alice", "new")
-    assert not right(stored, "alice", "old")
-    assert right(stored, "", "nobody's")
+    assert is_accepted(stored, "alice", "new")
+    assert not is_accepted(stored, "alice", "old")
+    assert is_accepted(stored, "", "nobody's")
     assert path.read_text().count("\n") == 3
 
 
-def test_the_faults_of_a_file(tmp_path):
+def test_each_faulty_line_of_the_password_file_is_reported(tmp_path):
     path = tmp_path / "file"
     path.write_text(f"alice:{SHA}\nbob\nalice:{SHA}\ncarol:plain\n")
     with pytest.raises(ConfigError) as refusal:
@@ -247,10 +247,10 @@ def digest_server() -> Digest:
     return Digest("r", ["SHA-256", "MD5"], {}, Nonces(), 300)
 
 
-def test_what_is_offered():
-    words = [text.split(",")[0] for text in Passwords("r", known(), digest_server()).challenges()]
+def test_challenges_are_offered_for_each_configured_scheme():
+    words = [text.split(",")[0] for text in Passwords("r", users_with(), digest_server()).challenges()]
     assert words == ['Digest realm="r"', 'Digest realm="r"', 'Basic realm="r"']
-    assert Passwords("r", known(), None).challenges() == ['Basic realm="r"']
+    assert Passwords("r", users_with(), None).challenges() == ['Basic realm="r"']
     assert len(Passwords("r", None, digest_server()).challenges()) == 2
     assert Passwords("r", None, None).challenges() == []
     assert Passwords("r", None, digest_server()).challenges(basic_only=True) == ['Basic realm="r"']
@@ -258,7 +258,7 @@ def test_what_is_offered():
 
 def test_a_scheme_that_is_not_offered_is_not_verified():
     claimed = Credentials("Basic", "alice", "secret")
-    assert asyncio.run(Passwords("r", known(), None).verify(claimed, "POST", ["/"]))
+    assert asyncio.run(Passwords("r", users_with(), None).verify(claimed, "POST", ["/"]))
     assert not asyncio.run(Passwords("r", None, digest_server()).verify(claimed, "POST", ["/"]))
 
 
@@ -266,7 +266,7 @@ def test_a_scheme_that_is_not_offered_is_not_verified():
 
 
 @pytest.mark.parametrize("options", [[], ["--digest"]])
-def test_the_command(tmp_path, options):
+def test_estgw_passwd_writes_the_file_and_prints_no_password(tmp_path, options):
     path = tmp_path / "file"
     command = [sys.executable, "-m", "estgw", "passwd", *options, str(path), "alice"]
     done = subprocess.run(command, input="secret\n", capture_output=True, text=True, timeout=20, check=False)

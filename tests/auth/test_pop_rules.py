@@ -1,4 +1,4 @@
-"""Who must link, must not, or may: the rules, and the patterns that a hostile name can't imitate."""
+"""The rules that require, allow or waive linking, and their name patterns, which a hostile name cannot imitate."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ def client(subject: str | x509.Name = "CN=a,O=Example", trust: Trust = Trust.EXP
     return Client("192.0.2.7", 4711, tls, shown, trust, **more)  # type: ignore[arg-type]
 
 
-def word(rule: dict[str, object], of: Client, operation: str = "simpleenroll", label: str | None = None) -> str:
+def linking_under(
+    rule: dict[str, object], of: Client, operation: str = "simpleenroll", label: str | None = None
+) -> str:
     """`required` when the rule fits, else the default, `optional`."""
     return Rules([POPRule(pop="required", **rule)], "optional").linking(of, operation, label)  # type: ignore[arg-type]
 
@@ -76,12 +78,12 @@ def word(rule: dict[str, object], of: Client, operation: str = "simpleenroll", l
     ],
     ids=str,
 )
-def test_every_condition_that_is_given_must_hold(rule, fits):
+def test_a_rule_fits_only_if_all_its_conditions_hold(rule, fits):
     of = client(user="alice", is_ra=True)
-    assert word(rule, of, label="iot") == ("required" if fits else "optional")
+    assert linking_under(rule, of, label="iot") == ("required" if fits else "optional")
 
 
-def test_the_first_that_fits_decides():
+def test_the_first_rule_that_fits_decides():
     rules = Rules(
         [
             POPRule(pop="waived", user="alice"),
@@ -96,38 +98,38 @@ def test_the_first_that_fits_decides():
     assert Rules([], "required").linking(CLIENT, "simpleenroll", None) == "required"
 
 
-def test_fingerprint():
+def test_a_fingerprint_matches_with_and_without_colons():
     of = client()
     assert of.certificate
     digits = of.certificate.fingerprint(SHA256()).hex()
-    assert word({"fingerprint": digits}, of) == "required"
-    assert word({"fingerprint": of.certificate.fingerprint(SHA256()).hex(":").upper()}, of) == "required"
-    assert word({"fingerprint": "0" * 64}, of) == "optional"
+    assert linking_under({"fingerprint": digits}, of) == "required"
+    assert linking_under({"fingerprint": of.certificate.fingerprint(SHA256()).hex(":").upper()}, of) == "required"
+    assert linking_under({"fingerprint": "0" * 64}, of) == "optional"
 
 
 @pytest.mark.parametrize("rule", [{"subject": "CN=a,O=Example"}, {"issuer": "CN=Our CA"}, {"fingerprint": ""}], ids=str)
-def test_an_unverified_certificate_is_no_reason_for_anything(rule):
+def test_an_unverified_certificate_fits_no_rule(rule):
     of = client(trust=Trust.NONE)
     assert of.certificate
     if "fingerprint" in rule:
         rule = {"fingerprint": of.certificate.fingerprint(SHA256()).hex()}
-    assert word(rule, of) == "optional"
-    assert word(rule, CLIENT) == "optional"
+    assert linking_under(rule, of) == "optional"
+    assert linking_under(rule, CLIENT) == "optional"
 
 
-def test_the_empty_user_is_a_user():
-    assert word({"user": ""}, client(user="")) == "required"
-    assert word({"user": ""}, client()) == "optional"
+def test_the_empty_user_in_a_rule_matches_only_the_empty_user():
+    assert linking_under({"user": ""}, client(user="")) == "required"
+    assert linking_under({"user": ""}, client()) == "optional"
 
 
-def test_addresses_with_a_scope():
+def test_an_address_with_a_scope_matches_its_network():
     of = Client("fe80::1%eth0", 1, CLIENT.tls)
-    assert word({"address": "fe80::/10"}, of) == "required"
+    assert linking_under({"address": "fe80::/10"}, of) == "required"
     assert ipaddress.ip_address("192.0.2.7") not in ipaddress.ip_network("fe80::/10")
 
 
 def named(*rdns: tuple[x509.ObjectIdentifier, str] | list[tuple[x509.ObjectIdentifier, str]]) -> x509.Name:
-    """A name of these RDNs, in the order of the DER; a list is one RDN of several values."""
+    """A name of these RDNs, in the order of the DER. A list is one RDN with several values."""
     return x509.Name(
         x509.RelativeDistinguishedName(
             x509.NameAttribute(oid, text, _validate=False) for oid, text in (rdn if isinstance(rdn, list) else [rdn])
@@ -158,13 +160,13 @@ CN, ORG, OU = NameOID.COMMON_NAME, NameOID.ORGANIZATION_NAME, NameOID.ORGANIZATI
     ],
     ids=lambda name: name.rfc4514_string(),
 )
-def test_a_hostile_name_can_t_imitate_rdns(hostile):
-    assert word({"subject": "CN=*,O=Example"}, client(hostile)) == "optional"
+def test_a_pattern_does_not_fit_a_name_that_imitates_rdns(hostile):
+    assert linking_under({"subject": "CN=*,O=Example"}, client(hostile)) == "optional"
 
 
 @pytest.mark.parametrize("text", ["a", "a,b", "a\\", "a\\,b+c=d", "#a", " a ", "ä", "*"])
-def test_a_star_takes_any_value(text):
-    assert word({"subject": "CN=*,O=Example"}, client(named((ORG, "Example"), (CN, text)))) == "required"
+def test_a_star_matches_any_value_of_one_rdn(text):
+    assert linking_under({"subject": "CN=*,O=Example"}, client(named((ORG, "Example"), (CN, text)))) == "required"
 
 
 # What csrattrs announces.
@@ -185,7 +187,7 @@ RULES = {
 
 
 @pytest.mark.parametrize(("rules", "default", "announced"), RULES.values(), ids=RULES)
-def test_announced(rules, default, announced):
+def test_csrattrs_announces_linking_if_any_such_client_must_link(rules, default, announced):
     assert Rules([POPRule(**rule) for rule in rules], default).announces(CLIENT, "iot") is announced
 
 
@@ -197,7 +199,7 @@ def link(*attributes: bytes, binding: Binding | None = BOUND, linking: Linking =
     return pop.link(parsed, binding, linking, "TLSv1.2", "challengePassword")
 
 
-def test_absent():
+def test_a_csr_without_an_attribute_is_absent_or_refused_if_required():
     assert link() is POP.ABSENT
     assert link(linking="waived") is POP.ABSENT
     with pytest.raises(BadRequest, match=r"required here: put base64 of this TLSv1\.2 connection's tls-unique value"):
@@ -207,14 +209,14 @@ def test_absent():
 
 
 @pytest.mark.parametrize("linking", ["optional", "required", "waived"])
-def test_linked(linking):
+def test_our_binding_links_whatever_the_rule(linking):
     assert link(challenge(BOUND.text), linking=linking) is POP.LINKED
     both = (challenge(BOUND.text), attribute(LINKING, tlv(UTF8, BOUND.text.encode())))
     assert link(*both, linking=linking) is POP.LINKED
 
 
 @pytest.mark.parametrize("binding", [BOUND, None])
-def test_foreign(binding):
+def test_a_foreign_value_is_waived_or_refused(binding):
     foreign = challenge("c29tZWJvZHk=")
     for linking in ("optional", "required"):
         with pytest.raises(BadRequest, match="challengePassword"):
@@ -231,7 +233,7 @@ def test_foreign(binding):
         challenge("x" * 256),
     ],
 )
-def test_an_odd_attribute_is_not_waived(attribute):
-    """Even an RA's CSR has to be readable."""
+def test_a_malformed_attribute_is_refused_even_where_waived(attribute):
+    """Even an RA's CSR must be readable."""
     with pytest.raises(Malformed):
         link(attribute, linking="waived")

@@ -1,4 +1,4 @@
-"""Whether a client is authenticated well enough for an operation: every requirement, every kind of client."""
+"""Every requirement of an operation, with every kind of client."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ async def verify(claiming: Client) -> bool:
     return claiming.claimed.password == "secret"
 
 
-def asked(requires: Requires, headers: list[str], trust: Trust = Trust.NONE) -> Client:
+def authenticated(requires: Requires, headers: list[str], trust: Trust = Trust.NONE) -> Client:
     certificate = CERTIFICATE if trust is not Trust.NONE else None
     known = client(certificate=certificate, trust=trust, tls=tls(certificate))
     return asyncio.run(authenticate(known, headers, requires, verify))
 
 
-# Requirement -> without anything, with a password, with a certificate, with both: in, or the status.
+# For each requirement, the result with nothing, with a password, with a certificate and with both.
 MATRIX = {
     Requires.NONE: ("in", "in", "in", "in"),
     Requires.ANY: (401, "in", "in", "in"),
@@ -43,50 +43,50 @@ KINDS = {
 }
 
 
-def test_the_matrix_is_whole():
+def test_the_matrix_covers_every_requirement():
     assert MATRIX.keys() == set(Requires)
 
 
 @pytest.mark.parametrize("requires", Requires)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("trust", [Trust.EXPLICIT, Trust.IMPLICIT])
-def test_every_cell(requires, kind, trust):
+def test_a_client_is_let_in_or_refused_as_the_matrix_says(requires, kind, trust):
     password, certificate = KINDS[kind]
     wanted = MATRIX[requires][list(KINDS).index(kind)]
     headers = GOOD if password else []
     if wanted == "in":
-        found = asked(requires, headers, trust if certificate else Trust.NONE)
+        found = authenticated(requires, headers, trust if certificate else Trust.NONE)
         assert found.user == ("ann" if password and requires is not Requires.NONE else None)
         return
     with pytest.raises((Unauthenticated, Forbidden)) as refusal:
-        asked(requires, headers, trust if certificate else Trust.NONE)
+        authenticated(requires, headers, trust if certificate else Trust.NONE)
     assert refusal.value.status == wanted
 
 
 @pytest.mark.parametrize("requires", [each for each in Requires if each is not Requires.NONE])
 @pytest.mark.parametrize("trust", [Trust.EXPLICIT, Trust.NONE])
-def test_wrong_credentials_are_refused_whatever_else_there_is(requires, trust):
+def test_a_wrong_password_is_refused_even_with_a_certificate(requires, trust):
     with pytest.raises(Unauthenticated) as refusal:
-        asked(requires, BAD, trust)
+        authenticated(requires, BAD, trust)
     assert str(refusal.value) == "wrong user name or password"
     assert refusal.value.public == ""
 
 
-def test_who_needs_nothing_is_never_refused_and_never_verified():
-    found = asked(Requires.NONE, BAD)
+def test_a_wrong_password_is_ignored_where_nothing_is_required():
+    found = authenticated(Requires.NONE, BAD)
     assert found.user is None
     assert found.claimed is not None
     assert found.claimed.username == "ann"
-    assert asked(Requires.NONE, ["nonsense"]).claimed is None
+    assert authenticated(Requires.NONE, ["nonsense"]).claimed is None
 
 
-def test_what_is_claimed_is_kept_beside_what_is_verified():
-    found = asked(Requires.ANY, GOOD)
+def test_the_claimed_name_is_kept_beside_the_verified_one():
+    found = authenticated(Requires.ANY, GOOD)
     assert found.claimed is not None
     assert (found.claimed.username, found.user) == ("ann", "ann")
 
 
-def test_the_verdict_of_whoever_verifies_passes_through():
+def test_a_refusal_by_the_verifier_reaches_the_caller():
     async def refuses(_: Client) -> bool:
         raise BadRequest("The digest uri is another's.")
 
@@ -95,7 +95,7 @@ def test_the_verdict_of_whoever_verifies_passes_through():
 
 
 @pytest.mark.parametrize("requires", [Requires.TLS, Requires.BOTH])
-def test_the_owner_of_a_refused_certificate_learns_why(requires):
+def test_a_refusal_tells_why_the_certificate_was_not_accepted(requires):
     offered = client(tls=tls(CERTIFICATE, verify_error="certificate has expired"))
     with pytest.raises(Forbidden) as refusal:
         asyncio.run(authenticate(offered, GOOD, requires, verify))
@@ -104,7 +104,7 @@ def test_the_owner_of_a_refused_certificate_learns_why(requires):
     )
 
 
-def test_and_so_does_the_log_where_a_password_would_do():
+def test_the_log_tells_why_a_certificate_was_not_accepted():
     offered = client(tls=tls(CERTIFICATE, verify_error="certificate has expired"))
     with pytest.raises(Unauthenticated, match=r"no client certificate; the one offered .* has expired"):
         asyncio.run(authenticate(offered, [], Requires.ANY, verify))

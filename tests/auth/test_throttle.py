@@ -12,7 +12,7 @@ from tests.kit.processes import ROOT
 
 
 class Clock:
-    """Time that passes by sleeping."""
+    """A clock that only sleeping moves."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -50,7 +50,7 @@ def guess(of: Throttle, times: int, address: str = ADDRESS, user: str = "ann") -
 
 
 def log_in(of: Throttle, address: str = ADDRESS, user: str = "ann") -> None:
-    """With the right password."""
+    """Log in with the right password."""
 
     async def right() -> None:
         async with of.turn(address, user):
@@ -65,13 +65,13 @@ def failures(of: Throttle, user: str = "ann") -> int:
     return found.count if found else 0
 
 
-def test_the_delay_grows_up_to_the_most(clock):
+def test_the_delay_doubles_up_to_guess_delay(clock):
     guess(Throttle(2), 10)
     assert clock.slept == [0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 2, 2, 2]
 
 
-def test_several_processes_are_guessed_at_as_fast_as_one(clock):
-    """An address may go from one to the next; each knows a part of its failures, and is so many times as slow."""
+def test_several_processes_multiply_the_delay_by_their_number(clock):
+    """A client may go from one process to the next, and each process knows only its own failures."""
     guess(Throttle(2, of=4), 9)
     assert clock.slept == [0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 8, 8]
 
@@ -85,7 +85,7 @@ def test_a_failure_delays_no_other_address(clock):
 
 
 def test_a_guessing_participant_does_not_delay_others_behind_one_address(clock):
-    """p7 guesses for half an hour, as fast as may be; in between the others log in, and mistype."""
+    """p7 guesses for half an hour without a pause. In between the others log in, and sometimes mistype."""
     guessed = Throttle(2)
     for minute in range(30):
         guess(guessed, 30, user="p7")
@@ -101,7 +101,7 @@ HOUR = 3600
 
 
 def guesses_in(clock: Clock, guessed: Throttle, *users: str, seconds: float = HOUR) -> int:
-    """Guesses that one address makes in this time, in turn at these users, each as early as it may."""
+    """Count the guesses that one address can make in this time, taking turns at these users."""
 
     async def guesses() -> int:
         end, count = clock.now + seconds, 0
@@ -115,11 +115,11 @@ def guesses_in(clock: Clock, guessed: Throttle, *users: str, seconds: float = HO
     return asyncio.run(guesses())
 
 
-def test_readme_and_conf_say_how_many_guesses_an_hour_there_are(clock):
+def test_readme_and_conf_state_the_guesses_per_hour(clock):
     default = Throttle(2)
     one = guesses_in(clock, default, "ann")
     many = guesses_in(clock, Throttle(2), *(f"user{number}" for number in range(1000)))
-    assert one == 1 + 6 + (HOUR - 3) // 2  # the first, six while the delay grows for 3.15 seconds, and then the most
+    assert one == 1 + 6 + (HOUR - 3) // 2  # one at once, six while the delay grows for 3.15 s, then one every 2 s
     assert many == BURST + USERS * HOUR / 2
     readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
     assert "1,800 guesses an hour at one user" in readme
@@ -129,8 +129,8 @@ def test_readme_and_conf_say_how_many_guesses_an_hour_there_are(clock):
 
 
 @pytest.mark.parametrize("names", [2, 8, NAMES, NAMES + 1, 5 * NAMES])
-def test_more_user_names_never_make_more_guesses_than_the_bound_of_an_address(clock, names):
-    """Also where so many names fail that the address forgets the first."""
+def test_guesses_at_many_names_stay_within_the_bound_of_an_address(clock, names):
+    """This holds even if so many names fail that the address forgets the first of them."""
     victim, others = "victim", [f"user{number}" for number in range(names - 1)]
     guesses = guesses_in(clock, Throttle(2), victim, *others, seconds=900)
     assert guesses <= USERS * 900 / 2 + BURST
@@ -151,7 +151,7 @@ def test_a_right_password_removes_that_users_failures(clock):
 
 
 def test_a_right_password_removes_no_failures_of_another_user(clock):
-    """A password of one's own between two guesses at another's makes them no faster."""
+    """Logging in with one's own password between two guesses at another user must not make them faster."""
     guessed = Throttle(2)
     for _ in range(8):
         guess(guessed, 1, user="victim")
@@ -159,7 +159,7 @@ def test_a_right_password_removes_no_failures_of_another_user(clock):
     assert clock.slept == [0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 2]  # each guess but the first, and no success
 
 
-def test_a_right_password_removes_nothing_from_the_bound_of_an_address(clock):
+def test_a_right_password_does_not_reset_the_bound_of_the_address(clock):
     guessed = Throttle(2)
     for number in range(BURST + 8):
         guess(guessed, 1, user=f"user{number}")
@@ -167,7 +167,7 @@ def test_a_right_password_removes_nothing_from_the_bound_of_an_address(clock):
     assert sum(clock.slept) >= 7 * 2 / USERS
 
 
-def test_what_is_left_after_a_right_password_still_counts(clock):
+def test_failures_of_other_users_still_count_after_a_right_password(clock):
     guessed = Throttle(2)
     guess(guessed, 3, user="victim")
     guess(guessed, 2, user="mallory")
@@ -177,7 +177,7 @@ def test_what_is_left_after_a_right_password_still_counts(clock):
     assert failures(guessed, "victim") == 0
 
 
-def test_many_long_names_fill_no_memory_and_lose_no_delay(clock):
+def test_many_long_names_use_bounded_memory_and_keep_their_delay(clock):
     guessed = Throttle(2)
     for number in range(1000):
         guessed.failed(ADDRESS, f"{number}" * 1000)
@@ -192,14 +192,14 @@ def test_many_long_names_fill_no_memory_and_lose_no_delay(clock):
     assert int(refusal.value.headers["Retry-After"]) == int((1001 - BURST) * 2 / USERS) + 1
 
 
-def test_a_name_that_is_no_unicode_is_a_name(clock):
+def test_user_names_that_are_not_unicode_are_told_apart(clock):
     guessed = Throttle(2)
     guessed.failed(ADDRESS, "\udce9")
     guessed.succeeded(ADDRESS, "\udcea")
     assert failures(guessed, "\udce9") == 1
 
 
-def test_time_heals(clock):
+def test_failures_are_forgotten_after_a_while(clock):
     guessed = Throttle(2)
     guess(guessed, 8)
     clock.now += throttle.FORGET + 1
@@ -208,13 +208,13 @@ def test_time_heals(clock):
     assert clock.slept == [0.05, 0.1]
 
 
-def test_attempts_side_by_side_wait_one_after_another(monkeypatch):
+def test_attempts_at_once_wait_one_after_another(monkeypatch):
     clock = Clock()
     monkeypatch.setattr(throttle, "time", clock)
     slept = []
 
     async def sleep(seconds: float) -> None:
-        slept.append(round(seconds, 3))  # and no time passes: they all came at once
+        slept.append(round(seconds, 3))  # no time passes: all attempts come at once
 
     monkeypatch.setattr(asyncio, "sleep", sleep)
     guessed = Throttle(2)
@@ -238,15 +238,15 @@ def test_attempts_side_by_side_wait_one_after_another(monkeypatch):
 async def verified(
     of: Throttle, done: list[int], number: int, address: str = ADDRESS, good: bool = False, user: str = "ann"
 ) -> None:
-    """An attempt whose verdict takes a moment, as that of a password hash does."""
+    """Make an attempt whose verdict takes a moment, as with a password hash."""
     async with of.turn(address, user):
         await asyncio.sleep(0.02)
         done.append(number)
         (of.succeeded if good else of.failed)(address, user)
 
 
-def test_a_thousand_first_guesses_at_once():
-    """None has failed yet when they come, so only those that are under way together go free."""
+def test_a_thousand_first_guesses_at_once_run_a_few_at_a_time():
+    """No attempt has failed yet when they come, so only the number that may run together runs without a delay."""
 
     async def main() -> None:
         guessed, done = Throttle(2), list[int]()
@@ -263,7 +263,7 @@ def test_a_thousand_first_guesses_at_once():
     asyncio.run(main())
 
 
-def test_a_thousand_first_guesses_at_as_many_users_at_once():
+def test_a_thousand_guesses_at_as_many_users_stop_at_the_burst():
     async def main() -> None:
         guessed, done = Throttle(2), list[int]()
         crowd = [asyncio.create_task(verified(guessed, done, at, user=f"user{at}")) for at in range(1000)]
@@ -294,7 +294,7 @@ def test_a_crowd_behind_one_address_is_not_delayed_by_one_guesser():
     assert asyncio.run(main()) < 2  # ten times 20 ms
 
 
-def test_a_crowd_with_right_passwords_waits_for_nothing():
+def test_right_passwords_at_once_are_not_delayed():
     async def main() -> float:
         guessed, done = Throttle(2), list[int]()
         started = time.monotonic()
@@ -302,10 +302,10 @@ def test_a_crowd_with_right_passwords_waits_for_nothing():
         assert len(done) == 80
         return time.monotonic() - started
 
-    assert asyncio.run(main()) < 2  # ten times 20 ms; whoever waited at all would wait for two seconds
+    assert asyncio.run(main()) < 2  # ten times 20 ms; a delayed attempt would wait for two seconds
 
 
-def test_who_finds_no_place_is_turned_away(monkeypatch):
+def test_an_attempt_without_a_free_place_is_refused_after_a_while(monkeypatch):
     monkeypatch.setattr(throttle, "PATIENCE", 0.1)
 
     async def main() -> None:
@@ -327,7 +327,7 @@ def test_who_finds_no_place_is_turned_away(monkeypatch):
     asyncio.run(main())
 
 
-def test_a_fault_while_verifying_frees_the_place():
+def test_a_fault_while_verifying_frees_its_place():
     async def main() -> None:
         guessed = Throttle(2)
         for _ in range(3 * throttle.SIDE_BY_SIDE):
@@ -339,7 +339,7 @@ def test_a_fault_while_verifying_frees_the_place():
     asyncio.run(main())
 
 
-def test_zero_turns_it_off(clock):
+def test_a_guess_delay_of_zero_turns_throttling_off(clock):
     async def main() -> None:
         guessed = Throttle(0)
         for _ in range(50):
@@ -350,14 +350,14 @@ def test_zero_turns_it_off(clock):
     assert clock.slept == []
 
 
-def test_a_long_night_overflows_nothing(clock):
+def test_thousands_of_failures_do_not_overflow_the_delay(clock):
     guessed = Throttle(2)
     for _ in range(5000):
         guessed.failed(ADDRESS, "ann")
     assert guessed._delay(guessed._addresses[ADDRESS].of[throttle._digest("ann")]) == 2
 
 
-def test_memory_is_bounded(clock):
+def test_remembered_addresses_are_bounded_and_the_oldest_goes_first(clock):
     guessed = Throttle(2)
     for number in range(throttle.ADDRESSES + 500):
         guessed.failed(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}", "ann")
@@ -374,18 +374,18 @@ def test_memory_is_bounded(clock):
         (ADDRESS, "192.0.2.2", False),
     ],
 )
-def test_a_subnet_of_ipv6_is_one_guesser(one, other, same):
+def test_addresses_of_one_ipv6_subnet_count_as_one(one, other, same):
     assert (throttle._key(one) == throttle._key(other)) is same
 
 
-def test_an_address_that_is_none_counts_as_itself():
+def test_text_that_is_not_an_address_is_its_own_key():
     assert throttle._key("a socket's path") == "a socket's path"
 
 
-# Passwords that are remembered.
+# Remembered passwords are delayed, too, unless their address is quiet.
 
 
-def test_a_failure_lets_no_remembered_password_of_its_address_pass_undelayed(clock):
+def test_an_address_with_a_failure_is_not_quiet_for_any_user(clock):
     busy = Throttle(2)
     assert busy.is_quiet(ADDRESS, "ann")
     guess(busy, 1, user="bob")
@@ -393,7 +393,7 @@ def test_a_failure_lets_no_remembered_password_of_its_address_pass_undelayed(clo
     assert busy.is_quiet("192.0.2.2", "ann")
 
 
-def test_an_open_attempt_lets_no_remembered_password_of_its_address_pass_undelayed():
+def test_an_address_with_an_open_attempt_is_not_quiet_for_any_user():
     busy = Throttle(2)
 
     async def attempt() -> None:

@@ -1,4 +1,4 @@
-"""The password file, its hashes, and the time that a verdict takes; see `test_passwords` for the rest."""
+"""The password file, its hashes, and the time that a verdict takes. `test_passwords` has the rest."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def verify(stored: Users, user: str, password: str) -> bool:
 
 
 @pytest.mark.parametrize("scheme", ["bcrypt", "sha512_crypt", "sha256_crypt", "apr_md5_crypt", "ldap_sha1"])
-def test_every_kind_of_hash(tmp_path, scheme):
+def test_every_supported_hash_verifies_its_password(tmp_path, scheme):
     rounds = {"bcrypt": {"rounds": 4}, "sha512_crypt": {"rounds": 1000}, "sha256_crypt": {"rounds": 1000}}
     text = users._CONTEXT.handler(scheme).using(**rounds.get(scheme, {})).hash("secret")
     path = tmp_path / "users"
@@ -46,7 +46,7 @@ def test_every_kind_of_hash(tmp_path, scheme):
         "$apr1$abc",
     ],
 )
-def test_what_is_no_hash_that_is_accepted(tmp_path, stored):
+def test_an_unsupported_or_malformed_hash_is_a_fault_with_its_column(tmp_path, stored):
     path = tmp_path / "users"
     path.write_text(f"# staff\nann:{stored}\n")
     with pytest.raises(ConfigError) as refusal:
@@ -54,7 +54,7 @@ def test_what_is_no_hash_that_is_accepted(tmp_path, stored):
     assert refusal.value.faults == [f"{path}:2:5: not a hash that is accepted (bcrypt is best)"]
 
 
-def test_comments_empty_lines_and_white_space(tmp_path):
+def test_comments_empty_lines_and_trailing_white_space_are_ignored(tmp_path):
     path = tmp_path / "users"
     path.write_text(f"# staff\n\n   \nann:{SHA}  \r\n")
     assert verify(users.load(path), "ann", "secret")
@@ -63,7 +63,7 @@ def test_comments_empty_lines_and_white_space(tmp_path):
 @pytest.mark.parametrize(
     ("content", "words"), [(None, "No such file or directory"), (b"ann:\xff\n", "can't decode byte 0xff")]
 )
-def test_files_that_cannot_be_read(tmp_path, content, words):
+def test_an_unreadable_file_is_reported_with_the_command_to_make_it(tmp_path, content, words):
     path = tmp_path / "users"
     if content is not None:
         path.write_bytes(content)
@@ -73,7 +73,7 @@ def test_files_that_cannot_be_read(tmp_path, content, words):
 
 
 class Spy:
-    """Stands in for the library: notes what it is asked, and in which thread."""
+    """Stands in for the library and records its calls and their threads."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, str]] = []
@@ -98,25 +98,25 @@ def test_an_unknown_user_costs_one_hash_of_the_usual_kind(spy):
     assert spy.asked == [("secret", "hash of ann")]
 
 
-def test_a_password_that_bcrypt_would_cut_costs_one_too(spy):
+def test_a_password_beyond_72_bytes_is_refused_at_the_cost_of_a_hash(spy):
     stored = Users({"ann": "hash of ann"})
     assert not verify(stored, "ann", "x" * 73)
     assert not verify(stored, "ann", "ä" * 37)
     assert spy.asked == [("", "hash of ann")] * 2
 
 
-def test_hashing_never_holds_up_the_loop(spy):
+def test_hashes_are_computed_outside_the_event_loop_thread(spy):
     verify(Users({"ann": "hash"}), "ann", "secret")
     assert threading.get_ident() not in spy.threads
 
 
-def test_nothing_is_remembered_where_that_is_switched_off(spy):
+def test_remember_0_verifies_every_time(spy):
     stored = Users({"ann": "hash"}, remember=0)
     assert [verify(stored, "ann", "secret") for _ in range(3)] == [True] * 3
     assert len(spy.asked) == 3
 
 
-def test_what_is_remembered_is_forgotten(spy, monkeypatch):
+def test_a_remembered_success_is_forgotten_after_its_time(spy, monkeypatch):
     now = [1000.0]
     monkeypatch.setattr("estgw.auth.users.time.monotonic", lambda: now[0])
     stored = Users({"ann": "hash"}, remember=60)
@@ -126,7 +126,7 @@ def test_what_is_remembered_is_forgotten(spy, monkeypatch):
     assert len(spy.asked) == 2
 
 
-def test_what_is_remembered_is_this_user_with_this_password(spy):
+def test_a_remembered_success_counts_only_for_that_user_and_password(spy):
     stored = Users({"ann": "hash", "ann\0secret": "hash"})
     assert verify(stored, "ann", "secret")
     assert not verify(stored, "bob", "secret")
@@ -134,7 +134,7 @@ def test_what_is_remembered_is_this_user_with_this_password(spy):
     assert len(spy.asked) == 3
 
 
-def test_a_hash_that_fails_late_is_a_no(monkeypatch):
+def test_an_error_of_the_hash_library_refuses_the_password(monkeypatch):
     class Broken:
         def verify(self, *_: str) -> bool:
             raise ValueError("malformed")

@@ -1,7 +1,7 @@
-"""Scripts that must end alike, whoever runs them: status, output, and words on stderr to the letter."""
+"""Scripts that must end alike with every runner: status, output, and stderr to the letter."""
 
 ALIKE = {
-    # How it ends.
+    # Exit statuses.
     "falls-off-the-end": "print('done')",
     "exit-none": "import sys; sys.exit()",
     "exit-text": "import sys; print('out'); sys.exit('words for stderr')",
@@ -28,13 +28,13 @@ ALIKE = {
     "broken-pipe-is-an-error": "import os\nr, w = os.pipe()\nos.close(r)\nos.write(w, b'x')",
     "recursion": "def f():\n    f()\ntry:\n    f()\nexcept RecursionError as fault:\n    print(type(fault))",
     "generator-exit": "raise GeneratorExit",
-    # What is no Python.
+    # Not valid Python.
     "syntax-error": "print('never')\nif:",
     "indentation-error": "if True:\nprint(1)",
     "syntax-warning": "print(1 is 1)",
     "future": "from __future__ import annotations\ndef f(x: no_such_name): pass\nprint(f.__annotations__)",
     "no-future-of-ours": "def f(x: int): pass\nprint(f.__annotations__, f.__code__.co_flags & 0x1000000)",
-    # Its streams.
+    # Standard streams.
     "stdin-text": "import sys\nprint([line for line in sys.stdin])",
     "stdin-bytes": "import sys\nprint(sys.stdin.buffer.read())",
     "stdin-input": "print(input(), input('prompt'))",
@@ -55,7 +55,7 @@ ALIKE = {
     "streams": "import sys\nfor s in (sys.stdin, sys.stdout, sys.stderr):\n    print(s, s.mode, s.encoding, s.errors, "
     "s.newlines, s.line_buffering, s.write_through, s.buffer, s.buffer.raw.name, s.buffer.raw.closefd, s.fileno(), "
     "s.isatty())\nprint(sys.stdin is sys.__stdin__, sys.stdout is sys.__stdout__, sys.stderr is sys.__stderr__)",
-    # Its last words.
+    # After the body.
     "atexit": "import atexit\natexit.register(print, 'bye')\natexit.register(print, 'good')\nprint('body')",
     "atexit-after-a-traceback": "import atexit\natexit.register(print, 'bye')\n1 / 0",
     "atexit-that-fails": "import atexit\natexit.register(lambda: 1 / 0)\nprint('body')",
@@ -75,7 +75,7 @@ ALIKE = {
     "    print(await p.wait())\nasyncio.run(main())",
     "executor": "from concurrent.futures import ThreadPoolExecutor\n"
     "with ThreadPoolExecutor() as e:\n    print(list(e.map(abs, [-1])))",
-    # What it is.
+    # The process.
     "main": "print({k: v for k, v in sorted(globals().items())}.keys(), __name__, __file__, __spec__, __package__, "
     "__cached__, __doc__, __annotations__, type(__builtins__), type(__loader__).__name__)\n"
     "import __main__, sys\nprint(__main__.__dict__ is globals(), sys.modules['__main__'] is __main__)",
@@ -90,7 +90,7 @@ ALIKE = {
     "nice": "import os\nprint(os.nice(0), os.getgroups(), os.getuid(), os.sched_getaffinity(0))",
     "signals": "import signal\nprint([(n, str(signal.getsignal(n))) for n in sorted(signal.valid_signals())], "
     "signal.pthread_sigmask(signal.SIG_BLOCK, []), signal.set_wakeup_fd(-1), signal.getitimer(0))",
-    # Not the two that the C library keeps to itself.
+    # Without the two signals that the C library reserves.
     "signals-of-children": "import subprocess\ngrep = ['grep', '^Sig[BIC]', '/proc/self/status']\n"
     "lines = subprocess.run(grep, capture_output=True, text=True).stdout.splitlines()\n"
     "print([hex(int(line.split()[1], 16) & ~(3 << 31)) for line in lines])",
@@ -117,4 +117,4 @@ ALIKE = {
 
 STDIN = b"one\r\ntwo\rthree \xff\nfour"
 NOT_IN_A_WORKER = {"warnings", "logging", "a-destructor"}
-"""A worker keeps what these look at, and the manual says so."""
+"""A worker keeps the state that these scripts look at, and the manual says so."""

@@ -1,4 +1,4 @@
-"""Calls to be made: one with everything that a request can have, and the simplest."""
+"""Two calls: one with everything that a request can have, and the simplest."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def tls(certificate: x509.Certificate | None = None, **changes: Any) -> TLSInfo:
 
 
 def client(**changes: Any) -> Client:
-    """Somebody of whom nothing is known."""
+    """A client of which nothing is known."""
     return replace(Client("192.0.2.7", 40000, tls()), **changes)
 
 
@@ -85,11 +85,11 @@ KNOWN = client(
     claimed=Credentials("Basic", "ann", "secret"),
     user="ann",
 )
-"""Somebody with everything: a certificate, a chain, a password."""
+"""A client with everything: a certificate, a chain, a password."""
 
 
 def route(operation: str | Operation, **changes: Any) -> Route:
-    """A route as the least of configurations makes it, whatever fields it has by now."""
+    """A route as built from a minimal configuration."""
     known = OPERATIONS[operation] if isinstance(operation, str) else operation
     least = {
         "tls": {"certificate": "c", "key": "k"},
@@ -103,7 +103,7 @@ def route(operation: str | Operation, **changes: Any) -> Route:
 
 
 def plain(directory: Path, operation: str = "cacerts", **changes: Any) -> Call:
-    """The least that a call can have; changes as `change` takes them."""
+    """The simplest call; `changes` are as in `change`."""
     made = Call(
         exchange=ExchangeFacts("0123456789", directory),
         route=route(operation),
@@ -121,9 +121,9 @@ def plain(directory: Path, operation: str = "cacerts", **changes: Any) -> Call:
 
 
 def change(call: Call, **changes: Any) -> Call:
-    """The same call with some facts changed, each by its own name, wherever it stands.
+    """Return the call with some facts changed, each found by its own name.
 
-    A CSR as `csr` is the one of its facts; headers in a mapping are passed on to scripts.
+    A `csr` that is parsed replaces the one in the CSR facts; a mapping of headers is also passed on to scripts.
     """
     if isinstance(changes.get("csr"), CSR_):
         changes["pkcs10"] = changes.pop("csr")
@@ -149,7 +149,7 @@ def fields_of(part: object) -> set[str]:
 
 
 def full(directory: Path, operation: str = "simplereenroll", **changes: Any) -> Call:
-    """A call in which everything is set; its files are written."""
+    """A call in which everything is set. Its files are written."""
     call = plain(
         directory,
         operation,

@@ -1,4 +1,4 @@
-"""The three runners, kept warm in a thread of their own, so that a test need not wait for a parent to start."""
+"""The three runners, kept warm in a thread, so that tests need not wait for a parent to start."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from estgw.callout.runners import Runners
 from estgw.callout.warm import Warm
 
 ENV = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_CTYPE": "C.UTF-8", "TZ": "UTC"}
-"""What the contract promises and an interpreter looks at."""
+"""The variables that the contract promises and an interpreter reads."""
 LIMITS = Limits(seconds=20, stdout=64 * 1024, stderr=64 * 1024)
 
 T = TypeVar("T")
 
 
 class Running:
-    """An event loop in a thread, and the runners of one configuration in it."""
+    """An event loop in a thread, with the runners of one configuration."""
 
     def __init__(self, size: int = 4, requests: int = 1000) -> None:
         self.loop = asyncio.new_event_loop()
@@ -38,11 +38,11 @@ class Running:
         self.warm.start()
 
     def submit(self, coroutine: Coroutine[Any, Any, T]) -> Any:
-        """Begin something; a concurrent future."""
+        """Start a coroutine and return a concurrent future."""
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
 
     def do(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Do something and wait for it."""
+        """Run a coroutine and wait for it."""
         result: T = self.submit(coroutine).result(60)
         return result
 
@@ -69,7 +69,7 @@ class Running:
 
 @contextlib.contextmanager
 def running(size: int = 4, requests: int = 1000) -> Iterator[Running]:
-    """Runners for as long as it takes."""
+    """Runners that are closed at the end of the block."""
     made = Running(size, requests)
     try:
         yield made
@@ -86,7 +86,7 @@ def script(directory: Path, text: str, name: str = "handler") -> Path:
 
 
 def alive(pid: int) -> bool:
-    """Whether a process runs; the dead that nobody has collected do not count."""
+    """Whether a process runs. Zombies do not count."""
     try:
         return " Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2][:3]
     except (FileNotFoundError, ProcessLookupError):

@@ -1,4 +1,4 @@
-"""Answers that are kept: for whom, for how long, how many."""
+"""The cache of answers: its keys, its lifetime, its bounds."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ def kept(program: Path, output: Output = KEEP) -> Cache:
     return made
 
 
-def test_an_answer_is_given_again(program):
+def test_a_kept_answer_is_given_again(program):
     assert kept(program).get(program, HERE) is KEEP
 
 
-def test_only_what_says_so_is_kept(program):
+def test_an_answer_without_keep_is_not_cached(program):
     assert kept(program, Output(b"body")).get(program, HERE) is None
 
 
 @pytest.mark.parametrize("name", [row.name for row in ENV_VARS if row.passing])
-def test_what_names_one_request_makes_no_difference(program, name):
+def test_a_variable_of_one_request_does_not_change_the_key(program, name):
     assert kept(program).get(program, {**HERE, name: "another"}) is KEEP
 
 
 @pytest.mark.parametrize("name", ["REMOTE_ADDR", "REMOTE_USER", "EST_CLIENT_CERT_SHA256", "HTTP_USER_AGENT", "POLICY"])
-def test_everything_else_does(program, name):
+def test_any_other_variable_changes_the_key(program, name):
     assert kept(program).get(program, {**HERE, name: "another"}) is None
 
 
@@ -60,25 +60,25 @@ def test_two_requests_of_one_client_share_an_answer(tmp_path, program):
     assert made.get(program, environment(full(tmp_path, "cacerts"))) is None
 
 
-def test_the_environment_can_be_told_from_another_that_reads_alike(program):
+def test_environments_with_the_same_repr_have_different_keys(program):
     made = Cache()
     made.put(program, {"A": "1', 'B': '2"}, KEEP)
     assert made.get(program, {"A": "1", "B": "2"}) is None
 
 
-def test_an_edit_counts_at_once(program):
+def test_an_edited_script_loses_its_cached_answer(program):
     made = kept(program)
     program.write_text("#!/bin/bash\necho more\n")
     assert made.get(program, HERE) is None
 
 
-def test_a_script_that_is_gone_has_no_answer(program):
+def test_a_removed_script_loses_its_cached_answer(program):
     made = kept(program)
     program.unlink()
     assert made.get(program, HERE) is None
 
 
-def test_it_ends(program, monkeypatch):
+def test_a_cached_answer_expires_after_its_time(program, monkeypatch):
     made = kept(program)
     now = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: now + 59)
@@ -96,7 +96,7 @@ def test_a_newer_answer_replaces_the_old_one(program):
     assert made.get(program, HERE) is newer
 
 
-def test_the_oldest_go_first(program, monkeypatch):
+def test_the_oldest_answers_are_dropped_first(program, monkeypatch):
     monkeypatch.setattr(cache, "MAXIMUM_ANSWERS", 3)
     made = Cache()
     for query in "abcd":
@@ -104,7 +104,7 @@ def test_the_oldest_go_first(program, monkeypatch):
     assert [made.get(program, {"QUERY_STRING": query}) for query in "abcd"] == [None, KEEP, KEEP, KEEP]
 
 
-def test_all_together_are_bounded(program, monkeypatch):
+def test_the_bytes_of_all_answers_are_bounded(program, monkeypatch):
     monkeypatch.setattr(cache, "MAXIMUM_BYTES", 10)
     made = Cache()
     for query, size in (("a", 6), ("b", 4), ("c", 5), ("d", 11)):
@@ -113,7 +113,7 @@ def test_all_together_are_bounded(program, monkeypatch):
     assert there == ["b", "c"]
 
 
-def test_a_value_that_is_no_unicode(program):
+def test_a_value_that_is_not_unicode_is_cached(program):
     odd = {"HTTP_X": os.fsdecode(b"\xff")}
     made = Cache()
     made.put(program, odd, KEEP)

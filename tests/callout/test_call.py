@@ -1,4 +1,4 @@
-"""What one callout is told: the files, and the name of a pending request."""
+"""The files of a callout, and the id of a pending request."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.kit.csr import challenge, csr, san
 from tests.kit.keys import OTHER
 
 
-def test_the_files(tmp_path):
+def test_a_call_writes_the_csr_and_both_certificates(tmp_path):
     call = full(tmp_path)
     assert dict(call.files()) == {
         tmp_path / "csr.pem": parse(CSR).pem,
@@ -26,7 +26,7 @@ def test_the_files(tmp_path):
     }
 
 
-def test_no_files_where_there_is_nothing_to_say(tmp_path):
+def test_a_call_without_csr_and_certificate_writes_no_files(tmp_path):
     assert list(plain(tmp_path).files()) == []
 
 
@@ -34,11 +34,11 @@ def test_no_files_where_there_is_nothing_to_say(tmp_path):
     ("asked", "profile", "shown"),
     [(False, Profile.RFC, False), (True, Profile.RFC, True), (False, Profile.DRAFT, True)],
 )
-def test_who_sees_credentials(tmp_path, asked, profile, shown):
+def test_credentials_are_shown_if_configured_or_for_the_draft_profile(tmp_path, asked, profile, shown):
     assert plain(tmp_path, pass_credentials=asked, profile=profile).shows_credentials is shown
 
 
-def test_the_names_asked_for(tmp_path):
+def test_requested_new_names_replace_those_of_the_csr(tmp_path):
     call = full(tmp_path)
     assert call.csr is not None
     assert (call.csr.subject, call.csr.san) == (call.csr.pkcs10.subject, call.csr.pkcs10.san)
@@ -46,7 +46,7 @@ def test_the_names_asked_for(tmp_path):
     assert (renamed.subject, renamed.san) == (name("CN=new"), None)
 
 
-# EST_PENDING_ID: RFC 7030 4.2.3 has the client come back with the same request, 3.5 makes its bytes differ.
+# EST_PENDING_ID: the client repeats its request (RFC 7030 4.2.3), but the channel binding changes its bytes (3.5).
 
 
 @pytest.fixture
@@ -54,14 +54,14 @@ def call(tmp_path) -> Call:
     return full(tmp_path, csr=parse(csr("device-1", challenge("one"))), client=replace(KNOWN, certificate=None))
 
 
-def test_a_repeat_has_the_same_name(call):
+def test_a_repeated_request_has_the_same_pending_id(call):
     again = csr("device-1", challenge("another connection"))
     assert call.csr is not None
     assert call.csr.pkcs10.der != again
     assert change(call, csr=parse(again)).pending_id == call.pending_id
 
 
-def test_a_repeat_comes_from_anywhere(call):
+def test_a_repeat_from_another_address_has_the_same_pending_id(call):
     elsewhere = change(
         call,
         client=replace(call.client, address="198.51.100.1", port=1),
@@ -89,15 +89,15 @@ def test_a_repeat_comes_from_anywhere(call):
         {"new_names": NewNames(name("CN=new"), None)},
     ],
 )
-def test_another_request_has_another_name(call, changes):
+def test_another_request_has_another_pending_id(call, changes):
     assert change(call, **changes).pending_id != call.pending_id
 
 
-def test_it_is_a_digest_and_no_path(call):
+def test_the_pending_id_is_a_hex_digest(call):
     assert call.pending_id is not None
     assert len(call.pending_id) == 64
     assert set(call.pending_id) <= set("0123456789abcdef")
 
 
-def test_without_a_csr_there_is_none(tmp_path):
+def test_a_call_without_a_csr_has_no_pending_id(tmp_path):
     assert plain(tmp_path).pending_id is None

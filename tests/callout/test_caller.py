@@ -1,4 +1,4 @@
-"""One callout from beginning to end: what its end means for the client and for the log."""
+"""One callout from beginning to end: what the client is told and what the log has."""
 
 from __future__ import annotations
 
@@ -33,23 +33,23 @@ def caller(limits: CalloutLimits = LIMITS, running: int = 8, waiting: int = 100)
     return Caller(Slots(running, waiting), limits)
 
 
-def of(program: Path, call: Call, kind: Kind = Kind.HANDLER) -> Call:
-    """The call of a script, whatever it is asked for."""
+def call_of(program: Path, call: Call, kind: Kind = Kind.HANDLER) -> Call:
+    """The call of this script, as a handler or as a decision."""
     return change(call, handler=program, authorize=program, authenticate=program, kind=kind)
 
 
 def handle(directory: Path, text: str, call: Call | None = None) -> Output:
     call = call or plain(directory, "simpleenroll")
-    return asyncio.run(caller().handle(of(script(directory, text), call)))
+    return asyncio.run(caller().handle(call_of(script(directory, text), call)))
 
 
 def decide(directory: Path, text: str, kind: Kind, call: Call | None = None) -> None:
     call = call or plain(directory, "simpleenroll")
-    asyncio.run(caller().decide(of(script(directory, text), call, kind)))
+    asyncio.run(caller().decide(call_of(script(directory, text), call, kind)))
 
 
 def refusal(directory: Path, text: str, call: Call | None = None) -> RequestError:
-    """How a handler's end is told to the client."""
+    """The refusal that the client gets for this handler."""
     with pytest.raises(RequestError) as raised:
         handle(directory, text, call)
     return raised.value
@@ -66,19 +66,19 @@ WAIT = {"Retry-After": "60"}
 # Handlers.
 
 
-def test_success(tmp_path):
+def test_a_handler_that_succeeds_is_answered_with_its_stdout(tmp_path):
     assert handle(tmp_path, "echo body") == Output(b"body\n")
 
 
-def test_a_handler_reads_the_body(tmp_path):
+def test_a_handler_gets_the_body_on_stdin(tmp_path):
     assert handle(tmp_path, "cat", plain(tmp_path, "simpleenroll", body=b"request")).body == b"request"
 
 
-def test_a_get_has_none(tmp_path):
+def test_a_handler_of_a_get_gets_no_body(tmp_path):
     assert handle(tmp_path, "cat", plain(tmp_path, "cacerts", body=b"smuggled")).body == b""
 
 
-def test_success_with_a_status_of_its_own(tmp_path):
+def test_a_handler_may_set_its_own_status_and_location(tmp_path):
     text = r"printf 'Status: 307\nLocation: https://x.example/\n\n'"
     assert handle(tmp_path, text) == Output(b"", 307, {"Location": "https://x.example/"})
 
@@ -98,7 +98,7 @@ HANDLER = {
 
 
 @pytest.mark.parametrize("exit_status", HANDLER)
-def test_exit_status_of_a_handler(tmp_path, exit_status):
+def test_an_exit_status_of_a_handler_gives_its_http_status(tmp_path, exit_status):
     assert answer(refusal(tmp_path, f"echo 'Bad words.'; exit {exit_status}")) == HANDLER[exit_status]
 
 
@@ -106,15 +106,15 @@ def test_exit_status_of_a_handler(tmp_path, exit_status):
     ("exit_status", "text"),
     [(65, "The request was refused."), (69, "Try again later."), (77, "The request was refused.")],
 )
-def test_without_words_there_are_ours(tmp_path, exit_status, text):
+def test_a_refusal_without_words_gets_a_default_text(tmp_path, exit_status, text):
     assert refusal(tmp_path, f"exit {exit_status}").public == text
 
 
-def test_where_nothing_can_wait_it_is_unavailable(tmp_path):
+def test_exit_75_is_503_where_an_operation_cannot_be_pending(tmp_path):
     assert answer(refusal(tmp_path, "exit 75", plain(tmp_path, "cacerts"))) == (503, "Try again later.", WAIT)
 
 
-def test_the_log_says_which_exit_status_it_was(tmp_path):
+def test_the_log_names_the_exit_status(tmp_path):
     assert str(refusal(tmp_path, "exit 77")).startswith("program said 77 (NOPERM)")
     assert str(refusal(tmp_path, "exit 3")) == (
         "program exited with 3, which is a fault of the script; to refuse, exit 77."
@@ -146,7 +146,7 @@ def test_the_log_has_what_a_failed_script_printed(tmp_path, text, reason):
     assert str(refusal(tmp_path, text)).endswith(reason)
 
 
-def test_the_log_has_no_password_that_a_script_printed(tmp_path):
+def test_the_log_never_has_a_password_that_a_script_printed(tmp_path):
     client = replace(plain(tmp_path).client, claimed=Credentials("Basic", "ann", "geheim"))
     call = replace(plain(tmp_path, "simpleenroll"), client=client)
     with capture_logs() as lines:
@@ -155,7 +155,7 @@ def test_the_log_has_no_password_that_a_script_printed(tmp_path):
     assert [line["line"] for line in lines] == ["it is [password removed]"]
 
 
-def test_what_a_decision_printed_with_its_yes_is_in_the_log(tmp_path):
+def test_the_log_has_the_stdout_of_a_decision_that_says_yes(tmp_path):
     with capture_logs() as lines:
         decide(tmp_path, "echo fine by me", Kind.AUTHORIZE)
     assert [(line["event"], line["printed"]) for line in lines] == [
@@ -174,21 +174,21 @@ def test_what_a_decision_printed_with_its_yes_is_in_the_log(tmp_path):
         ("text\n", "neither a #! line nor a program"),
     ],
 )
-def test_the_log_has_the_diagnosis_of_check(tmp_path, content, diagnosis):
+def test_the_log_says_why_a_script_could_not_start(tmp_path, content, diagnosis):
     program = tmp_path / "program"
     program.write_text(content, newline="")
     program.chmod(0o755)
     with pytest.raises(HandlerFailed, match=re.escape(diagnosis)):
-        asyncio.run(caller().handle(of(program, plain(tmp_path))))
+        asyncio.run(caller().handle(call_of(program, plain(tmp_path))))
 
 
 @pytest.mark.parametrize(
     ("printed", "exit_status", "status"),
     [
-        (r"Status: 404\n\nno", 77, 404),  # a status of the same kind refines the verdict
+        (r"Status: 404\n\nno", 77, 404),  # a status of the same kind refines the exit status
         (r"Status: 422\n\nno", 65, 422),
         (r"Status: 500\n\nno", 69, 500),
-        (r"Status: 503\n\nno", 77, 403),  # one of another kind does not
+        (r"Status: 503\n\nno", 77, 403),  # a status of another kind does not
         (r"Status: 200\n\nno", 77, 403),
         (r"Status: 202\n\nno", 65, 400),
         (r"Status: 302\nLocation: https://x/\n\nno", 77, 403),
@@ -197,7 +197,7 @@ def test_the_log_has_the_diagnosis_of_check(tmp_path, content, diagnosis):
         (r"Status: 404\n\nno", 64, 501),
     ],
 )
-def test_a_status_line_beside_an_exit_status(tmp_path, printed, exit_status, status):
+def test_a_status_line_counts_only_if_it_agrees_with_the_exit_status(tmp_path, printed, exit_status, status):
     assert refusal(tmp_path, f"printf '{printed}'; exit {exit_status}").status == status
 
 
@@ -216,21 +216,21 @@ def test_a_status_line_beside_an_exit_status(tmp_path, printed, exit_status, sta
         (r"Status: 202\nRetry-After: 7\n\nignored", (202, "", {"Retry-After": "7"})),
     ],
 )
-def test_a_status_line_of_a_handler_that_ended_well(tmp_path, printed, answered):
+def test_a_status_line_of_a_successful_handler_sets_the_answer(tmp_path, printed, answered):
     assert answer(refusal(tmp_path, f"printf '{printed}'")) == answered
 
 
-def test_retry_after_of_a_handler_that_asks_to_wait(tmp_path):
+def test_retry_after_of_a_pending_handler_reaches_the_client(tmp_path):
     error = refusal(tmp_path, r"printf 'Status: 202\nRetry-After: 5\n\n'; exit 75")
     assert error.headers == {"Retry-After": "5"}
 
 
-def test_words_are_made_harmless(tmp_path):
+def test_control_characters_and_length_of_words_are_cut(tmp_path):
     assert refusal(tmp_path, r"printf 'a\033[31mb\0c'; exit 77").public == "a?[31mb?c"
     assert len(refusal(tmp_path, "head -c 9000 /dev/zero | tr '\\0' x; exit 77").public) == 2048
 
 
-def test_a_header_block_that_is_none(tmp_path):
+def test_an_unfinished_header_block_is_a_500_with_the_reason_logged(tmp_path):
     error = refusal(tmp_path, "echo Status: fine; exit 0")
     assert (error.status, error.public) == (500, APOLOGY)
     assert str(error) == (
@@ -239,7 +239,7 @@ def test_a_header_block_that_is_none(tmp_path):
     )
 
 
-def test_headers_that_are_dropped_are_in_the_log(tmp_path):
+def test_the_log_names_headers_that_were_dropped(tmp_path):
     with capture_logs() as lines:
         handle(tmp_path, r"printf 'Status: 200\nSet-Cookie: a\n\nbody'")
     assert [line for line in lines if line["event"] == "headers dropped"] == [
@@ -247,7 +247,7 @@ def test_headers_that_are_dropped_are_in_the_log(tmp_path):
     ]
 
 
-# Handlers that misbehave: the client gets a sentence, the log the reason.
+# Handlers that misbehave: the client gets a sentence, the log has the reason.
 
 
 @pytest.mark.parametrize(
@@ -260,7 +260,7 @@ def test_headers_that_are_dropped_are_in_the_log(tmp_path):
         ("echo Status: 403; echo; yes", "program: flooded its stdout, killed"),
     ],
 )
-def test_bad_ends(tmp_path, text, reason):
+def test_a_signal_or_a_flood_is_a_500_with_the_reason_logged(tmp_path, text, reason):
     error = refusal(tmp_path, f"ulimit -c 0; {text}")
     assert isinstance(error, HandlerFailed)
     assert (error.public, str(error)) == (APOLOGY, reason)
@@ -275,19 +275,19 @@ def test_bad_ends(tmp_path, text, reason):
     ],
 )
 @pytest.mark.parametrize("kind", [None, Kind.AUTHORIZE, Kind.AUTHENTICATE])
-def test_a_file_that_grew_too_large(tmp_path, kind, text, reason):
-    """The kernel's word for it is a signal, a shell's 128 more; the log's is the key in conf.yaml."""
+def test_a_file_beyond_max_file_is_a_500_that_names_the_setting(tmp_path, kind, text, reason):
+    """The kernel sends a signal, and a shell exits with 128 plus its number. The log names the key in conf.yaml."""
     program = script(tmp_path, f"ulimit -c 0; {text}")
     ours = caller(replace(LIMITS, max_file=1 << 20))
     call = plain(tmp_path, "simpleenroll")
     with pytest.raises(HandlerFailed) as raised:
-        asyncio.run(ours.handle(of(program, call)) if kind is None else ours.decide(of(program, call, kind)))
+        asyncio.run(ours.handle(call_of(program, call)) if kind is None else ours.decide(call_of(program, call, kind)))
     assert (raised.value.status, raised.value.public) == (500, APOLOGY)
     assert str(raised.value) == f"{reason}callouts.max_file)"
     assert (tmp_path / "big").stat().st_size == 1 << 20
 
 
-def test_a_handler_that_hangs(tmp_path):
+def test_a_handler_that_hangs_is_a_504_and_is_killed(tmp_path):
     began = time.monotonic()
     error = refusal(tmp_path, "sleep 60", plain(tmp_path, timeout=0.2))
     assert isinstance(error, HandlerTimedOut)
@@ -296,7 +296,7 @@ def test_a_handler_that_hangs(tmp_path):
     assert time.monotonic() - began < 5
 
 
-def test_a_handler_that_hangs_and_says_yes_at_the_end_is_late_all_the_same(tmp_path, monkeypatch):
+def test_a_handler_that_answers_only_after_sigterm_is_still_a_504(tmp_path, monkeypatch):
     monkeypatch.setattr(process, "TERM_GRACE", 2)
     text = "trap 'echo body; exit 0' TERM; sleep 60 & wait"
     assert refusal(tmp_path, text, plain(tmp_path, timeout=0.2)).status == 504
@@ -311,43 +311,43 @@ def test_a_handler_that_hangs_and_says_yes_at_the_end_is_late_all_the_same(tmp_p
         (None, "", "No such file or directory"),
     ],
 )
-def test_a_handler_that_cannot_start(tmp_path, mode, text, words):
+def test_a_handler_that_cannot_start_is_a_500_with_the_reason_logged(tmp_path, mode, text, words):
     program = tmp_path / "program"
     if mode is not None:
         program.write_text(text)
         program.chmod(mode)
     with pytest.raises(HandlerFailed) as raised:
-        asyncio.run(caller().handle(of(program, plain(tmp_path))))
+        asyncio.run(caller().handle(call_of(program, plain(tmp_path))))
     assert raised.value.public == APOLOGY
     assert str(raised.value).startswith(f"could not start {program}: {words} (")
 
 
-def test_an_environment_that_cannot_be_made_starts_nothing(tmp_path):
+def test_a_refused_environment_starts_no_script(tmp_path):
     mark = tmp_path / "mark"
     assert refusal(tmp_path, f"touch {mark}", plain(tmp_path, query="() { :; }")).status == 400
     assert not mark.exists()
 
 
-def test_a_handler_that_removed_its_directory(tmp_path):
+def test_a_handler_whose_directory_is_gone_is_a_fault(tmp_path):
     folder = tmp_path / "gone"
     folder.mkdir()
     program = script(folder, "exit 0")
     program.unlink()
     folder.rmdir()
     with pytest.raises(HandlerFailed):
-        asyncio.run(caller().handle(of(program, plain(tmp_path))))
+        asyncio.run(caller().handle(call_of(program, plain(tmp_path))))
 
 
-# stderr is for the log.
+# Messages on stderr go to the log.
 
 
 def stderr_of(directory: Path, text: str, limits: CalloutLimits = LIMITS) -> list[tuple[str, str]]:
     with capture_logs() as lines, contextlib.suppress(RequestError):
-        asyncio.run(caller(limits).handle(of(script(directory, text), plain(directory))))
+        asyncio.run(caller(limits).handle(call_of(script(directory, text), plain(directory))))
     return [(line["log_level"], line["line"]) for line in lines if line["event"] == "handler stderr"]
 
 
-def test_stderr_is_information_when_it_ended_well_and_a_warning_otherwise(tmp_path):
+def test_stderr_is_logged_as_info_after_success_and_else_as_warning(tmp_path):
     assert stderr_of(tmp_path, "echo fine >&2; echo body") == [("info", "fine")]
     assert stderr_of(tmp_path, "echo one >&2; echo two >&2; exit 77") == [("warning", "one"), ("warning", "two")]
     assert stderr_of(tmp_path, "echo last words >&2; kill -9 $$") == [("warning", "last words")]
@@ -357,12 +357,12 @@ def test_stderr_never_reaches_the_client(tmp_path):
     assert refusal(tmp_path, "echo secret >&2; exit 77").public == "The request was refused."
 
 
-def test_a_private_key_on_stderr_is_taken_out(tmp_path):
+def test_a_private_key_on_stderr_is_not_logged(tmp_path):
     text = "echo '-----BEGIN EC PRIVATE KEY-----' >&2; echo MHcCAQEE >&2; echo '-----END EC PRIVATE KEY-----' >&2"
     assert stderr_of(tmp_path, text) == [("info", "[private key removed]")]
 
 
-def test_long_stderr_is_cut_off(tmp_path):
+def test_long_stderr_is_cut_off_in_the_log(tmp_path):
     lines = stderr_of(tmp_path, "head -c 5000 /dev/zero | tr '\\0' x >&2")
     assert lines == [("info", "x" * 4096), ("info", "[stderr cut off here]")]
 
@@ -389,7 +389,7 @@ DECISIONS = {
 
 
 @pytest.mark.parametrize(("kind", "exit_status"), DECISIONS)
-def test_decisions(tmp_path, kind, exit_status):
+def test_the_exit_status_of_a_decision_lets_in_or_refuses(tmp_path, kind, exit_status):
     wanted = DECISIONS[kind, exit_status]
     text = f"echo words; exit {exit_status}"
     if wanted is YES:
@@ -400,13 +400,13 @@ def test_decisions(tmp_path, kind, exit_status):
     assert answer(raised.value) == wanted
 
 
-def test_a_decision_cannot_talk_itself_out(tmp_path):
+def test_a_decision_that_exits_77_refuses_despite_a_status_of_200(tmp_path):
     with pytest.raises(RequestError) as raised:
         decide(tmp_path, r"printf 'Status: 200\n\nyes'; exit 77", Kind.AUTHORIZE)
     assert raised.value.status == 403
 
 
-def test_authorize_cannot_make_cacerts_wait(tmp_path):
+def test_exit_75_of_authorize_is_503_for_cacerts(tmp_path):
     with pytest.raises(Unavailable):
         decide(tmp_path, "exit 75", Kind.AUTHORIZE, plain(tmp_path, "cacerts"))
 
@@ -415,21 +415,21 @@ def test_authorize_cannot_make_cacerts_wait(tmp_path):
 @pytest.mark.parametrize(
     ("text", "status"), [("kill -9 $$", 500), ("yes", 500), ("sleep 60", 504), ("exec /no/such/program", 500)]
 )
-def test_silence_means_no(tmp_path, kind, text, status):
+def test_a_decision_that_crashes_hangs_or_floods_refuses(tmp_path, kind, text, status):
     with pytest.raises(RequestError) as raised:
         decide(tmp_path, text, kind, plain(tmp_path, decision_timeout=0.3))
     assert raised.value.status == status
 
 
-# Together.
+# Several callouts.
 
 
-def test_too_many_at_once(tmp_path):
+def test_a_callout_beyond_the_queue_is_a_503(tmp_path):
     program = script(tmp_path, "sleep 0.2; echo body")
 
     async def scene() -> list[Output | BaseException]:
         busy = caller(running=1, waiting=1)
-        runs = (busy.handle(of(program, plain(tmp_path))) for _ in range(3))
+        runs = (busy.handle(call_of(program, plain(tmp_path))) for _ in range(3))
         return await asyncio.gather(*runs, return_exceptions=True)
 
     first, second, third = asyncio.run(scene())
@@ -439,25 +439,25 @@ def test_too_many_at_once(tmp_path):
     assert str(third) == "the queue of callouts is full"
 
 
-def test_one_at_a_time_where_asked_for(tmp_path):
-    # A handler that finds another one at work says so.
+def test_callouts_of_one_serialize_name_run_one_at_a_time(tmp_path):
+    # A handler that finds another one running exits with 77.
     program = script(tmp_path, "mkdir lock || exit 77; sleep 0.05; rmdir lock; echo body")
 
     async def scene(serialize: str | None) -> list[Output | BaseException]:
         shared = caller()
-        runs = (shared.handle(of(program, plain(tmp_path, serialize=serialize))) for _ in range(4))
+        runs = (shared.handle(call_of(program, plain(tmp_path, serialize=serialize))) for _ in range(4))
         return await asyncio.gather(*runs, return_exceptions=True)
 
     assert asyncio.run(scene("ca")) == [Output(b"body\n")] * 4
     assert any(isinstance(end, RequestError) for end in asyncio.run(scene(None)))
 
 
-def test_descriptors_come_back(tmp_path):
+def test_callouts_leave_no_descriptor_open(tmp_path):
     before = set(os.listdir("/proc/self/fd"))
     call = plain(tmp_path)
     for text in ("echo body", "exit 77", "kill -9 $$", "yes"):
         with pytest.raises(RequestError) if text != "echo body" else capture_logs():
             handle(tmp_path, text, call)
     with pytest.raises(HandlerFailed):
-        asyncio.run(caller().handle(of(tmp_path / "missing", call)))
+        asyncio.run(caller().handle(call_of(tmp_path / "missing", call)))
     assert set(os.listdir("/proc/self/fd")) == before

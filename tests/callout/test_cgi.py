@@ -1,4 +1,4 @@
-"""What a handler's stdout means."""
+"""The meaning of a handler's stdout."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from estgw.errors import Malformed
         b"\xff\xfe",
     ],
 )
-def test_anything_that_does_not_begin_like_a_header_is_the_body(stdout):
+def test_stdout_that_does_not_begin_with_a_header_is_the_body(stdout):
     assert read(stdout) == Output(stdout)
 
 
@@ -56,18 +56,18 @@ def test_anything_that_does_not_begin_like_a_header_is_the_body(stdout):
         (b"Status: 200\nX-A: b:c: d\n\n", Output(b"", 200, {"X-A": "b:c: d"})),
     ],
 )
-def test_headers(stdout, output):
+def test_a_header_block_is_read(stdout, output):
     assert read(stdout) == output
 
 
-def test_headers_that_are_not_passed_on_are_named():
+def test_dropped_headers_are_named():
     stdout = b"Status: 200\nContent-Length: 5\nSet-Cookie: a\nTransfer-Encoding: chunked\nServer: me\n\nbody"
     assert read(stdout) == Output(
         b"body", 200, {}, dropped=("content-length", "set-cookie", "transfer-encoding", "server")
     )
 
 
-def test_the_last_of_two_counts():
+def test_the_last_of_two_equal_headers_counts():
     assert read(b"Status: 200\nStatus: 404\n\n").status == 404
 
 
@@ -103,17 +103,17 @@ def test_the_last_of_two_counts():
         (b"Status: 200\n" + b"X-A: 1\n" * 1200 + b"\n", "no empty line ends the header block within 8192 bytes"),
     ],
 )
-def test_what_is_no_header_block(stdout, words):
+def test_a_malformed_header_block_is_refused_with_the_reason(stdout, words):
     with pytest.raises(Malformed, match=words) as refusal:
         read(stdout)
     assert str(refusal.value).isprintable()
 
 
-def test_a_carriage_return_ends_a_line_too():
+def test_a_carriage_return_alone_ends_a_header_line():
     assert read(b"Status: 200\nX-A: a\rX-B: b\n\n").headers == {"X-A": "a", "X-B": "b"}
 
 
-def test_eight_kibibytes_of_headers_will_do():
+def test_a_header_block_may_have_8_kib_and_no_more():
     block = b"Status: 200\n" + b"X-A: " + b"x" * (8192 - 17)
     assert len(block) == 8192
     assert read(block + b"\n\nbody").body == b"body"
@@ -121,7 +121,7 @@ def test_eight_kibibytes_of_headers_will_do():
         read(block + b"xxxxxx\n\nbody")
 
 
-def test_no_header_can_be_split():
+def test_header_values_hold_no_line_ends_and_the_body_stays_body():
     made = read(b"Content-Type: text/plain\nX-A: 1\n\nSet-Cookie: evil")
     assert all(value.isprintable() for value in made.headers.values())
     assert made.body == b"Set-Cookie: evil"
@@ -156,7 +156,7 @@ def test_any_stdout_is_an_output_or_malformed(stdout):
         (b"\n\n", ""),
     ],
 )
-def test_words(raw, text):
+def test_words_lose_control_characters_and_surrounding_space(raw, text):
     assert cgi.words(raw) == text
 
 
@@ -170,12 +170,12 @@ def test_words_are_always_printable(raw):
 
 
 @pytest.mark.parametrize(("value", "seconds"), [(b"0", 0), (b"300", 300), (b"86400", 86400)])
-def test_for_how_long_an_answer_may_be_kept(value, seconds):
+def test_x_est_cache_sets_how_long_an_answer_is_kept(value, seconds):
     output = read(b"Status: 200\nX-EST-Cache: " + value + b"\n\nbody")
     assert (output.keep, output.headers) == (seconds, {})
 
 
 @pytest.mark.parametrize("value", [b"", b"-1", b"1.5", b"86401", b"99999", b"forever", b"1 s"])
-def test_a_time_that_is_none(value):
+def test_an_invalid_x_est_cache_is_refused(value):
     with pytest.raises(Malformed, match=r"X-EST-Cache is .*, not whole seconds from 0 to 86400"):
         read(b"Status: 200\nX-EST-Cache: " + value + b"\n\nbody")

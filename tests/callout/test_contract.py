@@ -1,4 +1,4 @@
-"""The contract: every variable as a script sees it, every exit status as it was promised."""
+"""The contract with scripts: each variable as a script sees it, and each exit status."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def openssl_time(moment: datetime) -> str:
 
 
 def expected(tmp: Path) -> dict[str, dict[str, str]]:
-    """What each row means for `calls.full`, written down by hand."""
+    """The expected value of each row for `calls.full`, written by hand."""
     now = {
         "GATEWAY_INTERFACE": "CGI/1.1",
         "SERVER_SOFTWARE": f"estgw/{__version__}",
@@ -152,7 +152,7 @@ ALWAYS_SET = {name for name, row in ROWS.items() if row.when == "always"}
 
 
 def seen_by_a_script(call: Call) -> dict[str, str]:
-    """The environment that a program finds, and what is in the files that it names."""
+    """The environment of a program, and the contents of the files that it names."""
     text = """
 import json, os
 files = {name: open(os.environ[name]).read() for name in os.environ if name.endswith("_FILE") and "SSL_" not in name}
@@ -176,23 +176,23 @@ def reflected(directory: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", [name for name in ROWS if name not in NOT_IN_ONE_CALL])
-def test_every_row_reaches_a_script(name, directory, reflected):
+def test_every_variable_reaches_a_script_with_its_value(name, directory, reflected):
     wanted = expected(directory)[name]
     assert {each: reflected.get(each) for each in wanted} == wanted
 
 
-def test_nothing_else_reaches_a_script(directory, reflected):
+def test_no_other_variable_reaches_a_script(directory, reflected):
     known = {variable for row in expected(directory).values() for variable in row} | NOT_IN_ONE_CALL.keys()
     assert {name for name in reflected if not name.endswith(" holds")} - known == set()
 
 
-def test_the_files_that_are_named(reflected):
+def test_the_files_that_variables_name_hold_csr_and_certificates(reflected):
     assert reflected["EST_CSR_FILE holds"].encode() == parse(CSR).pem
     assert reflected["EST_CLIENT_CERT_FILE holds"] == pem(CERTIFICATE)
     assert reflected["EST_RENEW_CERT_FILE holds"] == pem(CERTIFICATE)
 
 
-def test_the_least_that_a_script_sees(tmp_path):
+def test_the_simplest_call_sets_exactly_the_variables_marked_always(tmp_path):
     found = seen_by_a_script(plain(tmp_path, client=client(tls=tls(server_name=None))))
     assert found.keys() == ALWAYS_SET
     assert {name: found[name] for name in ("EST_OPERATION", "EST_PROFILE", "EST_AUTH_METHODS", "EST_CLIENT_TRUST")} == {
@@ -205,14 +205,14 @@ def test_the_least_that_a_script_sees(tmp_path):
     assert (found["SSL_CLIENT_VERIFY"], found["QUERY_STRING"]) == ("NONE", "")
 
 
-# One row at a time, where a row has more to say than "it is there".
+# Single rows with several cases.
 
 
 def get(call: Call, name: str) -> str | None:
     return environment(call).get(name)
 
 
-def test_who_is_verified_and_who_only_claims(tmp_path):
+def test_unverified_credentials_are_shown_only_where_configured(tmp_path):
     claimed = Credentials("Basic", "eve", "guess")
     call = plain(tmp_path, client=client(claimed=claimed))
     hidden = ("AUTH_TYPE", "REMOTE_USER", "EST_AUTH_SCHEME", "EST_USERNAME", "EST_PASSWORD")
@@ -223,40 +223,40 @@ def test_who_is_verified_and_who_only_claims(tmp_path):
     assert [get(draft, name) for name in hidden] == [None, None, "Basic", "eve", "guess"]
 
 
-def test_the_empty_user_is_a_user(tmp_path):
+def test_the_empty_user_sets_an_empty_remote_user(tmp_path):
     call = plain(tmp_path, client=client(claimed=Credentials("Basic", "", ""), user=""))
     assert (get(call, "REMOTE_USER"), get(call, "AUTH_TYPE")) == ("", "Basic")
     assert get(call, "EST_AUTH_METHODS") == "http"
 
 
-def test_a_certificate_that_does_not_verify_may_be_shown(tmp_path):
+def test_an_unverified_certificate_is_marked_failed(tmp_path):
     stranger = client(tls=tls(CERTIFICATE, verify_error="self-signed certificate"), certificate=CERTIFICATE)
     assert get(plain(tmp_path, client=stranger), "SSL_CLIENT_VERIFY") == "FAILED:self-signed certificate"
 
 
-def test_an_ra_of_a_third_party(tmp_path):
+def test_an_ra_below_an_implicit_anchor_is_not_shown_as_ra(tmp_path):
     call = plain(tmp_path, client=replace(KNOWN, trust=Trust.IMPLICIT, is_ra=False))
     assert (get(call, "EST_CLIENT_TRUST"), get(call, "EST_CLIENT_IS_RA")) == ("implicit", "0")
 
 
 @pytest.mark.parametrize("kind", BindingType)
-def test_bindings(tmp_path, kind):
+def test_the_binding_has_its_type_and_its_value_in_base64(tmp_path, kind):
     call = plain(tmp_path, binding=Binding(kind, b"\xff" * 32))
     assert (get(call, "EST_TLS_BINDING"), get(call, "TLS_UNIQUE_SR")) == (kind.value, "/" * 42 + "8=")
 
 
 @pytest.mark.parametrize("outcome", POP)
-def test_pop(tmp_path, outcome):
+def test_est_pop_tells_the_outcome(tmp_path, outcome):
     assert get(full(tmp_path, pop=outcome), "EST_POP") == outcome.value
 
 
-def test_renew_or_rekey(tmp_path):
+def test_est_reenroll_tells_renewal_from_rekey(tmp_path):
     assert get(full(tmp_path), "EST_REENROLL") == "renew"
     assert get(full(tmp_path, renewed=certificate(CA, key=OTHER)), "EST_REENROLL") == "rekey"
     assert get(full(tmp_path, renewed=None), "EST_REENROLL") is None
 
 
-def test_names_to_be_changed(tmp_path):
+def test_new_names_replace_the_subject_and_san_of_the_csr(tmp_path):
     new = NewNames(name("CN=new,O=Ours"), None)
     call = full(tmp_path, new_names=new)
     assert get(call, "EST_CHANGE_SUBJECT") == "/2.5.4.10=Ours/2.5.4.3=new"
@@ -268,7 +268,7 @@ def keygen(call: Call) -> list[str | None]:
     return [get(call, f"EST_KEYGEN_{name}") for name in ("PROTECT", "KEY_ID", "ALGORITHMS")]
 
 
-def test_how_a_new_key_is_to_be_protected(tmp_path):
+def test_keygen_variables_tell_how_to_protect_the_new_key(tmp_path):
     assert keygen(full(tmp_path)) == [None, None, None]
     assert keygen(plain(tmp_path, "serverkeygen", csr=parse(CSR))) == ["none", None, None]
     wishes = [
@@ -282,12 +282,12 @@ def test_how_a_new_key_is_to_be_protected(tmp_path):
 
 
 @pytest.mark.parametrize(("timeout", "text"), [(0.2, "1"), (1, "1"), (2.9, "2"), (30, "30")])
-def test_whole_seconds(tmp_path, timeout, text):
+def test_est_timeout_is_in_whole_seconds_and_at_least_1(tmp_path, timeout, text):
     assert get(plain(tmp_path, timeout=timeout), "EST_TIMEOUT") == text
 
 
 @pytest.mark.parametrize("body", [CSR, base64.encodebytes(CSR), armoured(CSR)])
-def test_the_request_as_text_whatever_coat_it_came_in(tmp_path, body):
+def test_est_request_is_base64_of_der_however_the_body_came(tmp_path, body):
     call = full(tmp_path, body=body)
     assert get(call, "EST_REQUEST") == base64.b64encode(CSR).decode()
     assert get(call, "CONTENT_LENGTH") == str(len(body))
@@ -297,35 +297,35 @@ def test_the_request_as_text_whatever_coat_it_came_in(tmp_path, body):
     ("body", "text"),
     [(b"\x30\x00", "MAA="), (b"MAA=\r\n", "MAA="), (b"no DER at all", base64.b64encode(b"no DER at all").decode())],
 )
-def test_the_request_where_it_is_no_csr(tmp_path, body, text):
+def test_est_request_of_another_body_is_its_base64(tmp_path, body, text):
     assert get(plain(tmp_path, "fullcmc", body=body), "EST_REQUEST") == text
 
 
-def test_a_request_that_does_not_fit_is_on_stdin_only(tmp_path):
+def test_est_request_is_left_out_above_72_kib(tmp_path):
     assert get(plain(tmp_path, "fullcmc", body=bytes(72 * 1024)), "EST_REQUEST") is not None
     assert get(plain(tmp_path, "fullcmc", body=bytes(72 * 1024 + 1)), "EST_REQUEST") is None
 
 
 @pytest.mark.parametrize("moment", [datetime(2026, month, 3, 8, 0, 5, tzinfo=UTC) for month in range(1, 13)])
-def test_times_as_openssl_prints_them(moment):
+def test_times_are_printed_as_openssl_does(moment):
     assert contract.openssl_time(moment) == moment.strftime("%b  3 08:00:05 2026 GMT")
 
 
-def test_a_time_with_two_digits_of_day():
+def test_a_day_of_two_digits_is_printed_as_openssl_does():
     assert contract.openssl_time(datetime(2026, 11, 23, 18, 0, 0, tzinfo=UTC)) == "Nov 23 18:00:00 2026 GMT"
 
 
-# Values that would do harm.
+# Harmful values.
 
 
 def with_common_name(text: bytes, tmp_path: Path) -> Call:
-    """A call whose SSL_CLIENT_S_DN_CN is this."""
+    """A call whose SSL_CLIENT_S_DN_CN is this text."""
     made = certs.load(broken_certificate(CA, dn((CN, UTF8, text))))
     return plain(tmp_path, client=replace(KNOWN, certificate=made, claimed=None, user=None))
 
 
 @pytest.mark.parametrize("body", [b"() { :; }; echo pwned", b"() {"])
-def test_shellshock_is_refused_wherever_it_is(tmp_path, body):
+def test_a_value_that_begins_like_a_shell_function_is_refused(tmp_path, body):
     text = body.decode()
     bad = [
         with_common_name(body, tmp_path),
@@ -341,7 +341,7 @@ def test_shellshock_is_refused_wherever_it_is(tmp_path, body):
             environment(call)
 
 
-def test_a_shell_function_further_on_is_no_harm(tmp_path):
+def test_a_shell_function_after_other_text_is_passed_on(tmp_path):
     assert get(plain(tmp_path, query=" () { x"), "QUERY_STRING") == " () { x"
 
 
@@ -349,7 +349,7 @@ def test_a_shell_function_further_on_is_no_harm(tmp_path):
     "char", ["\0", "\1", "\t", "\r", "\x1b", "\x7f", "\x80", "\x9f", "\ud800", "\udcff", "\udfff", "\n"]
 )
 @pytest.mark.parametrize("form", ["{}", "a{}b", "-----BEGIN{}"])
-def test_control_characters_are_refused(tmp_path, char, form):
+def test_control_characters_of_a_request_are_refused(tmp_path, char, form):
     for call in (
         plain(tmp_path, headers={"User-Agent": form.format(char)}),
         plain(tmp_path, client=client(user=form.format(char))),
@@ -360,37 +360,37 @@ def test_control_characters_are_refused(tmp_path, char, form):
 
 
 @pytest.mark.parametrize("text", [b"a\nb", b"a\0b", b"\x1b[31m"])
-def test_control_characters_of_a_certificate_are_made_visible(tmp_path, text):
+def test_control_characters_of_a_certificate_are_escaped(tmp_path, text):
     call = with_common_name(text, tmp_path)
     assert "\\" in str(get(call, "SSL_CLIENT_S_DN_CN"))
     assert str(get(call, "SSL_CLIENT_S_DN")).isprintable()
 
 
-def test_any_other_text_is_welcome(tmp_path):
+def test_any_other_text_reaches_a_script_unchanged(tmp_path):
     text = "Zoë € 𝄞 ‮ $(id) `id` \"'\\ ; | & * ?"
     assert seen_by_a_script(plain(tmp_path, headers={"X-Name": text}))["HTTP_X_NAME"] == text
 
 
-def test_the_longest_value_that_the_kernel_takes(tmp_path):
+def test_a_value_longer_than_the_kernel_allows_is_refused(tmp_path):
     longest = "x" * (128 * 1024 - 1 - len("QUERY_STRING="))
     assert seen_by_a_script(plain(tmp_path, query=longest))["QUERY_STRING"] == longest
     with pytest.raises(BadRequest, match="QUERY_STRING is too long"):
         environment(plain(tmp_path, query=longest + "x"))
 
 
-def test_length_is_counted_in_bytes(tmp_path):
+def test_the_length_of_a_value_is_counted_in_bytes(tmp_path):
     with pytest.raises(BadRequest, match="too long"):
         environment(plain(tmp_path, query="€" * 44_000))
 
 
-def test_too_much_in_all(tmp_path):
+def test_an_environment_that_is_too_large_is_refused(tmp_path):
     values = {f"X-{number}": "x" * 120_000 for number in range(9)}
     with pytest.raises(BadRequest, match="too large for a script"):
         environment(plain(tmp_path, headers=values))
     assert environment(plain(tmp_path, headers=dict(list(values.items())[:8])))
 
 
-def test_too_many_names(tmp_path):
+def test_more_than_128_names_are_refused(tmp_path):
     def asking(count: int) -> Call:
         wanted = san(*(x509.DNSName(f"h{number}") for number in range(count)))
         return full(tmp_path, csr=parse(csr("x", wanted)))
@@ -401,20 +401,20 @@ def test_too_many_names(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "value", [tlv(BOOLEAN, b"\xff"), tlv(UTF8, b"\xff"), tlv(UTF8, b"x" * 256)], ids=["BOOLEAN", "no UTF-8", "long"]
+    "value", [tlv(BOOLEAN, b"\xff"), tlv(UTF8, b"\xff"), tlv(UTF8, b"x" * 256)], ids=["BOOLEAN", "not UTF-8", "long"]
 )
-def test_an_otp_that_is_no_text_is_the_clients_fault(tmp_path, value):
+def test_an_otp_that_is_not_text_is_a_400(tmp_path, value):
     with pytest.raises(BadRequest, match="EST_OTP"):
         environment(full(tmp_path, csr=parse(csr("x", attribute(OTP_CHALLENGE, value)))))
 
 
-def test_a_certificate_whose_name_cannot_be_read_is_the_clients_fault(tmp_path):
+def test_a_certificate_with_an_unreadable_name_is_a_400(tmp_path):
     with pytest.raises(BadRequest, match="SSL_CLIENT_S_DN"):
         environment(with_common_name(b"\xff", tmp_path))
 
 
 @given(st.text(st.characters(), max_size=50))
-def test_any_text_reaches_a_script_unharmed_or_is_refused(text):
+def test_any_text_reaches_a_script_unchanged_or_is_refused(text):
     call = plain(Path("/tmp"), query=text, headers={"X-Y": text})
     try:
         made = environment(call)
@@ -429,17 +429,17 @@ def test_any_text_reaches_a_script_unharmed_or_is_refused(text):
 # The tables themselves.
 
 
-def test_names_are_unique_and_portable():
+def test_variable_names_are_unique_and_portable():
     assert len(ROWS) == len(ENV_VARS)
     for row in ROWS:
         assert re.fullmatch(r"[A-Z][A-Z0-9_]*(_(DNS|Email))?(_n)?|HTTP_<NAME>|<any>", row), row
 
 
-def test_version_1():
+def test_the_contract_has_version_1():
     assert contract.VERSION == "1"
 
 
-# What an exit status means: handler, authorize (None: go on), authenticate, and whether the words are shown.
+# For each exit status: status of a handler, of authorize (None: go on), of authenticate, and whether words are shown.
 CODES = {
     0: (200, None, None, False),
     65: (400, 400, 500, True),
@@ -450,7 +450,7 @@ CODES = {
 }
 
 
-def test_exit_status():
+def test_each_exit_status_has_its_http_status_per_kind():
     found = {
         row.exit: (
             row.status(Kind.HANDLER),
@@ -463,13 +463,13 @@ def test_exit_status():
     assert found == CODES
 
 
-def test_any_other_exit_status_is_a_fault():
+def test_any_other_exit_status_is_a_500_without_words():
     row = OTHERWISE
     assert {row.status(kind) for kind in Kind} == {500}
     assert not row.shows_words
 
 
-def test_names_of_sysexits():
+def test_exit_statuses_have_the_names_of_sysexits():
     assert {row.exit: row.name for row in EXIT_STATUS} == {
         0: "OK",
         64: "USAGE",
@@ -480,12 +480,12 @@ def test_names_of_sysexits():
     }
 
 
-def test_what_set_e_and_tracebacks_end_with_is_no_verdict():
+def test_no_verdict_uses_an_exit_status_of_set_e_or_a_traceback():
     assert not {row.exit for row in EXIT_STATUS} & {1, 2, 126, 127, *range(128, 256)}
 
 
-def test_calls_of_these_tests_cover_the_contract(directory):
-    """A new row wants its line above."""
+def test_the_table_of_expected_values_covers_every_row(directory):
+    """A new row needs its line above."""
     assert expected(directory).keys() | NOT_IN_ONE_CALL.keys() == ROWS.keys()
 
 
@@ -497,10 +497,10 @@ def test_calls_of_these_tests_cover_the_contract(directory):
         (lambda c: str(c.csr.pkcs10.request.signature_hash_algorithm.name), "sha256"),
         (lambda c: c.client.tls.cipher, "ECDHE-ECDSA-AES128-GCM-SHA256"),
     ],
-    ids=["of HTTP", "of the route", "of the CSR", "of the client"],
+    ids=["HTTP", "route", "CSR", "client"],
 )
-def test_a_new_variable_is_one_row(tmp_path, monkeypatch, value, wanted):
-    """Whatever is known of a request is at hand there, whether a variable has told it before or not."""
+def test_a_new_variable_needs_one_row_of_env_vars(tmp_path, monkeypatch, value, wanted):
+    """A row can use all facts of a request, including those that no other variable tells."""
     row = contract.EnvVar("EST", "EST_NEW", "a new one", "always", value)
     monkeypatch.setattr(contract, "ENV_VARS", (*ENV_VARS, row))
     assert get(full(tmp_path), "EST_NEW") == wanted

@@ -1,4 +1,4 @@
-"""Private directories: who keeps them, and who removes those of the dead."""
+"""Private directories: who keeps them, and who removes those of dead processes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ time.sleep(60)
 
 @contextlib.contextmanager
 def owner(where: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
-    """Another process that has a private directory, with a key in a request's directory there."""
+    """Another process that has a private directory, with a key in the directory of a request."""
     command = [sys.executable, "-c", OWNER, str(where)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
@@ -41,7 +41,7 @@ def owner(where: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
             process.kill()
 
 
-def test_a_directory_is_private_and_goes_with_its_owner(tmp_path):
+def test_a_private_directory_has_mode_700_and_goes_with_its_owner(tmp_path):
     made = Home(tmp_path)
     assert made.path.stat().st_mode & 0o777 == 0o700
     first, second = made.directory(), made.directory()
@@ -52,13 +52,13 @@ def test_a_directory_is_private_and_goes_with_its_owner(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_that_of_a_living_process_is_left_alone(tmp_path):
+def test_the_directory_of_a_running_process_is_kept(tmp_path):
     with owner(tmp_path) as (_, directory):
         home.sweep(tmp_path)
         assert (directory / "key.pem").exists()
 
 
-def test_that_of_a_killed_process_is_removed(tmp_path):
+def test_the_directory_of_a_killed_process_is_removed(tmp_path):
     with owner(tmp_path) as (process, directory):
         process.kill()
         process.wait()
@@ -67,7 +67,7 @@ def test_that_of_a_killed_process_is_removed(tmp_path):
         assert not list(tmp_path.iterdir())
 
 
-def test_a_script_that_outlives_its_gateway_keeps_its_own_until_it_ends(tmp_path):
+def test_a_running_script_of_a_killed_gateway_keeps_its_directory(tmp_path):
     with owner(tmp_path) as (process, directory):
         process.kill()
         process.wait()
@@ -79,7 +79,7 @@ def test_a_script_that_outlives_its_gateway_keeps_its_own_until_it_ends(tmp_path
             assert (directory / "key.pem").exists()
             assert not other.exists()
             os.utime(directory, (time.time() - AGE - 1,) * 2)
-            home.sweep(tmp_path)  # no callout takes so long
+            home.sweep(tmp_path)  # no callout takes this long
             assert not directory.exists()
         finally:
             script.kill()
@@ -88,7 +88,7 @@ def test_a_script_that_outlives_its_gateway_keeps_its_own_until_it_ends(tmp_path
         assert not list(tmp_path.iterdir())
 
 
-def test_whoever_waits_for_the_end_of_its_scripts_removes_it_then(tmp_path):
+def test_outlive_removes_the_directory_when_its_last_script_ends(tmp_path):
     with owner(tmp_path) as (process, directory):
         process.kill()
         process.wait()
@@ -105,8 +105,8 @@ def test_whoever_waits_for_the_end_of_its_scripts_removes_it_then(tmp_path):
         assert not list(tmp_path.iterdir())
 
 
-def test_what_is_none_of_ours_is_left_alone(tmp_path):
-    """Links, files, directories that others may enter, other names, and a user's own with a name much like ours."""
+def test_sweep_leaves_foreign_files_and_directories_alone(tmp_path):
+    """Links, files, directories open to others, other names, and a user's own directory with a similar name."""
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir(mode=0o700)
     (elsewhere / "precious").touch()
@@ -126,7 +126,7 @@ def test_what_is_none_of_ours_is_left_alone(tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
-def test_another_users_is_left_alone(tmp_path):
+def test_sweep_leaves_another_users_directory_alone(tmp_path):
     path = tmp_path / f"estgw-{'a' * 16}"
     path.mkdir(mode=0o700)
     os.chown(path, 54321, 54321)
@@ -134,7 +134,7 @@ def test_another_users_is_left_alone(tmp_path):
     assert path.exists()
 
 
-def test_what_earlier_versions_left_goes_by_age(tmp_path):
+def test_directories_of_earlier_versions_are_removed_by_age(tmp_path):
     request, supervisor = tmp_path / f"estgw-{'0a' * 16}", tmp_path / "estgw-ab_9xyz1"
     for path in (request, supervisor, supervisor / "locks", supervisor / "tmp-1", supervisor / "tmp-1" / request.name):
         path.mkdir(mode=0o700)
@@ -148,7 +148,7 @@ def test_what_earlier_versions_left_goes_by_age(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_link_inside_is_removed_and_not_followed(tmp_path):
+def test_sweep_removes_links_and_does_not_follow_them(tmp_path):
     precious = tmp_path / "precious"
     precious.mkdir()
     (precious / "file").touch()
@@ -162,7 +162,7 @@ def test_a_link_inside_is_removed_and_not_followed(tmp_path):
     assert (precious / "file").exists()
 
 
-def test_a_new_one_is_made_when_somebody_has_cleaned_up(tmp_path):
+def test_a_removed_private_directory_is_made_again(tmp_path):
     made = Home(tmp_path)
     made.path.rmdir()
     directory = made.directory()
@@ -173,7 +173,7 @@ def test_a_new_one_is_made_when_somebody_has_cleaned_up(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_many_that_begin_and_sweep_at_once_do_not_take_each_others(tmp_path):
+def test_concurrent_processes_do_not_sweep_each_others_directories(tmp_path):
     code = (
         "import sys; from pathlib import Path; from estgw.callout.home import Home\n"
         "for _ in range(60):\n"

@@ -1,4 +1,4 @@
-"""One at a time of a name, within a process and over several."""
+"""Named locks: one holder at a time, within a process and across processes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 from estgw.callout.named_locks import NamedLocks
 from tests.kit.processes import DEADLINE, ROOT, until
 
-# Takes the turn so many times, by several at once, and writes down who had it.
+# Takes the lock many times, from several tasks at once, and writes down each holder.
 CLIENT = """
 import asyncio, sys
 from pathlib import Path
@@ -47,8 +47,8 @@ def client(name: str, directory: Path, book: Path, times: int) -> subprocess.Pop
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
 
 
-def shut(folder: Path) -> int:
-    """Shut the gate before the turn of `ca`; it opens when this is closed."""
+def lock_gate(folder: Path) -> int:
+    """Lock the gate of `ca`. Closing the descriptor unlocks it."""
 
     async def once() -> None:
         async with NamedLocks(folder).take("ca"):
@@ -62,17 +62,17 @@ def shut(folder: Path) -> int:
 
 
 def waiting_for(descriptor: int) -> int:
-    """How many processes the kernel has queued for a lock."""
+    """The number of processes that the kernel has queued for a lock."""
     inode = os.fstat(descriptor).st_ino
     return len(re.findall(rf"-> FLOCK .*:{inode} ", Path("/proc/locks").read_text()))
 
 
-def test_over_processes_one_at_a_time_and_nobody_is_passed_over(tmp_path):
+def test_processes_hold_a_named_lock_one_at_a_time_and_fairly(tmp_path):
     book, times = tmp_path / "book", 40
     folder = tmp_path / "locks"
     folder.mkdir()
     clients = [client(name, folder, book, times) for name in "abc"]
-    gate = shut(folder)
+    gate = lock_gate(folder)
     try:
         for each in clients:
             assert each.stdout is not None
@@ -92,7 +92,7 @@ def test_over_processes_one_at_a_time_and_nobody_is_passed_over(tmp_path):
     assert [word[0] for word in words] == ["+", "-"] * (3 * times)
     holders = [word[1] for word in words if word[0] == "+"]
     assert {name: holders.count(name) for name in "abc"} == dict.fromkeys("abc", times)
-    # All of them wait all the time: whoever has had a turn lets the others go first.
+    # All processes wait all the time, so a process that has had the lock must let the others go first.
     longest, run, before = 0, 0, ""
     for name in holders[: 2 * times]:
         run, before = (run + 1 if name == before else 1), name
@@ -101,12 +101,12 @@ def test_over_processes_one_at_a_time_and_nobody_is_passed_over(tmp_path):
 
 
 @pytest.fixture
-def taken(tmp_path: Path) -> int:
-    """The gate before the turn of `ca`, shut by somebody else."""
-    return shut(tmp_path)
+def locked_gate(tmp_path: Path) -> int:
+    """The gate of `ca`, locked by another holder."""
+    return lock_gate(tmp_path)
 
 
-def test_who_gives_up_waiting_leaves_nothing_locked(tmp_path, taken):
+def test_a_cancelled_waiter_leaves_nothing_locked(tmp_path, locked_gate):
     async def play() -> None:
         locks = NamedLocks(tmp_path)
         waiting = asyncio.create_task(_take(locks))
@@ -115,7 +115,7 @@ def test_who_gives_up_waiting_leaves_nothing_locked(tmp_path, taken):
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
         assert waiting.cancelled()
-        os.close(taken)
+        os.close(locked_gate)
         async with asyncio.timeout(DEADLINE), locks.take("ca"):
             pass
 
@@ -123,14 +123,14 @@ def test_who_gives_up_waiting_leaves_nothing_locked(tmp_path, taken):
     until(lambda: not [thread for thread in threading.enumerate() if thread.name == "turn"])
 
 
-def test_a_loop_that_ends_meanwhile_is_no_matter(tmp_path, taken):
+def test_a_waiter_may_outlive_its_event_loop(tmp_path, locked_gate):
     async def play() -> None:
         waiting = asyncio.create_task(_take(NamedLocks(tmp_path)))
         await asyncio.sleep(0.05)
         waiting.cancel()
 
     asyncio.run(play())
-    os.close(taken)
+    os.close(locked_gate)
     until(lambda: not [thread for thread in threading.enumerate() if thread.name == "turn"])
 
 
@@ -139,7 +139,7 @@ async def _take(locks: NamedLocks) -> None:
         pass
 
 
-def test_names_are_apart_whatever_they_are(tmp_path):
+def test_different_names_have_different_locks(tmp_path):
     async def play() -> None:
         locks = NamedLocks(tmp_path)
         async with AsyncExitStack() as stack, asyncio.timeout(DEADLINE):

@@ -1,4 +1,4 @@
-"""Whether a callout's file can and may be run."""
+"""The checks that a callout's file can be run and is safe to run."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def folder(tmp_path: Path) -> Path:
     return made
 
 
-def only(program: Path) -> str:
-    """The one fault that is found."""
+def only_fault(program: Path) -> str:
+    """The only fault that is found."""
     (found,) = faults(program, PATH)
     return found
 
@@ -46,64 +46,64 @@ def with_first_line(folder: Path, line: bytes) -> Path:
         b"#!/usr/bin/env -i\n",
     ],
 )
-def test_scripts(folder, line):
+def test_a_script_with_a_usable_interpreter_has_no_fault(folder, line):
     assert faults(with_first_line(folder, line), PATH) == []
 
 
-def test_programs(folder):
+def test_a_binary_program_has_no_fault(folder):
     shutil.copy("/bin/cat", folder / "cat")
     assert faults(folder / "cat", PATH) == []
 
 
-def test_a_link_is_as_good_as_what_it_leads_to(folder):
+def test_a_link_is_judged_by_its_target(folder):
     script(folder, "exit 0")
     (folder / "link").symlink_to("program")
     assert faults(folder / "link", PATH) == []
     (folder / "program").unlink()
-    assert only(folder / "link").endswith("link: No such file or directory")
+    assert only_fault(folder / "link").endswith("link: No such file or directory")
 
 
-def test_missing(folder):
-    assert only(folder / "program") == f"{folder}/program: No such file or directory"
-    assert only(folder / "no-dir/program").endswith("No such file or directory")
+def test_a_missing_program_is_reported(folder):
+    assert only_fault(folder / "program") == f"{folder}/program: No such file or directory"
+    assert only_fault(folder / "no-dir/program").endswith("No such file or directory")
 
 
-def test_not_a_file(folder):
-    assert only(folder) == f"{folder}: not a regular file"
+def test_a_directory_or_socket_is_reported_as_not_a_file(folder):
+    assert only_fault(folder) == f"{folder}: not a regular file"
     with socket.socket(socket.AF_UNIX) as made:
         here = Path.cwd()
-        os.chdir(folder)  # a socket's path is short
+        os.chdir(folder)  # the path of a socket must be short
         try:
             made.bind("socket")
         finally:
             os.chdir(here)
-    assert only(folder / "socket").endswith("not a regular file")
+    assert only_fault(folder / "socket").endswith("not a regular file")
 
 
-def test_no_execute_bit(folder):
+def test_a_script_that_is_not_executable_is_reported_with_chmod(folder):
     program = script(folder, "exit 0")
     program.chmod(0o644)
-    assert only(program) == f"{program}: not executable; chmod +x {program}"
+    assert only_fault(program) == f"{program}: not executable; chmod +x {program}"
 
 
-def test_what_to_type_can_be_pasted(folder):
+def test_the_suggested_chmod_quotes_the_path(folder):
     program = script(folder, "exit 0", name="two words")
     program.chmod(0o644)
-    assert f"chmod +x '{program}'" in only(program)
+    assert f"chmod +x '{program}'" in only_fault(program)
 
 
 @pytest.mark.parametrize("mode", [0o775, 0o757, 0o777])
-def test_writable_by_others(folder, mode):
+def test_a_program_writable_by_others_is_reported(folder, mode):
     program = script(folder, "exit 0")
     program.chmod(mode)
-    assert only(program) == f"{program}: writable by group or others; chmod go-w {program}"
+    assert only_fault(program) == f"{program}: writable by group or others; chmod go-w {program}"
 
 
 @pytest.mark.parametrize("mode", [0o775, 0o757])
-def test_in_a_directory_where_others_may_write(folder, mode):
+def test_a_directory_writable_by_others_is_reported(folder, mode):
     program = script(folder, "exit 0")
     folder.chmod(mode)
-    assert only(program) == f"{folder}: writable by group or others; chmod go-w {folder}"
+    assert only_fault(program) == f"{folder}: writable by group or others; chmod go-w {folder}"
     folder.chmod(0o1777)
     assert faults(program, PATH) == []
 
@@ -123,32 +123,32 @@ def test_in_a_directory_where_others_may_write(folder, mode):
         (b"#!\xff\xfe\n", "does not exist"),
     ],
 )
-def test_interpreters(folder, line, words):
-    assert words in only(with_first_line(folder, line))
+def test_a_bad_interpreter_line_is_reported_with_the_reason(folder, line, words):
+    assert words in only_fault(with_first_line(folder, line))
 
 
-def test_an_interpreter_is_looked_for_where_callouts_will(folder):
+def test_an_interpreter_is_searched_in_the_path_of_callouts(folder):
     own = folder / "bin"
     own.mkdir()
     script(own, "exit 0", name="my-python")
     program = with_first_line(folder, b"#!/usr/bin/env my-python\n")
-    assert "is not in" in only(program)
+    assert "is not in" in only_fault(program)
     assert faults(program, f"{own}:{PATH}") == []
 
 
 @pytest.mark.parametrize("name", ["ca.py", "lib.sh"])
-def test_what_lies_beside_it_is_writable_by_others(folder, name):
+def test_a_module_beside_it_writable_by_others_is_reported(folder, name):
     program = script(folder, "exit 0")
     beside = folder / name
     beside.touch()
     beside.chmod(0o664)
-    assert only(program) == f"{beside}: writable by group or others; chmod go-w {beside}"
+    assert only_fault(program) == f"{beside}: writable by group or others; chmod go-w {beside}"
     beside.chmod(0o644)
     assert faults(program, PATH) == []
 
 
 @pytest.mark.parametrize("name", ["pack/part.py", "pack/inner/part.py", "__pycache__/ca.cpython-311.pyc"])
-def test_what_lies_in_a_package_beside_it_is_writable_by_others(folder, name):
+def test_a_package_beside_it_writable_by_others_is_reported(folder, name):
     program, part = script(folder, "exit 0"), folder / name
     part.parent.mkdir(parents=True)
     for package in (folder / "pack", folder / "pack/inner"):
@@ -158,19 +158,19 @@ def test_what_lies_in_a_package_beside_it_is_writable_by_others(folder, name):
     for path in (part, part.parent):
         before = path.stat().st_mode
         path.chmod(0o777)
-        assert only(program) == f"{path}: writable by group or others; chmod go-w {path}"
+        assert only_fault(program) == f"{path}: writable by group or others; chmod go-w {path}"
         path.chmod(before)
     assert faults(program, PATH) == []
 
 
-def test_other_directories_beside_it_are_none_of_our_business(folder):
+def test_other_directories_beside_it_are_not_checked(folder):
     program, other = script(folder, "exit 0"), folder / "pending"
     other.mkdir()
     other.chmod(0o777)
     assert faults(program, PATH) == []
 
 
-def test_all_that_is_wrong_at_once(folder):
+def test_all_faults_of_a_program_are_reported_at_once(folder):
     program = with_first_line(folder, b"text\n")
     program.chmod(0o666)
     folder.chmod(0o777)
@@ -178,7 +178,7 @@ def test_all_that_is_wrong_at_once(folder):
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_one_that_cannot_be_read(folder):
+def test_an_unreadable_program_is_reported(folder):
     program = script(folder, "exit 0")
     program.chmod(0o311)
-    assert only(program).endswith("can't be read: Permission denied")
+    assert only_fault(program).endswith("can't be read: Permission denied")

@@ -1,4 +1,4 @@
-"""What counts as a shortage of the machine's, and what does not."""
+"""Which errors count as a shortage of the machine."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ def sqlite_fault(kind: str) -> sqlite3.Error:
         (CouldNotStart.by(Path("/x"), OSError(errno.EAGAIN, "x")), "process or thread", "ulimit -u"),
     ],
 )
-def test_a_shortage_is_named_with_the_way_out(fault, thing, way_out):
+def test_a_shortage_is_named_with_its_remedy(fault, thing, way_out):
     words = shortage.words(fault)
     assert words is not None
     assert thing in words
     assert way_out in words
 
 
-def test_a_full_device_is_named():
+def test_the_words_for_a_full_device_name_its_path():
     assert "(/dev/shm/a)" in str(shortage.words(OSError(errno.ENOSPC, "x", "/dev/shm/a")))
 
 
@@ -59,11 +59,11 @@ def test_a_full_device_is_named():
         CouldNotStart.by(Path("/x"), OSError(errno.ENOENT, "x")), sqlite_fault("SQLITE_CORRUPT"), None,
     ],
 )  # fmt: skip
-def test_anything_else_is_none(fault):
+def test_other_faults_are_no_shortage(fault):
     assert shortage.words(fault) is None
 
 
-def test_the_same_shortage_is_not_reported_again_and_again(capsys):
+def test_the_same_shortage_is_reported_once(capsys):
     assert shortage.report("a test", OSError(errno.EMFILE, "x"))
     assert shortage.report("a test", OSError(errno.EMFILE, "x"))
     assert shortage.report("a test", OSError(errno.ENFILE, "x"))
@@ -72,10 +72,10 @@ def test_the_same_shortage_is_not_reported_again_and_again(capsys):
     assert len(re.findall("a test", out.out + out.err)) == 2
 
 
-# The places where one comes up.
+# Where shortages arise.
 
 
-def test_a_program_that_could_not_be_started_for_want_of_a_process(monkeypatch):
+def test_a_program_that_gets_no_process_is_reported_as_a_shortage(monkeypatch):
     def none_left(*_: object, **__: object) -> int:
         raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
 
@@ -85,7 +85,7 @@ def test_a_program_that_could_not_be_started_for_want_of_a_process(monkeypatch):
     assert "process" in str(shortage.words(caught.value))
 
 
-def test_a_program_that_can_not_be_watched_is_killed_and_collected(monkeypatch):
+def test_a_program_that_cannot_be_watched_is_killed_and_collected(monkeypatch):
     spawned: list[int] = []
     spawn = os.posix_spawn
 
@@ -111,7 +111,7 @@ def none_started(_: threading.Thread) -> None:
     raise RuntimeError("can't start new thread")
 
 
-def test_a_request_without_a_thread_leaves_no_directory(monkeypatch, tmp_path):
+def test_the_directory_of_a_request_is_removed_without_a_thread(monkeypatch, tmp_path):
     directory = tmp_path / "request"
     directory.mkdir()
     for number in range(scratch.FEW + 5):
@@ -126,7 +126,7 @@ def test_a_request_without_a_thread_leaves_no_directory(monkeypatch, tmp_path):
     assert not directory.exists()
 
 
-def test_a_turn_that_can_not_be_waited_for_leaves_no_descriptor(monkeypatch, tmp_path):
+def test_a_lock_that_gets_no_thread_to_wait_leaves_no_descriptor(monkeypatch, tmp_path):
     async def scene() -> None:
         first, second = NamedLocks(tmp_path), NamedLocks(tmp_path)
         async with first.take("x"):

@@ -1,4 +1,4 @@
-"""How many callouts run at once."""
+"""The bounds on callouts that run at once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from estgw.callout.slots import Busy, Slots
 
 
 class Scene:
-    """Callouts that run until they are let go; who is running is written down."""
+    """Callouts that run until they are released. `running` has their names in order."""
 
     def __init__(self, slots: Slots) -> None:
         self.slots = slots
@@ -45,7 +45,7 @@ class Scene:
             await asyncio.sleep(0)
 
 
-def test_so_many_run_and_the_others_wait_in_order():
+def test_callouts_beyond_the_limit_wait_in_order():
     async def play() -> None:
         scene = Scene(Slots(2, 5))
         for name in "abcd":
@@ -59,7 +59,7 @@ def test_so_many_run_and_the_others_wait_in_order():
     asyncio.run(play())
 
 
-def test_past_the_last_chair_it_is_busy_at_once():
+def test_a_callout_beyond_the_queue_is_refused_at_once():
     async def play() -> None:
         scene = Scene(Slots(1, 1))
         await scene.start("running")
@@ -76,7 +76,7 @@ def test_past_the_last_chair_it_is_busy_at_once():
     asyncio.run(play())
 
 
-def test_without_chairs_only_places_count():
+def test_without_a_queue_a_second_callout_is_refused():
     async def play() -> None:
         slots = Slots(1, 0)
         async with slots.take():
@@ -89,7 +89,7 @@ def test_without_chairs_only_places_count():
     asyncio.run(play())
 
 
-def test_one_of_a_name_at_a_time():
+def test_callouts_of_one_serialize_name_run_one_at_a_time():
     async def play() -> None:
         scene = Scene(Slots(5, 5))
         await scene.start("a", "ca")
@@ -103,7 +103,7 @@ def test_one_of_a_name_at_a_time():
     asyncio.run(play())
 
 
-def test_who_waits_for_a_turn_takes_no_place():
+def test_a_callout_waiting_for_its_name_occupies_no_slot():
     async def play() -> None:
         scene = Scene(Slots(2, 5))
         await scene.start("a", "ca")
@@ -115,7 +115,7 @@ def test_who_waits_for_a_turn_takes_no_place():
 
 
 @pytest.mark.parametrize("serialize", [None, "ca"])
-def test_whoever_goes_away_gives_everything_back(serialize):
+def test_a_cancelled_callout_frees_its_slot_and_its_name(serialize):
     async def play() -> None:
         scene = Scene(Slots(1, 2))
         for name in "abc":
@@ -131,7 +131,7 @@ def test_whoever_goes_away_gives_everything_back(serialize):
     asyncio.run(play())
 
 
-def test_an_exception_gives_everything_back():
+def test_an_exception_frees_the_slot_and_the_name():
     async def play() -> None:
         slots = Slots(1, 0)
         for _ in range(3):

@@ -1,4 +1,4 @@
-"""Syntax errors in scripts: found, with file and line, and nothing is run."""
+"""Syntax errors in scripts are found, with file and line, and no script runs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def script(folder: Path, text: str, name: str = "simpleenroll") -> Path:
         (f"#!{sys.executable} -I\nx = = 1\n", 2, "invalid syntax"),
     ],
 )
-def test_a_syntax_error_is_named_with_its_line(tmp_path, text, line, words):
+def test_a_syntax_error_is_reported_with_its_line(tmp_path, text, line, words):
     path = script(tmp_path, text)
     (found,) = syntax.faults(path, PATH)
     assert found.startswith(f"{path}:{line}: syntax error: ")
@@ -47,12 +47,12 @@ def test_a_syntax_error_is_named_with_its_line(tmp_path, text, line, words):
         "if\n",
     ],
 )
-def test_a_script_without_one_and_other_languages_have_no_fault(tmp_path, text):
+def test_sound_scripts_and_other_languages_have_no_syntax_fault(tmp_path, text):
     assert syntax.faults(script(tmp_path, text), PATH) == []
 
 
-def test_nothing_is_run(tmp_path, monkeypatch):
-    """Not what BASH_ENV names either."""
+def test_the_syntax_check_runs_no_code(tmp_path, monkeypatch):
+    """The file that BASH_ENV names does not run either."""
     monkeypatch.setenv("BASH_ENV", str(script(tmp_path, "touch ran\n", "environment")))
     monkeypatch.chdir(tmp_path)
     assert syntax.faults(script(tmp_path, "#!/bin/bash\ntouch ran\n"), PATH) == []
@@ -60,7 +60,7 @@ def test_nothing_is_run(tmp_path, monkeypatch):
     assert not (tmp_path / "ran").exists()
 
 
-def test_what_lies_beside_scripts_is_read_too(tmp_path):
+def test_syntax_errors_in_libraries_beside_scripts_are_reported(tmp_path):
     script(tmp_path, "x = (\n", "policy.py")
     script(tmp_path, "fi\n", "issue.sh")
     script(tmp_path, "neither (\n", "notes.txt")
@@ -69,7 +69,7 @@ def test_what_lies_beside_scripts_is_read_too(tmp_path):
 
 
 @pytest.mark.parametrize("folder", ["openssl", "python", "examples"])
-def test_the_shipped_scripts_have_none(folder):
+def test_the_shipped_scripts_have_no_syntax_fault(folder):
     scripts = [path for path in sorted((ROOT / "handlers" / folder).iterdir()) if path.is_file()]
     assert [fault for path in scripts for fault in syntax.faults(path, PATH)] == []
     assert syntax.library_faults(ROOT / "handlers" / folder, PATH) == []

@@ -1,4 +1,4 @@
-"""The warm parent and its workers: what they are, and what happens when one of them dies."""
+"""The warm parent and its workers: how they run, and what happens when one of them dies."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def begun(directory: Path) -> int:
 
 
 TELL = "import os\nwith open('pid.new', 'w') as f:\n    f.write(str(os.getpid()))\nos.rename('pid.new', 'pid')\n"
-"""A script's first lines: that it has begun."""
+"""The first lines of a script. They tell the test that it has begun."""
 
 
 def replaced(machine: Running, before: int) -> int:
@@ -66,7 +66,7 @@ NEIGHBOURS: set[int] = set()
 
 
 def children(pid: int | str = "self") -> list[int]:
-    """Its children; of ours, those that are not a gateway which other tests share."""
+    """The children of a process. For this process, without those that ran before the test, such as a shared gateway."""
     found: list[int] = []
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         with contextlib.suppress(FileNotFoundError):  # a thread that has just ended
@@ -76,17 +76,17 @@ def children(pid: int | str = "self") -> list[int]:
 
 @pytest.fixture(autouse=True)
 def neighbours() -> Iterator[None]:
-    """The processes that were children of this one before the test began."""
+    """Note the children that this process had before the test began."""
     NEIGHBOURS.clear()
     NEIGHBOURS.update(children())
     yield
     NEIGHBOURS.clear()
 
 
-# What it is.
+# How it runs.
 
 
-def test_it_is_lean_and_has_nothing_of_ours(monkeypatch, tmp_path):
+def test_the_parent_is_small_and_inherits_nothing_of_the_gateway(monkeypatch, tmp_path):
     monkeypatch.setenv("SECRET_OF_THE_GATEWAY", "1")
     with open(os.devnull) as file:
         os.set_inheritable(file.fileno(), True)
@@ -98,7 +98,7 @@ def test_it_is_lean_and_has_nothing_of_ours(monkeypatch, tmp_path):
             memory = int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1])
             assert memory < 60_000
             assert b"SECRET" not in (place / "environ").read_bytes()
-            until(lambda: len(list((place / "fd").iterdir())) == 5)  # the script's pidfd may still be there
+            until(lambda: len(list((place / "fd").iterdir())) == 5)  # the pidfd of the script may still be open
             links = {number.name: os.readlink(number) for number in (place / "fd").iterdir()}
             assert links.pop("0") == os.devnull
             assert ["estgw-warm-std" in links.pop(number) for number in "12"] == [True, True]
@@ -107,12 +107,12 @@ def test_it_is_lean_and_has_nothing_of_ours(monkeypatch, tmp_path):
             assert os.readlink(place / "cwd") == "/"
 
 
-def test_it_is_an_interpreter_of_its_own_and_no_fork_of_ours(machine):
+def test_the_parent_is_a_new_interpreter_and_no_fork_of_the_gateway(machine):
     assert os.readlink(f"/proc/{pid_of(machine)}/exe") == os.path.realpath(sys.executable)
     assert Path(f"/proc/{pid_of(machine)}/cmdline").read_bytes().startswith(sys.executable.encode() + b"\0-c\0")
 
 
-def test_what_scripts_import_is_there_already(machine, tmp_path):
+def test_common_imports_of_scripts_are_loaded_before_the_fork(machine, tmp_path):
     text = """
 import sys
 wanted = "base64 cryptography.x509 cryptography.hazmat.primitives.serialization.pkcs7 sqlite3 json subprocess"
@@ -134,7 +134,7 @@ def test_a_module_that_the_gateway_names_is_imported_before_the_fork(tmp_path):
     assert asyncio.run(run()) == b"True\n"
 
 
-def test_a_module_that_is_named_while_the_parent_runs_is_for_the_next_one(machine, tmp_path):
+def test_a_module_named_later_is_loaded_by_the_next_parent(machine, tmp_path):
     async def name() -> None:
         machine.warm.start(("colorsys",))
 
@@ -148,7 +148,7 @@ def test_a_module_that_is_named_while_the_parent_runs_is_for_the_next_one(machin
 
 
 @pytest.mark.parametrize("enabled", [True, False])
-def test_the_protocol_of_full_cmc_is_loaded_where_it_is_served(own_lab, enabled):
+def test_the_cmc_service_is_loaded_only_where_fullcmc_is_enabled(own_lab, enabled):
     own_lab.script("handlers/python/csrattrs", "#!/usr/bin/env python3\nimport sys\n"
                    "print('estgw.cmc_service.service' in sys.modules, file=sys.stderr)\n")  # fmt: skip
     with running_gateway(own_lab, {"callouts": {"operations": {"fullcmc": {"enabled": enabled}}}}) as gateway:
@@ -156,7 +156,7 @@ def test_the_protocol_of_full_cmc_is_loaded_where_it_is_served(own_lab, enabled)
         assert gateway.wait_for("handler stderr", line=str(enabled))
 
 
-def test_scripts_are_started_neither_by_us_nor_left_to_us(machine, tmp_path):
+def test_scripts_are_children_of_the_parent_which_collects_them(machine, tmp_path):
     program = script(tmp_path, "import os; print(os.getppid())")
     for _ in range(3):
         assert int(machine.run("fork", program).stdout) == pid_of(machine)
@@ -164,7 +164,7 @@ def test_scripts_are_started_neither_by_us_nor_left_to_us(machine, tmp_path):
     until(lambda: children(pid_of(machine)) == [])
 
 
-# Which scripts it is for.
+# Which scripts it runs.
 
 OURS, PYTHON, OTHER = Language.OURS, Language.PYTHON, Language.OTHER
 MINOR = f"python3.{sys.version_info.minor}"
@@ -195,7 +195,7 @@ MINOR = f"python3.{sys.version_info.minor}"
         ("", OTHER),
     ],
 )
-def test_the_language_of_a_script(tmp_path, line, wanted):
+def test_the_language_of_a_script_follows_its_first_line(tmp_path, line, wanted):
     program = tmp_path / "handler"
     program.write_text(f"{line}\npass\n")
     program.chmod(0o755)
@@ -204,8 +204,8 @@ def test_the_language_of_a_script(tmp_path, line, wanted):
     assert language(program) is OTHER
 
 
-def test_a_python_of_another_environment_is_another(tmp_path):
-    """With other libraries, although it may be the same program."""
+def test_a_python_of_another_environment_is_not_ours(tmp_path):
+    """It has other libraries, although it may be the same program."""
     other = tmp_path / "venv/bin/python3"
     other.parent.mkdir(parents=True)
     other.symlink_to(os.path.realpath(sys.executable))
@@ -216,7 +216,7 @@ def test_a_python_of_another_environment_is_another(tmp_path):
     assert language(program) is PYTHON
 
 
-def test_what_is_not_there_is_no_python(tmp_path):
+def test_a_missing_file_or_a_directory_has_another_language(tmp_path):
     assert language(tmp_path / "nothing") is OTHER
     assert language(tmp_path) is OTHER
 
@@ -229,24 +229,24 @@ def test_a_script_in_another_language_is_started_by_exec(runner, forks):
     assert {each for each in Language if runners.KINDS[runners.choose(runner, each)].needs_warm} == forks
 
 
-def test_without_it_everything_is_exec(tmp_path):
+def test_without_a_warm_parent_every_runner_uses_exec(tmp_path):
     program = script(tmp_path, "import os; print(os.getppid())")
     for runner in ("auto", "exec", "fork", "pool"):
         outcome = asyncio.run(Runners().run(runner, program, ENV, b"", LIMITS))
         assert int(outcome.stdout) == os.getpid()
 
 
-def test_a_new_language_counts_at_once(machine, tmp_path):
+def test_a_script_rewritten_in_another_language_uses_exec_at_once(machine, tmp_path):
     program = script(tmp_path, "import os; print(os.getppid())")
     assert int(machine.run("auto", program).stdout) == pid_of(machine)
     program.write_text("#!/bin/bash\necho $PPID\n")
     assert int(machine.run("auto", program).stdout) == os.getpid()
 
 
-# When it dies.
+# Death of the parent.
 
 
-def test_it_is_replaced_at_once(machine, tmp_path):
+def test_a_parent_that_dies_is_replaced_at_once(machine, tmp_path):
     program = script(tmp_path, "print('served')")
     first = pid_of(machine)
     with capture_logs() as lines:
@@ -257,7 +257,7 @@ def test_it_is_replaced_at_once(machine, tmp_path):
     assert children() == [second]
 
 
-def test_a_script_that_runs_goes_on_without_it(machine, tmp_path):
+def test_a_running_script_goes_on_after_the_parent_died(machine, tmp_path):
     text = TELL + "import subprocess, sys, time\nchild = subprocess.Popen(['sleep', '60'])\ntime.sleep(0.5)\n"
     future = begin(machine, script(tmp_path, text + "print(child.pid)\nsys.exit(77)"))
     begun(tmp_path)
@@ -265,11 +265,11 @@ def test_a_script_that_runs_goes_on_without_it(machine, tmp_path):
     os.kill(first, signal.SIGKILL)
     outcome = future.result(20)
     assert outcome.exit == 77
-    until(functools.partial(dead, int(outcome.stdout)))  # and what it leaves behind is cleared away
+    until(functools.partial(dead, int(outcome.stdout)))  # a process that it leaves behind is killed
 
 
 @pytest.mark.parametrize("end", ["os._exit(0)", "os.kill(os.getpid(), 9)"])
-def test_of_one_that_ends_out_of_turn_nobody_knows_how(machine, tmp_path, end):
+def test_an_orphan_that_dies_without_a_report_has_an_unknown_status(machine, tmp_path, end):
     future = begin(machine, script(tmp_path, TELL + f"import time\ntime.sleep(0.5)\n{end}"))
     begun(tmp_path)
     os.kill(pid_of(machine), signal.SIGKILL)
@@ -277,7 +277,7 @@ def test_of_one_that_ends_out_of_turn_nobody_knows_how(machine, tmp_path, end):
     assert (outcome.exit, outcome.signal) == (None, None)
 
 
-def test_an_orphan_keeps_its_time(machine, tmp_path):
+def test_an_orphan_is_killed_at_its_timeout(machine, tmp_path):
     future = begin(machine, script(tmp_path, TELL + "import time\ntime.sleep(60)"), quick(1))
     pid = begun(tmp_path)
     os.kill(pid_of(machine), signal.SIGKILL)
@@ -285,7 +285,7 @@ def test_an_orphan_keeps_its_time(machine, tmp_path):
     assert not alive(pid)
 
 
-def test_an_orphan_dies_when_it_is_cancelled(machine, tmp_path):
+def test_an_orphan_is_killed_when_it_is_cancelled(machine, tmp_path):
     future = begin(machine, script(tmp_path, TELL + "import time\ntime.sleep(60)"))
     pid = begun(tmp_path)
     first = pid_of(machine)
@@ -295,8 +295,8 @@ def test_an_orphan_dies_when_it_is_cancelled(machine, tmp_path):
     until(functools.partial(dead, pid))
 
 
-def test_who_cancels_just_when_it_dies_is_heard(machine, tmp_path):
-    """The order to kill is lost with the parent; the successor can't know of it."""
+def test_a_cancellation_while_the_parent_dies_kills_the_script(machine, tmp_path):
+    """The order to kill is lost with the parent, and its successor does not know of it."""
     future = begin(machine, script(tmp_path, TELL + "import time\ntime.sleep(60)"))
     pid = begun(tmp_path)
     os.kill(pid_of(machine), signal.SIGSTOP)
@@ -306,7 +306,7 @@ def test_who_cancels_just_when_it_dies_is_heard(machine, tmp_path):
     until(functools.partial(dead, pid))
 
 
-def test_what_it_has_not_begun_with_is_not_lost(machine, tmp_path):
+def test_requests_that_a_dead_parent_had_not_begun_are_served(machine, tmp_path):
     first = pid_of(machine)
     os.kill(first, signal.SIGSTOP)
     futures = [begin(machine, script(tmp_path, f"print({n})", name=f"h{n}")) for n in range(30)]
@@ -315,8 +315,8 @@ def test_what_it_has_not_begun_with_is_not_lost(machine, tmp_path):
     assert [future.result(20).stdout for future in futures] == [f"{n}\n".encode() for n in range(30)]
 
 
-def test_only_the_request_that_it_died_at_is_lost(machine, tmp_path):
-    pipe = tmp_path / "pipe"  # to read it takes for ever
+def test_only_the_request_that_the_parent_died_at_is_lost(machine, tmp_path):
+    pipe = tmp_path / "pipe"  # opening it blocks forever
     os.mkfifo(pipe)
     stuck = machine.submit(machine.warm.run(pipe, ENV, b"", LIMITS))
     futures = [begin(machine, script(tmp_path, f"print({n})", name=f"h{n}")) for n in range(30)]
@@ -327,8 +327,8 @@ def test_only_the_request_that_it_died_at_is_lost(machine, tmp_path):
     assert [future.result(20).stdout for future in futures] == [f"{n}\n".encode() for n in range(30)]
 
 
-def test_one_that_has_begun_is_not_begun_again(machine, tmp_path):
-    """It said so, and its parent died with another packet unread, which the kernel tells us before it."""
+def test_a_script_that_has_begun_is_not_run_again(machine, tmp_path):
+    """The parent reports that the script began and dies with an unread packet; the kernel reports that error first."""
     program = script(tmp_path, TELL + "with open('times', 'a') as f:\n    f.write('.')\nprint('served')")
     other = script(tmp_path, "print('other')", name="other")
 
@@ -336,7 +336,7 @@ def test_one_that_has_begun_is_not_begun_again(machine, tmp_path):
         parent = pid_of(machine)
         one = asyncio.ensure_future(machine.runners.run("fork", program, ENV, b"", LIMITS))
         await asyncio.sleep(0)
-        begun(tmp_path)  # from here to the end of this function our loop hears nothing
+        begun(tmp_path)  # until this function ends, the event loop reads nothing
         os.kill(parent, signal.SIGSTOP)
         two = asyncio.ensure_future(machine.runners.run("fork", other, ENV, b"", LIMITS))
         asyncio.get_running_loop().call_soon(os.kill, parent, signal.SIGKILL)
@@ -349,7 +349,7 @@ def test_one_that_has_begun_is_not_begun_again(machine, tmp_path):
     assert (tmp_path / "times").read_text() == "."
 
 
-def test_under_fire_each_death_costs_one_request_at_most(machine, tmp_path):
+def test_each_death_of_the_parent_costs_at_most_one_request(machine, tmp_path):
     program = script(tmp_path, "import time; time.sleep(0.02); print('served')")
     results: list[Any] = []
 
@@ -375,7 +375,7 @@ def test_under_fire_each_death_costs_one_request_at_most(machine, tmp_path):
     assert results.count(b"served\n") >= 117, results
 
 
-def test_one_that_hangs_is_replaced(machine, tmp_path, monkeypatch):
+def test_a_parent_that_hangs_is_replaced(machine, tmp_path, monkeypatch):
     monkeypatch.setattr(job, "PATIENCE", 0.3)
     monkeypatch.setattr(process, "TERM_GRACE", 0.1)
     future = begin(machine, script(tmp_path, TELL + "import time\ntime.sleep(60)"), quick(0.5))
@@ -387,7 +387,7 @@ def test_one_that_hangs_is_replaced(machine, tmp_path, monkeypatch):
     assert machine.run("fork", script(tmp_path, "print('served')")).stdout == b"served\n"
 
 
-def test_one_that_never_gets_ready_is_not_tried_for_ever(tmp_path, monkeypatch):
+def test_a_parent_that_never_gets_ready_is_given_up_after_some_tries(tmp_path, monkeypatch):
     program = script(tmp_path, "print('served')")
     good = warm._BEGIN
     monkeypatch.setattr(warm, "_BEGIN", "raise SystemExit('a bad installation')")
@@ -400,8 +400,8 @@ def test_one_that_never_gets_ready_is_not_tried_for_ever(tmp_path, monkeypatch):
         assert machine.run("fork", program).stdout == b"served\n"
 
 
-def test_no_interpreter_any_more(machine, tmp_path, monkeypatch):
-    """As after an upgrade under our feet."""
+def test_a_parent_without_an_interpreter_is_reported_and_recovers(machine, tmp_path, monkeypatch):
+    """An upgrade of Python during operation can remove the interpreter."""
     program = script(tmp_path, "print('served')")
     monkeypatch.setattr(sys, "executable", "/no/such/python")
     first = pid_of(machine)
@@ -414,7 +414,7 @@ def test_no_interpreter_any_more(machine, tmp_path, monkeypatch):
         assert machine.run("fork", program).stdout == b"served\n"
 
 
-def test_closing_it_ends_what_still_runs(machine, tmp_path):
+def test_closing_the_parent_ends_running_scripts_and_their_children(machine, tmp_path):
     text = TELL + "import subprocess, time\nprint(subprocess.Popen(['sleep', '60']).pid, flush=True)\ntime.sleep(60)"
     future = begin(machine, script(tmp_path, text))
     pid, first = begun(tmp_path), pid_of(machine)
@@ -430,7 +430,7 @@ def test_closing_it_ends_what_still_runs(machine, tmp_path):
     assert (outcome.exit, outcome.signal) == (None, None)
 
 
-def test_it_dies_with_the_gateway_and_takes_all_with_it(tmp_path):
+def test_the_parent_and_its_scripts_die_with_the_gateway(tmp_path):
     text = TELL + "import subprocess, time\nprint(subprocess.Popen(['sleep', '60']).pid, flush=True)\ntime.sleep(60)"
     program = script(tmp_path, text)
     gateway = f"""
@@ -451,7 +451,7 @@ asyncio.run(warm.run(Path({str(program)!r}), {ENV!r}, b"", Limits(60, 65536, 655
         until(functools.partial(dead, each))
 
 
-# When a worker dies.
+# Death of a worker.
 
 
 def test_a_dead_idle_worker_is_replaced(machine, tmp_path):
@@ -463,7 +463,7 @@ def test_a_dead_idle_worker_is_replaced(machine, tmp_path):
     until(lambda: first not in children(pid_of(machine)))
 
 
-def test_a_worker_that_dies_at_a_request_costs_that_one(machine, tmp_path):
+def test_a_worker_that_dies_costs_only_its_request(machine, tmp_path):
     program = script(tmp_path, TELL + "import time\ntime.sleep(1)\nprint('served')")
     future = begin(machine, program, runner="pool")
     os.kill(begun(tmp_path), signal.SIGSEGV)
@@ -471,7 +471,7 @@ def test_a_worker_that_dies_at_a_request_costs_that_one(machine, tmp_path):
     assert machine.run("pool", program).stdout == b"served\n"
 
 
-def test_workers_outlive_the_parent(machine, tmp_path):
+def test_a_worker_goes_on_serving_after_the_parent_died(machine, tmp_path):
     program = script(tmp_path, TELL + "import os, time\ntime.sleep(0.3)\nprint(os.getpid())")
     future = begin(machine, program, runner="pool")
     worker = begun(tmp_path)
@@ -484,7 +484,7 @@ def test_workers_outlive_the_parent(machine, tmp_path):
     until(functools.partial(dead, worker))
 
 
-def test_an_orphaned_worker_keeps_its_time(machine, tmp_path):
+def test_an_orphaned_worker_is_killed_at_its_timeout(machine, tmp_path):
     future = begin(machine, script(tmp_path, TELL + "import time\ntime.sleep(60)"), quick(1), runner="pool")
     worker = begun(tmp_path)
     os.kill(pid_of(machine), signal.SIGKILL)
@@ -492,7 +492,7 @@ def test_an_orphaned_worker_keeps_its_time(machine, tmp_path):
     until(functools.partial(dead, worker))
 
 
-def test_a_worker_that_the_parent_died_at(machine, tmp_path):
+def test_a_worker_that_the_parent_died_at_costs_only_its_request(machine, tmp_path):
     pipe, program = tmp_path / "pipe", script(tmp_path, "print('served')")
     os.mkfifo(pipe)
     stuck = machine.submit(machine.pool.run(pipe, ENV, b"", LIMITS))
@@ -516,16 +516,16 @@ print(os.getppid(), os.getpid(), file=sys.stderr, flush=True)
 
 
 @pytest.fixture(scope="module")
-def house(lab: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+def handlers_lab(lab: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     own = lab.copy(tmp_path_factory.mktemp("warm"))
     own.script("warm/cacerts", CACERTS)
     own.script("warm/slow", CACERTS + "time.sleep(4)\nsys.stdout.flush()\nos._exit(0)")
     return own
 
 
-def labels(house: Workspace, **settings: Any) -> dict[str, Any]:
+def labels(handlers_lab: Workspace, **settings: Any) -> dict[str, Any]:
     def label(name: str, **own: Any) -> dict[str, Any]:
-        return {"operations": {"cacerts": {"handler": str(house.path / "warm" / name), **own}}}
+        return {"operations": {"cacerts": {"handler": str(handlers_lab.path / "warm" / name), **own}}}
 
     return {
         "labels": {
@@ -539,35 +539,35 @@ def labels(house: Workspace, **settings: Any) -> dict[str, Any]:
 
 
 def ask(gateway: Gateway, label: str) -> list[int]:
-    """What a script said of its parent and itself."""
+    """The process ids of a script's parent and of the script."""
     before = len(gateway.log)
     assert gateway.get(f"/.well-known/est/{label}/cacerts").status == 200
     return [int(word) for word in gateway.wait_for("handler stderr", after=before)["line"].split()]
 
 
-def test_a_gateway_with_python_handlers(house):
-    with running_gateway(house, labels(house)) as gateway:
+def test_a_gateway_runs_python_handlers_by_the_configured_runner(handlers_lab):
+    with running_gateway(handlers_lab, labels(handlers_lab)) as gateway:
         (parent,) = children(gateway.process.pid)
         assert ask(gateway, "auto")[0] == parent
         assert ask(gateway, "exec")[0] == gateway.process.pid
         worker = ask(gateway, "pool")
         assert worker[0] == parent
         assert ask(gateway, "pool") == worker
-        # A reload keeps the parent and lets the workers go.
+        # A reload keeps the parent and ends the workers.
         assert gateway.reload()["event"] == "reloaded"
         assert ask(gateway, "auto")[0] == parent
         assert ask(gateway, "pool")[0] == parent
         until(functools.partial(dead, worker[1]))
         until(lambda: children(gateway.process.pid) == [parent] or None)
-        # Another configuration, which has no word about runners: they are as they were.
-        gateway.configure(labels(house, runner="exec"))
+        # The new configuration makes exec the default, and this label sets no runner of its own.
+        gateway.configure(labels(handlers_lab, runner="exec"))
         gateway.reload()
         assert ask(gateway, "auto")[0] == gateway.process.pid
     assert not alive(parent)
 
 
-def test_a_gateway_whose_parent_dies(house):
-    with running_gateway(house, labels(house)) as gateway:
+def test_a_gateway_whose_warm_parent_dies_starts_another(handlers_lab):
+    with running_gateway(handlers_lab, labels(handlers_lab)) as gateway:
         (first,) = children(gateway.process.pid)
         ask(gateway, "auto")
         with concurrent.futures.ThreadPoolExecutor() as pool:
@@ -582,25 +582,25 @@ def test_a_gateway_whose_parent_dies(house):
         assert children(gateway.process.pid) == [second]
 
 
-def test_a_gateway_that_is_killed_leaves_nobody(house):
+def test_a_gateway_that_is_killed_leaves_no_process(handlers_lab):
     gone = False
-    with contextlib.suppress(AssertionError), running_gateway(house, labels(house)) as gateway:
+    with contextlib.suppress(AssertionError), running_gateway(handlers_lab, labels(handlers_lab)) as gateway:
         (parent,) = children(gateway.process.pid)
         worker = ask(gateway, "pool")[1]
         gateway.process.kill()
         gateway.process.wait()
         for each in (parent, worker):
             until(functools.partial(dead, each))
-        gone = True  # what follows is the complaint that it did not end well
+        gone = True  # the context manager then complains that the gateway did not end well
     assert gone
 
 
-def test_a_gateway_without_python_handlers_starts_none(house):
-    with running_gateway(house, {"labels": None}) as gateway:
+def test_a_gateway_without_python_handlers_starts_no_parent(handlers_lab):
+    with running_gateway(handlers_lab, {"labels": None}) as gateway:
         assert children(gateway.process.pid) == []
 
 
-def test_the_parent_is_there_before_a_key_is_read(own_lab, monkeypatch):
+def test_the_parent_starts_before_a_key_is_read(own_lab, monkeypatch):
     from estgw.gateway import state
 
     class Early(Exception):
@@ -622,7 +622,7 @@ def test_the_parent_is_there_before_a_key_is_read(own_lab, monkeypatch):
         made.do(load())
 
 
-def test_fork_and_pool_are_for_python_scripts(own_lab):
+def test_pool_is_refused_for_a_script_that_is_not_python(own_lab):
     import yaml
 
     from estgw.gateway import state
@@ -635,8 +635,8 @@ def test_fork_and_pool_are_for_python_scripts(own_lab):
     assert fault.endswith("simpleenroll: the runner pool is for Python scripts; auto and exec are for all")
 
 
-def test_it_is_quick_to_be_there():
-    """Not a benchmark: a parent that takes seconds would be a blunder."""
+def test_the_parent_starts_within_seconds():
+    """Not a benchmark: a parent that takes many seconds would be a blunder."""
     began = time.monotonic()
     with running() as machine:
         until(lambda: machine.warm.is_ready or None)

@@ -137,11 +137,11 @@ VALUES: dict[str, list[Any]] = {
     "changeSubjectName": [bytes.fromhex("3000")],
     "responseBody": [(5,)],
 }
-"""Values of every control of the table."""
+"""Values for every control of the table."""
 
 
 def request_message(key: Any = KEY) -> bytes:
-    """A Full PKI Request as a new client makes it: signed by its new key, identity by a secret."""
+    """A Full PKI Request from a new client: signed with its new key, and with an identity proof by a shared secret."""
     requests = (pkcs10(key=key), crmf_request(102, key))
     proof = proofs.identity_proof_v2(PKIData(requests=requests).request_sequence, SECRET, WHO)
     controls = (
@@ -154,7 +154,7 @@ def request_message(key: Any = KEY) -> bytes:
 
 
 def response_message(*statuses: StatusInfo) -> bytes:
-    """A Full PKI Response, signed, with a certificate in its bag."""
+    """A signed Full PKI Response with a certificate in its bag."""
     ca = holder("p256", "CA")
     controls = tuple(Control.make(number, "statusInfoV2", each) for number, each in enumerate(statuses, 1))
     content = PKIResponse((*controls, Control.make(90, "recipientNonce", b"\x10\x20"))).encode()

@@ -1,4 +1,4 @@
-"""The table of controls: complete, and every value as pyasn1 has it, both ways."""
+"""The table of controls: it is complete, and pyasn1 reads and writes every value alike."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.kit.ca import common_name
 from tests.kit.reference import reads
 
 SAMPLES = [(kind, value) for kind, values in VALUES.items() for value in values]
-# raIdentityWitness and responseBody came with RFC 6402, whose old-style module leaves their types out.
+# RFC 6402 added raIdentityWitness and responseBody, but its old-style module leaves out their types.
 TYPES = {
     **{str(number): kind for number, kind in rfc6402.cmcControlAttributesMap.items()},
     BY_NAME["raIdentityWitness"].oid: rfc6402.BodyPartPath(),
@@ -26,7 +26,7 @@ TYPES = {
 }
 
 
-def test_the_table_is_all_there_is():
+def test_the_table_has_exactly_the_controls_of_rfc_6402():
     theirs = {
         common_name.removeprefix("id_cmc_"): str(number)
         for common_name, number in vars(rfc6402).items()
@@ -37,7 +37,7 @@ def test_the_table_is_all_there_is():
     assert set(VALUES) == set(BY_NAME)
 
 
-def test_names_of_statuses_and_failures():
+def test_statuses_and_failures_have_the_names_of_rfc_6402():
     assert {each.word: each.value for each in CMCStatus} == dict(rfc6402.CMCStatus.namedValues.items())
     assert {each.word: each.value for each in CMCFailInfo} == dict(rfc6402.CMCFailInfo.namedValues.items())
     assert [status_word(2), status_word(1)] == ["failed", "status 1"]
@@ -45,15 +45,15 @@ def test_names_of_statuses_and_failures():
 
 
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
-def test_a_row_is_sound(row):
-    """What has no place in requests is misplaced there, and nothing else is; what we send has one in responses."""
+def test_directions_of_a_control_agree_with_how_it_is_handled(row):
+    """A control that does not belong in requests is misplaced there. A control that we send belongs in responses."""
     is_attribute = row.name == "changeSubjectName"
     assert (row.taken is Taken.MISPLACED) == (row.direction is Direction.RESPONSE or is_attribute)
     assert not row.sent or row.direction is not Direction.REQUEST
 
 
 @pytest.mark.parametrize(("kind", "value"), SAMPLES)
-def test_there_and_back(kind, value):
+def test_every_control_survives_encoding_and_decoding(kind, value):
     control = Control.make(7, kind, value)
     again = Control.decode(control.encode())
     assert again == control
@@ -63,14 +63,14 @@ def test_there_and_back(kind, value):
 
 
 @pytest.mark.parametrize(("kind", "value"), SAMPLES)
-def test_pyasn1_reads_it(kind, value):
+def test_pyasn1_reads_every_control_of_ours(kind, value):
     control = Control.make(4294967295, kind, value)
     reads(control.encode(), rfc6402.TaggedAttribute())
     if kind != "changeSubjectName":
         reads(control.values[0], TYPES[control.oid])
 
 
-def test_pyasn1_writes_it():
+def test_a_status_written_by_pyasn1_is_read():
     status = rfc6402.CMCStatusInfoV2()
     status["cMCStatus"] = 3
     status["bodyList"][0]["bodyPartID"] = 1
@@ -86,7 +86,7 @@ def test_pyasn1_writes_it():
     assert control.value == StatusInfo(CMCStatus.PENDING, (1, (5, 6)), "later", pending=PendInfo(b"token", MOMENT))
 
 
-def test_pyasn1_writes_a_revocation():
+def test_a_revocation_written_by_pyasn1_is_read():
     request = rfc6402.RevokeRequest()
     request["issuerName"] = reads(common_name("CA").public_bytes(), rfc6402.rfc5280.Name())
     request["serialNumber"] = 1 << 70
@@ -98,14 +98,14 @@ def test_pyasn1_writes_a_revocation():
     assert "secret" not in repr(found)
 
 
-def test_extended_failures():
+def test_an_extended_failure_survives_encoding():
     status = StatusInfo(CMCStatus.FAILED, (0,), extended=ExtendedFailInfo("1.2.3.4", b"\x02\x01\x07"))
     assert StatusInfo.decode(status.encode()) == status
     reads(status.encode(), rfc6402.CMCStatusInfoV2())
     assert status.words == "failed (1.2.3.4)"
 
 
-def test_the_old_status_has_neither_paths_nor_extended_failures():
+def test_the_old_status_refuses_paths_and_extended_failures():
     new = StatusInfo(CMCStatus.SUCCESS, ((5, 1),))
     with pytest.raises(Malformed, match="neither paths nor"):
         Control.make(1, "statusInfo", new)
@@ -146,7 +146,7 @@ def test_the_old_status_has_neither_paths_nor_extended_failures():
         ("controlProcessed", sequence(sequence(text("x"))), "tag 0x0c"),
     ],
 )
-def test_a_value_that_is_none(kind, value, words):
+def test_a_malformed_value_is_refused_with_its_control_named(kind, value, words):
     control = Control(3, BY_NAME[kind].oid, (value,))
     with pytest.raises(Malformed, match=words) as caught:
         _ = control.value
@@ -155,7 +155,7 @@ def test_a_value_that_is_none(kind, value, words):
 
 NAME = common_name("CA").public_bytes()
 DIRECTORY = tagged(4, NAME)
-"""The same as a GeneralName."""
+"""The same issuer as a GeneralName."""
 
 
 @pytest.mark.parametrize(
@@ -176,12 +176,12 @@ def test_an_issuer_in_the_other_form_is_read_and_written_in_the_right_one(kind, 
 
 
 @pytest.mark.parametrize("values", [(), (octets(b"a"), octets(b"b"))])
-def test_one_value_is_wanted(values):
+def test_no_value_or_two_values_are_refused_where_one_is_needed(values):
     with pytest.raises(Malformed, match=f"{len(values)} values, not one"):
         _ = Control(3, BY_NAME["senderNonce"].oid, values).value
 
 
-def test_several_statuses_in_one_control():
+def test_a_control_may_hold_several_statuses():
     first, second = StatusInfo(CMCStatus.SUCCESS, (1,)), StatusInfo.failed(CMCFailInfo.BAD_ALG)
     control = Control.make(1, "statusInfoV2", first, second)
     assert set(Control.decode(control.encode()).all_values) == {first, second}
@@ -193,15 +193,15 @@ def test_an_unknown_control_keeps_its_values():
     assert (control.row, control.name, control.value) == (None, control.oid, b"\x05\x00")
 
 
-def test_too_many_values():
+def test_more_than_20_values_are_refused():
     values = set_of(octets(bytes([number])) for number in range(MAXIMUM_VALUES + 1))
     with pytest.raises(Malformed, match="21 values; 20 are the most"):
         Control.decode(sequence(integer(1), oid(BY_NAME["senderNonce"].oid), values))
 
 
 @given(st.sampled_from(TABLE), st.binary(max_size=100))
-def test_any_value(row, data):
-    """Octets that begin like the right thing, so that more than the tag is looked at."""
+def test_any_octets_are_a_value_or_malformed(row, data):
+    """Half of the octets begin with the right tag, so that the decoder reads beyond it."""
     for value in (data, row.kind.encode(VALUES[row.name][-1])[:2] + data):
         try:
             found = Control(1, row.oid, (value,)).value
@@ -211,7 +211,7 @@ def test_any_value(row, data):
 
 
 @given(st.sampled_from(SAMPLES), st.integers(0, 2000), st.integers(0, 255))
-def test_a_value_with_one_byte_changed(sample, place, byte):
+def test_a_value_with_one_changed_byte_is_read_or_malformed(sample, place, byte):
     kind, value = sample
     der = bytearray(BY_NAME[kind].kind.encode(value))
     der[place % len(der)] = byte

@@ -1,4 +1,4 @@
-"""Messages in words: complete, clean, bounded, and never a failure."""
+"""`explain` describes messages completely, printably, within bounds, and without failing."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ REQUEST = request_message()
 
 
 def body(text_):
-    """What is written, without its length, which changes with every ECDSA signature."""
+    """The text without its first line, which has the length and so changes with every ECDSA signature."""
     return text_.partition("\n")[2]
 
 
-def test_a_request():
+def test_a_request_is_explained_part_by_part():
     words = explain(REQUEST)
     assert words.startswith(f"SignedData, {len(REQUEST)} octets\n")
     proof = BY_NAME["identityProofV2"]
@@ -87,7 +87,7 @@ def test_a_request():
     )
 
 
-def test_a_response():
+def test_a_response_is_explained_part_by_part():
     message = response_message(
         StatusInfo.failed(CMCFailInfo.BAD_IDENTITY, (3, (5, 1), 0), "no such secret"),
         StatusInfo(CMCStatus.PENDING, (), pending=PendInfo(b"\x01", MOMENT)),
@@ -124,7 +124,7 @@ def test_a_response():
     )
 
 
-def test_every_coat():
+def test_base64_pem_and_ber_are_explained_like_der():
     pem = encoding.encode_pem(REQUEST, "CMS")
     for coat in (encoding.encode_base64(REQUEST), pem, pem.replace(b"CMS", b"PKCS7"), b"\n" + pem):
         assert explain(coat) == explain(REQUEST)
@@ -132,13 +132,13 @@ def test_every_coat():
     assert body(explain(loose)) == body(explain(REQUEST))
 
 
-def test_without_a_cms_around():
+def test_content_without_a_cms_around_it_is_explained():
     message = signed.parse(REQUEST)
     assert explain(message.content or b"").startswith("PKIData\n  control 1: transactionId")
     assert explain(PKIResponse().encode()) == "PKIResponse\n"
 
 
-def test_a_real_request_by_a_client_of_microsoft():
+def test_a_request_of_a_microsoft_client_is_explained():
     words = explain((VECTORS / "altmod-rfc6402-cmc-fullpkirequest.b64").read_bytes())
     assert (
         "    signature: not checked with the key of request 1: a signature on a digest by SHA-1 is not taken" in words
@@ -149,7 +149,7 @@ def test_a_real_request_by_a_client_of_microsoft():
     assert "possession: ! request 1: a signature by sha1WithRSAEncryption is not taken; use SHA-256" in words
 
 
-def test_every_control_has_words():
+def test_every_control_is_explained_with_its_section():
     controls = [Control.make(number, kind, VALUES[kind][-1]) for number, kind in enumerate(VALUES, 1)]
     words = explain(PKIData(tuple(controls)).encode())
     for number, row in enumerate((BY_NAME[kind] for kind in VALUES), 1):
@@ -175,7 +175,7 @@ def test_every_control_has_words():
         assert fragment in words, fragment
 
 
-def test_secrets_are_not_shown():
+def test_a_passphrase_is_not_shown():
     revocation = RevokeRequest(common_name("CA").public_bytes(), 77, 1, None, b"passphrase", "why")
     words = explain(PKIData((Control.make(1, "revokeRequest", revocation),)).encode())
     assert (
@@ -193,7 +193,7 @@ PKIData
     assert b"passphrase".hex() not in words
 
 
-def test_messages_in_messages():
+def test_nested_messages_are_explained_up_to_four_deep():
     message = REQUEST
     for number in range(5):
         data = PKIData((), (), (TaggedContentInfo(10 + number, message),))
@@ -205,7 +205,7 @@ def test_messages_in_messages():
     assert "transactionId" not in words
 
 
-def test_an_issuer_in_the_other_form_is_shown_with_what_is_wrong():
+def test_an_issuer_in_the_wrong_form_is_shown_with_the_fault():
     ca = common_name("CA").public_bytes()
     sent = (sequence(ca, integer(7)), sequence(tagged(4, ca)), sequence(tagged(4, ca), integer(7), b"\x0a\x01\x00"))
     named = zip(("getCert", "getCRL", "revokeRequest"), sent, strict=True)
@@ -217,7 +217,7 @@ def test_an_issuer_in_the_other_form_is_shown_with_what_is_wrong():
     assert "issuer sent as" not in words
 
 
-def test_what_nobody_knows():
+def test_unknown_parts_are_shown_as_octets():
     information = TypeAndValue("1.2", text("i"))
     data = PKIData(
         (Control(1, "1.2.3.4", (octets(b"abc"), text("words"))), Control(2, BY_NAME["getCert"].oid, (b"\x05\x00",))),
@@ -240,13 +240,13 @@ def test_what_nobody_knows():
     assert "    1.2: i\n" in words
 
 
-def test_a_message_that_breaks_a_rule():
+def test_a_duplicate_body_part_id_is_shown():
     nonce = Control.make(1, "senderNonce", b"x")
     words = explain(signed.sign(PKI_DATA, PKIData((nonce, nonce)).encode(), []))
     assert "  no signer\n  ! PKIData: the body part id 1 is there twice: control 1 and control 2\n" in words
 
 
-def test_signatures_that_do_not_fit():
+def test_a_signature_that_does_not_fit_is_shown_as_such():
     data = PKIData((), (crmf_request(7, OTHER),)).encode()
     assert "does not fit the key of request 7: the signature does not fit" in explain(
         signed.sign(PKI_DATA, data, [Signer(KEY, KEY_ID)])
@@ -256,7 +256,7 @@ def test_signatures_that_do_not_fit():
     )
 
 
-def test_a_key_that_nobody_knows():
+def test_a_key_of_an_unknown_kind_is_explained_as_unusable():
     odd = pkcs10().der.replace(bytes.fromhex("06072a8648ce3d0201"), bytes.fromhex("06072b8648ce3d0201"))
     data = PKIData((), (PKCS10Request(7, odd),)).encode()
     words = explain(signed.sign(PKI_DATA, data, [Signer(KEY, KEY_ID)]))
@@ -265,14 +265,14 @@ def test_a_key_that_nobody_knows():
     assert "possession: ! request 7: the CSR's public key can't be used" in words
 
 
-def test_a_bag_with_a_crl():
+def test_a_bag_with_a_crl_is_explained():
     ca = root("the CA")
     words = explain(signed.certs_only([ca.certificate], [ca.crl(ca).public_bytes(Encoding.DER)]))
     assert f"  CRL: CN=the CA, of {(NOW - DAY).date()}, 1 entries\n" in words
     assert words.endswith("  no content\n")
 
 
-def test_nothing_that_a_terminal_obeys():
+def test_control_characters_are_escaped():
     rude = "a\x1b[31m\r\nb\u202ec\x00"
     status = StatusInfo(CMCStatus.FAILED, (1,), rude)
     subject = common_name("x\x1b]0;y").public_bytes()
@@ -286,7 +286,7 @@ def test_nothing_that_a_terminal_obeys():
     assert "a\\x1b[31m\\r\\nb\\u202ec\\x00" in explain(PKIData((Control.make(1, "identification", rude),)).encode())
 
 
-def test_lines_are_bounded():
+def test_width_and_number_of_lines_are_bounded():
     long = PKIData(tuple(Control.make(number, "identification", "x" * 10_000) for number in range(1, 101)))
     words = explain(long.encode())
     assert max(map(len, words.splitlines())) < outline.MAXIMUM_WIDTH + 50
@@ -298,7 +298,7 @@ def test_lines_are_bounded():
     assert words.endswith("\n... and so on\n")
 
 
-def test_a_certificate_and_an_extension_that_can_not_be_read():
+def test_unreadable_certificates_and_extensions_are_shown_as_such():
     bag = b"\xa0" + sequence(sequence(octets(b"x")))[1:]
     broken = sequence(b"\x02\x01\x03", b"\x31\x00", sequence(b"\x06\x03\x2a\x03\x04"), bag, b"\x31\x00")
     outer = sequence(b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07\x02", b"\xa0" + sequence(broken)[1:])
@@ -313,18 +313,18 @@ def test_a_certificate_and_an_extension_that_can_not_be_read():
 
 
 @pytest.mark.parametrize("data", [b"", b"nothing of the kind", b"\x30\x00", sequence(octets(b"x")), b"\x30\x80" * 100])
-def test_what_is_none(data):
+def test_bytes_that_are_no_message_are_malformed(data):
     with pytest.raises(Malformed):
         explain(data)
 
 
-def test_a_certificate_is_none():
+def test_a_certificate_is_refused():
     with pytest.raises(Malformed):
         explain(holder("p256").certificate.public_bytes(Encoding.PEM))
 
 
 @given(st.binary(max_size=200))
-def test_any_bytes(data):
+def test_any_bytes_are_explained_or_malformed(data):
     try:
         explain(data)
     except Malformed:
@@ -344,7 +344,7 @@ EVERYTHING = signed.sign(
 
 @settings(suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.tuples(st.integers(0, len(EVERYTHING) - 1), st.integers(0, 255)), min_size=1, max_size=3))
-def test_bytes_changed(changes):
+def test_changed_bytes_are_explained_printably_or_malformed(changes):
     data = bytearray(EVERYTHING)
     for place, byte in changes:
         data[place] = byte
@@ -356,12 +356,12 @@ def test_bytes_changed(changes):
 
 
 @given(st.integers(0, len(EVERYTHING) - 1))
-def test_cut_off(length):
+def test_a_message_that_is_cut_off_is_malformed(length):
     with pytest.raises(Malformed):
         explain(EVERYTHING[:length])
 
 
-def test_large_things_take_no_time():
+def test_large_messages_are_explained_or_refused_quickly():
     started = time.process_time()
     for data in (b"\x30\x80" * 500_000, sequence(*[b"\x30\x00"] * 100_000)):
         with pytest.raises(Malformed):

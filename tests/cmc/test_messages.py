@@ -1,4 +1,4 @@
-"""PKIData and PKIResponse: as pyasn1 has them, strict about ids, and layer in layer."""
+"""PKIData and PKIResponse: they agree with pyasn1, are strict about ids, and nest."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ DATA = PKIData(EVERY, (pkcs10(), crmf_request(), OtherRequest(103, "1.2.3.4", b"
 NONCE = Control.make(1, "senderNonce", b"nonce")
 
 
-def test_a_request_with_everything_in_it():
+def test_a_request_with_every_part_survives_encoding():
     der = DATA.encode()
     assert PKIData.decode(der) == DATA
     assert PKIData.decode(der).encode() == der
@@ -70,7 +70,7 @@ def test_a_request_with_everything_in_it():
     reads(der, rfc6402.PKIData())
 
 
-def test_a_response_with_everything_in_it():
+def test_a_response_with_every_part_survives_encoding():
     response = PKIResponse(EVERY, CMS, OTHERS)
     der = response.encode()
     assert PKIResponse.decode(der) == response
@@ -79,12 +79,12 @@ def test_a_response_with_everything_in_it():
     reads(der, rfc6402.PKIResponse())
 
 
-def test_what_the_identity_proof_is_for_is_what_was_sent():
+def test_the_identity_proof_covers_the_bytes_as_sent():
     theirs = reads(DATA.encode(), rfc6402.PKIData())
     assert PKIData.decode(DATA.encode()).request_sequence == write_asn1(theirs["reqSequence"])
 
 
-def test_controls_by_their_names():
+def test_controls_are_found_by_name_and_two_are_refused():
     data = PKIData((NONCE, Control.make(2, "identification", "me"), Control.make(3, "identification", "you")))
     assert data.value("senderNonce") == b"nonce"
     assert data.one("senderNonce") == NONCE
@@ -96,7 +96,7 @@ def test_controls_by_their_names():
     assert caught.value.ids == (2, 3)
 
 
-def test_a_real_request_by_a_client_of_microsoft():
+def test_a_request_of_a_microsoft_client_is_read():
     der = encoding.decode((VECTORS / "altmod-rfc6402-cmc-fullpkirequest.b64").read_bytes(), ())
     message = signed.parse(der)
     data = pki_data(message)
@@ -105,8 +105,8 @@ def test_a_real_request_by_a_client_of_microsoft():
     assert data.controls[0].name == "1.3.6.1.4.1.311.10.10.1"
 
 
-def test_in_a_coat_of_ber():
-    """Indefinite lengths all around, and a string in pieces."""
+def test_a_message_in_ber_is_read_like_der():
+    """With indefinite lengths, and with a string in pieces."""
     content = DATA.encode()
     loose = b"\x30\x80" + body_of(content) + b"\0\0"
     assert PKIData.decode(loose) == DATA
@@ -116,10 +116,10 @@ def test_in_a_coat_of_ber():
     assert pki_data(signed.parse(outer)) == DATA
 
 
-# What breaks a rule.
+# Messages that break a rule.
 
 
-def test_an_id_twice():
+def test_a_duplicate_body_part_id_is_refused():
     data = PKIData((NONCE, Control.make(2, "transactionId", 5)), (pkcs10(7), crmf_request(2)))
     with pytest.raises(BadMessage, match="body part id 2 is there twice: control 2 and request 2") as caught:
         PKIData.decode(data.encode())
@@ -136,24 +136,24 @@ def test_an_id_twice():
         PKIData(others=(OtherMsg(0, "1.2.3.4", b"\x05\x00"),)),
     ],
 )
-def test_id_zero(data):
+def test_body_part_id_zero_is_refused(data):
     with pytest.raises(BadMessage, match="stands for the message itself"):
         PKIData.decode(data.encode())
 
 
 @pytest.mark.parametrize("number", [-1, 1 << 32])
-def test_ids_out_of_range(number):
+def test_a_body_part_id_out_of_range_is_refused(number):
     for data in (PKIData((Control.make(number, "senderNonce", b"x"),)), PKIData(requests=(pkcs10(number),))):
         with pytest.raises(BadMessage, match="out of range: not 0 to 4294967295"):
             PKIData.decode(data.encode())
 
 
-def test_the_largest_id():
+def test_the_largest_body_part_id_is_accepted():
     data = PKIData((Control.make(4294967295, "senderNonce", b"x"),), (crmf_request(4294967294),))
     assert PKIData.decode(data.encode()) == data
 
 
-def test_a_broken_part_is_named():
+def test_a_malformed_request_is_refused_with_its_id():
     broken = b"\xa0" + sequence(integer(9), octets(b"no request"))[1:]
     der = sequence(sequence(NONCE.encode()), sequence(pkcs10(5).encode(), broken), sequence(), sequence())
     with pytest.raises(BadMessage, match=r"request 9: .* in place of CertificationRequest") as caught:
@@ -161,14 +161,14 @@ def test_a_broken_part_is_named():
     assert (caught.value.ids, caught.value.seen, caught.value.controls) == ((9,), (1, 5), (NONCE,))
 
 
-def test_a_broken_crmf_request_is_named():
+def test_a_malformed_crmf_request_is_refused_with_its_id():
     broken = b"\xa1" + sequence(sequence(integer(9), octets(b"no template")))[1:]
     with pytest.raises(BadMessage, match="request 9: a CertRequest with tag 0x04") as caught:
         PKIData.decode(sequence(sequence(), sequence(broken), sequence(), sequence()))
     assert caught.value.ids == (9,)
 
 
-def test_a_part_too_broken_to_have_a_name():
+def test_a_control_without_a_readable_id_is_refused():
     with pytest.raises(BadMessage, match=r"^control 1: a control with tag 0x05") as caught:
         PKIData.decode(sequence(sequence(b"\x05\x00"), sequence(), sequence(), sequence()))
     assert caught.value.ids == ()
@@ -192,23 +192,23 @@ def test_a_part_too_broken_to_have_a_name():
         (sequence(sequence(), sequence(b"\xa5\x00"), *[sequence()] * 2), "request 1: tag 0xa5"),
     ],
 )
-def test_what_is_none(der, words):
+def test_a_malformed_pki_data_is_refused_with_the_reason(der, words):
     with pytest.raises(BadMessage, match=words):
         PKIData.decode(der)
 
 
-def test_another_content():
+def test_a_message_with_another_content_is_refused():
     with pytest.raises(BadMessage, match="nothing in place of a PKIResponse"):
         pki_response(signed.parse(signed.certs_only([])))
     with pytest.raises(BadMessage, match=f"content of type {PKI_RESPONSE} in place of a PKIData"):
         pki_data(signed.parse(response_message(StatusInfo(CMCStatus.SUCCESS, (1,)))))
 
 
-# Layers.
+# Nested messages.
 
 
 def wrap(*inner, controls=(), requests=(), first=200):
-    """An RA's message around others."""
+    """The message of an RA around others."""
     parts = tuple(TaggedContentInfo(number, der) for number, der in enumerate(inner, first))
     return signed.sign(PKI_DATA, PKIData(tuple(controls), tuple(requests), parts).encode(), [Signer(KEY, KEY_ID)])
 
@@ -217,7 +217,7 @@ def tree(der):
     return list(layers(signed.parse(der)))
 
 
-def test_messages_in_a_message():
+def test_nested_messages_are_found_with_their_paths():
     inner = request_message()
     found = tree(wrap(inner, wrap(inner), signed.certs_only([]), response_message()))
     assert [layer.path for layer in found] == [(), (200,), (201,), (201, 200)]
@@ -225,7 +225,7 @@ def test_messages_in_a_message():
     signed.verify(found[3].message, found[3].message.signers[0], KEY.public_key())
 
 
-def test_as_deep_as_may_be_and_deeper():
+def test_messages_nested_deeper_than_the_bound_are_refused():
     message = request_message()
     for _ in range(MAXIMUM_DEPTH - 1):
         message = wrap(message)
@@ -236,14 +236,14 @@ def test_as_deep_as_may_be_and_deeper():
     assert (caught.value.seen, caught.value.controls) == ((1, 200), (NONCE,))
 
 
-def test_a_great_many_messages():
+def test_more_nested_messages_than_the_bound_are_refused():
     message = wrap(*[request_message()] * 60)
     with pytest.raises(BadMessage, match="one too many"):
         tree(wrap(message, message))
 
 
 @pytest.mark.parametrize("inner", [sequence(), signed.sign(PKI_DATA, b"none", [])])
-def test_a_broken_message_inside_is_named(inner):
+def test_a_malformed_nested_message_is_refused_with_its_id(inner):
     with pytest.raises(BadMessage, match=r"^message 200: ") as caught:
         tree(wrap(inner))
     assert caught.value.ids == (200,)
@@ -263,7 +263,7 @@ HERE = [
     ("authData", 201),
     ("raIdentityWitness", (200, 4)),
     ("raIdentityWitness", (201,)),
-    ("raIdentityWitness", (201, 99)),  # certificates, into which no path can be followed
+    ("raIdentityWitness", (201, 99)),  # certificates, where no path leads further
     ("controlProcessed", ControlsProcessed((7, (200, 1)))),
 ]
 GONE = [
@@ -287,36 +287,36 @@ def referring(kind, value):
 
 
 @pytest.mark.parametrize(("kind", "value"), HERE)
-def test_references_that_lead_somewhere(kind, value):
+def test_a_reference_to_an_existing_part_is_accepted(kind, value):
     references.check(tree(referring(kind, value)))
 
 
 @pytest.mark.parametrize(("kind", "value", "way"), GONE)
-def test_references_that_lead_nowhere(kind, value, way):
+def test_a_reference_to_a_missing_part_is_refused(kind, value, way):
     with pytest.raises(BadMessage, match=rf"control 7 \({kind}\) refers to {way}, which is not there") as caught:
         references.check(tree(referring(kind, value)))
     assert caught.value.ids == (7,)
     assert caught.value.seen == (7, 101, 102, 200, 201)
 
 
-def test_a_reference_inside_that_leads_nowhere():
+def test_a_nested_reference_to_a_missing_part_is_refused():
     control = Control.make(7, "batchRequests", (300,))
     with pytest.raises(BadMessage, match="refers to 300, which is not there") as caught:
         references.check(tree(wrap(wrap(controls=[control]), controls=[NONCE])))
     assert (caught.value.ids, caught.value.seen, caught.value.controls) == (((200, 7),), (1, 200), (NONCE,))
 
 
-def test_a_reference_that_can_not_be_read():
+def test_an_unreadable_reference_is_malformed():
     broken = Control(7, Control.make(7, "batchRequests", (1,)).oid, (octets(b""),))
     with pytest.raises(Malformed, match=r"control 7 \(batchRequests\)"):
         references.check(tree(wrap(controls=[broken])))
 
 
-# In bounded time, whatever it is.
+# Any input, in bounded time.
 
 
 @given(st.binary(max_size=300))
-def test_any_bytes(data):
+def test_any_bytes_are_read_or_refused(data):
     for kind in (PKIData, PKIResponse):
         try:
             kind.decode(data)
@@ -329,7 +329,7 @@ SAMPLE = PKIData((NONCE, *EVERY[1:]), DATA.requests, (), OTHERS).encode()
 
 
 @given(st.lists(st.tuples(st.integers(0, len(SAMPLE) - 1), st.integers(0, 255)), min_size=1, max_size=3))
-def test_bytes_changed(changes):
+def test_changed_bytes_are_read_or_refused(changes):
     data = bytearray(SAMPLE)
     for place, byte in changes:
         data[place] = byte
@@ -344,7 +344,7 @@ def test_bytes_changed(changes):
             assert str(fault).startswith("control ")
 
 
-def test_a_large_message_takes_no_time():
+def test_large_messages_are_read_or_refused_quickly():
     started = time.process_time()
     requests = tuple(PKCS10Request(number, pkcs10().der) for number in range(1, 101))
     data = PKIData((), requests, (), (OtherMsg(1000, "1.2.3.4", octets(bytes(200_000))),))
@@ -355,7 +355,7 @@ def test_a_large_message_takes_no_time():
     assert time.process_time() - started < 5
 
 
-def test_a_failure_in_words():
+def test_a_failed_status_is_put_into_words():
     message = response_message(StatusInfo.failed(CMCFailInfo.BAD_IDENTITY, (3,), "no such secret"))
     (status,) = pki_response(signed.parse(message)).statuses
     assert status.words == "failed (badIdentity): no such secret"

@@ -1,4 +1,4 @@
-"""Proofs of identity and possession, against the sums that RFC 5272 6.2, 6.3 and 6.7 give in words."""
+"""Proofs of identity and possession, against computations that follow RFC 5272 6.2, 6.3 and 6.7."""
 
 from __future__ import annotations
 
@@ -31,25 +31,25 @@ REQUESTS = DATA.request_sequence
 MD5 = Algorithm("1.2.840.113549.2.5")
 
 
-def test_identity_proof_v2():
+def test_identity_proof_v2_is_the_hmac_of_rfc_5272():
     key = hashlib.sha256((SECRET + WHO).encode()).digest()
     expected = Witness(SHA, HMAC, hmac.digest(key, REQUESTS, "sha256"))
     assert proofs.identity_proof_v2(REQUESTS, SECRET, WHO) == expected
     assert proofs.is_identity_proof_v2(expected, REQUESTS, SECRET, WHO)
 
 
-def test_identity_proof_v2_without_identification():
+def test_identity_proof_v2_without_identification_uses_the_secret_alone():
     expected = hmac.digest(hashlib.sha256(SECRET.encode()).digest(), REQUESTS, "sha256")
     assert proofs.identity_proof_v2(REQUESTS, SECRET).witness == expected
 
 
-def test_identity_proof_v2_with_other_algorithms():
+def test_identity_proof_v2_uses_other_algorithms():
     proof = proofs.identity_proof_v2(REQUESTS, SECRET, WHO, Algorithm(SHA1), Algorithm(HMAC_SHA512))
     assert proof.witness == hmac.digest(hashlib.sha1((SECRET + WHO).encode()).digest(), REQUESTS, "sha512")
     assert proofs.is_identity_proof_v2(proof, REQUESTS, SECRET, WHO)
 
 
-def test_identity_proof():
+def test_identity_proof_is_the_hmac_with_sha_1():
     expected = hmac.digest(hashlib.sha1((SECRET + WHO).encode()).digest(), REQUESTS, "sha1")
     assert proofs.identity_proof(REQUESTS, SECRET, WHO) == expected
     assert proofs.is_identity_proof(expected, REQUESTS, SECRET, WHO)
@@ -66,24 +66,24 @@ def test_identity_proof():
         (REQUESTS, "", ""),
     ],
 )
-def test_another_identity(requests, secret, who):
+def test_a_proof_for_other_requests_secret_or_identity_fails(requests, secret, who):
     assert not proofs.is_identity_proof_v2(proofs.identity_proof_v2(REQUESTS, SECRET, WHO), requests, secret, who)
     assert not proofs.is_identity_proof(proofs.identity_proof(REQUESTS, SECRET, WHO), requests, secret, who)
 
 
 @pytest.mark.parametrize("witness", [b"", b"\x00" * 32, b"\x00" * 33])
-def test_a_witness_of_any_length(witness):
+def test_a_wrong_witness_of_any_length_fails(witness):
     assert not proofs.is_identity_proof_v2(Witness(SHA, HMAC, witness), REQUESTS, SECRET, WHO)
     assert not proofs.is_identity_proof(witness, REQUESTS, SECRET, WHO)
 
 
 @pytest.mark.parametrize("given", [Witness(MD5, HMAC, b""), Witness(SHA, MD5, b"")])
-def test_an_algorithm_that_is_not_taken(given):
+def test_md5_is_refused_in_an_identity_proof(given):
     with pytest.raises(BadAlgorithm, match="MD5 is not taken"):
         proofs.is_identity_proof_v2(given, REQUESTS, SECRET)
 
 
-def test_a_proof_survives_the_wire():
+def test_an_identity_proof_survives_encoding():
     proof = proofs.identity_proof_v2(REQUESTS, SECRET, WHO)
     controls = (Control.make(1, "identification", WHO), Control.make(2, "identityProofV2", proof))
     found = PKIData.decode(PKIData(controls, DATA.requests).encode())
@@ -98,13 +98,13 @@ V1, V2 = BY_NAME["popLinkWitness"], BY_NAME["popLinkWitnessV2"]
 
 
 def linked(number, row, value):
-    """A request of both formats with a witness in it, as it comes from the wire."""
+    """A request of each format with a witness, decoded from its encoding."""
     der = row.kind.encode(value)
     yield PKCS10Request(number, csr("device", attribute(row.oid, der)))
     yield decode_request(crmf_request(number, KEY, TypeAndValue(row.oid, der)).encode())
 
 
-def test_link_witnesses():
+def test_pop_link_witnesses_are_the_hmacs_of_rfc_5272():
     expected = hmac.digest(hashlib.sha256(SECRET.encode()).digest(), RANDOM, "sha256")
     assert proofs.pop_link_witness_v2(RANDOM, SECRET) == Witness(SHA, HMAC, expected)
     expected = hmac.digest(hashlib.sha1(SECRET.encode()).digest(), RANDOM, "sha1")
@@ -120,7 +120,7 @@ def test_link_witnesses():
          (SHA512, HMAC_SHA512)),
     ],
 )  # fmt: skip
-def test_linked(row, value, algorithms):
+def test_a_pop_link_witness_links_only_with_its_random_and_secret(row, value, algorithms):
     for request in linked(5, row, value):
         found = proofs.link_witness(request)
         assert found is not None
@@ -130,13 +130,13 @@ def test_linked(row, value, algorithms):
         assert not proofs.is_linked(request, b"another", SECRET)
 
 
-def test_not_linked_at_all():
+def test_a_request_without_a_witness_is_not_linked():
     for request in (pkcs10(), crmf_request(), OtherRequest(5, "1.2.3", octets(b""))):
         assert proofs.link_witness(request) is None
         assert not proofs.is_linked(request, RANDOM, SECRET)
 
 
-def test_a_witness_that_is_none():
+def test_a_malformed_witness_is_refused():
     wrong = octets(b"x")
     for request in (
         PKCS10Request(5, csr("device", attribute(V2.oid, wrong))),
@@ -148,12 +148,12 @@ def test_a_witness_that_is_none():
             proofs.is_linked(request, RANDOM, SECRET)
 
 
-# The challenge, from end to end.
+# The encrypted challenge.
 
 
 @pytest.mark.parametrize("kind", ["rsa", "p256"])
 @pytest.mark.parametrize("length", [16, 64, 100])
-def test_a_challenge(kind, length):
+def test_a_challenge_is_answered_and_verified(kind, length):
     key = holder(kind).key
     request = crmf_request(102, key)
     value = bytes(range(length))
@@ -172,25 +172,25 @@ def test_a_challenge(kind, length):
     assert not proofs.is_decrypted_pop(returned, pkcs10(), value)
 
 
-def test_a_challenge_to_nobody_by_name():
-    """RFC 5272 6.7: without a key identifier the issuer is empty and the serial number the body part id."""
+def test_a_challenge_to_a_key_without_an_identifier_is_decrypted():
+    """RFC 5272 6.7: without a key identifier, the issuer is empty and the serial number is the body part id."""
     whom = IssuerAndSerial(b"\x30\x00", 102)
     sealed = enveloped.encrypt(b"y" * 64, KEY.public_key(), whom)
     assert enveloped.decrypt(sealed, KEY, whom)[1] == b"y" * 64
 
 
-def test_a_challenge_with_another_witness_stops_the_client():
+def test_a_client_refuses_a_challenge_with_a_wrong_witness():
     sent = proofs.challenge(crmf_request(), b"\x30\x00", b"y" * 64)
     with pytest.raises(Malformed, match="does not fit its witness"):
         proofs.answer(sent, b"z" * 64, 102)
 
 
-def test_a_proof_by_an_algorithm_that_is_not_taken():
+def test_md5_is_refused_in_a_decrypted_pop():
     answer = proofs.answer(proofs.challenge(crmf_request(), b"\x30\x00", b"y"), b"y", 102)
     with pytest.raises(BadAlgorithm):
         proofs.is_decrypted_pop(type(answer)(answer.request, MD5, answer.proof), crmf_request(), b"y")
 
 
-def test_a_challenge_is_asked_for():
+def test_a_crmf_request_for_a_challenge_survives_encoding():
     request = crmf.request_for(KEY.public_key(), 7, x509.Name([]).public_bytes())
     assert crmf.CertReqMsg.decode(crmf.CertReqMsg(request, crmf.CHALLENGE).encode()).pop == crmf.CHALLENGE

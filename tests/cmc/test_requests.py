@@ -57,11 +57,11 @@ POPS = [
 ]
 
 
-# CRMF, both ways.
+# CRMF, encoded and decoded.
 
 
 @pytest.mark.parametrize("pop", POPS)
-def test_crmf_there_and_back(pop):
+def test_crmf_survives_encoding_with_every_kind_of_pop(pop):
     message = CertReqMsg(CertRequest(7, FULL_TEMPLATE, (REG_TOKEN,)), pop, (REG_TOKEN,))
     der = message.encode()
     again = CertReqMsg.decode(der)
@@ -77,13 +77,13 @@ def test_crmf_there_and_back(pop):
 
 
 @pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(CertTemplate)])
-def test_a_template_with_one_part(field):
+def test_a_template_with_one_field_survives_encoding(field):
     template = CertTemplate(**{field: getattr(FULL_TEMPLATE, field)})
     assert CertTemplate.decode(template.encode()) == template
     reads(template.encode(), rfc4211.CertTemplate())
 
 
-def test_pyasn1_writes_crmf():
+def test_crmf_written_by_pyasn1_is_read():
     theirs = rfc4211.CertReqMsg()
     theirs["certReq"]["certReqId"] = 9
     theirs["certReq"]["certTemplate"]["serialNumber"] = 5
@@ -114,7 +114,7 @@ def test_pyasn1_writes_crmf():
         (sequence(sequence(integer(1), sequence()), tagged(1, sequence(oid("1.2.3")), b"\x03\x02\x01\x00")), "whole"),
     ],
 )
-def test_what_is_no_crmf(der, words):
+def test_a_malformed_crmf_is_refused_with_the_reason(der, words):
     if words is None:
         CertReqMsg.decode(der)
         return
@@ -125,7 +125,7 @@ def test_what_is_no_crmf(der, words):
 # One view of both formats.
 
 
-def test_both_formats_look_alike():
+def test_both_formats_give_the_same_subject_key_and_names():
     for request in (pkcs10(), crmf_request()):
         assert names.dn_text(request.csr.subject) == "CN=device"
         assert request.csr.spki == SPKI
@@ -135,7 +135,7 @@ def test_both_formats_look_alike():
     assert san.get_values_for_type(x509.DNSName) == ["device.example"]
 
 
-def test_a_carrier_claims_the_algorithm_of_the_proof():
+def test_the_csr_of_crmf_claims_the_proofs_algorithm_and_never_verifies():
     for key in (holder("rsa").key, holder("p384").key):
         request = crmf_request(7, key)
         assert isinstance(request.message.pop, SignaturePop)
@@ -145,16 +145,16 @@ def test_a_carrier_claims_the_algorithm_of_the_proof():
             csr_tools.verify(request.csr)
 
 
-def test_controls_of_crmf_become_attributes():
+def test_controls_of_crmf_become_attributes_of_the_csr():
     assert crmf_request(7, KEY, REG_TOKEN).csr.attributes.keys() >= {REG_TOKEN.oid}
 
 
-def test_a_request_without_an_identifier():
+def test_a_request_without_a_key_identifier_gives_none():
     request = crmf.prove(KEY, crmf.request_for(KEY.public_key(), 7, SUBJECT))
     assert requests.key_id(CRMFRequest(request)) is None
 
 
-def test_a_subject_may_be_empty_but_must_be_there():
+def test_crmf_needs_a_public_key_and_a_subject_that_may_be_empty():
     empty = CertRequest(7, CertTemplate(subject=parts.EMPTY_NAME, public_key=SPKI))
     assert not CRMFRequest(CertReqMsg(empty)).csr.subject.rdns
     for template in (CertTemplate(subject=SUBJECT), CertTemplate(public_key=SPKI)):
@@ -163,7 +163,7 @@ def test_a_subject_may_be_empty_but_must_be_there():
             _ = request.csr
 
 
-def test_a_template_with_rubbish_in_it():
+def test_a_template_with_malformed_parts_is_refused():
     for template in (
         CertTemplate(subject=sequence(octets(b"x")), public_key=SPKI),
         CertTemplate(subject=SUBJECT, public_key=sequence()),
@@ -174,16 +174,16 @@ def test_a_template_with_rubbish_in_it():
 
 
 @pytest.mark.parametrize("request_", [pkcs10(), crmf_request(), OtherRequest(9, "1.2.3", octets(b"x"))])
-def test_tagged(request_):
+def test_every_format_of_request_survives_encoding(request_):
     assert decode_request(request_.encode()) == request_
     reads(request_.encode(), rfc6402.TaggedRequest())
 
 
-# Possession.
+# Proof of possession.
 
 
 @pytest.mark.parametrize("kind", KEYS)
-def test_crmf_signed_by_its_key(kind):
+def test_crmf_signed_by_another_key_is_refused(kind):
     key = holder(kind).key
     request = crmf_request(7, key)
     assert possession(request) is Possession.PROVED
@@ -193,23 +193,23 @@ def test_crmf_signed_by_its_key(kind):
         possession(CRMFRequest(stranger))
 
 
-def test_crmf_signed_for_another_request():
+def test_a_crmf_signature_of_another_request_is_refused():
     pop = crmf_request(7).message.pop
     other = crmf.request_for(KEY.public_key(), 8, SUBJECT, EXTENSIONS)
     with pytest.raises(BadSignature):
         possession(CRMFRequest(CertReqMsg(other, pop)))
 
 
-def test_what_was_sent_is_what_is_verified():
-    """A default value that is written out is no DER, and still what the client has signed."""
+def test_the_crmf_signature_is_verified_over_the_bytes_as_sent():
+    """A default value that is written out is not DER, but it is part of what the client signed."""
     theirs = sequence(integer(7), sequence(tagged(5, SUBJECT), b"\xa6" + SPKI[1:]))
     signature = SignaturePop(algorithms.signature_for(KEY.public_key()), algorithms.sign(KEY, theirs))
     message = CertReqMsg.decode(sequence(theirs, signature.encode()))
     assert possession(CRMFRequest(message)) is Possession.PROVED
 
 
-def test_a_signature_over_something_else_is_forbidden():
-    """RFC 5272 3.2.1.2.2: no POPOSigningKeyInput, since subject and key are there."""
+def test_a_popo_signing_key_input_beside_subject_and_key_is_refused():
+    """RFC 5272 3.2.1.2.2: POPOSigningKeyInput must be absent, since the template has subject and key."""
     given = sequence(sequence(Algorithm(algorithms.HMAC_SHA1).encode(), bits(b"mac")), SPKI)
     method = algorithms.signature_for(KEY.public_key())
     pop = SignaturePop(method, algorithms.sign(KEY, given), given)
@@ -228,37 +228,37 @@ def test_a_signature_over_something_else_is_forbidden():
         (OtherPop(PopKind.KEY_ENCIPHERMENT, b"\x80\x02\x00a"), Possession.ABSENT),
     ],
 )
-def test_other_proofs(pop, expected):
+def test_a_pop_without_a_signature_is_a_challenge_or_absent(pop, expected):
     message = CertReqMsg(crmf_request().message.request, pop)
     assert possession(CRMFRequest(message)) is expected
     with pytest.raises(BadSignature, match="without a signature"):
         crmf.verify_pop(message)
 
 
-def test_a_weak_signature_on_crmf():
+def test_a_weak_signature_on_crmf_is_refused():
     pop = SignaturePop(Algorithm("1.2.840.10045.4.1"), b"x")
     with pytest.raises(BadAlgorithm, match="ecdsa-with-SHA1"):
         possession(CRMFRequest(CertReqMsg(crmf_request().message.request, pop)))
 
 
 @pytest.mark.parametrize("kind", ["rsa", "p256", "p384"])
-def test_pkcs10_signed_by_its_key(kind):
+def test_a_pkcs10_signed_by_its_key_proves_possession(kind):
     assert possession(pkcs10(key=holder(kind).key)) is Possession.PROVED
 
 
-def test_pkcs10_with_another_signature():
+def test_a_changed_pkcs10_is_refused():
     der = bytearray(pkcs10().der)
     der[der.index(b"device")] ^= 1
     with pytest.raises(BadSignature, match="request 5: the CSR's signature does not fit its key"):
         possession(PKCS10Request(5, bytes(der)))
 
 
-def test_pkcs10_with_a_weak_signature():
+def test_a_pkcs10_signed_with_sha_1_is_refused():
     with pytest.raises(BadAlgorithm, match="request 5: a signature by ecdsa-with-SHA1 is not taken"):
         possession(PKCS10Request(5, csr(key=OTHER, algorithm=SHA1_ECDSA)))
 
 
-def test_pkcs10_with_a_weak_key():
+def test_a_pkcs10_with_a_weak_key_is_refused():
     builder = x509.CertificateSigningRequestBuilder().subject_name(common_name("device"))
     der = builder.sign(_small(), hashes.SHA256()).public_bytes(Encoding.DER)
     with pytest.raises(Malformed, match="request 5: an RSA key of 1024 bits") as caught:
@@ -270,8 +270,8 @@ def _small():
     return rsa.generate_private_key(65537, 1024)
 
 
-def test_pkcs10_without_a_signature():
-    """RFC 5272 C.1: a digest in its place, for keys that only decrypt."""
+def test_a_pkcs10_with_a_digest_for_a_signature_proves_nothing():
+    """RFC 5272 C.1: keys that can only decrypt put a digest in place of the signature."""
     info = parts.carrier(SUBJECT, SPKI, EXTENSIONS)
     body = x509.load_der_x509_csr(info).tbs_certrequest_bytes
     der = sequence(body, Algorithm(algorithms.NO_SIGNATURE, b"\x05\x00").encode(), bits(octets(bytes(20))))
@@ -279,15 +279,15 @@ def test_pkcs10_without_a_signature():
     assert requests.key_id(PKCS10Request(5, der)) == KEY_ID
 
 
-def test_pkcs10_that_is_none():
+def test_a_malformed_pkcs10_is_refused():
     with pytest.raises(Malformed, match="request 5: not a PKCS#10 CSR"):
         possession(PKCS10Request(5, sequence()))
 
 
-# Parts.
+# Names and extensions.
 
 
-def test_names_and_extensions():
+def test_names_and_extensions_are_read_or_malformed():
     assert parts.read_name(SUBJECT) == common_name("device")
     assert [each.oid.dotted_string for each in parts.read_extensions(EXTENSIONS)] == ["2.5.29.14", "2.5.29.17"]
     assert parts.read_extensions(EXTENSIONS)[1].critical

@@ -1,6 +1,6 @@
-"""handlers/python/fullcmc in this process, with a CA of its own: messages go in, and what comes out is taken apart.
+"""Run handlers/python/fullcmc in this process with its own CA, and take apart its responses.
 
-The scripts themselves, started, stand in tests/cmc_service/test_service.py and tests/e2e/test_fullcmc.py.
+tests/cmc_service/test_service.py and tests/e2e/test_fullcmc.py start the scripts themselves.
 """
 
 from __future__ import annotations
@@ -57,17 +57,17 @@ def module(name: str) -> ModuleType:
 
 
 def shipped_policy() -> Any:
-    """The policy as it stands in the script."""
+    """The policy of the shipped script."""
     module("cmc_ca")
     return runpy.run_path(str(HANDLERS / "fullcmc"), run_name="fullcmc")["POLICY"]
 
 
-# People.
+# Signers.
 
 
 @dataclass(frozen=True)
 class Person:
-    """A key and, mostly, a certificate for it."""
+    """A key and usually its certificate."""
 
     key: Any
     certificate: Any = None
@@ -91,7 +91,7 @@ def message(
     at: datetime | None = None,
     timed: bool = True,
 ) -> bytes:
-    """A signed PKIData; without a signing time where it is not `timed`, as JSS makes it."""
+    """A signed PKIData. Without `timed` it has no signing time, as in messages of JSS."""
     bag = (
         [each.certificate for each in people if each.certificate is not None] if certificates is None else certificates
     )
@@ -114,16 +114,16 @@ def proof(
 
 
 def fresh() -> list[Control]:
-    """A transaction and a nonce."""
+    """A transaction id and a nonce."""
     return [control("transactionId", secrets.randbits(60)), control("senderNonce", secrets.token_bytes(16))]
 
 
-# Answers.
+# Responses.
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What the handler said."""
+    """The response of the handler."""
 
     http: int
     headers: Mapping[str, str]
@@ -138,13 +138,13 @@ class Reply:
 
     @property
     def status(self) -> Any:
-        """The only one, a StatusInfo."""
+        """The only StatusInfo."""
         (only,) = self.statuses
         return only
 
     @property
     def failure(self) -> CMCFailInfo:
-        """The one failure, which has words that the log has too."""
+        """The code of the only failure. Its text must also be in the log."""
         found = self.status
         assert found.status == CMCStatus.FAILED, found
         assert found.failure is not None
@@ -154,7 +154,7 @@ class Reply:
 
     @property
     def issued(self) -> list[x509.Certificate]:
-        """The certificates in the bag that are no CA's and not the signer's."""
+        """The certificates in the bag without those of CAs and of the signer."""
         signer = signed.certificate_of(self.message, self.message.signers[0])
         return [each for each in self.message.bag if each != signer and each.issuer != each.subject]
 
@@ -184,13 +184,13 @@ class Office:
         return Office(self.lab, replace(self.policy, **changes), dict(self.env))
 
     def secrets(self) -> None:
-        """Give it the shared secrets."""
+        """Write the file of shared secrets."""
         file = self.ca / "cmc-secrets"
         file.write_text("# identification and secret\n" + "".join(f"{name} {text}\n" for name, text in SECRETS.items()))
         file.chmod(0o600)
 
     def environment(self, **env: str) -> dict[str, str]:
-        """As the gateway makes it for a client with a password; for none with `EST_AUTH_METHODS=""`."""
+        """The variables of a client with a password; with `EST_AUTH_METHODS=""`, of a client without one."""
         call = calls.plain(
             self.lab.path, "fullcmc", ca_dir=self.ca, search_path=OWN_PYTHON, client=calls.client(
                 user="estuser", claimed=Credentials("Basic", "estuser", "")),
@@ -202,7 +202,7 @@ class Office:
         return made
 
     def ask(self, body: bytes, **env: str) -> Reply:
-        """Run the handler's work on a message."""
+        """Process a message as the handler does."""
         private = self.lab.path / f"private-{secrets.token_hex(8)}"
         private.mkdir(mode=0o700)
         full = self.environment(**env) | {name: str(private) for name in ("EST_TMPDIR", "TMPDIR", "HOME")}
@@ -219,13 +219,13 @@ class Office:
         return read(out.getvalue(), err.getvalue(), self.lab.anchor)
 
     def enrol(self, *requests: TaggedRequest, by: Person, controls: Sequence[Control] = (), **env: str) -> Reply:
-        """Ask for certificates in a fresh transaction."""
+        """Ask for certificates in a new transaction."""
         return self.ask(message(PKIData((*fresh(), *controls), requests), by), **env)
 
     def person(
         self, name: str = "device-7", *, ra: bool = False, profile: str = "", key: Any = None, sans: Sequence[str] = ()
     ) -> Person:
-        """Somebody with a certificate of this CA, in its register; `profile` is a row of PROFILES in ca.py."""
+        """A person with a certificate of this CA, which is in its register. `profile` is a row of PROFILES in ca.py."""
         key = key or new_key()
         ca = module("ca")
         names = [x509.DNSName(each) for each in sans]
@@ -236,7 +236,7 @@ class Office:
         return Person(key, certificate)
 
     def count(self) -> int:
-        """How many certificates the register has."""
+        """The number of certificates in the register."""
         store = module("store")
         with _environ(self.environment()):
             found: int = store._do("SELECT count(*) FROM certificates")[0][0]
@@ -252,7 +252,7 @@ class Office:
 
 
 def read(output: bytes, log: str, anchor: Path) -> Reply:
-    """Head and body of what the handler printed; the signature must be by a certificate of the CA."""
+    """Parse the handler's output. A certificate of the CA must have signed it."""
     head, _, der = output.partition(b"\n\n")
     headers = dict(line.split(": ", 1) for line in head.decode().splitlines())
     found = signed.parse(der)
@@ -285,6 +285,6 @@ def pkcs10(
 def linked_pkcs10(
     number: int, name: str, *, key: Any, random: bytes, secret: str = SECRETS["device-7"]
 ) -> PKCS10Request:
-    """A PKCS#10 with a popLinkWitnessV2; cryptography makes attributes of texts alone, so DER goes in by hand."""
+    """A PKCS#10 with a popLinkWitnessV2, built by hand because cryptography writes only attributes of text."""
     witness = proofs.pop_link_witness_v2(random, SECRETS["device-7"]).encode()
     return PKCS10Request(number, csr(name, attribute("1.3.6.1.5.5.7.7.33", witness), key=key))

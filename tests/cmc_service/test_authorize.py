@@ -1,4 +1,4 @@
-"""What authorize is told about a request inside a message is what the gateway would tell it of one that comes alone."""
+"""For a request inside a message, authorize gets the same variables as for a request that comes alone."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.kit.csr import csr, san
 from tests.kit.der import UTF8, attribute, tlv
 
 HTTP = {"SCRIPT_NAME", "CONTENT_LENGTH"}
-"""What the HTTP request is, and not the request inside it."""
+"""Variables of the HTTP request, which differ from those of the request inside."""
 OTHERS = NewNames(name("CN=new,O=Ours"), x509.SubjectAlternativeName([x509.DNSName("new.example")]))
 SIGNER = certificate(
     SUB,
@@ -37,7 +37,7 @@ HOLDER = Signer("holder", CERTIFICATE, is_ra=True)
 
 
 def ask(outer, facts, signer):
-    """What authorize is told about a request in a message, in the process of the handler of that message."""
+    """The variables that authorize gets for a request in a message."""
     call = inner_call.describe(enclosed.read(environment(outer)), signer, 7, facts)
     for path, content in call.files():
         path.write_bytes(content)
@@ -45,15 +45,15 @@ def ask(outer, facts, signer):
 
 
 def different_from(made, wanted):
-    """The names of variables that are not the same."""
+    """The names of the variables that differ."""
     return {name for name in made.keys() | wanted.keys() if made.get(name) != wanted.get(name)} - HTTP
 
 
 @pytest.mark.parametrize("renewed", [None, CERTIFICATE], ids=["enrol", "renew"])
-@pytest.mark.parametrize("new_names", [None, OTHERS], ids=["own names", "others"])
+@pytest.mark.parametrize("new_names", [None, OTHERS], ids=["own names", "new names"])
 @pytest.mark.parametrize("pop", POP, ids=lambda pop: pop.value)
 @pytest.mark.parametrize("body", [CSR, csr("plain")], ids=["everything", "little"])
-def test_the_holder_of_the_tls_certificate(tmp_path, renewed, new_names, pop, body):
+def test_authorize_sees_a_request_of_the_tls_client_as_if_it_came_alone(tmp_path, renewed, new_names, pop, body):
     csr_ = parse(body)
     outer = full(tmp_path, "fullcmc", csr=None, renewed=None, pop=None, body=b"a message")
     operation = "simpleenroll" if renewed is None else "simplereenroll"
@@ -70,8 +70,8 @@ def test_the_holder_of_the_tls_certificate(tmp_path, renewed, new_names, pop, bo
 
 
 @pytest.mark.parametrize("shown", ["nobody", "an RA"])
-def test_a_signer_who_is_not_the_tls_client_takes_its_place(tmp_path, shown):
-    """Also where an RA's connection brings it: the RA's word in TLS is no word for what its client has signed."""
+def test_authorize_sees_the_signer_in_place_of_the_tls_client(tmp_path, shown):
+    """This includes messages over an RA's connection: the RA has not vouched for what its client signed."""
     outer_client = full(tmp_path).client if shown == "an RA" else client()
     outer = full(tmp_path, "fullcmc", csr=None, renewed=None, pop=None, client=outer_client)
     facts = CSRFacts(parse(CSR), pop=POP.LINKED)
@@ -86,7 +86,7 @@ def test_a_signer_who_is_not_the_tls_client_takes_its_place(tmp_path, shown):
     assert made["EST_CLIENT_IS_RA"] == "0"
 
 
-def test_somebody_whom_the_connection_alone_knows(tmp_path):
+def test_without_a_cmc_signer_authorize_sees_the_tls_client(tmp_path):
     outer = full(tmp_path, "fullcmc", csr=None, renewed=None, pop=None)
     facts = CSRFacts(parse(CSR), pop=POP.LINKED)
     made = ask(outer, facts, Signer("client"))
@@ -109,7 +109,7 @@ def test_somebody_whom_the_connection_alone_knows(tmp_path):
     ],
     ids=["a shell function", "a line break", "NUL", "129 names"],
 )
-def test_what_would_do_harm_is_refused_before_a_script_runs(tmp_path, attribute):
+def test_harmful_values_of_an_inner_request_are_refused(tmp_path, attribute):
     outer = full(tmp_path, "fullcmc", csr=None, renewed=None, pop=None)
     facts = CSRFacts(parse(csr("x", attribute)), pop=POP.ABSENT)
     with pytest.raises(Refused) as refused:
@@ -117,7 +117,7 @@ def test_what_would_do_harm_is_refused_before_a_script_runs(tmp_path, attribute)
     assert refused.value.failure is CMCFailInfo.BAD_REQUEST
 
 
-def test_the_identification_is_there_for_a_policy(tmp_path):
+def test_authorize_sees_the_cmc_identification(tmp_path):
     outer = full(tmp_path, "fullcmc", csr=None, renewed=None, pop=None)
     facts = CSRFacts(parse(CSR), pop=POP.LINKED)
     secret = ask(outer, facts, Signer("secret", identification="device-7"))

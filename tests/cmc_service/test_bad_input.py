@@ -1,4 +1,4 @@
-"""fullcmc and what is not as it should be: a signed refusal with the right code, soon, and nothing issued."""
+"""fullcmc with faulty input: a signed refusal with the right code, quickly, and no certificate."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tests.kit.keys import key_pem
 from tests.kit.processes import run
 
 PATIENCE = 10.0
-"""Seconds that no message may take, on a machine with other things to do."""
+"""No message may take longer than these seconds, even on a busy machine."""
 
 
 @pytest.fixture(scope="module")
@@ -53,13 +53,13 @@ def good(member, *controls) -> bytes:
 
 
 def raw(member, content: bytes, kind: str = PKI_DATA) -> bytes:
-    """Anything, properly signed."""
+    """Any content, properly signed."""
     bag, at = [member.certificate], datetime.now(UTC)
     return signed.sign(kind, content, [member.signer], certificates=bag, signing_time=at)
 
 
 def refused(office, body, *, failure=CMCFailInfo.BAD_REQUEST, parts=(0,), **env):
-    """The refusal of a message, whole: nothing was issued, and it was quick."""
+    """Expect a refusal of the whole message, quickly, with nothing issued."""
     before, started = office.count(), time.monotonic()
     reply = office.ask(body, **env)
     assert time.monotonic() - started < PATIENCE
@@ -69,27 +69,27 @@ def refused(office, body, *, failure=CMCFailInfo.BAD_REQUEST, parts=(0,), **env)
     return reply
 
 
-def test_the_good_one_is_good(office, member):
+def test_the_sample_that_the_other_tests_break_is_accepted(office, member):
     assert office.ask(good(member)).status.status == CMCStatus.SUCCESS
 
 
 @pytest.mark.parametrize("coat", ["PEM", "base64", "DER"])
-def test_every_coat(office, member, coat):
+def test_pem_base64_and_der_are_accepted(office, member, coat):
     der = good(member)
     text = base64.encodebytes(der)
     body = {"PEM": b"-----BEGIN CMS-----\n" + text + b"-----END CMS-----\n", "base64": text, "DER": der}[coat]
     assert office.ask(body).status.status == CMCStatus.SUCCESS
 
 
-def test_ber_with_indefinite_lengths(office, member):
+def test_ber_with_indefinite_lengths_is_accepted(office, member):
     body = ber(good(member))
     assert body[1] == 0x80
     reply = office.ask(body)
     assert reply.status.status == CMCStatus.SUCCESS, reply.status
 
 
-def test_ber_by_openssl(office, member, tmp_path):
-    """`openssl cms -stream` writes it so."""
+def test_ber_as_openssl_streams_it_is_accepted(office, member, tmp_path):
+    """`openssl cms -stream` writes BER."""
     certificate, key = tmp_path / "m.pem", tmp_path / "m.key"
     certificate.write_bytes(member.certificate.public_bytes(Encoding.PEM))
     key.write_bytes(key_pem(member.key))
@@ -101,14 +101,14 @@ def test_ber_by_openssl(office, member, tmp_path):
     assert office.ask(body).status.status == CMCStatus.SUCCESS
 
 
-def test_cut_off_anywhere(office, member):
+def test_a_message_cut_off_anywhere_is_refused(office, member):
     body = good(member)
     for end in (*range(40), *range(40, len(body) - 1, 97), len(body) - 1):
         refused(office, body[:end])
 
 
 @pytest.mark.parametrize("tail", [b"\0", b"more", b"\x30\x00"])
-def test_trailing_bytes(office, member, tail):
+def test_trailing_bytes_are_refused(office, member, tail):
     refused(office, good(member) + tail)
 
 
@@ -123,12 +123,12 @@ def test_trailing_bytes(office, member, tail):
     ],
     ids=["indefinite", "definite", "constructed octets", "tags alone", "huge lengths"],
 )
-def test_a_million_nested_sequences(office, body):
+def test_deeply_nested_bytes_are_refused_quickly(office, body):
     refused(office, body)
     refused(office, base64.encodebytes(body))
 
 
-def test_nested_inside_what_is_signed(office, member):
+def test_deep_nesting_inside_signed_content_is_refused(office, member):
     refused(office, raw(member, b"\x30\x80" * 100_000))
     deep = b"\x05\x00"
     for _ in range(2000):
@@ -136,8 +136,8 @@ def test_nested_inside_what_is_signed(office, member):
     refused(office, raw(member, deep))
 
 
-def test_a_bag_of_200_kb(office, member):
-    """Certificates that nobody needs: read, bounded, and no harm."""
+def test_a_bag_of_200_kb_is_accepted_quickly(office, member):
+    """Certificates that are not needed are read within bounds and do no harm."""
     heavy = [
         office.person(f"ballast-{number}", sans=[f"{'x' * 60}.{n}.example" for n in range(60)]) for number in range(44)
     ]
@@ -152,7 +152,7 @@ def test_a_bag_of_200_kb(office, member):
     refused(office, unsorted)
 
 
-def test_too_many_of_anything(office, member):
+def test_more_than_100_requests_or_controls_are_refused(office, member):
     requests = tuple(pkcs10(number, key=member.key) for number in range(1, 102))
     refused(office, message(PKIData((), requests), member))
     controls = tuple(control("dataReturn", b"x", number) for number in range(1, 102))
@@ -161,7 +161,7 @@ def test_too_many_of_anything(office, member):
     assert office.ask(message(PKIData((bloat,), (pkcs10(1, key=member.key),)), member)).http == 200
 
 
-def test_messages_too_deep_or_too_many(office):
+def test_messages_nested_too_deep_or_too_many_are_refused(office):
     ra = office.person("ra", ra=True)
     inner = message(PKIData(tuple(fresh()), (pkcs10(1, key=ra.key),)), ra)
     for _ in range(4):
@@ -175,21 +175,21 @@ def test_messages_too_deep_or_too_many(office):
 
 
 @pytest.mark.parametrize("kind", ["1.2.840.113549.1.7.1", PKI_RESPONSE, "1.2.3.4"])
-def test_other_content(office, member, kind):
+def test_a_message_with_another_content_type_is_refused(office, member, kind):
     refused(office, raw(member, PKIData(tuple(fresh())).encode(), kind))
 
 
-def test_no_content_at_all(office, member):
+def test_a_message_without_content_or_not_signed_is_refused(office, member):
     refused(office, signed.certs_only([member.certificate]))
     refused(office, sequence(oid("1.2.840.113549.1.7.3"), tlv(0xA0, b"\x30\x00")))
 
 
-def test_authenticated_data(office):
+def test_authenticated_data_is_refused_with_auth_data_fail(office):
     body = sequence(oid("1.2.840.113549.1.9.16.1.2"), tlv(0xA0, b"\x30\x00"))
     refused(office, body, failure=CMCFailInfo.AUTH_DATA_FAIL)
 
 
-def test_a_body_part_id_twice(office, member):
+def test_a_duplicate_body_part_id_is_refused(office, member):
     twice = (control("dataReturn", b"one", 7), control("dataReturn", b"two", 7))
     refused(office, message(PKIData(twice, (pkcs10(1, key=member.key),)), member), parts=(7,))
     request = pkcs10(7, key=member.key)
@@ -197,7 +197,7 @@ def test_a_body_part_id_twice(office, member):
     refused(office, message(PKIData((), (request, request)), member), parts=(7,))
 
 
-def test_a_body_part_id_out_of_range(office, member):
+def test_a_body_part_id_out_of_range_is_refused(office, member):
     for number in (0, -1, 2**32, 2**64):
         control_ = sequence(integer(number), oid("1.3.6.1.5.5.7.7.4"), tlv(0x31, b"\x04\x00"))
         data = sequence(sequence(control_), sequence(), sequence(), sequence())
@@ -205,7 +205,7 @@ def test_a_body_part_id_out_of_range(office, member):
         assert reply.failure is CMCFailInfo.BAD_REQUEST
 
 
-def test_a_reference_that_dangles(office, member):
+def test_a_reference_to_a_missing_part_is_refused(office, member):
     ra = office.person("ra", ra=True)
     vouch = control("lraPOPWitness", LraPopWitness(0, (1, 99)), 5)
     refused(office, message(PKIData((*fresh(), vouch), (pkcs10(1, key=ra.key),)), ra), parts=(5,))
@@ -213,34 +213,34 @@ def test_a_reference_that_dangles(office, member):
     refused(office, message(PKIData((*fresh(), vouch), (pkcs10(1, key=ra.key),)), ra), parts=(5,))
 
 
-def test_two_of_what_there_is_one(office, member):
+def test_a_control_that_must_be_unique_is_refused_twice(office, member):
     for name, value in (("senderNonce", b"x"), ("transactionId", 5), ("identification", "device-7")):
         data = PKIData((control(name, value, 2), control(name, value, 3)), (pkcs10(1, key=member.key),))
         refused(office, message(data, member), parts=(2, 3))
 
 
-def test_a_control_with_no_value_or_two(office, member):
+def test_a_control_with_no_value_or_two_is_refused(office, member):
     for values in ((), (b"\x04\x01x", b"\x04\x01y")):
         odd = Control(2, "1.3.6.1.5.5.7.7.6", values)
         refused(office, message(PKIData((odd,), (pkcs10(1, key=member.key),)), member), parts=(2,))
 
 
-def test_a_changed_message(office, member):
+def test_a_changed_message_fails_the_message_check(office, member):
     body = good(member)
     at = body.index(b"device-7")
     changed = body[:at] + b"device-8" + body[at + 8 :]
     refused(office, changed, failure=CMCFailInfo.BAD_MESSAGE_CHECK)
 
 
-def test_a_signature_on_sha1(office):
-    """The published message of a Windows client of 2013: refused for SHA-1, whatever else there is against it."""
+def test_a_signature_with_sha_1_is_refused_with_bad_alg(office):
+    """The published message of a Windows client of 2013. SHA-1 must be the reason, although it has other faults."""
     body = vector("altmod-rfc6402-cmc-fullpkirequest.b64")
     reply = refused(office, body, failure=CMCFailInfo.BAD_ALG)
     assert reply.http == 400
     assert "SHA-1" in reply.status.text
 
 
-def test_things_of_others_in_a_message(office, member):
+def test_an_other_message_gets_no_support_and_the_rest_is_served(office, member):
     other = sequence(integer(8), oid("1.2.3.4"), b"\x05\x00")
     request = pkcs10(1, key=member.key)
     data = sequence(sequence(), sequence(request.encode()), sequence(), sequence(other))
@@ -252,7 +252,7 @@ def test_things_of_others_in_a_message(office, member):
     ]
 
 
-def test_words_of_a_client_can_t_forge_a_log(office, member):
+def test_a_subject_with_line_breaks_adds_no_line_to_the_log(office, member):
     forged = 'CN=x\n{"event": "forged"}\x1b[31m'
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, forged)])
     der = x509.CertificateSigningRequestBuilder(name).sign(member.key, hashes.SHA256()).public_bytes(Encoding.DER)
@@ -262,8 +262,8 @@ def test_words_of_a_client_can_t_forge_a_log(office, member):
     assert "\x1b" not in reply.log
 
 
-def test_time_is_bounded_by_the_timeout(office, tmp_path):
-    """An authorize that hangs costs the time that there is, and the rest is told to come again."""
+def test_a_hanging_authorize_costs_no_more_than_the_timeout(office, tmp_path):
+    """The request whose authorize hangs fails, and the other requests get tryLater."""
     script = tmp_path / "authorize"
     script.write_text("#!/bin/bash\nexec sleep 30\n")
     script.chmod(0o755)
@@ -280,8 +280,8 @@ def test_time_is_bounded_by_the_timeout(office, tmp_path):
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(at=st.integers(0, 10_000), bit=st.integers(0, 7))
-def test_no_bit_of_a_request_can_be_changed(office, member, at, bit):
-    """Whatever is flipped: a signed answer, and never a certificate, but where the bit is in what nobody signs."""
+def test_a_flipped_bit_in_a_request_changes_no_certificate(office, member, at, bit):
+    """A certificate is issued only if the bit is in a part that the signature does not cover."""
     sent = good(member)
     body = bytearray(sent)
     body[at % len(body)] ^= 1 << bit
@@ -298,7 +298,7 @@ def test_no_bit_of_a_request_can_be_changed(office, member, at, bit):
 
 
 def fields(der: bytes, depth: int = 0) -> list[tuple[int, int, int]]:
-    """Every element: where it begins, where its content begins, where it ends."""
+    """For every element: where it begins, where its content begins, and where it ends."""
     found, at = [], 0
     while at < len(der):
         length, start = der[at + 1], at + 2
@@ -315,8 +315,8 @@ def fields(der: bytes, depth: int = 0) -> list[tuple[int, int, int]]:
 
 @settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_every_field_of_a_signed_request_may_be_anything(office, member, data):
-    """A PKIData with one field replaced, signed as it then is: an answer, and at most what the holder may have."""
+def test_any_changed_field_gets_an_answer_and_no_foreign_certificate(office, member, data):
+    """Replace one field of a PKIData and sign the result. The signer gets at most a certificate of its own."""
     number = control("transactionId", secrets.randbits(60), 2)
     nonce = control("senderNonce", secrets.token_bytes(16), 3)
     content = PKIData((number, nonce), (pkcs10(1, key=member.key),)).encode()
@@ -346,7 +346,7 @@ def test_every_field_of_a_signed_request_may_be_anything(office, member, data):
 
 @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(body=st.binary(max_size=300))
-def test_any_bytes_at_all(office, body):
+def test_any_bytes_get_a_400(office, body):
     reply = office.ask(body)
     assert reply.http == 400
     assert "Traceback" not in reply.log
@@ -354,8 +354,8 @@ def test_any_bytes_at_all(office, body):
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_a_proof_of_identity_covers_every_bit_of_the_requests(office, data):
-    """Signed by the new key, which anybody may make: what counts is what the secret's holder has asked for."""
+def test_the_identity_proof_covers_every_bit_of_the_requests(office, data):
+    """Anybody can sign with a new key, so only what the holder of the secret asked for may be issued."""
     key = new_key()
     asked = pkcs10(1, key=key)
     office.policy = replace(office.policy, tries=10_000)
@@ -375,7 +375,7 @@ def test_a_proof_of_identity_covers_every_bit_of_the_requests(office, data):
         assert CMCStatus.SUCCESS not in {each.status for each in reply.statuses}
 
 
-# Between us and the script, as a child's peak begins with that of the process which started it, and ours is high.
+# This runs between the test and the script, because a child's peak memory starts at its parent's, and pytest is large.
 MEASURE = """
 import os, sys
 _, status, usage = os.wait4(os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ), 0)
@@ -386,8 +386,8 @@ print(os.waitstatus_to_exitcode(status), usage.ru_maxrss, usage.ru_utime, file=s
 @pytest.mark.parametrize(
     "body", [b"\x30\x80" * 125_000, b"0" * 250_000, b"MIAA" * 62_500], ids=["nested", "digits", "base64"]
 )
-def test_memory_is_bounded(office, tmp_path, body):
-    """The script itself, as the gateway starts it, with as much as the gateway lets through."""
+def test_memory_is_bounded_for_the_largest_bodies(office, tmp_path, body):
+    """Start the script as the gateway does, with the largest body that the gateway lets through."""
     script = cmc.HANDLERS / "fullcmc"
     env = office.environment(EST_TMPDIR=str(tmp_path), TMPDIR=str(tmp_path), HOME=str(tmp_path))
     measured = subprocess.run(
@@ -401,8 +401,8 @@ def test_memory_is_bounded(office, tmp_path, body):
 
 
 @pytest.mark.parametrize("own", [True, False])
-def test_a_signer_with_a_key_that_nobody_knows(office, member, own):
-    """Anybody can put such a certificate into the bag; it is no fault of ours."""
+def test_a_signer_with_a_key_of_an_unknown_kind_is_refused(office, member, own):
+    """Any client can put such a certificate into the bag, so it must not cause an internal error."""
     maker = root("CN=odd") if own else root("CN=elsewhere")
     der = maker.certificate.public_bytes(Encoding.DER) if own else certificate(maker).public_bytes(Encoding.DER)
     known, odd = bytes.fromhex("06072a8648ce3d0201"), bytes.fromhex("06072a8648ce3d0209")

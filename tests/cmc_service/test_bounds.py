@@ -1,4 +1,4 @@
-"""fullcmc: what it remembers, for how long, and that one client can't use up the room of the others."""
+"""fullcmc: what it remembers and for how long, and that one client cannot use up the room of others."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ CREATE TABLE kept (
 ) WITHOUT ROWID;
 CREATE INDEX by_end ON kept (until);
 """
-"""The table as it was before it had owners."""
+"""The table in version 1, before it had owners."""
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def enrols(office, person, name="device-7"):
 # Messages.
 
 
-def test_25000_messages_of_another_client_stop_no_enrolment_and_no_revocation(office):
+def test_a_client_with_25000_messages_blocks_no_other_and_can_revoke(office):
     loud, quiet = office.person("device-9"), office.person("device-7")
     assert enrols(office, loud, "device-9").status.status == DONE
     fill(office, "message", 25_000, owner_of(loud))
@@ -108,7 +108,7 @@ def test_25000_messages_of_another_client_stop_no_enrolment_and_no_revocation(of
     assert office.ask(message(PKIData((*fresh(), revocation(office, loud))), loud)).status.status == DONE
 
 
-def test_a_message_is_remembered_as_long_as_its_signing_time_is_good_and_then_refused_for_it(office):
+def test_a_message_is_remembered_until_its_signing_time_is_too_old(office):
     person, at = office.person(), datetime.now(UTC) - timedelta(minutes=10)
     body = message(PKIData(tuple(fresh()), (pkcs10(1, key=person.key),)), person, at=at)
     assert office.ask(body).status.status == DONE
@@ -121,13 +121,13 @@ def test_a_message_is_remembered_as_long_as_its_signing_time_is_good_and_then_re
     before = office.count()
     with table(office) as db:
         db.execute("UPDATE kept SET until = 1 WHERE kind = 'message'")
-    later = office.allow(clock=timedelta(minutes=9))  # as it is when the time is over
+    later = office.allow(clock=timedelta(minutes=9))  # the clock of the policy is shorter, as if that time were over
     assert later.ask(body).failure is CMCFailInfo.BAD_TIME
     assert office.count() == before
 
 
-def test_the_bytes_that_nobody_signs_make_no_new_message(office):
-    """The bag of certificates is not signed: with another one it is the same message."""
+def test_a_message_with_another_bag_counts_as_a_repeat(office):
+    """The bag of certificates is not signed."""
     person, other = office.person(), office.person("device-9")
     for timed in (True, False):
         data = PKIData((), (pkcs10(1, key=person.key),))
@@ -137,8 +137,8 @@ def test_the_bytes_that_nobody_signs_make_no_new_message(office):
         assert office.ask(message(data, person, at=at, timed=timed, certificates=bag)).failure is REQUEST
 
 
-def test_a_message_without_a_signing_time_is_remembered_until_its_signer_has_expired(office):
-    """JSS and Dogtag's CMCRequest send none; they are served, and their messages are taken once all the same."""
+def test_a_message_without_a_signing_time_is_remembered_until_expiry(office):
+    """JSS and Dogtag's CMCRequest send no signing time. They are served, but each message only once."""
     person = office.person()
     for controls in (fresh(), []):
         body = message(PKIData(tuple(controls), (pkcs10(1, key=person.key),)), person, timed=False)
@@ -151,7 +151,7 @@ def test_a_message_without_a_signing_time_is_remembered_until_its_signer_has_exp
     assert rows(office, "message") == []
 
 
-def test_too_many_messages_without_a_signing_time_stop_those_of_that_client_alone(office):
+def test_too_many_untimed_messages_block_only_those_of_that_client(office):
     loud, quiet = office.person("device-9"), office.person()
     bounds = state.BOUNDS
     assert enrols(office, quiet).status.status == DONE
@@ -165,7 +165,7 @@ def test_too_many_messages_without_a_signing_time_stop_those_of_that_client_alon
     assert office.ask(body).status.status == DONE
 
 
-def test_untimed_messages_of_all_clients_have_a_bound_that_stops_no_timed_one(office, monkeypatch):
+def test_the_bound_on_all_untimed_messages_blocks_no_timed_message(office, monkeypatch):
     person = office.person()
     assert enrols(office, person).status.status == DONE
     fill(office, "untimed", 30)
@@ -177,8 +177,8 @@ def test_untimed_messages_of_all_clients_have_a_bound_that_stops_no_timed_one(of
     assert office.ask(body).status.status == DONE
 
 
-def test_a_copy_of_a_proof_of_identity_gets_no_second_certificate(office):
-    """identityProof is for the requests, so it fits any message: signed by nobody, with another nonce, at any time."""
+def test_a_copied_identity_proof_gets_no_second_certificate(office):
+    """identityProof covers only the requests, so it fits any message: unsigned, with another nonce, at any time."""
     key = new_key()
     asked = pkcs10(1, key=key)
     controls = proof([asked])
@@ -199,7 +199,7 @@ def test_a_copy_of_a_proof_of_identity_gets_no_second_certificate(office):
 
 
 def test_a_first_certificate_by_a_secret_needs_no_signing_time(office):
-    """As Dogtag's CMCRequest sends it, signed by the new key."""
+    """Dogtag's CMCRequest sends such a message, signed by the new key."""
     key = new_key()
     asked = pkcs10(1, key=key)
     data = PKIData((*fresh(), *proof([asked])), (asked,))
@@ -209,7 +209,7 @@ def test_a_first_certificate_by_a_secret_needs_no_signing_time(office):
 # Revocation.
 
 
-def test_a_full_client_still_revokes_in_the_same_message_as_it_is_refused_the_rest(office):
+def test_a_client_without_room_can_revoke_in_a_message_with_refusals(office):
     person = office.person()
     assert enrols(office, person).status.status == DONE
     fill(office, "message", 20_000, owner_of(person))
@@ -224,7 +224,7 @@ def test_a_full_client_still_revokes_in_the_same_message_as_it_is_refused_the_re
     assert enrols(office, person).failure is IDENTITY, "it is revoked"
 
 
-def test_a_full_ra_still_revokes_for_its_clients(office):
+def test_an_ra_without_room_can_revoke_for_its_clients(office):
     ra, person = office.person("ra", ra=True), office.person()
     assert enrols(office, person).status.status == DONE
     fill(office, "message", 20_000, owner_of(ra))
@@ -236,7 +236,7 @@ def test_a_full_ra_still_revokes_for_its_clients(office):
     assert [each.status for each in reply.statuses] == [PARTIAL, DONE, CMCStatus.FAILED]
 
 
-def test_a_revocation_that_comes_twice_is_done_twice(office):
+def test_a_repeated_revocation_succeeds_again(office):
     person = office.person()
     ra = office.person("ra", ra=True)
     body = message(PKIData((*fresh(), revocation(office, person))), ra)
@@ -245,10 +245,10 @@ def test_a_revocation_that_comes_twice_is_done_twice(office):
     assert rows(office, "message") == []
 
 
-# What waits, challenges, transactions.
+# Pending requests, challenges, transactions.
 
 
-def test_requests_that_wait_have_a_bound_for_each_client(office, monkeypatch):
+def test_pending_requests_are_bounded_for_each_client(office, monkeypatch):
     monkeypatch.setitem(state.BOUNDS, "pending", replace(state.BOUNDS["pending"], each=2))
     loud, quiet = office.person("device-9"), office.person()
     script = office.lab.script("later", "exit 75")
@@ -266,7 +266,7 @@ def test_requests_that_wait_have_a_bound_for_each_client(office, monkeypatch):
     assert office.enrol(asked[2], by=loud, **later).status.status == PENDING, "there is room again"
 
 
-def test_one_client_does_not_take_all_places_before_a_human(office, monkeypatch):
+def test_one_client_does_not_fill_the_requests_that_wait_for_a_human(office, monkeypatch):
     monkeypatch.setitem(state.BOUNDS, "pending", replace(state.BOUNDS["pending"], each=2))
     human = office.allow(human=True)
     loud, quiet = human.person("device-9"), human.person()
@@ -278,7 +278,7 @@ def test_one_client_does_not_take_all_places_before_a_human(office, monkeypatch)
 
 
 @pytest.mark.parametrize("bound", ["each", "total"])
-def test_the_oldest_challenge_of_the_loudest_client_makes_room(office, monkeypatch, bound):
+def test_the_oldest_challenge_of_the_busiest_client_makes_room(office, monkeypatch, bound):
     limit = {"each": 2} if bound == "each" else {"total": 3}
     for kind in ("challenge", "sent"):
         monkeypatch.setitem(state.BOUNDS, kind, replace(state.BOUNDS[kind], **limit))  # type: ignore[arg-type]
@@ -300,8 +300,8 @@ def test_the_oldest_challenge_of_the_loudest_client_makes_room(office, monkeypat
         assert Counter(owner for _, _, owner in rows(office, kind)) == {owner_of(loud): 2, owner_of(quiet): 1}
 
 
-def test_certificates_with_passphrases_have_no_bound_of_their_own(office):
-    """A table that is full of them refused enrolments after they had been issued."""
+def test_passphrases_and_unconfirmed_certificates_have_no_bound(office):
+    """A bound on these rows would refuse enrolments after the certificates were issued."""
     person = office.person()
     assert enrols(office, person).status.status == DONE
     fill(office, "passphrase", 25_000)
@@ -322,7 +322,7 @@ def guess(identification="device-7", secret="guess"):
     return message(data, Person(key))
 
 
-def test_wrong_secrets_are_counted_however_many_rows_there_are(office):
+def test_wrong_secrets_are_counted_however_full_the_table_is(office):
     person = office.person()
     assert enrols(office, person).status.status == DONE
     fill(office, "wrong", 25_000)
@@ -336,7 +336,7 @@ def test_wrong_secrets_are_counted_however_many_rows_there_are(office):
     assert office.ask(right, EST_AUTH_METHODS="").status.status == DONE, "the others go on"
 
 
-def test_names_that_nobody_has_take_no_room(office, monkeypatch):
+def test_guesses_at_unknown_names_are_bounded(office, monkeypatch):
     monkeypatch.setitem(state.BOUNDS, "unknown", replace(state.BOUNDS["unknown"], each=3))
     for number in range(6):
         assert office.ask(guess(f"made-up-{number}"), EST_AUTH_METHODS="").failure is IDENTITY
@@ -346,8 +346,8 @@ def test_names_that_nobody_has_take_no_room(office, monkeypatch):
     assert len(rows(office, "wrong")) == 1
 
 
-def test_a_guess_that_can_t_be_counted_has_no_verdict(office):
-    """Right or wrong, it is answered alike."""
+def test_a_guess_that_cannot_be_counted_gets_no_verdict(office):
+    """The answer must be the same for a right and a wrong secret."""
     assert office.ask(guess(), EST_AUTH_METHODS="").failure is IDENTITY
     with table(office) as db:
         db.execute("CREATE TRIGGER full BEFORE INSERT ON kept BEGIN SELECT RAISE(FAIL, 'disk full'); END")
@@ -357,7 +357,7 @@ def test_a_guess_that_can_t_be_counted_has_no_verdict(office):
 
 
 def at_once(office, ask):
-    """What comes of twelve guesses, each with a connection of its own, that all stand before the count at once."""
+    """Count the outcomes of twelve guesses, each with its own connection, which all wait for the same lock."""
 
     def one(_):
         with contextlib.closing(state.State(office.ca, 50)) as table:
@@ -373,12 +373,12 @@ def at_once(office, ask):
     ):
         db.execute("BEGIN IMMEDIATE")
         outcomes = [pool.submit(one, number) for number in range(12)]
-        time.sleep(1)  # for most to come that far; whether a thread has, nothing tells
+        time.sleep(1)  # long enough for most threads to reach the lock
         db.execute("ROLLBACK")
         return Counter(each.result() for each in outcomes)
 
 
-def test_of_secrets_guessed_at_once_no_more_are_checked_than_of_those_one_by_one(office):
+def test_secrets_guessed_at_once_are_limited_as_one_by_one(office):
     asked = pkcs10(1, key=new_key())
     assert office.ask(guess("nobody-here"), EST_AUTH_METHODS="").failure is IDENTITY  # makes the table
     for identification in ("device-7", "nobody-else"):
@@ -390,7 +390,7 @@ def test_of_secrets_guessed_at_once_no_more_are_checked_than_of_those_one_by_one
         assert found == {LATER: 12}
 
 
-def test_of_passphrases_guessed_at_once_no_more_are_checked_than_of_those_one_by_one(office):
+def test_passphrases_guessed_at_once_are_limited_as_one_by_one(office):
     key = new_key()
     challenge = attribute("1.2.840.113549.1.9.16.2.57", tlv(UTF8, b"open sesame"))
     asked = PKCS10Request(1, csr("device-7", challenge, key=key))
@@ -404,7 +404,7 @@ def test_of_passphrases_guessed_at_once_no_more_are_checked_than_of_those_one_by
 
 
 def test_right_secrets_at_once_do_not_count_as_guesses(office):
-    """A site whose devices share one."""
+    """At some sites, many devices share one secret."""
     asked = pkcs10(1, key=new_key())
     assert office.ask(guess("nobody-here"), EST_AUTH_METHODS="").failure is IDENTITY  # makes the table
     data = PKIData(tuple(proof([asked])), (asked,))
@@ -438,8 +438,8 @@ def test_a_table_of_version_1_is_upgraded_in_place(office):
         db.execute("INSERT INTO kept (kind, key, value, until) VALUES ('message', 'as version 1 writes', x'', 1)")
 
 
-def test_certificates_that_cannot_be_revoked_cost_another_client_one_attempt(office):
-    """Each attempt may take half of the time that there is."""
+def test_failing_revocations_cost_another_client_one_attempt(office):
+    """Each attempt may take half of the time left."""
     ra, person = office.person("ra", ra=True), office.person()
     strict = office.allow(confirm=timedelta(seconds=-5))
     wishes = [pkcs10(number, f"device-{number}", key=new_key()) for number in range(1, 5)]

@@ -1,4 +1,4 @@
-"""fullcmc: every status and every fail code of RFC 5272 6.1.3 and 6.1.4, as a client can come by it."""
+"""fullcmc: every status and every failure code of RFC 5272 6.1.3 and 6.1.4, each with a request that causes it."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ CODES: dict[F, tuple[int, Callable[[Office], Any]]] = {
 
 
 @pytest.mark.parametrize("code", F, ids=lambda code: code.word)
-def test_every_code_can_be_had(shared, code):
+def test_every_failure_code_has_its_http_status_and_issues_nothing(shared, code):
     http, ask = CODES[code]
     before = shared.count()
     reply = ask(shared)
@@ -134,7 +134,7 @@ def to_be_confirmed(office: Office) -> Any:
     return office.allow(confirm=timedelta(hours=1)).enrol(pkcs10(1, key=person.key), by=person)
 
 
-def some(office: Office) -> Any:
+def partly_failed(office: Office) -> Any:
     person = office.person()
     return office.enrol(pkcs10(1, key=person.key), pkcs10(2, "not mine", key=person.key), by=person)
 
@@ -146,20 +146,20 @@ STATUSES: dict[CMCStatus, tuple[int, Callable[[Office], Any]]] = {
     CMCStatus.NO_SUPPORT: (400, lambda office: office.enrol(OtherRequest(1, "1.2.3", b"\x05\x00"), by=office.person())),
     CMCStatus.CONFIRM_REQUIRED: (200, to_be_confirmed),
     CMCStatus.POP_REQUIRED: (200, lambda office: office.enrol(bare(new_key(), crmf.CHALLENGE), by=office.person())),
-    CMCStatus.PARTIAL: (200, some),
+    CMCStatus.PARTIAL: (200, partly_failed),
 }
 
 
 @pytest.mark.parametrize("status", CMCStatus, ids=lambda status: status.word)
-def test_every_status_can_be_had(shared, status):
+def test_every_status_has_its_http_status(shared, status):
     http, ask = STATUSES[status]
     reply = ask(shared)
     assert reply.statuses[0].status == status
     assert reply.http == http
 
 
-def test_the_numbers():
-    """Ours are those of somebody else's ASN.1 module."""
+def test_statuses_and_failures_have_the_numbers_of_rfc_6402():
+    """pyasn1's module is the second opinion."""
     assert {code.word: int(code) for code in F} == dict(rfc6402.CMCFailInfo.namedValues.items())
     theirs = dict(rfc6402.CMCStatus.namedValues.items())
     assert {status.word: int(status) for status in CMCStatus} == theirs

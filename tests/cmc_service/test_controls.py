@@ -1,4 +1,4 @@
-"""fullcmc: every control of the standard, what becomes of it, and the services that controls ask for."""
+"""fullcmc: every control of the standard and its outcome, and the services that controls ask for."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ def member(shared):
     return shared.person("device-7")
 
 
-# The table.  Each row: the section, the way it is used here, and what comes of it: in a request by the holder of a
-# certificate of ours, and by an RA.  None stands for a control that asks for nothing by itself.
+# The table. Each row has the section, how we use the control, and the outcome of a request with it: first by the holder
+# of one of our certificates, then by an RA. DONE stands for a control that asks for nothing by itself.
 
 RANDOM = b"0123456789abcdef"
 VALUES = {
@@ -112,7 +112,7 @@ VALUES = {
 }
 REQUEST, IDENTITY, CERT_ID = CMCFailInfo.BAD_REQUEST, CMCFailInfo.BAD_IDENTITY, CMCFailInfo.BAD_CERT_ID
 OUTCOMES = {
-    # name: (section of RFC 5272 or 6402, what we do, what comes of it for a member, what comes of it for an RA)
+    # name: (section of RFC 5272 or 6402, how we use it, outcome for a member, outcome for an RA)
     "statusInfo": ("6.1.2", "read, logged, without consequence", DONE, DONE),
     "identification": ("6.2.3", "names the shared secret", DONE, DONE),
     "identityProof": ("6.2.2", "checked, if the policy takes SHA-1", IDENTITY, IDENTITY),
@@ -181,8 +181,8 @@ def test_the_table_has_every_control_with_its_section():
 
 @pytest.mark.parametrize("who", ["member", "ra"])
 @pytest.mark.parametrize("name", OUTCOMES)
-def test_what_becomes_of_a_control_in_a_request(office, member, ra, name, who):
-    """Beside one good request, whose fate it decides where it fails as a whole."""
+def test_a_control_beside_a_good_request_has_the_outcome_of_the_table(office, member, ra, name, who):
+    """A failing control fails the whole message, unless it asks for a service."""
     person = ra if who == "ra" else member
     expected = OUTCOMES[name][3 if who == "ra" else 2]
     value = secrets.token_bytes(16) if name == "senderNonce" else VALUES[name]()
@@ -211,10 +211,10 @@ def test_an_unknown_control_fails_the_message(office, member):
     assert office.count() == before
 
 
-# Nonces, transactions, data that goes back.
+# Nonces, transactions, returned data.
 
 
-def test_f8_nonces_and_transaction_come_back(office, member):
+def test_f8_nonce_transaction_id_and_data_are_returned(office, member):
     nonce, number = secrets.token_bytes(20), 2**80 + 1
     sent = [control("transactionId", number), control("senderNonce", nonce)]
     sent += [control("dataReturn", b"one"), control("dataReturn", b"two")]
@@ -224,7 +224,7 @@ def test_f8_nonces_and_transaction_come_back(office, member):
     assert [each.value for each in reply.response.find("dataReturn")] == [b"one", b"two"]
 
 
-def test_f8_they_come_back_in_a_refusal_too(office, member):
+def test_f8_nonce_and_transaction_id_are_returned_in_a_refusal(office, member):
     nonce = secrets.token_bytes(20)
     sent = [control("transactionId", 5, 1), control("senderNonce", nonce, 2)]
     for data in (
@@ -237,7 +237,7 @@ def test_f8_they_come_back_in_a_refusal_too(office, member):
         assert (reply.value("transactionId"), reply.value("recipientNonce")) == (5, nonce)
 
 
-def test_a_message_and_a_nonce_are_taken_once(office, member):
+def test_a_repeated_message_or_nonce_is_refused(office, member):
     nonce = control("senderNonce", secrets.token_bytes(16))
     number = control("transactionId", 99)
     body = message(PKIData((number, nonce), (pkcs10(1, key=member.key),)), member)
@@ -256,10 +256,10 @@ def test_a_message_and_a_nonce_are_taken_once(office, member):
     assert reply.status.status == DONE, "a nonce is one sender's"
 
 
-# Certificates and lists.
+# Certificates and CRLs.
 
 
-def test_get_cert(office, member):
+def test_get_cert_returns_certificates_of_this_ca_alone(office, member):
     issuer = office.issuer.subject
     server = x509.load_pem_x509_certificate((office.ca / "server.pem").read_bytes())
     for wanted in (member.certificate, server):
@@ -276,8 +276,8 @@ def test_get_cert(office, member):
     assert office.ask(message(PKIData((*fresh(), wish)), member)).failure is CMCFailInfo.BAD_CERT_ID
 
 
-def test_an_issuer_in_the_other_form_is_read(shared, tmp_path):
-    """JSS, and so Dogtag, sends a bare Name in getCert; no tag of one form is one of the other."""
+def test_an_issuer_in_the_wrong_form_is_accepted(shared, tmp_path):
+    """JSS, and so Dogtag, sends a bare Name in getCert. The tags of the two forms differ, so reading both is safe."""
     office = cmc.Office(shared.lab.copy(tmp_path))
     member, name = office.person("device-7"), office.issuer.subject
     serial = member.certificate.serial_number
@@ -295,8 +295,8 @@ def test_an_issuer_in_the_other_form_is_read(shared, tmp_path):
     assert ask("revokeRequest", sequence(directory(name), integer(serial), b"\x0a\x01\x04")).status.status == DONE
 
 
-def test_get_crl_and_revoke(shared, tmp_path):
-    """The lists of openssl-ca, made anew where there is none or none in force; verified by openssl."""
+def test_get_crl_lists_a_revocation_and_a_broken_crl_is_an_error(shared, tmp_path):
+    """The CRLs of openssl-ca are made again if none is there or in force. openssl verifies them."""
     office = cmc.Office(shared.lab.copy(tmp_path / "lab"))
     member = office.person("device-7")
     wish = control("getCRL", GetCRL(office.issuer.subject.public_bytes()), 1)
@@ -336,8 +336,8 @@ def test_get_crl_and_revoke(shared, tmp_path):
     assert reply.failure is CMCFailInfo.BAD_REQUEST
 
 
-def test_a_list_of_a_ca_without_scripts(tmp_path):
-    """As handlers/python/create-ca makes one: the register alone says what is revoked."""
+def test_get_crl_works_for_a_ca_without_openssl_scripts(tmp_path):
+    """handlers/python/create-ca makes such a CA. Only its register says what is revoked."""
     run(sys.executable, cmc.HANDLERS / "create-ca", "--key", "p-256", tmp_path / "ca")
 
     class Bare(Workspace):
@@ -364,15 +364,17 @@ def test_a_list_of_a_ca_without_scripts(tmp_path):
 
 
 @pytest.mark.parametrize("reason", [6, 8, 9, 10])
-def test_reasons_that_can_t_be_kept(office, member, ra, reason):
+def test_a_revocation_reason_that_cannot_be_stored_is_refused(office, member, ra, reason):
     wish = RevokeRequest(office.issuer.subject.public_bytes(), member.certificate.serial_number, reason)
     reply = office.ask(message(PKIData((*fresh(), control("revokeRequest", wish, 1))), ra))
     assert reply.failure is CMCFailInfo.BAD_REQUEST
     assert office.enrol(pkcs10(1, key=member.key), by=member).status.status == DONE
 
 
-def test_a_passphrase_revokes_what_it_was_given_for(office):
-    """revocationChallenge (RFC 7894 3.2) in the request; then an unsigned message, by whoever knows it (6.11)."""
+def test_a_passphrase_revokes_its_certificate_and_no_other(office):
+    """The request has a revocationChallenge (RFC 7894 3.2). An unsigned message with the passphrase then revokes
+    (6.11).
+    """
     key, word = new_key(), b"open sesame"
     challenge = attribute("1.2.840.113549.1.9.16.2.57", tlv(UTF8, word))
     asked = PKCS10Request(1, csr("device-7", challenge, key=key))
@@ -396,8 +398,8 @@ def test_a_passphrase_revokes_what_it_was_given_for(office):
     assert (office.ca / "cmc.sqlite").stat().st_mode & 0o777 == 0o600
 
 
-def test_nobody_may_ask_for_the_anchors_and_for_nothing_else(office, member):
-    """RFC 7030 4.1.1: bootstrapping by fullcmc, with a message that nobody signs."""
+def test_an_unsigned_message_gets_the_anchors_and_nothing_else(office, member):
+    """RFC 7030 4.1.1: bootstrapping by fullcmc, with an unsigned message."""
     reply = office.ask(message(PKIData(tuple(fresh()))), EST_AUTH_METHODS="")
     assert reply.status.status == DONE
     anchors = reply.value("trustedAnchors")
@@ -412,15 +414,15 @@ def test_nobody_may_ask_for_the_anchors_and_for_nothing_else(office, member):
     assert office.allow(anchors=False).ask(message(PKIData(tuple(fresh())))).value("trustedAnchors") is None
 
 
-# What an RA says.
+# Messages of an RA.
 
 
 def nested(number: int, data: PKIData, *people: Person) -> TaggedContentInfo:
     return TaggedContentInfo(number, message(data, *people))
 
 
-def test_messages_that_an_ra_has_wrapped(office, ra):
-    """Each by its path; the clients' own proofs count, and so do their signatures."""
+def test_wrapped_messages_are_served_by_their_own_proofs(office, ra):
+    """Each status names its request by path. The clients' own proofs and signatures count."""
     first, second = new_key(), new_key()
     asked = pkcs10(1, key=first)
     inner = [
@@ -436,14 +438,14 @@ def test_messages_that_an_ra_has_wrapped(office, ra):
     assert reply.status.body_list == ((13, 0),)
 
 
-def test_only_an_ra_wraps_messages(office, member):
+def test_a_wrapped_message_of_a_client_that_is_no_ra_is_refused(office, member):
     inner = nested(11, PKIData(tuple(fresh()), (pkcs10(2, "b", key=member.key),)), member)
     reply = office.ask(message(PKIData(tuple(fresh()), (), (inner,)), member))
     assert reply.failure is CMCFailInfo.BAD_IDENTITY
     assert reply.http == 403
 
 
-def test_a_client_is_no_ra_because_one_has_wrapped_it(office, ra, member):
+def test_a_wrapped_client_does_not_get_the_rights_of_the_ra(office, ra, member):
     key = new_key()
     vouch = control("lraPOPWitness", LraPopWitness(0, (2,)))
     request = crmf.request_for(key.public_key(), 2, NAME.public_bytes())
@@ -459,7 +461,7 @@ def test_a_client_is_no_ra_because_one_has_wrapped_it(office, ra, member):
     assert (reply.status.status, reply.status.body_list) == (DONE, ((11, 2),))
 
 
-def test_an_ra_wraps_what_an_ra_has_wrapped(office, ra):
+def test_an_ra_may_wrap_the_message_of_an_ra_but_not_of_a_client(office, ra):
     second = office.person("another RA", ra=True)
     key = new_key()
     inner = nested(2, PKIData(tuple(fresh()), (pkcs10(1, "deep", key=key),)), Person(key))
@@ -471,8 +473,8 @@ def test_an_ra_wraps_what_an_ra_has_wrapped(office, ra):
     assert office.ask(message(PKIData(tuple(fresh()), (), (middle,)), ra)).failure is CMCFailInfo.BAD_IDENTITY
 
 
-def test_an_identity_that_the_ra_has_checked(office, ra):
-    """The RA alone knows the secret: raIdentityWitness or controlProcessed says that it has looked."""
+def test_an_identity_counts_if_the_ra_says_that_it_was_checked(office, ra):
+    """Only the RA knows the secret. raIdentityWitness or controlProcessed says that it has checked."""
     key = new_key()
     asked = pkcs10(1, key=key)
     claim = proof([asked], "device-7", secret="known to the RA alone")
@@ -488,7 +490,7 @@ def test_an_identity_that_the_ra_has_checked(office, ra):
         assert reply.status.status == DONE, (said, reply.statuses)
 
 
-def test_a_control_that_the_ra_has_processed(office, ra):
+def test_an_unknown_control_is_accepted_if_the_ra_processed_it(office, ra):
     key = new_key()
     unknown = Control(9, "1.3.6.1.4.1.99999.7", (b"\x05\x00",))
     inner = nested(11, PKIData((unknown,), (pkcs10(1, key=key),)), Person(key))
@@ -499,7 +501,7 @@ def test_a_control_that_the_ra_has_processed(office, ra):
     assert office.ask(message(PKIData((*fresh(), done), (), (inner,)), ra)).status.status == DONE
 
 
-def test_a_batch_is_answered_message_by_message(office, ra):
+def test_a_batch_gets_a_signed_response_for_each_message(office, ra):
     first, second = new_key(), new_key()
     nonce = secrets.token_bytes(16)
     inner = [
@@ -525,7 +527,7 @@ def test_a_batch_is_answered_message_by_message(office, ra):
 
 
 @pytest.mark.parametrize("inside", [False, True], ids=["its own", "wrapped"])
-def test_an_ra_changes_requests(office, ra, inside):
+def test_an_ra_may_change_names_but_no_other_extension_or_validity(office, ra, inside):
     key = new_key()
     wanted = pkcs10(1, "before", x509.SubjectAlternativeName([x509.DNSName("before.example")]), key=key)
     new = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "after")])
@@ -570,7 +572,7 @@ def test_an_ra_changes_requests(office, ra, inside):
 # Confirmation (6.14).
 
 
-def test_a_certificate_that_must_be_confirmed(office):
+def test_only_its_holder_can_confirm_a_certificate_and_only_once(office):
     strict = office.allow(confirm=timedelta(hours=1))
     key = new_key()
     reply = strict.enrol(pkcs10(1, key=key), by=Person(key))
@@ -585,7 +587,7 @@ def test_a_certificate_that_must_be_confirmed(office):
     assert again.failure is CMCFailInfo.BAD_CERT_ID
 
 
-def test_what_nobody_confirms_is_revoked(office):
+def test_a_certificate_that_is_not_confirmed_is_revoked(office):
     strict = office.allow(confirm=timedelta(seconds=-5))
     key = new_key()
     issued = strict.enrol(pkcs10(1, key=key), by=Person(key)).certificate
@@ -599,7 +601,7 @@ def test_what_nobody_confirms_is_revoked(office):
     assert "revoked" in reply.status.text
 
 
-# What waits (6.13).
+# Pending requests (6.13).
 
 
 @pytest.fixture
@@ -613,7 +615,7 @@ def script(tmp_path):
     return write
 
 
-def test_a_request_that_waits_until_authorize_says_yes(office, script):
+def test_a_pending_request_is_issued_to_its_client_alone(office, script):
     key = new_key()
     person = Person(key)
     waits = office.enrol(pkcs10(1, key=key), by=person, **script("exit 75"))
@@ -644,7 +646,7 @@ def test_a_request_that_waits_until_authorize_says_yes(office, script):
     assert office.count() == before + 1
 
 
-def test_a_holder_asks_until_it_is_decided(office, script, member):
+def test_a_holder_polls_with_the_latest_nonce_until_issued_once(office, script, member):
     def ask(*controls, requests=(), **env):
         return office.ask(message(PKIData(tuple(controls), tuple(requests)), member), **env)
 
@@ -673,8 +675,8 @@ def test_a_holder_asks_until_it_is_decided(office, script, member):
     assert office.count() == before + 1
 
 
-def test_the_same_message_again_asks_again_while_it_waits(office, script, member):
-    """As EST has it, for clients that repeat what got a 202 (RFC 7030 4.2.3)."""
+def test_a_repeated_message_of_a_pending_request_is_asked_again(office, script, member):
+    """EST clients repeat a request that got a 202 (RFC 7030 4.2.3)."""
     body = message(PKIData(tuple(fresh()), (pkcs10(1, key=new_key()),)), member)
     first, second = office.ask(body, **script("exit 75")), office.ask(body, **script("exit 75"))
     assert (first.http, second.http) == (202, 202)
@@ -688,7 +690,7 @@ def test_the_same_message_again_asks_again_while_it_waits(office, script, member
     assert office.count() == before + 1
 
 
-def test_what_fails_for_no_fault_of_its_own_waits_on(office, script, member):
+def test_a_pending_request_stays_pending_after_a_fault_of_the_ca(office, script, member):
     waits = office.enrol(pkcs10(1, key=new_key()), by=member, **script("exit 75"))
     for text, failure in (("exit 69", CMCFailInfo.TRY_LATER), ("exit 1", CMCFailInfo.INTERNAL_CA_ERROR)):
         wish = control("queryPending", waits.status.pending.token, 3)
@@ -700,7 +702,7 @@ def test_what_fails_for_no_fault_of_its_own_waits_on(office, script, member):
     assert office.enrol(by=member, controls=[wish]).status.status == DONE
 
 
-def test_a_no_ends_the_waiting(office, script, member):
+def test_a_refusal_by_authorize_ends_a_pending_request(office, script, member):
     waits = office.enrol(pkcs10(1, key=member.key), by=member, **script("exit 75"))
     wish = control("queryPending", waits.status.pending.token, 3)
     reply = office.enrol(by=member, controls=[wish], **script("echo no; exit 77"))
@@ -719,7 +721,7 @@ def test_a_no_ends_the_waiting(office, script, member):
         ("kill -9 $$", CMCFailInfo.INTERNAL_CA_ERROR, 500),
     ],
 )
-def test_however_authorize_ends_only_0_is_yes(office, script, text, failure, http):
+def test_only_exit_0_of_authorize_lets_a_request_pass(office, script, text, failure, http):
     key = new_key()
     before = office.count()
     reply = office.enrol(pkcs10(1, key=key), by=Person(key), **script(text))
@@ -728,8 +730,8 @@ def test_however_authorize_ends_only_0_is_yes(office, script, text, failure, htt
 
 
 @pytest.mark.parametrize("verdict", ["approve", "refuse"])
-def test_a_human_decides(shared, tmp_path, verdict):
-    """`human` in the policy: what waits is in EST_CA_DIR/pending, where `estgw pending` looks."""
+def test_a_request_that_waits_for_a_human_is_issued_or_refused(shared, tmp_path, verdict):
+    """With `human` in the policy, requests wait in EST_CA_DIR/pending, where `estgw pending` finds them."""
     office = cmc.Office(shared.lab.copy(tmp_path)).allow(human=True)
     member = office.person("device-7")
     asked = pkcs10(1, key=member.key)
@@ -767,8 +769,8 @@ def test_a_human_decides(shared, tmp_path, verdict):
     assert pending.requests([folder])[0].certificate == new
 
 
-def test_the_proof_stands_where_old_identities_were(office):
-    """A value of identityProofV2 that names a MAC nobody knows is badAlg, and not badIdentity."""
+def test_an_identity_proof_with_an_unknown_mac_is_bad_alg(office):
+    """An unknown MAC must be reported as badAlg, not as badIdentity."""
     key = new_key()
     asked = pkcs10(1, key=key)
     value = proofs.identity_proof_v2(PKIData((), (asked,)).request_sequence, cmc.SECRETS["device-7"], "device-7")
@@ -779,7 +781,7 @@ def test_the_proof_stands_where_old_identities_were(office):
     assert reply.failure is CMCFailInfo.BAD_ALG
 
 
-def test_what_can_t_be_revoked_now_is_revoked_later(shared, tmp_path):
+def test_a_revocation_that_fails_is_tried_again_later(shared, tmp_path):
     office = cmc.Office(shared.lab.copy(tmp_path))
     key = new_key()
     issued = office.allow(confirm=timedelta(seconds=-5)).enrol(pkcs10(1, key=key), by=Person(key)).certificate
@@ -796,7 +798,7 @@ def test_what_can_t_be_revoked_now_is_revoked_later(shared, tmp_path):
     assert office.enrol(pkcs10(1, key=key), by=Person(key, issued)).failure is CMCFailInfo.BAD_IDENTITY
 
 
-def test_a_revocation_that_fails_is_no_success(shared, tmp_path):
+def test_a_revocation_that_fails_is_an_internal_error(shared, tmp_path):
     office = cmc.Office(shared.lab.copy(tmp_path))
     (office.ca / "revoke").write_text("#!/bin/bash\necho the CA in here is busy; exit 1\n")
     member = office.person("device-9")
@@ -808,7 +810,7 @@ def test_a_revocation_that_fails_is_no_success(shared, tmp_path):
     assert office.enrol(pkcs10(1, "device-9", key=member.key), by=member).status.status == DONE
 
 
-def test_somebody_unknown_has_one_passphrase_checked_at_a_time(office, member):
+def test_an_unsigned_message_has_one_passphrase_checked(office, member):
     name = office.issuer.subject.public_bytes()
     wishes = [
         control("revokeRequest", RevokeRequest(name, member.certificate.serial_number, 0, None, b"guess"), number)
@@ -819,8 +821,8 @@ def test_somebody_unknown_has_one_passphrase_checked_at_a_time(office, member):
     assert reply.status.body_list == (2,)
 
 
-def test_a_sub_ca_in_a_directory_of_its_own(tmp_path):
-    """Made by `create-ca --sub-ca --dir`: who it answers for, what it revokes, and a chain that openssl follows."""
+def test_a_sub_ca_in_its_own_directory_enrols_and_revokes(tmp_path):
+    """For a CA of `create-ca --sub-ca --dir`: its certificates, its revocations, and a chain that openssl verifies."""
     run("bash", cmc.HANDLERS.parents[1] / "openssl-ca/create-ca", "--sub-ca", "--dir", tmp_path / "ca")
 
     class Elsewhere(Workspace):

@@ -1,4 +1,4 @@
-"""The service runs in the process of its script: it may cost what a script costs, and not what the gateway costs."""
+"""The service runs in the process of its script, so it must not load the libraries of the gateway."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whose signature on a certificate counts: that of a CA certificate which is valid now and may sign certificates."""
+"""A CA certificate vouches for what its key has signed only while it is valid and may sign certificates."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def leaf():
 
 
 def vouches(tmp_path, current, *former):
-    """Whether a CA with these certificates vouches for what its key has signed."""
+    """Whether a CA with these certificates vouches for a certificate that CA_KEY has signed."""
     (tmp_path / "cacert.pem").write_bytes(current.public_bytes(Encoding.PEM))
     for number, each in enumerate(former):
         folder = tmp_path / "generations" / str(number)
@@ -46,7 +46,7 @@ def vouches(tmp_path, current, *former):
 
 
 @pytest.mark.parametrize("good", [{}, {"usage": None}])
-def test_a_ca_certificate_vouches(tmp_path, good):
+def test_a_valid_ca_certificate_vouches(tmp_path, good):
     assert vouches(tmp_path, issuer(**good))
 
 
@@ -60,18 +60,18 @@ def test_a_ca_certificate_vouches(tmp_path, good):
         {"usage": False},
         {"key": OTHER},
     ],
-    ids=["expired", "expires now", "not yet valid", "no CA", "without keyCertSign", "another key"],
+    ids=["expired", "expires now", "not yet valid", "not a CA", "without keyCertSign", "another key"],
 )
-def test_one_that_no_chain_could_end_at_does_not(tmp_path, bad):
+def test_a_ca_certificate_that_is_invalid_or_of_another_key_does_not_vouch(tmp_path, bad):
     assert not vouches(tmp_path, issuer(**bad))
     former = tmp_path / "former"
     former.mkdir()
     assert not vouches(former, issuer(key=OTHER), issuer(**bad))
 
 
-def test_a_former_generation_vouches_for_as_long_as_it_is_valid(tmp_path):
+def test_a_former_generation_vouches_while_it_is_valid(tmp_path):
     assert vouches(tmp_path, issuer(key=OTHER), issuer())
 
 
-def test_another_certificate_for_the_same_key_makes_up_for_one_that_has_expired(tmp_path):
+def test_a_newer_certificate_of_the_same_key_vouches_for_an_expired_one(tmp_path):
     assert vouches(tmp_path, issuer(starts=-3 * DAY, ends=-DAY), issuer())

@@ -1,4 +1,4 @@
-"""fullcmc: who may sign, how possession is proved, whose names may be asked for, and what is issued."""
+"""fullcmc: who may sign, how possession is proved, which names are allowed, and what is issued."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def fails(reply, failure, *parts):
     return True
 
 
-# Who may sign.
+# Signers.
 
 
 @pytest.mark.parametrize(
@@ -77,8 +77,8 @@ def fails(reply, failure, *parts):
     ],
     ids=["P-384", "RSA", "Ed25519", "ML-DSA"],
 )
-def test_every_kind_of_key(office, make):
-    """A first certificate by the new key, and the next by the first, for the same key."""
+def test_every_kind_of_key_is_certified_and_renewed(office, make):
+    """The new key signs the first message, and its certificate signs the next one."""
     key = make()
     subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "kind")])
     hashed = None if isinstance(key, (ed25519.Ed25519PrivateKey, mldsa.MLDSA65PrivateKey)) else hashes.SHA256()
@@ -93,8 +93,8 @@ def test_every_kind_of_key(office, make):
     assert issued[0].public_key() == key.public_key()
 
 
-def test_the_new_key_may_name_itself_in_three_ways(office):
-    """By an identifier in the request, by the usual one, and by a certificate that it has made for itself."""
+def test_a_new_key_may_sign_by_own_id_usual_id_or_own_certificate(office):
+    """By the identifier in the request, by the usual identifier, and by a self-signed certificate."""
     key = new_key()
     own_id = b"my very own identifier"
     asked = pkcs10(1, "self", x509.SubjectKeyIdentifier(own_id), key=key)
@@ -113,7 +113,7 @@ def test_the_new_key_may_name_itself_in_three_ways(office):
     assert fails(office.enrol(pkcs10(1, "x", key=stranger), by=Person(key, mine)), CMCFailInfo.BAD_IDENTITY)
 
 
-def test_the_new_key_alone_needs_a_login(office):
+def test_a_new_key_without_a_login_is_refused(office):
     key = new_key()
     reply = office.enrol(pkcs10(4, key=key), by=Person(key), EST_AUTH_METHODS="")
     assert fails(reply, CMCFailInfo.BAD_IDENTITY, 4)
@@ -122,7 +122,7 @@ def test_the_new_key_alone_needs_a_login(office):
 
 
 @pytest.mark.parametrize("old", [False, True], ids=["identityProofV2", "identityProof"])
-def test_a_shared_secret(office, old):
+def test_a_shared_secret_authenticates_a_new_key(office, old):
     key = new_key()
     asked = pkcs10(1, key=key)
     sequence = PKIData((), (asked,)).request_sequence
@@ -142,7 +142,7 @@ def test_a_shared_secret(office, old):
 
 
 @pytest.mark.parametrize("identification", ["device-7", "nobody-here", "device-8"])
-def test_a_wrong_proof_is_wrong_in_the_same_words_for_everybody(shared, tmp_path, identification):
+def test_wrong_proofs_are_refused_alike_and_then_locked(shared, tmp_path, identification):
     office = cmc.Office(shared.lab.copy(tmp_path))
     key = new_key()
     asked = pkcs10(1, key=key)
@@ -162,14 +162,14 @@ def test_a_wrong_proof_is_wrong_in_the_same_words_for_everybody(shared, tmp_path
         assert rested.enrol(asked, by=Person(key), controls=good).status.status == CMCStatus.SUCCESS
 
 
-def test_a_proof_is_for_these_requests_alone(office):
+def test_an_identity_proof_for_other_requests_is_refused(office):
     key = new_key()
     controls = proof([pkcs10(1, "somebody", key=key)])
     reply = office.enrol(pkcs10(1, "else", key=key), by=Person(key), controls=controls)
     assert reply.failure is CMCFailInfo.BAD_IDENTITY
 
 
-def test_secrets_that_others_may_read_are_not_used(shared, tmp_path):
+def test_a_secrets_file_that_others_can_read_is_not_used(shared, tmp_path):
     office = cmc.Office(shared.lab.copy(tmp_path))
     (office.ca / "cmc-secrets").chmod(0o644)
     key = new_key()
@@ -181,7 +181,7 @@ def test_secrets_that_others_may_read_are_not_used(shared, tmp_path):
     assert "chmod" not in (reply.status.text or "")
 
 
-def test_the_holder_of_a_certificate_gets_the_same_names_again(office):
+def test_the_holder_of_a_certificate_gets_only_the_same_names(office):
     person = office.person("device-9", sans=["m.example"])
     names = x509.SubjectAlternativeName([x509.DNSName("M.example")])
     reply = office.enrol(pkcs10(1, "device-9", names, key=person.key), by=person)
@@ -193,7 +193,7 @@ def test_the_holder_of_a_certificate_gets_the_same_names_again(office):
     assert fails(office.allow(members=False).enrol(wish, by=person), CMCFailInfo.BAD_IDENTITY)
 
 
-def test_an_ra_may_ask_for_anybody(office):
+def test_an_ra_may_ask_for_any_name(office):
     ra = office.person("ra", ra=True)
     reply = office.enrol(pkcs10(1, "a", key=new_key()), pkcs10(2, "b", key=new_key()), by=ra)
     assert (reply.status.status, reply.status.body_list) == (CMCStatus.SUCCESS, (1, 2))
@@ -212,7 +212,7 @@ def test_an_ra_may_ask_for_anybody(office):
     ],
     ids=lambda spoil: spoil[0],
 )
-def test_a_signer_that_does_not_count(office, spoil):
+def test_a_signer_with_an_unusable_certificate_is_refused(office, spoil):
     person = office.person("device-7")
     spoilt = spoil[1](office, person)
     before = office.count()
@@ -252,14 +252,14 @@ def revoked(office, person):
     return person
 
 
-def test_a_wrong_signature_is_worse_than_an_unknown_signer(office):
+def test_a_wrong_signature_fails_the_message_check(office):
     person = office.person("device-7")
     liar = Person(new_key(), person.certificate)
     assert fails(office.enrol(pkcs10(1, key=person.key), by=liar), CMCFailInfo.BAD_MESSAGE_CHECK)
 
 
-def test_a_certificate_for_servers_gets_no_certificate_for_clients(office):
-    """simplereenroll answers it with 403; what it asks for itself and about itself it may."""
+def test_a_server_certificate_gets_no_client_certificate(office):
+    """simplereenroll answers it with 403, too. It may still revoke its own certificate."""
     member, person = office.person("device-7"), office.person("device-7", profile="server")
     before = office.count()
     assert fails(office.enrol(pkcs10(1, key=person.key), by=person), CMCFailInfo.BAD_IDENTITY, 1)
@@ -273,8 +273,8 @@ def test_a_certificate_for_servers_gets_no_certificate_for_clients(office):
     assert office.enrol(pkcs10(1, key=member.key), by=member).status.status == CMCStatus.SUCCESS
 
 
-def test_the_certificate_of_the_gateway_makes_no_ra(office, monkeypatch):
-    """Like server.pem it has id-kp-cmcRA beside serverAuth (RFC 7030 3.6.1); in TLS it is no client at all."""
+def test_the_certificate_of_the_gateway_does_not_make_an_ra(office, monkeypatch):
+    """Like server.pem it has id-kp-cmcRA beside serverAuth (RFC 7030 3.6.1), and TLS does not accept it as a client."""
     ra, member, ca = office.person("ra", ra=True), office.person("device-7"), cmc.module("ca")
     usage = x509.ExtendedKeyUsage([x509.oid.ExtendedKeyUsageOID.SERVER_AUTH, certs.CMC_RA])
     monkeypatch.setitem(ca.PROFILES, "the gateway", [usage])
@@ -295,7 +295,7 @@ def test_the_certificate_of_the_gateway_makes_no_ra(office, monkeypatch):
     assert office.count() == before
 
 
-def test_two_signers_must_both_be_good(office):
+def test_two_signatures_must_both_be_valid(office):
     person, other = office.person("device-7"), new_key()
     data = PKIData(tuple(fresh()), (pkcs10(1, key=other),))
     assert office.ask(message(data, person, Person(other))).status.status == CMCStatus.SUCCESS
@@ -304,7 +304,7 @@ def test_two_signers_must_both_be_good(office):
     assert fails(office.ask(message(data, Person(other), liar)), CMCFailInfo.BAD_MESSAGE_CHECK)
 
 
-def test_the_tls_client_signs_itself_or_is_an_ra(office):
+def test_the_tls_client_must_be_the_signer_or_an_ra(office):
     person, other, twin = office.person("device-7"), office.person("device-9"), office.person("device-7")
     request = pkcs10(1, key=person.key)
 
@@ -319,7 +319,7 @@ def test_the_tls_client_signs_itself_or_is_an_ra(office):
     assert enrol(person).status.status == CMCStatus.SUCCESS
 
 
-def test_a_signing_time_far_away(office):
+def test_a_signing_time_an_hour_off_is_refused(office):
     person = office.person("device-7")
     for hours in (-1, 1):
         data = PKIData(tuple(fresh()), (pkcs10(1, key=person.key),))
@@ -330,16 +330,16 @@ def test_a_signing_time_far_away(office):
     assert office.ask(message(data, person, at=at)).status.status == CMCStatus.SUCCESS
 
 
-def test_the_bag_need_not_have_the_signers_certificate(office):
+def test_a_message_without_the_signers_certificate_is_served(office):
     person = office.person("device-7")
     data = PKIData(tuple(fresh()), (pkcs10(1, key=person.key),))
     assert office.ask(message(data, person, certificates=[])).status.status == CMCStatus.SUCCESS
 
 
-# Requests and their possession.
+# Requests and proof of possession.
 
 
-def test_crmf_with_a_signature(office):
+def test_a_crmf_request_needs_a_signature_that_fits(office):
     key = new_key()
     names = x509.SubjectAlternativeName([x509.DNSName("crmf.example")])
     reply = office.enrol(crmf_request(77, "crmf", key=key, extensions=[names]), by=Person(key))
@@ -354,7 +354,7 @@ def test_crmf_with_a_signature(office):
     assert fails(office.enrol(crmf_request(79, key=key, prove=False), by=Person(key)), CMCFailInfo.POP_REQUIRED, 79)
 
 
-def test_ra_verified_is_for_ras(office):
+def test_ra_verified_counts_only_from_an_ra(office):
     key = new_key()
     request = crmf_request(5, "vouched", key=key, prove=False, pop=crmf.RA_VERIFIED)
     assert fails(office.enrol(request, by=Person(key)), CMCFailInfo.POP_FAILED, 5)
@@ -362,7 +362,7 @@ def test_ra_verified_is_for_ras(office):
     assert reply.status.status == CMCStatus.SUCCESS
 
 
-def test_a_pkcs10_with_a_broken_signature(office):
+def test_a_pkcs10_with_a_broken_signature_fails_pop(office):
     person = office.person("device-7")
     der = bytearray(csr(key=person.key))
     der[-3] ^= 1
@@ -381,20 +381,20 @@ def test_a_pkcs10_with_a_broken_signature(office):
         (lambda: PKCS10Request(3, csr(b"\x30\x00")), CMCFailInfo.BAD_REQUEST),
         (lambda: PKCS10Request(3, csr("x", san(x509.DNSName("a\x00b")))), CMCFailInfo.BAD_REQUEST),
     ],
-    ids=["RSA-1024", "SHA-1", "no request", "no subject", "a name with NUL"],
+    ids=["RSA-1024", "SHA-1", "not a request", "malformed subject", "NUL in a name"],
 )
-def test_requests_that_are_not_taken(office, request_, failure):
+def test_a_weak_or_malformed_request_is_refused(office, request_, failure):
     reply = office.enrol(request_(), by=office.person("ra", ra=True))
     assert fails(reply, failure, 3)
 
 
-def test_another_format_is_not_supported(office):
+def test_a_request_in_another_format_gets_no_support(office):
     reply = office.enrol(OtherRequest(6, "1.3.6.1.4.1.99999.1", b"\x05\x00"), by=office.person("ra", ra=True))
     assert (reply.status.status, reply.status.body_list) == (CMCStatus.NO_SUPPORT, (6,))
     assert reply.http == 400
 
 
-def test_several_requests_with_partial_status(office):
+def test_one_failed_request_leaves_the_other_issued(office):
     ra = office.person("ra", ra=True)
     good, bad = pkcs10(1, "good", key=new_key()), bytearray(csr("bad"))
     bad[-3] ^= 1
@@ -417,8 +417,8 @@ def open_challenge(reply, key, whom=None):
 
 @pytest.mark.parametrize("make", [lambda: rsa_key(2048), new_key], ids=["RSA", "EC"])
 @pytest.mark.parametrize("form", ["crmf", "pkcs10"])
-def test_a_key_that_can_t_sign_is_challenged(office, make, form):
-    """encryptedPOP and decryptedPOP (RFC 5272 6.7), in a message that a shared secret stands for (appendix C.1)."""
+def test_a_key_that_cannot_sign_must_answer_a_challenge(office, make, form):
+    """encryptedPOP and decryptedPOP (RFC 5272 6.7), in a message that a shared secret authenticates (appendix C.1)."""
     key = make()
     usage = ENCRYPTS if isinstance(key, rsa.RSAPrivateKey) else AGREES
     if form == "crmf":
@@ -464,7 +464,7 @@ def without_signature(carrier: bytes) -> bytes:
     return sequence(info, sequence(oid("1.3.6.1.5.5.7.6.2"), b"\x05\x00"), bits(hashlib.sha256(info).digest()))
 
 
-def test_a_digest_in_place_of_a_signature_proves_nothing(office):
+def test_a_digest_in_place_of_a_signature_authenticates_nobody(office):
     key = rsa_key(2048)
     request = crmf_request(21, key=key, prove=False, pop=crmf.CHALLENGE)
     signer = signed.Signer(None, key_id_of(key.public_key()))
@@ -476,13 +476,13 @@ def test_a_digest_in_place_of_a_signature_proves_nothing(office):
     assert fails(office.ask(changed), CMCFailInfo.BAD_MESSAGE_CHECK)
 
 
-def test_a_key_that_can_neither_sign_nor_decrypt(office):
+def test_a_key_that_can_neither_sign_nor_decrypt_is_refused(office):
     key = ed25519.Ed25519PrivateKey.generate()
     request = crmf_request(22, key=key, prove=False, pop=crmf.CHALLENGE)
     assert fails(office.enrol(request, by=office.person("ra", ra=True)), CMCFailInfo.POP_REQUIRED, 22)
 
 
-def test_an_answer_without_a_challenge(office):
+def test_an_answer_without_a_challenge_fails_pop(office):
     key = rsa_key(2048)
     request = crmf_request(23, key=key, prove=False, pop=crmf.CHALLENGE)
     answer = control("decryptedPOP", DecryptedPOP(23, Algorithm(HMAC_SHA256), b"x"))
@@ -495,8 +495,8 @@ def test_an_answer_without_a_challenge(office):
 
 @pytest.mark.parametrize("form", ["pkcs10", "crmf"])
 @pytest.mark.parametrize("version", [2, 1])
-def test_a_pop_link_witness_links(office, form, version):
-    """RFC 5272 6.3.1; and where linking is required it does instead of the channel binding (RFC 7030 3.5)."""
+def test_a_pop_link_witness_links_only_with_its_random_and_secret(office, form, version):
+    """RFC 5272 6.3.1. Where linking is required, a witness replaces the channel binding (RFC 7030 3.5)."""
     key, random = new_key(), secrets.token_bytes(64)
     secret = cmc.SECRETS["device-7"]
     oid = f"1.3.6.1.5.5.7.7.{33 if version == 2 else 23}"
@@ -538,7 +538,7 @@ def test_a_pop_link_witness_links(office, form, version):
         ("waived", "foreign", "waived"),
     ],
 )
-def test_the_channel_binding_by_the_rules_of_the_configuration(office, linking, given, outcome, tmp_path):
+def test_the_channel_binding_of_an_inner_request_follows_the_rule(office, linking, given, outcome, tmp_path):
     binding = base64.b64encode(b"the binding of this connection").decode()
     other = base64.b64encode(b"another").decode()
     text = {"this": binding, "foreign": other, None: None}[given]
@@ -560,7 +560,7 @@ def test_the_channel_binding_by_the_rules_of_the_configuration(office, linking, 
 # Names, extensions, templates, keys.
 
 
-def test_a_template_of_the_configuration_holds_inside(office, tmp_path):
+def test_the_csr_template_applies_to_inner_requests(office, tmp_path):
     template = tmp_path / "template.yaml"
     template.write_text("- key: ec:P-384\n- ecdsa-with-SHA384\n")
     env = {"EST_CSR_TEMPLATE": str(template)}
@@ -574,7 +574,7 @@ def test_a_template_of_the_configuration_holds_inside(office, tmp_path):
     assert office.enrol(pkcs10(1, key=key), by=Person(key), **env).failure is CMCFailInfo.INTERNAL_CA_ERROR
 
 
-def test_change_subject_name(office):
+def test_change_subject_name_needs_the_setting_and_the_holder(office):
     person = office.person("device-7")
     new = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "device-70")])
     value = tlv(SEQUENCE, new.public_bytes())
@@ -589,7 +589,7 @@ def test_change_subject_name(office):
     assert fails(office.enrol(other, by=person, EST_MAY_CHANGE_SUBJECT="1"), CMCFailInfo.BAD_IDENTITY, 1)
 
 
-def test_nothing_of_a_request_gets_in_but_names_and_key(office):
+def test_only_names_and_key_of_a_request_are_certified(office):
     key = new_key()
     wishes = [
         x509.BasicConstraints(ca=True, path_length=None),
@@ -601,7 +601,7 @@ def test_nothing_of_a_request_gets_in_but_names_and_key(office):
     assert list(usages) == [x509.oid.ExtendedKeyUsageOID.CLIENT_AUTH]
 
 
-def test_a_critical_extension_that_nobody_knows(office):
+def test_an_unknown_extension_is_refused_if_critical(office):
     key = new_key()
     odd = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.6.1.4.1.99999.5"), b"\x05\x00")
     assert fails(
@@ -610,21 +610,21 @@ def test_a_critical_extension_that_nobody_knows(office):
     assert office.enrol(pkcs10(1, "x", odd, key=key), by=Person(key)).status.status == CMCStatus.SUCCESS
 
 
-def test_an_otp_needs_somebody_who_knows_it(office):
+def test_an_otp_that_nothing_verifies_is_refused(office):
     key = new_key()
     otp = attribute("1.2.840.113549.1.9.16.2.56", tlv(UTF8, b"123456"))
     reply = office.enrol(PKCS10Request(1, csr("x", otp, key=key)), by=Person(key))
     assert fails(reply, CMCFailInfo.BAD_REQUEST, 1)
 
 
-def test_keys_that_were_certified_before(office):
+def test_a_certified_key_is_refused_again_with_no_key_reuse(office):
     key = new_key()
     strict = office.allow(no_key_reuse=True)
     assert strict.enrol(pkcs10(1, "x", key=key), by=Person(key)).status.status == CMCStatus.SUCCESS
     assert fails(strict.enrol(pkcs10(1, "x", key=key), by=Person(key)), CMCFailInfo.NO_KEY_REUSE, 1)
 
 
-def test_keys_for_encryption_where_keys_are_archived(office):
+def test_a_key_for_encryption_is_refused_where_keys_must_be_archived(office):
     key = rsa_key(2048)
     strict = office.allow(must_archive=True)
     reply = strict.enrol(pkcs10(1, "x", ENCRYPTS, key=key), by=Person(key))
@@ -636,7 +636,7 @@ def test_keys_for_encryption_where_keys_are_archived(office):
     assert fails(office.enrol(archive, by=Person(key)), CMCFailInfo.BAD_REQUEST, 1)
 
 
-def test_a_register_that_is_busy_or_broken(shared, tmp_path):
+def test_a_busy_register_is_a_503_and_a_broken_one_a_500(shared, tmp_path):
     office = cmc.Office(shared.lab.copy(tmp_path), env={"EST_TIMEOUT": "1"})
     key = new_key()
     assert office.enrol(pkcs10(1, key=key), by=Person(key)).status.status == CMCStatus.SUCCESS

@@ -1,4 +1,4 @@
-"""SignedData: with openssl on the other end, with pyasn1 looking on, and with every part of it broken."""
+"""SignedData: with openssl as the peer, with pyasn1 as a second reader, and with each part broken."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ def verify(message):
         signed.verify(message, signer, certificate)
 
 
-# What we sign.
+# Messages that we sign.
 
 
 @pytest.mark.parametrize("kind", KEYS)
-def test_there_and_back(kind):
+def test_a_signed_message_is_parsed_and_verified(kind):
     message = signed.parse(sign(kind, signing_time=NOW))
     verify(message)
     assert (message.content_type, message.content, message.crls) == (PKI_DATA, CONTENT, ())
@@ -56,7 +56,7 @@ def test_there_and_back(kind):
 
 
 @pytest.mark.parametrize("kind", KEYS)
-def test_pyasn1_reads_it(kind):
+def test_pyasn1_reads_our_message(kind):
     der = sign(kind, signing_time=NOW, crls=[root("a").crl().public_bytes(Encoding.DER)])
     outer = reads(der, rfc5652.ContentInfo())
     inner = reads(bytes(outer["content"]), rfc5652.SignedData())
@@ -67,7 +67,7 @@ def test_pyasn1_reads_it(kind):
 
 
 @pytest.mark.parametrize("kind", OPENSSL_SIGNS)
-def test_openssl_verifies_it(kind, tmp_path):
+def test_openssl_verifies_our_signature(kind, tmp_path):
     certificate, _ = holder(kind).write(tmp_path, kind)
     for content_type in (PKI_DATA, signed.DATA):
         der = sign(kind, content_type, signing_time=NOW)
@@ -89,7 +89,7 @@ def test_a_key_without_a_certificate_signs_by_its_identifier(tmp_path):
     assert openssl(checks, der) == CONTENT
 
 
-def test_several_signers():
+def test_several_signers_are_all_verified():
     holders = [holder("p256"), holder("rsa"), holder("ed25519")]
     signers = [Signer.of(each.key, each.certificate) for each in holders]
     der = signed.sign(PKI_DATA, CONTENT, signers, certificates=[each.certificate for each in holders])
@@ -99,7 +99,7 @@ def test_several_signers():
     reads(bytes(reads(der, rfc5652.ContentInfo())["content"]), rfc5652.SignedData())
 
 
-def test_the_bag_finds_a_signer_under_either_name():
+def test_a_signer_is_found_by_issuer_and_serial_or_by_key_id():
     credential = holder("p384")
     signers = [Signer.of(credential.key, credential.certificate), Signer(credential.key, b"another")]
     by_id = subject_key_id(credential.certificate)
@@ -115,12 +115,12 @@ def test_the_bag_finds_a_signer_under_either_name():
     }
 
 
-def test_times_of_another_century():
+def test_a_signing_time_after_2050_is_read():
     message = signed.parse(sign(signing_time=dt.datetime(2051, 1, 1, tzinfo=dt.UTC)))
     assert message.signers[0].signing_time == dt.datetime(2051, 1, 1, tzinfo=dt.UTC)
 
 
-def test_certs_only_is_what_cryptography_makes_of_it():
+def test_certs_only_is_the_same_bytes_as_pack():
     bag = [holder("p256").certificate, holder("rsa").certificate]
     der = signed.certs_only(bag)
     assert set(certs.unpack(der)) == set(bag)
@@ -129,19 +129,19 @@ def test_certs_only_is_what_cryptography_makes_of_it():
     assert (message.content, message.signers, set(message.bag)) == (None, (), set(bag))
 
 
-def test_a_crl_beside_certificates(tmp_path):
+def test_certs_only_may_carry_a_crl(tmp_path):
     crl = root("a").crl().public_bytes(Encoding.DER)
     message = signed.parse(signed.certs_only([holder("p256").certificate], [crl]))
     assert message.crls == (crl,)
 
 
-def test_no_signer_at_all():
+def test_a_message_without_signers_is_parsed():
     message = signed.parse(signed.sign(PKI_DATA, CONTENT, []))
     assert (message.content, message.signers) == (CONTENT, ())
 
 
-def test_no_signature():
-    """RFC 5272 C.1: a key that can't sign has a digest there, and that is never good for verifying."""
+def test_a_digest_without_a_signature_never_counts_as_a_signature():
+    """RFC 5272 C.1: a key that cannot sign puts a digest there. It must never pass signature verification."""
     der = signed.sign(PKI_DATA, CONTENT, [Signer(None, b"key")])
     message = signed.parse(der)
     (signer,) = message.signers
@@ -160,7 +160,7 @@ def test_no_signature():
         signed.verify_digest(message, signed.parse(sign()).signers[0])
 
 
-# What openssl signs.
+# Messages that openssl signs.
 
 
 @pytest.mark.parametrize("kind", OPENSSL_SIGNS)
@@ -176,7 +176,7 @@ def test_no_signature():
         ["-nocerts", "-nosmimecap"],
     ],
 )
-def test_openssl_signs(kind, options, tmp_path):
+def test_a_signature_of_openssl_is_verified_for_its_key_alone(kind, options, tmp_path):
     certificate, key = holder(kind).write(tmp_path, kind)
     content = CONTENT * 500  # more than one piece of a stream
     arguments = ["-sign", "-nodetach", "-outform", "DER", "-signer", certificate, "-inkey", key, *options]
@@ -190,7 +190,7 @@ def test_openssl_signs(kind, options, tmp_path):
         signed.verify(dataclasses.replace(message, content=content[:-1]), signer, holder(kind).key.public_key())
 
 
-def test_rsa_pss(tmp_path):
+def test_rsa_pss_is_verified_but_not_with_sha_1(tmp_path):
     certificate, key = holder("rsa").write(tmp_path, "rsa")
     arguments = ["-sign", "-nodetach", "-outform", "DER", "-signer", certificate, "-inkey", key]
     good = signed.parse(openssl([*arguments, "-keyopt", "rsa_padding_mode:pss", "-md", "sha256"], CONTENT))
@@ -205,15 +205,15 @@ def test_rsa_pss(tmp_path):
 
 @pytest.mark.parametrize("digest", ["sha1", "md5"])
 @pytest.mark.parametrize("attributes", [[], ["-noattr"]])
-def test_a_weak_digest(digest, attributes, tmp_path):
+def test_a_weak_digest_is_refused(digest, attributes, tmp_path):
     certificate, key = holder("rsa").write(tmp_path, "rsa")
     arguments = ["-sign", "-nodetach", "-outform", "DER", "-signer", certificate, "-inkey", key, "-md", digest]
     with pytest.raises(BadAlgorithm, match="not taken"):
         verify(signed.parse(openssl([*arguments, *attributes], CONTENT)))
 
 
-def test_without_attributes_only_plain_data_is_verified(tmp_path):
-    """RFC 5652 5.3: signed attributes must be there for every other content."""
+def test_content_other_than_data_needs_signed_attributes(tmp_path):
+    """RFC 5652 5.3: signed attributes are required for any content type other than data."""
     certificate, key = holder("p256").write(tmp_path, "p256")
     arguments = ["-sign", "-nodetach", "-outform", "DER", "-signer", certificate, "-inkey", key, "-noattr"]
     message = signed.parse(openssl([*arguments, "-econtent_type", PKI_DATA], CONTENT))
@@ -221,7 +221,7 @@ def test_without_attributes_only_plain_data_is_verified(tmp_path):
         verify(message)
 
 
-def test_a_detached_signature(tmp_path):
+def test_a_detached_signature_is_refused(tmp_path):
     certificate, key = holder("p256").write(tmp_path, "p256")
     message = signed.parse(openssl(["-sign", "-outform", "DER", "-signer", certificate, "-inkey", key], CONTENT))
     assert message.content is None
@@ -229,42 +229,42 @@ def test_a_detached_signature(tmp_path):
         verify(message)
 
 
-# What does not fit.
+# Parts that do not fit together.
 
 
 def changed(message, **changes):
-    """The first signer, with other fields."""
+    """The message with other fields in its first signer."""
     return dataclasses.replace(message, signers=(dataclasses.replace(message.signers[0], **changes),))
 
 
-def test_another_content():
+def test_a_message_with_other_content_is_refused():
     message = signed.parse(sign())
     with pytest.raises(BadDigest, match="its digest is another"):
         verify(dataclasses.replace(message, content=b"another"))
 
 
-def test_another_content_type():
+def test_a_message_with_another_content_type_is_refused():
     message = signed.parse(sign())
     with pytest.raises(BadSignature, match="content type is not the message's"):
         verify(dataclasses.replace(message, content_type="1.3.6.1.5.5.7.12.3"))
 
 
 @pytest.mark.parametrize("gone", [signed.CONTENT_TYPE, signed.MESSAGE_DIGEST])
-def test_an_attribute_is_missing(gone):
+def test_a_missing_signed_attribute_is_refused(gone):
     message = signed.parse(sign())
     left = tuple(each for each in message.signers[0].signed_attributes if each.oid != gone)
     with pytest.raises(BadSignature, match="without content type or digest"):
         verify(changed(message, signed_attributes=left))
 
 
-def test_an_attribute_more_than_was_signed():
+def test_an_attribute_that_was_not_signed_is_refused():
     message = signed.parse(sign())
     more = (*message.signers[0].signed_attributes, Attribute("1.2.3.4", (b"\x05\x00",)))
     with pytest.raises(BadSignature, match="does not fit"):
         verify(changed(message, signed_attributes=more))
 
 
-def test_an_attribute_with_two_values():
+def test_a_signed_attribute_with_two_values_is_malformed():
     message = signed.parse(sign())
     first, *rest = message.signers[0].signed_attributes
     with pytest.raises(Malformed, match="2 values"):
@@ -272,7 +272,7 @@ def test_an_attribute_with_two_values():
 
 
 @pytest.mark.parametrize("kind", KEYS)
-def test_a_signature_that_is_changed(kind):
+def test_a_changed_signature_is_refused(kind):
     message = signed.parse(sign(kind))
     signature = bytearray(message.signers[0].signature)
     signature[-1] ^= 1
@@ -282,15 +282,15 @@ def test_a_signature_that_is_changed(kind):
 
 @pytest.mark.parametrize("kind", KEYS)
 @pytest.mark.parametrize("other", ["rsa", "p256", "ed25519", "ml-dsa-44"])
-def test_a_key_of_another_kind(kind, other):
+def test_a_key_of_another_kind_does_not_verify(kind, other):
     if kind != other:
         message = signed.parse(sign(kind))
         with pytest.raises((BadAlgorithm, BadSignature)):
             signed.verify(message, message.signers[0], holder(other).key.public_key())
 
 
-def test_attributes_in_the_order_of_the_sender():
-    """RFC 5652 5.4 signs their DER, sorted; some writers sign what they send, and both are the same set."""
+def test_attributes_signed_in_any_order_are_verified():
+    """RFC 5652 5.4 signs the sorted DER. Some writers sign the order that they send, and both are the same set."""
     message = signed.parse(sign(signing_time=NOW))
     attributes = sorted((each.encode() for each in message.signers[0].signed_attributes), reverse=True)
     as_sent = b"\x31" + sequence(*attributes)[1:]
@@ -300,7 +300,7 @@ def test_attributes_in_the_order_of_the_sender():
         verify(changed(message, signature=signature, as_sent=as_sent))
 
 
-# What can't be read.
+# Messages that cannot be read.
 
 
 def rebuild(*, version=b"\x02\x01\x03", content=None, bag=b"", signers=b"\x31\x00", extra=b""):
@@ -333,18 +333,18 @@ def test_the_frame_of_the_next_tests_is_sound():
         (rebuild(bag=b"\xa0" + sequence(*[b"\x30\x00"] * 1001)[1:]), "1001 elements; 1000 are the most"),
     ],
 )
-def test_what_is_none(data, words):
+def test_a_malformed_message_is_refused_with_the_reason(data, words):
     with pytest.raises(Malformed, match=words):
         signed.parse(data)
 
 
-def test_certificates_that_can_not_be_read_stay_out_of_the_bag():
+def test_unreadable_certificates_are_left_out_of_the_bag():
     message = signed.parse(rebuild(bag=b"\xa0" + sequence(sequence(), tagged(1, b"\x05\x00"))[1:]))
     assert (message.certificates, message.bag) == ((b"\x30\x00",), [])
 
 
-def test_odd_certificates_do_no_harm():
-    """A negative serial number, a key nobody knows, an issuer that is none: anybody may put them into a bag."""
+def test_a_bag_with_odd_certificates_is_read_safely():
+    """A negative serial number, an unknown key, an invalid issuer: any sender may put them into a bag."""
     sound = holder("p256").certificate
     der = sound.public_bytes(Encoding.DER)
     serial = integer(sound.serial_number)
@@ -364,7 +364,7 @@ def test_odd_certificates_do_no_harm():
         signed.verify(message, message.signers[0], found)
 
 
-def test_a_million_sequences_in_one_another_are_refused_in_no_time():
+def test_deep_nesting_is_refused_quickly():
     started = time.process_time()
     for data in (b"\x30\x80" * 1_000_000, b"\x30\x80" * 500_000 + b"\x00\x00" * 500_000):
         with pytest.raises(Malformed):
@@ -377,7 +377,7 @@ def test_a_million_sequences_in_one_another_are_refused_in_no_time():
     assert time.process_time() - started < 5
 
 
-def test_a_large_bag_takes_no_time():
+def test_a_large_content_and_bag_are_read_quickly():
     started = time.process_time()
     message = signed.parse(sign(content=bytes(200_000)))
     verify(message)
@@ -387,7 +387,7 @@ def test_a_large_bag_takes_no_time():
 
 
 @given(st.binary(max_size=300))
-def test_any_bytes(data):
+def test_any_bytes_are_malformed(data):
     with pytest.raises(Malformed):
         signed.parse(data)
 
@@ -396,8 +396,8 @@ SAMPLE = sign(signing_time=NOW)
 
 
 @given(st.integers(0, len(SAMPLE) - 1), st.integers(0, 255))
-def test_one_byte_changed(place, byte):
-    """Whatever it does, the message is refused, or it says what was signed."""
+def test_a_changed_byte_is_refused_or_leaves_the_signed_content(place, byte):
+    """Whatever the byte changes, the message is refused or has the signed content."""
     data = SAMPLE[:place] + bytes([byte]) + SAMPLE[place + 1 :]
     try:
         message = signed.parse(data)

@@ -1,4 +1,4 @@
-"""csrattrs.yaml: text in, DER out, and back; every fault with line and column, whatever comes."""
+"""csrattrs.yaml: from text to DER and back. Every fault has line and column."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def read(text: str) -> CsrAttrs:
 
 
 def faults(text: str | bytes) -> list[str]:
-    """Without the file's name."""
+    """The faults without the name of the file."""
     content = text.encode() if isinstance(text, str) else text
     with pytest.raises(ConfigError) as raised:
         csrattrs_yaml.read(content, FILE)
@@ -46,13 +46,13 @@ def faults(text: str | bytes) -> list[str]:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_explain_and_encode_make_every_vector_again(name):
+def test_every_vector_survives_explain_and_encode(name):
     text = csrattrs_yaml.write(decode_csrattrs(vector(name)))
     assert read(text).encode() == vector(name)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_explain_and_encode_make_every_example_again(name):
+def test_every_example_survives_explain_and_encode(name):
     assert read(csrattrs_yaml.write(example(name))) == example(name)
 
 
@@ -74,7 +74,7 @@ TEMPLATE_AND_CLASSIC = """\
 """
 
 
-def test_q12_the_words_of_a_template_beside_the_classic_form():
+def test_q12_a_template_beside_the_classic_form_is_read_and_written():
     der = vector("derived-rfc9908-template-with-legacy.b64")
     assert csrattrs_yaml.write(decode_csrattrs(der)) == TEMPLATE_AND_CLASSIC
     assert csrattrs_yaml.to_der(TEMPLATE_AND_CLASSIC.encode()) == der
@@ -92,7 +92,7 @@ def test_q12_the_words_of_a_template_beside_the_classic_form():
         ("[]\n", "derived-csrattrs-empty-sequence.b64"),
     ],
 )
-def test_q9_published_answers_from_plain_words(text, name):
+def test_q9_published_answers_are_made_from_plain_words(text, name):
     assert csrattrs_yaml.to_der(text.encode()) == vector(name)
 
 
@@ -111,13 +111,13 @@ def test_any_text_survives_yaml(values, one, other):
 
 
 @pytest.mark.parametrize("text", ["NO", "2.10", "0123", "1:30", "~", "null", "", " ", "<<", "=", "2026-01-01", "- a", "#", "0x10", "1_000", "a: b", "*a", "!x", "\x85\u2028\ufeff", "yes\n", "'\""])  # noqa: E501  # fmt: skip
-def test_yaml_1_1_makes_nothing_else_of_what_explain_prints(text):
+def test_texts_that_yaml_1_1_misreads_are_quoted(text):
     attrs = CsrAttrs((AttributeWish("2.999.1", (tlv(UTF8, text.encode()),)),))
     assert read(csrattrs_yaml.write(attrs)) == attrs
 
 
 @pytest.mark.parametrize("octets", [252, 253, 3000])
-def test_a_number_that_python_does_not_print_survives_as_hex(octets):
+def test_a_number_too_long_for_python_to_print_survives_as_hex(octets):
     number = tlv(2, b"\x01" * octets)
     limit = tlv(0x30, oid("2.5.29.19"), tlv(4, tlv(0x30, number)))
     attrs = CsrAttrs(
@@ -126,7 +126,7 @@ def test_a_number_that_python_does_not_print_survives_as_hex(octets):
     assert read(csrattrs_yaml.write(attrs)) == attrs
 
 
-# What a handler prints.
+# Output of a handler.
 
 
 @pytest.mark.parametrize(
@@ -142,28 +142,28 @@ def test_a_number_that_python_does_not_print_survives_as_hex(octets):
         b"# words before\n-----BEGIN CSRATTRS-----\nMAA=\n-----END CSRATTRS-----\n",
     ],
 )
-def test_der_base64_and_pem_pass_as_they_came(output):
+def test_der_base64_and_pem_pass_unchanged(output):
     assert csrattrs_yaml.to_der(output) == output
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_no_vector_is_taken_for_yaml(name):
+def test_no_vector_is_mistaken_for_yaml(name):
     for output in (vector(name), base64.b64encode(vector(name)), base64.encodebytes(vector(name))):
         assert not csrattrs_yaml.is_yaml(output)
 
 
 @pytest.mark.parametrize("output", [b"# nothing\n", b"---\n", b"# a\n---\n# b\n", b"~\n", b"--- ~\n...\n"])
-def test_q4_no_wish_at_all_is_empty(output):
+def test_q4_a_file_without_wishes_gives_an_empty_answer(output):
     assert csrattrs_yaml.to_der(output) == b""
 
 
-def test_line_ends_and_a_byte_order_mark_do_not_matter():
+def test_line_ends_and_a_byte_order_mark_change_nothing():
     der = csrattrs_yaml.to_der(b"- serialNumber\n- macAddress\n")
     assert csrattrs_yaml.to_der(b"- serialNumber\r\n- macAddress\r\n") == der
     assert csrattrs_yaml.to_der(b"\xef\xbb\xbf- serialNumber\n- macAddress") == der
 
 
-def test_a_handlers_faults_have_their_place():
+def test_faults_in_a_handlers_output_have_line_and_column():
     with pytest.raises(Malformed) as raised:
         csrattrs_yaml.to_der(b"- serialNumber\n- key: ec:P-1\n- Nobody\n")
     text = str(raised.value)
@@ -171,7 +171,7 @@ def test_a_handlers_faults_have_their_place():
     assert "; stdout:3:3: 2: 'Nobody' is no name known here" in text
 
 
-def test_a_certificate_is_no_yaml_and_an_error_message_is_none_either():
+def test_an_error_message_on_stdout_is_refused():
     with pytest.raises(Malformed, match="stdout:1:1: a list of wishes is wanted"):
         csrattrs_yaml.to_der(b"Error: can't open the file!\n")
 
@@ -201,7 +201,7 @@ def test_a_certificate_is_no_yaml_and_an_error_message_is_none_either():
         ("[" * 2000, "1:1: not YAML: maximum recursion depth"),
     ],
 )
-def test_a_fault_and_its_place(text, fault):
+def test_a_fault_is_reported_with_its_place(text, fault):
     (found,) = faults(text)
     assert found.startswith(fault), found
 
@@ -222,7 +222,7 @@ def test_a_fault_and_its_place(text, fault):
         ("+5", "a number that is written otherwise"),
     ],
 )
-def test_yaml_1_1_traps_say_quote_it(wish, kind):
+def test_a_value_that_yaml_1_1_misreads_is_refused_with_quotes(wish, kind):
     if kind is None:
         assert read(f"- friendlyName: {wish}\n")  # a text to YAML 1.1
         return
@@ -232,7 +232,7 @@ def test_yaml_1_1_traps_say_quote_it(wish, kind):
     assert read(f'- friendlyName: "{wish}"\n')
 
 
-def test_a_number_is_no_text_either():
+def test_a_number_in_place_of_a_text_is_refused():
     assert faults("- serialNumber: 5\n") == [
         '1:3: 0.serialNumber: a number; quote it for a text ("5"), or write {integer: 5}'
     ]
@@ -240,7 +240,7 @@ def test_a_number_is_no_text_either():
 
 
 @pytest.mark.parametrize("key", ["NO", "2.999", "5", "~"])
-def test_traps_among_keys(key):
+def test_a_key_that_yaml_1_1_misreads_is_refused_with_quotes(key):
     (found,) = faults(f"- serialNumber\n- {key}: x\n")
     assert found.startswith(f"2:3: {key}: YAML reads this key as a")
     assert found.endswith(f'quote it: "{key}"')
@@ -265,12 +265,12 @@ def test_traps_among_keys(key):
         ("- ? [a]\n  : b\n", "1:5: found unhashable key"),
     ],
 )
-def test_what_is_more_than_plain_data(text, fault):
+def test_aliases_merges_and_tags_are_refused(text, fault):
     (found,) = faults(text)
     assert found.startswith(fault), found
 
 
-def test_faults_are_in_the_files_order():
+def test_faults_are_reported_in_the_order_of_the_file():
     found = faults("- NO\n- on: 5\n- template: {a: 2.5, a: 1:30}\n")
     assert [fault.split(": ")[0] for fault in found] == ["1:3", "2:3", "3:17", "3:22", "3:25"]
 
@@ -296,7 +296,7 @@ def test_faults_are_in_the_files_order():
         "- serialNumber\n" * 5000,
     ],
 )
-def test_whatever_it_is_it_is_over_soon_and_said_shortly(text):
+def test_a_huge_or_hostile_text_is_refused_quickly_and_briefly(text):
     started = time.process_time()
     with pytest.raises(Malformed) as raised:
         csrattrs_yaml.to_der(text.encode())
@@ -305,14 +305,14 @@ def test_whatever_it_is_it_is_over_soon_and_said_shortly(text):
     assert str(raised.value).count("stdout:") <= MOST_FAULTS
 
 
-def test_aliases_are_never_followed():
+def test_nested_aliases_are_refused_and_not_expanded():
     levels = "".join(f"- &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 10))
     found = faults("- &a0 [x]\n" + levels)
     assert all("is used again" in fault for fault in found)
     assert len(found) == 9
 
 
-def test_how_much_is_read():
+def test_more_than_64_kib_is_refused():
     fits = "- serialNumber\n#" + "x" * (csrattrs_yaml.MOST_BYTES - 16)
     assert len(fits) == csrattrs_yaml.MOST_BYTES
     assert read(fits).oids == ("2.5.4.5",)
@@ -340,7 +340,7 @@ def test_any_output_is_read_or_refused(output):
     assert der in (output, b"") or decode_csrattrs(der)
 
 
-# What is insisted on.
+# Template check.
 
 
 def load(directory: Path, text: str) -> list[str]:
@@ -351,18 +351,18 @@ def load(directory: Path, text: str) -> list[str]:
     return [fault.removeprefix(f"{directory}/") for fault in raised.value.faults]
 
 
-def test_insisting_on_the_shipped_wishes():
+def test_the_shipped_wishes_can_be_a_template_check():
     made = csrattrs_yaml.load_template_check(SHIPPED)
     assert [str(kind) for kind in made.keys] == ["ec:P-256"]
     assert made.signatures == ("1.2.840.10045.4.3.2",)
 
 
-def test_several_keys_may_be_named_there(tmp_path):
+def test_a_template_check_may_name_several_keys(tmp_path):
     (tmp_path / "t.yaml").write_text("- key: ec:P-256\n- key: rsa:3072\n")
     assert len(csrattrs_yaml.load_template_check(tmp_path / "t.yaml").keys) == 2
 
 
-def test_what_cannot_be_insisted_on(tmp_path):
+def test_wishes_that_cannot_be_checked_are_refused(tmp_path):
     assert load(tmp_path, "# nothing\n") == ["t.yaml:1:1: there is nothing in it to insist on"]
     assert load(tmp_path, "- nobody\n")[0].startswith("t.yaml:1:3: 0: 'nobody' is no name")
     (found,) = load(tmp_path, "- extensions: {extendedKeyUsage: {hex: '0500'}}\n")
@@ -374,20 +374,20 @@ def test_what_cannot_be_insisted_on(tmp_path):
         csrattrs_yaml.load_template_check(tmp_path)
 
 
-# The file that people edit.
+# The shipped file.
 
 
-def test_the_shipped_file_says_what_it_said_before():
+def test_the_shipped_file_asks_for_p_256_and_sha_256():
     assert csrattrs_yaml.write(read(SHIPPED.read_text())) == "- key: ec:P-256\n- ecdsa-with-SHA256\n"
 
 
 def uncommented() -> str:
-    """With every wish made real: a # directly before a dash or before an indented line is taken away."""
+    """The file with every commented wish made active: without a # directly before a dash or an indented line."""
     lines = SHIPPED.read_text().splitlines()
     return "\n".join(line[1:] if line.startswith(("#-", "#  ")) else line for line in lines) + "\n"
 
 
-def test_every_wish_in_it_is_one():
+def test_every_commented_wish_of_the_shipped_file_is_valid():
     attrs = read(uncommented())
     assert len(attrs.items) == len([wish for wish in uncommented().splitlines() if wish.startswith("- ")])
     assert attrs.template is not None
@@ -401,7 +401,7 @@ def test_every_wish_in_it_is_one():
 @pytest.mark.parametrize(
     "number", [number for number, line in enumerate(SHIPPED.read_text().splitlines()) if line.startswith("#-")]
 )
-def test_each_wish_alone_can_be_made_real(number):
+def test_each_commented_wish_can_be_made_active_alone(number):
     lines = SHIPPED.read_text().splitlines()
     while number < len(lines) and lines[number].startswith(("#-", "#  ")):
         lines[number] = lines[number][1:]
@@ -410,7 +410,7 @@ def test_each_wish_alone_can_be_made_real(number):
     assert len(read("\n".join(lines) + "\n").items) > before
 
 
-def test_what_it_says_of_keys_is_so():
+def test_every_kind_of_key_named_in_the_shipped_file_is_known():
     comment = next(line for line in SHIPPED.read_text().splitlines() if line.startswith("# The kind of key:"))
     kinds = [word.rstrip(",;") for word in comment.removeprefix("# The kind of key: ").split()]
     assert len(kinds) > 5
@@ -418,16 +418,16 @@ def test_what_it_says_of_keys_is_so():
         assert read(f"- key: {kind}\n- template: {{key: '{kind}'}}\n")
 
 
-def test_it_is_as_long_as_a_screen_is_wide():
+def test_the_shipped_file_has_lines_of_at_most_120_characters():
     assert max(map(len, SHIPPED.read_text().splitlines())) <= 120
 
 
-def test_it_is_yaml_for_everybody():
+def test_the_shipped_file_is_yaml_for_another_parser():
     assert isinstance(yaml.safe_load(uncommented()), list)
 
 
-def test_loading_the_room_is_light():
-    """The gateway answers; nothing of the network is needed to turn words into bytes."""
+def test_importing_csrattrs_yaml_loads_no_heavy_library():
+    """Turning words into bytes needs neither the network libraries nor pydantic."""
     code = "import sys, estgw.config.csrattrs_yaml; "
     code += "print([m for m in ('aiohttp', 'OpenSSL', 'pydantic') if m in sys.modules])"
     done = subprocess.run(
@@ -436,7 +436,7 @@ def test_loading_the_room_is_light():
     assert done.stdout == "[]\n"
 
 
-def test_the_example_of_the_document():
+def test_the_example_in_the_handlers_readme_is_valid():
     """handlers/README.md, "Standard output of a handler"."""
     text = (ROOT / "handlers/README.md").read_text(encoding="utf-8")
     (shown,) = re.findall(r"```yaml\n(- key: .*?)```", text, re.DOTALL)

@@ -1,4 +1,4 @@
-"""YAML that remembers where everything stood."""
+"""YAML that remembers the place of each part."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ group:
 """
 
 
-def test_data(tmp_path):
+def test_a_file_is_read_as_plain_data(tmp_path):
     assert read(tmp_path, TEXT).data == {
         "a": 1,
         "group": {"key": "value", "list": ["one", "two", "three"], "map": {"x": {"y": True}}},
@@ -59,12 +59,12 @@ def test_data(tmp_path):
         (("nothing",), "1:1: nothing: what"),
     ],
 )
-def test_where_a_fault_is(tmp_path, loc, where):
+def test_a_fault_names_line_column_and_path_of_its_key(tmp_path, loc, where):
     assert read(tmp_path, TEXT).fault(loc, "what") == f"{tmp_path}/conf.yaml:{where}"
 
 
 @pytest.mark.parametrize("key", ["a\\nb", "a\\eb", "a\u202eb", "\\u2028"])
-def test_a_fault_is_one_line_whatever_it_quotes(tmp_path, key):
+def test_a_fault_is_one_printable_line_whatever_it_quotes(tmp_path, key):
     (fault,) = faults(tmp_path, f'"{key}": 1\n"{key}": 2\n')
     assert fault.isprintable()
     assert fault.startswith("/conf.yaml:2:1: ")
@@ -73,13 +73,13 @@ def test_a_fault_is_one_line_whatever_it_quotes(tmp_path, key):
 
 
 @pytest.mark.parametrize(("key", "kind"), [("8", "an int"), ("on", "a bool"), ("1.2", "a float"), ("~", "a null")])
-def test_keys_that_are_no_text(tmp_path, key, kind):
+def test_a_key_that_is_not_text_is_refused_with_quotes(tmp_path, key, kind):
     expected = f'/conf.yaml:2:3: {key}: YAML reads this key as {kind}; quote it: "{key}"'
     assert faults(tmp_path, f"group:\n  {key}: x\n") == [expected]
     assert read(tmp_path, f'group:\n  "{key}": x\n').data == {"group": {key: "x"}}
 
 
-def test_merge_keys(tmp_path):
+def test_merge_keys_are_read(tmp_path):
     assert read(tmp_path, "a: &a {x: 1}\nb: {<<: *a, y: 2}\n").data["b"] == {"x": 1, "y": 2}
 
 
@@ -94,11 +94,11 @@ def test_merge_keys(tmp_path):
         (("nothing",), None),
     ],
 )
-def test_plain_scalars(tmp_path, loc, text):
+def test_plain_scalar_returns_the_unquoted_text_of_a_value(tmp_path, loc, text):
     assert read(tmp_path, TEXT).plain_scalar(loc) == text
 
 
-def test_an_empty_file(tmp_path):
+def test_an_empty_file_has_no_data_and_faults_at_its_start(tmp_path):
     marked = read(tmp_path, "# nothing\n")
     assert marked.data is None
     assert marked.fault(("a",), "what") == f"{tmp_path}/conf.yaml:1:1: a: what"
@@ -117,7 +117,7 @@ def test_an_empty_file(tmp_path):
         ("a: &x {k: 1, k: 2}\nb: *x\n", ["/conf.yaml:1:14: k: stands here twice"]),
     ],
 )
-def test_keys_that_stand_there_twice(tmp_path, text, expected):
+def test_a_duplicate_key_is_reported_at_its_second_place(tmp_path, text, expected):
     found = sorted(faults(tmp_path, text))
     assert len(found) == len(expected)
     assert all(fault.startswith(start) for fault, start in zip(found, expected, strict=True))
@@ -142,12 +142,12 @@ def test_keys_that_stand_there_twice(tmp_path, text, expected):
         ("{" * 600, "/conf.yaml:1:1: not YAML: maximum recursion depth"),
     ],
 )
-def test_what_is_not_yaml(tmp_path, text, fault):
+def test_invalid_yaml_is_reported_with_line_and_column(tmp_path, text, fault):
     (found,) = faults(tmp_path, text)
     assert found.startswith(fault), found
 
 
-# Plain data: what may come from anywhere.
+# Plain data, which may come from anywhere.
 
 
 def plain(text: str) -> MarkedYAML:
@@ -160,7 +160,7 @@ def not_plain(text: str) -> list[str]:
     return [fault.removeprefix("x:") for fault in refusal.value.faults]
 
 
-def test_plain_data():
+def test_plain_data_is_read():
     data = plain('- text\n- "NO"\n- {a: 5, b: -12, c: 0, d: }\n- [x, [y]]\n- |\n  lines\n').data
     assert data == ["text", "NO", {"a": 5, "b": -12, "c": 0, "d": None}, ["x", ["y"]], "lines\n"]
     assert plain("# nothing\n").data is None
@@ -182,18 +182,18 @@ def test_plain_data():
         ("{!mine k: x}", '1:2: YAML reads k as a !mine; quote it: "k"'),
     ],
 )
-def test_what_is_not_plain(text, fault):
+def test_what_is_not_plain_data_is_refused_with_its_place(text, fault):
     (found,) = not_plain(text)
     assert found.startswith(fault), found
 
 
-def test_faults_come_in_the_files_order_one_for_each_place():
+def test_faults_are_reported_once_for_each_place_in_file_order():
     found = not_plain("- NO\n- 5: {1.5: on, a: 1, a: 2.5}\n- 0x1\n")
     assert [fault.split(": ")[0] for fault in found] == ["1:3", "2:3", "2:7", "2:12", "2:22", "2:25", "3:3"]
 
 
 @pytest.mark.parametrize("text", ["- NO", "- 2.10", "- 0123", "a: &a [x]\nb: *a", "a: &a {x: 1}\nb: {<<: *a}"])
-def test_conf_yaml_may_have_all_that(tmp_path, text):
+def test_conf_yaml_may_have_more_than_plain_data(tmp_path, text):
     assert read(tmp_path, text).data
 
 
@@ -212,12 +212,12 @@ def test_conf_yaml_may_have_all_that(tmp_path, text):
         (["NO", "2.10", "", "Zoë"], "- 'NO'\n- '2.10'\n- ''\n- Zoë\n"),
     ],
 )
-def test_what_is_written(data, text):
+def test_data_is_written_in_the_expected_form(data, text):
     assert marked_yaml.dump(data) == text
     assert plain(text).data == data
 
 
-def test_nothing_is_an_alias():
+def test_shared_data_is_written_without_aliases():
     same = ["x", {"y": "z"}]
     assert "&" not in marked_yaml.dump([{"a": same}, {"b": same}])
 
@@ -232,11 +232,11 @@ _DATA = st.recursive(
 @given(st.lists(_DATA, max_size=3))
 @example(["\x85", "a\u2028b", "\u2029", "\ufeff", "\r\n", "\n x", "\t", "\x1b", "\U0001f600", "\x85 " * 100])
 @example([{"\x85": ["\x85"]}])
-def test_what_is_written_is_read_as_it_was(data):
+def test_any_data_survives_writing_and_reading(data):
     assert plain(marked_yaml.dump(data)).data == data
 
 
-def test_files_that_cannot_be_read(tmp_path):
+def test_unreadable_files_are_reported_with_the_reason(tmp_path):
     with pytest.raises(ConfigError, match=r"conf\.yaml: can't be read: No such file or directory"):
         marked_yaml.read(tmp_path / "conf.yaml")
     with pytest.raises(ConfigError, match="can't be read: Is a directory"):
@@ -246,12 +246,12 @@ def test_files_that_cannot_be_read(tmp_path):
         marked_yaml.read(tmp_path / "latin")
 
 
-def test_aliases_are_looked_at_once(tmp_path):
+def test_a_file_with_nested_aliases_is_read(tmp_path):
     levels = "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 10))
     assert read(tmp_path, "a0: &a0 [1]\n" + levels).data["a1"] == [[1]] * 10
 
 
-def test_a_list_that_holds_itself(tmp_path):
+def test_a_list_that_contains_itself_is_read(tmp_path):
     marked = read(tmp_path, "a: &a [*a, 2]\n")
     assert marked.fault(("a", 0, 0, 1), "what").endswith(":1:12: a.0.0.1: what")
 

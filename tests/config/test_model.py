@@ -1,4 +1,4 @@
-"""conf.yaml: every key, every fault in its place, and the shipped file."""
+"""conf.yaml: every key, every fault with its place, and the shipped file."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ def faults(directory: Path, text: str) -> list[str]:
     return [fault.removeprefix(start) for fault in refusal.value.faults]
 
 
-def only(directory: Path, text: str) -> str:
-    """The one fault below the least that a configuration has, its line counted from there."""
+def only_fault(directory: Path, text: str) -> str:
+    """The only fault after the lines of LEAST, with its line counted from there."""
     (found,) = faults(directory, LEAST + textwrap.dedent(text))
     line, rest = found.split(":", 1)
     return f"{int(line) - AT_THE_LEAST}:{rest}"
 
 
 def in_callouts(directory: Path, text: str) -> str:
-    """The one fault in a configuration with these lines under `callouts`."""
+    """The only fault in a configuration with these lines under `callouts`."""
     made = "tls: {certificate: c, key: k}\ncallouts:\n  handlers: h\n  ca_dir: ca\n" + textwrap.indent(
         textwrap.dedent(text), "  "
     )
@@ -55,10 +55,10 @@ def in_callouts(directory: Path, text: str) -> str:
     return f"{int(line) - 4}:{int(column) - 2}:{rest}"
 
 
-# Defaults, and paths.
+# Defaults and paths.
 
 
-def test_the_least(tmp_path):
+def test_a_minimal_configuration_has_the_defaults(tmp_path):
     made = load(tmp_path, LEAST)
     assert made.server.listen == ("127.0.0.1:8443",)
     assert (made.tls.minimum, made.tls.maximum) == ("1.2", "1.3")
@@ -76,26 +76,26 @@ def test_paths_are_relative_to_the_file(tmp_path, monkeypatch):
     assert (made.tls.certificate, made.callouts.handlers) == (tmp_path / "c.pem", tmp_path / "h")
 
 
-def test_the_file_may_be_named_relatively(tmp_path, monkeypatch):
+def test_a_relative_path_of_the_file_itself_is_resolved(tmp_path, monkeypatch):
     (tmp_path / "conf.yaml").write_text(LEAST)
     monkeypatch.chdir(tmp_path)
     assert model.load(Path("conf.yaml")).tls.key == tmp_path / "k.pem"
 
 
-def test_absolute_paths_and_home(tmp_path, monkeypatch):
+def test_absolute_paths_and_a_tilde_are_resolved(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", "/home/someone")
     made = load(tmp_path, "tls: {certificate: /etc/c.pem, key: ~/k.pem}\ncallouts: {handlers: ../h, ca_dir: .}")
     assert (made.tls.certificate, made.tls.key) == (Path("/etc/c.pem"), Path("/home/someone/k.pem"))
     assert made.callouts.handlers == tmp_path / ".." / "h"
 
 
-def test_what_is_read_cannot_be_changed(tmp_path):
+def test_a_loaded_configuration_cannot_be_changed(tmp_path):
     made = load(tmp_path, LEAST)
     with pytest.raises(ValidationError):
         made.server.name = "other"  # type: ignore[misc]
 
 
-def test_every_key_at_once(tmp_path):
+def test_every_key_can_be_set(tmp_path):
     made = load(
         tmp_path,
         """
@@ -204,8 +204,8 @@ def test_every_key_at_once(tmp_path):
         ("labels: {iot: {timeout: 5}}", "1:16: labels.iot.timeout: no such key here"),
     ],
 )  # fmt: skip
-def test_a_fault_and_its_place(tmp_path, text, fault):
-    assert only(tmp_path, text + "\n").startswith(fault)
+def test_a_fault_is_reported_with_its_place(tmp_path, text, fault):
+    assert only_fault(tmp_path, text + "\n").startswith(fault)
 
 
 @pytest.mark.parametrize(
@@ -232,11 +232,11 @@ def test_a_fault_and_its_place(tmp_path, text, fault):
         ("handlers: again", "1:1: handlers: stands here twice"),
     ],
 )  # fmt: skip
-def test_a_fault_in_callouts_and_its_place(tmp_path, text, fault):
+def test_a_fault_in_callouts_is_reported_with_its_place(tmp_path, text, fault):
     assert in_callouts(tmp_path, text + "\n").startswith(fault.replace("@", "callouts.operations.cacerts"))
 
 
-# YAML 1.1 has traps; each is named and shown with quotes.
+# Values that YAML 1.1 misreads are shown with quotes.
 
 
 @pytest.mark.parametrize(
@@ -254,14 +254,14 @@ def test_a_fault_in_callouts_and_its_place(tmp_path, text, fault):
         ("client_auth: {users: yes}", '1:15: client_auth.users: YAML reads yes as a bool; quote it: "yes"'),
     ],
 )
-def test_yaml_1_1(tmp_path, text, fault):
+def test_a_value_that_yaml_1_1_misreads_is_refused_with_quotes(tmp_path, text, fault):
     if fault is None:
         assert load(tmp_path, LEAST + text).server.name == "1e3"
     else:
-        assert only(tmp_path, text + "\n") == fault
+        assert only_fault(tmp_path, text + "\n") == fault
 
 
-# Forms that people write, and the form that is expected.
+# Common wrong forms. The fault shows the expected form.
 
 
 @pytest.mark.parametrize(
@@ -280,13 +280,13 @@ def test_yaml_1_1(tmp_path, text, fault):
         ("server: {body_timeout: 1_0.5}", "server.body_timeout: YAML reads 1_0.5 as 10.5; write 10.5, or quote it"),
     ],
 )
-def test_a_number_or_address_in_another_form_explains_the_form_expected(tmp_path, text, fault):
+def test_a_number_or_address_in_another_form_is_refused_with_the_right_one(tmp_path, text, fault):
     expected = fault.replace("@", "without a unit and without quotes:")
-    assert only(tmp_path, text + "\n").partition(" ")[2].startswith(expected)
+    assert only_fault(tmp_path, text + "\n").partition(" ")[2].startswith(expected)
 
 
 @pytest.mark.parametrize("text", ["5", "0.5", "1.", "1.0e+1", "60.0"])
-def test_plain_numbers_pass(tmp_path, text):
+def test_plain_numbers_are_accepted(tmp_path, text):
     made = load(tmp_path, LEAST + f"server: {{body_timeout: {text}}}\n")
     assert made.server.body_timeout == float(text)
 
@@ -297,7 +297,7 @@ def test_odd_numbers_hide_no_other_fault(tmp_path):
     assert [fault.split(" ")[1] for fault in found] == ["server.workers:", "server.nonsense:", "log.level:"]
 
 
-def test_every_bad_operation_in_its_place(tmp_path):
+def test_every_bad_operation_is_reported_with_its_place(tmp_path):
     text = LEAST.replace("ca_dir: ca", "ca_dir: ca, operations: {new: {},\n cacerts: {body: raw}}")
     assert faults(tmp_path, text) == [
         "2:50: callouts.operations.new: a new operation says method, response_type and body",
@@ -305,17 +305,17 @@ def test_every_bad_operation_in_its_place(tmp_path):
     ]
 
 
-def test_a_tls_version_without_quotes_is_a_number(tmp_path):
+def test_a_tls_version_without_quotes_is_refused(tmp_path):
     text = "tls: {certificate: c, key: k,\n  minimum: 1.2}\ncallouts: {handlers: h, ca_dir: ca}\n"
     assert faults(tmp_path, text) == ['2:3: tls.minimum: YAML reads 1.2 as a float; quote it: "1.2"']
 
 
-def test_versions_in_order(tmp_path):
+def test_a_minimum_tls_version_above_the_maximum_is_refused(tmp_path):
     text = 'tls: {certificate: c, key: k, minimum: "1.3", maximum: "1.2"}\ncallouts: {handlers: h, ca_dir: ca}\n'
     assert faults(tmp_path, text) == ["1:1: tls: minimum is above maximum"]
 
 
-def test_what_is_missing(tmp_path):
+def test_missing_groups_and_keys_are_reported(tmp_path):
     assert faults(tmp_path, "server: {}\n") == ["1:1: tls: is missing", "1:1: callouts: is missing"]
     assert faults(tmp_path, "tls:\n  key: x\ncallouts: {}\n") == [
         "1:1: tls.certificate: is missing",
@@ -325,12 +325,12 @@ def test_what_is_missing(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "[]\n", "text\n", "5\n"])
-def test_what_is_no_mapping(tmp_path, text):
+def test_a_file_that_is_not_a_mapping_is_refused(tmp_path, text):
     (fault,) = faults(tmp_path, text)
     assert fault.endswith(": a mapping with the group names is expected")
 
 
-def test_all_faults_at_once_with_line_and_column(tmp_path):
+def test_all_faults_are_reported_at_once_with_line_and_column(tmp_path):
     text = """\
     server:
       listen: [localhost:8443, 127.0.0.1:99999]
@@ -375,34 +375,34 @@ def test_all_faults_at_once_with_line_and_column(tmp_path):
         ("::1:8443", ("::1", 8443)),
     ],
 )
-def test_addresses(text, address):
+def test_an_address_with_a_port_is_split(text, address):
     assert model.split_address(text) == address
 
 
 @pytest.mark.parametrize(
     "text", ["", ":", "8443", "127.0.0.1", "127.0.0.1:", "127.0.0.1:65536", "127.0.0.1:-1", "127.0.0.1:x"]
 )
-def test_what_is_no_address_with_a_port(text):
+def test_an_address_without_a_valid_port_is_refused(text):
     with pytest.raises(ValueError, match="give it as ADDRESS:PORT"):
         model.split_address(text)
 
 
 @pytest.mark.parametrize("text", ["localhost:1", ":1", "256.0.0.1:1", "127.1:1", "[::g]:1"])
-def test_what_is_no_address(text):
+def test_a_host_name_or_invalid_address_is_refused(text):
     with pytest.raises(ValueError, match="no IP address"):
         model.split_address(text)
 
 
-# The shipped file is the reference of every key.
+# The shipped file documents every key.
 
 
 def uncommented() -> str:
-    """conf.yaml with every key that is a comment made real; prose stays a comment."""
+    """conf.yaml with every commented key made active. Prose stays a comment."""
     lines = []
     for line in SHIPPED.read_text().splitlines():
         found = re.match(r"( *)# ( *(?:- \{|\w+:(?: |$)).*)", line)
         lines.append(f"{found[1]}{found[2]}" if found else line)
-    # A label that was an example takes the place of none.
+    # The example label replaces the empty mapping.
     return "\n".join(lines).replace("labels: {} ", "labels:    ") + "\n"
 
 
@@ -426,7 +426,7 @@ def wanted_keys() -> list[tuple[str, str]]:
 
 
 def named(data: Any) -> dict[str, set[str]]:
-    """The keys that the shipped file names, by the place where they may stand."""
+    """The keys that the shipped file names, by the place where they belong."""
     return {
         **{group: set(data[group]) for group in OWN_GROUPS},
         "callouts": set(data["callouts"]),
@@ -443,25 +443,25 @@ def test_the_shipped_file_loads(tmp_path):
     assert not made.callouts.operations["serverkeygen"].enabled
 
 
-# `request_types` is for a new operation that takes a body; the example's does not.
+# `request_types` is for a new operation with a request body, which the example does not have.
 UNNAMED = {("operation", "request_types")}
 
 
 @pytest.mark.parametrize(("where", "key"), wanted_keys())
-def test_every_key_stands_in_the_shipped_file(where, key):
+def test_every_key_is_in_the_shipped_file(where, key):
     if (where, key) in UNNAMED:
         pytest.skip("explained where it is listed")
     assert key in named(yaml.safe_load(uncommented()))[where]
 
 
-def test_the_shipped_file_with_every_key_made_real_loads(tmp_path):
+def test_the_shipped_file_loads_with_every_key_made_active(tmp_path):
     text = uncommented().replace("sha256 of the certificate in hex", "ab" * 32)
     made = load(tmp_path, text)
     assert set(made.labels) == {"iot", "python"}
     assert "crls" in made.callouts.operations
 
 
-# What stands there as an example has no default that would be worth showing.
+# Keys whose commented value is an example and not the default.
 EXAMPLES = {
     ("client_auth", "digest"),
     ("client_auth", "digest_users"),
@@ -470,7 +470,7 @@ EXAMPLES = {
 
 
 def test_the_shipped_file_and_the_readme_offer_md5_first_and_say_why():
-    """The example is what people take: with SHA-256 first, two real clients can't log in, not even by Basic."""
+    """Users copy the example. With SHA-256 first, two real clients cannot log in, not even with Basic."""
     assert yaml.safe_load(uncommented())["client_auth"]["digest"] == ["MD5", "SHA-256"]
     comment = SHIPPED.read_text().partition("# digest: [")[2].partition("digest_users")[0]
     readme = (SHIPPED.parent / "README.md").read_text()
@@ -478,7 +478,7 @@ def test_the_shipped_file_and_the_readme_offer_md5_first_and_say_why():
         assert all(words in text for words in ("libest", "Bouncy Castle", "first challenge")), text[:300]
 
 
-def test_commented_values_are_the_defaults(tmp_path):
+def test_commented_values_in_the_shipped_file_are_the_defaults(tmp_path):
     real = yaml.safe_load(SHIPPED.read_text())
     shown = load(tmp_path, uncommented().replace("sha256 of the certificate in hex", "ab" * 32))
     least = load(tmp_path, LEAST)
@@ -492,6 +492,6 @@ def test_commented_values_are_the_defaults(tmp_path):
     assert compared > 20
 
 
-def test_every_key_that_is_real_differs_from_the_default_or_has_none(tmp_path):
+def test_the_shipped_file_sets_only_groups_that_need_a_value(tmp_path):
     real = yaml.safe_load(SHIPPED.read_text())
     assert set(real) == {"server", "tls", "client_auth", "callouts", "labels"}

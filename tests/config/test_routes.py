@@ -1,4 +1,4 @@
-"""From configuration to routes."""
+"""Building routes from a configuration."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def route(directory: Path, name: str, settings: dict[str, Any] | None = None, **
 ON = OPERATIONS.keys() - {"serverkeygen", "fullcmc"}
 
 
-def test_without_a_word_rfc_7030s_operations_are_served_but_for_two(tmp_path):
+def test_the_operations_of_rfc_7030_but_two_are_served_by_default(tmp_path):
     (service,) = build(tmp_path).values()
     assert service.routes.keys() == ON
     assert (service.label, service.profile, service.base64_lines) == (None, "auto", "auto")
 
 
 @pytest.mark.parametrize("name", sorted(ON))
-def test_a_route_of_the_defaults(tmp_path, name):
+def test_a_default_route_has_the_shared_settings(tmp_path, name):
     made = route(tmp_path, name)
     assert (made.operation, made.label, made.is_new) == (OPERATIONS[name], None, False)
     assert (made.handler, made.ca_dir) == (tmp_path / "handlers" / name, tmp_path / "ca")
@@ -57,17 +57,17 @@ def test_a_route_of_the_defaults(tmp_path, name):
     ("settings", "served"),
     [({"enabled": True}, True), ({"enabled": False}, False), ({"timeout": 5}, False), ({}, False), (None, False)],
 )
-def test_what_is_off_until_it_is_switched_on(tmp_path, name, settings, served):
+def test_serverkeygen_and_fullcmc_are_off_until_enabled(tmp_path, name, settings, served):
     operations = {name: settings} if settings is not None else {}
     assert (name in build(tmp_path, {"operations": operations})[None].routes) is served
 
 
-def test_any_other_entry_is_on_unless_it_says_otherwise(tmp_path):
+def test_another_operation_is_on_unless_disabled(tmp_path):
     assert route(tmp_path, "csrattrs", {"timeout": 5}).timeout == 5
     assert "cacerts" not in build(tmp_path, {"operations": {"cacerts": {"enabled": False}}})[None].routes
 
 
-def test_every_setting_of_an_operation(tmp_path):
+def test_an_operation_may_override_every_setting(tmp_path):
     made = route(
         tmp_path,
         "simpleenroll",
@@ -103,7 +103,7 @@ def test_a_label_is_served_like_the_unlabelled_paths(tmp_path):
         assert (made.handler, made.timeout) == (plain.routes[name].handler, plain.routes[name].timeout)
 
 
-def test_what_a_label_says_counts_before_what_all_share(tmp_path):
+def test_a_setting_of_a_label_overrides_the_shared_one(tmp_path):
     callouts = {
         "profile": "rfc",
         "operations": {"simpleenroll": {"timeout": 5, "requires": "tls", "handler": "shared"}},
@@ -126,7 +126,7 @@ def test_what_a_label_says_counts_before_what_all_share(tmp_path):
     assert (enroll.timeout, enroll.requires, enroll.handler) == (7, Requires.TLS, tmp_path / "shared")
 
 
-def test_a_label_switches_on_what_all_have_off(tmp_path):
+def test_a_label_may_enable_an_operation_that_is_off_for_all(tmp_path):
     shared = {"operations": {"cacerts": {"enabled": False}}}
     own = {"operations": {"cacerts": {"enabled": True}, "serverkeygen": {"enabled": True}}}
     made = build(tmp_path, shared, labels={"iot": own})
@@ -137,20 +137,20 @@ def test_a_label_switches_on_what_all_have_off(tmp_path):
 # Decisions.
 
 
-def test_who_asks_whom(tmp_path):
+def test_authorize_and_authenticate_are_shared_by_routes(tmp_path):
     made = build(tmp_path, {"authorize": "may", "authenticate": "who"})[None].routes
     assert made["simpleenroll"].authorize == tmp_path / "may"
     assert made["simpleenroll"].authenticate == tmp_path / "who"
 
 
 @pytest.mark.parametrize("name", ["cacerts", "csrattrs"])
-def test_what_anybody_may_have_needs_no_leave(tmp_path, name):
+def test_shared_authorize_does_not_apply_where_nothing_is_required(tmp_path, name):
     assert route(tmp_path, name, authorize="may").authorize is None
     assert route(tmp_path, name, {"authorize": "own"}, authorize="may").authorize == tmp_path / "own"
     assert route(tmp_path, name, {"requires": "any"}, authorize="may").authorize == tmp_path / "may"
 
 
-def test_null_means_no_question_asked(tmp_path):
+def test_authorize_null_switches_authorize_off(tmp_path):
     assert route(tmp_path, "simpleenroll", {"authorize": None}, authorize="may").authorize is None
     made = build(tmp_path, {"authorize": "may"}, labels={"iot": {"authorize": None}, "other": {}})
     assert made["iot"].routes["simpleenroll"].authorize is None
@@ -158,13 +158,13 @@ def test_null_means_no_question_asked(tmp_path):
 
 
 @pytest.mark.parametrize("key", ["change_subject_name", "renew_without_certificate"])
-def test_what_is_allowed_for_all_and_for_a_label(tmp_path, key):
+def test_a_permission_for_all_can_be_taken_back_for_a_label(tmp_path, key):
     made = build(tmp_path, {key: True}, labels={"strict": {key: False}, "iot": {}})
     found = {label: getattr(service.routes["simplereenroll"], key) for label, service in made.items()}
     assert found == {None: True, "strict": False, "iot": True}
 
 
-def test_what_a_csr_must_have(tmp_path):
+def test_csr_template_applies_to_every_operation_with_a_csr(tmp_path):
     everything = {name: {"enabled": True} for name in OPERATIONS.keys() - ON}
     made = build(tmp_path, {"csr_template": "t.yaml", "operations": everything},
                  labels={"iot": {"csr_template": "iot.yaml"}, "free": {"csr_template": None}, "other": {}})  # fmt: skip
@@ -179,10 +179,10 @@ def test_what_a_csr_must_have(tmp_path):
     assert bound == {"simpleenroll", "simplereenroll", "serverkeygen", "fullcmc"}
 
 
-# Operations that RFC 7030 does not know.
+# Operations that RFC 7030 does not define.
 
 
-def test_a_new_operation_to_fetch(tmp_path):
+def test_a_new_get_operation_gets_a_route(tmp_path):
     made = route(tmp_path, "crls", {"method": "GET", "response_type": "a/b", "body": "der", "requires": "none"})
     operation = made.operation
     assert (made.is_new, made.handler, made.requires) == (True, tmp_path / "handlers/crls", Requires.NONE)
@@ -190,26 +190,26 @@ def test_a_new_operation_to_fetch(tmp_path):
     assert (operation.takes_body, operation.has_csr, operation.may_wait) == (False, False, False)
 
 
-def test_a_new_operation_to_enrol(tmp_path):
+def test_a_new_operation_with_a_csr_gets_a_route(tmp_path):
     settings = {"method": "POST", "response_type": "a/b", "body": "issued", "request_types": ["application/pkcs10"]}
     operation = route(tmp_path, "otherenroll", settings).operation
     assert (operation.has_csr, operation.proves_key, operation.may_wait, operation.renews) == (True, True, True, False)
     assert (operation.request_types, operation.requires) == (("application/pkcs10",), Requires.ANY)
 
 
-def test_a_new_operation_of_one_label(tmp_path):
+def test_a_new_operation_of_one_label_is_served_there_alone(tmp_path):
     own = {"operations": {"crls": {"method": "GET", "response_type": "a/b", "body": "raw"}}}
     made = build(tmp_path, labels={"iot": own, "other": {}})
     assert [label for label, service in made.items() if "crls" in service.routes] == ["iot"]
     assert [each.label for each in routes.routes(made) if each.is_new] == ["iot"]
 
 
-def test_all_routes(tmp_path):
+def test_routes_yields_the_routes_of_all_labels(tmp_path):
     made = build(tmp_path, labels={"iot": {}})
     assert len(list(routes.routes(made))) == 8
 
 
-def test_the_shipped_configuration():
+def test_every_program_of_the_shipped_configuration_exists():
     made = routes.build(model.load(ROOT / "conf.yaml"))
     assert made.keys() == {None, "python"}
     for each in routes.routes(made):
@@ -219,7 +219,7 @@ def test_the_shipped_configuration():
 # PATH.
 
 
-def test_the_path_of_callouts(tmp_path, monkeypatch):
+def test_the_path_of_callouts_begins_with_a_virtual_environment(tmp_path, monkeypatch):
     def path() -> str:
         return route(tmp_path, "cacerts", path="/bin:/usr/bin").search_path
 

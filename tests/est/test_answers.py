@@ -1,4 +1,4 @@
-"""From what a handler printed to what the operation promises."""
+"""The output of a handler becomes the answer that its operation promises."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LEAF_PEM = LEAF.public_bytes(Encoding.PEM)
 ROOT_PEM = CA.certificate.public_bytes(Encoding.PEM)
 KEY_PEM = key_pem(KEY)
 SHORT_ED25519 = bytes.fromhex("302d020100300506032b65700421041f") + bytes(31)
-"""A key of 31 octets, for which cryptography has an InternalError."""
+"""A key of 31 octets, for which cryptography raises InternalError."""
 BASE64 = {"Content-Transfer-Encoding": "base64"}
 
 
@@ -51,35 +51,35 @@ COATS = {
 
 @pytest.mark.parametrize("coat", COATS)
 @pytest.mark.parametrize("kind", [Body.ISSUED, Body.CA_CERTS])
-def test_a_certificate_in_any_coat_becomes_certs_only(coat, kind):
+def test_a_certificate_in_any_encoding_becomes_certs_only(coat, kind):
     answer = to_wire(kind, COATS[coat], columns=64)
     assert unpacked(answer) == [LEAF]
     assert answer.headers == BASE64
     assert answer.issued == (LEAF if kind is Body.ISSUED else None)
 
 
-def test_lines():
+def test_base64_is_broken_into_lines_only_if_asked():
     assert len(to_wire(Body.ISSUED, LEAF_PEM, columns=64).body.split(b"\n")[0]) == 64
     assert b"\n" not in to_wire(Body.ISSUED, LEAF_PEM, columns=None).body
 
 
-def test_cacerts_may_hold_many():
+def test_cacerts_may_have_several_certificates():
     assert set(unpacked(to_wire(Body.CA_CERTS, ROOT_PEM + LEAF_PEM, columns=64))) == {CA.certificate, LEAF}
 
 
-def test_the_rollover_example_of_rfc_7030():
-    body = vector("rfc7030-a1-cacerts-response.b64")  # four certificates, out of DER's order
+def test_the_cacerts_example_of_rfc_7030_passes_unchanged():
+    body = vector("rfc7030-a1-cacerts-response.b64")  # four certificates, not in DER's order
     assert to_wire(Body.CA_CERTS, body, columns=64).body == body
 
 
 @pytest.mark.parametrize("output", [LEAF_PEM + ROOT_PEM, certs.pack([LEAF, CA.certificate])])
-def test_an_enrolment_holds_one_certificate(output):
+def test_an_enrolment_with_two_certificates_is_refused(output):
     with pytest.raises(Malformed, match="2 certificates, where the answer holds the issued one alone"):
         to_wire(Body.ISSUED, output, columns=64)
 
 
 @pytest.mark.parametrize("kind", [Body.ISSUED, Body.CA_CERTS])
-def test_a_private_key_never_leaves(kind):
+def test_output_with_a_private_key_is_refused(kind):
     for text in (KEY_PEM, key_pem(KEY, PrivateFormat.TraditionalOpenSSL)):
         with pytest.raises(Malformed, match="private key"):
             to_wire(kind, text + LEAF_PEM, columns=64)
@@ -98,7 +98,7 @@ def test_a_private_key_never_leaves(kind):
     ],
 )
 @pytest.mark.parametrize("kind", [Body.ISSUED, Body.CA_CERTS])
-def test_junk_is_no_certificate(kind, output):
+def test_output_without_a_certificate_is_refused(kind, output):
     with pytest.raises(Malformed):
         to_wire(kind, output, columns=64)
 
@@ -114,7 +114,7 @@ GOOD_ATTRIBUTES = [
 
 
 @pytest.mark.parametrize("der", GOOD_ATTRIBUTES)
-def test_csrattrs(der):
+def test_csrattrs_in_der_or_base64_are_sent(der):
     for output in (der, base64.encodebytes(der)):
         answer = to_wire(Body.CSRATTRS, output, columns=64)
         assert base64.b64decode(answer.body) == der
@@ -133,7 +133,7 @@ def test_csrattrs(der):
         "derived-csrattrs-challengepassword-only.b64",
     ],
 )
-def test_published_csrattrs(file):
+def test_published_csrattrs_are_sent_with_the_same_der(file):
     body = vector(file)
     made = to_wire(Body.CSRATTRS, body, columns=64).body
     assert made == encoding.encode_base64(base64.b64decode(body) if file.endswith("b64") else body)
@@ -153,7 +153,7 @@ def test_published_csrattrs(file):
         armoured(tlv(SEQUENCE, tlv(UTF8, b"x")), "ANY"),
     ],
 )
-def test_junk_is_no_csrattrs(output):
+def test_output_that_is_no_csrattrs_is_refused(output):
     with pytest.raises(Malformed):
         to_wire(Body.CSRATTRS, output, columns=64)
 
@@ -177,7 +177,7 @@ def parts(answer: Answer) -> list[tuple[str, str, bytes]]:
 
 
 @pytest.mark.parametrize("columns", [64, None])
-def test_keygen(columns):
+def test_keygen_sends_the_key_and_the_certificate_in_two_parts(columns):
     answer = to_wire(Body.KEYGEN, KEY_PEM + LEAF_PEM, columns=columns)
     assert answer.headers["Content-Type"].startswith("multipart/mixed; boundary=")
     (key_type, key_encoding, key), (bag_type, bag_encoding, bag) = parts(answer)
@@ -204,19 +204,19 @@ def test_keygen_sends_pkcs_8_whatever_was_printed(form):
         assert der == key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, serialization.NoEncryption())
 
 
-def test_keygen_puts_up_with_ec_parameters():
+def test_keygen_accepts_ec_parameters_before_the_key():
     parameters = armoured(oid("1.2.840.10045.3.1.7"), "EC PARAMETERS")
     assert len(parts(to_wire(Body.KEYGEN, parameters + KEY_PEM + LEAF_PEM, columns=64))) == 2
 
 
-def test_keygen_with_an_enveloped_key():
+def test_keygen_sends_an_enveloped_key():
     enveloped = tlv(SEQUENCE, oid("1.2.840.113549.1.7.3"), tlv(0xA0, tlv(SEQUENCE)))
     made = parts(to_wire(Body.KEYGEN, armoured(enveloped, "CMS") + LEAF_PEM, columns=64))
     assert made[0][0] == "application/pkcs7-mime; smime-type=server-generated-key"
     assert made[0][2] == enveloped
 
 
-def test_the_published_keygen_pair():
+def test_the_published_keygen_pair_is_accepted():
     key = armoured(base64.b64decode(vector("rfc7030-a4-serverkeygen-part1-pkcs8.b64")), "PRIVATE KEY")
     bag = certs.unpack(base64.b64decode(vector("rfc7030-a4-serverkeygen-part2-certs.b64")))
     assert to_wire(Body.KEYGEN, key + bag[0].public_bytes(Encoding.PEM), columns=64).issued == bag[0]
@@ -236,26 +236,26 @@ def test_the_published_keygen_pair():
         (armoured(tlv(SEQUENCE), "ENCRYPTED PRIVATE KEY") + LEAF_PEM, "two PEM blocks"),
     ],
 )
-def test_keygen_output_that_is_none(output, words):
+def test_invalid_keygen_output_is_refused_with_the_reason(output, words):
     with pytest.raises(Malformed, match=words):
         to_wire(Body.KEYGEN, output, columns=64)
 
 
-def test_key_material_is_never_quoted():
+def test_a_refusal_never_quotes_key_material():
     spoilt = KEY_PEM.replace(b"MIG", b"MIH", 1)
     with pytest.raises(Malformed) as refusal:
         to_wire(Body.KEYGEN, spoilt + LEAF_PEM, columns=64)
     assert not any(len(word) > 30 for word in str(refusal.value).split())
 
 
-def test_the_boundary_cannot_be_base64():
+def test_the_multipart_boundary_cannot_be_base64():
     assert "-" in answers.BOUNDARY
 
 
-# The others.
+# Other bodies.
 
 
-def test_cmc():
+def test_a_cmc_response_in_any_encoding_is_sent():
     signed = tlv(SEQUENCE, oid("1.2.840.113549.1.7.2"), tlv(0xA0, tlv(SEQUENCE)))
     for output in (signed, base64.b64encode(signed), armoured(signed, "CMS"), armoured(signed, "PKCS7")):
         assert base64.b64decode(to_wire(Body.CMC, output, columns=64).body) == signed
@@ -271,25 +271,25 @@ def test_cmc():
         (b"junk", "base64"),
     ],
 )
-def test_what_is_no_cmc_response(output, words):
+def test_output_that_is_no_cmc_response_is_refused_with_the_reason(output, words):
     with pytest.raises(Malformed, match=words):
         to_wire(Body.CMC, output, columns=64)
 
 
 @pytest.mark.parametrize("output", [DER, base64.b64encode(DER), LEAF_PEM, armoured(DER, "X509 CRL")])
-def test_any_der(output):
+def test_der_in_any_encoding_is_sent(output):
     answer = to_wire(Body.DER, output, columns=64)
     assert base64.b64decode(answer.body) == DER
     assert answer.headers == BASE64
 
 
 @pytest.mark.parametrize("output", [DER + b"\0", DER[:-1], b"junk", KEY_PEM, LEAF_PEM + ROOT_PEM])
-def test_what_is_no_der(output):
+def test_output_that_is_not_one_der_value_is_refused(output):
     with pytest.raises(Malformed):
         to_wire(Body.DER, output, columns=64)
 
 
-def test_raw_goes_out_as_it_is():
+def test_raw_output_is_sent_unchanged():
     assert to_wire(Body.RAW, b"\0anything\xff", columns=64) == Answer(b"\0anything\xff")
 
 

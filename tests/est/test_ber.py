@@ -1,4 +1,4 @@
-"""BER to DER: the forms that writers of CMS use, and bounds for all others."""
+"""BER to DER: the forms that CMS writers use, and bounds for any other input."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from tests.kit.der import OCTETS, SEQUENCE, SET, UTF8, oid, tlv
         ("2480 0401aa 0402bbcc 0000", "0403aabbcc"),
         ("2480 2480 0401aa 0000 0401bb 0000", "0402aabb"),
         ("2400", "0400"),
-        ("308103 020105", "3003020105"),  # longer than need be
+        ("308103 020105", "3003020105"),  # longer than needed
         ("30840000 0003 020105", "3003020105"),
         ("04820001 aa", "0401aa"),
         ("3f8101 80 0000", "3f810100"),  # a tag of two octets
     ],
 )
-def test_what_becomes_of_it(given_, der):
+def test_ber_becomes_der(given_, der):
     assert ber.to_der(bytes.fromhex(given_)) == bytes.fromhex(der)
 
 
 @pytest.mark.parametrize("size", [0, 1, 127, 128, 255, 256, 65535, 65536])
-def test_lengths(size):
+def test_pieces_of_any_length_are_joined_with_a_der_length(size):
     pieces = tlv(OCTETS, bytes(size // 2)) + tlv(OCTETS, bytes(size - size // 2))
     assert ber.to_der(b"\x24\x80" + pieces + b"\0\0") == tlv(OCTETS, bytes(size))
 
@@ -57,13 +57,13 @@ def test_lengths(size):
         ("30" + "89" + "ff" * 9, "cut off"),
     ],
 )
-def test_what_is_none(data, what):
+def test_malformed_ber_is_refused_with_the_reason(data, what):
     with pytest.raises(Malformed) as raised:
         ber.to_der(bytes.fromhex(data))
     assert what in str(raised.value)
 
 
-def test_how_deep():
+def test_ber_nested_deeper_than_the_bound_is_refused():
     def nested(depth: int) -> bytes:
         return b"\x30\x80" * depth + b"\0\0" * depth
 
@@ -74,7 +74,7 @@ def test_how_deep():
         ber.to_der(b"\x30\x80" * 1_000_000)
 
 
-def test_how_many():
+def test_too_many_elements_are_refused_quickly():
     started = time.monotonic()
     with pytest.raises(Malformed, match="too many elements"):
         ber.to_der(b"\x30\x80" + b"\x05\0" * 3_000_000 + b"\0\0")
@@ -92,7 +92,7 @@ _VALUES = st.recursive(
 
 
 @given(_VALUES)
-def test_der_stays_as_it_is(value):
+def test_der_is_returned_unchanged(value):
     assert ber.to_der(value) == value
 
 
@@ -102,7 +102,7 @@ def test_an_indefinite_length_becomes_definite(parts):
 
 
 @given(st.binary(max_size=60))
-def test_noise(noise):
+def test_any_bytes_are_converted_or_malformed(noise):
     for data in (noise, b"\x30\x80" + noise, b"\x24\x80" + noise):
         try:
             der = ber.to_der(data)
@@ -111,6 +111,6 @@ def test_noise(noise):
         assert ber.to_der(der) == der
 
 
-def test_a_signature_inside_stays_good():
+def test_signed_bytes_inside_are_kept():
     signed = tlv(SEQUENCE, oid("1.2.3"), tlv(UTF8, b"x" * 200))
     assert signed in ber.to_der(b"\x30\x80\xa0\x80" + signed + b"\0\0\0\0")

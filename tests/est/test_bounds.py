@@ -1,4 +1,4 @@
-"""Names past their bounds, one after the other."""
+"""Bounds on names and their attributes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from estgw.est import certs
 from estgw.est.bounds import UPPER_BOUNDS, NameBounds
 from tests.kit.ca import name
 
-# What pyasn1's module of RFC 5280 calls them.
+# The names of the bounds in pyasn1's module of RFC 5280.
 UBS = {
     "commonName": "ub_common_name",
     "emailAddress": "ub_emailaddress_length",
@@ -42,7 +42,7 @@ def refusal(bounds: NameBounds, subject: x509.Name, *san: x509.GeneralName) -> s
     return str(caught.value)
 
 
-def test_the_table_is_that_of_the_rfc():
+def test_the_bounds_are_those_of_rfc_5280():
     ours = {name: bound for name, bound in UPPER_BOUNDS.values() if name != "countryName"}
     assert ours == {name: int(getattr(rfc5280, ub)) for name, ub in UBS.items()}
     for oid, (attribute, _) in UPPER_BOUNDS.items():
@@ -51,7 +51,7 @@ def test_the_table_is_that_of_the_rfc():
 
 
 @pytest.mark.parametrize("oid", UPPER_BOUNDS, ids=lambda oid: UPPER_BOUNDS[oid][0])
-def test_an_attribute_may_be_as_long_as_its_bound_and_no_longer(oid):
+def test_an_attribute_longer_than_its_bound_is_refused(oid):
     attribute, bound = UPPER_BOUNDS[oid]
     FREE.require(named(oid, "ü" * bound), None)  # characters, not bytes
     words = refusal(FREE, named(oid, "x" * (bound + 1)))
@@ -60,7 +60,7 @@ def test_an_attribute_may_be_as_long_as_its_bound_and_no_longer(oid):
     NameBounds(attributes=False, subject=1 << 20).require(named(oid, "x" * (bound + 1)), None)
 
 
-def test_each_attribute_counts_wherever_it_stands():
+def test_the_bound_applies_to_an_attribute_anywhere_in_a_name():
     long = x509.NameAttribute(x509.NameOID.ORGANIZATIONAL_UNIT_NAME, "x" * 65, _validate=False)
     short = x509.NameAttribute(x509.NameOID.COMMON_NAME, "device")
     together = x509.Name([x509.RelativeDistinguishedName([short, long])])
@@ -72,8 +72,8 @@ def test_each_attribute_counts_wherever_it_stands():
 
 
 @pytest.mark.parametrize("attributes", [True, False])
-def test_the_whole_has_a_bound_of_its_own(attributes):
-    """For attributes that the RFC has no bound for, for many of them, and for names that are none of X.500's."""
+def test_the_size_of_a_whole_name_is_bounded(attributes):
+    """For attributes without a bound in the RFC, for many attributes, and for names other than X.500 names."""
     bounds = NameBounds(attributes=attributes)
     street = named(x509.NameOID.STREET_ADDRESS, "x" * 4096)
     assert refusal(bounds, street) == (
@@ -89,7 +89,7 @@ def test_the_whole_has_a_bound_of_its_own(attributes):
     bounds.require(name("CN=device"), x509.SubjectAlternativeName(hosts[:1000]))
 
 
-def test_they_travel_as_text():
+def test_bounds_survive_writing_and_reading():
     for bounds in (NameBounds(), NameBounds(False, 100, 200)):
         assert NameBounds.parse(bounds.text) == bounds
     assert NameBounds().text == "rfc5280 4096 16384"

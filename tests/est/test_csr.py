@@ -70,11 +70,11 @@ def broken_signature(der: bytes) -> bytes:
         GOOD + b"\r\n",
     ],
 )
-def test_whatever_coat_it_comes_in_it_is_the_same_request(body):
+def test_a_csr_in_any_encoding_is_the_same_request(body):
     assert csrs.parse(body).der == GOOD
 
 
-def test_what_is_read():
+def test_subject_san_attributes_and_digests_are_read():
     found = csrs.parse(csr("device-1", challenge("secret"), san(x509.DNSName("host.example"))))
     assert found.subject.rfc4514_string() == "CN=device-1"
     assert found.san == x509.SubjectAlternativeName([x509.DNSName("host.example")])
@@ -85,12 +85,12 @@ def test_what_is_read():
     assert encoding.pem_blocks(found.pem) == [encoding.PEMBlock("CERTIFICATE REQUEST", found.der)]
 
 
-def test_a_request_for_nothing_but_a_key():
+def test_a_csr_without_attributes_has_no_san():
     found = csrs.parse(csr())
     assert (found.san, dict(found.attributes)) == (None, {})
 
 
-def test_what_cryptography_makes_is_read():
+def test_a_csr_made_by_cryptography_is_read():
     builder = x509.CertificateSigningRequestBuilder(name("CN=x")).add_attribute(
         x509.ObjectIdentifier(CHALLENGE_PASSWORD), b"secret"
     )
@@ -134,7 +134,7 @@ def test_what_cryptography_makes_is_read():
         (csr("x", attribute("1.2.3", *(tlv(OCTETS, b"%03d" % n) for n in range(101)))), "1.2.3 has more than 100"),
     ],
 )  # fmt: skip
-def test_bad_requests_and_the_fault_that_is_named(body, words):
+def test_a_malformed_csr_is_refused_with_the_reason(body, words):
     with pytest.raises(Malformed, match=words) as refusal:
         csrs.parse(body)
     assert str(refusal.value).isprintable()
@@ -144,7 +144,7 @@ def test_bad_requests_and_the_fault_that_is_named(body, words):
 @given(st.binary(max_size=300))
 @example(b"0\x82")
 @example(b"0\x84\xff\xff\xff\xff")
-def test_anything_is_a_request_or_malformed(body):
+def test_any_bytes_are_malformed(body):
     with pytest.raises(Malformed):
         csrs.parse(body)
 
@@ -157,7 +157,7 @@ _RICH = csr(
 
 
 @given(st.integers(0, len(_RICH) - 1), st.integers(0, 255), st.integers(0, 3))
-def test_a_request_with_spoilt_bytes_is_refused_with_words(at, value, more):
+def test_a_csr_with_changed_bytes_is_refused_or_verifies_unchanged(at, value, more):
     spoilt = bytearray(_RICH)
     spoilt[at : at + 1] = bytes([value]) * (1 + more)
     try:
@@ -170,15 +170,15 @@ def test_a_request_with_spoilt_bytes_is_refused_with_words(at, value, more):
         csrs.verify(found)
     except Malformed:
         return
-    # What verifies is what was signed, but for the signature's own encoding.
+    # A request that verifies has the signed content. Only the encoding of the signature may differ.
     assert found.request.tbs_certrequest_bytes == csrs.parse(_RICH).request.tbs_certrequest_bytes
 
 
-# Names that the library warns about are not our quarrel.
+# The library warns about such names, but we accept them.
 
 
 @pytest.mark.parametrize("text", [b"a" * 100, b""])
-def test_a_common_name_of_any_length(text):
+def test_a_common_name_of_any_length_is_accepted(text):
     assert len(csrs.parse(csr(dn((CN, UTF8, text)))).subject.rdns) == 1
 
 
@@ -195,11 +195,11 @@ def test_a_common_name_of_any_length(text):
         ed25519.Ed25519PrivateKey.generate(),
     ],
 )
-def test_sound_keys(key):
+def test_csrs_of_every_accepted_curve_are_verified(key):
     csrs.verify(csrs.parse(csr(key=key)))
 
 
-def test_rsa_of_2048_bits_is_sound():
+def test_a_csr_with_rsa_of_2048_bits_is_verified():
     csrs.verify(csrs.parse(csr(key=rsa_key(2048))))
 
 
@@ -208,47 +208,47 @@ def modern_csr(key: ed448.Ed448PrivateKey | mldsa.MLDSA44PrivateKey) -> bytes:
     return request.public_bytes(Encoding.DER)
 
 
-def test_ed448():
+def test_a_csr_with_ed448_is_verified():
     csrs.verify(csrs.parse(modern_csr(ed448.Ed448PrivateKey.generate())))
 
 
-def test_ml_dsa_where_the_library_has_it():
+def test_a_csr_with_ml_dsa_is_verified():
     try:
         body = modern_csr(mldsa.MLDSA44PrivateKey.generate())
-    except Exception as fault:  # noqa: BLE001 - whatever it says, this OpenSSL does not have it
+    except Exception as fault:  # noqa: BLE001 - any exception means that this OpenSSL has no ML-DSA
         pytest.skip(f"no ML-DSA here: {fault}")
     csrs.verify(csrs.parse(body))
 
 
 @pytest.mark.parametrize("key", [KEY, ed25519.Ed25519PrivateKey.generate()])
-def test_a_broken_signature(key):
+def test_a_changed_csr_is_refused(key):
     with pytest.raises(Malformed, match="signature does not fit its key"):
         csrs.verify(csrs.parse(broken_signature(csr("device-1", key=key))))
 
 
-def test_another_keys_signature():
+def test_a_csr_signed_by_another_key_is_refused():
     with pytest.raises(Malformed, match="signature does not fit its key"):
         csrs.verify(csrs.parse(csr(spki=spki_of(OTHER))))
 
 
-def test_rsa_1024():
+def test_rsa_of_1024_bits_is_refused():
     with pytest.raises(Malformed, match="an RSA key of 1024 bits; 2048 is the least"):
         csrs.verify(csrs.parse(csr(key=rsa_key(1024))))
 
 
-def test_an_enormous_rsa_key_is_not_even_tried():
+def test_an_rsa_key_beyond_the_bound_is_refused_without_verification():
     numbers = rsa.RSAPublicNumbers(65537, (1 << 16400) + 1)
     spki = numbers.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     with pytest.raises(Malformed, match="an RSA key of 16401 bits"):
         csrs.verify(csrs.parse(csr(spki=spki)))
 
 
-def test_p_192():
+def test_p_192_is_refused():
     with pytest.raises(Malformed, match=r"an EC key of 192 bits; 224 is the least|can't be used"):
         csrs.verify(csrs.parse(csr(key=ec.generate_private_key(ec.SECP192R1()))))
 
 
-def test_dsa():
+def test_a_dsa_key_is_refused():
     with pytest.raises(Malformed, match="a DSA key"):
         csrs.verify(csrs.parse(csr(key=dsa.generate_private_key(1024))))
 
@@ -257,17 +257,17 @@ def test_dsa():
     ("algorithm", "words"),
     [(SHA1_RSA, "signed with SHA1; use SHA-256"), (MD5_RSA, "signed with MD5; use SHA-256")],
 )
-def test_weak_hashes(algorithm, words):
+def test_an_rsa_signature_with_a_weak_hash_is_refused(algorithm, words):
     with pytest.raises(Malformed, match=words):
         csrs.verify(csrs.parse(csr(key=rsa_key(2048), algorithm=algorithm)))
 
 
-def test_sha_1_with_an_elliptic_curve():
+def test_an_ecdsa_signature_with_sha_1_is_refused():
     with pytest.raises(Malformed, match="SHA1"):
         csrs.verify(csrs.parse(csr(algorithm=SHA1_ECDSA)))
 
 
-def test_a_signature_algorithm_that_nobody_knows():
+def test_an_unknown_signature_algorithm_is_refused():
     unknown = csr().replace(oid(SHA256_ECDSA), oid("1.2.840.10045.4.3.9"))
     with pytest.raises(Malformed, match=r"can't be checked|does not fit"):
         csrs.verify(csrs.parse(unknown))
@@ -281,22 +281,22 @@ def test_a_signature_algorithm_that_nobody_knows():
         tlv(SEQUENCE, oid("1.2.840.113549.1.1.1"), tlv(5)),
     ],
 )
-def test_keys_that_cannot_be_read(algorithm):
+def test_an_unreadable_public_key_is_refused(algorithm):
     found = csrs.parse(csr(spki=tlv(SEQUENCE, algorithm, tlv(BIT_STRING, b"\0\1\2"))))
-    assert len(found.spki_sha256) == 64  # serverkeygen ignores the key, and still has a name for the request
+    assert len(found.spki_sha256) == 64  # serverkeygen ignores the key, but needs a digest for the id of the request
     with pytest.raises(Malformed, match="public key can't be used"):
         csrs.verify(found)
     with pytest.raises(Malformed, match="public key can't be used"):
         _ = found.spki
 
 
-def test_a_key_that_cannot_sign():
+def test_a_key_that_cannot_sign_is_refused():
     x25519 = tlv(SEQUENCE, tlv(SEQUENCE, oid("1.3.101.110")), tlv(BIT_STRING, b"\0", b"\1" * 32))
     with pytest.raises(Malformed, match=r"does not fit|can't be checked"):
         csrs.verify(csrs.parse(csr(spki=x25519)))
 
 
-def test_an_empty_subject():
+def test_an_empty_subject_is_refused():
     with pytest.raises(Malformed, match="subject is empty"):
         csrs.require_subject(csrs.parse(csr(tlv(SEQUENCE))))
     csrs.require_subject(csrs.parse(csr()))
@@ -318,11 +318,11 @@ def test_an_empty_subject():
         (UTF8, "utf-8", "x" * 255),
     ],
 )
-def test_challenge_password_in_every_string_type(tag, codec, text):
+def test_a_challenge_password_in_every_string_type_is_read(tag, codec, text):
     assert csrs.parse(csr("x", challenge(text, tag, codec))).text_attribute(CHALLENGE_PASSWORD) == text
 
 
-def test_no_attribute_is_none():
+def test_a_csr_without_challenge_password_returns_none():
     assert csrs.parse(csr()).text_attribute(CHALLENGE_PASSWORD) is None
 
 
@@ -342,13 +342,13 @@ def test_no_attribute_is_none():
         ([tlv(UTF8, b"x" * 256)], "longer than 255 characters"),
     ],
 )
-def test_challenge_passwords_that_are_none(values, words):
+def test_a_malformed_challenge_password_is_refused_with_the_reason(values, words):
     found = csrs.parse(csr("x", attribute(CHALLENGE_PASSWORD, *values)))
     with pytest.raises(Malformed, match=words):
         found.text_attribute(CHALLENGE_PASSWORD)
 
 
-def test_attributes_of_rfc_7894():
+def test_otp_is_read_and_an_empty_revocation_challenge_is_refused():
     found = csrs.parse(csr("x", attribute(OTP_CHALLENGE, tlv(UTF8, b"123")), attribute(REVOCATION_CHALLENGE)))
     assert found.text_attribute(OTP_CHALLENGE) == "123"
     with pytest.raises(Malformed, match="revocationChallenge attribute has 0 values"):
@@ -358,7 +358,7 @@ def test_attributes_of_rfc_7894():
 # Published requests.
 
 
-def test_rfc_7030_a_3():
+def test_rfc_7030_a_3_is_read_and_refused_for_sha_1():
     found = csrs.parse(vector("rfc7030-a3-simpleenroll-request.b64"))
     assert found.subject.rfc4514_string() == "CN=demostep4 1368141352"
     assert found.text_attribute(CHALLENGE_PASSWORD) == "+rrCir/7+EYu50T4"
@@ -367,14 +367,14 @@ def test_rfc_7030_a_3():
         csrs.verify(found)
 
 
-def test_rfc_7030_a_4():
+def test_rfc_7030_a_4_is_read():
     found = csrs.parse(vector("rfc7030-a4-serverkeygen-request.b64"))
     assert found.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)[0].value == (
         "serverKeyGen req by client in demo step 12 1368141955"
     )
 
 
-def test_rfc_9148_a_2_has_a_challenge_password_that_is_no_binding():
+def test_rfc_9148_a_2_has_a_challenge_password_that_is_no_base64():
     found = csrs.parse(vector("rfc9148-a2-enroll-request.der"))
     csrs.verify(found)
     text = found.text_attribute(CHALLENGE_PASSWORD)
@@ -383,12 +383,12 @@ def test_rfc_9148_a_2_has_a_challenge_password_that_is_no_binding():
         base64.b64decode(text, validate=True)
 
 
-def test_a_one_time_password_of_rfc_7894():
+def test_the_one_time_password_of_a_published_csr_is_read():
     found = csrs.parse(vector("altmod-rfc7894-csr-otpchallenge.b64"))
     assert found.text_attribute(OTP_CHALLENGE) == "90503846"
 
 
-def test_a_key_that_openssl_may_not_load_is_refused_with_words():
+def test_a_published_csr_with_an_unusable_key_is_refused():
     found = csrs.parse(vector("altmod-rfc9883-csr-statement-of-possession.b64"))
     with pytest.raises(Malformed):
         csrs.verify(found)
@@ -408,7 +408,7 @@ NEW_SAN = tlv(0xA1, tlv(0x82, b"new.example"))
         (tlv(SEQUENCE, NEW_SAN), "", ["new.example"]),
     ],
 )
-def test_change_subject_name(value, subject, san_entries):
+def test_change_subject_name_gives_the_new_names(value, subject, san_entries):
     wanted = csrs.change_subject_name(csrs.parse(csr("old", attribute(csrs.CHANGE_SUBJECT_NAME, value))))
     assert wanted is not None
     assert wanted.subject.rfc4514_string() == subject
@@ -416,7 +416,7 @@ def test_change_subject_name(value, subject, san_entries):
     assert found == san_entries
 
 
-def test_no_change_asked_for():
+def test_a_csr_without_change_subject_name_returns_none():
     assert csrs.change_subject_name(csrs.parse(csr())) is None
 
 
@@ -433,15 +433,15 @@ def test_no_change_asked_for():
         [tlv(SEQUENCE, tlv(0xA1, tlv(0xA3, tlv(SEQUENCE))))],
     ],
 )
-def test_changes_that_cannot_be_read(values):
+def test_a_malformed_change_subject_name_is_refused(values):
     with pytest.raises(Malformed):
         csrs.change_subject_name(csrs.parse(csr("old", attribute(csrs.CHANGE_SUBJECT_NAME, *values))))
 
 
-# Renewing: the same names (RFC 7030 4.2.2).
+# Renewal needs the same names (RFC 7030 4.2.2).
 
 
-def same(subject: str, *alt: x509.GeneralName) -> x509.Certificate:
+def certificate_with(subject: str, *alt: x509.GeneralName) -> x509.Certificate:
     extensions = [x509.SubjectAlternativeName(alt)] if alt else []
     return certificate(CA, subject, *extensions)
 
@@ -449,38 +449,46 @@ def same(subject: str, *alt: x509.GeneralName) -> x509.Certificate:
 @pytest.mark.parametrize(
     ("request_", "certificate_"),
     [
-        (csr("device-1"), same("CN=device-1")),
-        (csr(dn((CN, PRINTABLE, b"Device-1"))), same("CN=device-1")),
-        (GOOD, same("CN=device-1", x509.DNSName("HOST.example"))),
+        (csr("device-1"), certificate_with("CN=device-1")),
+        (csr(dn((CN, PRINTABLE, b"Device-1"))), certificate_with("CN=device-1")),
+        (GOOD, certificate_with("CN=device-1", x509.DNSName("HOST.example"))),
         (
             csr("device-1", san(x509.DNSName("a"), x509.DNSName("b"))),
-            same("CN=device-1", x509.DNSName("b"), x509.DNSName("a")),
+            certificate_with("CN=device-1", x509.DNSName("b"), x509.DNSName("a")),
         ),
     ],
 )
-def test_no_difference(request_, certificate_):
+def test_equal_names_are_no_difference(request_, certificate_):
     assert csrs.difference(csrs.parse(request_), certificate_) is None
 
 
 @pytest.mark.parametrize(
     ("request_", "certificate_", "words"),
     [
-        (csr("device-2"), same("CN=device-1"), "the CSR's subject is CN=device-2, the certificate's is CN=device-1"),
-        (csr(name("CN=device-1,O=x")), same("CN=device-1"), "the CSR's subject is CN=device-1,O=x"),
-        (csr(tlv(SEQUENCE)), same("CN=device-1"), "the CSR's subject is , the certificate's"),
-        (GOOD, same("CN=device-1"), "the CSR adds DNS:host.example in its subject alternative name"),
-        (csr(), same("CN=device-1", x509.DNSName("a")), "the CSR lacks DNS:a in its subject alternative name"),
+        (
+            csr("device-2"),
+            certificate_with("CN=device-1"),
+            "the CSR's subject is CN=device-2, the certificate's is CN=device-1",
+        ),
+        (csr(name("CN=device-1,O=x")), certificate_with("CN=device-1"), "the CSR's subject is CN=device-1,O=x"),
+        (csr(tlv(SEQUENCE)), certificate_with("CN=device-1"), "the CSR's subject is , the certificate's"),
+        (GOOD, certificate_with("CN=device-1"), "the CSR adds DNS:host.example in its subject alternative name"),
+        (
+            csr(),
+            certificate_with("CN=device-1", x509.DNSName("a")),
+            "the CSR lacks DNS:a in its subject alternative name",
+        ),
         (
             csr("device-1", san(x509.RFC822Name("a@b"))),
-            same("CN=device-1", x509.DNSName("a")),
+            certificate_with("CN=device-1", x509.DNSName("a")),
             "the CSR adds email:a@b and the CSR lacks DNS:a in its",
         ),
         (
             csr("device-1", san(x509.DirectoryName(name("CN=x")))),
-            same("CN=device-1"),
+            certificate_with("CN=device-1"),
             "the CSR adds dirName:",
         ),
     ],
 )
-def test_differences_are_named(request_, certificate_, words):
+def test_a_difference_in_names_is_put_into_words(request_, certificate_, words):
     assert words in str(csrs.difference(csrs.parse(request_), certificate_))

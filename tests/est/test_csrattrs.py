@@ -1,4 +1,4 @@
-"""CSR attributes: every published example survives a round trip, and what is none is called so."""
+"""CSR attributes: published examples survive decoding and encoding, and malformed ones are refused."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def example(name: str) -> CsrAttrs:
 
 
 @pytest.mark.parametrize("name", [*FILES, *EXAMPLES])
-def test_every_example_survives_a_round_trip(name):
+def test_every_published_example_survives_decoding_and_encoding(name):
     der = vector(name) if name in FILES else base64.b64decode(EXAMPLES[name])
     attrs = csrattrs.decode_csrattrs(der)
     assert attrs.encode() == der
@@ -49,11 +49,11 @@ def test_every_example_survives_a_round_trip(name):
         assert attrs.template.encode() == raw
 
 
-def test_the_files_are_where_they_should_be():
+def test_at_least_six_files_of_examples_are_found():
     assert len(FILES) >= 6
 
 
-def test_the_template_of_rfc_9908_3_4():
+def test_the_template_of_rfc_9908_3_4_is_decoded():
     template = csrattrs.decode_csrattrs(vector("derived-rfc9908-template.b64")).template
     assert template is not None
     assert template == Template(
@@ -73,21 +73,21 @@ def test_the_template_of_rfc_9908_3_4():
     assert extended == ExtensionWish("2.5.29.37")
 
 
-def test_rfc_7030s_own_example_has_an_extension_that_is_none():
-    """RFC 9908 3.2 declares it wrong; it is read all the same, and the odd value is passed over."""
+def test_the_faulty_example_of_rfc_7030_is_decoded_without_extensions():
+    """RFC 9908 3.2 calls it wrong. It is read, and the odd value is ignored."""
     attrs = csrattrs.decode_csrattrs(vector("rfc7030-4.5.2-csrattrs.b64"))
     assert attrs.oids == (CHALLENGE_PASSWORD, "1.2.840.10045.4.3.3")
     assert csrattrs.extensions(attrs.attributes) == ()
 
 
-def test_sizes_and_curves():
+def test_an_rsa_size_and_a_curve_are_read():
     (rsa,) = example("RFC 9908 5.4").attributes
     assert KeyWish(rsa.oid, rsa.values[0]).bits == 4096
     (curve,) = example("RFC 9908 5.5").attributes
     assert KeyWish(curve.oid, curve.values[0]).curve == P384
 
 
-def test_an_rsa_size_as_a_dummy_key():
+def test_an_rsa_size_is_read_from_a_dummy_key():
     """RFC 9908 3.4: a template gives the size by a public key of that length."""
     modulus = b"\x02\x82\x01\x01\x00" + b"\xff" * 256
     key = b"\x30\x82\x01\x0a" + modulus + b"\x02\x03\x01\x00\x01"
@@ -109,7 +109,7 @@ def test_an_rsa_size_as_a_dummy_key():
         "30043002060155",
     ],
 )
-def test_what_is_none_is_malformed(der):
+def test_malformed_csrattrs_are_refused(der):
     with pytest.raises(Malformed):
         csrattrs.decode_csrattrs(bytes.fromhex(der))
 
@@ -121,24 +121,24 @@ def test_what_is_none_is_malformed(der):
         "3005020101a100",  # version 2
         "3007020100a100a100",  # attributes twice
         "3007020100a1003000",  # subject in the wrong place
-        "3007020100a000a100",  # a key of nothing
+        "3007020100a000a100",  # a key without content
         "30080201003103a10000",
-        "300902010030020500a100",  # a subject of something else
+        "300902010030020500a100",  # a subject of another type
         "3009020100a0023000a100",
     ],
 )
-def test_a_template_that_is_none(der):
+def test_a_malformed_template_is_refused(der):
     with pytest.raises(Malformed):
         csrattrs.decode_template(bytes.fromhex(der))
 
 
-def test_two_templates_are_one_too_many():
+def test_two_templates_are_refused():
     twice = AttributeWish(csrattrs.TEMPLATE, (Template().encode(), Template().encode()))
     with pytest.raises(Malformed):
         _ = CsrAttrs((twice,)).template
 
 
-def test_no_object_identifier():
+def test_an_invalid_object_identifier_is_refused():
     with pytest.raises(Malformed):
         CsrAttrs(("5.6.7",)).encode()
 
@@ -157,7 +157,7 @@ _TEMPLATES = strategies.builds(
 
 
 @given(strategies.lists(_OIDS | _ATTRIBUTES, max_size=5).map(tuple), strategies.none() | _TEMPLATES)
-def test_whatever_is_encoded_can_be_decoded(items, template):
+def test_any_encoded_csrattrs_are_decoded_again(items, template):
     if template is not None:
         items = (*items, AttributeWish(csrattrs.TEMPLATE, (template.encode(),)))
     attrs = CsrAttrs(items)
@@ -166,7 +166,7 @@ def test_whatever_is_encoded_can_be_decoded(items, template):
 
 
 @given(strategies.binary(max_size=60))
-def test_noise_is_malformed_or_harmless(noise):
+def test_any_bytes_are_malformed_or_reencoded_unchanged(noise):
     for data in (noise, b"\x30" + bytes([len(noise)]) + noise):
         try:
             attrs = csrattrs.decode_csrattrs(data)

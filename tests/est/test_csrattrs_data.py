@@ -1,4 +1,4 @@
-"""The language of csrattrs.yaml as data: there and back byte for byte, and every fault at its place."""
+"""csrattrs.yaml as data: reading and writing keep every byte, and each fault has its place."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def faults(*wishes: Any) -> list[tuple[tuple[str | int, ...], str]]:
 
 
 def fault(*wishes: Any) -> tuple[tuple[str | int, ...], str]:
-    """The one fault."""
+    """The only fault."""
     (found,) = faults(*wishes)
     return found
 
@@ -46,17 +46,17 @@ def template(data: Any) -> Template:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_every_vector_has_words_that_make_it_again(name):
+def test_every_vector_survives_writing_and_reading(name):
     attrs = decode_csrattrs(vector(name))
     assert csrattrs_data.read(csrattrs_data.write(attrs)).encode() == vector(name)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_every_example_has_words_that_make_it_again(name):
+def test_every_example_survives_writing_and_reading(name):
     assert csrattrs_data.read(csrattrs_data.write(example(name))) == example(name)
 
 
-def test_the_words_of_a_template_beside_the_classic_form():
+def test_a_template_beside_the_classic_form_is_put_into_words():
     assert csrattrs_data.write(example("a template beside the old style")) == [
         "challengePassword",
         {"key": "ec:P-256"},
@@ -79,7 +79,7 @@ def test_the_words_of_a_template_beside_the_classic_form():
     ]
 
 
-# One wish.
+# Single wishes.
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_the_words_of_a_template_beside_the_classic_form():
         ({"template": {}}, attribute(csrattrs.TEMPLATE, bytes.fromhex("3005020100a100"))),
     ],
 )  # fmt: skip
-def test_what_travels(wish, der):
+def test_a_wish_is_encoded(wish, der):
     assert read(wish).encode() == tlv(SEQUENCE, der)
 
 
@@ -152,13 +152,13 @@ def test_wishes_keep_their_order():
         ({"extensions": {"keyUsage": "cRLSign", USAGE: "cRLSign"}}, (0, "extensions"), "stands here twice"),
     ],
 )
-def test_a_wish_that_is_none(wish, loc, what):
+def test_an_invalid_wish_is_refused_with_its_place(wish, loc, what):
     where, said = fault(wish)
     assert where == loc
     assert what in said
 
 
-def test_all_faults_at_once():
+def test_all_faults_are_reported_at_once():
     assert [where for where, _ in faults("nobody", "serialNumber", {"key": "x"}, {"template": {"key": "y"}})] == [
         (0,),
         (2, "key"),
@@ -167,19 +167,19 @@ def test_all_faults_at_once():
 
 
 @pytest.mark.parametrize("data", [None, "serialNumber", {"key": "ec"}, 5])
-def test_what_is_no_list(data):
+def test_data_that_is_not_a_list_is_refused(data):
     with pytest.raises(Malformed, match="a list of wishes is wanted"):
         csrattrs_data.read(data)
 
 
 @pytest.mark.parametrize("word", ["key", "extensions", "template"])
-def test_rfc_9908_has_room_for_one(word):
+def test_a_second_key_extensions_or_template_is_refused(word):
     """RFC 9908 3.2 and 3.4."""
     wish = {"key": {"key": "ec"}, "extensions": {"extensions": {"keyUsage": "cRLSign"}}, "template": {"template": None}}
     assert fault(wish[word], "serialNumber", wish[word]) == ((2,), f"a second {word}, and RFC 9908 3 has room for one")
 
 
-def test_alternatives_are_for_keys_alone():
+def test_alternatives_allow_several_keys_but_no_second_template():
     wishes = [{"key": "ec:P-256"}, {"key": "rsa:3072"}]
     assert len(csrattrs_data.read(wishes, alternatives=True).attributes) == 2
     with pytest.raises(Malformed):
@@ -189,7 +189,7 @@ def test_alternatives_are_for_keys_alone():
 # Templates (RFC 9908 3.4).
 
 
-def test_a_subject_given_and_left_to_fill():
+def test_a_template_subject_has_given_and_open_parts():
     assert template({"subject": ["CN", {"O": "Example"}, {"serialNumber": None}, ["OU", {"L": "Here"}]]}).subject == (
         (NamePart(COMMON_NAME),),
         (NamePart("2.5.4.10", tlv(UTF8, b"Example")),),
@@ -200,7 +200,7 @@ def test_a_subject_given_and_left_to_fill():
     assert template({"subject": None}).subject is None
 
 
-def test_key_and_attributes():
+def test_a_template_has_a_key_and_attributes():
     found = template({"key": "ec", "attributes": ["challengePassword", {"friendlyName": "x"}, "serialNumber"]})
     assert found.key == KeyWish("1.2.840.10045.2.1")
     assert {one.oid: len(one.values) for one in found.attributes} == {
@@ -210,7 +210,7 @@ def test_key_and_attributes():
     }
 
 
-def test_extensions_that_leave_something_open_have_a_type_of_their_own():
+def test_extensions_without_a_value_use_the_template_type():
     closed = template({"attributes": [{"extensions": {"keyUsage": "digitalSignature"}}]})
     assert [one.oid for one in closed.attributes] == [csrattrs.EXTENSION_REQUEST]
     for words in (None, ["critical"], "critical"):
@@ -221,7 +221,7 @@ def test_extensions_that_leave_something_open_have_a_type_of_their_own():
     assert [one.oid for one in san.attributes] == [csrattrs.EXTENSION_TEMPLATE]
 
 
-def test_attributes_are_in_ders_order_unless_they_are_not():
+def test_template_attributes_are_sorted_unless_as_written():
     names = ["challengePassword", "serialNumber"]
     assert template({"attributes": names}) == template({"attributes": names[::-1]})
     written = {"attributes": names, "order": "as written"}
@@ -256,13 +256,13 @@ def test_attributes_are_in_ders_order_unless_they_are_not():
         ),
     ],
 )
-def test_a_template_that_is_none(data, loc, what):
+def test_an_invalid_template_is_refused_with_its_place(data, loc, what):
     where, said = fault({"template": data})
     assert where == (0, "template", *loc)
     assert what in said
 
 
-# Whatever a server sends has words.
+# Anything that a server sends can be written in words.
 
 _OIDS = st.sampled_from(
     [CHALLENGE_PASSWORD, SERIAL_NUMBER, "2.999.1", P256, "1.2.840.10045.2.1", "1.2.840.113549.1.1.1",
@@ -296,7 +296,7 @@ _TEMPLATES = st.builds(
 
 
 @given(st.lists(_OIDS | _ATTRIBUTES, max_size=5).map(tuple), st.none() | _TEMPLATES)
-def test_whatever_a_server_sends_has_words_that_make_it_again(items, template):
+def test_any_csrattrs_survive_writing_and_reading(items, template):
     if template is not None:
         items = (*items, AttributeWish(csrattrs.TEMPLATE, (template.encode(),)))
     attrs = CsrAttrs(items)
@@ -304,7 +304,7 @@ def test_whatever_a_server_sends_has_words_that_make_it_again(items, template):
 
 
 @given(st.lists(st.sampled_from([b"\x31\0", b"\x30\0", tlv(UTF8, b"b"), tlv(UTF8, b"a"), b"\x05\0"]), max_size=4))
-def test_values_that_are_not_in_ders_order_survive_too(values):
+def test_values_out_of_order_survive_writing_and_reading(values):
     attrs = CsrAttrs((AttributeWish("2.999.1", tuple(values)), AttributeWish(csrattrs.TEMPLATE, tuple(values))))
     assert csrattrs_data.read(csrattrs_data.write(attrs)) == attrs
 

@@ -1,4 +1,4 @@
-"""The wanted kind of key: words, the classic form and the template's."""
+"""The wanted kind of key: words, the classic form and the form in a template."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ NULL = b"\x05\0"
         ("ml-dsa-65", Kind(ML_DSA_65)),
     ],
 )
-def test_kinds(words, kind):
+def test_a_kind_of_key_is_read_and_written(words, kind):
     assert keys.read_kind(words) == kind
     assert str(kind) == words
 
 
-def test_other_names_of_a_curve():
+def test_a_curve_may_have_its_other_names():
     assert keys.read_kind("ec:prime256v1") == keys.read_kind("ec:secp256r1") == Kind(EC_PUBLIC_KEY, P256)
 
 
@@ -60,7 +60,7 @@ def test_other_names_of_a_curve():
         ("ed25519:x", "is no kind of key"),
     ],
 )
-def test_what_is_no_kind(words, what):
+def test_an_invalid_kind_of_key_is_refused_with_the_reason(words, what):
     with pytest.raises(Malformed) as raised:
         keys.read_kind(words)
     assert what in str(raised.value)
@@ -79,7 +79,7 @@ def test_what_is_no_kind(words, what):
         ("ed25519", AttributeWish(ED25519)),
     ],
 )
-def test_classic(words, attribute):
+def test_the_classic_form_of_a_key_is_read_and_written(words, attribute):
     assert keys.read_classic(words) == attribute
     assert keys.write_classic(attribute) == [words]
 
@@ -97,7 +97,7 @@ def test_classic(words, attribute):
         ("ml-dsa-65", KeyWish(ML_DSA_65)),
     ],
 )
-def test_template(words, wish):
+def test_the_template_form_of_a_key_is_read_and_written(words, wish):
     assert keys.read_template_key(words) == wish
     assert keys.write_template_key(wish) == words
 
@@ -115,7 +115,7 @@ def test_an_rsa_size_is_a_dummy_key_of_that_length(bits):
     assert dummy.public_numbers().n == (1 << bits) - 1, "and nobody takes it for a key"
 
 
-def test_somebody_elses_dummy_key_survives_as_fields():
+def test_another_dummy_key_is_written_as_fields():
     spki = rsa.generate_private_key(65537, 2048).public_key()
     der = spki.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     _, public = elements(der, "a key")
@@ -132,14 +132,14 @@ def test_somebody_elses_dummy_key_survives_as_fields():
         KeyWish("2.999.1"),
         KeyWish("2.999.1", tlv(SEQUENCE)),
         KeyWish(RSA_ENCRYPTION),  # without the NULL
-        KeyWish(EC_PUBLIC_KEY, oid("1.2.840.113549.1.9.7")),  # a curve that is none
+        KeyWish(EC_PUBLIC_KEY, oid("1.2.840.113549.1.9.7")),  # not a curve
         KeyWish(EC_PUBLIC_KEY, oid(P256), tlv(BIT_STRING, b"\0\4")),
         KeyWish(EC_PUBLIC_KEY, tlv(SEQUENCE, tlv(INTEGER, b"\1"))),  # explicit parameters
         KeyWish(RSA_ENCRYPTION, NULL, tlv(BIT_STRING, b"\0junk")),
         KeyWish(RSA_ENCRYPTION, NULL, tlv(BIT_STRING)),
     ],
 )
-def test_whatever_a_server_sends_has_words(wish):
+def test_any_key_of_a_template_survives_writing_and_reading(wish):
     assert keys.read_template_key(keys.write_template_key(wish)) == wish
 
 
@@ -155,13 +155,13 @@ def test_whatever_a_server_sends_has_words(wish):
         ({"algorithm": "ecPublicKey", "public_key": 5}, 'hex digits are wanted; quote them ("5")'),
     ],
 )
-def test_fields_that_are_wrong(data, what):
+def test_wrong_fields_of_a_key_are_refused_with_the_reason(data, what):
     with pytest.raises(Malformed) as raised:
         keys.read_template_key(data)
     assert what in str(raised.value)
 
 
-def test_every_plain_key_has_the_number_of_the_library():
+def test_keys_have_the_object_identifiers_of_the_library():
     der = ed25519.Ed25519PrivateKey.generate().public_key()
     spki = der.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     assert keys.read_template_key("ed25519").oid in oids.PLAIN_KEYS

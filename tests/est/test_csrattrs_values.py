@@ -1,4 +1,4 @@
-"""Values in the words of csrattrs.yaml: there, back, and what is said of those that are none."""
+"""Values in the words of csrattrs.yaml: read, written, and refused with a reason."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def words(oid_: str, der: bytes) -> list[str]:
         ("", {"hex": "0500"}, b"\x05\0"),
     ],
 )
-def test_a_value_there_and_back(oid_, data, der):
+def test_a_value_is_read_and_written(oid_, data, der):
     assert read_value(data, oid_) == der
     assert write_value(der, oid_) == data
 
@@ -86,7 +86,7 @@ def test_hex_may_have_colons_and_spaces():
         ({"ia5": "ü"}, "'ü' is no character of this kind of string (ia5)"),
     ],
 )
-def test_what_is_no_value(data, what):
+def test_an_invalid_value_is_refused_with_the_reason(data, what):
     with pytest.raises(Malformed) as raised:
         read_value(data)
     assert what in str(raised.value)
@@ -106,11 +106,11 @@ def test_what_is_no_value(data, what):
         tlv(SEQUENCE, b"\x05\0"),
     ],
 )
-def test_what_has_no_words_is_hex(der):
+def test_a_value_without_words_is_written_as_hex(der):
     assert write_value(der) == {"hex": der.hex()}
 
 
-def test_the_text_of_any_string_and_of_nothing_else():
+def test_text_of_returns_the_text_of_strings_alone():
     assert [text_of(tlv(tag, b"a")) for tag in (UTF8, PRINTABLE, IA5)] == ["a"] * 3
     assert text_of(tlv(BMP, b"\0a")) == "a"
     assert text_of(tlv(INTEGER, b"\5")) is None
@@ -127,7 +127,7 @@ def test_any_text_is_encoded_or_refused(text, oid_):
 
 
 @given(st.binary(max_size=20), st.sampled_from([2, 3, 4, 6, 12, 19, 22, 30, 48]))
-def test_any_value_has_words_that_make_it_again(content, tag):
+def test_any_value_survives_writing_and_reading(content, tag):
     der = tlv(tag, content)
     made = write_value(der)
     try:
@@ -137,10 +137,10 @@ def test_any_value_has_words_that_make_it_again(content, tag):
     assert read_value(made) == der
 
 
-# Where a fault is.
+# Places of faults.
 
 
-def test_at_says_the_way_to_a_fault():
+def test_at_adds_the_place_to_a_fault():
     with pytest.raises(Unfit) as raised, at("a", 1), at("b"):
         raise Malformed("what")
     assert raised.value.faults == ((("a", 1, "b"), "what"),)
@@ -153,7 +153,7 @@ def refuse_small(step: int | str, number: int) -> int:
     return number * 2
 
 
-def test_collect_tells_all_faults_at_once():
+def test_collect_reports_all_faults_at_once():
     assert collect([5, 6], refuse_small) == [10, 12]
     assert collect({"a": 5}, refuse_small) == [10]
     with pytest.raises(Unfit) as raised:
@@ -161,7 +161,7 @@ def test_collect_tells_all_faults_at_once():
     assert raised.value.faults == (((0,), "1 is too small"), ((2,), "2 is too small"))
 
 
-def test_collect_gives_up_after_some():
+def test_collect_stops_at_the_bound_on_faults():
     asked = []
 
     def refuse(step, number):
@@ -173,7 +173,7 @@ def test_collect_gives_up_after_some():
     assert len(raised.value.faults) == len(asked) == MOST_FAULTS
 
 
-# Extensions: our bytes are those of the library.
+# Extensions: our encoding equals the library's.
 
 
 @pytest.mark.parametrize(
@@ -198,13 +198,13 @@ def test_collect_gives_up_after_some():
         (CONSTRAINTS, ["CA:TRUE", "pathlen:200"], x509.BasicConstraints(True, 200)),
     ],
 )  # fmt: skip
-def test_an_extension_there_and_back(oid_, made, extension):
+def test_an_extension_is_read_and_written_as_the_library_does(oid_, made, extension):
     der = extension.public_bytes()
     assert CODECS[oid_][0](made) == der
     assert words(oid_, der) == made
 
 
-def test_all_general_names():
+def test_every_kind_of_general_name_is_read_and_written():
     made = [
         "DNS:host.example",
         "email:ops@example.org",
@@ -231,13 +231,13 @@ def test_all_general_names():
     assert words(SAN, der) == made
 
 
-def test_a_directory_name_may_use_every_name_of_ours():
+def test_a_directory_name_may_use_any_known_attribute_name():
     der = CODECS[SAN][0](["dirName:serialNumber=A-1,CN=x"])
     assert words(SAN, der) == ["dirName:2.5.4.5=A-1,CN=x"]
     assert CODECS[SAN][0](words(SAN, der)) == der
 
 
-def test_names_left_to_the_client_are_empty():
+def test_general_names_left_to_the_client_are_empty():
     """RFC 9908 3.4: an empty directoryName, a zero-length iPAddress and so on."""
     made = ["email", "DNS", "URI", "IP", "dirName"]
     assert CODECS[SAN][0](made).hex() == "300c8100820086008700a4023000"
@@ -269,7 +269,7 @@ def test_names_left_to_the_client_are_empty():
         (SAN, ["RID:nobody"], "is no name known here"),
     ],
 )
-def test_words_that_are_none(oid_, made, what):
+def test_invalid_words_of_an_extension_are_refused_with_the_reason(oid_, made, what):
     with pytest.raises(Malformed) as raised:
         CODECS[oid_][0](made)
     assert what in str(raised.value)
@@ -277,7 +277,7 @@ def test_words_that_are_none(oid_, made, what):
 
 @pytest.mark.parametrize("oid_", CODECS)
 @given(noise=st.binary(max_size=30))
-def test_noise_in_an_extension_has_words_or_none(oid_, noise):
+def test_any_bytes_of_an_extension_have_words_or_are_malformed(oid_, noise):
     for der in (
         noise,
         tlv(SEQUENCE, noise),
@@ -291,6 +291,6 @@ def test_noise_in_an_extension_has_words_or_none(oid_, noise):
             continue
 
 
-def test_every_usage_is_a_bit_of_its_own():
+def test_every_key_usage_has_its_own_bit():
     ders = {values.read_usages([usage]) for usage in values._USAGES}
     assert len(ders) == 9

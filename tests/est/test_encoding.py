@@ -1,4 +1,4 @@
-"""Base64, PEM and DER: told apart, taken off and put on."""
+"""Base64, PEM and DER: recognised, decoded and encoded."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LABELS = ("CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST")
 @pytest.mark.parametrize(
     "text", [b"MAMCAQU=", b"MAMC\nAQU=\n", b"MAMC\r\nAQU=\r\n", b" M\tA M C\fA\vQU=", b"\n\n MAMCAQU= \n"]
 )
-def test_white_space_in_base64_does_not_count(text):
+def test_white_space_in_base64_is_ignored(text):
     assert decode_base64(text) == DER
 
 
@@ -42,13 +42,13 @@ def test_white_space_in_base64_does_not_count(text):
         (b"====", "truncated"),
     ],
 )
-def test_what_is_not_base64(text, words):
+def test_invalid_base64_is_refused_with_the_reason(text, words):
     with pytest.raises(Malformed, match=words):
         decode_base64(text)
 
 
 @given(st.binary())
-def test_base64_is_read_like_the_standard_library_does_or_refused(text):
+def test_base64_is_read_as_the_standard_library_does_or_refused(text):
     try:
         found = decode_base64(text)
     except Malformed:
@@ -58,16 +58,16 @@ def test_base64_is_read_like_the_standard_library_does_or_refused(text):
 
 
 @given(st.binary(), st.integers(1, 100) | st.none())
-def test_base64_comes_back(data, columns):
+def test_any_bytes_survive_base64(data, columns):
     assert decode_base64(encode_base64(data, columns=columns)) == data
 
 
-def test_lines_are_64_columns_with_a_line_feed_after_each():
+def test_base64_has_lines_of_64_columns_each_with_a_line_feed():
     lines = encode_base64(bytes(100)).split(b"\n")
     assert [len(line) for line in lines] == [64, 64, 8, 0]
 
 
-def test_unbroken_base64_has_no_line_feed_at_all():
+def test_unbroken_base64_has_no_line_feed():
     assert b"\n" not in encode_base64(bytes(1000), columns=None)
 
 
@@ -81,21 +81,21 @@ def test_unbroken_base64_has_no_line_feed_at_all():
         ("rfc7030-a4-serverkeygen-request.b64", 963),
     ],
 )
-def test_lines_are_as_in_rfc_7030_appendix_a(file, length):
+def test_base64_lines_are_those_of_rfc_7030_appendix_a(file, length):
     body = vector(file)
-    assert len(body) == length  # the Content-Length that the RFC prints
+    assert len(body) == length  # the Content-Length in the RFC
     assert encode_base64(decode_base64(body)) == body
 
 
 # PEM.
 
 
-def test_pem_blocks_in_order_with_text_around_them():
+def test_pem_blocks_are_found_in_order_with_text_around_them():
     text = b"Subject: x\n" + encode_pem(DER, "A") + b"between\n" + encode_pem(b"", "B C") + b"after"
     assert pem_blocks(text) == [PEMBlock("A", DER), PEMBlock("B C", b"")]
 
 
-def test_pem_with_carriage_returns_and_without_line_ends():
+def test_pem_with_carriage_returns_or_without_line_ends_is_read():
     assert pem_blocks(encode_pem(DER, "A").replace(b"\n", b"\r\n")) == [PEMBlock("A", DER)]
     assert pem_blocks(encode_pem(DER, "A").replace(b"\n", b" ")) == [PEMBlock("A", DER)]
 
@@ -110,21 +110,21 @@ def test_pem_with_carriage_returns_and_without_line_ends():
         b"-----BEGIN " + b"A" * 65 + b"-----\n-----END " + b"A" * 65 + b"-----\n",
     ],
 )
-def test_what_is_no_pem_block(text):
+def test_text_that_is_no_pem_block_is_ignored(text):
     assert pem_blocks(text) == []
 
 
-def test_a_block_that_does_not_end_does_not_swallow_the_next():
+def test_an_unfinished_block_does_not_hide_the_next_one():
     assert pem_blocks(b"-----BEGIN A-----\nMAMC\n" + encode_pem(DER, "B")) == [PEMBlock("B", DER)]
 
 
-def test_encrypted_pem_is_named():
+def test_encrypted_pem_is_refused_as_such():
     text = b"-----BEGIN A-----\nProc-Type: 4,ENCRYPTED\n\nMAMCAQU=\n-----END A-----\n"
     with pytest.raises(Malformed, match="A is encrypted or has headers"):
         pem_blocks(text)
 
 
-def test_bad_base64_in_pem_is_named():
+def test_bad_base64_in_a_pem_block_is_refused_with_its_label():
     with pytest.raises(Malformed, match="PEM block A: not base64"):
         pem_blocks(b"-----BEGIN A-----\n*\n-----END A-----\n")
 
@@ -140,18 +140,18 @@ def test_bad_base64_in_pem_is_named():
         b"".join(b"-----BEGIN %d-----\n" % number for number in range(12_000)),
     ],
 )
-def test_a_body_full_of_armour_takes_no_time(text):
+def test_a_body_full_of_pem_markers_is_read_quickly(text):
     began = time.process_time()
     assert pem_blocks(text) == []
     assert time.process_time() - began < 1
 
 
 @given(st.binary(), st.from_regex(r"[A-Z0-9][A-Z0-9 ]{0,63}", fullmatch=True))
-def test_pem_comes_back(data, label):
+def test_any_bytes_survive_pem(data, label):
     assert pem_blocks(encode_pem(data, label)) == [PEMBlock(label, data)]
 
 
-# Telling them apart.
+# Recognising the encoding.
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_pem_comes_back(data, label):
         b"\n\n" + armoured(DER).replace(b"\n", b"\r\n"),
     ],
 )
-def test_the_three_coats_of_der(body):
+def test_der_base64_and_pem_bodies_are_decoded(body):
     assert decode(body, LABELS) == DER
 
 
@@ -179,12 +179,12 @@ def test_der_that_ends_in_cr_lf_keeps_it():
     assert decode(der + b"\r\n", ()) == der
 
 
-def test_bytes_too_many_are_left_for_the_parser():
+def test_trailing_bytes_are_left_for_the_parser():
     assert decode(DER + b"\r\nx", ()) == DER + b"\r\nx"
     assert decode(DER + b"\n", ()) == DER + b"\n"
 
 
-def test_der_whose_bytes_are_all_base64_digits_is_read_as_base64_and_named():
+def test_der_that_looks_like_base64_is_refused_as_base64():
     with pytest.raises(Malformed, match="base64"):
         decode(b"0000", ())
 
@@ -204,18 +204,18 @@ def test_der_whose_bytes_are_all_base64_digits_is_read_as_base64_and_named():
         (armoured(DER) * 2, "has: CERTIFICATE REQUEST, CERTIFICATE REQUEST"),
     ],
 )
-def test_faults_of_a_body_have_names(body, words):
+def test_an_unreadable_body_is_refused_with_the_reason(body, words):
     with pytest.raises(Malformed, match=words):
         decode(body, LABELS)
 
 
-def test_without_labels_any_pem_will_do_but_a_key():
+def test_without_labels_any_pem_block_but_a_key_is_accepted():
     assert decode(armoured(DER, "X509 CRL"), ()) == DER
     with pytest.raises(Malformed, match="no key"):
         decode(armoured(DER, "EC PRIVATE KEY"), ())
 
 
-def test_a_long_list_of_blocks_is_cut():
+def test_a_refusal_lists_only_the_first_of_many_blocks():
     with pytest.raises(Malformed) as refusal:
         decode(armoured(DER, "CERTIFICATE") * 500, LABELS)
     assert len(str(refusal.value)) < 400
@@ -225,7 +225,7 @@ def test_a_long_list_of_blocks_is_cut():
 @example(b"0")
 @example(b"0" * 4)
 @example(b"0-----BEGIN A-----\n\n-----END A-----")
-def test_any_body_is_a_der_sequence_or_malformed(body):
+def test_any_body_is_decoded_or_malformed(body):
     for labels in ((), LABELS):
         try:
             der = decode(body, labels)
@@ -235,6 +235,6 @@ def test_any_body_is_a_der_sequence_or_malformed(body):
             assert der[:1] == b"\x30" or b"-----BEGIN" in body
 
 
-def test_pem_is_a_text_that_openssl_reads():
+def test_pem_has_lines_of_64_columns_between_its_markers():
     assert encode_pem(DER, "X").splitlines() == [b"-----BEGIN X-----", b"MAMCAQU=", b"-----END X-----"]
     assert encoding.encode_pem(bytes(60), "X").splitlines()[1] == b"A" * 64

@@ -1,4 +1,4 @@
-"""What a CSR says about the protection of a key that the server makes (RFC 7030 4.4.1)."""
+"""How a CSR asks for protection of the key that the server makes (RFC 7030 4.4.1)."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def read(*attributes: bytes) -> Wish:
 
 
 @pytest.mark.parametrize("attributes", [[], [capabilities(algorithm(OAEP))], [capabilities()]])
-def test_nothing_is_asked_for(attributes):
+def test_a_csr_without_a_key_identifier_asks_for_no_protection(attributes):
     assert read(*attributes) == Wish(Protection.NONE, b"", ())
 
 
@@ -51,7 +51,7 @@ def test_nothing_is_asked_for(attributes):
     [(DECRYPT_KEY_ID, Protection.SYMMETRIC), (ASYMMETRIC_DECRYPT_KEY_ID, Protection.ASYMMETRIC)],
 )
 @pytest.mark.parametrize("value", [b"x", b"\0\xff", b"x" * keygen.MAXIMUM_KEY_ID])
-def test_the_identifier(kind, protection, value):
+def test_a_key_identifier_asks_for_its_kind_of_protection(kind, protection, value):
     found = read(key_id(kind, value), capabilities(algorithm(WRAP256)))
     assert found == Wish(protection, value, ("id-aes256-wrap",))
 
@@ -62,7 +62,7 @@ def test_the_identifier(kind, protection, value):
         *((algorithm(dotted), name) for dotted, name in keygen.ALGORITHMS.items()),
         (algorithm("1.2.840.113549.1.1.1", NULL), "rsaEncryption"),
         (algorithm("1.2.3.4"), "1.2.3.4"),
-        (algorithm("1.2.840.113549.3.2", tlv(INTEGER, b"\0\x80")), "1.2.840.113549.3.2"),  # RC2 and its bits
+        (algorithm("1.2.840.113549.3.2", tlv(INTEGER, b"\0\x80")), "1.2.840.113549.3.2"),  # RC2 with its key length
         # RFC 3560 6, RFC 4055 4.1
         (algorithm(OAEP, NULL), "rsaesOaep"),
         (oaep(None, None), "rsaesOaep"),
@@ -83,17 +83,17 @@ def test_the_identifier(kind, protection, value):
         (algorithm(STD_DH, NULL), "dhSinglePass-stdDH-sha256kdf-scheme"),
     ],
 )
-def test_the_names_of_algorithms(entry, name):
+def test_algorithms_are_named_with_their_parameters(entry, name):
     assert read(key_id(), capabilities(entry)).algorithms == (name,)
 
 
-def test_the_order_is_the_clients():
+def test_algorithms_keep_the_order_of_the_client():
     entries = [algorithm(WRAP256), algorithm(OAEP), algorithm("1.2.3.4"), algorithm(OAEP)]
     names = ("id-aes256-wrap", "rsaesOaep", "1.2.3.4", "rsaesOaep")
     assert read(key_id(), capabilities(*entries)).algorithms == names
 
 
-def test_what_estclient_sends():
+def test_the_attributes_of_estclient_are_read():
     secret = Secret(b"device-7", key=bytes(32), capabilities=(algorithm(WRAP256),))
     assert read(*(sent.encode() for sent in secret.attributes)) == Wish(
         Protection.SYMMETRIC, b"device-7", ("id-aes256-wrap",)
@@ -127,6 +127,6 @@ GOOD = capabilities(algorithm(WRAP256))
         ([key_id(), capabilities(algorithm(STD_DH, tlv(SEQUENCE, NULL)))], "an entry that is no algorithm"),
     ],
 )
-def test_a_wish_that_can_t_be_read_is_no_clear_key(attributes, words):
+def test_an_unreadable_wish_for_protection_is_refused(attributes, words):
     with pytest.raises(Malformed, match=words):
         read(*attributes)

@@ -1,4 +1,4 @@
-"""Names in certificates: compared as names, printed for scripts and logs."""
+"""Names in certificates: how they are compared, and printed for scripts and logs."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from tests.kit.csr import csr
 from tests.kit.der import BMP, CN, PRINTABLE, T61, UTF8, dn
 
 UID = "2.5.4.45"
-"""uniqueIdentifier: the one attribute whose value is no text."""
+"""uniqueIdentifier: the only attribute whose value is not text."""
 
 
 def subject(der: bytes) -> x509.Name:
-    """A name as it comes out of a request."""
+    """A name as it is read from a request."""
     return x509.load_der_x509_csr(csr(der)).subject
 
 
@@ -41,7 +41,7 @@ def common(tag: int, text: bytes) -> x509.Name:
         common(UTF8, "\N{FULLWIDTH LATIN CAPITAL LETTER D}evice One".encode()),
     ],
 )
-def test_the_same_name(other):
+def test_names_are_equal_whatever_case_space_and_string_type(other):
     assert names.name_key(other) == names.name_key(common(UTF8, b"Device One"))
 
 
@@ -56,24 +56,24 @@ def test_the_same_name(other):
         x509.Name([]),
     ],
 )
-def test_another_name(other):
+def test_different_names_are_not_equal(other):
     assert names.name_key(other) != names.name_key(common(UTF8, b"Device One"))
 
 
-def test_a_very_long_value_is_folded_in_no_time():
-    """Normalizing these takes time that grows with the square of their number: half a minute for 120,000."""
+def test_a_very_long_value_is_folded_quickly():
+    """Normalizing takes time that grows with the square of their number: half a minute for 120,000."""
     started = time.process_time()
     assert names.fold("a" + "\u0301\u0316" * 60_000) != names.fold("a" + "\u0316\u0301" * 60_000)
     assert time.process_time() - started < 3
 
 
-def test_the_order_of_rdns_counts_and_inside_an_rdn_it_does_not():
+def test_the_order_of_rdns_counts_but_not_the_order_inside_one():
     assert names.name_key(name("CN=a,O=b")) != names.name_key(name("O=b,CN=a"))
     assert names.name_key(name("CN=a+O=b")) == names.name_key(name("O=b+CN=a"))
     assert names.name_key(name("CN=a+O=b")) != names.name_key(name("CN=a,O=b"))
 
 
-def test_a_value_that_is_no_text():
+def test_a_value_that_is_not_text_is_compared_and_printed_as_hex():
     bits = subject(dn((UID, 3, b"\0\x01")))
     assert names.name_key(bits) == (frozenset({(UID, "#0001")}),)
     assert names.dn_text(bits) == "2.5.4.45=#0001"
@@ -94,16 +94,16 @@ EVERY_KIND = [
 
 
 @pytest.mark.parametrize(("entry", "text"), EVERY_KIND)
-def test_san_text(entry, text):
+def test_a_general_name_is_printed_with_its_kind(entry, text):
     assert names.san_text(entry) == text
 
 
-def test_every_kind_of_general_name_is_known():
+def test_the_samples_cover_every_kind_of_general_name():
     kinds = {type(entry) for entry, _ in EVERY_KIND}
     assert kinds == set(x509.GeneralName.__subclasses__())
 
 
-def test_a_general_name_of_a_new_kind_is_no_text():
+def test_a_new_kind_of_general_name_is_an_error():
     with pytest.raises(AssertionError, match="new kind"):
         names.san_text(object())  # type: ignore[arg-type]
 
@@ -112,35 +112,35 @@ def san(*entries: x509.GeneralName) -> frozenset[tuple[str, str]]:
     return names.san_key(x509.SubjectAlternativeName(entries))
 
 
-def test_no_san_and_an_empty_one_are_the_same():
+def test_an_empty_san_equals_a_missing_one():
     assert names.san_key(None) == san() == frozenset()
 
 
-def test_order_and_repetition_do_not_count():
+def test_order_and_repetition_in_a_san_do_not_count():
     a, b = x509.DNSName("a"), x509.DNSName("b")
     assert san(a, b) == san(b, a, b)
 
 
-def test_each_kind_is_a_kind_of_its_own():
+def test_general_names_of_different_kinds_differ():
     assert len({key for entry, _ in EVERY_KIND for key in san(entry)}) == len(EVERY_KIND)
     assert san(x509.DNSName("x")) != san(x509.UniformResourceIdentifier("x"))
 
 
-def test_host_names_have_no_case_and_no_final_dot():
+def test_host_names_are_compared_without_case_and_final_dot():
     assert san(x509.DNSName("Host.Example.")) == san(x509.DNSName("host.example"))
 
 
-def test_of_a_mail_address_only_the_host_has_no_case():
+def test_only_the_host_of_a_mail_address_is_compared_without_case():
     assert san(x509.RFC822Name("Ann@EXAMPLE.org")) == san(x509.RFC822Name("Ann@example.org"))
     assert san(x509.RFC822Name("ann@example.org")) != san(x509.RFC822Name("Ann@example.org"))
 
 
-def test_directory_names_compare_as_names():
+def test_directory_names_are_compared_as_names():
     assert san(x509.DirectoryName(name("CN=A"))) == san(x509.DirectoryName(name("CN=a")))
     assert san(x509.DirectoryName(name("CN=a"))) != san(x509.DirectoryName(name("CN=b")))
 
 
-def test_san_of():
+def test_san_of_finds_the_san_among_extensions():
     asked = x509.SubjectAlternativeName([x509.DNSName("a")])
     assert names.san_of(x509.Extensions([x509.Extension(asked.oid, False, asked)])) == asked
     assert names.san_of(x509.Extensions([])) is None
@@ -149,7 +149,7 @@ def test_san_of():
 # Printing.
 
 
-def test_rfc_4514_goes_from_the_most_specific_up():
+def test_dn_text_begins_with_the_most_specific_rdn():
     assert names.dn_text(subject(dn(("2.5.4.10", UTF8, b"Ours"), (CN, UTF8, b"a, b+c")))) == r"CN=a\, b\+c,O=Ours"
 
 
@@ -162,15 +162,15 @@ def test_rfc_4514_goes_from_the_most_specific_up():
         ("Zoë €".encode(), "CN=Zoë €"),
     ],
 )
-def test_control_characters_become_hex_pairs(raw, text):
+def test_control_characters_are_printed_as_hex_pairs(raw, text):
     assert names.dn_text(common(UTF8, raw)) == text
 
 
-def test_a_nul_is_visible():
+def test_a_nul_is_not_printed_as_is():
     assert "\0" not in names.dn_text(common(UTF8, b"admin\0.evil"))
 
 
-def test_san_text_has_no_control_characters():
+def test_san_text_escapes_control_characters():
     entry = x509.RFC822Name._init_without_validation("a\n@b")
     assert names.san_text(entry) == r"email:a\0A@b"
 
@@ -186,12 +186,12 @@ def test_san_text_has_no_control_characters():
         (common(BMP, "é".encode("utf-16-be")), "é"),
     ],
 )
-def test_common_name(of, cn):
+def test_common_name_returns_the_most_specific_text(of, cn):
     assert names.common_name(of) == cn
 
 
 @given(st.text(st.characters()))
-def test_escaped_text_holds_no_control_character(text):
+def test_escaped_text_has_no_control_character(text):
     made = names.escape_controls(text)
     assert not any(ord(char) < 32 or 0x7F <= ord(char) < 0xA0 or 0xD800 <= ord(char) < 0xE000 for char in made)
     if text.isprintable():
@@ -210,17 +210,17 @@ def test_escaped_text_holds_no_control_character(text):
         (x509.Name([]), "/"),
     ],
 )
-def test_openssl_subject(of, text):
+def test_openssl_subject_escapes_slashes_and_signs(of, text):
     assert names.openssl_subject(of) == text
 
 
 @pytest.mark.parametrize("of", [dn(("1.2.3.4", UTF8, b"x")), dn((UID, 3, b"\0\x01"))])
-def test_what_openssl_would_leave_out_is_refused(of):
+def test_openssl_subject_refuses_what_openssl_would_drop(of):
     with pytest.raises(Malformed, match="can't be changed to"):
         names.openssl_subject(subject(of))
 
 
-def test_a_multi_valued_rdn_stays_one():
+def test_openssl_subject_keeps_a_multi_valued_rdn():
     made = names.openssl_subject(name("CN=a+O=b"))
     assert made.count("/") == 1
     assert made.count("+") == 1

@@ -1,4 +1,4 @@
-"""The table of operations, and the way from a URL to one of them."""
+"""The table of operations, and how a URL is resolved to one of them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from estgw.errors import BadRequest, MethodNotAllowed, NotFound, RequestError, U
 from estgw.est import operations
 from estgw.est.operations import OPERATIONS, Body, Operation, Profile, Requires, Target
 
-# What RFC 7030 says, written down by hand: method, request type, response type, and who may call.
+# The text of RFC 7030, by hand: method, request type, response type, and required authentication.
 RFC7030 = {
     "cacerts": ("GET", None, "application/pkcs7-mime", Requires.NONE),
     "csrattrs": ("GET", None, "application/csrattrs", Requires.NONE),
@@ -44,12 +44,12 @@ DRAFT_NAMES = {
 }
 
 
-def test_the_six_operations_of_rfc_7030():
+def test_the_table_has_the_six_operations_of_rfc_7030():
     assert OPERATIONS.keys() == RFC7030.keys()
 
 
 @pytest.mark.parametrize("name", RFC7030)
-def test_table(name):
+def test_an_operation_has_method_types_and_requirement_of_rfc_7030(name):
     method, request_type, response_type, requires = RFC7030[name]
     operation = OPERATIONS[name]
     assert (operation.name, operation.method, operation.response_type) == (name, method, response_type)
@@ -60,7 +60,7 @@ def test_table(name):
         assert "application/x-est-pkcs10" in operation.request_types
 
 
-def test_what_csrs_mean():
+def test_operations_with_a_csr_are_marked():
     with_csr = {name for name, operation in OPERATIONS.items() if operation.has_csr}
     assert with_csr == {"simpleenroll", "simplereenroll", "serverkeygen"}
     assert {name for name, operation in OPERATIONS.items() if operation.proves_key} == with_csr - {"serverkeygen"}
@@ -72,33 +72,33 @@ def test_what_csrs_mean():
 
 
 @pytest.mark.parametrize("name", RFC7030)
-def test_lower_case_is_the_rfc(name):
+def test_a_lower_case_path_is_that_of_the_rfc(name):
     assert operations.resolve(f"/.well-known/est/{name}", ()) == Target(name, None, draft_path=False)
 
 
 @pytest.mark.parametrize(("word", "name"), DRAFT_NAMES.items())
-def test_mixed_case_is_a_draft(word, name):
+def test_a_mixed_case_path_is_that_of_the_draft(word, name):
     assert operations.resolve(f"/.well-known/est/{word}", ()) == Target(name, None, draft_path=True)
 
 
-def test_any_other_case_is_served_like_the_rfc():
+def test_a_path_in_another_case_is_served_as_the_rfc_path():
     assert operations.resolve("/.well-known/est/SIMPLEENROLL", ()) == Target("simpleenroll", None, draft_path=False)
 
 
-def test_labels():
+def test_a_label_is_read_from_the_path():
     labels = frozenset({"iot", "Fleet~1"})
     assert operations.resolve("/.well-known/est/iot/cacerts", labels) == Target("cacerts", "iot", draft_path=False)
     assert operations.resolve("/.well-known/est/Fleet~1/CACerts", labels).label == "Fleet~1"
 
 
-def test_percent_encoding_is_undone_once():
+def test_percent_encoding_is_decoded_once():
     assert operations.resolve("/.well-known/est/%63acerts", ()).operation == "cacerts"
     assert operations.resolve("/%2ewell-known/est/i%6ft/cacerts", {"iot"}).label == "iot"
     with pytest.raises(NotFound):
         operations.resolve("/.well-known/est/%2563acerts", ())
 
 
-def test_operations_that_only_the_configuration_knows():
+def test_operations_of_the_configuration_are_resolved():
     target = operations.resolve("/.well-known/est/crls", (), {"crls"})
     assert target == Target("crls", None, draft_path=False)
     assert operations.resolve("/.well-known/est/iot/crls", {"iot"}, {"crls"}).label == "iot"
@@ -131,7 +131,7 @@ def test_operations_that_only_the_configuration_knows():
         ("/.well-known/est/iot/cacerts/", "Too many path segments"),
     ],
 )
-def test_not_found(path, words):
+def test_an_unknown_path_is_a_404_with_the_reason(path, words):
     with pytest.raises(NotFound, match=words):
         operations.resolve(path, {"iot"}, {"crls"})
 
@@ -145,10 +145,10 @@ def test_not_found(path, words):
         "/.well-known/est/cacerts%0A",
         "/.well-known/est/cacerts\t",
         "/.well-known/est/%ff",
-        "/.well-known/est/\udcff",  # how aiohttp hands on a byte that is not UTF-8
+        "/.well-known/est/\udcff",  # aiohttp's form of a byte that is not UTF-8
     ],
 )
-def test_paths_that_are_refused(path):
+def test_a_path_with_encoded_slash_or_control_character_is_a_400(path):
     with pytest.raises(BadRequest):
         operations.resolve(path, ())
 
@@ -164,11 +164,11 @@ def test_any_path_is_an_operation_or_a_refusal(tail, head):
 
 
 @pytest.mark.parametrize("word", ["cacerts", "CACerts", "SIMPLEenroll"])
-def test_no_label_may_be_called_like_an_operation(word):
+def test_a_name_of_an_operation_in_any_case_is_recognised(word):
     assert operations.is_operation_name(word)
 
 
-def test_other_words_may_be_labels():
+def test_another_word_is_no_name_of_an_operation():
     assert not operations.is_operation_name("iot")
 
 
@@ -177,7 +177,7 @@ def test_other_words_may_be_labels():
 
 @pytest.mark.parametrize("name", RFC7030)
 @pytest.mark.parametrize("method", ["GET", "POST", "HEAD", "PUT", "DELETE", "OPTIONS", "get"])
-def test_methods(name, method):
+def test_another_method_is_refused_with_allow(name, method):
     operation = OPERATIONS[name]
     if method == RFC7030[name][0]:
         operations.check_method(operation, method)
@@ -201,7 +201,7 @@ def test_methods(name, method):
     ],
 )
 @pytest.mark.parametrize("profile", Profile)
-def test_types_that_enrol(content_type, profile):
+def test_media_types_of_pkcs10_are_accepted(content_type, profile):
     operations.check_media_type(OPERATIONS["simpleenroll"], content_type, profile)
 
 
@@ -218,39 +218,39 @@ def test_types_that_enrol(content_type, profile):
         "\x1b[31m",
     ],
 )
-def test_types_that_do_not(content_type):
+def test_another_media_type_is_refused_with_the_expected_one(content_type):
     with pytest.raises(UnsupportedMediaType, match="simpleenroll takes application/pkcs10") as refusal:
         operations.check_media_type(OPERATIONS["simpleenroll"], content_type, Profile.RFC)
     assert refusal.value.public.isprintable()
 
 
 @pytest.mark.parametrize("content_type", [None, "", "application/x-www-form-urlencoded"])
-def test_clients_of_2013_send_no_type_or_curls(content_type):
+def test_draft_clients_may_send_no_type_or_curls_default(content_type):
     operations.check_media_type(OPERATIONS["simpleenroll"], content_type, Profile.DRAFT)
 
 
-def test_even_a_draft_client_sends_no_other_type():
+def test_draft_clients_may_not_send_another_type():
     with pytest.raises(UnsupportedMediaType, match="not text/plain"):
         operations.check_media_type(OPERATIONS["simpleenroll"], "text/plain", Profile.DRAFT)
 
 
-def test_without_a_body_the_type_does_not_matter():
+def test_the_type_does_not_matter_without_a_body():
     operations.check_media_type(OPERATIONS["cacerts"], "text/plain", Profile.RFC)
 
 
-def test_a_new_operation_may_take_any_type():
+def test_a_new_operation_without_types_accepts_any_type():
     new = Operation("new", "new", "POST", (), "text/plain", Body.RAW, Requires.ANY)
     operations.check_media_type(new, "image/png", Profile.RFC)
 
 
-def test_a_long_type_is_cut():
+def test_a_long_type_is_cut_in_the_refusal():
     with pytest.raises(UnsupportedMediaType) as refusal:
         operations.check_media_type(OPERATIONS["simpleenroll"], "a" * 5000, Profile.RFC)
     assert len(refusal.value.public) < 200
 
 
 @given(st.text() | st.none())
-def test_the_essence_of_anything(text):
+def test_essence_never_has_parameters(text):
     assert ";" not in operations.essence(text)
 
 
@@ -268,11 +268,11 @@ def test_the_essence_of_anything(text):
         (False, "application/pkcs10", "draft", Profile.DRAFT),
     ],
 )
-def test_profile(draft_path, content_type, setting, profile):
+def test_the_profile_follows_setting_path_and_type(draft_path, content_type, setting, profile):
     assert operations.profile_of(Target("simpleenroll", None, draft_path), content_type, setting) is profile
 
 
-# What a Digest `uri` may name.
+# Values that a Digest `uri` may have.
 
 IOT = f"{operations.PREFIX}/iot/simpleenroll"
 BARE = f"{operations.PREFIX}/simpleenroll"
@@ -289,11 +289,11 @@ BARE = f"{operations.PREFIX}/simpleenroll"
         (f"{IOT}?x=/a?y=/b", "iot", {f"{IOT}?x=/a?y=/b", f"{BARE}?x=/a?y=/b"}),
     ],
 )
-def test_a_slash_in_the_query_is_no_part_of_the_path(target, label, wanted):
+def test_a_slash_in_the_query_does_not_end_the_path(target, label, wanted):
     assert set(operations.twins(target, label)) == wanted
 
 
-def test_a_query_names_no_other_operation():
-    """An answer that was recorded for simpleenroll must not be good for serverkeygen."""
+def test_a_query_cannot_name_another_operation():
+    """An answer recorded for simpleenroll must not be valid for serverkeygen."""
     hostile = f"{operations.PREFIX}/iot/serverkeygen?x=/simpleenroll"
     assert BARE not in operations.twins(hostile, "iot")

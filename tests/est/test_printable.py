@@ -1,4 +1,4 @@
-"""Text from elsewhere: nothing in it can be obeyed."""
+"""Foreign text is shown without characters that a terminal obeys."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from estgw.est.printable import printable
         ("x" * 500, "x" * 500),
     ],
 )
-def test_what_is_shown(text, shown):
+def test_control_characters_are_escaped_and_long_text_is_cut(text, shown):
     assert printable(text) == shown
 
 
 @given(st.text(), st.integers(0, 20))
-def test_any_text(text, limit):
+def test_any_text_becomes_printable_and_bounded(text, limit):
     shown = printable(text, limit)
     assert shown.isprintable()
     assert len(shown) <= limit * 10 + 3

@@ -1,4 +1,4 @@
-"""What a CSR lacks of what is insisted on (RFC 7030 4.5.2, last paragraph)."""
+"""The parts of the template that a CSR lacks (RFC 7030 4.5.2, last paragraph)."""
 
 from __future__ import annotations
 
@@ -48,15 +48,15 @@ DEVICE = parse(
         ),
     )
 )
-"""A CSR with a bit of everything: P-256, signed with ECDSA and SHA-256."""
+"""A CSR with every kind of part: P-256, signed with ECDSA and SHA-256."""
 
 
-def insistence(*wishes: Any) -> TemplateCheck:
+def check_of(*wishes: Any) -> TemplateCheck:
     return TemplateCheck.of(csrattrs_data.read(list(wishes), alternatives=True))
 
 
 def missing(*wishes: Any, csr: CSR = DEVICE, new_names: NewNames | None = None, proves_key: bool = True) -> list[str]:
-    return insistence(*wishes).missing(csr, new_names, proves_key=proves_key)
+    return check_of(*wishes).missing(csr, new_names, proves_key=proves_key)
 
 
 def in_template(*attributes: Any, csr: CSR = DEVICE, **parts: Any) -> list[str]:
@@ -80,7 +80,7 @@ def made(**options: Any) -> CSR:
         (KEY, "rsa", ["a key rsa (it has ec:P-256)"]),
         (P384, "ec:P-384", []),
         (RSA, "rsa:2048", []),
-        (RSA, "rsa:1024", []),  # longer will do
+        (RSA, "rsa:1024", []),  # longer is accepted
         (RSA, "rsa", []),
         (RSA, "rsa:3072", ["a key rsa:3072 (it has rsa:2048)"]),
         (RSA, "ec", ["a key ec (it has rsa:2048)"]),
@@ -89,12 +89,12 @@ def made(**options: Any) -> CSR:
         (KEY, "ml-dsa-65", ["a key ml-dsa-65 (it has ec:P-256)"]),
     ],
 )
-def test_q7_the_kind_of_key(form, key, wanted, lacks):
+def test_q7_a_key_of_another_kind_or_too_short_is_lacking(form, key, wanted, lacks):
     csr = made(key=key)
     assert (missing({"key": wanted}, csr=csr) if form == "classic" else in_template(key=wanted, csr=csr)) == lacks
 
 
-def test_one_of_several_keys_will_do():
+def test_one_of_several_wanted_keys_is_enough():
     wanted = [{"key": "ec:P-384"}, {"key": "rsa:2048"}]
     assert missing(*wanted, csr=made(key=RSA)) == missing(*wanted, csr=made(key=P384)) == []
     assert missing(*wanted) == ["a key ec:P-384 or rsa:2048 (it has ec:P-256)"]
@@ -102,7 +102,7 @@ def test_one_of_several_keys_will_do():
     assert missing(*both) == ["a key ec:P-384 (it has ec:P-256)"], "said once"
 
 
-def test_a_key_that_is_named_by_a_bare_oid():
+def test_a_key_may_be_named_by_an_object_identifier_alone():
     assert missing("ecPublicKey") == missing("P-256") == []
     assert missing("rsaEncryption") == ["a key rsa (it has ec:P-256)"]
     assert missing("P-384") == ["P-384"]
@@ -119,16 +119,16 @@ def test_a_key_that_is_named_by_a_bare_oid():
         (["ed25519"], ["a signature with ed25519 (it has ecdsa-with-SHA256)"]),
     ],
 )
-def test_q7_the_signature(wanted, lacks):
+def test_q7_a_signature_with_another_algorithm_is_lacking(wanted, lacks):
     assert missing(*wanted) == lacks
 
 
-def test_a_signature_without_a_digest():
+def test_ed25519_satisfies_ed25519_but_no_digest():
     assert missing("ed25519", csr=made(key=ED25519)) == []
     assert missing("sha256", csr=made(key=ED25519)) == ["a signature with sha256 (it has ed25519)"]
 
 
-def test_of_serverkeygens_csr_neither_counts():
+def test_key_and_signature_of_a_serverkeygen_csr_are_not_checked():
     """RFC 7030 4.4.1: its key and signature are ignored."""
     wanted = [{"key": "rsa:3072"}, "sha512", "P-384", {"template": {"key": "ed25519", "subject": ["title"]}}]
     assert missing(*wanted, proves_key=False) == ["title in the subject"]
@@ -150,12 +150,12 @@ def test_of_serverkeygens_csr_neither_counts():
         (["OU", {"OU": "Lab"}, {"OU": "Devices"}], ["organizationalUnitName in the subject"]),
         ([{"O": "Other"}], ["organizationName=Other in the subject"]),
         (["title", {"C": "DE"}], ["countryName=DE in the subject", "title in the subject"]),
-        ([["commonName", "serialNumber"]], []),  # how they are grouped into RDNs does not count
+        ([["commonName", "serialNumber"]], []),  # the grouping into RDNs does not count
         ([{"2.999.1": {"integer": 5}}], ["2.999.1=5 in the subject"]),
         ([], []),
     ],
 )
-def test_the_subject(subject, lacks):
+def test_a_missing_or_different_part_of_the_subject_is_lacking(subject, lacks):
     assert in_template(subject=subject) == lacks
 
 
@@ -172,7 +172,7 @@ def test_the_subject(subject, lacks):
         ("estIdentityLinking", ["estIdentityLinking"]),
         ("2.999.1", ["2.999.1"]),
         ({"macAddress": "00:11"}, []),
-        ({"friendlyName": "hall printer"}, []),  # another kind of string
+        ({"friendlyName": "hall printer"}, []),  # another string type
         ({"serialNumber": "A-1"}, []),
         ({"serialNumber": "B-2"}, ["serialNumber=B-2"]),
         ({"macAddress": ["00:11", "00:22"]}, ["macAddress=00:22"]),
@@ -180,7 +180,7 @@ def test_the_subject(subject, lacks):
         ({"2.999.1": {"oid": "P-256"}}, ["2.999.1=P-256"]),
     ],
 )
-def test_attributes(wanted, lacks):
+def test_a_missing_or_different_attribute_is_lacking(wanted, lacks):
     assert missing(wanted) == lacks
     assert in_template(wanted) == lacks
 
@@ -191,8 +191,8 @@ def test_attributes(wanted, lacks):
 @pytest.mark.parametrize(
     ("wanted", "lacks"),
     [
-        ({"keyUsage": "digitalSignature"}, []),  # more is no fault
-        ({"keyUsage": ["critical", "keyAgreement"]}, []),  # nor is not being critical
+        ({"keyUsage": "digitalSignature"}, []),  # more usages are accepted
+        ({"keyUsage": ["critical", "keyAgreement"]}, []),  # not being critical is accepted
         ({"keyUsage": ["digitalSignature", "cRLSign"]}, ["cRLSign in keyUsage"]),
         ({"extendedKeyUsage": ["serverAuth", "codeSigning"]}, ["codeSigning in extendedKeyUsage"]),
         ({"subjectAltName": ["DNS:ONE.example", "IP:192.0.2.1"]}, []),
@@ -204,7 +204,7 @@ def test_attributes(wanted, lacks):
         ({"basicConstraints": "CA:FALSE"}, ["basicConstraints"]),
     ],
 )  # fmt: skip
-def test_extensions(wanted, lacks):
+def test_a_missing_or_different_extension_is_lacking(wanted, lacks):
     assert missing({"extensions": wanted}) == lacks
     assert in_template({"extensions": wanted}) == lacks
 
@@ -218,16 +218,16 @@ def test_extensions(wanted, lacks):
         ({"subjectAltName": ["DNS", "URI"]}, ["URI in subjectAltName"]),
     ],
 )
-def test_extensions_left_to_the_client(wanted, lacks):
+def test_extensions_left_to_the_client_must_be_there(wanted, lacks):
     assert in_template({"extensions": wanted}) == lacks
 
 
-def test_a_csr_that_asks_for_no_extensions():
+def test_a_csr_without_extensions_lacks_each_extension():
     wanted = {"keyUsage": "digitalSignature", "subjectAltName": ["DNS:a", "IP:192.0.2.1"]}
     assert missing({"extensions": wanted}, csr=made()) == ["keyUsage", "subjectAltName"]
 
 
-def test_an_empty_san_has_nobody_in_it():
+def test_an_empty_san_lacks_a_name_left_to_the_client():
     csr = made_with(extension(SAN, b"\x30\0"))
     assert in_template({"extensions": {"subjectAltName": ["DNS"]}}, csr=csr) == ["DNS in subjectAltName"]
 
@@ -236,11 +236,11 @@ def made_with(*extensions: bytes) -> CSR:
     return parse(csr("device-1", extension_request(*extensions)))
 
 
-# Other names.
+# Changed names.
 
 
-def test_where_other_names_are_asked_for_those_count():
-    """RFC 6402 2.8: they are what will be issued."""
+def test_changed_names_are_checked_in_place_of_the_csrs():
+    """RFC 6402 2.8: the changed names are those that will be issued."""
     names = NewNames(
         x509.Name.from_rfc4514_string("CN=new"), x509.SubjectAlternativeName([x509.DNSName("new.example")])
     )
@@ -253,26 +253,26 @@ def test_where_other_names_are_asked_for_those_count():
     assert missing(wanted, new_names=bare) == ["subjectAltName"]
 
 
-# All of it.
+# The whole check.
 
 
-def test_everything_at_once_in_one_sentence():
-    wanted = insistence({"key": "ec:P-384"}, "sha384", "title", {"template": {"subject": ["L"]}})
+def test_the_refusal_lists_everything_that_is_lacking():
+    wanted = check_of({"key": "ec:P-384"}, "sha384", "title", {"template": {"subject": ["L"]}})
     with pytest.raises(Malformed) as raised:
         wanted.require(DEVICE, None, proves_key=True)
     assert raised.value.sentence == (
         "The CSR lacks what is insisted on here: localityName in the subject; a key ec:P-384 (it has ec:P-256); "
         "a signature with sha384 (it has ecdsa-with-SHA256); title."
     )
-    insistence("challengePassword").require(DEVICE, None, proves_key=True)
+    check_of("challengePassword").require(DEVICE, None, proves_key=True)
 
 
-def test_nothing_is_insisted_on_by_nothing():
+def test_an_empty_template_requires_nothing():
     assert missing() == missing({"template": None}) == []
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_every_vector_can_be_insisted_on(name):
+def test_every_vector_can_be_a_template_check(name):
     wanted = TemplateCheck.of(decode_csrattrs(vector(name)))
     assert all(wanted.missing(made())) is True
 
@@ -286,7 +286,7 @@ def test_every_vector_can_be_insisted_on(name):
         AttributeWish("1.2.840.113549.1.9.14", (tlv(SEQUENCE, b"\x05\0"),)),
     ],
 )
-def test_what_cannot_be_compared_is_found_at_the_start(item):
+def test_a_template_that_cannot_be_compared_is_refused_when_loaded(item):
     with pytest.raises(Malformed):
         TemplateCheck.of(CsrAttrs((item,)))
 
@@ -294,24 +294,24 @@ def test_what_cannot_be_compared_is_found_at_the_start(item):
 @pytest.mark.parametrize("kind", [USAGE, PURPOSES, "1.3.6.1.5.5.7.1.24"])
 @given(noise=st.binary(max_size=12))
 @example(noise=b"0\x00")
-def test_noise_in_a_csr_is_refused_or_lacking(kind, noise):
+def test_any_bytes_of_an_extension_are_refused_or_lacking(kind, noise):
     wanted = {USAGE: "digitalSignature", PURPOSES: "clientAuth", "1.3.6.1.5.5.7.1.24": {"hex": "3003020105"}}
     try:
         csr = made_with(tlv(SEQUENCE, oid(kind), tlv(OCTETS, noise)))
-        insistence({"extensions": {kind: wanted[kind]}}).require(csr, None, proves_key=True)
+        check_of({"extensions": {kind: wanted[kind]}}).require(csr, None, proves_key=True)
     except Malformed:
         return
     assert missing({"extensions": {kind: wanted[kind]}}, csr=csr) == []
 
 
 @pytest.mark.parametrize("digest", [hashes.SHA384(), hashes.SHA512()])
-def test_longer_digests(digest):
+def test_a_longer_digest_satisfies_its_own_name_alone(digest):
     builder = x509.CertificateSigningRequestBuilder(x509.Name.from_rfc4514_string("CN=x"))
     csr = parse(builder.sign(KEY, digest).public_bytes(Encoding.DER))
     assert missing(digest.name, csr=csr) == []
     assert missing("sha256", csr=csr) != []
 
 
-def test_a_printable_and_a_utf8_string_are_the_same_text():
+def test_printable_and_utf8_strings_with_the_same_text_are_equal():
     parsed = parse(csr(dn((CN, UTF8, b"x"), ("2.5.4.5", PRINTABLE, b"5"))))
     assert in_template(subject=[{"CN": {"printable": "X"}}, {"serialNumber": {"utf8": "5"}}], csr=parsed) == []

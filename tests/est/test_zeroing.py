@@ -1,4 +1,4 @@
-"""Certificates in what scripts print, found and made useless, in every form."""
+"""Certificates in the output of scripts are found and made useless, in every form."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MESSAGE = signed.sign("1.2.3", certs.pack([LEAF]), [Signer.of(OTHER, certificate
 
 FORMS = {
     "PEM": PEM,
-    "PEM with words around it": b"subject=CN=leaf\n" + PEM + b"\n# end\n",
+    "PEM with text around it": b"subject=CN=leaf\n" + PEM + b"\n# end\n",
     "DER": DER,
     "base64": base64.encodebytes(DER),
     "a certs-only PKCS#7": PACKED,
@@ -36,7 +36,7 @@ FORMS = {
 
 
 @pytest.mark.parametrize("output", FORMS.values(), ids=FORMS)
-def test_every_certificate_is_found_and_gets_a_signature_of_zeros(output):
+def test_every_certificate_in_the_output_gets_a_signature_of_zeros(output):
     assert LEAF in zeroing.certificates(output)
     made = zeroing.without_signatures(output)
     found = zeroing.certificates(made)
@@ -48,22 +48,22 @@ def test_every_certificate_is_found_and_gets_a_signature_of_zeros(output):
     ]
 
 
-@pytest.mark.parametrize("name", ["PEM with words around it", "a key and a certificate"])
-def test_what_is_no_certificate_stays(name):
+@pytest.mark.parametrize("name", ["PEM with text around it", "a key and a certificate"])
+def test_text_around_a_certificate_stays_unchanged(name):
     before, after = FORMS[name], zeroing.without_signatures(FORMS[name])
     assert before.partition(b"-----BEGIN CERT")[0] == after.partition(b"-----BEGIN CERT")[0]
     assert before.rpartition(b"-----END CERT")[2] == after.rpartition(b"-----END CERT")[2]
     assert len(before) == len(after)
 
 
-def test_a_zeroed_certificate_is_accepted_by_nobody():
+def test_a_zeroed_certificate_does_not_verify():
     (made,) = zeroing.certificates(zeroing.without_signatures(PEM))
     assert made.subject == LEAF.subject
     with pytest.raises(InvalidSignature):
         made.verify_directly_issued_by(CA.certificate)
 
 
-def test_a_certificate_that_is_known_stays():
+def test_a_known_certificate_keeps_its_signature():
     made = zeroing.without_signatures(PACKED, {CERTIFICATE.public_bytes(Encoding.DER)})
     left, other = sorted(zeroing.certificates(made), key=lambda each: each.subject.rfc4514_string())
     assert (zeroing.is_zeroed(left), zeroing.is_zeroed(other)) in ((False, True), (True, False))
@@ -73,7 +73,7 @@ def test_a_certificate_that_is_known_stays():
 @pytest.mark.parametrize(
     "output", [b"", b"hello", b"\x30\x80\x00", b"-----BEGIN CERTIFICATE-----\nMIIB\n", b"\x30\xff"]
 )
-def test_what_holds_none_stays_as_it_is(output):
+def test_output_without_a_certificate_stays_unchanged(output):
     assert zeroing.without_signatures(output) == output
     assert zeroing.certificates(output) == []
 
@@ -84,17 +84,17 @@ def test_a_csr_keeps_its_signature():
 
 
 @pytest.mark.parametrize("words", ["+ printf {}", "{}", "one\n{}\ntwo"])
-def test_words_lose_their_certificates(words):
+def test_a_certificate_in_text_is_left_out(words):
     made = zeroing.without_certificates(words.format(PEM.decode()))
     assert PEM.decode()[60:120] not in made
     assert "(a certificate, left out)" in made
 
 
-def test_words_of_a_certificate_that_is_cut_off_lose_it_too():
+def test_a_truncated_certificate_in_text_is_left_out():
     assert zeroing.without_certificates(PEM.decode()[:200]) == "(a certificate, left out)"
 
 
-def test_elements_nested_without_end_are_not_followed_for_ever():
+def test_very_deep_nesting_is_searched_without_error():
     nested = b"\x30\x00"
     for _ in range(2000):
         nested = tlv(SEQUENCE, nested)

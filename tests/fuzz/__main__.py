@@ -1,4 +1,4 @@
-"""`python -m tests.fuzz`: mutations for some time, or one file once more."""
+"""`python -m tests.fuzz`: mutations for some time, or one file again."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.fuzz.runner import CORPUS, Campaign
 
 
 def main() -> int:
-    """The command line; 1 with findings."""
+    """The command line. Returns 1 if there are findings."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("--seconds", type=float, default=60, help="for all targets together (default: 60)")
     parser.add_argument("--seed", default=secrets.token_hex(4), help="of the mutations (default: another each time)")
@@ -26,9 +26,7 @@ def main() -> int:
     parser.add_argument("target", nargs="?", help="this one alone")
     parser.add_argument("file", nargs="?", type=Path, help="run this input and nothing else")
     asked = parser.parse_args()
-    structlog.configure(
-        logger_factory=structlog.ReturnLoggerFactory()
-    )  # what is logged about an input is not asked for
+    structlog.configure(logger_factory=structlog.ReturnLoggerFactory())  # nobody reads what is logged about an input
     names = [*runner.targets(), *wire.NAMES]
     if asked.list:
         print("\n".join(names))
@@ -47,7 +45,7 @@ def main() -> int:
 
 @contextlib.contextmanager
 def _opened(wanted: list[str]) -> Iterator[dict[str, tuple[runner.Function, list[bytes]]]]:
-    """The targets of these names; a gateway is there while they are, if one of them needs it."""
+    """The targets of these names. A gateway runs meanwhile if one of them needs it."""
     found = {name: target for name, target in runner.targets().items() if name in wanted}
     if not set(wanted) & set(wire.NAMES):
         yield found

@@ -1,4 +1,4 @@
-"""What the targets share: how they get into their table, and rules that results keep."""
+"""Shared parts of the targets: their registration, and the rules that results must keep."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ Function = Callable[[bytes], None]
 Table = dict[str, tuple[Function, list[bytes]]]
 
 DIRECTORY = Path(tempfile.gettempdir()) / "estgw-fuzz-no-such-directory"
-"""Where the files of a call would lie; none is written."""
+"""The files of a call would be here; no target writes them."""
 LONGEST_YAML = 10_000
-"""Bytes; PyYAML takes 10 microseconds and more for each."""
+"""In bytes. PyYAML takes 10 microseconds and more for each."""
 _KEYS = Path(__file__).parent / "keys"
 EC_KEY: Any = load_pem_private_key((_KEYS / "ec.pem").read_bytes(), None)
 RSA_KEY: Any = load_pem_private_key((_KEYS / "rsa.pem").read_bytes(), None)
@@ -32,7 +32,7 @@ _VECTORS = ROOT / "tests" / "vectors"
 
 
 def target(table: Table, *expected: type[Exception], seeds: str = "") -> Callable[[Function], Function]:
-    """Put a function into a table: of what leaves it, `expected` is no finding; `seeds` are vectors by pattern."""
+    """Put a function into a table. `expected` exceptions are no findings; `seeds` is a pattern of vectors."""
 
     def put(function: Function) -> Function:
         def run(data: bytes) -> None:
@@ -48,7 +48,7 @@ def target(table: Table, *expected: type[Exception], seeds: str = "") -> Callabl
 
 @contextlib.contextmanager
 def only(*expected: type[Exception]) -> Iterator[None]:
-    """These exceptions are answers; of the project's others, which the runner would let pass, none may come."""
+    """Allow these exceptions. Any other exception of the project, which the runner would allow, becomes a finding."""
     try:
         yield
     except expected:
@@ -62,7 +62,7 @@ _FAMILIES = tuple(name.removesuffix("n") for name in _FIXED if name.endswith("_n
 
 
 def check_environment(call: Call) -> None:
-    """What scripts get has the names of the table, plain text, and a bound."""
+    """Variables for scripts have the names of the table, contain plain text, and are bounded."""
     with only(BadRequest):
         made = environment(call)
         assert sum(len(name.encode()) + len(text.encode()) + 10 for name, text in made.items()) <= MAXIMUM_ENVIRONMENT
@@ -80,7 +80,7 @@ def check_environment(call: Call) -> None:
 
 @contextlib.contextmanager
 def placed(path: Path | str, place: str = r":\d+:\d+: ") -> Iterator[None]:
-    """Every fault in there is one line, and says where it stands."""
+    """Every fault raised inside is one line that begins with its place."""
     try:
         yield
     except ConfigError as refusal:

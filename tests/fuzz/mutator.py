@@ -1,7 +1,8 @@
-"""Bytes made worse: blindly, line by line, and by the structure of DER, also where PEM or base64 is around it.
+"""Mutations of bytes: blind, by line, and by the structure of DER, also inside PEM or base64.
 
-A change to a DER tree goes through all lengths above it, so that what is wrong is the one element and nothing else.
-The same `random.Random` in the same state makes the same bytes.
+A change to a DER tree corrects all lengths above it, so that only the changed element is wrong.
+
+A `random.Random` in the same state makes the same bytes.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from random import Random
 LONGEST = 100_000
 """Bytes of one input."""
 LARGE = 10_000
-"""Bytes of one that is not changed any further: that takes long and adds little."""
+"""Larger inputs are not changed any further: that takes long and adds little."""
 DEEPEST = 60
-"""Levels to which a tree is read; `_nest` makes deeper ones."""
+"""Levels to which a tree is read. `_nest` makes deeper ones."""
 
 _PEM = re.compile(rb"(-----BEGIN ([A-Z0-9 ]+)-----\n)([A-Za-z0-9+/=\s]+)(-----END \2-----)")
 _PIECES = (
@@ -39,13 +40,13 @@ _LENGTHS = (b"\x80", b"\x81\x05", b"\x84\x00\x00\x00\x01", b"\x84\xff\xff\xff\xf
 
 @dataclass
 class Node:
-    """One element: what stands before its children, or all of its content where it has none."""
+    """One element. `content` is what precedes its children, or all of its content if it has none."""
 
     tag: bytes
     content: bytes
     children: list[Node]
     length: bytes = b""
-    """Written in place of the right one, if it is not empty."""
+    """If not empty, written in place of the right length."""
 
     @property
     def inside(self) -> bytes:
@@ -53,7 +54,7 @@ class Node:
         return self.content + b"".join(child.encode() for child in self.children)
 
     def encode(self) -> bytes:
-        """As DER, apart from what is wrong in it."""
+        """As DER, apart from the parts that are wrong."""
         content = self.inside
         size = len(content)
         octets = size.to_bytes((size.bit_length() + 7) // 8, "big")
@@ -62,7 +63,7 @@ class Node:
 
 
 def mutate(rng: Random, data: bytes, others: Sequence[bytes] = ()) -> bytes:
-    """The bytes with one to four things changed, at most `LONGEST` of them; parts of `others` may be put in."""
+    """The bytes with one to four changes, at most `LONGEST` of them. Parts of `others` may be put in."""
     for _ in range(rng.choice((1, 1, 1, 2, 3, 4))):
         if len(data) <= LARGE:
             data = _change(rng, data, rng.choice(others) if others else data)
@@ -83,7 +84,7 @@ def _change(rng: Random, data: bytes, other: bytes) -> bytes:
 
 
 def _through_base64(rng: Random, text: bytes, other: bytes) -> bytes:
-    """The same change inside of base64, in the same line length; empty if the input is not base64."""
+    """The same change inside base64, with the same line length. Empty if the input is not base64."""
     der = _bare(text)
     nodes = read(der) if der != text else []
     return base64.encodebytes(_change_tree(rng, nodes, other)) if nodes else b""
@@ -100,7 +101,7 @@ def _bare(data: bytes) -> bytes:
 
 
 def read(data: bytes, depth: int = 0) -> list[Node]:
-    """The elements that some bytes consist of; empty unless they consist of elements to the last byte."""
+    """The elements in some bytes. Empty unless the bytes consist of elements up to the last byte."""
     nodes, at = [], 0
     while at < len(data) and depth < DEEPEST:
         end = at + 1
@@ -120,7 +121,7 @@ def read(data: bytes, depth: int = 0) -> list[Node]:
 
 
 def _node(tag: bytes, content: bytes, depth: int) -> Node:
-    """Octet strings and bit strings are looked into: extensions and keys are DER in there."""
+    """Look into octet strings and bit strings, because extensions and keys have DER in them."""
     before = content[:1] if tag == b"\x03" else b""
     nests = tag[0] & 0x20 or tag in (b"\x03", b"\x04")
     children = read(content[len(before) :], depth + 1) if nests else []
@@ -153,11 +154,11 @@ def _change_tree(rng: Random, nodes: list[Node], other: bytes) -> bytes:
         case "other":
             donors, which = rng.choice(list(_places(read(_bare(other)) or nodes)))
             donor = donors[which]
-            siblings[at] = Node(donor.tag, donor.inside, [])  # a copy: it may come from the same tree
+            siblings[at] = Node(donor.tag, donor.inside, [])  # a copy: the donor may come from the same tree
         case "nest":
             tag = rng.choice((b"\x30", b"\x31", b"\x24", b"\xa0", node.tag[:1]))
             for _ in range(rng.choice((1, 1, 2, 2, 31, 33, 70, 1500))):
-                node = Node(tag, node.encode(), [])  # flat: a tree this deep would be too much for `encode`
+                node = Node(tag, node.encode(), [])  # flat: `encode` could not write a tree this deep
             siblings[at] = node
         case "many":
             times = min(rng.choice((2, 2, 20, 20, 200, 2000, 30_000)), LONGEST // (len(node.encode()) or 1))
@@ -211,7 +212,7 @@ def _splice(rng: Random, data: bytes, other: bytes) -> bytes:
 
 
 def _repeat(rng: Random, data: bytes, other: bytes) -> bytes:
-    """What takes more than linear time shows it here."""
+    """Repetition reveals code that takes more than linear time."""
     start, end = _slice(rng, data, rng.choice((1, 4, 64, len(data))))
     piece = data[start:end] or rng.choice(_PIECES)
     times = min(rng.choice((2, 3, 10, 300, 300, LONGEST)), max(0, LONGEST - len(data)) // len(piece))

@@ -1,7 +1,7 @@
-"""Running targets: one input, a corpus, or mutations of it for as long as there is time.
+"""Running targets: one input, a corpus, or mutations for some time.
 
-A target is a function over bytes.  Whatever leaves it is a finding, except the exceptions of `EXPECTED`, with which the
-project refuses input; so is an input that takes more than `SLOWEST` seconds of CPU.
+A target is a function over bytes. Any exception is a finding, except those of `EXPECTED`, with which the project
+refuses input. An input that takes more than `SLOWEST` seconds of CPU is a finding, too.
 """
 
 from __future__ import annotations
@@ -35,28 +35,28 @@ EXPECTED = (Malformed, RequestError, ConfigError, ClientError)
 SLOWEST = 1.0
 """Seconds of CPU for one input."""
 SMALL = 8192
-"""Bytes of an input that is worth more mutations: larger ones say the same for more time."""
+"""Bytes of an input that is worth more mutations: larger inputs take longer and find nothing else."""
 _PACKAGE = str(ROOT / "estgw")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """An input that a target must not have trouble with."""
+    """An input that a target did not handle."""
 
     target: str
     data: bytes
     what: str
-    """A traceback, or how long it took."""
+    """A traceback, or the time that it took."""
 
     @property
     def place(self) -> str:
-        """Equal for findings of the same fault: the kind of exception and the last lines of ours."""
+        """Equal for findings of the same fault: the kind of exception and the last line of ours in the traceback."""
         lines = [line.strip() for line in self.what.splitlines()]
         ours = [line for line in lines if line.startswith("File ") and str(ROOT) in line and "tests/fuzz/" not in line]
         return " ".join([lines[-1].partition(":")[0], *ours[-1:]])
 
     def save(self, directory: Path = FINDINGS) -> Path:
-        """Write the input to a file of its own."""
+        """Write the input to a new file."""
         directory.mkdir(parents=True, exist_ok=True)
         path = directory / f"{self.target}-{hashlib.sha256(self.data).hexdigest()[:12]}"
         path.write_bytes(self.data)
@@ -64,7 +64,7 @@ class Finding:
 
 
 def targets() -> dict[str, tuple[Function, list[bytes]]]:
-    """All targets by name: function and seeds, those of the corpus included."""
+    """All targets by name: function and seeds, including those of the corpus."""
     found: dict[str, tuple[Function, list[bytes]]] = {}
     for module in pkgutil.iter_modules(tests.fuzz.__path__, "tests.fuzz."):
         if module.name.rpartition(".")[2].startswith("targets_"):
@@ -75,20 +75,20 @@ def targets() -> dict[str, tuple[Function, list[bytes]]]:
 
 
 def corpus(name: str) -> list[bytes]:
-    """What is kept for a target."""
+    """The inputs that are kept for a target."""
     directory = CORPUS / name
     return [path.read_bytes() for path in sorted(directory.iterdir())] if directory.is_dir() else []
 
 
 def check(name: str, function: Function, data: bytes) -> Finding | None:
-    """Run one input; what is wrong with it, if anything is."""
+    """Run one input. Returns the finding, if there is one."""
     try:
         seconds = _seconds(function, data)
-        if seconds > SLOWEST:  # perhaps it was something else, such as an import
+        if seconds > SLOWEST:  # perhaps the time went elsewhere, such as into an import
             seconds = _seconds(function, data)
     except KeyboardInterrupt:
         raise
-    except BaseException:  # noqa: BLE001 - a panic of cryptography's is no Exception
+    except BaseException:  # noqa: BLE001 - a panic in cryptography is not an Exception
         return Finding(name, data, traceback.format_exc())
     return Finding(name, data, f"{seconds:.1f} s of CPU for {len(data)} bytes") if seconds > SLOWEST else None
 
@@ -105,22 +105,22 @@ def _seconds(function: Function, data: bytes) -> float:
 
 @dataclass
 class Campaign:
-    """One target under mutations: what came of it so far."""
+    """One target under mutations, with its results so far."""
 
     name: str
     function: Function
     seeds: Sequence[bytes]
     rng: Random
     lines: Lines | None = None
-    """Guides the mutations: what reaches new lines is changed further."""
+    """Guides the mutations: an input that reaches new lines is changed further."""
     executions: int = 0
     findings: dict[str, Finding] = field(default_factory=dict)
-    """By place, the shortest input each."""
+    """By place, with the shortest input of each."""
     kept: list[bytes] = field(default_factory=list)
     """Inputs that reached new lines."""
 
     def run(self, seconds: float, most: int = sys.maxsize) -> None:
-        """Every seed first, then mutations for some seconds, `most` of them at most."""
+        """Run every seed first, then mutations for some seconds, at most `most` of them."""
         end = time.monotonic() + seconds
         for seed in self.seeds:
             self._try(seed)
@@ -153,7 +153,7 @@ class Campaign:
 
 
 class Lines:
-    """Which lines of the package no input has reached yet."""
+    """The lines of the package that no input has reached yet."""
 
     def __init__(self) -> None:
         self.is_new = False
@@ -162,7 +162,7 @@ class Lines:
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Look at what runs inside."""
+        """Trace the code that runs inside."""
         self.is_new = False
         before = sys.gettrace()
         sys.settrace(self._enter)
@@ -191,7 +191,7 @@ class Lines:
 
 
 def campaigns(chosen: Mapping[str, tuple[Function, list[bytes]]], seed: int | str) -> list[Campaign]:
-    """A guided campaign for each target, each with a generator of its own."""
+    """A guided campaign for each target, each with its own random generator."""
     return [
         Campaign(name, function, seeds, Random(f"{seed} {name}"), Lines()) for name, (function, seeds) in chosen.items()
     ]

@@ -1,7 +1,7 @@
-"""Everything that the client reads, as functions from bytes: they return, whatever the bytes are.
+"""All input of the client, as functions over bytes, which must return for any bytes.
 
-Answers that are wrong raise the client's own exceptions, which the functions catch; any other exception is a fault of
-the client's, since it would end in a traceback.
+Wrong answers raise the client's own exceptions, which the functions catch. Any other exception is a fault of the
+client, since it would end in a traceback.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def vector(name: str) -> bytes:
 
 
 def _key(number: int) -> ec.EllipticCurvePrivateKey:
-    """Always the same, so that an input is the same finding in another process."""
+    """Use fixed keys, so that an input is the same finding in another process."""
     return ec.derive_private_key(number, ec.SECP256R1())
 
 
@@ -86,7 +86,9 @@ FILE = ROOM / "file"
 
 @contextlib.contextmanager
 def expected() -> Iterator[None]:
-    """What the command `estclient` turns into a sentence and an exit status, and warnings that it does not show."""
+    """Allow the exceptions that `estclient` turns into a sentence and an exit status, and hide warnings that it does
+    not show.
+    """
     with certs.without_warnings(), contextlib.suppress(ClientError):
         try:
             yield
@@ -101,11 +103,11 @@ def headers(**values: str) -> Message:
     return made
 
 
-# A connection whose other end has said all it will say.
+# A connection whose peer has already sent everything.
 
 
 class _Wire:
-    """In the place of a socket and of pyOpenSSL's connection on it."""
+    """Replaces a socket and pyOpenSSL's connection on it."""
 
     def __init__(self, data: bytes) -> None:
         self._left = data
@@ -133,7 +135,7 @@ def link(data: bytes) -> Link:
 
 
 class _Session(Session):
-    """A session whose connections say what a list says, one after the other."""
+    """A session whose connections give the answers of a list, one after the other."""
 
     said: list[bytes]
 
@@ -165,7 +167,7 @@ def session(data: bytes) -> None:
 
 
 def http_answer(data: bytes) -> None:
-    """Status line, headers, framing and body of one answer, and what is made of its status."""
+    """Status line, headers, framing and body of one answer, and the client's reaction to its status."""
     with expected():
         answer = link(data).exchange("GET", "/.well-known/est/cacerts", {}, None, 5.0)
         assert isinstance(answer.words, str)
@@ -181,7 +183,7 @@ def retry_after(data: bytes) -> None:
 
 
 def www_authenticate(data: bytes) -> None:
-    """The challenges of a 401, and the answer to the best of them, which must be fit for a header."""
+    """The challenges of a 401, and the answer to the best of them, which must be valid in a header."""
     lines = data.decode("latin-1").split("\n")
     authorizer = Authorizer(Credentials("us\u20acr", 'pass"\\word'))
     if authorizer.learn(lines):
@@ -192,7 +194,7 @@ def www_authenticate(data: bytes) -> None:
 
 
 def location(data: bytes) -> None:
-    """Where a redirect leads, and a request to there."""
+    """The target of a redirect, and a request to it."""
     with expected():
         place, path = url.resolve(data.decode("latin-1"), PLACE, "/.well-known/est/cacerts")
         assert place.authority
@@ -201,7 +203,7 @@ def location(data: bytes) -> None:
 
 
 def server_url(data: bytes) -> None:
-    """What the user calls the server, with a label."""
+    """The server as the user names it, with a label."""
     text, _, label = data.decode("utf-8", "replace").partition("\n")
     with expected():
         place = url.parse(text, label or None)
@@ -239,7 +241,7 @@ def server_key(data: bytes) -> None:
 
 
 def encrypted_key(data: bytes) -> None:
-    """An EnvelopedData with a private key in it, for a shared key and for an EC key."""
+    """An EnvelopedData with a private key, for a shared key and for an EC key."""
     with expected():
         cms.is_enveloped(data)
         content = cms.open_with_secret(data, bytes(16), b"id")
@@ -251,7 +253,7 @@ def encrypted_key(data: bytes) -> None:
 
 
 def csr_attributes(data: bytes) -> None:
-    """What a server wishes for, in words, and a CSR that follows it."""
+    """The wishes of a server, in words, and a CSR that follows them."""
     with expected():
         try:
             attrs = csrattrs.decode_csrattrs(encoding.decode(data, ()))
@@ -265,7 +267,7 @@ def csr_attributes(data: bytes) -> None:
 
 
 def cmc_answer(data: bytes) -> None:
-    """A CMC message from the server, believed or not."""
+    """A CMC message from the server, trusted or not."""
     answer = Answer(200, "OK", headers(Content_Type="application/pkcs7-mime; smime-type=CMC-response"), data)
     with expected():
         pki_response.words(data)
@@ -282,7 +284,7 @@ def cmc_answer(data: bytes) -> None:
 
 
 def cmc_request(data: bytes) -> None:
-    """A CMC message that the user brings."""
+    """A CMC message from the user."""
     with expected(), contextlib.suppress(Malformed):
         cmc.has_secret(data)
         cmc.marks_of(data)
@@ -301,7 +303,7 @@ def crl(data: bytes) -> None:
 
 
 class _Handshake:
-    """Two ends of TLS in memory, in the place of a `Stream`."""
+    """Two TLS endpoints in memory, in place of a `Stream`."""
 
     def __init__(self, client: SSL.Connection, context: ssl.SSLContext) -> None:
         self._client = client
@@ -325,14 +327,14 @@ ALGORITHM = whole(elements(HOLDER.certificate.public_bytes(Encoding.DER), "a cer
 
 
 def server_certificate(data: bytes) -> None:
-    """A server's certificate: a TBSCertificate that the CA signs, whatever it says."""
+    """A server's certificate: any TBSCertificate, signed by the CA."""
     signature = CA.key.sign(data, ec.ECDSA(hashes.SHA256()))
     der = wrap(SEQUENCE, data + ALGORITHM + wrap(b"\x03", b"\0" + signature))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
         context.load_cert_chain(_stored(HOLDER.key_pem + encoding.encode_pem(der, "CERTIFICATE")))
     except ssl.SSLError:
-        return  # OpenSSL itself would not show it
+        return  # OpenSSL itself would not send it
     for trusted in (TRUSTED, Trust(bootstrap=True)):
         with expected():
             problems: list[str] = []
@@ -342,7 +344,7 @@ def server_certificate(data: bytes) -> None:
             tls._verdict(client, trusted, PLACE)
 
 
-# What the user has.
+# Files and options of the user.
 
 
 def _stored(data: bytes) -> Path:
@@ -373,7 +375,7 @@ def certificate_file(data: bytes) -> None:
 
 
 def key_file(data: bytes) -> None:
-    """A private key of --key or --reuse-key, and one that --decrypt-key shares with the server."""
+    """A private key of --key or --reuse-key, and a key that --decrypt-key shares with the server."""
     path = _stored(data)
     with expected():
         key = options.private_key(path)
@@ -384,7 +386,7 @@ def key_file(data: bytes) -> None:
 
 
 def secret_file(data: bytes) -> None:
-    """A password or a secret; what there is of a request in a file."""
+    """A password or a secret, and a request in a file."""
     path = _stored(data)
     with expected():
         options.secret(path, "")
@@ -418,7 +420,7 @@ def wanted_names(data: bytes) -> None:
 
 
 def command_line(data: bytes) -> None:
-    """A command line, one word a line, as far as the session."""
+    """A command line, one word a line, up to the session."""
     words = [word for word in data[:2000].decode("utf-8", "replace").split("\n") if word]
     quiet = contextlib.redirect_stderr(None), contextlib.redirect_stdout(None)
     with quiet[0], quiet[1], contextlib.suppress(SystemExit), expected():
@@ -541,4 +543,4 @@ TARGETS: dict[str, tuple[Target, list[bytes]]] = {
         ],
     ),
 }
-"""By name: a function, and samples of what it reads."""
+"""By name: a function, and samples of its input."""

@@ -1,4 +1,4 @@
-"""What scripts print, and what the operator writes."""
+"""The output of scripts, and the files of the operator."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _target = functools.partial(checks.target, TARGETS)
 _SERVICE = routes.build(model.load(ROOT / "conf.yaml"))[None]
 
 
-# What scripts print.
+# Output of scripts.
 
 
 @_target(Malformed, HandlerFailed)

@@ -1,4 +1,4 @@
-"""CMS, CMC and CSR attributes: what peers send, and what people ask to have explained."""
+"""CMS, CMC and CSR attributes, from peers or given to `explain`."""
 
 from __future__ import annotations
 
@@ -59,7 +59,9 @@ def cms(data: bytes) -> None:
 
 @_target(Malformed)
 def cmc(data: bytes) -> None:
-    """A request as its handler takes it apart, or a response; bare ones too, so that no signature is in the way."""
+    """A request or a response as its handler reads it. Unsigned content is tried too, so that no signature is in the
+    way.
+    """
     with only(Malformed):
         tree = list(messages.layers(signed.parse(data)))
         references.check(tree)
@@ -106,7 +108,7 @@ def explain(data: bytes) -> None:
 
 @_target()
 def control(data: bytes) -> None:
-    """One value as every control of the table would have it."""
+    """One value as each control of the table would read it."""
     for row in controls.TABLE:
         with only(Malformed):
             value = row.kind.decode(data, "its value")
@@ -136,7 +138,7 @@ def attributes(data: bytes) -> None:
 
 
 def _attributes(found: CsrAttrs) -> None:
-    """Into words and back, and as what is insisted on."""
+    """Written in words and read again, and used as a template check."""
     text = csrattrs_yaml.write(found)
     if len(text) <= LONGEST_YAML:
         again = csrattrs_yaml.read(text.encode(), Path("again")) or CsrAttrs()

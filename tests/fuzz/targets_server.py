@@ -1,4 +1,4 @@
-"""What a peer of the gateway controls: requests, certificates, HTTP, and the environment made of them."""
+"""Input from peers of the gateway: requests, certificates, HTTP, and the environment made of them."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ _LINKING = Rules(
 )
 
 
-# Coats, and BER.
+# Encodings, and BER.
 
 
 @_target(Malformed, seeds="*.b64")
@@ -120,7 +120,7 @@ TARGETS["csr"][1].extend(
 
 @_target(Malformed)
 def certificate(data: bytes) -> None:
-    """A TLS client's certificate, whatever OpenSSL has thought of it."""
+    """A TLS client's certificate, whatever OpenSSL thinks of it."""
     found = certs.load(data)
     certs.require_names(found)
     for trust in Trust:
@@ -130,7 +130,7 @@ def certificate(data: bytes) -> None:
 
 
 def _check_client(client: Client) -> None:
-    """Everything that is done with a certificate, whoever vouches for it."""
+    """All uses of a certificate, with any kind of trust."""
     _ = client.name, client.verify, client.methods, client.why_not
     asked, found = csrs.parse(calls.CSR), client.certificate
     _LINKING.linking(client, "simpleenroll", None)
@@ -143,7 +143,7 @@ def _check_client(client: Client) -> None:
 
 @_target(SSL.Error)
 def handshake(data: bytes) -> None:
-    """A client's certificate as OpenSSL takes it, in a handshake; our CA has signed whatever is in it."""
+    """A client's certificate in a handshake. Our CA signs any content."""
     anchor, server_side = _server()
     match mutator.read(data):
         case [mutator.Node(children=[info, algorithm, _])]:
@@ -171,7 +171,7 @@ def handshake(data: bytes) -> None:
 
 @functools.cache
 def _server() -> tuple[x509.Certificate, TLSContext]:
-    """An anchor, whose key is `EC_KEY`, and a TLS server that knows it."""
+    """An anchor whose key is `EC_KEY`, and a TLS server that trusts it."""
     ca = root("Fuzz CA", key=EC_KEY)
     with tempfile.TemporaryDirectory() as directory:
         return ca.certificate, server_context(TLSSettings(*ca.write(Path(directory), "ca"), anchors=(ca.certificate,)))
@@ -212,7 +212,7 @@ def path(data: bytes) -> None:
 
 @_target(BadRequest, Unauthenticated)
 def request(data: bytes) -> None:
-    """The environment that a request's own words make: one of them a line, the rest is the body."""
+    """The environment made from a request's own text: one part a line, and the rest is the body."""
     words = [_header(line) for line in data.split(b"\n", 6)]
     target, content_type, agent, authorization, name, label, content = [*words, *[""] * 7][:7]
     url = URL(target.encode("utf-8", "surrogateescape").decode("latin-1"), encoded=True)
@@ -238,5 +238,5 @@ def request(data: bytes) -> None:
 
 
 def _header(data: bytes) -> str:
-    """As aiohttp hands on what is not UTF-8."""
+    """The form in which aiohttp passes on bytes that are not UTF-8."""
     return data.decode("utf-8", "surrogateescape")

@@ -1,4 +1,6 @@
-"""Every target over its corpus and some mutations; `make fuzz` runs them for longer.  And what makes the mutations."""
+"""Every target with its corpus and some mutations, for which `make fuzz` takes more time, and tests of the mutator
+itself.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +17,10 @@ from tests.kit.der import armoured, vector
 from tests.kit.gateway import running_gateway
 
 SECONDS = 10.0
-"""For all targets together, a corpus that takes longer is run all the same."""
+"""For all targets together. A corpus that takes longer still runs completely."""
 MUTATIONS = 300
 WIRE = 8
-"""Mutations that go over the wire, for each of the doors: a connection costs more than most functions."""
+"""Mutations over the wire for each kind of connection, which cost more than most functions."""
 
 TARGETS = runner.targets()
 
@@ -32,22 +34,22 @@ def run(name: str, target: tuple[runner.Function, list[bytes]], most: int, secon
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_no_input_is_answered_by_anything_but_a_refusal(name):
+def test_every_target_answers_or_refuses_any_input(name):
     run(name, TARGETS[name], MUTATIONS, SECONDS / len(TARGETS))
 
 
 @pytest.fixture(scope="module")
-def doors(lab, tmp_path_factory):
+def wire_targets(lab, tmp_path_factory):
     with running_gateway(lab.copy(tmp_path_factory.mktemp("fuzz")), wire.OVERRIDES) as gateway:
         yield wire.targets(gateway)
 
 
 @pytest.mark.parametrize("name", wire.NAMES)
-def test_no_bytes_on_the_wire_harm_a_gateway(doors, name):
-    run(name, doors[name], WIRE, SECONDS)
+def test_a_gateway_survives_any_bytes_on_the_wire(wire_targets, name):
+    run(name, wire_targets[name], WIRE, SECONDS)
 
 
-def test_every_target_has_something_to_begin_with():
+def test_every_target_has_seeds():
     assert [name for name, (_, seeds) in TARGETS.items() if not seeds] == []
 
 
@@ -55,7 +57,7 @@ def test_every_directory_of_the_corpus_belongs_to_a_target():
     assert {path.name for path in runner.CORPUS.iterdir()} <= {*TARGETS, *wire.NAMES}
 
 
-# The machinery can find something.
+# The fuzzer itself can find faults.
 
 
 def crash(data: bytes) -> None:
@@ -84,20 +86,20 @@ def test_an_input_that_takes_too_long_is_a_finding(monkeypatch):
     assert runner.check("loop", loop, b"quick") is None
 
 
-def test_a_campaign_finds_a_fault_and_tells_it_once():
+def test_a_campaign_reports_a_fault_once():
     campaign = runner.Campaign("crash", crash, [b"some seed", b"another"], Random(1))
     campaign.run(60, 2000)
     (found,) = campaign.findings.values()
     assert found.data.count(b"\0") > 1
 
 
-def test_a_finding_is_kept_in_a_file(tmp_path):
+def test_a_finding_is_saved_to_a_file(tmp_path):
     found = runner.Finding("crash", b"\0\0", "words")
     assert found.save(tmp_path).read_bytes() == b"\0\0"
 
 
 def test_a_fault_of_another_kind_is_a_finding():
-    """A target names the exceptions that it may raise; any other exception of the project is a finding."""
+    """A target names the exceptions that it may raise. Any other exception of the project is a finding."""
     with pytest.raises(AssertionError, match="ConfigError"), checks.only(Malformed):
         raise ConfigError(["x:1:1: y"])
 
@@ -111,23 +113,23 @@ def test_a_fault_of_another_kind_is_a_finding():
         b"Traceback",
     ],
 )
-def test_what_is_no_answer_on_the_wire(stream):
+def test_a_malformed_answer_on_the_wire_is_a_finding(stream):
     with pytest.raises(AssertionError):
         wire.require_http(stream)
 
 
-def test_answers_on_the_wire():
+def test_well_formed_answers_on_the_wire_are_accepted():
     one = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc"
     wire.require_http(b"HTTP/1.1 100 Continue\r\n\r\n" + one + one)
     wire.require_http(b"HTTP/1.1 405 No\r\nContent-Length: 3\r\n\r\n" + one, heads=True)
 
 
-# The mutations.
+# Mutations.
 
 SEEDS = [csr("device-1"), armoured(csr("device-2")), b"one\ntwo\nthree\n"]
 
 
-def test_mutations_come_again_with_the_same_seed():
+def test_the_same_seed_makes_the_same_mutations():
     def some() -> list[bytes]:
         rng = Random(7)
         return [mutate(rng, seed, SEEDS) for seed in SEEDS * 50]
@@ -135,22 +137,22 @@ def test_mutations_come_again_with_the_same_seed():
     assert some() == some()
 
 
-def test_mutations_are_bounded_and_of_all_kinds():
+def test_mutations_are_bounded_and_mostly_different():
     rng = Random(7)
     made = [mutate(rng, seed, SEEDS) for seed in SEEDS * 300]
     assert max(map(len, made)) <= LONGEST
     assert len(set(made)) > len(made) / 2
 
 
-def test_a_tree_is_written_as_it_was_read():
+def test_a_der_tree_is_written_as_it_was_read():
     for der in (csr("device-1", challenge("x")), vector("rfc9148-a2-enroll-response.der")):
         assert b"".join(node.encode() for node in mutator.read(der)) == der
     assert mutator.read(b"\x30\x05abc") == []
     assert mutator.read(b"\x30\x80\0\0") == []
 
 
-def test_most_changes_to_a_tree_leave_every_length_right():
-    """So that what is wrong is what was changed, and the rest is read."""
+def test_many_changes_to_a_tree_leave_all_lengths_right():
+    """Then only the changed element is wrong, and the parser reads the rest."""
     rng, der = Random(3), csr("device-1", challenge("x"))
     whole = sum(bool(mutator.read(mutate(rng, der))) for _ in range(400))
     assert whole > 100

@@ -1,6 +1,6 @@
-"""A running gateway, spoken to in raw bytes: over TLS, before TLS, and at its metrics.
+"""A running gateway that gets raw bytes: over TLS, before TLS, and at its metrics.
 
-Each answer is well-formed HTTP or none comes, no status is 500, the log has no traceback, and the gateway still serves.
+If an answer comes, it is well-formed HTTP and not a 500. The log has no traceback, and the gateway still serves.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ OVERRIDES: Mapping[str, Any] = {
     "callouts": {"operations": {"serverkeygen": {"enabled": True}}},
     "labels": {"iot": {"profile": "rfc"}},
 }
-"""A request that stops in its middle ends soon."""
+"""With these timeouts an unfinished request ends soon."""
 LAST = f"\r\nGET {EST}/cacerts HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
-"""Goes behind each input, and so ends the connection of one that is a whole request."""
+"""Follows each input, and so ends the connection after an input that is a whole request."""
 
 _HEAD = re.compile(rb"HTTP/1\.1 ([1-5]\d\d) [ -~]*\r\n((?:[!#-'*+.^-z|~A-Z0-9-]+: [ -~]*\r\n)*)\r\n")
 _LENGTH = re.compile(rb"^content-length: (\d+)\r$", re.IGNORECASE | re.MULTILINE)
@@ -38,10 +38,10 @@ _LENGTH = re.compile(rb"^content-length: (\d+)\r$", re.IGNORECASE | re.MULTILINE
 
 @contextlib.contextmanager
 def gateway() -> Iterator[Gateway]:
-    """A laboratory of its own, for as long as the context lasts."""
+    """A gateway with its own laboratory, until the context ends."""
     with tempfile.TemporaryDirectory(prefix="estgw-fuzz-") as directory:
         lab = Workspace.demo(Path(directory) / "lab")
-        with running_gateway(lab, OVERRIDES, clean=False) as running:  # `_Watch` looks at the log
+        with running_gateway(lab, OVERRIDES, clean=False) as running:  # `_Watch` checks the log
             yield running
 
 
@@ -58,14 +58,14 @@ def targets(served: Gateway) -> dict[str, tuple[Function, list[bytes]]]:
 
 
 class _Watch:
-    """Looks at answers, and at what the log says after each."""
+    """Checks the answers, and the log after each of them."""
 
     def __init__(self, served: Gateway) -> None:
         self._served = served
         self._seen = 0
 
     def over(self, door: Callable[[bytes], bytes], *, is_http: bool) -> Function:
-        """A target that sends its input through a door."""
+        """A target that sends its input in this way."""
 
         def run(data: bytes) -> None:
             answer = door(data)
@@ -88,7 +88,7 @@ class _Watch:
 
 
 def require_http(stream: bytes, *, heads: bool = False) -> None:
-    """Raise AssertionError unless the bytes are nothing but whole answers; those to a HEAD have no body."""
+    """Raise AssertionError unless the bytes are whole answers and nothing else. Answers to HEAD have no body."""
     while stream:
         head = _HEAD.match(stream)
         assert head, f"no head of an answer: {stream[:300]!r}"
@@ -105,7 +105,7 @@ def require_http(stream: bytes, *, heads: bool = False) -> None:
 
 def _over_tls(served: Gateway, data: bytes) -> bytes:
     with served.connect() as connection:
-        # The gateway may have answered and closed before it has all of it.
+        # The gateway may have answered and closed the connection before it has read everything.
         with contextlib.suppress(OSError):
             connection.send(data)
         return connection.rest()

@@ -1,4 +1,4 @@
-"""What is counted: one view over all workers, nothing of a client's choosing in it, nothing when it is off."""
+"""Metrics: one view over all workers, without values of a client's choice, and nothing if switched off."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ METRICS = (*table.OF_WORKERS, *table.OF_ALL)
 
 
 @pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
-def test_names_as_prometheus_wants_them(metric):
+def test_a_metric_has_a_name_and_buckets_as_prometheus_requires(metric):
     assert re.fullmatch("estgw_[a-z_]+", metric.name)
     assert metric.name.endswith("_total") == (metric.kind is Kind.COUNTER)
     assert (metric.kind is Kind.HISTOGRAM) == bool(metric.buckets)
@@ -42,7 +42,7 @@ def test_names_as_prometheus_wants_them(metric):
     assert metric.help.endswith(".")
 
 
-def test_every_metric_is_counted_once():
+def test_metric_names_are_unique():
     names = [metric.name for metric in METRICS]
     assert len(set(names)) == len(names)
 
@@ -51,7 +51,7 @@ def test_every_metric_is_counted_once():
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_what_happens_is_counted(own_lab, workers):
+def test_requests_callouts_faults_and_reloads_are_counted(own_lab, workers):
     with running_gateway(own_lab, {**ON, "server": {"workers": workers}}) as gateway:
         began = time.time()
         for _ in range(4):
@@ -95,12 +95,12 @@ def test_what_happens_is_counted(own_lab, workers):
         assert abs(value(found, "estgw_config_loaded_timestamp_seconds") - began) < 60
         assert value(found, "estgw_callouts_running") == value(found, "estgw_callouts_waiting") == 0
         until(lambda: value(samples(gateway), "estgw_connections") == 0)
-        # What is shown is what the table says, and every bit of it.
+        # The page shows exactly the metrics of the table.
         shown = set(re.findall("^# TYPE (\\w+) ", text, re.MULTILINE))
         assert shown == {metric.name for metric in METRICS}
 
 
-def test_a_scripts_end_is_named(own_lab):
+def test_callouts_are_counted_by_how_the_script_ended(own_lab):
     ends = {"refuses": "exit 77", "dies": "kill -SEGV $$", "hangs": "sleep 60", "floods": "head -c 3000000 /dev/zero"}
     labels: dict[str, Any] = {}
     for name, text in ends.items():
@@ -123,8 +123,8 @@ def test_a_scripts_end_is_named(own_lab):
         assert value(found, "estgw_callouts_total", handler=name, runner="exec", end=end) == 1, name
 
 
-def test_the_view_survives_a_worker(own_lab):
-    """Counters go on where the dead one stopped; what it was at, and its connections, are gone."""
+def test_counters_go_on_after_a_worker_was_killed(own_lab):
+    """Gauges of the dead worker go: its running callout and its connections."""
     with two_workers(own_lab, {**ON, **holding(own_lab)}) as gateway, ExitStack() as stack:
         connections, first = one_each(gateway, stack), pids(gateway)
         connections[1].send(request("POST", "simpleenroll", GOOD, login=LOGIN))
@@ -152,8 +152,8 @@ def test_the_view_survives_a_worker(own_lab):
         assert dead(first[1])
 
 
-def test_off_is_off():
-    """Nothing is imported, and nothing done."""
+def test_without_metrics_prometheus_client_is_not_imported():
+    """Counting then does nothing."""
     code = (
         "import sys, estgw.cli.main, estgw.supervision.worker; from estgw.metrics.meter import meter; "
         "from estgw.metrics.table import REQUESTS; meter.add(REQUESTS, 'a', 'b', 'c'); "
@@ -164,11 +164,11 @@ def test_off_is_off():
     assert done.stdout == "False\n"
 
 
-def test_off_is_the_default(gateway):
+def test_metrics_are_off_by_default(gateway):
     assert not [line for line in gateway.log if line["event"] == "metrics"]
 
 
-def test_one_process_writes_no_file_whatever_its_environment_says(own_lab, monkeypatch):
+def test_one_process_writes_no_files_despite_prometheus_multiproc_dir(own_lab, monkeypatch):
     folder = own_lab.path / "elsewhere"
     folder.mkdir()
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(folder))
@@ -182,7 +182,7 @@ def test_one_process_writes_no_file_whatever_its_environment_says(own_lab, monke
 
 
 def play(scene: Callable[[int], Any]) -> Any:
-    """Run a blocking scene against an endpoint of its own."""
+    """Run a blocking scene against its own endpoint."""
 
     async def main() -> Any:
         served = endpoint._Endpoint(lambda: b"estgw_x 1\n")
@@ -216,7 +216,7 @@ def exchange(port: int, sent: bytes) -> bytes:
         (b"\x16\x03\x01\r\n\r\n", b"400 Bad Request"),
     ],
 )
-def test_one_path_and_one_answer(sent, status):
+def test_only_get_metrics_is_answered_with_the_view(sent, status):
     answer = play(lambda port: exchange(port, sent))
     assert answer.startswith(b"HTTP/1.1 " + status)
     assert answer.endswith(b"estgw_x 1\n") == (status == b"200 OK")
@@ -224,7 +224,7 @@ def test_one_path_and_one_answer(sent, status):
     assert (b"Allow: GET\r\n" in answer) == status.startswith(b"405")
 
 
-def test_a_head_without_end_is_cut():
+def test_a_request_head_without_end_is_cut_off():
     def scene(port: int) -> bytes:
         try:
             return exchange(port, b"GET /metrics HTTP/1.1\r\nX: " + b"x" * 3 * endpoint.HEAD)
@@ -234,12 +234,12 @@ def test_a_head_without_end_is_cut():
     assert play(scene) == b""
 
 
-def test_who_says_nothing_is_cut(monkeypatch):
+def test_a_client_that_sends_nothing_is_cut_off(monkeypatch):
     monkeypatch.setattr(endpoint, "SECONDS", 0.2)
     assert play(lambda port: exchange(port, b"GET /met")) == b""
 
 
-def test_who_does_not_read_is_cut(monkeypatch):
+def test_a_client_that_does_not_read_is_cut_off(monkeypatch):
     monkeypatch.setattr(endpoint, "SECONDS", 0.3)
 
     async def main() -> None:
@@ -254,14 +254,14 @@ def test_who_does_not_read_is_cut(monkeypatch):
     asyncio.run(main())
 
 
-def test_one_more_than_there_is_room_for(monkeypatch):
+def test_a_connection_beyond_the_bound_is_cut_until_others_close(monkeypatch):
     monkeypatch.setattr(endpoint, "CONNECTIONS", 3)
 
     def scene(port: int) -> None:
         with ExitStack() as stack:
             for _ in range(3):
                 stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10)).sendall(b"GET")
-            with pytest.raises((ConnectionError, AssertionError)):  # cut while it asks, or when it has
+            with pytest.raises((ConnectionError, AssertionError)):  # cut off during the request or after it
                 assert exchange(port, b"GET /metrics HTTP/1.1\r\n\r\n") != b""
         until(lambda: _answers(port))
 
@@ -276,7 +276,7 @@ def _answers(port: int) -> bool:
 
 
 def test_a_fault_in_the_view_costs_one_scrape(tmp_path):
-    (tmp_path / "counter_0.db").write_bytes(b"")  # another process has just made its file
+    (tmp_path / "counter_0.db").write_bytes(b"")  # another process has just created its file
     meter = Meter()
     meter.switch_on(table.OF_ALL, view=tmp_path)
     answer = endpoint._Endpoint(meter.text)._answer(b"GET /metrics HTTP/1.1\r\n\r\n")
@@ -285,7 +285,7 @@ def test_a_fault_in_the_view_costs_one_scrape(tmp_path):
     assert endpoint._Endpoint(meter.text)._answer(b"GET /metrics HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 200 ")
 
 
-def test_the_endpoint_is_not_found_elsewhere(own_lab):
+def test_another_path_of_the_endpoint_is_a_404(own_lab):
     with running_gateway(own_lab, ON) as gateway, pytest.raises(urllib.error.HTTPError) as refused:
         scrape(gateway, "/")
     assert refused.value.code == 404

@@ -1,4 +1,4 @@
-"""A copy of a CA's directory: whole, private, bounded, and without a trace in the CA itself."""
+"""A copy of a CA's directory: complete, private, bounded, and without changes to the CA itself."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def refusal(ca: Path, target: Path) -> str:
     return str(refused.value)
 
 
-def test_a_copy_has_everything_and_is_private(ca, tmp_path):
+def test_a_copy_has_every_file_and_is_private(ca, tmp_path):
     assert copy_ca(ca, tmp_path / "copy") == []
     assert contents(tmp_path / "copy") == contents(ca)
     for path in (tmp_path / "copy").rglob("*"):
@@ -51,7 +51,7 @@ def test_a_copy_has_everything_and_is_private(ca, tmp_path):
     assert (tmp_path / "copy/index.txt").stat().st_mtime_ns == (ca / "index.txt").stat().st_mtime_ns
 
 
-def test_what_is_written_to_the_copy_is_not_written_to_the_ca(ca, tmp_path):
+def test_writing_to_the_copy_does_not_change_the_ca(ca, tmp_path):
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "anchors.pem").write_text("anchors")
@@ -65,11 +65,11 @@ def test_what_is_written_to_the_copy_is_not_written_to_the_ca(ca, tmp_path):
     assert (ca / "index.txt").read_text() == "V\t\n"
 
 
-def test_sockets_pipes_and_loops_are_left_out_and_named(ca, tmp_path, monkeypatch):
+def test_sockets_pipes_and_loops_are_left_out_and_reported(ca, tmp_path, monkeypatch):
     os.mkfifo(ca / "pipe")
     (ca / "newcerts/loop").symlink_to(ca)
     (ca / "gone").symlink_to("nowhere")
-    monkeypatch.chdir(ca)  # a socket's path must be short
+    monkeypatch.chdir(ca)  # the path of a socket must be short
     with contextlib.closing(socket.socket(socket.AF_UNIX)) as listening:
         listening.bind("hsm")
         left_out = copy_ca(ca, tmp_path / "copy")
@@ -81,7 +81,7 @@ def test_sockets_pipes_and_loops_are_left_out_and_named(ca, tmp_path, monkeypatc
     assert {path.name for path in (tmp_path / "copy").iterdir()} >= {"index.txt", "newcerts"}
 
 
-def test_a_ca_that_is_too_large_is_refused_in_words(ca, tmp_path, monkeypatch):
+def test_a_ca_that_is_too_large_is_refused_with_the_bound(ca, tmp_path, monkeypatch):
     monkeypatch.setattr(ca_copy, "MOST_BYTES", 1 << 20)
     with (ca / "huge").open("wb") as file:
         file.truncate(1 << 30)
@@ -96,13 +96,13 @@ def test_a_ca_that_is_too_large_is_refused_in_words(ca, tmp_path, monkeypatch):
     assert "more than 20 files" in refusal(ca, tmp_path / "another")
 
 
-def test_a_ca_that_is_not_there_is_named(tmp_path):
+def test_a_missing_ca_is_refused_with_its_path(tmp_path):
     assert refusal(tmp_path / "none", tmp_path / "copy") == (
         f"{tmp_path}/none: No such file or directory; the CA was not copied"
     )
 
 
-def test_the_index_is_copied_under_the_lock_of_the_ca(ca, tmp_path, monkeypatch):
+def test_a_ca_whose_lock_is_taken_is_busy(ca, tmp_path, monkeypatch):
     monkeypatch.setattr(ca_copy, "PATIENCE", 0.1)
     with (ca / "ca.lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -111,7 +111,7 @@ def test_the_index_is_copied_under_the_lock_of_the_ca(ca, tmp_path, monkeypatch)
 
 
 def register(path: Path) -> sqlite3.Connection:
-    """A register as handlers/python has it, with one row."""
+    """A register with one row, as handlers/python has it."""
     made = sqlite3.connect(path, isolation_level=None)
     made.executescript("PRAGMA journal_mode = WAL; CREATE TABLE certificates (serial TEXT)")
     made.execute("INSERT INTO certificates VALUES ('1')")
@@ -123,7 +123,7 @@ def serials(path: Path) -> list[str]:
         return [serial for (serial,) in db.execute("SELECT serial FROM certificates ORDER BY serial")]
 
 
-def test_a_register_that_is_open_is_copied_with_its_last_row(ca, tmp_path):
+def test_an_open_register_is_copied_with_its_last_committed_row(ca, tmp_path):
     with contextlib.closing(register(ca / "certs.sqlite")) as db:
         db.execute("INSERT INTO certificates VALUES ('2')")
         assert (ca / "certs.sqlite-wal").stat().st_size, "the rows are not in the file itself"
@@ -135,7 +135,7 @@ def test_a_register_that_is_open_is_copied_with_its_last_row(ca, tmp_path):
     assert serials(ca / "certs.sqlite") == ["1", "2", "3"]
 
 
-def test_a_register_that_is_not_open_is_copied_without_a_trace(ca, tmp_path):
+def test_a_closed_register_is_copied_without_changes_to_the_ca(ca, tmp_path):
     register(ca / "certs.sqlite").close()
     before = contents(ca)
     copy_ca(ca, tmp_path / "copy")
@@ -143,8 +143,8 @@ def test_a_register_that_is_not_open_is_copied_without_a_trace(ca, tmp_path):
     assert contents(ca) == before
 
 
-def test_a_register_whose_process_was_killed_is_copied_with_its_last_row(ca, tmp_path):
-    """What a kill leaves: rows in the -wal, and nobody who has it open."""
+def test_the_register_of_a_killed_process_is_copied_with_its_last_row(ca, tmp_path):
+    """A kill leaves rows in the -wal, and no process has the file open."""
     (tmp_path / "other").mkdir()
     with contextlib.closing(register(tmp_path / "other/certs.sqlite")):
         for name in ("certs.sqlite", "certs.sqlite-wal"):
@@ -155,7 +155,7 @@ def test_a_register_whose_process_was_killed_is_copied_with_its_last_row(ca, tmp
     assert serials(tmp_path / "copy/certs.sqlite") == ["1"]
 
 
-def test_a_register_that_is_written_to_all_the_time_is_busy(ca, tmp_path, monkeypatch):
+def test_a_register_that_changes_all_the_time_is_busy(ca, tmp_path, monkeypatch):
     register(ca / "certs.sqlite").close()
     stamps = iter(range(1000))
     monkeypatch.setattr(ca_copy, "_stamps", lambda _: [(next(stamps), 0, 0)])

@@ -1,4 +1,4 @@
-"""Digest and guesses where several processes serve: no answer is good at two of them, and nobody guesses faster."""
+"""Digest with several processes: each accepts only its own nonces, and guesses get no faster."""
 
 from __future__ import annotations
 
@@ -60,13 +60,13 @@ def is_stale(answer: Response) -> bool:
     return "stale=true" in challenges(answer)[0]
 
 
-def test_an_answer_is_good_at_one_worker_and_stale_at_the_other(own_lab, settings):
+def test_an_answer_is_accepted_by_its_worker_and_stale_at_another(own_lab, settings):
     with two_workers(own_lab, settings) as gateway, ExitStack() as stack:
         here, there = one_each(gateway, stack).values()
         first = here.ask("POST", "simpleenroll", GOOD)
         assert not is_stale(first)
         nonce = nonce_of(first)
-        # Not yet used, used, and used again: the other one takes it never.
+        # The other worker never accepts the nonce: not before its use, not after it, and not with the next count.
         assert is_stale(there.ask("POST", "simpleenroll", GOOD, headers=authorization(nonce)))
         assert here.ask("POST", "simpleenroll", GOOD, headers=authorization(nonce)).status == 200
         refused = there.ask("POST", "simpleenroll", GOOD, headers=authorization(nonce))
@@ -78,7 +78,7 @@ def test_an_answer_is_good_at_one_worker_and_stale_at_the_other(own_lab, setting
 
 
 def curl(gateway: Gateway, folder: Path, *options: str, login: str = LOGIN) -> list[int]:
-    """The statuses that `curl --digest` was answered with."""
+    """The statuses of the answers to `curl --digest`."""
     (folder / "req.pem").write_bytes(armoured(GOOD))
     before = len(gateway.access)
     url = f"https://localhost:{gateway.port}{TARGET}"
@@ -91,15 +91,15 @@ def curl(gateway: Gateway, folder: Path, *options: str, login: str = LOGIN) -> l
 
 
 @pytest.mark.client("curl")
-def test_curl_is_served_by_whoever_has_its_connection(own_lab, settings, tmp_path):
+def test_curl_logs_in_at_the_worker_that_has_its_connection(own_lab, settings, tmp_path):
     with two_workers(own_lab, settings) as gateway:
         for _ in range(8):
             assert curl(gateway, tmp_path) == [401, 200]
 
 
 @pytest.mark.client("curl")
-def test_curl_goes_on_at_another_worker_than_the_one_that_challenged_it(own_lab, settings, tmp_path):
-    """It connects anew for each request, and the kernel chooses who serves it."""
+def test_curl_logs_in_though_another_worker_challenged_it(own_lab, settings, tmp_path):
+    """curl connects again for each request, and the kernel chooses the worker."""
     with two_workers(own_lab, settings) as gateway:
         found = set()
         for _ in range(60):
@@ -112,20 +112,20 @@ def test_curl_goes_on_at_another_worker_than_the_one_that_challenged_it(own_lab,
 
 
 @pytest.mark.client("curl")
-def test_curl_gives_a_wrong_password_up_wherever_it_comes(own_lab, settings, tmp_path):
+def test_curl_gives_up_a_wrong_password_at_any_worker(own_lab, settings, tmp_path):
     settings["client_auth"] |= {"guess_delay": 0}
     with two_workers(own_lab, settings) as gateway:
         for _ in range(12):
             assert curl(gateway, tmp_path, "-H", "Connection: close", login="estuser:wrong") == [401, 401]
 
 
-def test_estclient_goes_on_at_another_worker_than_the_one_that_challenged_it(own_lab, settings):
+def test_estclient_logs_in_though_another_worker_challenged_it(own_lab, settings):
     key = keys.generate(keys.parse_spec("ec:P-256"))
     plan = request.plan(request.Wanted(name("CN=device-1")), None)
     trust = Trust(explicit=tuple(x509.load_pem_x509_certificates(own_lab.anchor.read_bytes())))
 
     def statuses(gateway: Gateway) -> list[int]:
-        """Of one enrolment, with a new connection after the first challenge."""
+        """The statuses of one enrolment, with a new connection after the first challenge."""
         seen: list[int] = []
 
         def hang_up(exchange: Exchange) -> None:
@@ -151,7 +151,7 @@ def test_estclient_goes_on_at_another_worker_than_the_one_that_challenged_it(own
 
 
 def test_two_workers_are_not_guessed_at_twice_as_fast(own_lab):
-    """Each makes an address wait twice as long as one alone would, which is 0.75 seconds for four failures."""
+    """Each worker doubles the wait of a single process, which is 0.75 seconds for four failures."""
     overrides = {"client_auth": {"guess_delay": 2}}
     with two_workers(own_lab, overrides) as gateway, ExitStack() as stack:
         here, there = one_each(gateway, stack).values()

@@ -1,4 +1,4 @@
-"""The supervisor in this process, where its patience can be shortened and its workers replaced by worse ones."""
+"""The supervisor in this process, where its timeouts can be shortened and its workers replaced by worse ones."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from tests.kit.workspace import Workspace
 
 
 @pytest.fixture
-def house(own_lab: Workspace, monkeypatch: pytest.MonkeyPatch) -> Workspace:
-    """Two workers, without Python handlers so that they start quickly; temporary files go there too."""
+def two_worker_lab(own_lab: Workspace, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    """Two workers without Python handlers, so that they start quickly. Temporary files go there too."""
     path = own_lab.path / "conf.yaml"
     data = yaml.safe_load(path.read_text())
     data["server"] |= {"listen": ["127.0.0.1:0"], "workers": 2, "drain_timeout": 0.2}
@@ -40,7 +40,7 @@ def house(own_lab: Workspace, monkeypatch: pytest.MonkeyPatch) -> Workspace:
 
 
 @pytest.fixture
-def said() -> Iterator[Callable[[], list[dict[str, Any]]]]:
+def log_lines() -> Iterator[Callable[[], list[dict[str, Any]]]]:
     """The lines of our own log."""
     stream = io.StringIO()
     with logging_as_before():
@@ -48,16 +48,16 @@ def said() -> Iterator[Callable[[], list[dict[str, Any]]]]:
         yield lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
-def supervisor_of(house: Workspace) -> Supervisor:
-    path = house.path / "conf.yaml"
+def supervisor_of(two_worker_lab: Workspace) -> Supervisor:
+    path = two_worker_lab.path / "conf.yaml"
     return Supervisor(path, Snapshot.take(path))
 
 
-def supervise(house: Workspace, meanwhile: Callable[[Supervisor], None]) -> None:
-    """Run one; `meanwhile` is called once all are up, and then it is told to stop."""
+def supervise(two_worker_lab: Workspace, meanwhile: Callable[[Supervisor], None]) -> None:
+    """Run a supervisor, call `meanwhile` once all workers are up, and then stop it."""
 
     async def main() -> None:
-        made = supervisor_of(house)
+        made = supervisor_of(two_worker_lab)
 
         def ready(_: str) -> None:
             meanwhile(made)
@@ -66,10 +66,10 @@ def supervise(house: Workspace, meanwhile: Callable[[Supervisor], None]) -> None
         await asyncio.wait_for(made.run(ready), 60)
 
     asyncio.run(main())
-    assert list((house.path / "tmp").iterdir()) == []
+    assert list((two_worker_lab.path / "tmp").iterdir()) == []
 
 
-def test_a_worker_that_does_not_stop_is_killed(house, said, monkeypatch):
+def test_a_worker_that_does_not_stop_is_killed(two_worker_lab, log_lines, monkeypatch):
     monkeypatch.setattr(supervisor, "MARGIN", 2)
     stopped: list[int] = []
 
@@ -78,19 +78,19 @@ def test_a_worker_that_does_not_stop_is_killed(house, said, monkeypatch):
         stopped.append(made._slots[1].process.pid)
         os.kill(stopped[0], signal.SIGSTOP)
 
-    supervise(house, meanwhile)
+    supervise(two_worker_lab, meanwhile)
     assert dead(stopped[0])
-    (killed,) = [line["workers"] for line in said() if "killed" in line["event"]]
+    (killed,) = [line["workers"] for line in log_lines() if "killed" in line["event"]]
     assert 2 in killed
-    assert said()[-1]["event"] == "stopped"
+    assert log_lines()[-1]["event"] == "stopped"
 
 
-def test_a_worker_that_does_not_answer_is_replaced_and_the_others_stay(house, said, monkeypatch):
+def test_a_worker_that_does_not_answer_is_replaced_and_others_stay(two_worker_lab, log_lines, monkeypatch):
     monkeypatch.setattr(supervisor, "ANSWER", 0.3)
     monkeypatch.setattr(supervisor, "MARGIN", 20)
 
     async def main() -> None:
-        made = supervisor_of(house)
+        made = supervisor_of(two_worker_lab)
         up = asyncio.Event()
         running = asyncio.create_task(made.run(lambda _: up.set()))
         await up.wait()
@@ -104,61 +104,61 @@ def test_a_worker_that_does_not_answer_is_replaced_and_the_others_stay(house, sa
         await running
 
     asyncio.run(main())
-    (refused,) = [line for line in said() if line["event"].startswith("reload")]
+    (refused,) = [line for line in log_lines() if line["event"].startswith("reload")]
     assert refused["faults"] == ["worker 2 did not answer in time"]
 
 
-def test_if_none_can_start_it_gives_up(house, said, monkeypatch):
-    """Not every end has words to it."""
+def test_the_supervisor_gives_up_if_no_worker_can_start(two_worker_lab, log_lines, monkeypatch):
+    """A worker may end without a message."""
     monkeypatch.setattr(worker_slot, "_BEGIN", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
     with pytest.raises(ChildProcessError, match="no worker could start: the last one's end was SIGKILL"):
-        supervise(house, lambda _: None)
-    assert said() == []
+        supervise(two_worker_lab, lambda _: None)
+    assert log_lines() == []
 
 
-def test_if_the_interpreter_is_gone_it_gives_up_too(house, monkeypatch):
+def test_the_supervisor_gives_up_if_the_interpreter_is_gone(two_worker_lab, monkeypatch):
     monkeypatch.setattr(sys, "executable", "/nonexistent/python")
     with pytest.raises(FileNotFoundError, match="/nonexistent/python"):
-        supervise(house, lambda _: None)
+        supervise(two_worker_lab, lambda _: None)
 
 
-def test_a_fault_that_only_workers_find_is_raised(house):
-    (house.ca / "private/serverkey.pem").unlink()
+def test_a_fault_that_only_workers_find_is_raised(two_worker_lab):
+    (two_worker_lab.ca / "private/serverkey.pem").unlink()
     with pytest.raises(ConfigError, match=r"serverkey\.pem"):
-        supervise(house, lambda _: None)
+        supervise(two_worker_lab, lambda _: None)
 
 
-def test_it_may_be_stopped_before_anybody_is_up(house, said, monkeypatch):
+def test_the_supervisor_can_be_stopped_before_a_worker_is_up(two_worker_lab, log_lines, monkeypatch):
     monkeypatch.setattr(worker_slot, "_BEGIN", "import time; time.sleep(60)")
 
     async def main() -> None:
-        made = supervisor_of(house)
+        made = supervisor_of(two_worker_lab)
         running = asyncio.create_task(made.run(lambda _: pytest.fail("nobody is up")))
         await asyncio.sleep(0)
         made._on_stop()
         await asyncio.wait_for(running, 30)
 
     asyncio.run(main())
-    assert said()[-1]["event"] == "stopped"
+    assert log_lines()[-1]["event"] == "stopped"
 
 
-def test_the_metrics_port_is_taken(house):
+def test_a_metrics_port_in_use_is_reported(two_worker_lab):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with (house.path / "conf.yaml").open("a") as file:
+        with (two_worker_lab.path / "conf.yaml").open("a") as file:
             file.write(f"metrics: {{listen: '127.0.0.1:{port}'}}\n")
         with pytest.raises(OSError, match=f"can't listen on 127.0.0.1:{port}: Address already in use"):
-            supervise(house, lambda _: None)
+            supervise(two_worker_lab, lambda _: None)
 
 
-def test_pauses_grow_and_end_somewhere():
+def test_pauses_before_restarts_grow_up_to_30_seconds():
     made = worker_slot.WorkerSlot(0, None)  # type: ignore[arg-type]
     assert [made.pause() for _ in range(9)] == [0, 0.5, 1, 2, 4, 8, 16, 30, 30]
     assert made.pause(lasted=True) == 0
     assert [made.pause() for _ in range(2)] == [0.5, 1]
 
 
-def test_faults_without_end_fit_on_the_line():
+def test_a_long_list_of_faults_is_cut_to_fit_one_message():
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
         control_channel.say(theirs, "refused", ["x" * 1000] * 1000)
@@ -168,7 +168,7 @@ def test_faults_without_end_fit_on_the_line():
     assert 50 < len(heard[1]) < 66
 
 
-def test_last_words_are_heard_though_the_speaker_left_with_ours_unread():
+def test_a_last_message_is_received_though_ours_was_unread():
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours:
         with theirs:

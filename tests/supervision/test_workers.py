@@ -1,4 +1,4 @@
-"""Two gateway processes for real: who serves, what happens when one dies, and what all of them do together."""
+"""Two real gateway processes: how they share connections, what happens when one dies, and what they do together."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.slow
 # Serving.
 
 
-def test_connections_are_spread_over_all(own_lab):
+def test_connections_are_spread_over_all_workers(own_lab):
     with two_workers(own_lab) as gateway, ExitStack() as stack:
         assert gateway.wait_for("listening")["workers"] == 2
         assert len(set(pids(gateway).values()) - {gateway.process.pid}) == 2
@@ -41,10 +41,10 @@ def test_connections_are_spread_over_all(own_lab):
         assert "worker" not in gateway.wait_for("listening")
 
 
-def test_two_addresses_and_any_port(own_lab):
+def test_workers_share_two_addresses_and_a_port_of_the_kernels_choice(own_lab):
     with two_workers(own_lab, {"server": {"listen": ["127.0.0.1:0", "[::1]:0"]}}) as gateway:
         assert gateway.get("cacerts").status == 200
-        # The port that is not told: one socket for each worker, and all on the same.
+        # The log does not name the second port. Each worker has a socket, and all sockets have the same port.
         folder = Path(f"/proc/{gateway.process.pid}/fd")
         ours = {os.readlink(entry) for entry in folder.iterdir() if entry.exists() or entry.is_symlink()}
         rows = [row.split() for row in Path("/proc/net/tcp6").read_text().splitlines()[1:]]
@@ -65,8 +65,8 @@ def test_two_addresses_and_any_port(own_lab):
         assert (set(ports), seen) == ({ports[0]}, {1, 2})
 
 
-def test_a_script_inherits_nothing_of_it(own_lab):
-    """Neither sockets nor the line to the supervisor, and a TMPDIR of the request."""
+def test_a_script_inherits_no_socket_and_no_variable_of_the_worker(own_lab):
+    """Neither sockets nor the control channel, and TMPDIR is the directory of the request."""
     handler = str(own_lab.script("look", "ls -l /proc/self/fd; echo TMPDIR=$TMPDIR; env | grep PROMETHEUS; exit 77"))
     overrides = {
         "callouts": {"operations": {"simpleenroll": {"handler": handler}}},
@@ -79,10 +79,10 @@ def test_a_script_inherits_nothing_of_it(own_lab):
     assert "PROMETHEUS" not in words
 
 
-# One dies.
+# Death of one worker.
 
 
-def test_a_killed_worker_takes_its_own_requests_with_it_and_no_others(own_lab):
+def test_a_killed_worker_loses_its_own_requests_and_no_others(own_lab):
     with two_workers(own_lab, holding(own_lab)) as gateway, ExitStack() as stack, ThreadPoolExecutor(2) as aside:
         connections = one_each(gateway, stack)
         first = pids(gateway)
@@ -92,7 +92,7 @@ def test_a_killed_worker_takes_its_own_requests_with_it_and_no_others(own_lab):
         held(own_lab, 2)
         os.kill(first[1], signal.SIGKILL)
         assert lost.result() == b""
-        # Those that the kernel gives to the dead one wait for the next.
+        # Connections that the kernel gives to the dead worker wait for its successor.
         assert {gateway.get("cacerts").status for _ in range(12)} == {200}
         ended = gateway.wait_for("worker ended")
         assert (ended["worker"], ended["pid"], ended["end"]) == (1, first[1], "SIGKILL")
@@ -119,8 +119,8 @@ def test_a_worker_that_is_told_to_stop_drains_and_is_replaced(own_lab):
         one_each(gateway, stack)
 
 
-def test_one_that_can_not_start_again_leaves_its_connections_to_the_others(own_lab):
-    """And says why, once; when the fault is mended, a reload starts it at once."""
+def test_a_worker_that_cannot_restart_leaves_connections_to_others(own_lab):
+    """The log has the reason once. After the fault is fixed, a reload starts the worker at once."""
     key = own_lab.ca / "private/serverkey.pem"
     with two_workers(own_lab) as gateway, ExitStack() as stack:
         first = pids(gateway)
@@ -142,8 +142,8 @@ def test_one_that_can_not_start_again_leaves_its_connections_to_the_others(own_l
         one_each(gateway, stack)
 
 
-def test_the_next_one_has_the_configuration_of_its_siblings(own_lab):
-    """Not that of the file, which nobody has asked for yet and which may be half written."""
+def test_a_restarted_worker_has_the_configuration_of_the_others(own_lab):
+    """It must not read the file, which may be half written and which no reload has requested."""
     with two_workers(own_lab) as gateway, ExitStack() as stack:
         first = pids(gateway)[1]
         gateway.config.write_text("server: [")
@@ -153,14 +153,14 @@ def test_the_next_one_has_the_configuration_of_its_siblings(own_lab):
         assert not [line for line in gateway.log if "faults" in line]
 
 
-# All of them together.
+# All workers together.
 
 
 def statuses(gateway: Gateway, stack: ExitStack, path: str) -> set[int]:
     return {each.ask("GET", path).status for each in one_each(gateway, stack).values()}
 
 
-def test_all_reload_or_none(own_lab):
+def test_a_reload_reaches_all_workers_or_none(own_lab):
     with two_workers(own_lab) as gateway, ExitStack() as stack:
         kept = one_each(gateway, stack)
         gateway.configure({"server": {"workers": 2}, "labels": {"fresh": {}}})
@@ -168,7 +168,7 @@ def test_all_reload_or_none(own_lab):
         assert "worker" not in gateway.reload()
         assert {each.ask("GET", "fresh/cacerts").status for each in kept.values()} == {200}
         assert statuses(gateway, stack, "fresh/cacerts") == {200}
-        # A fault in the file is found by the supervisor, one in what it names by the workers.
+        # The supervisor finds faults in the file; the workers find faults in the files that it names.
         for overrides, fault in (
             ({"server": {"nonsense": 1}}, "nonsense: no such key here"),
             ({"client_auth": {"users": "nobody.htpasswd"}}, "nobody.htpasswd: No such file or directory"),
@@ -181,14 +181,14 @@ def test_all_reload_or_none(own_lab):
             assert statuses(gateway, stack, "other/cacerts") == {404}
             assert statuses(gateway, stack, "fresh/cacerts") == {200}
             assert len([line for line in gateway.log[before:] if "reload" in line["event"]]) == 1
-        # What was refused is forgotten: who comes new has what the others have.
+        # A refused configuration is forgotten: a new worker has the configuration of the others.
         first = pids(gateway)[2]
         os.kill(first, signal.SIGKILL)
         until(lambda: pids(gateway)[2] != first)
         assert statuses(gateway, stack, "fresh/cacerts") == {200}
 
 
-def test_all_drain(own_lab):
+def test_all_workers_drain_before_the_gateway_stops(own_lab):
     with two_workers(own_lab, holding(own_lab)) as gateway, ExitStack() as stack, ThreadPoolExecutor(2) as aside:
         connections, workers = one_each(gateway, stack), pids(gateway)
         for connection in connections.values():
@@ -215,8 +215,8 @@ def refuses(gateway: Gateway) -> bool:
     return False
 
 
-def test_without_a_supervisor_they_drain_and_leave(own_lab):
-    """And the last one takes their directory along, which `running_gateway` looks for."""
+def test_workers_drain_and_end_after_the_supervisor_was_killed(own_lab):
+    """The last worker removes their directory, which `running_gateway` checks."""
     with two_workers(own_lab, holding(own_lab), status=-signal.SIGKILL) as gateway, ThreadPoolExecutor(1) as aside:
         workers = pids(gateway)
         answer = aside.submit(gateway.post, "simpleenroll", GOOD)
@@ -229,8 +229,8 @@ def test_without_a_supervisor_they_drain_and_leave(own_lab):
         until(lambda: all(dead(pid) for pid in workers.values()))
 
 
-def test_limits_are_shared_out(own_lab):
-    """Two callouts at once are one for each, and of four connections each has two."""
+def test_limits_are_divided_among_the_workers(own_lab):
+    """Of two callouts at once each worker may run one, and of four connections each may have two."""
     limits: dict[str, Any] = {"server": {"max_connections": 4}, "metrics": {"listen": "127.0.0.1:0"}}
     limits["callouts"] = {"max_running": 2, "max_waiting": 2, **holding(own_lab)["callouts"]}
     with two_workers(own_lab, limits) as gateway, ExitStack() as stack:
@@ -261,7 +261,7 @@ def refusal(gateway: Gateway) -> dict[str, Any] | None:
     return next((line for line in gateway.log if "refused: " in line.get("reason", "")), None)
 
 
-def test_one_at_a_time_is_one_over_all_workers(own_lab):
+def test_callouts_of_one_serialize_name_run_one_at_a_time_in_all_workers(own_lab):
     script = own_lab.script(
         "alone",
         'echo begin >>"$EST_CA_DIR/book"; sleep 0.05; echo end >>"$EST_CA_DIR/book"; cat "$EST_CA_DIR/cacert.pem"',
@@ -276,7 +276,7 @@ def test_one_at_a_time_is_one_over_all_workers(own_lab):
     assert book == ["begin", "end"] * len(connections)
 
 
-# Starting.
+# Start.
 
 
 def serve(lab: Workspace, *options: str) -> tuple[int, str, str]:
@@ -291,7 +291,7 @@ def change(lab: Workspace, old: str, new: str) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_what_is_wrong_is_said_once_and_in_the_same_words(own_lab, workers):
+def test_a_fault_at_start_is_reported_once_with_any_number_of_workers(own_lab, workers):
     change(own_lab, "  # name: localhost  ", f"  workers: {workers}  # ")
     change(own_lab, "127.0.0.1:8443", "127.0.0.1:0")
     (own_lab.path / "users.htpasswd").write_text("nonsense\n")
@@ -301,8 +301,8 @@ def test_what_is_wrong_is_said_once_and_in_the_same_words(own_lab, workers):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_port_is_not_shared_with_another_gateway(own_lab, tmp_path, workers):
-    """The kernel would let one of our own user's in, and each would get half of the clients."""
+def test_a_port_of_another_gateway_is_refused(own_lab, tmp_path, workers):
+    """The kernel would let two gateways of the same user share the port, and each would get half of the clients."""
     with two_workers(own_lab.copy(tmp_path / "other")) as gateway:
         change(own_lab, "  # name: localhost  ", f"  workers: {workers}  # ")
         change(own_lab, "127.0.0.1:8443", f"127.0.0.1:{gateway.port}")
@@ -312,7 +312,7 @@ def test_a_port_is_not_shared_with_another_gateway(own_lab, tmp_path, workers):
     assert "Traceback" not in err
 
 
-def test_tls_1_2_and_1_3_at_each(own_lab):
+def test_two_workers_serve_tls_1_2_and_1_3(own_lab):
     with two_workers(own_lab) as gateway:
         for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
             with gateway.connect(version=version) as connection:
