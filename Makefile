@@ -20,7 +20,9 @@ demo: $(VENV)/runtime ## a demo CA and a gateway on 127.0.0.1:8443, or on LISTEN
 
 test: lint ## everything: lint, types, and all tests with real clients
 	tests/install-clients
-	$(BIN)/python -m pytest -n $(WORKERS)
+	mkdir -p dist
+	$(BIN)/python -W ignore::RuntimeWarning:slipcover.importer -m slipcover -m pytest -n $(WORKERS)
+	$(BIN)/python -m tests.coverage
 
 test-fast: $(VENV)/tests ## what needs no gateway, no CA and no script
 	$(BIN)/python -m pytest -n auto $(FAST)

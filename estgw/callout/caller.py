@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from estgw.callout import cgi, contract, ending, process, scratch, shortage, verdicts
 from estgw.callout.cache import Cache
 from estgw.callout.call import Call
-from estgw.callout.process import CouldNotStart, Limits, Outcome
+from estgw.callout.process import CouldNotStart, Limits, Outcome, Script
 from estgw.callout.runners import Runners
 from estgw.callout.slots import Busy, Slots
 from estgw.callout.verdicts import Kind
@@ -51,7 +52,35 @@ class Caller:
 
     async def handle(self, call: Call) -> cgi.Output:
         """Run a handler, or repeat a kept answer.  Returns its output, or raises the `RequestError` that it means."""
-        environment = contract.environment(call)
+        return await self._handle(call, contract.environment(call))
+
+    async def authorize_and_handle(self, call: Call) -> cgi.Output:
+        """Run the route's `authorize`, then the handler: in one process where both scripts are made for that.
+
+        Returns or raises as `handle`, or raises the `RequestError` that the decision means.
+        """
+        route, decision = call.route, replace(call, kind=Kind.AUTHORIZE)
+        scripts, asked = (decision.script, call.script), (route.decision_runner, route.runner)
+        # A handler with `serialize` holds a lock that its decision must not hold, and a kept answer needs no handler.
+        together = route.serialize is None and route.operation.takes_body
+        if not (together and self._runners.can_run_both(asked, scripts)):
+            await self.decide(decision)
+            return await self.handle(call)
+        environment = contract.environment(decision)
+        first = Script(decision.script, environment, b"", self._limits_of(decision))
+        environment = contract.environment(call, environment)
+        second = Script(call.script, environment, call.http.body, self._limits_of(call))
+        scratch.lay_out(call)
+        async with self._started(call):
+            one, two = await self._runners.run_both(route.runner, first, second)
+        _log_stderr(decision, one)
+        self.judge_decision(decision, one)
+        if two is None:  # the decision has said yes, and left something behind in its process
+            return await self._handle(call, environment)
+        _log_stderr(call, two)
+        return self.judge_handler(call, two)
+
+    async def _handle(self, call: Call, environment: Mapping[str, str]) -> cgi.Output:
         takes_body = call.route.operation.takes_body
         if not takes_body and (kept := self._cache.get(call.script, environment)) is not None:
             return kept
@@ -79,10 +108,18 @@ class Caller:
         route, is_handler = call.route, call.kind is Kind.HANDLER
         stdin = call.http.body if is_handler and route.operation.takes_body else b""
         runner = route.runner if is_handler else route.decision_runner
-        limits = Limits(call.timeout, self._limits.max_stdout, self._limits.max_stderr, self._limits.max_file)
+        async with self._started(call, route.serialize if is_handler else None):
+            return await self._runners.run(runner, call.script, environment, stdin, self._limits_of(call))
+
+    def _limits_of(self, call: Call) -> Limits:
+        return Limits(call.timeout, self._limits.max_stdout, self._limits.max_stderr, self._limits.max_file)
+
+    @contextlib.asynccontextmanager
+    async def _started(self, call: Call, serialize: str | None = None) -> AsyncIterator[None]:
+        """A slot for the call's script.  A script that can't be started becomes the `RequestError` for that."""
         try:
-            async with self._slots.take(route.serialize if is_handler else None):
-                return await self._runners.run(runner, call.script, environment, stdin, limits)
+            async with self._slots.take(serialize):
+                yield
         except Busy:
             raise Unavailable(
                 "Too many requests at once; try again soon.",

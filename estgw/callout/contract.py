@@ -59,6 +59,8 @@ class EnvVar:
     value: Callable[[Call], Value]
     passing: bool = False
     """Whether it identifies one request or one connection, so that it is left out of the cache's key."""
+    by_kind: bool = False
+    """Whether it differs between the callouts of one request."""
 
 
 def _flag(value: object) -> str:
@@ -205,7 +207,7 @@ ENV_VARS: tuple[EnvVar, ...] = (
     EnvVar("EST", "EST_TMPDIR", "private 0700 directory, shared by the callouts of one request, removed after it",
            _ALWAYS, lambda c: str(c.exchange.tmp_dir), passing=True),
     EnvVar("EST", "EST_TIMEOUT", "whole seconds this callout may take", _ALWAYS,
-           lambda c: str(max(1, int(c.timeout)))),
+           lambda c: str(max(1, int(c.timeout))), by_kind=True),
     EnvVar("EST", "EST_REQUEST", "the request body as base64 text, white space removed",
            f"POST, and it fits ({MAXIMUM_REQUEST // 1024} KiB); standard input always has the body", _body(_request)),
     EnvVar("EST", "EST_CSR_FILE", "the CSR as PEM, parsed and its signature checked (serverkeygen: parsed only)",
@@ -275,11 +277,11 @@ ENV_VARS: tuple[EnvVar, ...] = (
     EnvVar("EST", "EST_CMC_IDENTIFICATION", "whose shared secret the message's identity proof rests on",
            f"{_ENCLOSED}, and it rests on one", _enclosure(lambda e: e.identification)),
     EnvVar("EST", "EST_AUTH_SCHEME", "`Basic` or `Digest`, **not verified**", _CLAIMED,
-           _claimed(lambda c: c.client.claimed.scheme if c.client.claimed else None)),
+           _claimed(lambda c: c.client.claimed.scheme if c.client.claimed else None), by_kind=True),
     EnvVar("EST", "EST_USERNAME", "the user name as claimed, **not verified**", _CLAIMED,
-           _claimed(lambda c: c.client.claimed.username if c.client.claimed else None)),
+           _claimed(lambda c: c.client.claimed.username if c.client.claimed else None), by_kind=True),
     EnvVar("EST", "EST_PASSWORD", "the password as claimed, **not verified**", _CLAIMED,
-           _claimed(lambda c: c.client.claimed.password if c.client.claimed else None)),
+           _claimed(lambda c: c.client.claimed.password if c.client.claimed else None), by_kind=True),
     EnvVar("plumbing", "PATH",
            "as configured, short; in front of it the gateway's own virtual environment, if it has one", _ALWAYS,
            lambda c: c.route.search_path),
@@ -293,14 +295,18 @@ ENV_VARS: tuple[EnvVar, ...] = (
 )  # fmt: skip
 
 
-def environment(call: Call) -> dict[str, str]:
-    """The environment of one callout, built from empty.
+def environment(call: Call, other: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment of one callout, built from empty, or from that of another callout of the same request.
 
     Raises `BadRequest` when a value that the client has a hand in is too long, begins like a Bash function or
     holds a control character: exec or a script would come to harm by it.
     """
     made: dict[str, str] = {}
-    for row in ENV_VARS:
+    rows = ENV_VARS
+    if other is not None:
+        made = {name: text for name, text in other.items() if name not in _BY_KIND}
+        rows = _ROWS_BY_KIND
+    for row in rows:
         try:
             value = row.value(call)
         except Malformed as fault:
@@ -321,6 +327,10 @@ def environment(call: Call) -> dict[str, str]:
     if sum(_checked(name, text) for name, text in made.items()) > MAXIMUM_ENVIRONMENT:
         raise BadRequest("The request makes an environment that is too large for a script.")
     return made
+
+
+_ROWS_BY_KIND = tuple(row for row in ENV_VARS if row.by_kind)
+_BY_KIND = frozenset(row.name for row in _ROWS_BY_KIND)
 
 
 def _checked(name: str, text: str) -> int:

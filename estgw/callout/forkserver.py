@@ -6,8 +6,9 @@ that it has written to must be copied for a child.  `warm` has the theory of ope
 
 Packets are lists in JSON; the first element names the packet:
 
-    gateway   run ID PROGRAM FILE_LIMIT     with descriptors: environment, stdin, stdout, stderr
-    gateway   work ID PROGRAM REQUESTS      with one end of a socket pair: a persistent worker
+    gateway   run ID SCRIPTS      one script, or a decision and a handler, each as PROGRAM FILE_LIMIT STDOUT_LIMIT, with
+                                  four descriptors for each: environment, stdin, stdout, stderr
+    gateway   work ID PROGRAMS REQUESTS     with one end of a socket pair: a persistent worker
     gateway   signal ID NUMBER    to the child's process group
     parent    ready               imports and warm-up are done
     child     began ID PID        about to run the script
@@ -21,11 +22,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import functools
 import gc
 import importlib
 import json
-import mmap
 import os
 import selectors
 import signal
@@ -36,10 +37,14 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from estgw.callout import interpreter, worker
+from estgw.callout.header import Page
 from estgw.callout.interpreter import Fresh, Source, Sources
+from estgw.callout.traces import Traces
 
 PACKET = 64 * 1024
 """Bytes of the longest packet: a path of 4 KiB fits, even if JSON escapes each character."""
+LATER = 32
+"""The lowest descriptor of what a second script gets: the first one finds 3 and the next ones free."""
 PRELOADED = (
     "base64",
     "cryptography.hazmat.primitives.asymmetric.ec",
@@ -135,6 +140,16 @@ def _warm_up() -> None:
 
 
 @dataclass(frozen=True)
+class _Order:
+    """A script to be run, as it stands in a packet, with its descriptors."""
+
+    program: str
+    file_limit: int
+    stdout_limit: int
+    files: Sequence[int]
+
+
+@dataclass(frozen=True)
 class _Child:
     """A child under way."""
 
@@ -167,17 +182,20 @@ class _Parent:
                     self._obey()
 
     def _obey(self) -> None:
-        packet, files, flags, _ = socket.recv_fds(self._control, PACKET, 4, socket.MSG_CMSG_CLOEXEC)
+        packet, files, flags, _ = socket.recv_fds(self._control, PACKET, 8, socket.MSG_CMSG_CLOEXEC)
         if not packet:
             raise ConnectionResetError
         match json.loads(packet):
             case [_, int(number), *_] if flags & socket.MSG_CTRUNC:  # there was no room for all descriptors
                 self.send("failed", number, errno.EMFILE)
-            case ["run", int(number), str(program), int(limit)]:
+            case ["run", int(number), [[str(program), int(limit), _]]]:
                 self._fork(number, program, lambda source: self._run(program, source, files, limit))
-            case ["work", int(number), str(program), int(requests)]:
-                serve = functools.partial(worker.serve, program, self._sources, files[0], requests, self._fresh)
-                self._fork(number, program, lambda _: serve())
+            case ["run", int(number), [[str(one), int(limit), int(most)], [str(two), int(other), _]]]:
+                first, second = _Order(one, limit, most, files[:4]), _Order(two, other, 0, files[4:])
+                self._fork(number, one, lambda source: self._run_both(first, second, source))
+            case ["work", int(number), [*programs], int(requests)]:
+                serve = functools.partial(worker.serve, programs, self._sources, files[0], requests, self._fresh)
+                self._fork(number, programs[-1], lambda _: serve())
             case ["signal", int(number), int(what)]:
                 for child in self._children.values():
                     if child.number == number:
@@ -215,21 +233,42 @@ class _Parent:
         self._children[descriptor] = _Child(number, pid)
         self._selector.register(descriptor, selectors.EVENT_READ)
 
-    def _run(self, program: str, source: Source | None, files: list[int], limit: int) -> NoReturn:
-        page = mmap.mmap(files[0], 0)
-        environment = interpreter.read_environment(page[interpreter.HEADER.size :])
+    def _run(self, program: str, source: Source | None, files: Sequence[int], limit: int) -> NoReturn:
+        page = Page(files[0])
+        environment = page.environment()
         interpreter.take_files(files[1:])
         interpreter.limit_files(limit)
         if not self._fresh.can_be_had_by_fork(program, environment):
             interpreter.start_anew(program, environment)
-        interpreter.enter(program, environment, self._fresh)
-        me = os.getpid()
-
-        def record(code: int) -> None:
-            if os.getpid() == me:  # not a process that the script forked
-                interpreter.HEADER.pack_into(page, 0, code)
-
+        interpreter.enter(program, environment, interpreter.directory(program), self._fresh)
+        record = _recorder(page)
         interpreter.leave(interpreter.execute(program, source), self._fresh, record)
+
+    def _run_both(self, first: _Order, second: _Order, source: Source | None) -> NoReturn:
+        """Run a decision, then the handler if the decision says yes and leaves nothing behind that it could see."""
+        pages = [Page(order.files[0]) for order in (first, second)]
+        one, two = (page.environment() for page in pages)
+        if not all(map(self._fresh.can_be_had_by_fork, (first.program, second.program), (one, two))):
+            self._run(first.program, source, first.files, first.file_limit)
+        later = [fcntl.fcntl(file, fcntl.F_DUPFD_CLOEXEC, LATER) for file in second.files[1:]]
+        interpreter.take_files(first.files[1:], keep=later)
+        interpreter.limit_files(first.file_limit)
+        interpreter.enter(first.program, one, interpreter.directory(first.program), self._fresh)
+        traces = Traces()
+        code = interpreter.execute(first.program, source)
+        if code != 0 or not traces.is_clean(first.program):
+            interpreter.leave(code, self._fresh, _recorder(pages[0]))
+        code = 0 if traces.clear(self._fresh) else interpreter.BROKEN_OUTPUT
+        too_much = interpreter.printed() > first.stdout_limit
+        pages[0].report(code)
+        if code != 0 or too_much or pages[0].is_stopped:
+            os._exit(code)
+        interpreter.take_files(later)
+        interpreter.limit_files(second.file_limit)
+        pages[1].begin()
+        interpreter.enter(second.program, two, interpreter.directory(second.program), self._fresh)
+        code = interpreter.execute(second.program, self._sources.get(second.program))
+        interpreter.leave(code, self._fresh, _recorder(pages[1]))
 
     def _reap(self, descriptor: int) -> None:
         """Kill what is left of the group, report, then reap: until it is reaped, no other process can get its pid."""
@@ -252,8 +291,19 @@ class _Parent:
             os.waitpid(child.pid, 0)
 
 
+def _recorder(page: Page) -> Callable[[int], None]:
+    """A function that reports an exit status in the head of an environment file, from this process alone."""
+    me = os.getpid()
+
+    def record(code: int) -> None:
+        if os.getpid() == me:  # not a process that the script forked
+            page.report(code)
+
+    return record
+
+
 def _note(number: int) -> None:
-    os.pwrite(1, interpreter.HEADER.pack(number), 0)
+    os.pwrite(1, interpreter.NOTE.pack(number), 0)
 
 
 def _signal(pid: int, number: int) -> None:

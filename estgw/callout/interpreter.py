@@ -31,10 +31,8 @@ START_ONLY = (b"PYTHON", b"LD_", b"MALLOC_", b"GLIBC_")
 """Variables with these prefixes are read once, when a process starts; after a fork it is too late."""
 LOCALE = b"C.UTF-8"
 """The locale of the warm parent; the contract promises it to scripts."""
-HEADER = struct.Struct("=i")
-"""An environment file begins with room for the exit status, for the case that the parent has died meanwhile."""
-UNKNOWN = 0x7FFFFFFF
-"""The header's value until the script has ended."""
+NOTE = struct.Struct("=i")
+"""What the warm parent's stdout holds: the number of its current request, or 0."""
 
 _FILE_LIMITS = resource.getrlimit(resource.RLIMIT_FSIZE)
 
@@ -129,12 +127,6 @@ def directory(program: str) -> str:
     return os.path.dirname(os.path.realpath(program))
 
 
-def read_environment(text: bytes) -> dict[bytes, bytes]:
-    """The environment from its file: `NAME=value`, each with a final NUL."""
-    pairs = (entry.partition(b"=") for entry in text.split(b"\0") if entry)
-    return {name: value for name, _, value in pairs}
-
-
 def take_files(files: Collection[int], keep: Collection[int] = ()) -> None:
     """Make these stdin, stdout and stderr, and close everything else but `keep`."""
     for number, descriptor in enumerate(files):
@@ -152,8 +144,8 @@ def limit_files(size: int) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (min(bounds), hard))
 
 
-def enter(program: str, environment: dict[bytes, bytes], fresh: Fresh) -> None:
-    """Set the process up as a script's interpreter is when it begins."""
+def enter(program: str, environment: dict[bytes, bytes], folder: str, fresh: Fresh) -> None:
+    """Set the process up as a script's interpreter is when it begins; `folder` is the `directory` of the script."""
     os.chdir(os.path.dirname(program))
     os.environ.clear()
     for name, value in environment.items():
@@ -165,7 +157,7 @@ def enter(program: str, environment: dict[bytes, bytes], fresh: Fresh) -> None:
     sys.excepthook, sys.unraisablehook = sys.__excepthook__, sys.__unraisablehook__
     sys.argv = [program]
     sys.orig_argv = [sys.executable, program]
-    sys.path[:] = [directory(program), *fresh.search_path]
+    sys.path[:] = [folder, *fresh.search_path]
     gc.enable()
 
 
@@ -275,6 +267,14 @@ def flush(*, complain: bool = True) -> bool:
                     words = f"Exception ignored {where}\n{type(fault).__name__}: {fault}"
                     print(words, file=sys.stderr)  # noqa: T201 - as Python does
     return written
+
+
+def printed() -> int:
+    """Bytes that stdout holds; 0 if the script has closed it."""
+    try:
+        return os.fstat(1).st_size
+    except OSError:
+        return 0
 
 
 def leave(code: int, fresh: Fresh, record: Callable[[int], None] = lambda _: None) -> NoReturn:

@@ -6,12 +6,12 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from estgw.callout import interpreter, process
-from estgw.callout.process import CouldNotStart
+from estgw.callout import header, process
+from estgw.callout.process import CouldNotStart, Script, Stage
 
 LONGEST_VARIABLE = 128 * 1024
 """Linux refuses to exec with a longer NAME=value, its final NUL included.  A fork has no such check."""
@@ -107,22 +107,25 @@ class Job:
             os.killpg(self.pid, number)
 
     def _left_word(self) -> int | None:
-        """The exit status that a `run` wrote into its environment's header, or None."""
-        if self.ended.done() or len(self.descriptors) != 4:
+        """The exit status that a `run` wrote into the head of its last environment, or None."""
+        if self.ended.done() or len(self.descriptors) not in (4, 8):
             return None
-        (code,) = interpreter.HEADER.unpack(os.pread(self.descriptors[0], interpreter.HEADER.size, 0))
-        return None if code == interpreter.UNKNOWN else code
+        last = self.descriptors[-4]
+        return header.status(last if header.has_begun(last) else self.descriptors[0])
 
 
 @contextlib.contextmanager
-def environment_file(program: Path, env: Mapping[str, str]) -> Iterator[int]:
-    """An environment as a file, because it may be larger than a packet.  Raises `CouldNotStart`."""
-    entries = [os.fsencode(f"{name}={value}\0") for name, value in env.items()]
+def laid_out(script: Script) -> Iterator[Stage]:
+    """The files of one script, its environment among them, because that may be larger than a packet.
+
+    Raises `CouldNotStart`.
+    """
+    entries = [os.fsencode(f"{name}={value}\0") for name, value in script.env.items()]
     if any(len(entry) > LONGEST_VARIABLE for entry in entries):
-        raise CouldNotStart(f"{program}: Argument list too long")
-    header = interpreter.HEADER.pack(interpreter.UNKNOWN)
-    descriptor = process.memory_file("environment", b"".join([header, *entries]))
+        raise CouldNotStart(f"{script.program}: Argument list too long")
+    environment = process.memory_file("environment", b"".join([header.blank(), *entries]))
     try:
-        yield descriptor
+        with process.memory_files(script.stdin) as files:
+            yield Stage(environment, files, script.limits)
     finally:
-        os.close(descriptor)
+        os.close(environment)

@@ -1,28 +1,33 @@
 """Pool workers: for each script a few processes that serve callouts one after the other.
 
 Theory of operation.  A pool worker is a child of the warm parent that stays (`worker.serve`).  The gateway has a socket
-to each; a callout is one packet with four descriptors, and the answer is the exit status and whether the worker can
-serve another.  A worker that can't be restored to a fresh state, or has served its share, or finds that a module of its
-script was edited, is not used again.  A callout that a worker has not begun (`Unread`) is given to another one, at most
-`TRIES` times; a callout that has begun is never repeated.
+to each; a callout is one packet with four descriptors for each script, and the answer is the exit status and whether
+the worker can serve another.  A worker that can't be restored to a fresh state, or has served its share, or finds that
+a module of its script was edited, is not used again.  A callout that a worker has not begun (`Unread`) is given to
+another one, at most `TRIES` times; a callout that has begun is never repeated.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import signal
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, TypeAlias, TypeVar
 
 from estgw.callout import process
-from estgw.callout.job import Job, environment_file
+from estgw.callout.job import Job, laid_out
 from estgw.callout.language import Language
-from estgw.callout.process import CouldNotStart, Limits, Outcome
+from estgw.callout.process import CouldNotStart, Limits, Outcome, Script, Stage
 from estgw.callout.warm import Warm
 from estgw.logs import log
+
+Programs: TypeAlias = tuple[Path, ...]
+"""What a worker runs: one script, or a decision and the handler that follows it."""
+T = TypeVar("T")
 
 TRIES = 3
 """After this many workers in a row that could not begin, a callout fails."""
@@ -38,23 +43,41 @@ class Pool:
         self._warm = warm
         self._size = size
         self._requests = requests
-        self._idle: dict[Path, list[Worker]] = {}
-        self._places: dict[Path, asyncio.Semaphore] = {}
+        self._idle: dict[Programs, list[Worker]] = {}
+        self._places: dict[Programs, asyncio.Semaphore] = {}
         self._closed = False
 
     async def run(self, program: Path, env: Mapping[str, str], stdin: bytes, limits: Limits) -> Outcome:
         """Run a Python script to its end in a pool worker.  Waits while all are busy."""
-        async with self._places.setdefault(program, asyncio.Semaphore(self._size)):
+
+        async def wait(callout: _Callout, stages: Sequence[Stage]) -> Outcome:
+            return await process.supervise(callout, stages[0].files, limits)
+
+        return await self._serve((Script(program, env, stdin, limits),), wait)
+
+    async def run_both(self, first: Script, second: Script) -> tuple[Outcome, Outcome | None]:
+        """Run two Python scripts of one directory in one worker, as `Warm.run_both` does in a new child."""
+
+        async def wait(callout: _Callout, stages: Sequence[Stage]) -> tuple[Outcome, Outcome | None]:
+            return await process.supervise_both(callout, *stages)
+
+        return await self._serve((first, second), wait)
+
+    async def _serve(self, scripts: Sequence[Script], wait: Callable[[_Callout, Sequence[Stage]], Awaitable[T]]) -> T:
+        """Give the scripts to a worker of theirs, and wait for their end."""
+        programs = tuple(script.program for script in scripts)
+        async with self._places.setdefault(programs, asyncio.Semaphore(self._size)):
             for _ in range(TRIES):
-                with environment_file(program, env) as environment, process.memory_files(stdin) as files:
-                    callout = _Callout(self._take(program), limits.file, (environment, *files))
+                with contextlib.ExitStack() as files:
+                    stages = [files.enter_context(laid_out(script)) for script in scripts]
+                    callout = _Callout(self._take(programs), stages)
                     try:
-                        return await process.supervise(callout, files, limits)
+                        return await wait(callout, stages)
                     except Unread:
                         continue
                     finally:
-                        self._give_back(program, callout.worker)
-        raise CouldNotStart(f"{program}: {TRIES} workers died before they began")
+                        self._give_back(programs, callout.worker)
+        raise CouldNotStart(f"{programs[0]}: {TRIES} workers died before they began")
 
     def close(self) -> None:
         """End the workers: the idle ones now, the others after their callout."""
@@ -64,18 +87,18 @@ class Pool:
                 worker.close()
         self._idle.clear()
 
-    def _take(self, program: Path) -> Worker:
-        idle = self._idle.setdefault(program, [])
+    def _take(self, programs: Programs) -> Worker:
+        idle = self._idle.setdefault(programs, [])
         while idle:
             worker = idle.pop()
             if worker.is_fit:
                 return worker
             worker.close()
-        return Worker(self._warm, program, self._requests)
+        return Worker(self._warm, programs, self._requests)
 
-    def _give_back(self, program: Path, worker: Worker) -> None:
+    def _give_back(self, programs: Programs, worker: Worker) -> None:
         if worker.is_fit and not self._closed:
-            self._idle[program].append(worker)
+            self._idle[programs].append(worker)
         else:
             worker.close()
 
@@ -87,8 +110,8 @@ class Unread(Exception):
 class Worker:
     """One pool worker, and our end of the socket to it."""
 
-    def __init__(self, warm: Warm, program: Path, requests: int) -> None:
-        self.program = program
+    def __init__(self, warm: Warm, programs: Programs, requests: int) -> None:
+        self.program = programs[-1]
         self.callout: _Callout | None = None
         self._socket, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket.setblocking(False)
@@ -97,7 +120,7 @@ class Worker:
         # The worker's end stays open here until the worker has it.  Otherwise a worker that is still being forked would
         # look like a dead one.
         self.job: Job = warm.ask(
-            program, "work", str(program), requests,
+            self.program, "work", [str(program) for program in programs], requests,
             descriptors=[self._theirs.fileno()], on_begin=self._theirs.close,
         )  # fmt: skip
         self.job.ended.add_done_callback(self._died)
@@ -107,10 +130,12 @@ class Worker:
         """Whether it can take another request."""
         return not self._spoilt and not self.job.ended.done()
 
-    def send(self, file_limit: int, descriptors: Sequence[int]) -> None:
+    def send(self, stages: Sequence[Stage]) -> None:
         """Send a callout; the worker must be idle."""
+        bounds = json.dumps([[stage.limits.file, stage.limits.stdout] for stage in stages]).encode()
+        descriptors = [descriptor for stage in stages for descriptor in stage.descriptors]
         try:
-            socket.send_fds(self._socket, [json.dumps(file_limit).encode()], descriptors)
+            socket.send_fds(self._socket, [bounds], descriptors)
         except ConnectionError:
             self._give_up(Unread())
 
@@ -168,11 +193,11 @@ class Worker:
 class _Callout:
     """One callout in a pool worker, as a `process.Child`."""
 
-    def __init__(self, worker: Worker, file_limit: int, descriptors: Sequence[int]) -> None:
+    def __init__(self, worker: Worker, stages: Sequence[Stage]) -> None:
         self.worker = worker
         self.ended: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
         worker.callout = self
-        worker.send(file_limit, descriptors)
+        worker.send(stages)
 
     def settle(self, code: int | None) -> None:
         """Record that it has ended."""

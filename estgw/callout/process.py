@@ -13,11 +13,14 @@ import os
 import resource
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
+
+from estgw.callout import header
 
 POLL = 0.01
 """Seconds between two looks at the size of the output; a flood goes on for this long past its limit."""
@@ -34,6 +37,8 @@ memory.
 
 Files: TypeAlias = tuple[int, int, int]
 """Descriptors of stdin, stdout and stderr."""
+Outputs: TypeAlias = "Sequence[tuple[Files, Limits]]"
+"""The files of the scripts that a child runs, each with its limits."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,30 @@ class Limits:
     stdout: int
     stderr: int
     file: int = FILE_LIMIT
+
+
+@dataclass(frozen=True)
+class Script:
+    """A script to be run, with its environment and standard input."""
+
+    program: Path
+    env: Mapping[str, str]
+    stdin: bytes
+    limits: Limits
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A script under way in a child that runs one or two: its environment file, its outputs, and its limits."""
+
+    environment: int
+    files: Files
+    limits: Limits
+
+    @property
+    def descriptors(self) -> tuple[int, int, int, int]:
+        """As they travel to the child."""
+        return (self.environment, *self.files)
 
 
 @dataclass(frozen=True)
@@ -60,6 +89,8 @@ class Outcome:
     timed_out: bool = False
     flooded: bool = False
     """It wrote more than its limit and was killed."""
+    seconds: float = field(default=0.0, compare=False)
+    """How long it ran, in seconds, queueing for a child or a worker included."""
 
 
 class CouldNotStart(Exception):
@@ -165,17 +196,63 @@ def memory_file(name: str, content: bytes = b"") -> int:
 
 async def supervise(child: Child, files: Files, limits: Limits) -> Outcome:
     """Wait for a program's end, and enforce its limits.  Returns its output and how it ended."""
-    try:
-        end = await _wait(child, files, limits, limits.seconds)
+    outputs = ((files, limits),)
+    began = time.monotonic()
+    async with _ended_after(child):
+        end = await _wait(child, outputs, limits.seconds)
         if end is _End.OVERTIME:
-            child.signal_group(signal.SIGTERM)
-            await _wait(child, files, limits, TERM_GRACE)
+            await _terminate(child, outputs)
+    return _outcome(await child.finish(), files, limits, (end, time.monotonic() - began))
+
+
+async def supervise_both(child: Child, first: Stage, second: Stage) -> tuple[Outcome, Outcome | None]:
+    """The same for a child that runs two scripts, the second if the first exits with 0.  None if it has not begun.
+
+    Each script has its own time; the second's begins when the first has ended.
+    """
+    outputs = ((first.files, first.limits), (second.files, second.limits))
+    began = time.monotonic()
+    async with _ended_after(child):
+        end = await _wait(child, outputs, first.limits.seconds)
+        if end is _End.OVERTIME:
+            # The child reports the end of the first script, then looks whether it may go on.  Here it is the other way
+            # round, so one of the two sees the other: a script that is over its time is never followed by the second.
+            header.stop(first.environment)
+            if header.status(first.environment) is not None:
+                header.stop(first.environment, wanted=False)
+                since = time.monotonic() - header.ended_at(first.environment)
+                end = await _wait(child, outputs, max(0.0, second.limits.seconds - since))
+        if end is _End.OVERTIME:
+            await _terminate(child, outputs)
+    code, now = await child.finish(), time.monotonic()
+    if not header.has_begun(second.environment):
+        reported = header.status(first.environment)
+        return _outcome(code if reported is None else reported, first.files, first.limits, (end, now - began)), None
+    went_on = header.ended_at(first.environment)
+    allowed = _outcome(0, first.files, first.limits, (_End.ENDED, went_on - began))
+    return allowed, _outcome(code, second.files, second.limits, (end, now - went_on))
+
+
+@contextlib.asynccontextmanager
+async def _ended_after(child: Child) -> AsyncIterator[None]:
+    """End the child if the block raises, also when its task is cancelled."""
+    try:
+        yield
     except BaseException:
         with contextlib.suppress(Exception):  # the exit status no longer matters here
             await child.finish()
         raise
-    code = await child.finish()
-    _, out, err = files
+
+
+async def _terminate(child: Child, outputs: Outputs) -> None:
+    """Ask the child to end, and give it some time for that."""
+    child.signal_group(signal.SIGTERM)
+    await _wait(child, outputs, TERM_GRACE)
+
+
+def _outcome(code: int | None, files: Files, limits: Limits, how: tuple[_End, float]) -> Outcome:
+    """The outcome for an exit status, the outputs, and how the wait ended, after how many seconds."""
+    (end, seconds), (_, out, err) = how, files
     stdout, more = _contents(out, limits.stdout)
     stderr, truncated = _contents(err, limits.stderr)
     return Outcome(
@@ -186,6 +263,7 @@ async def supervise(child: Child, files: Files, limits: Limits) -> Outcome:
         stderr_truncated=truncated,
         timed_out=end is _End.OVERTIME,
         flooded=end is _End.FLOOD or (end is _End.ENDED and more),
+        seconds=seconds,
     )
 
 
@@ -197,7 +275,7 @@ class _End(Enum):
     OVERTIME = 3
 
 
-async def _wait(child: Child, files: Files, limits: Limits, seconds: float) -> _End:
+async def _wait(child: Child, outputs: Outputs, seconds: float) -> _End:
     """Wait until it ends, floods, or runs out of time; with timers, not tasks, because each callout does this."""
     loop = asyncio.get_running_loop()
     verdict: asyncio.Future[_End] = loop.create_future()
@@ -210,16 +288,19 @@ async def _wait(child: Child, files: Files, limits: Limits, seconds: float) -> _
     def ended(_: asyncio.Future[Any]) -> None:
         settle(_End.ENDED)
 
-    def look(before: tuple[int, int], pause: float) -> None:
+    def look(before: int, pause: float) -> None:
         nonlocal timer
-        now = os.fstat(files[1]).st_size, os.fstat(files[2]).st_size
-        if now[0] > limits.stdout or now[1] > 16 * limits.stderr:
-            settle(_End.FLOOD)
-        else:
-            pause = POLL if now != before else min(2 * pause, LONGEST_POLL)
-            timer = loop.call_later(pause, look, now, pause)
+        now = 0
+        for files, limits in outputs:
+            stdout, stderr = os.fstat(files[1]).st_size, os.fstat(files[2]).st_size
+            if stdout > limits.stdout or stderr > 16 * limits.stderr:
+                settle(_End.FLOOD)
+                return
+            now += stdout + stderr
+        pause = POLL if now != before else min(2 * pause, LONGEST_POLL)
+        timer = loop.call_later(pause, look, now, pause)
 
-    timer = loop.call_later(POLL, look, (0, 0), POLL)
+    timer = loop.call_later(POLL, look, 0, POLL)
     deadline = loop.call_later(seconds, settle, _End.OVERTIME)
     child.ended.add_done_callback(ended)
     try:

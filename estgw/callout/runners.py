@@ -5,16 +5,15 @@ Each is a `Runner`; the configuration names one by its key in `KINDS`, or says `
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, cast
 
 from estgw.callout import process, shortage
 from estgw.callout.interpreter import Stamp, stamp
 from estgw.callout.language import Language, language, read_language
 from estgw.callout.pool import Pool
-from estgw.callout.process import CouldNotStart, Limits, Outcome
+from estgw.callout.process import CouldNotStart, Limits, Outcome, Script
 from estgw.callout.warm import Warm
 from estgw.metrics.meter import meter
 from estgw.metrics.table import CALLOUT_SECONDS, CALLOUTS
@@ -33,6 +32,17 @@ class Runner(Protocol):
 
     def close(self) -> None:
         """Start nothing more, because another configuration is in use."""
+
+
+class PairRunner(Runner, Protocol):
+    """A runner that can run a decision and the handler that follows it in one process."""
+
+    async def run_both(self, first: Script, second: Script) -> tuple[Outcome, Outcome | None]:
+        """Run two scripts of one directory, the second if the first exits with 0.
+
+        Each has the promises of `process.run`.  The second outcome is None if the second script has not begun; where
+        the first has exited with 0, it must then be run by `run`.
+        """
 
 
 class Exec:
@@ -62,6 +72,10 @@ class Fork:
     async def run(self, program: Path, env: Mapping[str, str], stdin: bytes, limits: Limits) -> Outcome:
         """Run a script in a child of its own."""
         return await self._warm.run(program, env, stdin, limits)
+
+    async def run_both(self, first: Script, second: Script) -> tuple[Outcome, Outcome | None]:
+        """Run two scripts in one child."""
+        return await self._warm.run_both(first, second)
 
     def close(self) -> None:
         """Nothing is kept between two runs."""
@@ -115,17 +129,41 @@ class Runners:
 
     async def run(self, asked: str, program: Path, env: Mapping[str, str], stdin: bytes, limits: Limits) -> Outcome:
         """Run a program by the runner asked for, or by the one that can run it."""
-        began, name = time.monotonic(), self._name(program)
-        by = choose(asked, self._language(program)) if len(self._table) > 1 else "exec"
-        by = by if by in self._table else "exec"
+        by = self.choice(asked, program)
         try:
             outcome = await self._table[by].run(program, env, stdin, limits)
         except CouldNotStart:
-            meter.add(CALLOUTS, name, by, "not-started")
+            meter.add(CALLOUTS, self._name(program), by, "not-started")
             raise
-        meter.add(CALLOUTS, name, by, _end(outcome))
-        meter.observe(CALLOUT_SECONDS, time.monotonic() - began, name)
+        self._count(program, by, outcome)
         return outcome
+
+    def can_run_both(self, asked: tuple[str, str], programs: tuple[Path, Path]) -> bool:
+        """Whether one process can run both scripts: they have one runner, for Python, and lie in one directory."""
+        first, second = map(self.choice, asked, programs)
+        return first == second and hasattr(self._table[first], "run_both") and programs[0].parent == programs[1].parent
+
+    async def run_both(self, asked: str, first: Script, second: Script) -> tuple[Outcome, Outcome | None]:
+        """Run two scripts for which `can_run_both` is true, as `PairRunner.run_both` does."""
+        by = self.choice(asked, first.program)
+        try:
+            one, two = await cast("PairRunner", self._table[by]).run_both(first, second)
+        except CouldNotStart:
+            meter.add(CALLOUTS, self._name(first.program), by, "not-started")
+            raise
+        self._count(first.program, by, one)
+        if two is not None:
+            self._count(second.program, by, two)
+        return one, two
+
+    def choice(self, asked: str, program: Path) -> str:
+        """The key of the runner that will run a program."""
+        by = choose(asked, self._language(program)) if len(self._table) > 1 else "exec"
+        return by if by in self._table else "exec"
+
+    def _count(self, program: Path, by: str, outcome: Outcome) -> None:
+        meter.add(CALLOUTS, self._name(program), by, _end(outcome))
+        meter.observe(CALLOUT_SECONDS, outcome.seconds, self._name(program))
 
     def _name(self, program: Path) -> str:
         """The script's path from the configuration's folder, or its name if it lies elsewhere."""

@@ -37,8 +37,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from estgw.callout import interpreter, process
-from estgw.callout.job import PATIENCE, Job, environment_file
-from estgw.callout.process import CouldNotStart, Limits, Outcome
+from estgw.callout.job import PATIENCE, Job, laid_out
+from estgw.callout.process import CouldNotStart, Limits, Outcome, Script
 from estgw.logs import log
 
 PACKET = 64 * 1024
@@ -53,6 +53,11 @@ _BEGIN = (
 _ROOT = str(Path(__file__).resolve().parents[2])
 # The interpreter reads these at its start, and the contract promises them.  HOME keeps it from a user's own modules.
 _ENVIRONMENT = {"LC_CTYPE": "C.UTF-8", "TZ": "UTC", "HOME": "/nonexistent"}
+
+
+def _order(program: Path, limits: Limits) -> tuple[str, int, int]:
+    """A script as it stands in a packet: its path, and the bounds on its files and its stdout in bytes."""
+    return str(program), limits.file, limits.stdout
 
 
 class Warm:
@@ -98,7 +103,7 @@ class Warm:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             ours_alone.enter_context(ours)
             with theirs:
-                note = process.memory_file("warm-stdout", interpreter.HEADER.pack(0))
+                note = process.memory_file("warm-stdout", interpreter.NOTE.pack(0))
                 ours_alone.callback(os.close, note)
                 words = process.memory_file("warm-stderr")
                 ours_alone.callback(os.close, words)
@@ -121,9 +126,21 @@ class Warm:
 
     async def run(self, program: Path, env: Mapping[str, str], stdin: bytes, limits: Limits) -> Outcome:
         """Run a Python script to its end in a new child.  The promises of `process.run` hold."""
-        with environment_file(program, env) as environment, process.memory_files(stdin) as files:
-            job = self.ask(program, "run", str(program), limits.file, descriptors=(environment, *files))
-            return await process.supervise(job, files, limits)
+        with laid_out(Script(program, env, stdin, limits)) as stage:
+            job = self.ask(program, "run", [_order(program, limits)], descriptors=stage.descriptors)
+            return await process.supervise(job, stage.files, limits)
+
+    async def run_both(self, first: Script, second: Script) -> tuple[Outcome, Outcome | None]:
+        """Run two Python scripts of one directory in a new child, the second if the first exits with 0.
+
+        Each has all that `run` promises.  The second outcome is None if the second script has not begun: because of the
+        first one's end, or because the first has left something behind in the process that a new one would not have.
+        """
+        with laid_out(first) as one, laid_out(second) as two:
+            scripts = [_order(script.program, script.limits) for script in (first, second)]
+            descriptors = (*one.descriptors, *two.descriptors)
+            job = self.ask(first.program, "run", scripts, descriptors=descriptors)
+            return await process.supervise_both(job, one, two)
 
     def ask(
         self,
@@ -239,7 +256,7 @@ class Warm:
         loop.remove_writer(self._control)
         self._control.close()
         self._outbox.clear()
-        (at,) = interpreter.HEADER.unpack(os.pread(self._note, interpreter.HEADER.size, 0))
+        (at,) = interpreter.NOTE.unpack(os.pread(self._note, interpreter.NOTE.size, 0))
         words = os.pread(self._words, PACKET, max(0, os.fstat(self._words).st_size - PACKET))
         os.close(self._note)
         os.close(self._words)

@@ -1,4 +1,4 @@
-"""The pool worker's side: one process that runs one script for many callouts.
+"""The pool worker's side: one process that runs one script, or a decision and its handler, for many callouts.
 
 Between two callouts the process is restored: environment, working directory, umask, signals, streams, `__main__`.  What
 can't be restored ends the worker: an exception, a thread, or a process that the script started.  The state of imported
@@ -7,6 +7,7 @@ modules stays.  That makes a pool worker fast, and a script must be written for 
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # signal.getsignal makes an enumeration of each, 64 times
 import atexit
 import json
 import os
@@ -14,10 +15,12 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from estgw.callout import interpreter
+from estgw.callout import header, interpreter
+from estgw.callout.header import Page
 from estgw.callout.interpreter import Fresh, Sources, Stamp
 
 STARTS_A_PROCESS = frozenset(
@@ -48,51 +51,117 @@ class _Watch:
         return self._register(function, *arguments, **options)
 
 
-def serve(program: str, sources: Sources, control: int, requests: int, fresh: Fresh) -> NoReturn:
+@dataclass(frozen=True)
+class Bounds:
+    """The bounds of one script in bytes, as a packet has them."""
+
+    file: int
+    stdout: int
+
+
+class Worker:
+    """One script, or a decision and the handler that follows it, served for one callout after the other."""
+
+    def __init__(self, programs: Sequence[str], sources: Sources, requests: int, fresh: Fresh) -> None:
+        self._programs = programs
+        self._sources = sources
+        self._left = requests
+        self._fresh = fresh
+        self._me = os.getpid()
+        self._signals = {int(number): _signal.getsignal(number) for number in signal.valid_signals()}
+        self._watch = _Watch()
+        self._folder = interpreter.directory(programs[0])
+        self._modules = 0
+        self._stamps: dict[str, Stamp | None] = {}
+        self._place = _place(programs[0])
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether a module of the scripts, or the directory that they lie in, is another than when it was imported."""
+        return _place(self._programs[0]) != self._place or any(
+            _stamp(path) != known for path, known in self._stamps.items()
+        )
+
+    def serve(self, bounds: Sequence[Bounds], files: Sequence[int]) -> tuple[int, bool]:
+        """Serve one callout; `files` are four descriptors for each script: environment, stdin, stdout, stderr.
+
+        Returns the exit status of the last script that has run, and whether the process can serve another callout.
+        """
+        self._left -= 1
+        stages = [files[at : at + 4] for at in range(0, len(files), 4)]
+        # A script that is served alone finds no descriptor of ours but the socket.
+        pages = [Page(stage[0]) for stage in stages] if len(stages) > 1 else []
+        code, is_fit, ran = 0, True, 0
+        for at, (program, bound, (environment, *streams)) in enumerate(
+            zip(self._programs, bounds, stages, strict=True)
+        ):
+            if at:
+                if code != 0 or not is_fit or pages[0].is_stopped or interpreter.printed() > bounds[0].stdout:
+                    break
+                pages[at].begin()
+            variables = header.read(environment)
+            interpreter.limit_files(bound.file)
+            for number, descriptor in enumerate(streams):
+                os.dup2(descriptor, number)
+            for descriptor in stages[at]:
+                os.close(descriptor)
+            interpreter.enter(program, variables, self._folder, self._fresh)
+            code, is_fit = self._run(program)
+            ran += 4
+            if pages:
+                pages[at].report(code)
+        for descriptor in files[ran:]:
+            os.close(descriptor)
+        for page in pages:
+            page.close()
+        _let_go_of_files()
+        self._stamp_modules()
+        return code, is_fit and self._left > 0
+
+    def _run(self, program: str) -> tuple[int, bool]:
+        """Run one script.  Returns its exit status, and whether the process has been restored."""
+        code = interpreter.execute(program, self._sources.get(program))
+        if os.getpid() != self._me:  # a process that the script forked, at its end
+            interpreter.leave(code, self._fresh)
+        if self._watch.spoilt or code in (1, -signal.SIGINT) or threading.active_count() > 1:
+            return code if interpreter.last_words(self._fresh) else interpreter.BROKEN_OUTPUT, False
+        return (code, True) if _clear(self._signals) else (interpreter.BROKEN_OUTPUT, False)
+
+    def _stamp_modules(self) -> None:
+        """Note the files of the scripts' own modules that have been imported by now."""
+        if len(sys.modules) == self._modules:
+            return
+        self._modules = len(sys.modules)
+        for module in self._fresh.imported_since():
+            file = getattr(module, "__file__", None)
+            if file and (path := os.path.realpath(file)).startswith(self._folder + os.sep):
+                self._stamps.setdefault(path, _stamp(path))
+
+
+def serve(programs: Sequence[str], sources: Sources, control: int, requests: int, fresh: Fresh) -> NoReturn:
     """Serve callouts on a socket until one spoils the process, `requests` are served, or the gateway closes it.
 
-    A callout is a packet with the file limit and four descriptors: environment, stdin, stdout, stderr.  The answer is
-    the exit status and whether the worker can serve another callout.
+    A callout is a packet with the bounds of each script, and four descriptors for each.  The answer is the exit status
+    and whether the worker can serve another callout.
     """
     with socket.socket(fileno=control) as gateway:
         interpreter.take_files((), keep=(control,))
-        me, left = os.getpid(), requests
-        signals = {number: signal.getsignal(number) for number in signal.valid_signals()}
-        imported: dict[str, Stamp | None] = {}
-        watch = _Watch()
+        me = Worker(programs, sources, requests, fresh)
         while True:
-            packet, files, flags, _ = socket.recv_fds(gateway, 64, 4, socket.MSG_CMSG_CLOEXEC)
+            packet, files, flags, _ = socket.recv_fds(gateway, 256, 8, socket.MSG_CMSG_CLOEXEC)
             if not packet:
                 os._exit(0)
-            if flags & socket.MSG_CTRUNC or any(_stamp(path) != known for path, known in imported.items()):
+            if flags & socket.MSG_CTRUNC or me.is_stale:
                 gateway.send(json.dumps([STALE]).encode())
                 os._exit(0)
-            left -= 1
-            interpreter.limit_files(json.loads(packet))
-            environment = os.pread(files[0], os.fstat(files[0]).st_size, interpreter.HEADER.size)
-            for number, descriptor in enumerate(files[1:]):
-                os.dup2(descriptor, number)
-            for descriptor in files:
-                os.close(descriptor)
-            interpreter.enter(program, interpreter.read_environment(environment), fresh)
-            code = interpreter.execute(program, sources.get(program))
-            if os.getpid() != me:  # a process that the script forked, at its end
-                interpreter.leave(code, fresh)
-            spoilt = watch.spoilt or code in (1, -signal.SIGINT) or threading.active_count() > 1 or left == 0
-            if spoilt:
-                code = code if interpreter.last_words(fresh) else interpreter.BROKEN_OUTPUT
-            elif not _clear(signals):
-                code, spoilt = interpreter.BROKEN_OUTPUT, True
-            _let_go_of_files()
-            for path in _own_modules(program, fresh):
-                imported.setdefault(path, _stamp(path))
-            gateway.send(json.dumps([code, not spoilt]).encode())
-            if spoilt:
+            code, is_fit = me.serve([Bounds(*pair) for pair in json.loads(packet)], files)
+            gateway.send(json.dumps([code, is_fit]).encode())
+            if not is_fit:
                 gateway.recv(1)  # the gateway ends this process and its group
                 os._exit(0)
 
 
-def _clear(signals: dict[signal.Signals, Any]) -> bool:
+def _clear(signals: dict[int, Any]) -> bool:
     """Restore the process.  Returns whether the rest of the script's output could be written."""
     main = sys.modules["__main__"].__dict__
     for name in [name for name in main if not name.startswith("__")]:
@@ -104,7 +173,7 @@ def _clear(signals: dict[signal.Signals, Any]) -> bool:
     signal.setitimer(signal.ITIMER_VIRTUAL, 0)
     signal.setitimer(signal.ITIMER_PROF, 0)
     for number, handler in signals.items():
-        if handler is not None and signal.getsignal(number) is not handler:
+        if handler is not None and _signal.getsignal(number) is not handler:
             signal.signal(number, handler)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     os.umask(0o077)
@@ -120,11 +189,13 @@ def _let_go_of_files() -> None:
         os.close(nothing)
 
 
-def _own_modules(program: str, fresh: Fresh) -> list[str]:
-    """The files of the modules that were imported from the script's own directory."""
-    directory = interpreter.directory(program) + os.sep
-    files = (getattr(module, "__file__", None) for module in fresh.imported_since())
-    return [os.path.realpath(file) for file in files if file and os.path.realpath(file).startswith(directory)]
+def _place(program: str) -> tuple[int, int] | None:
+    """The identity of the directory that a script lies in: another one after a link to it was changed."""
+    try:
+        info = os.stat(os.path.dirname(program))
+    except OSError:
+        return None
+    return info.st_dev, info.st_ino
 
 
 def _stamp(path: str) -> Stamp | None:

@@ -13,7 +13,7 @@ from estgw.auth import identity
 from estgw.auth.identity import Client
 from estgw.auth.requirements import authenticate
 from estgw.auth.throttle import Throttle
-from estgw.callout import scratch, shortage
+from estgw.callout import cgi, scratch, shortage
 from estgw.callout.call import Call, ExchangeFacts, HTTPFacts
 from estgw.callout.home import Home
 from estgw.callout.verdicts import Kind
@@ -194,6 +194,12 @@ class Exchange(Pipeline):
             log.info("not authenticated", reason=str(refusal))
             return False
         return True
+
+    async def run_scripts(self, call: Call) -> cgi.Output:
+        """Steps 8 and 9, in one process where both scripts are made for that."""
+        if call.route.authorize is None or call.route.operation.holds_requests:
+            return await self.handle(call)
+        return await self.state.caller.authorize_and_handle(call)
 
     def respond(self, answered: Answered) -> web.Response:
         """The answer to a request that went well."""

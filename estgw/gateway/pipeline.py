@@ -56,8 +56,7 @@ class Pipeline(ABC):
         call = await self.authenticate(call)  # 5
         call = await self.read_csr(call)  # 6
         call = self.link(call)  # 7
-        await self.authorize(call)  # 8
-        output = await self.handle(call)  # 9
+        output = await self.run_scripts(call)  # 8 and 9
         return self.answer(found, call, output)  # 10
 
     # The facts, which differ between the gateway and `estgw run`.
@@ -128,6 +127,11 @@ class Pipeline(ABC):
         if call.csr and call.csr.pop:
             self.entry["pop"] = call.csr.pop.value
         return call
+
+    async def run_scripts(self, call: Call) -> cgi.Output:
+        """Steps 8 and 9."""
+        await self.authorize(call)
+        return await self.handle(call)
 
     async def authorize(self, call: Call) -> None:
         """Step 8.  Run `authorize`.  A handler of Full PKI Requests runs it for each request inside."""

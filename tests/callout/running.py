@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from estgw.callout.pool import Pool
-from estgw.callout.process import Limits, Outcome
+from estgw.callout.process import Limits, Outcome, Script
 from estgw.callout.runners import Runners
 from estgw.callout.warm import Warm
 
@@ -55,6 +55,19 @@ class Running:
         env: dict[str, str] | None = None,
     ) -> Outcome:
         return self.do(self.runners.run(runner, program, ENV if env is None else env, stdin, limits))
+
+    def run_both(
+        self,
+        runner: str,
+        first: Path,
+        second: Path,
+        limits: tuple[Limits, Limits] = (LIMITS, LIMITS),
+        stdin: bytes = b"",
+    ) -> tuple[Outcome, Outcome | None]:
+        """Run a decision and a handler in one process."""
+        assert self.runners.can_run_both((runner, runner), (first, second))
+        scripts = Script(first, ENV, b"", limits[0]), Script(second, ENV, stdin, limits[1])
+        return self.do(self.runners.run_both(runner, *scripts))
 
     def close(self) -> None:
         async def end() -> None:

@@ -504,3 +504,16 @@ def test_a_new_variable_needs_one_row_of_env_vars(tmp_path, monkeypatch, value, 
     row = contract.EnvVar("EST", "EST_NEW", "a new one", "always", value)
     monkeypatch.setattr(contract, "ENV_VARS", (*ENV_VARS, row))
     assert get(full(tmp_path), "EST_NEW") == wanted
+
+
+@pytest.mark.parametrize("profile", list(Profile))
+@pytest.mark.parametrize("shown", [True, False])
+@pytest.mark.parametrize("kinds", [(one, two) for one in Kind for two in Kind])
+def test_an_environment_made_from_another_callouts_is_that_made_from_empty(tmp_path, kinds, shown, profile):
+    """Each variable that differs between the callouts of a request has `by_kind`."""
+    call = full(tmp_path)
+    call = replace(
+        call, profile=profile, route=replace(call.route, pass_credentials=shown, timeout=31, decision_timeout=7)
+    )
+    one, two = (replace(call, kind=kind) for kind in kinds)
+    assert environment(two, environment(one)) == environment(two)
