@@ -13,11 +13,11 @@ import pytest
 from tests.kit.gateway import Gateway, enrol, running_gateway
 from tests.kit.workspace import Workspace
 
-# Tests let scripts flood their outputs on purpose; should one outlive its test, the kernel stops it here.
+# Tests let scripts flood their outputs on purpose. If one outlives its test, the kernel stops it at this limit.
 _soft, _hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 30, _hard))
 
-# How long an example takes says more of the machine, and of what else runs there, than of what is tested.
+# The time of an example depends more on the machine and its load than on the tested code.
 hypothesis.settings.register_profile("estgw", deadline=None)
 hypothesis.settings.load_profile("estgw")
 
@@ -31,7 +31,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @functools.cache
 def _missing(client: str) -> str | None:
-    """Why a real client can't be used here; None when it can."""
+    """Why a real client can't be used here; None if it can."""
     if not shutil.which(client):
         return f"{client} is not installed"
     if client == "pki":
@@ -58,7 +58,7 @@ def gateway(lab: Workspace) -> Iterator[Gateway]:
 
 @pytest.fixture
 def own_lab(lab: Workspace, tmp_path: Path) -> Workspace:
-    """A copy of the laboratory, to be spoilt."""
+    """A copy of the workspace, which the test may change."""
     return lab.copy(tmp_path / "lab")
 
 

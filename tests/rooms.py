@@ -1,4 +1,4 @@
-"""Which folder of `estgw` imports which, as docs/architecture.md shows it: `python -m tests.rooms` writes it anew."""
+"""The diagram of imports between folders in docs/architecture.md: `python -m tests.rooms` rewrites it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _BLOCK = re.compile(r"(?<=<!-- rooms -->\n)```mermaid\n.*?```\n(?=<!-- end -->)"
 
 
 def imports() -> dict[str, set[str]]:
-    """The folders that the modules of each folder import, its own aside."""
+    """The folders that the modules of each folder import, without the folder itself."""
     found: dict[str, set[str]] = {}
     for path in sorted((ROOT / "estgw").glob("*/**/*.py")):
         room = path.relative_to(ROOT / "estgw").parts[0]
@@ -26,7 +26,7 @@ def imports() -> dict[str, set[str]]:
 
 
 def diagram() -> str:
-    """An arrow from each folder to those that it imports, without those that it reaches by way of another."""
+    """An arrow from each folder to the folders it imports, without those that it reaches through another."""
     direct = imports()
 
     def reached(room: str) -> set[str]:

@@ -1,4 +1,4 @@
-"""Who may import whom: every module stands on what comes before it, and a few stand alone."""
+"""Rules of imports: every module imports only folders before its own, and a few import nothing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.kit.processes import ROOT
 
 PACKAGE = ROOT / "estgw"
 
-# From the ground up; a name that is a package stands for all in it.
+# From the lowest folder up.
 ORDER = [
     "errors",
     "logs",
@@ -39,7 +39,7 @@ ORDER = [
 CLIENT_STANDS_ON = {"errors", "commandline", "est", "cms", "cmc"}
 FREE = {"__init__", "__main__"}
 
-# Third parties, and the only rooms that may call them.  pyasn1 decodes nothing in a process of ours.
+# Libraries, and the only folders that may import them.  No process of ours decodes with pyasn1.
 ONLY_IN: dict[str, set[str]] = {
     "aiohttp": {"gateway", "cli"},
     "OpenSSL": {"tls", "client"},
@@ -58,7 +58,7 @@ ONLY_IN: dict[str, set[str]] = {
 
 
 def module_name(path: Path) -> str:
-    """`est.csr` for estgw/est/csr.py; a package is its own name."""
+    """`est.csr` for estgw/est/csr.py; a package has its own name."""
     parts = path.relative_to(PACKAGE).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
 
@@ -76,7 +76,7 @@ def nodes(path: Path) -> tuple[ast.AST, ...]:
 
 
 def imports(path: Path) -> Iterator[str]:
-    """Dotted names of what a module imports, inside its functions too."""
+    """Dotted names of all imports of a module, also inside its functions."""
     for node in nodes(path):
         match node:
             case ast.Import():
@@ -88,7 +88,7 @@ def imports(path: Path) -> Iterator[str]:
 
 
 def own(path: Path) -> set[str]:
-    """The modules of ours that a module imports."""
+    """The modules of estgw that a module imports."""
     found = set()
     for dotted in imports(path):
         parts = dotted.split(".")
@@ -109,34 +109,34 @@ def room(module: str) -> str:
     return module.split(".")[0]
 
 
-def test_every_module_has_a_place():
+def test_every_folder_is_in_the_order():
     assert {room(module) for module in MODULES} - FREE - {"client"} == set(ORDER)
 
 
-def test_no_module_lies_loose():
-    """A newcomer guesses the folder from the step; what all folders share are the errors and the log."""
+def test_every_module_but_errors_and_logs_is_in_a_folder():
+    """Each step has a folder; only the errors and the log are shared by all."""
     assert {path.name for path in PACKAGE.glob("*.py")} == {"__init__.py", "__main__.py", "errors.py", "logs.py"}
 
 
 @pytest.mark.parametrize("module", [module for module in MODULES if room(module) not in FREE | {"client"}])
-def test_a_module_stands_on_what_comes_before_it(module):
+def test_a_module_imports_only_folders_before_its_own(module):
     allowed = {*ORDER[: ORDER.index(room(module))], room(module)}
     assert {room(each) for each in own(MODULES[module])} <= allowed
 
 
 @pytest.mark.parametrize("module", [module for module in MODULES if room(module) == "client"])
-def test_the_client_stands_on_what_the_standards_say_alone(module):
+def test_the_client_imports_only_folders_of_the_standards(module):
     assert {room(each) for each in own(MODULES[module])} <= CLIENT_STANDS_ON | {"client"}
 
 
 def wing(module: str) -> str:
-    """`commands` or `transport` of the client; empty for the modules that lie between them."""
+    """`commands` or `transport` for a module of the client; empty for the modules between them."""
     parts = module.split(".")
     return parts[1] if parts[0] == "client" and parts[1:2] in (["commands"], ["transport"]) else ""
 
 
 @pytest.mark.parametrize("module", [module for module in MODULES if room(module) == "client"])
-def test_the_commands_stand_on_the_client_and_the_client_on_the_transport(module):
+def test_the_transport_imports_neither_the_client_nor_its_commands(module):
     imported = {each for each in own(MODULES[module]) if room(each) == "client"}
     if wing(module) == "transport":
         assert {each for each in imported if wing(each) != "transport"} <= {"client.faults"}
@@ -144,14 +144,14 @@ def test_the_commands_stand_on_the_client_and_the_client_on_the_transport(module
         assert "commands" not in set(map(wing, imported))
 
 
-def test_nobody_stands_on_the_client():
+def test_no_module_outside_the_client_imports_it():
     for module, path in MODULES.items():
         if room(module) != "client":
             assert "client" not in {room(each) for each in own(path)}, module
 
 
-def test_no_circles():
-    """Modules of one room may import each other, never in a circle."""
+def test_no_modules_import_each_other_in_a_circle():
+    """Modules of one folder may import each other, but never in a circle."""
     graph = {module: own(path) for module, path in MODULES.items()}
     done: set[str] = set()
 
@@ -166,11 +166,11 @@ def test_no_circles():
         visit(module, ())
 
 
-def test_who_runs_programs_knows_nothing_of_est():
+def test_the_module_that_runs_programs_imports_nothing_of_estgw():
     assert own(MODULES["callout.process"]) == set()
 
 
-def test_every_call_is_made_in_one_place():
+def test_a_call_is_constructed_in_one_module_only():
     """The gateway, `estgw run` and a handler of Full PKI Requests describe a request by the same function."""
     made = [
         (module, node.lineno)
@@ -185,7 +185,7 @@ MANY = 6
 MANY_ON_PURPOSE = {"__init__ of Session": "a library's entry, whose options are keywords with defaults"}
 
 
-def test_a_function_with_many_parameters_lacks_a_noun():
+def test_no_function_has_more_than_six_parameters():
     found = set()
     for path in MODULES.values():
         for holder in nodes(path):
@@ -199,7 +199,7 @@ def test_a_function_with_many_parameters_lacks_a_noun():
     assert found == MANY_ON_PURPOSE.keys()
 
 
-def test_the_pipeline_of_a_request_knows_no_http_library():
+def test_the_pipeline_of_a_request_imports_no_http_library():
     assert not {dotted.split(".")[0] for dotted in imports(MODULES["gateway.request"])} & {"aiohttp", "OpenSSL"}
 
 
@@ -211,14 +211,14 @@ def test_the_contract_starts_no_process_and_opens_no_file():
 
 
 @pytest.mark.parametrize("module", [module for module in MODULES if room(module) in ("est", "cms", "cmc")])
-def test_what_the_standards_say_is_pure(module):
+def test_the_folders_of_the_standards_do_no_input_or_output(module):
     names = {dotted.split(".")[0] for dotted in imports(MODULES[module])}
     assert not names & {"aiohttp", "asyncio", "os", "pathlib", "socket", "ssl", "OpenSSL", "subprocess", "time"}
     assert not opens_files(MODULES[module])
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_third_parties_are_called_where_they_belong(module):
+def test_a_library_is_imported_only_in_its_folders(module):
     names = {dotted.split(".")[0] for dotted in imports(MODULES[module])}
     strangers = {name for name in names if name in ONLY_IN and room(module) not in ONLY_IN[name]}
     assert strangers == set()
@@ -226,7 +226,7 @@ def test_third_parties_are_called_where_they_belong(module):
     assert names <= known
 
 
-def test_the_table_of_a_command_line_knows_no_command():
+def test_commandline_imports_no_other_folder():
     assert {room(each) for module, path in MODULES.items() if room(module) == "commandline" for each in own(path)} == {
         "commandline"
     }
@@ -237,7 +237,7 @@ def test_no_module_uses_private_parts_of_argparse_or_cryptography(path):
     private = {"_actions", "_group_actions", "_mutually_exclusive_groups", "_option_string_actions", "_subparsers"}
     touched = set()
     if not re.search(rf"argparse\._|\._name\b|{'|'.join(private)}", path.read_text(encoding="utf-8")):
-        return  # parsing takes a hundred times as long
+        return  # parsing takes a hundred times longer than this search
     for node in nodes(path):
         match node:
             case ast.Attribute(value=ast.Name(id="argparse"), attr=name) if name.startswith("_"):
@@ -255,16 +255,16 @@ def test_the_main_module_only_starts_the_command_line():
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_rooms_are_small(module):
+def test_a_module_has_at_most_400_lines(module):
     assert len(MODULES[module].read_text().splitlines()) <= 400
 
 
 def test_the_diagram_shows_the_imports_of_today():
-    """`make docs` writes it anew."""
+    """`make docs` rewrites it."""
     page = rooms.PAGE.read_text()
     assert rooms.rewritten(page) == page
 
 
-def test_the_page_names_every_folder():
+def test_the_architecture_page_names_every_folder():
     page = rooms.PAGE.read_text()
     assert [name for name in (*ORDER[2:], "client") if f"`{name}/`" not in page] == []

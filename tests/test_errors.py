@@ -25,24 +25,24 @@ STATUS = {
 }
 
 
-def test_each_has_a_status_of_its_own():
+def test_each_request_error_has_its_status():
     kinds = {kind.__name__: kind.status for kind in RequestError.__subclasses__() if kind.__module__ == "estgw.errors"}
     assert kinds == STATUS
 
 
-def test_the_log_may_know_more_than_the_client():
+def test_an_error_may_tell_the_log_more_than_the_client():
     error = errors.HandlerFailed("Sorry.", log="the script printed its key")
     assert (error.public, str(error)) == ("Sorry.", "the script printed its key")
     assert str(errors.Forbidden("No.")) == "No."
 
 
-def test_a_refusal_is_bounded_whatever_it_quotes():
+def test_the_words_of_an_error_are_shortened():
     error = errors.Forbidden("x" * 1_000_000, log="y" * 1_000_000)
     assert (len(error.public), len(str(error))) == (4099, 4099)
     assert error.public.endswith("x...")
 
 
-def test_headers():
+def test_errors_have_retry_after_or_allow_headers():
     assert Pending(60).headers == {"Retry-After": "60"}
     assert Pending(60).public == ""
     assert Unavailable("Busy.", retry_after=7).headers == {"Retry-After": "7"}
@@ -50,7 +50,7 @@ def test_headers():
     assert TooManyGuesses(retry_after=9).headers == {"Retry-After": "9"}
 
 
-def test_headers_are_the_errors_own():
+def test_headers_of_an_error_are_a_copy():
     shared = {"X": "1"}
     error = RequestError("No.", headers=shared)
     error.headers["Y"] = "2"
@@ -62,7 +62,7 @@ def test_only_an_unread_body_ends_the_connection(name):
     assert getattr(errors, name).close is (name in ("RequestTimedOut", "TooLarge"))
 
 
-def test_all_faults_of_a_configuration():
+def test_a_config_error_has_all_faults_one_per_line():
     refusal = ConfigError(["a:1:1: one", "a:2:1: two"])
     assert refusal.faults == ["a:1:1: one", "a:2:1: two"]
     assert str(refusal) == "a:1:1: one\na:2:1: two"

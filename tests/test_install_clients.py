@@ -1,4 +1,4 @@
-"""tests/install-clients, with an apt-get of our own: what it says before it installs, and when that fails."""
+"""tests/install-clients with a stub of apt-get: its words before it installs, and if that fails."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ANNOUNCED = "the tests use real clients; installing: "
 
 
 def install(directory: Path, apt_get: str | None, *present: str) -> subprocess.CompletedProcess[str]:
-    """Run it where only these clients are installed."""
+    """Run it as if only these clients were installed."""
     for program in NEEDED:
         found = shutil.which(program)
         assert found
@@ -31,12 +31,12 @@ def install(directory: Path, apt_get: str | None, *present: str) -> subprocess.C
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=60)
 
 
-def test_it_says_nothing_where_nothing_is_missing(tmp_path):
+def test_install_clients_prints_nothing_if_no_client_is_missing(tmp_path):
     done = install(tmp_path, "exit 1", "curl", "openssl", "pki", "sqlite3", "strace")
     assert (done.stdout, done.stderr) == ("", "")
 
 
-def test_it_announces_what_it_installs(tmp_path):
+def test_install_clients_announces_what_it_installs(tmp_path):
     apt_get = f'[[ $1 == update ]] || {{ echo "$@" >{tmp_path}/asked; cp "$0" {tmp_path}/curl; }}'
     done = install(tmp_path, apt_get, "openssl", "pki", "sqlite3", "strace")
     assert (done.stdout, done.stderr) == (f"{ANNOUNCED}curl\n", "")
@@ -45,7 +45,7 @@ def test_it_announces_what_it_installs(tmp_path):
 
 
 @pytest.mark.parametrize("fails", ["update", "install"])
-def test_it_shows_what_apt_says_when_it_fails(tmp_path, fails):
+def test_install_clients_shows_the_output_of_a_failing_apt(tmp_path, fails):
     done = install(tmp_path, f"echo E: no network for $1 >&2; [[ $1 != {fails} ]]", "openssl", "pki", "sqlite3")
     announced, packages = done.stdout.split(": ")
     assert f"{announced}: " == ANNOUNCED
@@ -57,7 +57,7 @@ def test_it_shows_what_apt_says_when_it_fails(tmp_path, fails):
     assert said[:-2] == (shown if fails == "install" else [])
 
 
-def test_it_names_the_packages_where_there_is_no_apt(tmp_path):
+def test_install_clients_names_the_packages_where_apt_is_missing(tmp_path):
     done = install(tmp_path, None, "openssl", "curl", "sqlite3", "strace")
     assert done.stdout == ""
     assert done.stderr.startswith("tests with pki will be skipped; to have them: apt-get install strongswan-pki ")

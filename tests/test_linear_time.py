@@ -1,7 +1,7 @@
-"""What a peer sends is read in time that grows with its length, and not with the square of it.
+"""Text of a peer is read in time that grows with its length, not with the square of its length.
 
-Each row is a function that reads text of a peer and a text that would cost it most.  Sixteen times the text may take 64
-times as long: linear code takes 16 times, quadratic code 256.
+Each row has a function that reads text of a peer, and the worst text for it.  Sixteen times the text may take 64 times
+as long: linear code takes 16 times, quadratic code 256.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from estgw.register import lookup
 from tests.kit.processes import ROOT
 
 SIZES = (400, 6400, 25_600, 102_400)
-"""Bytes.  The second and the last are compared; the others find out early what would take hours."""
+"""Bytes.  The second and the last are compared; the others stop a test early that would take hours."""
 TOO_LONG = 1.0
 """Seconds of processor time that no size may take."""
 NO_TIME = 0.05
-"""Seconds that are not worth a comparison: memory alone makes such times jump."""
+"""Seconds too short for a comparison: memory alone makes such times vary."""
 REFUSED = (RequestError, Malformed, ConfigError, faults.ClientError)
 
 
@@ -77,7 +77,7 @@ MULTIPART = b"--b\r\nA: b"
 KEY_HEAD = b"Content-Type: application/pkcs8\r\n"
 
 CASES: dict[str, tuple[Callable[[Any], object], Callable[[int], Any]]] = {
-    # The gateway, before anybody has authenticated.
+    # The gateway, before authentication.
     "Authorization: white space": (digest.parse, lambda n: f"a{' ' * n}b"),
     "Authorization: white space before =": (digest.parse, lambda n: f"a{' ' * n}=b"),
     "Authorization: escapes": (digest.parse, lambda n: 'a="' + "\\x" * (n // 2)),
@@ -113,14 +113,14 @@ CASES: dict[str, tuple[Callable[[Any], object], Callable[[int], Any]]] = {
     "a rule's pattern, two stars": (pop_rules._pattern("CN=*a*,O=Example").fullmatch, lambda n: "CN=" + "a" * n),
     "a rule's pattern, four stars": (pop_rules._pattern("CN=*a*a*a*b").fullmatch, lambda n: "CN=" + "a" * n),
     "a rule's pattern, escapes": (pop_rules._pattern("*\\\\*\\\\*x").fullmatch, lambda n: "\\\\" * (n // 2)),
-    # What a script prints may be a client's text.
+    # A script may print a client's text.
     "a script's header": (cgi.read, lambda n: b"Status: 200\nX-A: x%bz\n\n" % (b" " * (n // 13))),
     "a script's words": (cgi.words, lambda n: b"\r\x1b" * (n // 2)),
     "a script's first line": (cgi.read, lambda n: b"Status" + b" " * n),
     "a script's log: keys": (logs.masked, lambda n: "-----BEGIN PRIVATE KEY-----" * (n // 27)),
     "a script's log: a key's name": (logs.masked, lambda n: "-----BEGIN " + "PRIVATE KEY " * (n // 12)),
     "a script's log: ends": (logs.masked, lambda n: "-----BEGIN PRIVATE KEY-----" + "-----END " * (n // 9)),
-    # The client, before a server that means ill.
+    # The client, with a hostile server.
     "WWW-Authenticate: a long name": (parse_challenge, lambda n: f"Digest {'a' * n}"),
     "WWW-Authenticate: no closing quote": (parse_challenge, lambda n: 'Digest a="' + 'x\\"' * (n // 3)),
     "WWW-Authenticate: schemes": (parse_challenge, lambda n: "a " * (n // 2)),
@@ -152,9 +152,9 @@ CASES: dict[str, tuple[Callable[[Any], object], Callable[[int], Any]]] = {
 
 
 def seconds(read: Callable[[Any], object], text: Any) -> float:
-    """Processor time of this thread, whatever else the machine does; the least of five, for that jumps too."""
+    """Processor time of this thread, the least of five, because it varies."""
     taken = []
-    gc.disable()  # what it costs grows with all that other tests have left
+    gc.disable()  # its cost grows with the objects of other tests
     try:
         for _ in range(5):
             began = time.thread_time()
@@ -169,7 +169,7 @@ def seconds(read: Callable[[Any], object], text: Any) -> float:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_time_grows_with_the_length(case):
+def test_reading_text_of_a_peer_takes_linear_time(case):
     read, make = CASES[case]
     taken = {}
     for size in SIZES:
@@ -185,8 +185,8 @@ EXAMPLES: dict[str, tuple[dict[str, str], str]] = {
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
-def test_bash_is_done_with_a_long_text_at_once(example):
-    """The kernel lets a variable have 128 kB; patterns took minutes for as much, or all of the stack."""
+def test_an_example_script_handles_a_long_text_in_3_seconds(example):
+    """The kernel allows variables of 128 kB. Some patterns would take minutes for them, or all of the stack."""
     environment, filler = EXAMPLES[example]
     environment = environment | {
         "EST_CSR_SUBJECT": f"CN=device-{filler * (100_000 // len(filler))}x",

@@ -23,7 +23,7 @@ from tests.kit.restore import logging_as_before
 
 @pytest.fixture(autouse=True)
 def as_before() -> Iterator[None]:
-    """What a test configures is undone."""
+    """Restore the log's configuration after each test."""
     with logging_as_before():
         yield
 
@@ -40,7 +40,7 @@ def written(form: str, say: Callable[[], Any], level: str = "info", stream: io.S
     return stream.getvalue()
 
 
-def test_json():
+def test_a_json_line_has_event_level_timestamp_and_fields():
     text = written("json", lambda: logs.log.info("request", status=200, subject="CN=Zoë"))
     line = json.loads(text)
     assert text.count("\n") == 1
@@ -48,8 +48,8 @@ def test_json():
     assert line == {"event": "request", "level": "info", "status": 200, "subject": "CN=Zoë"}
 
 
-def test_one_write_a_line():
-    """Several processes write to one file: what is written at once stays together."""
+def test_each_line_is_written_at_once():
+    """Several processes write to one file; only one write keeps a line together."""
     parts: list[str] = []
 
     class Counted(io.StringIO):
@@ -62,7 +62,7 @@ def test_one_write_a_line():
     assert all(part.endswith("}\n") for part in parts)
 
 
-def test_the_worker_is_named_in_every_line():
+def test_every_line_has_the_number_of_the_worker():
     stream = io.StringIO()
     logs.configure("json", "info", stream, worker=3)
     logs.log.info("request")
@@ -70,7 +70,7 @@ def test_the_worker_is_named_in_every_line():
     assert [json.loads(line)["worker"] for line in stream.getvalue().splitlines()] == [3, 3]
 
 
-def test_text():
+def test_a_text_line_has_event_and_fields_without_escapes():
     text = written("text", lambda: logs.log.info("reloaded", labels=2))
     assert "reloaded" in text
     assert "labels=2" in text
@@ -127,13 +127,13 @@ def test_json_keeps_every_field_of_a_request():
     ("form", "stream", "is_json"),
     [("auto", io.StringIO, True), ("auto", Terminal, False), ("json", Terminal, True)],
 )
-def test_text_is_for_terminals(form, stream, is_json):
+def test_auto_writes_text_on_a_terminal_and_json_elsewhere(form, stream, is_json):
     text = written(form, lambda: logs.log.info("request"), stream=stream())
     assert text.startswith("{") is is_json
 
 
 @pytest.mark.parametrize(("level", "seen"), [("debug", 3), ("info", 2), ("warning", 1)])
-def test_levels(level, seen):
+def test_only_lines_of_the_configured_level_are_written(level, seen):
     def say() -> None:
         logs.log.debug("a")
         logs.log.info("b")
@@ -142,7 +142,7 @@ def test_levels(level, seen):
     assert written("json", say, level).count("\n") == seen
 
 
-def test_the_request_id_is_in_every_line():
+def test_every_line_in_a_request_has_its_id():
     def say() -> None:
         with structlog.contextvars.bound_contextvars(request_id="0123"):
             logs.log.info("a")
@@ -165,7 +165,7 @@ def test_no_value_makes_a_second_line_or_moves_the_cursor(form, value):
         assert json.loads(text)["event"] == "request"
 
 
-def test_a_traceback_is_kept():
+def test_a_json_line_has_the_traceback_of_an_exception():
     def say() -> None:
         try:
             raise ZeroDivisionError("no")
@@ -177,7 +177,7 @@ def test_a_traceback_is_kept():
     assert line["level"] == "error"
 
 
-def test_the_standard_librarys_words_join_in():
+def test_errors_of_the_logging_module_are_json_lines_too():
     def say() -> None:
         logging.getLogger("aiohttp.server").error("oh\nno %s", "x")
         logging.getLogger("asyncio").info("not this")
@@ -186,7 +186,7 @@ def test_the_standard_librarys_words_join_in():
     assert (line["event"], line["logger"], line["level"]) == ("oh\\nno x", "aiohttp.server", "error")
 
 
-def test_their_tracebacks_too():
+def test_tracebacks_of_the_logging_module_are_json_lines_too():
     def say() -> None:
         try:
             raise ZeroDivisionError("no")
@@ -196,11 +196,11 @@ def test_their_tracebacks_too():
     assert "ZeroDivisionError: no" in json.loads(written("json", say))["exception"]
 
 
-def test_warnings_are_lines_like_any_other():
+def test_python_warnings_are_json_lines_too():
     def say() -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("always")
-            logging.captureWarnings(True)  # pytest has its own way with warnings
+            logging.captureWarnings(True)  # pytest has captured warnings itself
             warnings.warn("a name of 65 characters", UserWarning, stacklevel=1)
 
     line = json.loads(written("json", say))
@@ -223,16 +223,16 @@ def test_warnings_are_lines_like_any_other():
         ("", ""),
     ],
 )
-def test_escape(text, escaped):
+def test_escape_replaces_control_characters(text, escaped):
     assert logs.escape(text) == escaped
 
 
 @given(st.text(st.characters()))
-def test_what_is_escaped_is_printable(text):
+def test_escaped_text_is_printable(text):
     assert logs.escape(text).isprintable()
 
 
-def test_request_ids():
+def test_request_ids_are_ten_hex_digits_and_unique():
     made = {logs.new_request_id() for _ in range(100)}
     assert len(made) == 100
     assert all(re.fullmatch("[0-9a-f]{10}", one) for one in made)
@@ -256,17 +256,17 @@ KEY = KEY_PEM.decode()
     ],
     ids=["among text", "two", "cut off", "encrypted", "EC", "in one line", "a public one"],
 )
-def test_private_keys_are_taken_out(text, masked):
+def test_private_keys_are_removed_from_stderr(text, masked):
     assert logs.masked(text) == masked
 
 
-def test_stderr_lines():
+def test_stderr_lines_leave_out_empty_lines_and_escape_bytes():
     raw = b"one\n\n  \r\ntwo\r\nZo\xc3\xab \xff\n"
     assert logs.stderr_lines(raw, truncated=False) == ["one", "two", "Zoë \\xff"]
     assert logs.stderr_lines(b"", truncated=False) == []
 
 
-def test_stderr_is_bounded():
+def test_a_stderr_line_is_shortened():
     assert logs.stderr_lines(b"x" * 5000, truncated=True) == ["x" * 4096, "[stderr cut off here]"]
 
 

@@ -1,4 +1,4 @@
-"""The wheel: what travels in it, what must not, and that a workspace comes out of it away from the checkout."""
+"""The wheel: its files, files that must not be in it, and a workspace made from it outside the checkout."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TEMPLATE = "estgw/template"
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built from a copy of the checkout in which a demo has been run: its keys lie there to be taken along."""
+    """A wheel from a copy of the checkout in which a demo has run, so that there are keys that must be left out."""
     source = tmp_path_factory.mktemp("source")
     for part in ("pyproject.toml", "README.md", "LICENSE", "Makefile", "conf.yaml", "estgw", "handlers", "openssl-ca"):
         run("cp", "-R", ROOT / part, source)
@@ -41,14 +41,14 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def unpacked(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel as an installer lays it out, but for the modes, which a zip file may lose."""
+    """The wheel as an installer lays it out, except for the modes, which a zip file may lose."""
     path = tmp_path_factory.mktemp("site-packages")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(path)
     return path
 
 
-def test_what_travels_in_the_wheel(wheel):
+def test_the_wheel_has_all_shipped_files_and_no_secrets(wheel):
     assert wheel.name == f"estgw-{__version__}-py3-none-any.whl"
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
@@ -63,13 +63,13 @@ def test_what_travels_in_the_wheel(wheel):
 
 
 def ca_files() -> list[Path]:
-    """What belongs to the project in openssl-ca/, where everything else is made by a run: .gitignore has the list."""
+    """The project's files in openssl-ca/, by the list in .gitignore; all others are made by a run."""
     ignored = (ROOT / ".gitignore").read_text().splitlines()
     kept = [ROOT / line.removeprefix("!/") for line in ignored if line.startswith("!/openssl-ca/")]
     return [path for entry in kept for path in (entry.iterdir() if entry.is_dir() else [entry])]
 
 
-def test_its_commands(wheel):
+def test_the_wheel_installs_estgw_and_estclient(wheel):
     with zipfile.ZipFile(wheel) as archive:
         text = archive.read(f"estgw-{__version__}.dist-info/entry_points.txt").decode()
     assert {"estgw = estgw.cli.main:main", "estclient = estgw.client.commands.cli:main"} <= set(text.splitlines())
@@ -93,7 +93,7 @@ def test_init_lays_out_a_workspace_that_can_be_edited(unpacked, tmp_path):
         assert not path.stat().st_mode & 0o022, path
 
 
-def test_init_never_overwrites(unpacked, tmp_path):
+def test_init_from_the_wheel_overwrites_nothing(unpacked, tmp_path):
     (tmp_path / "lab").mkdir()
     (tmp_path / "lab/conf.yaml").write_text("mine")
     refused = estgw(unpacked, "init", "lab", cwd=tmp_path, status=1)
@@ -102,8 +102,8 @@ def test_init_never_overwrites(unpacked, tmp_path):
     assert [path.name for path in (tmp_path / "lab").iterdir()] == ["conf.yaml"]
 
 
-def test_a_demo_away_from_the_checkout(unpacked, tmp_path):
-    """Twice: the second run finds the CA of the first and keeps it."""
+def test_a_demo_from_the_wheel_works_and_keeps_its_ca(unpacked, tmp_path):
+    """The demo runs twice: the second run must keep the CA of the first."""
     anchors = []
     for _ in range(2):
         with demo(unpacked, tmp_path) as process:
@@ -140,7 +140,7 @@ def demo(unpacked: Path, folder: Path) -> subprocess.Popen[str]:
         )
 
 
-def test_the_shipped_configuration_checks_out(unpacked, lab, own_lab):
+def test_check_from_the_wheel_accepts_the_shipped_configuration(unpacked, lab, own_lab):
     said = estgw(unpacked, "check", "-c", own_lab.path / "conf.yaml", cwd=own_lab.path).stdout
     assert said.endswith(f"{own_lab.path}/conf.yaml: all well\n".encode())
     (own_lab.path / "handlers/openssl/csrattrs").chmod(0o644)

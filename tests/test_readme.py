@@ -1,4 +1,4 @@
-"""Everything that the README shows is executed."""
+"""The commands and configurations in the README are run."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def shell(lab: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 class Shell:
-    """Where a newcomer pastes the README's lines."""
+    """A shell for the README's commands."""
 
     def __init__(self, lab: Workspace, gateway: Gateway, path: str) -> None:
         self.lab, self._gateway, self._path = lab, gateway, path
@@ -84,7 +84,7 @@ class Shell:
 
 
 @pytest.mark.client("curl")
-def test_every_line_that_is_shown_works(shell: Shell) -> None:
+def test_every_command_in_the_readme_works(shell: Shell) -> None:
     ran = [block for block in BLOCKS if block.run]
     assert len(ran) >= 5
     for block in ran:
@@ -120,7 +120,7 @@ def uncomment(script: Path, lines: str) -> None:
     script.write_text(text)
 
 
-def test_the_two_commands_are_in_the_makefile() -> None:
+def test_the_first_commands_of_the_readme_are_in_the_makefile() -> None:
     makefile = (ROOT / "Makefile").read_text()
     commands = re.findall(r"^make (\w+)", BLOCKS[0].text, re.MULTILINE)
     assert commands == ["demo", "test"]
@@ -129,7 +129,7 @@ def test_the_two_commands_are_in_the_makefile() -> None:
 
 
 @pytest.mark.parametrize("block", [block for block in BLOCKS if block.language == "yaml"], ids=lambda b: b.text[:20])
-def test_every_policy_shown_is_a_configuration(block: Block, own_lab: Workspace) -> None:
+def test_every_policy_in_the_readme_is_a_valid_configuration(block: Block, own_lab: Workspace) -> None:
     (own_lab.path / "device-maker.pem").write_bytes(own_lab.anchor.read_bytes())
     settings = yaml.safe_load((own_lab.path / "conf.yaml").read_text())
     for group, wanted in yaml.safe_load(block.text).items():
@@ -147,15 +147,15 @@ def test_handlers_readme_has_the_tables_of_the_code() -> None:
 
 
 @pytest.mark.parametrize("name", ["README.md", "handlers/README.md", "openssl-ca/README.md", "CHANGELOG.md"])
-def test_links_lead_somewhere(name: str) -> None:
+def test_links_in_the_documents_lead_to_files(name: str) -> None:
     text = (ROOT / name).read_text(encoding="utf-8")
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):
         assert (ROOT / name).parent.joinpath(target).exists(), target
 
 
 @pytest.mark.client("curl")
-def test_the_first_lines_show_a_refusal(shell: Shell) -> None:
-    """A policy's words reach the terminal, and curl names the status of a 401, which has no words."""
+def test_the_first_commands_of_the_readme_show_a_refusal(shell: Shell) -> None:
+    """The terminal shows a policy's words; for a 401, which has no words, curl names the status."""
     first = next(block.text for block in BLOCKS if "simpleEnroll" in block.text).replace(
         "\nopenssl verify", "\n: verify"
     )

@@ -1,4 +1,4 @@
-"""rfc_coverage.md: every requirement has a row, and every row a test that exists or the reason why it has none."""
+"""rfc_coverage.md: every requirement has a row, and every row an existing test or the reason for having none."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.kit.processes import ROOT
 
 TABLE = ROOT / "tests/rfc_coverage.md"
 
-# How many requirements each part has: U1 to U12 and so on.
+# The number of requirements of each part: U1 to U12 and so on.
 PARTS = {"U": 12, "T": 17, "A": 12, "Z": 7, "K": 14, "E": 25, "POP": 13, "F": 10, "G": 16, "Q": 13, "X": 4}
 IDS = [f"{part}{number}" for part, last in PARTS.items() for number in range(1, last + 1)]
 
@@ -47,7 +47,7 @@ def test_a_row_has_a_test_that_exists_or_a_reason(row):
     require(named)
 
 
-def test_what_the_text_around_the_table_names_exists_too():
+def test_the_tests_named_above_the_table_exist():
     named = TEST.findall(TEXT.partition("\n| ")[0])
     assert named
     require(named)

@@ -58,7 +58,7 @@ def main() -> None:
     targets: list[Target] = []
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         directory = Path(folder)
-        directory.chmod(0o755)  # the other servers run as somebody else when we are root
+        directory.chmod(0o755)  # as root, the other servers run under another account
         run = Run(directory, Workspace.demo(directory / "lab"), Load(directory), arguments.quick)
         for letter in wanted:
             run.noise.listen()

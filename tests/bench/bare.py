@@ -1,4 +1,4 @@
-"""(a) What each shipped script costs run alone, and (b) what the gateway adds to it."""
+"""(a) The cost of each shipped script alone, and (b) the cost that the gateway adds."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.kit.gateway import LOGIN
 from tests.kit.keys import KEY_PEM
 
 OPERATIONS = ("cacerts", "csrattrs", "simpleenroll", "simplereenroll", "serverkeygen")
-"""What is left out is fullcmc, which takes a message of another kind."""
+"""Without fullcmc, which needs another kind of message."""
 SETS = {"openssl": None, "python": "python"}
 """The shipped sets, and the labels under which they are served."""
 WALL = {"fresh": 3.0, "kept alive": 1.0}
@@ -34,7 +34,7 @@ WALL = {"fresh": 3.0, "kept alive": 1.0}
 
 @dataclass(frozen=True)
 class Script:
-    """One script, what it is given, and how it is asked for; without a path it is not."""
+    """One script, its input, and its request; a script without a path is not requested."""
 
     name: str
     program: Path
@@ -48,7 +48,7 @@ class Script:
         return self.name
 
     def run(self) -> tuple[float, float, bytes]:
-        """Once, without any server: milliseconds of wall and of CPU time, and what it printed."""
+        """Run it once, without a server. Returns milliseconds of wall and of CPU time, and its output."""
         files = [os.memfd_create(name) for name in ("stdin", "stdout", "stderr")]
         home = Path.cwd()
         os.chdir(self.program.parent)
@@ -113,7 +113,7 @@ def alone(server: Server, script: Script, times: int) -> Figures:
 
 
 def served(run: Run, server: Server, script: Script, keep: bool, times: int) -> Figures:
-    """The same by one client through the gateway."""
+    """One round of a script by one client through the gateway."""
     server.forget()
     before, own = machine.cpu(server.pid), server.cpu()
     result = run.load.run(server.port, script.path, clients=1, seconds=30, count=times, keep=keep, **script.request)
@@ -123,7 +123,7 @@ def served(run: Run, server: Server, script: Script, keep: bool, times: int) -> 
 
 
 def both(run: Run) -> tuple[dict[str, list[Row]], list[Target]]:
-    """(a) and (b) together, in the same rounds: one is taken from the other."""
+    """(a) and (b) together, in the same rounds, because (a) is subtracted from (b)."""
     directory = run.directory / "a"
     directory.mkdir(mode=0o700)
     open_to_all = {"authorize": None, "operations": {"serverkeygen": {"enabled": True}}}
@@ -147,7 +147,7 @@ def both(run: Run) -> tuple[dict[str, list[Row]], list[Target]]:
         if how == "alone":
             continue
         rows.append(_row(name, how, figures, measured[name, "alone"]))
-        if not name.startswith("python"):  # there 3 ms of 90 are the machine's noise
+        if not name.startswith("python"):  # for these, the noise alone is 3 ms of 90
             targets.append(
                 Target("b", f"added wall ms, {name}, {how}", rows[-1]["added wall ms"], WALL[how], at_most=True)
             )

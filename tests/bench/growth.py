@@ -1,9 +1,9 @@
-"""What `openssl ca` costs as its register grows: `python -m tests.bench.growth`, from the top of a checkout.
+"""The cost of `openssl ca` as its register grows: `python -m tests.bench.growth`, from the top of a checkout.
 
-The shipped simpleenroll alone, no gateway, with registers of several sizes, as it is and without its call of `rotate`.
+The shipped simpleenroll alone, no gateway, with registers of several sizes, with and without its call of `rotate`.
 The registers are written, not issued: rows for `openssl ca`, an empty file in newcerts/ for each, as only their number
-counts.  What is shipped finds its rows in archives, which `rotate` has made, and 500 in index.txt: half of what it lets
-come together.  All take turns in each round; a figure is the median of the rounds' medians.
+counts.  The shipped script has its rows in archives, made by `rotate`, and 500 in index.txt: half of the number that
+makes an archive.  All take turns in each round; a figure is the median of the rounds' medians.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Candidate = Callable[[], object]
 
 
 def fill(workspace: Workspace, first: int, number: int) -> None:
-    """So many rows more, and their files."""
+    """Add this number of rows, and their files."""
     with (workspace.ca / "index.txt").open("a") as index:
         for serial in range(first, first + number):
             index.write(f"V\t350101000000Z\t\t{serial:040X}\tunknown\t/CN=device-{serial}\n")
@@ -71,7 +71,7 @@ def enrol(workspace: Workspace) -> None:
 
 
 def timed(candidate: Candidate, calls: int = 1) -> Figures:
-    """Milliseconds of a call: wall time, the median, and the processor time of what it starts, the mean."""
+    """Milliseconds of a call: the median of wall time, and the mean processor time of the processes it starts."""
     taken, spent = [], children()
     for _ in range(calls):
         began = time.perf_counter()
@@ -86,7 +86,7 @@ def children() -> float:
 
 
 def measure(candidates: Mapping[str, Candidate], rounds: int, calls: int) -> dict[str, list[Figures]]:
-    """What a call takes in each round, of which the first one, for warming up, does not count."""
+    """The time of a call in each round, without a first round for warming up."""
     found: dict[str, list[Figures]] = {name: [] for name in candidates}
     for _ in range(rounds + 1):
         for name, candidate in candidates.items():
@@ -117,13 +117,15 @@ def rows(rounds: int = 15) -> list[Row]:
 
 
 def slope(small: Figures, large: Figures) -> Figures:
-    """What a thousand certificates more come to."""
+    """The cost of a thousand certificates more."""
     return {clock: (large[clock] - small[clock]) / (SIZES[-1] - SIZES[1]) * 1000 for clock in small}
 
 
 def medians(figures: list[Figures], digits: int) -> Row:
     found = {clock: round(median(figures, clock), digits) for clock in figures[0]}
-    return {clock: value for clock, value in found.items() if value}  # what starts nothing has no CPU time here
+    return {
+        clock: value for clock, value in found.items() if value
+    }  # calls that start no process have no CPU time here
 
 
 def row(name: str, figures: list[Figures]) -> Row:
@@ -131,7 +133,7 @@ def row(name: str, figures: list[Figures]) -> Row:
 
 
 def around(workspace: Workspace, rounds: int) -> dict[str, list[Figures]]:
-    """What else reads or writes the largest register that has archives."""
+    """Other readers and writers of the largest register with archives."""
     serial = 1 << 157
     full: list[Figures] = []
     for _ in range(rounds):

@@ -1,4 +1,4 @@
-"""(e) Fresh handshakes per second, beside `openssl s_server` and the standard library; how fast the client can be."""
+"""(e) Fresh handshakes per second, also of `openssl s_server` and the standard library, and the client's maximum."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OURS, STANDARD, OPENSSL = "estgw", "the standard library's ssl, asyncio", "opens
 
 @contextlib.contextmanager
 def standard_library(run: Run) -> Iterator[int]:
-    """The port of a server that does nothing but TLS and one answer (plain.py)."""
+    """The port of a server with TLS and one fixed answer only (plain.py)."""
     ca = run.pattern.ca
     command = [sys.executable, "-m", "tests.bench.plain"]
     command += [str(ca / "server.pem"), str(ca / "private/serverkey.pem"), str(ca / "anchors.pem")]

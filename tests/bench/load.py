@@ -1,4 +1,4 @@
-"""The load: a client in C (client.c), built when it is needed, and the CSRs that it sends."""
+"""The load: a client in C (client.c), built on demand, and the CSRs that it sends."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SOURCE = Path(__file__).with_name("client.c")
 
 @dataclass(frozen=True)
 class Result:
-    """What the clients saw; times in seconds."""
+    """The results of the clients; times in seconds."""
 
     done: int
     errors: int
@@ -37,10 +37,10 @@ class Result:
 
 
 class Load:
-    """Clients, ready to go."""
+    """A built client and its CSRs."""
 
     def __init__(self, directory: Path, csrs: int = 2000) -> None:
-        """Build the client and the CSRs, each with a key of its own; raises `CalledProcessError`."""
+        """Build the client and the CSRs, each with its own key; raises `CalledProcessError`."""
         self.program, self.csrs = directory / "client", directory / "csrs"
         build(self.program)
         make_csrs(self.csrs, csrs)
@@ -95,7 +95,7 @@ def build(program: Path) -> None:
 
 
 def make_csrs(file: Path, number: int) -> None:
-    """A CSR a line, in base64, no two with the same key."""
+    """Write one CSR per line, in base64, no two with the same key."""
     with file.open("wb") as out:
         for count in range(number):
             der = csr(f"bench-{count}", key=ec.generate_private_key(ec.SECP256R1()))

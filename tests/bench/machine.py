@@ -1,4 +1,4 @@
-"""What the machine says: CPU time and memory of a server with all its processes, and how noisy it is itself."""
+"""Measurements: CPU time and memory of a server with all its processes, and the noise of the machine."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def cpu(pid: int) -> float:
-    """Seconds of CPU that a process, those below it and those that they have waited for have used."""
+    """Seconds of CPU of a process, its descendants, and the ended processes that these have waited for."""
     return sum(sum(map(int, fields[11:15])) for fields in _tree(pid)) / _TICKS
 
 
 def cpu_alive(pid: int) -> float:
-    """The same without those that have ended: a server without its scripts.
+    """The same without ended processes: a server without its scripts.
 
-    Two of the servers ignore SIGCHLD, and nobody ever learns what their scripts have used.
+    Two of the servers ignore SIGCHLD, so the time of their scripts can't be measured.
     """
     return sum(sum(map(int, fields[11:13])) for fields in _tree(pid)) / _TICKS
 
@@ -32,7 +32,7 @@ def resident(pid: int) -> float:
 
 
 def _stat(pid: int) -> list[str]:
-    """The fields of proc_pid_stat(5) from the third on: those before it may hold anything."""
+    """The fields of proc_pid_stat(5) from the third on; the second may contain any character."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
@@ -40,7 +40,7 @@ def _tree(pid: int) -> Iterator[list[str]]:
     try:
         fields = _stat(pid)
         below = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except OSError:  # it has just ended, and its parent has its time
+    except OSError:  # it has just ended, and its time counts for its parent
         return
     yield fields
     for child in below:
@@ -48,7 +48,7 @@ def _tree(pid: int) -> Iterator[list[str]]:
 
 
 def loop() -> float:
-    """Milliseconds that a fixed piece of work takes: the same each time, but for the neighbours."""
+    """Milliseconds of a fixed piece of work, which differ only by the noise of the machine."""
     began = time.perf_counter()
     hashlib.pbkdf2_hmac("sha256", b"the same", b"each time", 40_000)
     return (time.perf_counter() - began) * 1000

@@ -15,7 +15,7 @@ from tests.bench.targets import Target
 ENROLMENTS, WARM_UP = 50_000, 5_000
 CONNECTIONS = 2_000
 SPARE = 200
-"""Descriptors that the two sides need besides."""
+"""Descriptors that both sides need in addition."""
 
 
 def measure(run: Run) -> tuple[list[Row], list[Target]]:

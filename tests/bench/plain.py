@@ -1,6 +1,6 @@
 """The standard library's own TLS and asyncio with a fixed answer: `python -m tests.bench.plain CERT KEY ANCHORS`.
 
-What handshakes cost where nothing else is done, and how fast the load client can be.  Prints its port.
+It shows the cost of handshakes alone, and the maximum rate of the load client.  Prints its port.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Fixed(asyncio.Protocol):
 
 
 async def serve(certificate: str, key: str, anchors: str) -> None:
-    """Until somebody ends the process."""
+    """Serve until the process is ended."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=anchors)
     context.verify_mode = ssl.CERT_OPTIONAL
     context.options |= ssl.OP_NO_TICKET

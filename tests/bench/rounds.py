@@ -1,4 +1,4 @@
-"""Rounds in which the candidates take turns, so that a neighbour's noise hits all of them, and what comes of them."""
+"""Rounds in which the candidates take turns, so that noise affects all of them, and statistics of the rounds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Key = TypeVar("Key", bound=Hashable)
 
 @dataclass
 class Noise:
-    """How long two fixed pieces of work took, all through the run."""
+    """The times of two fixed pieces of work, measured throughout the run."""
 
     loops: list[float] = field(default_factory=list)
     starts: list[float] = field(default_factory=list)
@@ -36,7 +36,7 @@ class Noise:
 def interleave(
     candidates: Mapping[Key, Candidate], rounds: int, noise: Noise, say: Callable[[str], None]
 ) -> dict[Key, list[Figures]]:
-    """What each candidate came to in each round; every second round goes backwards, so that a trend hits all alike."""
+    """Each candidate's figures in each round. Every second round is reversed, so that a trend affects all alike."""
     found: dict[Key, list[Figures]] = {key: [] for key in candidates}
     for number in range(rounds):
         noise.listen()
@@ -48,12 +48,12 @@ def interleave(
 
 
 def median(rounds: Sequence[Figures], name: str) -> float:
-    """The middle one of a figure's rounds."""
+    """The median of a figure over all rounds."""
     return statistics.median(figures[name] for figures in rounds)
 
 
 def ratio(above: Sequence[Figures], below: Sequence[Figures], name: str) -> float:
-    """The median of a figure's ratios, each of two in the same round."""
+    """The median of the ratios of a figure, each within one round."""
     return statistics.median(a[name] / b[name] if b[name] else 0 for a, b in zip(above, below, strict=True))
 
 

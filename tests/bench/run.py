@@ -1,4 +1,4 @@
-"""What all parts of a run share."""
+"""The data that all parts of a run share."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class Run:
 
     @property
     def seconds(self) -> float:
-        """How long a round of one cell takes."""
+        """The duration of a round of one cell."""
         return 0.7 if self.quick else 1.5
 
     def say(self, words: str) -> None:
-        """Progress, for somebody who waits at a terminal."""
+        """Print progress, if stderr is a terminal."""
         if sys.stderr.isatty():
             print(f"\r\x1b[K{words}", end="", file=sys.stderr, flush=True)

@@ -1,8 +1,8 @@
-"""What a callout costs by each runner: `python -m tests.bench.runners`, from the top of a checkout.
+"""The cost of a callout by each runner: `python -m tests.bench.runners`, from the top of a checkout.
 
-One after the other, no client and no HTTP, in rounds in which the candidates take turns, so that a neighbour's noise
-hits all of them.  A figure is the median of the rounds' medians, a ratio the median of the rounds' ratios; the noise is
-how far apart the middle half of the rounds lies.
+Calls run one after the other, without client and HTTP, in rounds in which the candidates take turns, so that noise
+affects all of them.  A figure is the median of the rounds' medians, a ratio the median of the rounds' ratios; the noise
+is half the distance between the quartiles.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tests.kit.csr import csr
 from tests.kit.workspace import Workspace
 
 LIMITS = Limits(seconds=30, stdout=1024 * 1024, stderr=64 * 1024)
-# Nothing but what it costs to sign: no register, no policy.
+# The cost of signing alone: no register, no policy.
 SIGNER = """#!/usr/bin/env python3
 import os, sys
 from datetime import datetime, timedelta, timezone
@@ -112,7 +112,7 @@ async def bench(lab: Workspace, directory: Path, rounds: int) -> list[dict[str, 
 
 
 async def start(rounds: int, candidates: Mapping[str, Candidate]) -> list[dict[str, object]]:
-    """What starting `#!/bin/sh, exit 0` costs this process, in CPU time: that is what the gateway has one of."""
+    """CPU time of this process for starting `#!/bin/sh, exit 0`. The gateway has only one process for this."""
     found: dict[str, list[float]] = {name: [] for name in candidates}
     for _ in range(rounds):
         for name, candidate in candidates.items():
@@ -126,7 +126,7 @@ async def start(rounds: int, candidates: Mapping[str, Candidate]) -> list[dict[s
 
 
 async def by_asyncio(program: Path, env: Mapping[str, str]) -> Outcome:
-    """The same start in the standard library's way, which does less: pipes, no limits, no group."""
+    """The same start by the standard library, which does less: pipes, no limits, no group."""
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(
         program, stdin=pipe, stdout=pipe, stderr=pipe, env=env, cwd=program.parent, start_new_session=True, umask=0o077

@@ -1,8 +1,8 @@
 """The servers under test as child processes: the gateway, Apache, lighttpd, nginx with fcgiwrap, and webhook.
 
 Each has a copy of the same CA, the same scripts, the same key and certificate, a port of 127.0.0.1, TLS 1.2 and 1.3
-without resumption, and, but for webhook, which can't, asks for a client certificate.  None of the others checks a
-password or writes an access log; the gateway writes its own.
+without resumption, and asks for a client certificate, except webhook, which can't.  Only the gateway writes an access
+log, and none of the others checks a password.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ HANDLERS = Path(__file__).with_name("handlers")
 RIVALS = ("apache", "lighttpd", "nginx", "webhook")
 PROGRAMS = {"apache": ["apache2"], "nginx": ["nginx", "fcgiwrap"], "lighttpd": ["lighttpd"], "webhook": ["webhook"]}
 NOBODY = "nobody"
-"""Who the rivals are when we are root, because Apache refuses to be root."""
+"""The account of the other servers if the benchmark runs as root, because Apache refuses to be root."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Server:
     port: int
     processes: tuple[subprocess.Popen[bytes], ...]
     base: str
-    """What comes before a script's name in a path."""
+    """The path before a script's name."""
     lab: Workspace
 
     @property
@@ -57,7 +57,7 @@ class Server:
         return sum(machine.cpu_alive(process.pid) for process in self.processes)
 
     def forget(self) -> None:
-        """Empty the CA's index, which `openssl ca` reads as a whole each time: no round shall pay for those before."""
+        """Empty the CA's index, which `openssl ca` reads as a whole each time, so that all rounds cost the same."""
         os.truncate(self.lab.ca / "index.txt", 0)
 
 
@@ -69,7 +69,7 @@ def missing(names: tuple[str, ...] = RIVALS) -> dict[str, list[str]]:
 
 
 def lay_out(pattern: Workspace, directory: Path) -> Workspace:
-    """A copy of the laboratory with our scripts in it."""
+    """A copy of the workspace with the benchmark's scripts."""
     lab = pattern.copy(directory)
     shutil.copytree(HANDLERS, lab.path / "bench/cgi", dirs_exist_ok=True)
     (lab.path / "log").touch()
@@ -85,9 +85,9 @@ def gateway(
     callouts: Mapping[str, Any] | None = None,
     labels: Mapping[str, Any] | None = None,
 ) -> Iterator[Server]:
-    """Our own as it is shipped, but for what the mappings say.
+    """The gateway as it is shipped, with the changes in the mappings.
 
-    It has two operations more: the scripts of all, raw and open to everybody as they are with the others.
+    It has two more operations: the scripts of all servers, raw and without authentication as in the others.
     """
     lab = lay_out(pattern, directory)
     shape = {"method": "POST", "body": "raw", "response_type": "text/plain", "raw_output": True, "runner": "exec"}
@@ -129,7 +129,7 @@ def rival(name: str, pattern: Workspace, directory: Path) -> Iterator[Server]:
 def running(
     command: list[str], directory: Path, environment: Mapping[str, str], account: pwd.struct_passwd | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A child with its log beside it, in a group of its own, of which nothing is left afterwards."""
+    """A child process with a log file, in its own process group, which is killed at the end."""
     with (directory / "log").open("ab") as log:
         process = subprocess.Popen(
             command,

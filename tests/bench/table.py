@@ -19,7 +19,7 @@ def render(result: Mapping[str, Any]) -> str:
 
 
 def table(rows: Sequence[Row]) -> list[str]:
-    """Rows as aligned columns, numbers to the right; a row may lack what others have."""
+    """Rows as aligned columns, numbers to the right; a row may lack cells that others have."""
     columns = list(dict.fromkeys(name for row in rows for name in row if name != "part"))
     cells = [columns, *([_text(row.get(name, "")) for name in columns] for row in rows)]
     right = [all(isinstance(row.get(name, 0), int | float) for row in rows) for name in columns]

@@ -1,4 +1,4 @@
-"""What the gateway is to reach, and whether it did."""
+"""Targets of the gateway, and whether it meets them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.bench.rounds import Row
 
 @dataclass(frozen=True)
 class Target:
-    """A figure of this run and what it should be: at least `wanted`, or at most."""
+    """A figure of this run, which should be at least `wanted`, or at most."""
 
     part: str
     what: str

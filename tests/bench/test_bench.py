@@ -1,4 +1,4 @@
-"""The benchmarks' own code: what is counted, and how it is put into a table.  Nothing here is timed."""
+"""The benchmarks' own code: counting, statistics and tables.  No test here measures time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.kit.gateway import running_gateway
 FIRST, SECOND = {"rate": 100.0}, {"rate": 300.0}
 
 
-def test_candidates_take_turns_and_every_second_round_goes_backwards():
+def test_candidates_take_turns_in_alternating_order():
     asked: list[str] = []
 
     def candidate(name: str):
@@ -39,7 +39,7 @@ def test_ratios_are_taken_within_a_round():
     assert ratio([FIRST], [{"rate": 0.0}], "rate") == 0
 
 
-def test_the_noise_is_half_of_what_lies_between_the_quartiles():
+def test_the_noise_is_half_the_distance_between_the_quartiles():
     assert spread([90, 100, 110, 100, 100]) == "±0%"
     assert spread([80, 90, 100, 110, 120]) == "±10%"
     assert spread([80]) == "?"
@@ -50,7 +50,7 @@ def test_a_target_is_met_or_missed():
     assert [Target("f", "x", measured, 3, at_most=True).row()[""] for measured in (3, 3.01)] == ["met", "MISSED"]
 
 
-def test_the_best_of_the_others_is_what_a_target_compares_with():
+def test_a_target_compares_with_the_best_of_the_other_servers():
     found = {
         versus.Cell(who, "trivial", 8, False): [{"rate": rate, "p50": 1.0, "p99": 2.0}]
         for who, rate in (("estgw", 90.0), ("nginx", 100.0), ("apache", 60.0))
@@ -59,7 +59,7 @@ def test_the_best_of_the_others_is_what_a_target_compares_with():
     assert (target.what, target.measured, target.met) == ("trivial by estgw, 8 fresh / nginx", 0.9, False)
 
 
-def test_the_table_is_aligned():
+def test_the_table_has_aligned_columns():
     rows = [{"part": "c", "by": "fork", "per second": 1234.5}, {"part": "c", "by": "exec Bash", "errors": 3}]
     assert table.table(rows) == [
         "by         per second  errors",
@@ -92,7 +92,7 @@ def test_the_client_counts_only_certificates_for_its_own_keys(lab, tmp_path):
         assert (greeted.done, greeted.errors) == (2, 0)
 
 
-def test_every_csr_has_a_key_of_its_own(tmp_path):
+def test_every_csr_has_its_own_key(tmp_path):
     load.make_csrs(tmp_path / "csrs", 3)
     lines = (tmp_path / "csrs").read_bytes().splitlines()
     requests = [x509.load_der_x509_csr(base64.b64decode(line, validate=True)) for line in lines]

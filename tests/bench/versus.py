@@ -15,13 +15,13 @@ from tests.bench.servers import Server
 from tests.bench.targets import Target
 
 RUNNERS = {"exec Bash": "", "exec Python": "exec/", "fork": "fork/", "pool": "pool/"}
-"""What stands before the operation in the path."""
+"""The path before the operation, by runner."""
 SIGNS = "estgw, script only signs"
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One measurement: who, what, by how many."""
+    """One measurement: the server, the script, and the clients."""
 
     who: str
     script: str
@@ -72,7 +72,7 @@ def rows(part: str, found: Mapping[Cell, list[Figures]]) -> list[Row]:
 
 
 def by_runner(run: Run) -> tuple[list[Row], list[Target]]:
-    """(c): as shipped, with the demo user's password and the authorize script."""
+    """(c): the shipped configuration, with the demo user's password and the authorize script."""
     labels = {name: {"handlers": "handlers/python", "authorize": "handlers/python/authorize", "runner": name}
               for name in ("exec", "fork", "pool")}  # fmt: skip
     with servers.gateway(run.pattern, run.directory / "c", labels=labels) as server:
@@ -82,7 +82,7 @@ def by_runner(run: Run) -> tuple[list[Row], list[Target]]:
                 for who, label in RUNNERS.items():
                     cell = Cell(who, "simpleenroll", clients, keep)
                     cells[cell] = _candidate(run, server, f"{label}simpleenroll", cell)
-        for who, label in RUNNERS.items():  # start what has to be started
+        for who, label in RUNNERS.items():  # warm up the runners
             ask(run.load, server, f"{label}simpleenroll", Cell(who, "simpleenroll", 2, True), 0.5)
         found = interleave(cells, run.rounds, run.noise, run.say)
     return rows("c", found), _targets_of_runners(found)

@@ -31,14 +31,14 @@ CONFIGURATION = {
     "callouts": {"max_running": 4, "operations": {"serverkeygen": {"enabled": True}}},
     "labels": {WAITING: {"operations": {"simpleenroll": {"handler": "handlers/examples/manual-approval"}}}},
 }
-"""What the gateway of a campaign needs besides."""
+"""Settings that a campaign's gateway needs in addition."""
 
 _numbers = itertools.count(1)
 
 
 @dataclass
 class Clients:
-    """They share a ledger, in which each certificate that one of them was given is entered."""
+    """Clients with one ledger, which gets each certificate that one of them receives."""
 
     ledger: Ledger
     device: tuple[Path, Path]
@@ -46,11 +46,11 @@ class Clients:
 
     def __post_init__(self) -> None:
         self.statuses: list[int] = []
-        """Of all answers, in the order in which they came."""
+        """The statuses of all answers, in their order."""
 
     @property
     def operations(self) -> dict[str, Callable[[Gateway], bool]]:
-        """What a client does, by name; whether it was given a certificate. A connection that ends raises OSError."""
+        """A client's operations. Each returns whether it got a certificate; a closed connection raises OSError."""
         sets = {"openssl": "", "python": "python/"}
         found: dict[str, Callable[[Gateway], bool]] = {}
         for name, label in sets.items():
@@ -64,7 +64,7 @@ class Clients:
         return lambda gateway: operation(gateway, label)
 
     def wait(self, count: int) -> None:
-        """Until so many more answers have come."""
+        """Wait until `count` more answers have come."""
         before = len(self.statuses)
         until(lambda: len(self.statuses) >= before + count)
 
@@ -100,7 +100,7 @@ class Clients:
         return self._given(answer, certificate)
 
     def _pending(self, gateway: Gateway) -> bool:
-        """A request waits, a person approves it, and the client comes back until it has an answer."""
+        """A request waits, all pending requests are approved, and the client comes back once."""
         request = csr(f"client-{next(_numbers)}")
         answer = gateway.post(f"{WAITING}/simpleenroll", request)
         self.statuses.append(answer.status)
@@ -127,7 +127,7 @@ def busy(clients: Clients, gateway: Gateway, count: int) -> Iterator[None]:
             try:
                 operation(gateway)
             except OSError:
-                end.wait(0.05)  # the gateway is not there, or went away
+                end.wait(0.05)  # the gateway is not running, or was killed
             except AssertionError as fault:
                 if "the connection ended" not in str(fault):
                     faults.append(fault)

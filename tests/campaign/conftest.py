@@ -19,7 +19,7 @@ def bench(where: Path) -> HandlerSet:
 
 @pytest.fixture(scope="module")
 def ledger(bench: HandlerSet) -> Ledger:
-    """What the CA has issued and revoked before, and what the tests add to it."""
+    """A record of what the CA has issued and revoked, with some certificates from before the tests."""
     ledger = Ledger(bench.ca)
     for name in ("openssl", "python"):
         for number in range(2):

@@ -1,4 +1,4 @@
-"""A small disk of its own for a test: a tmpfs, which only root can mount."""
+"""A small disk for a test: a tmpfs, which only root can mount."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PAGE = 4096
 
 @dataclass(frozen=True)
 class Disk:
-    """Where the disk is mounted."""
+    """A mounted disk."""
 
     path: Path
 
@@ -28,10 +28,10 @@ class Disk:
 
     @contextlib.contextmanager
     def with_free_pages(self, pages: int) -> Iterator[None]:
-        """Fill the disk, but for so many pages."""
+        """Fill the disk except for this number of pages."""
         filler = self.path / ".filler"
         with filler.open("wb") as file:
-            # Others may take pages meanwhile, so that there are fewer left than counted.
+            # Other processes may take pages meanwhile, so fewer may be left than counted.
             while (missing := self.free_pages - pages) > 0:
                 with contextlib.suppress(OSError):
                     os.posix_fallocate(file.fileno(), os.fstat(file.fileno()).st_size, missing * PAGE)
@@ -42,7 +42,7 @@ class Disk:
 
     @contextlib.contextmanager
     def with_free_inodes(self, inodes: int) -> Iterator[None]:
-        """Use up the inodes, but for so many."""
+        """Use up the inodes except for this number."""
         fillers = [self.path / f".filler-{number}" for number in range(os.statvfs(self.path).f_favail - inodes)]
         for filler in fillers:
             filler.touch()
@@ -62,13 +62,13 @@ def small_disk(where: Path, *, size: int = 4 << 20, inodes: int = 2000) -> Itera
     try:
         yield Disk(where)
     finally:
-        # Lazily: a process of a test that failed may still be there.
+        # Lazily: a process of a failed test may still run.
         subprocess.run(["umount", "--lazy", where], check=True)
 
 
 @functools.cache
 def missing() -> str | None:
-    """Why there can be no such disk here; None when there can."""
+    """Why no small disk can be mounted; None if one can."""
     if os.geteuid() != 0:
         return "only root can mount a small disk"
     with tempfile.TemporaryDirectory() as folder:

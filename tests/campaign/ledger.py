@@ -1,4 +1,4 @@
-"""The question that each campaign ends with: is all that clients hold in the register once, and all that is revoked?"""
+"""The check at the end of each campaign: each issued certificate is in the register once, and each revoked one, too."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from tests.kit.processes import PATH
 
 @dataclass
 class Ledger:
-    """What clients of one CA were given, and what was revoked, by serial number in hex."""
+    """The certificates that clients of one CA got, and the revoked ones, by serial number in hex."""
 
     ca: Path
     held: list[str] = field(default_factory=list)
     revoked: list[str] = field(default_factory=list)
 
     def hold(self, certificate: x509.Certificate) -> x509.Certificate:
-        """A client was given this one."""
+        """Record a certificate that a client got."""
         self.held.append(serial_hex(certificate))
         return certificate
 
     def revoke(self, serial: str) -> None:
-        """Revoke a certificate; it must go well."""
+        """Revoke a certificate; the script must succeed."""
         done = self.tool("revoke", serial)
         assert done.returncode == 0, done
         self.revoked.append(serial)
@@ -42,7 +42,7 @@ class Ledger:
 
     @property
     def index(self) -> dict[str, str]:
-        """The status of each serial number in the register of `openssl ca`; one that is there twice fails the test."""
+        """The status of each serial number in the register of `openssl ca`; a duplicate fails the test."""
         rows: dict[str, str] = {}
         text = (self.ca / "index.txt").read_text()
         assert text.endswith("\n") or not text
@@ -53,7 +53,7 @@ class Ledger:
         for archive in sorted((self.ca / "index-archive").glob("[0-9]*.txt")):
             for line in archive.read_text().splitlines():
                 status, _, _, serial, _, _ = line.split("\t")
-                rows.setdefault(serial, status)  # index.txt counts
+                rows.setdefault(serial, status)  # index.txt takes precedence
         return rows
 
     @property
@@ -67,18 +67,18 @@ class Ledger:
             return Counter(serial for (serial,) in db.execute("SELECT serial FROM certificates"))
 
     def check(self) -> None:
-        """Each certificate that a client holds is in one register, once, and what was revoked is revoked there."""
+        """Each certificate that a client holds is in one register, once, and a revoked one is revoked there."""
         index, store = self.index, self.store
         assert len(set(self.held)) == len(self.held), "a certificate was handed out twice"
         for serial in self.held:
-            # What was revoked has a row in the index, too, when it is the other register's.
+            # A revoked certificate of the Python register has a row in the index as well.
             assert (index.get(serial) is not None) + store[serial] == 1 + (serial in self.revoked and store[serial])
             if serial not in store:
                 assert (self.ca / f"newcerts/{serial}.pem").read_text().endswith("-----END CERTIFICATE-----\n")
         assert [serial for serial in self.revoked if index.get(serial) != "R"] == []
 
     def check_list(self) -> None:
-        """A new revocation list names all that was revoked; the register is checked, too."""
+        """Check the register, and that a new revocation list has all revoked certificates."""
         self.check()
         done = self.tool("crl")
         assert done.returncode == 0, done

@@ -11,5 +11,5 @@ def step(small: int) -> int:
 
 
 def times(small: int, large: int) -> int:
-    """How often to do something."""
+    """A number of repetitions, by the size of the campaign."""
     return large if LARGE else small

@@ -1,4 +1,4 @@
-"""A full disk: a script says so and issues nothing, the register stays as it was, and with room it goes on."""
+"""A full disk: a script says so and issues nothing, the register does not change, and later requests succeed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = [needs_disk, pytest.mark.slow]
 Squeeze = Callable[[Disk, int], AbstractContextManager[None]]
 ROOM: dict[str, Squeeze] = {"pages": Disk.with_free_pages, "inodes": Disk.with_free_inodes}
 LEFT = range(5)
-"""How many pages or inodes are left: from none to as many as an issuance needs."""
+"""Numbers of pages or inodes that are left: from none to as many as an issuance needs."""
 
 
 @pytest.fixture(scope="module")
@@ -37,13 +37,13 @@ def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Disk]:
 
 @pytest.fixture(scope="module")
 def where(disk: Disk) -> Path:
-    """The workspace lies on that disk."""
+    """The workspace is on that disk."""
     return disk.path / "ws"
 
 
 @pytest.mark.parametrize("squeeze", ROOM.values(), ids=ROOM)
 @pytest.mark.parametrize("name", ["openssl", "python"])
-def test_no_certificate_leaves_that_is_not_in_the_register(
+def test_a_full_disk_hands_out_no_unregistered_certificate(
     disk: Disk, bench: HandlerSet, ledger: Ledger, name: str, squeeze: Squeeze
 ) -> None:
     handlers = HandlerSet(name, bench.workspace)
@@ -66,7 +66,7 @@ def test_no_certificate_leaves_that_is_not_in_the_register(
 
 @pytest.mark.parametrize("squeeze", ROOM.values(), ids=ROOM)
 @pytest.mark.parametrize("script", ["revoke", "crl", "rollover", "rotate", "issue"])
-def test_a_script_of_the_ca_changes_all_or_nothing(
+def test_a_script_of_the_ca_on_a_full_disk_changes_all_or_nothing(
     disk: Disk, bench: HandlerSet, ledger: Ledger, tmp_path: Path, script: str, squeeze: Squeeze
 ) -> None:
     victim = ledger.hold(bench.issue("simpleenroll", csr("victim")))
@@ -80,7 +80,7 @@ def test_a_script_of_the_ca_changes_all_or_nothing(
         with squeeze(disk, left):
             done = ledger.tool(script, *options)
         if script == "revoke" and ledger.index[serial] == "R" and serial not in ledger.revoked:
-            ledger.revoked.append(serial)  # whatever became of the list
+            ledger.revoked.append(serial)  # even if the list was not written
         ledger.check()
         if done.returncode == 0:
             break
@@ -97,7 +97,7 @@ def test_a_script_of_the_ca_changes_all_or_nothing(
 
 
 @pytest.mark.parametrize("squeeze", ROOM.values(), ids=ROOM)
-def test_create_ca_makes_a_whole_ca_or_none(disk: Disk, bench: HandlerSet, squeeze: Squeeze) -> None:
+def test_create_ca_on_a_full_disk_makes_a_whole_ca_or_none(disk: Disk, bench: HandlerSet, squeeze: Squeeze) -> None:
     failed = 0
     for left in itertools.count(step=step(16)):
         new = disk.path / f"new-{left}"
@@ -127,10 +127,10 @@ def test_create_ca_makes_a_whole_ca_or_none(disk: Disk, bench: HandlerSet, squee
         ("python", "certs.sqlite-wal", "fdatasync"),
     ],
 )
-def test_an_error_of_the_disk_leaves_no_row_behind_the_certificate(
+def test_a_disk_error_leaves_no_row_and_prints_no_certificate(
     bench: HandlerSet, ledger: Ledger, name: str, file: str, call: str, error: str
 ) -> None:
-    """Quotas, and disks that say so only when they are asked to keep what was written."""
+    """For example quotas, and disks that report an error only at fsync."""
     handlers = HandlerSet(name, bench.workspace)
     before = ledger.index
     script = handlers.script("simpleenroll")

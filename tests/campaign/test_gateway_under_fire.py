@@ -1,4 +1,4 @@
-"""A gateway that is killed, and one whose CA has a full disk, while clients enrol: nothing is lost, and it goes on."""
+"""A gateway is killed, or its CA's disk is full, while clients enrol: nothing is lost, and later requests succeed."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ ROUNDS = times(4, 60)
 
 @pytest.fixture
 def clients(lab: Workspace, tmp_path: Path, gateway: Gateway) -> Iterator[Clients]:
-    """They come with a certificate of the CA that all labs share."""
+    """Clients with a certificate of the CA that all workspaces share."""
     yield Clients(Ledger(tmp_path / "lab/openssl-ca"), enrol(gateway, tmp_path, "device-1"))
 
 
-def everything_works(clients: Clients, gateway: Gateway) -> None:
-    """Each operation gives a certificate, once what was killed has been swept up."""
+def require_every_operation(clients: Clients, gateway: Gateway) -> None:
+    """Each operation must give a certificate, also after kills."""
     for name, operation in clients.operations.items():
         before = len(clients.ledger.held)
         assert operation(gateway), (name, clients.statuses[-1], gateway.log_text[-2000:])
@@ -39,7 +39,7 @@ def everything_works(clients: Clients, gateway: Gateway) -> None:
 @pytest.mark.filterwarnings(
     "ignore::pytest.PytestUnraisableExceptionWarning"
 )  # sockets of handshakes that were cut off
-def test_a_gateway_that_is_killed_again_and_again_loses_nothing(
+def test_a_gateway_that_is_killed_repeatedly_loses_no_certificate(
     lab: Workspace, tmp_path: Path, clients: Clients
 ) -> None:
     own, temporary = lab.copy(tmp_path / "lab"), tmp_path / "tmp"
@@ -55,23 +55,25 @@ def test_a_gateway_that_is_killed_again_and_again_loses_nothing(
     clients.ledger.check()
     clients.ledger.revoke(clients.ledger.held[0])
     with running_gateway(own, CONFIGURATION, clean=False, temporary=temporary) as gateway:
-        everything_works(clients, gateway)
+        require_every_operation(clients, gateway)
         until(lambda: not _keys(temporary))
-        until(lambda: len(list(temporary.glob("estgw-*"))) == 1)  # its own; those of the killed are swept
+        until(
+            lambda: len(list(temporary.glob("estgw-*"))) == 1
+        )  # its own; the directories of killed gateways are removed
     clients.ledger.check_list()
 
 
 def _keys(temporary: Path) -> list[Path]:
-    """Files with a private key in what the gateways have left behind."""
+    """Files with a private key that gateways have left behind."""
     return [path for path in temporary.rglob("*") if path.is_file() and b"PRIVATE KEY" in path.read_bytes()]
 
 
 @needs_disk
-def test_a_full_disk_of_the_ca_loses_nothing(lab: Workspace, tmp_path: Path, clients: Clients) -> None:
+def test_a_full_disk_of_the_ca_loses_no_certificate(lab: Workspace, tmp_path: Path, clients: Clients) -> None:
     with small_disk(tmp_path / "lab/openssl-ca", size=8 << 20) as disk:
         own = lab.copy(tmp_path / "lab")
         with running_gateway(own, CONFIGURATION, clean=False) as gateway:
-            everything_works(clients, gateway)
+            require_every_operation(clients, gateway)
             clients.ledger.revoke(clients.ledger.held[0])
             before = len(clients.statuses)
             with busy(clients, gateway, 2):
@@ -81,13 +83,13 @@ def test_a_full_disk_of_the_ca_loses_nothing(lab: Workspace, tmp_path: Path, cli
             assert refused[500] + refused[503], refused
             assert not set(refused) - {200, 202, 500, 503}, refused
             clients.ledger.check()
-            everything_works(clients, gateway)
+            require_every_operation(clients, gateway)
             assert "Traceback" not in gateway.log_text
         clients.ledger.check_list()
 
 
 def _fill(disk: Disk, clients: Clients, left: int) -> None:
-    """Let clients meet a disk with so many pages left, and then one with room."""
+    """Run clients on a disk with `left` free pages, then on one with room."""
     with disk.with_free_pages(left):
         clients.wait(9)
     clients.wait(3)

@@ -1,4 +1,4 @@
-"""kill -9 at each system call that changes the CA's directory: nothing is lost, and the next script goes on."""
+"""kill -9 at each system call that changes the CA's directory: nothing is lost, and the next script succeeds."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def command(
         yield [path], env, path.parent
 
 
-def goes_on(ledger: Ledger, bench: HandlerSet, operation: str = ENROL) -> None:
-    """The next request is served, and nothing is lost."""
+def require_next_request(ledger: Ledger, bench: HandlerSet, operation: str = ENROL) -> None:
+    """The next request must be served, and nothing may be lost."""
     result = bench.run(operation, csr("next"))
     assert result.status == 0, result
     ledger.hold(keygen(result)[1] if operation == "serverkeygen" else result.certificate)
@@ -59,14 +59,16 @@ def goes_on(ledger: Ledger, bench: HandlerSet, operation: str = ENROL) -> None:
     ("name", "operation"),
     [(name, operation) for name in ("openssl", "python") for operation in ISSUING],
 )
-def test_a_kill_while_issuing_loses_nothing(bench: HandlerSet, ledger: Ledger, name: str, operation: str) -> None:
+def test_a_kill_while_issuing_loses_no_certificate(
+    bench: HandlerSet, ledger: Ledger, name: str, operation: str
+) -> None:
     handlers = HandlerSet(name, bench.workspace)
     traced = Traced(bench.ca)
     pace = 1 if name == "openssl" else step(5)
     for at in itertools.count(1, pace):
         with command(handlers, operation) as (arguments, env, folder):
             killed = traced.kill(at, arguments, env, cwd=folder, stdin=-3, stdout=-3, stderr=-3)
-        goes_on(ledger, bench if killed else handlers, ENROL if killed else operation)
+        require_next_request(ledger, bench if killed else handlers, ENROL if killed else operation)
         if not killed:
             break
     assert at > 4, "it was killed several times"
@@ -75,7 +77,7 @@ def test_a_kill_while_issuing_loses_nothing(bench: HandlerSet, ledger: Ledger, n
 
 @needs_strace
 @pytest.mark.parametrize("script", TOOLS)
-def test_a_kill_of_a_script_of_the_ca_loses_nothing(
+def test_a_kill_of_a_script_of_the_ca_loses_no_certificate(
     bench: HandlerSet, ledger: Ledger, tmp_path: Path, script: str
 ) -> None:
     request = tmp_path / "request.pem"
@@ -85,12 +87,12 @@ def test_a_kill_of_a_script_of_the_ca_loses_nothing(
         pytest.skip("takes minutes: make campaign does it, and test_rollover.py at each program that it starts")
     pace = {"revoke": step(9), "crl": step(9), "rotate": step(2), "issue": step(7), "rollover": 13}[script]
     for at in itertools.count(1, pace):
-        goes_on(ledger, bench)
+        require_next_request(ledger, bench)
         serial = ledger.held[-1]
         options = {"revoke": [serial], "issue": [str(request)]}.get(script, [])
         with command(bench, script, *options) as (arguments, env, folder):
             killed = traced.kill(at, arguments, env, cwd=folder, stdin=-3, stdout=-3, stderr=-3)
-        goes_on(ledger, bench)
+        require_next_request(ledger, bench)
         if script == "revoke" and (ledger.index[serial] == "R" or not killed):
             ledger.revoked.append(serial)
             ledger.check()
@@ -102,8 +104,8 @@ def test_a_kill_of_a_script_of_the_ca_loses_nothing(
 
 
 @needs_strace
-def test_a_kill_of_openssl_ca_that_somebody_typed_is_mended(bench: HandlerSet, ledger: Ledger, tmp_path: Path) -> None:
-    """The register as `openssl ca` writes it: index.txt is gone between its renames."""
+def test_a_kill_of_a_manual_openssl_ca_is_repaired(bench: HandlerSet, ledger: Ledger, tmp_path: Path) -> None:
+    """`openssl ca` without the scripts: index.txt is missing between its renames."""
     request = tmp_path / "request.pem"
     request.write_bytes(armoured(csr("typed")))
     typed: list[str | Path] = ["openssl", "ca", "-config", "openssl.cnf", "-batch", "-notext"]
@@ -112,7 +114,7 @@ def test_a_kill_of_openssl_ca_that_somebody_typed_is_mended(bench: HandlerSet, l
     for at in itertools.count(1):
         killed = traced.kill(at, typed, {"PATH": PATH}, cwd=bench.ca, stdin=-3, stdout=-3, stderr=-3)
         missing += not (bench.ca / "index.txt").exists()
-        goes_on(ledger, bench)
+        require_next_request(ledger, bench)
         if not killed:
             break
     assert missing, "a kill has left the directory without index.txt"
@@ -124,8 +126,8 @@ def test_a_kill_of_openssl_ca_that_somebody_typed_is_mended(bench: HandlerSet, l
     ["V", "V\t271231175455Z\t\t5C3B", "V\t271231175455Z\t\t5C3B\tunknown\t/CN=hal", "\0" * 90],
     ids=["a letter", "three fields", "a subject", "zeros"],
 )
-def test_a_row_without_its_end_is_cut_off(bench: HandlerSet, ledger: Ledger, rest: str) -> None:
-    """What a power cut can leave of a row; its certificate was never handed out."""
+def test_an_incomplete_last_row_is_removed(bench: HandlerSet, ledger: Ledger, rest: str) -> None:
+    """A power cut can leave a part of a row, whose certificate was never handed out."""
     index = bench.ca / "index.txt"
     before = index.read_text()
     (bench.ca / "newcerts/5C3B.pem").write_text((bench.ca / "issuer.pem").read_text())  # of another name
@@ -139,15 +141,15 @@ def test_a_row_without_its_end_is_cut_off(bench: HandlerSet, ledger: Ledger, res
     ledger.check()
 
 
-def test_a_last_row_whose_line_feed_an_editor_took_stays(bench: HandlerSet, ledger: Ledger) -> None:
-    goes_on(ledger, bench)
+def test_a_complete_last_row_without_a_line_feed_is_kept(bench: HandlerSet, ledger: Ledger) -> None:
+    require_next_request(ledger, bench)
     index = bench.ca / "index.txt"
     index.write_text(index.read_text().rstrip("\n"))
-    goes_on(ledger, bench)
+    require_next_request(ledger, bench)
 
 
-def test_a_register_that_is_gone_is_not_made_of_an_old_one(bench: HandlerSet, tmp_path: Path) -> None:
-    """index.txt.old is what `openssl ca` left at some time; without index.txt.new it is not the register."""
+def test_a_missing_register_is_not_restored_from_index_txt_old(bench: HandlerSet, tmp_path: Path) -> None:
+    """index.txt.old may be of any age; without index.txt.new it is not the register."""
     twin = bench.copy(tmp_path / "ws")
     (twin.ca / "index.txt").rename(twin.ca / "index.txt.old")
     result = twin.run(ENROL, csr("next"))
@@ -156,12 +158,12 @@ def test_a_register_that_is_gone_is_not_made_of_an_old_one(bench: HandlerSet, tm
     assert not (twin.ca / "index.txt").exists()
 
 
-def test_a_new_index_that_a_full_disk_has_cut_short_is_not_taken(bench: HandlerSet, ledger: Ledger) -> None:
+def test_a_shortened_index_txt_new_does_not_replace_the_register(bench: HandlerSet, ledger: Ledger) -> None:
     index = bench.ca / "index.txt"
     whole = index.read_text()
     index.rename(bench.ca / "index.txt.old")
     (bench.ca / "index.txt.new").write_text("".join(whole.splitlines(keepends=True)[:2]))
-    goes_on(ledger, bench)
+    require_next_request(ledger, bench)
     assert index.read_text().startswith(whole)
 
 
@@ -169,7 +171,7 @@ def test_a_new_index_that_a_full_disk_has_cut_short_is_not_taken(bench: HandlerS
 
 
 def assert_in_order(changes: list[Change], root: Path) -> None:
-    """No file below `root` is renamed before it is on the disk, and all that has changed is on the disk at the end.
+    """No file below `root` is renamed before it is synced, and all changes are synced at the end.
 
     Temporary directories, whose names begin with a dot, and the scratch directory `books` do not count.
     """
@@ -196,9 +198,7 @@ def assert_in_order(changes: list[Change], root: Path) -> None:
 
 @needs_strace
 @pytest.mark.parametrize("script", [*ISSUING, "examples/short-lived"])
-def test_a_certificate_is_on_the_disk_before_its_row_and_its_row_before_it_is_printed(
-    bench: HandlerSet, script: str
-) -> None:
+def test_a_certificate_is_synced_before_its_row_and_printed_last(bench: HandlerSet, script: str) -> None:
     with command(bench, script) as (arguments, env, folder):
         env = dict(env) | ({"EST_OPERATION": ENROL} if "/" in script else {})
         changes = Traced(bench.ca).changes(arguments, env, cwd=folder, stdin=-3)
@@ -219,12 +219,12 @@ def test_a_certificate_is_on_the_disk_before_its_row_and_its_row_before_it_is_pr
 
 @needs_strace
 @pytest.mark.parametrize("script", [*TOOLS, "create-ca"])
-def test_a_script_of_the_ca_syncs_what_it_renames(
+def test_a_script_of_the_ca_syncs_files_before_it_renames_them(
     bench: HandlerSet, ledger: Ledger, tmp_path: Path, script: str
 ) -> None:
     request = tmp_path / "request.pem"
     request.write_bytes(armoured(csr("by hand")))
-    goes_on(ledger, bench)
+    require_next_request(ledger, bench)
     root = bench.ca if script != "create-ca" else tmp_path / "new"
     options = {"revoke": [ledger.held[-1]], "issue": [str(request)], "create-ca": ["--dir", str(root)]}.get(script, [])
     if script == "revoke":

@@ -1,4 +1,4 @@
-"""System calls of a script, seen by strace: the order of its changes, and what a kill at each of them leaves."""
+"""System calls of a script, seen by strace: the order of its changes, and a kill at each of them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CHANGES = (
     "rmdir", "fsync", "fdatasync",
 )  # fmt: skip
 SILENCE = 5.0
-"""Seconds without a system call after which a traced script has got stuck."""
+"""Seconds without a system call after which a traced script counts as stuck."""
 _CALL = re.compile(r"(?P<name>\w+)\((?P<arguments>.*)\) += (?P<result>-?\d+)")
 
 
@@ -40,15 +40,15 @@ class Change:
 
 
 class Traced:
-    """Runs commands under strace; what counts are their changes below one directory."""
+    """Runs commands under strace and observes their changes below one directory."""
 
     def __init__(self, root: Path, *, opens: bool = True) -> None:
-        """`opens` is whether the moment between the making of a file and its first write counts."""
+        """`opens`: also kill between the creation of a file and its first write."""
         self.root = root
         self._fatal = [name for name in CHANGES if opens or name not in OPENS]
 
     def changes(self, command: Sequence[str | Path], env: Mapping[str, str], **options: object) -> list[Change]:
-        """Run a command to its end; what it changed, in the order of the system calls, its output included."""
+        """Run a command to its end. Returns its changes in the order of the system calls, its output included."""
         with tempfile.TemporaryDirectory() as folder:
             log = Path(folder, "log")
             tracing = ["strace", "-f", "--seccomp-bpf", "-y", "-s", "0", "-o", str(log)]
@@ -61,14 +61,14 @@ class Traced:
     def kill(self, at: int, command: Sequence[str | Path], env: Mapping[str, str], **options: object) -> bool:
         """Run a command and kill it, and all that it has started, right after its change number `at`, counted from 1.
 
-        False when it came to its end before.
+        Returns False if it ended before.
         """
         while True:
             with tempfile.TemporaryDirectory() as folder:
                 pipe = Path(folder, "pipe")
                 os.mkfifo(pipe)
-                # Each such call stops its process; the next line of the log is read, and then it goes on or dies.
-                # A pending signal has copy_file_range start anew for ever.
+                # Each such call stops its process until the next line of the log is read; then it goes on or is killed.
+                # With a pending signal, copy_file_range would restart forever.
                 calls = ",".join(name for name in self._fatal if name != "copy_file_range")
                 tracing = ["strace", "-f", "-y", "-s", "0", "-o", str(pipe), "-e", f"trace={','.join(CHANGES)}"]
                 tracing += ["-e", f"inject={calls}:signal=STOP"]
@@ -79,13 +79,13 @@ class Traced:
                     try:
                         return self._watch(at, _Reader(options.get("cwd")), _lines(log))
                     except TimeoutError:
-                        continue  # killed at an earlier change; once more
+                        continue  # killed at an earlier change; try again
                     finally:
                         with contextlib.suppress(ProcessLookupError):
                             os.killpg(process.pid, signal.SIGKILL)
 
     def _watch(self, at: int, reader: _Reader, lines: Iterator[str]) -> bool:
-        """Let each process that has stopped go on, until the change is there; False when the log ends before."""
+        """Continue each stopped process until the change has come. Returns False if the log ends before."""
         for line in lines:
             pid, _, said = line.partition(" ")
             if "stopped by SIGSTOP" not in said:
@@ -102,7 +102,7 @@ class Traced:
 
 
 def _lines(log: io.RawIOBase) -> Iterator[str]:
-    """The lines of a pipe as they come; raises `TimeoutError` when a stopped process misses its SIGCONT, as some do."""
+    """The lines of a pipe as they come. Raises `TimeoutError` if a stopped process misses its SIGCONT, as some do."""
     rest = b""
     while True:
         if not select.select([log], [], [], SILENCE)[0]:
@@ -115,17 +115,17 @@ def _lines(log: io.RawIOBase) -> Iterator[str]:
 
 
 class _Reader:
-    """Makes changes of the lines of a log."""
+    """Parses the lines of a log into changes."""
 
     def __init__(self, folder: object) -> None:
         self._folder = str(folder or "/")
-        """Where names without a directory are."""
+        """The directory of relative names."""
         self._begun: dict[str, str] = {}
         self.last: dict[str, Change] = {}
-        """The newest of each process, by its number."""
+        """The newest change of each process, by its number."""
 
     def read(self, line: str) -> Change | None:
-        """The change that a line tells of, when it has ended and changed something."""
+        """The change in a line, if the call has ended and changed something."""
         pid, _, said = line.rstrip().partition(" ")
         if said.endswith("<unfinished ...>"):
             self._begun[pid] = said.removesuffix("<unfinished ...>")
@@ -145,7 +145,7 @@ class _Reader:
     def _files(self, name: str, arguments: str) -> Iterator[str]:
         """Absolute paths: `5</a/b>` is a descriptor; `AT_FDCWD</a>, "b"` and `"b"` are names."""
         if name in (*WRITES, "fsync", "fdatasync") and name != "truncate":
-            yield from re.findall(r"\d+<([^>]*)>", arguments)[-1:]  # the last is the one that is written
+            yield from re.findall(r"\d+<([^>]*)>", arguments)[-1:]  # the last one is written
             return
         for folder, path in re.findall(r'(?:(?:AT_FDCWD|\d+)<([^>]*)>, )?"([^"]*)"', arguments):
             yield os.path.normpath(os.path.join(folder or self._folder, path))

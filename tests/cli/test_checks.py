@@ -1,4 +1,4 @@
-"""`estgw check`: what it finds beyond what a gateway looks for, and at which label."""
+"""`estgw check`: faults that a gateway does not look for, and the labels that have them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.kit.workspace import Workspace
 
 @pytest.fixture(autouse=True)
 def as_before() -> Iterator[None]:
-    """`estgw run` sets up the log of the whole process."""
+    """`estgw run` configures the log of the whole process."""
     with logging_as_before():
         yield
 
@@ -45,14 +45,14 @@ def test_syntax_errors_are_named_with_their_label(own_lab, capsys):
     assert python == f"handlers/python/ca.py:{number}: syntax error: invalid syntax (label python)"
 
 
-def test_a_fault_of_a_label_makes_check_fail_and_is_said_once(own_lab, capsys):
+def test_a_fault_of_a_label_makes_check_fail_and_is_reported_once(own_lab, capsys):
     (own_lab.path / "handlers/python/authorize").chmod(0o644)
     status, found = check(own_lab, capsys)
     script = own_lab.path / "handlers/python/authorize"
     assert (status, found) == (1, [f"handlers/python/authorize: not executable; chmod +x {script} (label python)"])
 
 
-def test_a_spoiled_index_is_named_with_the_row(own_lab, capsys):
+def test_check_names_the_malformed_row_of_an_index(own_lab, capsys):
     row = b"V\t270101000000Z\t\t0A\tunknown\t/CN=x\n"
     (own_lab.ca / "index.txt").write_bytes(row + b"V\t270101000000Z\t0B\tunknown\t/CN=y\n" + row)
     status, (found,) = check(own_lab, capsys)
@@ -63,7 +63,7 @@ def test_a_spoiled_index_is_named_with_the_row(own_lab, capsys):
     )
 
 
-def test_a_row_that_the_next_script_mends_is_no_fault(own_lab, capsys):
+def test_check_accepts_a_cut_off_row_that_the_next_script_repairs(own_lab, capsys):
     (own_lab.ca / "index.txt").write_bytes(b"V\t270101000000Z\t\t0A\tunknown\t/CN=x\nV\t2701")
     assert check(own_lab, capsys) == (0, [])
 
@@ -129,7 +129,7 @@ def test_a_server_name_that_the_certificate_does_not_have_is_a_fault(own_lab, ca
     assert check(own_lab, capsys) == (0, [])
 
 
-def test_check_warns_of_dates_and_does_not_fail(own_lab, capsys):
+def test_check_warns_of_an_expired_anchor_and_does_not_fail(own_lab, capsys):
     old, _ = root("maker", starts=NOW - 9 * DAY, ends=NOW - DAY).write(own_lab.path, "old")
     path = own_lab.path / "conf.yaml"
     data = yaml.safe_load(path.read_text())
@@ -141,7 +141,7 @@ def test_check_warns_of_dates_and_does_not_fail(own_lab, capsys):
     assert out.endswith("it can be served as it is\n")
 
 
-def test_env_and_run_of_a_label_with_a_fault_say_it(own_lab, capsys):
+def test_estgw_run_names_the_fault_of_its_label(own_lab, capsys):
     (own_lab.path / "handlers/python/authorize").chmod(0o644)
     config = ["-c", str(own_lab.path / "conf.yaml")]
     assert command_line.main(["run", "cacerts", "--label", "python", *config]) == 1
@@ -149,7 +149,7 @@ def test_env_and_run_of_a_label_with_a_fault_say_it(own_lab, capsys):
     assert command_line.main(["run", "cacerts", *config]) == 0
 
 
-def test_faults_of_a_label_come_with_all_others(own_lab, capsys):
+def test_check_reports_faults_of_labels_together_with_all_others(own_lab, capsys):
     (own_lab.path / "handlers/python/authorize").chmod(0o644)
     (own_lab.path / "users.htpasswd").write_text("nonsense\n")
     status, found = check(own_lab, capsys)

@@ -1,4 +1,4 @@
-"""The command `estgw cmc explain`; tests/cmc has the tests of its words."""
+"""The command `estgw cmc explain`; tests/cmc tests its words."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_explain_refuses_other_files(tmp_path, capsys, content):
     assert printed.err.count("\n") == 1
 
 
-def test_a_wrong_command_line(capsys):
+def test_a_wrong_command_line_exits_2(capsys):
     for arguments in (["cmc"], ["cmc", "explain"]):
         with pytest.raises(SystemExit) as ended:
             main.main(arguments)

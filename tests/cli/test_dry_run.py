@@ -1,4 +1,4 @@
-"""`estgw run`: what a dry run leaves behind (nothing), what a real one says, and decision scripts alone."""
+"""`estgw run`: dry runs, which leave nothing behind, the notes of real runs, and decision scripts alone."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def as_before() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def issuing(lab: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """A laboratory in which both sets serve everything that issues, with a certificate to renew."""
+    """A workspace in which both sets serve all issuing operations, with a certificate to renew."""
     own = lab.copy(tmp_path_factory.mktemp("issuing") / "lab")
     for operation in ("serverkeygen", "fullcmc"):
         own.edit("conf.yaml", f"{operation}: {{enabled: false}}", f"{operation}: {{enabled: true}}")
@@ -81,14 +81,14 @@ def main(capsysbinary: Any, *arguments: str) -> tuple[int, str, bytes, str]:
 
 
 def certificates(body: bytes) -> list[x509.Certificate]:
-    """Those in a response."""
+    """The certificates in a response."""
     if BOUNDARY.encode() in body:
         return [each for part in re.split(rb"\r\n\r\n|--estgw", body) for each in zeroing.certificates(part)]
     return zeroing.certificates(body)
 
 
 @pytest.mark.parametrize(("operation", "label"), [*itertools.product(REQUESTS, LABELS)])
-def test_a_dry_run_leaves_the_ca_as_it_was_and_shows_no_usable_certificate(here, capsysbinary, operation, label):
+def test_a_dry_run_changes_no_ca_and_shows_no_usable_certificate(here, capsysbinary, operation, label):
     before = here.books()
     status, head, body, err = main(capsysbinary, "run", operation, *REQUESTS[operation], *LABELS[label], "--dry-run")
     assert (status, head.splitlines()[0]) == (0, "HTTP/1.1 200 OK"), err
@@ -105,7 +105,7 @@ def test_a_dry_run_leaves_the_ca_as_it_was_and_shows_no_usable_certificate(here,
 
 
 @pytest.mark.parametrize("label", LABELS)
-def test_a_real_run_says_which_certificate_it_issued_and_where(own_lab, issuing, monkeypatch, capsysbinary, label):
+def test_a_real_run_names_the_issued_certificate_and_its_ca(own_lab, issuing, monkeypatch, capsysbinary, label):
     monkeypatch.chdir(own_lab.path)
     arguments = ["--csr", str(issuing.path / "req.pem"), "--user", "estuser", *LABELS[label]]
     status, _, body, err = main(capsysbinary, "run", "simpleenroll", *arguments)
@@ -120,7 +120,7 @@ def test_a_real_run_says_which_certificate_it_issued_and_where(own_lab, issuing,
     assert err.rstrip().endswith(f"by the CA in {own_lab.ca}")
 
 
-def test_a_dry_run_issues_nothing_though_the_script_fails_later(own_lab, issuing, monkeypatch, capsysbinary):
+def test_a_dry_run_of_a_failing_script_changes_no_ca(own_lab, issuing, monkeypatch, capsysbinary):
     monkeypatch.chdir(own_lab.path)
     own_lab.script("handlers/openssl/simpleenroll", 'touch "$EST_CA_DIR/index.txt.attr" "$EST_CA_DIR/mark"; exit 1')
     before = own_lab.books()
@@ -131,8 +131,8 @@ def test_a_dry_run_issues_nothing_though_the_script_fails_later(own_lab, issuing
     assert "nothing was issued; this" not in err
 
 
-def test_words_and_stderr_of_a_dry_run_hold_no_certificate(own_lab, issuing, monkeypatch, capsysbinary):
-    """A script under `set -x` shows what it prints."""
+def test_stderr_of_a_dry_run_has_no_certificate(own_lab, issuing, monkeypatch, capsysbinary):
+    """A script under `set -x` prints the certificate to stderr, too."""
     monkeypatch.chdir(own_lab.path)
     path = own_lab.path / "handlers/openssl/simpleenroll"
     path.write_text(path.read_text().replace("set -euo pipefail", "set -xeuo pipefail"))
@@ -153,7 +153,7 @@ def test_a_socket_in_the_ca_is_named_and_left_out(own_lab, monkeypatch, capsysbi
     assert err.splitlines()[0] == f"note: {own_lab.ca}/hsm: a socket, no file; left out of the copy"
 
 
-def test_a_dry_run_of_a_csrattrs_shows_the_same_as_a_real_one(here, capsysbinary):
+def test_a_dry_run_of_csrattrs_prints_the_same_as_a_real_one(here, capsysbinary):
     real, dry = (main(capsysbinary, "run", "csrattrs", *options) for options in ([], ["--dry-run"]))
     assert real[:3] == dry[:3]
 
@@ -169,7 +169,9 @@ DECISIONS = [
 
 
 @pytest.mark.parametrize(("text", "status", "verdict"), DECISIONS)
-def test_authorize_alone(own_lab, issuing, monkeypatch, capsysbinary, text, status, verdict):
+def test_run_authorize_prints_the_verdict_and_runs_no_handler(
+    own_lab, issuing, monkeypatch, capsysbinary, text, status, verdict
+):
     monkeypatch.chdir(own_lab.path)
     own_lab.script("handlers/openssl/authorize", f'echo "about $EST_OPERATION" >&2; {text}')
     before = own_lab.books()
@@ -180,7 +182,7 @@ def test_authorize_alone(own_lab, issuing, monkeypatch, capsysbinary, text, stat
     assert own_lab.books() == before, "no handler was run"
 
 
-def test_authorize_alone_about_another_operation(own_lab, issuing, monkeypatch, capsysbinary):
+def test_run_authorize_with_about_decides_about_that_operation(own_lab, issuing, monkeypatch, capsysbinary):
     monkeypatch.chdir(own_lab.path)
     own_lab.script("handlers/openssl/authorize", 'echo "$EST_OPERATION of $EST_CLIENT_TRUST"; exit 77')
     arguments = ["--about", "simplereenroll", "--csr", str(issuing.path / "req.pem")]
@@ -189,7 +191,7 @@ def test_authorize_alone_about_another_operation(own_lab, issuing, monkeypatch, 
     assert said.rstrip() == "no; the client gets 403: simplereenroll of explicit"
 
 
-def test_authorize_is_not_asked_about_what_is_refused_before(own_lab, monkeypatch, capsysbinary):
+def test_run_authorize_does_not_run_for_a_malformed_csr(own_lab, monkeypatch, capsysbinary):
     monkeypatch.chdir(own_lab.path)
     own_lab.script("handlers/openssl/authorize", "echo was-asked >&2; exit 0")
     ended, said, _, err = main(capsysbinary, "run", "authorize", "--csr", "conf.yaml", "--user", "estuser")
@@ -201,7 +203,9 @@ def test_authorize_is_not_asked_about_what_is_refused_before(own_lab, monkeypatc
     ("password", "status", "verdict"),
     [("secret", 0, "authenticate says yes"), ("wrong", 1, "no; the client gets 401")],
 )
-def test_authenticate_alone(own_lab, monkeypatch, capsysbinary, password, status, verdict):
+def test_run_authenticate_prints_the_verdict_on_a_password(
+    own_lab, monkeypatch, capsysbinary, password, status, verdict
+):
     monkeypatch.chdir(own_lab.path)
     own_lab.script("check", "[[ $EST_USERNAME == ann && $EST_PASSWORD == secret ]] || exit 77")
     own_lab.edit(
@@ -227,14 +231,14 @@ def test_authenticate_alone(own_lab, monkeypatch, capsysbinary, password, status
         (["simpleenroll", "--user", "x", "--csr", "none.pem"], "none.pem: No such file or directory"),
     ],
 )
-def test_what_cannot_be_run_says_why(here, monkeypatch, capsysbinary, arguments, words):
+def test_run_says_why_it_cannot_run_a_script(here, monkeypatch, capsysbinary, arguments, words):
     monkeypatch.setattr(sys, "stdin", io.StringIO("\n"))
     status, head, _, err = main(capsysbinary, "run", *arguments)
     assert (status, head) == (1, "")
     assert f"estgw: {words}" in err
 
 
-def test_an_operation_named_authorize_is_an_operation(own_lab, monkeypatch, capsysbinary):
+def test_run_prefers_an_operation_that_is_named_authorize(own_lab, monkeypatch, capsysbinary):
     monkeypatch.chdir(own_lab.path)
     own_lab.script("handlers/openssl/authorize", "echo an operation")
     operation = "authorize: {method: GET, response_type: text/plain, body: raw, requires: none}"

@@ -57,14 +57,14 @@ def ids(out: str) -> list[str]:
     return [line.split()[-1] for line in out.splitlines() if not line.startswith("    ")]
 
 
-def test_the_last_failure_of_p7_is_one_command(tmp_path, capsys):
+def test_log_prints_the_last_failure_of_a_user(tmp_path, capsys):
     file = written(tmp_path / "gateway.log")
     status, out, err = main(capsys, file, "--user", "p7", "--failures", "--last", "1")
     assert (status, err) == (0, "")
     assert out == "10:11:12  401  simpleenroll  192.0.2.1 as p7  wrong user name or password  5.0 ms  d4\n"
 
 
-def test_the_lines_of_its_scripts_stand_below_a_request(tmp_path, capsys):
+def test_log_prints_the_lines_of_scripts_below_their_request(tmp_path, capsys):
     file = written(tmp_path / "gateway.log")
     _, out, _ = main(capsys, file, "--user", "p7", "--failures", "--last", "2")
     assert out.splitlines()[:3] == [
@@ -86,25 +86,25 @@ def test_the_lines_of_its_scripts_stand_below_a_request(tmp_path, capsys):
         (["--last", "2"], ["e5", "f6"]),
     ],
 )
-def test_filters(tmp_path, capsys, options, wanted):
+def test_log_filters_by_failure_user_label_and_number(tmp_path, capsys, options, wanted):
     status, out, err = main(capsys, written(tmp_path / "gateway.log"), *options)
     assert (status, ids(out), err) == (0, wanted, "")
 
 
-def test_nothing_found_is_said_in_words(tmp_path, capsys):
+def test_log_says_in_words_that_nothing_was_found(tmp_path, capsys):
     file = written(tmp_path / "gateway.log")
     status, out, err = main(capsys, file, "--user", "p1\x1b[2J", "--failures", "--label", "lab7")
     assert (status, out) == (1, "")
     assert err == f"estgw: {file}: none of its 6 requests is a failure of user p1\\x1b[2J under label lab7\n"
 
 
-def test_other_lines_of_a_request_stand_below_it_too(tmp_path, capsys):
+def test_log_prints_other_lines_of_a_request_below_it_too(tmp_path, capsys):
     events = [event("headers dropped", "a1", handler="x", headers="Server"), request("a1")]
     _, out, _ = main(capsys, written(tmp_path / "gateway.log", *events))
     assert out.splitlines()[1] == "    headers dropped  headers=Server"
 
 
-def test_a_client_that_went_away_is_a_failure(tmp_path, capsys):
+def test_log_shows_a_client_that_went_away_as_a_failure(tmp_path, capsys):
     events = [event("client went away", "a1", operation="simpleenroll", path="/x", user="p7", identity="p7")]
     status, out, _ = main(capsys, written(tmp_path / "gateway.log", *events), "--failures", "--user", "p7")
     assert (status, out) == (0, "10:11:12  gone  simpleenroll  p7  client went away  a1\n")
@@ -121,17 +121,17 @@ def test_control_characters_of_a_log_are_escaped(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("last", ["0", "-1", "1001", "x", "1.5"])
-def test_last_is_a_number_within_its_bound(tmp_path, capsys, last):
+def test_log_refuses_a_number_beyond_the_bounds_of_last(tmp_path, capsys, last):
     with pytest.raises(SystemExit) as ended:
         command_line.main(["log", str(written(tmp_path / "gateway.log")), f"--last={last}"])
     assert ended.value.code == 2
     assert f"invalid number from 1 to 1000 value: '{last}'" in capsys.readouterr().err
 
 
-# Logs that are not as they should be.
+# Malformed logs.
 
 
-def test_a_log_in_text_says_how_to_get_one_in_json(tmp_path, capsys):
+def test_log_of_a_text_log_says_how_to_get_one_in_json(tmp_path, capsys):
     file = tmp_path / "gateway.log"
     file.write_text("10:11:12  200  simpleenroll\n10:11:13  403  simpleenroll\n")
     status, out, err = main(capsys, file)
@@ -152,7 +152,7 @@ def test_a_line_that_is_not_json_is_counted_and_the_others_are_read(tmp_path, ca
     assert f"1 lines are not of a log in JSON, the first of them line {len(LOG) + 1}; they are left out" in err
 
 
-def test_a_last_line_that_is_cut_off_is_said(tmp_path, capsys):
+def test_log_reports_that_the_last_line_is_cut_off(tmp_path, capsys):
     file = written(tmp_path / "gateway.log")
     file.write_bytes(file.read_bytes()[:-20])
     status, out, err = main(capsys, file)
@@ -163,7 +163,7 @@ def test_a_last_line_that_is_cut_off_is_said(tmp_path, capsys):
 @pytest.mark.parametrize(
     "fields", [{"status": "abc"}, {"status": None}, {"ms": []}, {"identity": {}}, {"timestamp": 7}]
 )
-def test_a_field_of_another_kind_is_shown_as_it_is(tmp_path, capsys, fields):
+def test_a_field_of_another_type_does_not_stop_the_log(tmp_path, capsys, fields):
     status, out, _ = main(capsys, written(tmp_path / "gateway.log", request("a1") | fields))
     assert (status, ids(out)) == (0, ["a1"])
 
@@ -173,7 +173,7 @@ def test_a_missing_log_is_named(tmp_path, capsys):
     assert (status, out, err) == (1, "", f"estgw: {tmp_path}/nowhere: No such file or directory\n")
 
 
-def test_a_compressed_log_is_read_and_a_cut_one_as_far_as_it_goes(tmp_path, capsys):
+def test_a_compressed_log_is_read_as_far_as_it_is_intact(tmp_path, capsys):
     file = tmp_path / "gateway.log.1.gz"
     packed = gzip.compress(written(tmp_path / "plain", *[request(f"{at:010x}") for at in range(5000)]).read_bytes())
     file.write_bytes(packed)
@@ -188,14 +188,14 @@ def test_a_compressed_log_is_read_and_a_cut_one_as_far_as_it_goes(tmp_path, caps
     assert "Traceback" not in err
 
 
-def test_standard_input(tmp_path, capsys, monkeypatch):
+def test_log_reads_standard_input(tmp_path, capsys, monkeypatch):
     raw = written(tmp_path / "gateway.log").read_bytes()
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(raw)))
     status, out, _ = main(capsys, "-", "--user", "p8")
     assert (status, ids(out)) == (0, ["c3", "f6"])
 
 
-def test_a_reader_that_ends_early_is_no_fault(tmp_path):
+def test_log_ends_silently_when_its_reader_ends_early(tmp_path):
     file = written(tmp_path / "gateway.log", *[request(f"{at:010x}") for at in range(20_000)])
     line = f"{sys.executable} -m estgw log {file} | head -n 1"
     done = subprocess.run(["bash", "-c", line], cwd=ROOT, capture_output=True, text=True, check=False)
@@ -203,7 +203,7 @@ def test_a_reader_that_ends_early_is_no_fault(tmp_path):
 
 
 def test_memory_does_not_grow_with_the_log(tmp_path):
-    """Requests that never end, and one that says much: 200 MB of log in less than 100 MB more than nothing takes."""
+    """200 MB of log, with requests that never end and one with many lines, fit in 300 MB of address space."""
     word = json.dumps(event("handler stderr", "HERE", handler="x", line="y" * 4000)).encode() + b"\n"
     script = tmp_path / "script"
     script.write_text(f"""
@@ -220,7 +220,7 @@ for at in range(25_000):
     assert done.stderr == "estgw: -: none of its 0 requests is there\n"
 
 
-def test_what_waits_for_its_request_is_bounded(monkeypatch):
+def test_lines_that_wait_for_their_request_are_limited(monkeypatch):
     monkeypatch.setattr(command, "WAITING", 10_000)
     monkeypatch.setattr(command, "REQUEST", 2_000)
     many = [event("handler stderr", f"{at}", handler="x", line="y" * 100) for at in range(100)]

@@ -41,14 +41,14 @@ COMMANDS = {command.name: command for command in command_line.PROGRAM.commands}
 
 @pytest.fixture(autouse=True)
 def as_before() -> Iterator[None]:
-    """Commands set up the log of the whole process."""
+    """Commands configure the log of the whole process."""
     with logging_as_before():
         yield
 
 
 @pytest.fixture
 def here(own_lab: Workspace, monkeypatch: pytest.MonkeyPatch) -> Workspace:
-    """The laboratory as working directory, so that conf.yaml is found; temporary files go there too."""
+    """The workspace as working directory, so that conf.yaml is found. Temporary files go there, too."""
     monkeypatch.chdir(own_lab.path)
     (own_lab.path / "tmp").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(own_lab.path / "tmp"))
@@ -72,7 +72,7 @@ def main(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[in
 # The table of commands.
 
 
-def test_version(capsys):
+def test_version_prints_program_and_version(capsys):
     with pytest.raises(SystemExit) as ended:
         command_line.main(["--version"])
     assert ended.value.code == 0
@@ -103,7 +103,7 @@ def test_help_of_each_command_has_an_example_that_parses(command, capsys):
     assert run is (COMMANDS[command].run or COMMANDS[f"{command} {shlex.split(example[1])[1]}"].run)
 
 
-def test_every_command_is_here(capsys):
+def test_an_unknown_command_gets_the_list_of_all_commands(capsys):
     with pytest.raises(SystemExit):
         command_line.main(["nonsense"])
     known = re.search(r"there is no command 'nonsense'; the commands: (.*)", capsys.readouterr().err)
@@ -111,7 +111,7 @@ def test_every_command_is_here(capsys):
     assert known[1].split(", ") == [name for name, command in COMMANDS.items() if command.run]
 
 
-def test_a_misspelt_command_gets_the_nearest_one(capsys):
+def test_a_misspelt_command_gets_a_suggestion(capsys):
     for words, near in ((["chek"], "check"), (["pending", "aprove"], "approve")):
         with pytest.raises(SystemExit):
             command_line.main(words)
@@ -145,14 +145,14 @@ def test_a_family_of_commands_names_its_commands(capsys):
         ["csrattrs", "explain"],
     ],
 )
-def test_a_wrong_command_line_is_2(arguments, capsys):
+def test_a_wrong_command_line_exits_2(arguments, capsys):
     with pytest.raises(SystemExit) as ended:
         command_line.main(arguments)
     assert ended.value.code == 2
     assert "usage: estgw" in capsys.readouterr().err
 
 
-def test_as_a_program(tmp_path):
+def test_estgw_runs_as_a_program_without_warnings(tmp_path):
     command = [sys.executable, "-W", "error", "-m", "estgw"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     assert run(*command, "--version", env=environment).stdout.decode() == f"estgw {__version__}\n"
@@ -179,7 +179,7 @@ def test_a_malformed_address_is_refused(here, address, capsys):
 
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize(("arguments", "again"), [("demo", "demo"), ("serve", "serve -c conf.yaml")])
-def test_a_busy_port_names_the_next_command(here, capsys, arguments, again, workers):
+def test_a_busy_port_gets_a_command_with_a_free_port(here, capsys, arguments, again, workers):
     here.edit("conf.yaml", "  # workers: 1", f"  workers: {workers}")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -195,7 +195,7 @@ def test_a_busy_port_names_the_next_command(here, capsys, arguments, again, work
     assert port < int(said[1]) <= port + 100 or int(said[1]) == port - 1
 
 
-def test_a_busy_port_of_the_metrics_is_not_called_the_gateways(here, capsys):
+def test_a_busy_metrics_port_gets_no_advice_about_listen(here, capsys):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with (here.path / "conf.yaml").open("a") as file:
@@ -206,7 +206,7 @@ def test_a_busy_port_of_the_metrics_is_not_called_the_gateways(here, capsys):
     assert "--listen" not in err
 
 
-def test_ctrl_c_is_130(lab, monkeypatch):
+def test_ctrl_c_exits_130(lab, monkeypatch):
     def interrupted(_: Any) -> int:
         raise KeyboardInterrupt
 
@@ -217,7 +217,7 @@ def test_ctrl_c_is_130(lab, monkeypatch):
 # demo and serve, for real.
 
 
-def test_demo_prints_commands_to_paste(here):
+def test_demo_prints_the_commands_of_the_readme(here):
     command = [sys.executable, "-W", "error", "-m", "estgw", "demo", "--listen", "127.0.0.1:0"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
@@ -239,7 +239,7 @@ def test_demo_prints_commands_to_paste(here):
 # init.
 
 
-def test_init(tmp_path, capsys):
+def test_init_makes_a_workspace_once(tmp_path, capsys):
     folder = tmp_path / "my lab"
     status, out, err = main(capsys, "init", folder)
     assert (status, err) == (0, "")
@@ -260,7 +260,7 @@ def test_the_next_commands_of_init_work(tmp_path, capsys):
 # check.
 
 
-def test_check_of_a_correct_configuration(lab, capsys):
+def test_check_of_a_correct_configuration_prints_its_operations(lab, capsys):
     path = lab.path / "conf.yaml"
     status, out, err = main(capsys, "check", "-c", path)
     assert (status, err) == (0, "")
@@ -275,7 +275,7 @@ def test_check_of_a_correct_configuration(lab, capsys):
     assert table[5][4:6] == ["handlers/python/authorize", "handlers/python"]
 
 
-def test_check_says_every_fault_of_the_file_with_its_place(here, capsys):
+def test_check_reports_every_fault_of_the_file_with_its_place(here, capsys):
     here.edit("conf.yaml", "  users: users.htpasswd", "  userss: users.htpasswd")
     here.edit("conf.yaml", "  # max_body: 262144", "  max_body: 1")
     here.edit("conf.yaml", "  # timeout: 30   ", "  timeout: soon")
@@ -325,14 +325,14 @@ def test_check_names_the_faults_of_handlers_and_ca(here, capsys):
 
 
 def shell_assignments(text: str) -> dict[str, str]:
-    """The variables that a shell reads from them."""
+    """The variables that a shell reads from these assignments."""
     script = f"set -a\n{text}\nset +a\nenv -0"
     printed = run("env", "-i", "bash", "-c", script).stdout.decode()
     found = dict(each.split("=", 1) for each in printed.split("\0") if each)
     return {name: value for name, value in found.items() if name not in ("PWD", "OLDPWD", "SHLVL", "_")}
 
 
-def test_env(here, request_file, capsys):
+def test_env_prints_the_variables_and_makes_the_files_of_a_request(here, request_file, capsys):
     status, out, err = main(capsys, "env", "simpleenroll", "--csr", request_file, "--user", "two words")
     assert (status, err) == (0, "")
     found = shell_assignments(out)
@@ -347,7 +347,7 @@ def test_env(here, request_file, capsys):
     assert Path(found["EST_CSR_FILE"]).read_bytes().startswith(b"-----BEGIN CERTIFICATE REQUEST-----\n")
 
 
-def test_a_handler_can_be_run_by_hand_with_it(here, request_file, capsys):
+def test_a_handler_runs_by_hand_with_the_variables_of_env(here, request_file, capsys):
     _, out, _ = main(capsys, "env", "simpleenroll", "--csr", request_file, "--user", "estuser")
     (here.path / "env.sh").write_text(out)
     done = run("bash", "-c", "set -a; . ./env.sh; set +a; exec handlers/openssl/simpleenroll")
@@ -356,7 +356,7 @@ def test_a_handler_can_be_run_by_hand_with_it(here, request_file, capsys):
     here.verify(issued)
 
 
-def test_values_that_a_shell_would_misread_are_quoted(here, tmp_path, capsys):
+def test_env_quotes_values_for_the_shell(here, tmp_path, capsys):
     file = tmp_path / "odd.pem"
     file.write_bytes(csr("$(touch pwned) `id` 'x' \"y\" \\"))
     _, out, _ = main(capsys, "env", "simpleenroll", "--csr", file, "--user", "a'b; touch pwned")
@@ -366,7 +366,7 @@ def test_values_that_a_shell_would_misread_are_quoted(here, tmp_path, capsys):
     assert not (here.path / "pwned").exists()
 
 
-def test_env_without_a_csr(here, capsys):
+def test_env_without_a_csr_sets_no_csr_file(here, capsys):
     _, out, _ = main(capsys, "env", "cacerts")
     assert "EST_CSR_FILE" not in shell_assignments(out)
 
@@ -390,7 +390,7 @@ def test_env_without_a_csr(here, capsys):
         ),
     ],
 )
-def test_env_of_what_cannot_be_tried_leaves_nothing_behind(here, request_file, arguments, words, capsys):
+def test_env_says_why_it_fails_and_leaves_nothing_behind(here, request_file, arguments, words, capsys):
     arguments = [str(request_file) if each == "REQUEST" else each for each in arguments]
     status, out, err = main(capsys, "env", *arguments)
     assert (status, out) == (1, "")
@@ -402,7 +402,7 @@ def test_env_of_what_cannot_be_tried_leaves_nothing_behind(here, request_file, a
 # run.
 
 
-def test_run_of_a_success(here, request_file, capsysbinary):
+def test_run_prints_the_response_with_the_certificate(here, request_file, capsysbinary):
     status = command_line.main(["run", "simpleenroll", "--csr", str(request_file), "--user", "estuser"])
     out, err = capsysbinary.readouterr()
     head, _, body = out.partition(b"\n\n")
@@ -414,7 +414,7 @@ def test_run_of_a_success(here, request_file, capsysbinary):
     assert list((here.path / "tmp").iterdir()) == []
 
 
-def test_run_of_a_refusal(here, capsys):
+def test_run_prints_a_refusal_and_exits_1(here, capsys):
     here.script("handlers/openssl/cacerts", "echo 'not today'; echo because >&2; exit 77")
     status, out, err = main(capsys, "run", "cacerts")
     assert status == 1
@@ -424,7 +424,7 @@ def test_run_of_a_refusal(here, capsys):
     assert err == (f"note: the scripts write to {here.ca}\nstderr: because\nlog: cacerts said 77 (NOPERM): not today\n")
 
 
-def test_run_of_a_crash(here, capsys):
+def test_run_of_a_crashed_script_prints_a_500_and_the_signal(here, capsys):
     here.script("handlers/openssl/cacerts", "echo half; printf 'bad\\033[31m\\n' >&2; kill -9 $$")
     status, out, err = main(capsys, "run", "cacerts")
     assert status == 1
@@ -433,7 +433,7 @@ def test_run_of_a_crash(here, capsys):
     assert err.endswith("\nstderr: bad\\x1b[31m\nlog: cacerts: ended by signal 9 (SIGKILL)\n")
 
 
-def test_run_of_a_handler_that_waits(here, request_file, capsys):
+def test_run_of_a_pending_request_prints_a_202_and_exits_0(here, request_file, capsys):
     here.script("handlers/openssl/simpleenroll", "exit 75")
     status, out, err = main(capsys, "run", "simpleenroll", "--csr", request_file, "--user", "ann")
     assert (status, out.splitlines()[0]) == (0, "HTTP/1.1 202 Accepted")
@@ -441,14 +441,14 @@ def test_run_of_a_handler_that_waits(here, request_file, capsys):
     assert "pending" in err
 
 
-def test_run_of_junk(here, capsys):
+def test_run_of_a_script_that_prints_junk_prints_a_500(here, capsys):
     here.script("handlers/openssl/cacerts", "echo hello")
     status, out, err = main(capsys, "run", "cacerts")
     assert (status, out.splitlines()[0]) == (1, "HTTP/1.1 500 Internal Server Error")
     assert err.splitlines()[1].startswith("log: cacerts: ")
 
 
-def test_run_with_a_binding_and_a_label(here, tmp_path, capsys):
+def test_run_accepts_any_binding_and_a_label(here, tmp_path, capsys):
     here.edit("conf.yaml", "  # iot:  ", "  iot: {}\n  # iot:  ")
     here.script("handlers/openssl/simpleenroll", 'echo "$EST_LABEL $EST_POP"; exit 77')
     file = tmp_path / "linked.pem"
@@ -457,14 +457,14 @@ def test_run_with_a_binding_and_a_label(here, tmp_path, capsys):
     assert out.endswith("iot linked\n")
 
 
-def test_run_of_a_file_that_is_no_csr(here, capsys):
+def test_run_of_a_file_that_is_not_a_csr_prints_a_400(here, capsys):
     status, out, _ = main(capsys, "run", "simpleenroll", "--csr", "conf.yaml", "--user", "ann")
     assert status == 1
     assert out.startswith("HTTP/1.1 400 Bad Request\n")
     assert "ot base64" in out
 
 
-def test_run_of_a_script_that_writes_too_much(here, capsys):
+def test_run_names_max_file_when_a_script_writes_too_much(here, capsys):
     here.edit("conf.yaml", "  # max_file: 1073741824", "  max_file: 1048576")
     here.script("handlers/openssl/cacerts", "ulimit -c 0; exec head -c 3000000 /dev/zero >big")
     status, out, err = main(capsys, "run", "cacerts")
@@ -472,7 +472,7 @@ def test_run_of_a_script_that_writes_too_much(here, capsys):
     assert "signal 25 (SIGXFSZ: it wrote a file larger than callouts.max_file)" in err
 
 
-def test_run_of_a_csr_that_lacks_what_is_insisted_on(here, request_file, capsys):
+def test_run_of_a_csr_that_lacks_something_prints_a_400_with_the_list(here, request_file, capsys):
     (here.path / "t.yaml").write_text("- serialNumber\n- key: rsa:3072\n")
     here.edit("conf.yaml", "  # csr_template: null", "  csr_template: t.yaml")
     status, out, _ = main(capsys, "run", "simpleenroll", "--csr", request_file, "--user", "ann")
@@ -480,7 +480,7 @@ def test_run_of_a_csr_that_lacks_what_is_insisted_on(here, request_file, capsys)
     assert "a key rsa:3072 (it has ec:P-256); serialNumber." in out
 
 
-def test_run_of_csrattrs_in_yaml(here, capsys):
+def test_run_reports_a_fault_in_csrattrs_yaml_with_its_place(here, capsys):
     (here.path / "handlers/openssl/csrattrs.yaml").write_text("- serialNumber\n- nobody\n")
     status, _, err = main(capsys, "run", "csrattrs")
     assert status == 1
@@ -493,7 +493,7 @@ VECTOR = VECTORS / "derived-rfc9908-template-with-legacy.b64"
 
 
 @pytest.mark.parametrize("form", ["base64", "der", "pem", "stdin"])
-def test_csrattrs_explain_and_encode(tmp_path, monkeypatch, capsys, form):
+def test_csrattrs_explain_and_encode_are_inverse_for_every_format(tmp_path, monkeypatch, capsys, form):
     der = base64.b64decode(VECTOR.read_bytes())
     file = tmp_path / "answer"
     file.write_bytes({"der": der, "pem": armoured(der, "CSRATTRS")}.get(form, VECTOR.read_bytes()))
@@ -546,7 +546,7 @@ def test_csrattrs_explain_refuses_other_files(tmp_path, capsys, content, words):
 
 @pytest.mark.parametrize("path", sorted(VECTORS.glob("*csrattrs*")) + sorted(VECTORS.glob("*9908*")), ids=str)
 def test_csrattrs_encode_reverses_explain_byte_for_byte(path, tmp_path, capsys):
-    """explain | encode is byte-identical for every published answer."""
+    """`encode` gives the same bytes again for every published answer."""
     der = base64.b64decode(path.read_bytes()) if path.suffix == ".b64" else path.read_bytes()
     assert command_line.main(["csrattrs", "explain", str(path)]) == 0
     text = tmp_path / "explained.yaml"
@@ -574,7 +574,7 @@ def verified(file: Path, user: str, password: str) -> bool:
     return asyncio.run(users.load(file).verify(user, password))
 
 
-def test_passwd(tmp_path, monkeypatch, capsys):
+def test_passwd_stores_a_hash_of_the_first_line_of_stdin(tmp_path, monkeypatch, capsys):
     file = tmp_path / "users"
     assert passwd(monkeypatch, capsys, "secret\nignored\n", file, "ann") == (0, "", "")
     assert verified(file, "ann", "secret")
@@ -595,7 +595,7 @@ def test_passwd_changes_one_user_and_keeps_the_rest(tmp_path, monkeypatch, capsy
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
-def test_passwd_is_all_or_nothing(tmp_path, monkeypatch, capsys):
+def test_passwd_on_a_full_disk_changes_nothing(tmp_path, monkeypatch, capsys):
     file = tmp_path / "users"
     file.write_text("bob:x\n")
 
@@ -623,7 +623,7 @@ def test_passwd_is_all_or_nothing(tmp_path, monkeypatch, capsys):
         ("secret", "#ann", "no # in front"),
     ],
 )
-def test_passwd_refuses_names_and_passwords_that_can_not_log_in(tmp_path, monkeypatch, capsys, typed, user, words):
+def test_passwd_refuses_names_and_passwords_that_cannot_log_in(tmp_path, monkeypatch, capsys, typed, user, words):
     file = tmp_path / "users"
     status, out, err = passwd(monkeypatch, capsys, typed, file, user)
     assert (status, out) == (1, "")
@@ -637,13 +637,13 @@ def test_passwd_in_a_missing_directory_fails(tmp_path, monkeypatch, capsys):
     assert "No such file or directory" in err
 
 
-def test_passwd_for_digest(tmp_path, monkeypatch, capsys):
+def test_passwd_for_digest_replaces_the_hashes_of_the_user(tmp_path, monkeypatch, capsys):
     file = tmp_path / "digest"
     for password in ("old", "estpwd"):
         arguments = ("--digest", "--realm", "estrealm", file, "estuser")
         assert passwd(monkeypatch, capsys, password, *arguments)[0] == 0
     lines = file.read_text().splitlines()
-    assert "estuser:estrealm:36807fa200741bb0e8fb04fcf08e2de6" in lines  # as the reference server had it
+    assert "estuser:estrealm:36807fa200741bb0e8fb04fcf08e2de6" in lines  # the hash of the reference server
     assert len(lines) == 2
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 

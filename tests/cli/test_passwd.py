@@ -34,7 +34,7 @@ def verified(file: Path, user: str, password: str) -> bool:
     return asyncio.run(users.load(file).verify(user, password))
 
 
-def test_a_file_of_names_gives_each_a_password_that_is_printed_once(tmp_path, capsys):
+def test_each_name_of_a_file_gets_a_password_that_is_printed(tmp_path, capsys):
     file = tmp_path / "users.htpasswd"
     file.write_text(f"# staff\n{SHA}\np2:{SHA[4:]}\n")
     (tmp_path / "names").write_bytes("\ufeff# the course\r\n\r\np1\r\n  p2 \r\nJörg X\r\np1000\r\n".encode())
@@ -60,7 +60,7 @@ def test_a_generated_password_has_64_bits_at_least():
     assert passwd.GROUPS * passwd.GROUP * math.log2(len(passwd.LETTERS)) >= 64
 
 
-def test_names_from_standard_input(tmp_path, capsys, monkeypatch):
+def test_names_are_read_from_standard_input(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"p1\np2\n")))
     status, out, _ = main(capsys, tmp_path / "users", "--from", "-")
     assert (status, list(printed_passwords(out))) == (0, ["p1", "p2"])
@@ -69,14 +69,14 @@ def test_names_from_standard_input(tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize(
     "order", [("--generate", "FILE", "p1"), ("FILE", "--generate", "p1"), ("FILE", "p1", "--generate")]
 )
-def test_one_generated_password_wherever_the_option_stands(tmp_path, capsys, order):
+def test_option_generate_may_stand_anywhere(tmp_path, capsys, order):
     file = tmp_path / "users"
     status, out, err = main(capsys, *(str(file) if word == "FILE" else word for word in order))
     assert (status, err) == (0, "")
     assert verified(file, "p1", printed_passwords(out)["p1"])
 
 
-def test_names_for_digest(tmp_path, capsys):
+def test_names_of_a_file_get_digest_passwords_in_their_realm(tmp_path, capsys):
     file = tmp_path / "users.htdigest"
     (tmp_path / "names").write_text("p1\np2\n")
     digest.set_passwords(file, "other", {"p1": "elsewhere"})
@@ -131,7 +131,7 @@ def test_a_full_disk_prints_no_password(tmp_path, capsys, monkeypatch):
         ),
     ],
 )
-def test_a_file_of_names_that_can_t_be_used_changes_nothing(tmp_path, capsys, text, words):
+def test_an_unusable_file_of_names_changes_nothing(tmp_path, capsys, text, words):
     file = tmp_path / "users"
     (tmp_path / "names").write_bytes(text)
     status, out, err = main(capsys, file, "--from", tmp_path / "names")
@@ -157,7 +157,7 @@ def test_users_are_removed_together_or_not_at_all(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("name", ["", "# staff", "a:b"])
-def test_a_comment_or_an_empty_name_is_no_user_to_remove(tmp_path, capsys, name):
+def test_remove_refuses_a_comment_or_an_empty_name(tmp_path, capsys, name):
     file = tmp_path / "users"
     digest.set_passwords(file, "other", {"p1": "x"})
     with file.open("a") as text:
@@ -168,7 +168,7 @@ def test_a_comment_or_an_empty_name_is_no_user_to_remove(tmp_path, capsys, name)
     assert file.read_text() == before
 
 
-def test_removing_from_a_file_that_is_not_there(tmp_path, capsys):
+def test_remove_from_a_missing_file_fails(tmp_path, capsys):
     status, _, err = main(capsys, tmp_path / "users", "--remove", "p1")
     assert status == 1
     assert "No such file or directory" in err
@@ -186,7 +186,7 @@ def test_removing_from_a_file_that_is_not_there(tmp_path, capsys):
         (["--generate", "p1", "p2"], "unrecognized arguments: p1 p2"),
     ],
 )
-def test_options_that_do_not_fit_together(tmp_path, capsys, arguments, words):
+def test_options_that_exclude_each_other_exit_2(tmp_path, capsys, arguments, words):
     with pytest.raises(SystemExit) as ended:
         command_line.main(["passwd", str(tmp_path / "users"), *arguments])
     assert ended.value.code == 2

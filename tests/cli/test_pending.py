@@ -1,4 +1,4 @@
-"""`estgw pending`: listing requests that wait, and deciding on them."""
+"""`estgw pending`: listing pending requests, and decisions about them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def as_before() -> Iterator[None]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A CA's directory of requests as the script makes it; conf.yaml beside the CA names it."""
+    """A CA's directory of requests as the script makes it, and a conf.yaml that names the CA."""
     made = tmp_path / "ca/pending"
     for state in pending.STATES:
         (made / state).mkdir(parents=True)
@@ -82,12 +82,12 @@ def estgw(folder: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tup
 # list and show.
 
 
-def test_nothing_waits(estgw):
+def test_list_without_requests_prints_nothing(estgw):
     assert estgw("list") == (0, "", "")
     assert estgw("list", "--json") == (0, "[]\n", "")
 
 
-def test_a_ca_without_requests(folder, estgw):
+def test_list_works_without_the_directories_of_the_states(folder, estgw):
     for state in pending.STATES:
         (folder / state).rmdir()
     assert estgw("list", "--all") == (0, "", "")
@@ -107,7 +107,7 @@ def test_list_has_the_oldest_open_request_first(folder, estgw):
     assert [line.split()[1] for line in estgw("list", "--all")[1].splitlines()] == ["approved", "waiting", "refused"]
 
 
-def test_every_ca_of_the_configuration_is_looked_at(folder, estgw):
+def test_list_and_approve_cover_every_ca_of_the_configuration(folder, estgw):
     other = folder.parents[1] / "other/pending"
     (other / "waiting").mkdir(parents=True)
     put(folder, ONE)
@@ -119,7 +119,7 @@ def test_every_ca_of_the_configuration_is_looked_at(folder, estgw):
     assert (other / "approved" / TWO).is_dir()
 
 
-def test_show(folder, estgw):
+def test_show_prints_the_facts_of_a_request_as_text_and_json(folder, estgw):
     path = put(folder, ONE)
     shown = estgw("show", "1a2b")[1].splitlines()
     assert shown[0] == f"id: {ONE}"
@@ -157,7 +157,7 @@ def test_text_from_a_client_is_escaped(folder, estgw, command):
 # approve and refuse.
 
 
-def test_approve_and_refuse(folder, estgw):
+def test_approve_and_refuse_move_the_request_and_keep_the_reason(folder, estgw):
     put(folder, ONE)
     status, out, _ = estgw("approve", "1A2B")
     assert (status, out) == (0, "1a2b00000000: approved; the certificate is issued when the client comes back\n")
@@ -202,13 +202,13 @@ def test_impossible_decisions_are_refused(folder, estgw, arguments, words):
     assert sorted(folder.rglob("*")) == before
 
 
-def test_approved_twice(folder, estgw):
+def test_a_second_approve_is_refused(folder, estgw):
     put(folder, ONE)
     estgw("approve", ONE)
     assert estgw("approve", ONE) == (1, "", "estgw: 1a2b00000000: it is approved already\n")
 
 
-def test_a_request_that_is_being_issued_can_not_be_refused(folder, estgw):
+def test_a_request_that_is_being_issued_cannot_be_refused(folder, estgw):
     """A script that issues holds the lock of the request's directory; one that was killed leaves `started`."""
     path = put(folder, ONE, "approved")
     descriptor = os.open(path, os.O_RDONLY)
@@ -222,7 +222,7 @@ def test_a_request_that_is_being_issued_can_not_be_refused(folder, estgw):
     assert estgw("refuse", ONE, "--reason", "in time")[0] == 0
 
 
-def test_a_decision_waits_for_a_script_that_moves_something(folder):
+def test_a_decision_waits_for_the_lock_of_the_scripts(folder):
     put(folder, ONE)
     with (folder / "lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -1,4 +1,4 @@
-"""One handler, alone, as the gateway would run it."""
+"""Trials: one handler alone, as the gateway would run it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def served(lab: Workspace) -> State:
 
 @pytest.fixture(scope="module")
 def device(lab: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A certificate of the laboratory's CA for the key of these tests."""
+    """A certificate of the workspace's CA for the key of these tests."""
     folder = tmp_path_factory.mktemp("device")
     (folder / "req.pem").write_bytes(armoured(csr("device-1")))
     ca = lab.ca
@@ -72,7 +72,7 @@ def body(report: Report) -> bytes:
 # The call.
 
 
-def test_a_call_without_a_body(served, lab, tmp_path):
+def test_prepare_without_a_body_makes_a_get_without_files(served, lab, tmp_path):
     call = prepare(served, tmp_path, "cacerts")
     http = call.http
     assert (call.route.operation.name, http.method, http.path) == ("cacerts", "GET", "/.well-known/est/cacerts")
@@ -81,7 +81,7 @@ def test_a_call_without_a_body(served, lab, tmp_path):
     assert list((tmp_path / "private").iterdir()) == []
 
 
-def test_a_call_with_a_csr(served, tmp_path, request_file):
+def test_prepare_with_a_csr_has_its_facts_user_and_a_binding(served, tmp_path, request_file):
     call = prepare(served, tmp_path, "simpleenroll", csr_file=request_file, user="ann")
     assert call.csr is not None
     assert (call.csr.subject.rfc4514_string(), call.csr.pop) == ("CN=device-1", POP.ABSENT)
@@ -93,14 +93,14 @@ def test_a_call_with_a_csr(served, tmp_path, request_file):
     assert (tmp_path / "private/csr.pem").read_bytes() == call.csr.pkcs10.pem
 
 
-def test_a_binding_is_taken_at_its_word(served, tmp_path, request_file):
+def test_any_binding_in_the_csr_counts_as_linked(served, tmp_path, request_file):
     request_file.write_bytes(csr("device-1", challenge("whatever")))
     call = prepare(served, tmp_path, "simpleenroll", csr_file=request_file, user="ann")
     assert call.csr is not None
     assert call.csr.pop is POP.LINKED
 
 
-def test_a_client_certificate_of_our_ca(served, tmp_path, request_file, device):
+def test_a_client_certificate_of_our_ca_is_explicit_and_renewable(served, tmp_path, request_file, device):
     call = prepare(served, tmp_path, "simplereenroll", csr_file=request_file, client_certificate=device)
     assert (call.client.verify, call.client.trust.value, call.client.methods) == ("SUCCESS", "explicit", "tls")
     assert call.csr is not None
@@ -122,7 +122,7 @@ def test_a_certificate_for_servers_does_not_count_like_in_a_handshake(served, tm
     assert call.client.tls.verify_error == "unsuitable certificate purpose"
 
 
-# What the gateway would not do either.
+# Refusals, as by the gateway.
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_a_certificate_for_servers_does_not_count_like_in_a_handshake(served, tm
         ("cacerts", {"client_certificate": Path("/dev/null")}, "/dev/null: no certificate in it"),
     ],
 )
-def test_wishes_that_cannot_be_granted(served, tmp_path, operation, wishes, words):
+def test_prepare_refuses_unknown_operations_labels_and_files(served, tmp_path, operation, wishes, words):
     with pytest.raises(ConfigError) as refusal:
         prepare(served, tmp_path, operation, **wishes)
     assert words in str(refusal.value)
@@ -154,7 +154,7 @@ def test_wishes_that_cannot_be_granted(served, tmp_path, operation, wishes, word
         (csr("device-1").replace(b"device-1", b"device-0"), "signature does not fit"),
     ],
 )
-def test_a_csr_that_no_script_would_see(served, tmp_path, request_file, request_, words):
+def test_a_bad_csr_is_a_400_before_the_script_runs(served, tmp_path, request_file, request_, words):
     request_file.write_bytes(request_)
     with pytest.raises(BadRequest, match=words):
         prepare(served, tmp_path, "simpleenroll", csr_file=request_file, user="ann")
@@ -163,7 +163,7 @@ def test_a_csr_that_no_script_would_see(served, tmp_path, request_file, request_
     assert words in body(report).decode()
 
 
-def test_a_reenroll_without_or_with_another_certificate(served, tmp_path, request_file, device):
+def test_a_reenroll_needs_a_certificate_with_the_csrs_subject(served, tmp_path, request_file, device):
     with pytest.raises(Forbidden, match="needs a TLS client certificate"):
         prepare(served, tmp_path, "simplereenroll", csr_file=request_file)
     request_file.write_bytes(csr("device-2"))
@@ -171,7 +171,7 @@ def test_a_reenroll_without_or_with_another_certificate(served, tmp_path, reques
         prepare(served, tmp_path, "simplereenroll", csr_file=request_file, client_certificate=device)
 
 
-def test_a_challenge_password_that_is_no_text(served, tmp_path, request_file):
+def test_a_challenge_password_that_is_no_text_is_a_bad_request(served, tmp_path, request_file):
     request_file.write_bytes(csr("device-1", attribute(CHALLENGE_PASSWORD, tlv(BOOLEAN, b"\xff"))))
     with pytest.raises(BadRequest, match=r"challengePassword has ASN\.1 tag 0x01"):
         prepare(served, tmp_path, "simpleenroll", csr_file=request_file, user="ann")
@@ -182,7 +182,7 @@ def test_a_challenge_password_that_is_no_text(served, tmp_path, request_file):
 
 @pytest.fixture
 def scripted(own_lab: Workspace) -> Callable[[str], State]:
-    """A laboratory whose cacerts is what the test says."""
+    """A workspace whose script cacerts has this text."""
 
     def make(text: str) -> State:
         own_lab.script("handlers/openssl/cacerts", text)
@@ -193,7 +193,7 @@ def scripted(own_lab: Workspace) -> Callable[[str], State]:
     return make
 
 
-def test_the_shipped_cacerts(served, lab, tmp_path):
+def test_the_shipped_cacerts_answers_with_the_root(served, lab, tmp_path):
     report = try_out(served, tmp_path, "cacerts")
     assert (report.response.status, report.reason, report.stderr) == (200, None, [])
     assert report.response.headers["Content-Type"] == "application/pkcs7-mime"
@@ -201,7 +201,7 @@ def test_the_shipped_cacerts(served, lab, tmp_path):
     assert found == [x509.load_pem_x509_certificate(lab.anchor.read_bytes())]
 
 
-def test_a_certificate_is_issued(own_lab, tmp_path, request_file):
+def test_the_shipped_simpleenroll_issues_a_certificate(own_lab, tmp_path, request_file):
     served = trial.load_state(own_lab.path / "conf.yaml")
     report = try_out(served, tmp_path, "simpleenroll", csr_file=request_file, user="estuser")
     assert (report.response.status, report.reason) == (200, None), report.stderr
@@ -227,13 +227,13 @@ def test_a_certificate_is_issued(own_lab, tmp_path, request_file):
         (r"printf 'Status: 404\n\nno'", 404, "cacerts said 0 (OK): no", []),
     ],
 )
-def test_refusals_and_crashes(scripted, tmp_path, text, status, reason, stderr):
+def test_the_report_has_status_reason_and_stderr(scripted, tmp_path, text, status, reason, stderr):
     report = try_out(scripted(text), tmp_path, "cacerts")
     assert (report.response.status, report.stderr) == (status, stderr)
     assert report.reason == reason
 
 
-def test_a_handler_that_cannot_start(scripted, own_lab, tmp_path):
+def test_a_handler_that_cannot_start_is_a_500_with_advice(scripted, own_lab, tmp_path):
     served = scripted("exit 0")
     (own_lab.path / "handlers/openssl/cacerts").chmod(0o644)
     report = try_out(served, tmp_path, "cacerts")
@@ -243,14 +243,14 @@ def test_a_handler_that_cannot_start(scripted, own_lab, tmp_path):
     assert "chmod +x" in report.reason
 
 
-def test_a_handler_gets_the_body(scripted, tmp_path):
+def test_a_handler_gets_the_decoded_body_on_stdin(scripted, tmp_path):
     file = tmp_path / "request"
     file.write_bytes(b"\x30\x00")
     report = try_out(scripted("od -An -tx1; exit 77"), tmp_path, "fullcmc", csr_file=file, user="ann")
     assert body(report) == b"30 00\n"
 
 
-def test_nothing_is_left_open(served, tmp_path):
+def test_a_trial_leaves_no_descriptor_open(served, tmp_path):
     try_out(served, tmp_path, "cacerts")
     before = set(os.listdir("/proc/self/fd"))
     try_out(served, tmp_path, "cacerts")

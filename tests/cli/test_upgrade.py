@@ -1,4 +1,4 @@
-"""`estgw init --diff` and `--merged`: what the user and a newer version have changed."""
+"""`estgw init --diff` and `--merged`: changes by the user and by a newer version."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LIFETIME = "handlers/openssl/settings.sh"
 
 @pytest.fixture
 def template(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What estgw ships; tests change it, as a newer version does."""
+    """The files that estgw ships; tests change them, as a newer version does."""
     made = tmp_path / "template"
     made.mkdir()
     shutil.copy(ROOT / "conf.yaml", made)
@@ -85,7 +85,7 @@ def test_a_demo_in_a_checkout_makes_no_originals(tmp_path):
     assert not (tmp_path / ".estgw").exists()
 
 
-def test_nothing_has_changed(laid_out, capsys):
+def test_diff_of_an_unchanged_workspace_says_unchanged(laid_out, capsys):
     status, out, err = main(capsys, "--diff", laid_out)
     head, unchanged = out.splitlines()
     assert (status, err) == (0, "")
@@ -93,7 +93,7 @@ def test_nothing_has_changed(laid_out, capsys):
     assert unchanged.startswith("unchanged: ")
 
 
-def test_diff_shows_what_you_changed_what_we_changed_and_where_the_two_meet(laid_out, template, capsys, monkeypatch):
+def test_diff_shows_changes_of_both_sides_and_their_conflicts(laid_out, template, capsys, monkeypatch):
     (laid_out / ".estgw/shipped/VERSION").write_text("0.0.9\n")
     edit(laid_out / "handlers/openssl/cacerts", "set -euo pipefail", "set -euo pipefail # mine")  # changed by you
     edit(template / "handlers/openssl/csrattrs", "set -euo pipefail", "set -euo pipefail # ours")  # changed by us
@@ -139,7 +139,7 @@ def test_diff_shows_what_you_changed_what_we_changed_and_where_the_two_meet(laid
     assert "my-own" not in out
 
 
-def test_merged_makes_the_present_files_the_originals(laid_out, template, capsys):
+def test_merged_makes_the_shipped_files_the_new_originals(laid_out, template, capsys):
     (laid_out / ".estgw/shipped/VERSION").write_text("0.0.9\n")
     edit(template / LIFETIME, "lifetime=90d", "lifetime=60d")
     edit(laid_out / LIFETIME, "lifetime=90d", "lifetime=60d # as they do")
@@ -155,7 +155,7 @@ def test_merged_makes_the_present_files_the_originals(laid_out, template, capsys
     assert os.listdir(laid_out / ".estgw") == ["shipped"]
 
 
-def test_a_workspace_of_an_older_version_has_no_originals_and_diff_says_so(laid_out, capsys):
+def test_diff_of_a_workspace_without_originals_says_so(laid_out, capsys):
     shutil.rmtree(laid_out / ".estgw")
     edit(laid_out / LIFETIME, "lifetime=90d", "lifetime=1d")
     (laid_out / "openssl-ca/find").unlink()
@@ -170,7 +170,7 @@ def test_a_workspace_of_an_older_version_has_no_originals_and_diff_says_so(laid_
     assert f"changed by you: {LIFETIME}" in main(capsys, "--diff", laid_out)[1]
 
 
-def test_control_characters_of_a_file_are_escaped_and_a_binary_one_is_named(laid_out, capsys):
+def test_diff_escapes_control_characters_and_names_binary_files(laid_out, capsys):
     (laid_out / LIFETIME).write_text("\x1b[2J\tx\n")
     (laid_out / "openssl-ca/find").write_bytes(b"\x7fELF\0\xff")
     out = main(capsys, "--diff", laid_out)[1]
@@ -180,7 +180,7 @@ def test_control_characters_of_a_file_are_escaped_and_a_binary_one_is_named(laid
 
 
 @pytest.mark.parametrize("option", ["--diff", "--merged"])
-def test_what_is_no_workspace_is_refused(tmp_path, capsys, option):
+def test_diff_and_merged_refuse_a_directory_that_is_no_workspace(tmp_path, capsys, option):
     status, _, err = main(capsys, option, tmp_path)
     assert status == 1
     assert f"{tmp_path} is no workspace: there is no conf.yaml in it; make one with: estgw init DIR" in err
@@ -191,7 +191,7 @@ def test_what_is_no_workspace_is_refused(tmp_path, capsys, option):
 
 
 @pytest.mark.parametrize("arguments", [["--diff", "--merged"], []])
-def test_init_says_which_words_are_missing_or_too_many(capsys, arguments):
+def test_init_refuses_two_options_or_no_directory(capsys, arguments):
     with pytest.raises(SystemExit) as ended:
         command_line.main(["init", *arguments])
     assert ended.value.code == 2
@@ -221,5 +221,5 @@ def replaced(number: int, *texts: str) -> list[str]:
         (replaced(2, "mine", "too"), replaced(2, "ours"), [(2, 2)]),
     ],
 )
-def test_changes_of_both_meet_where_they_overlap_or_touch(users, ours, places):
+def test_changes_of_both_conflict_where_they_overlap_or_touch(users, ours, places):
     assert upgrade.meeting_places(TEN, users, ours) == places

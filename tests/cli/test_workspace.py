@@ -90,7 +90,7 @@ def test_init_refuses_a_directory_with_one_part_of_a_workspace(tmp_path, part):
     assert not (tmp_path / "conf.yaml").exists()
 
 
-def test_init_names_a_directory_that_can_not_be_made(tmp_path):
+def test_init_names_a_directory_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(WorkspaceError, match=r"file.*: (Not a directory|File exists)"):
         workspace.init(tmp_path / "file")
@@ -120,7 +120,7 @@ def test_every_reader_of_a_script_may_run_it(tmp_path, before, after):
     assert mode(script) == after
 
 
-def test_keys_stay_private_and_links_are_left_alone(tmp_path):
+def test_tighten_keeps_keys_private_and_ignores_links(tmp_path):
     workspace.init(tmp_path)
     private = tmp_path / "openssl-ca/private"
     private.mkdir(mode=0o700)
@@ -143,7 +143,7 @@ def test_a_demo_can_be_served(lab):
 
 
 @pytest.mark.usefixtures("loose_umask")
-def test_a_demo_is_made_once(tmp_path):
+def test_prepare_demo_makes_ca_and_users_once(tmp_path):
     assert workspace.prepare_demo(tmp_path / "lab")
     books = Workspace(tmp_path / "lab").books()
     users = (tmp_path / "lab/users.htpasswd").read_bytes()
@@ -155,13 +155,13 @@ def test_a_demo_is_made_once(tmp_path):
     state.load(tmp_path / "lab/conf.yaml")
 
 
-def test_the_missing_parts_of_a_demo_are_made(own_lab):
+def test_prepare_demo_makes_a_missing_users_file(own_lab):
     (own_lab.path / "users.htpasswd").unlink()
     assert not workspace.prepare_demo(own_lab.path)
     assert (own_lab.path / "users.htpasswd").exists()
 
 
-def test_a_demo_gives_scripts_their_execute_bits_back(own_lab):
+def test_prepare_demo_makes_scripts_executable_again(own_lab):
     for path in (own_lab.path / "handlers").rglob("*"):
         if path.is_file():
             path.chmod(0o664)
@@ -169,21 +169,21 @@ def test_a_demo_gives_scripts_their_execute_bits_back(own_lab):
     state.load(own_lab.path / "conf.yaml")
 
 
-def test_a_ca_that_cannot_be_made_is_named(tmp_path):
+def test_prepare_demo_reports_why_create_ca_failed(tmp_path):
     workspace.init(tmp_path)
     (tmp_path / "openssl-ca/create-ca").write_text("#!/bin/bash\necho no openssl here >&2\nexit 3\n")
     with pytest.raises(WorkspaceError, match="create-ca failed: no openssl here"):
         workspace.prepare_demo(tmp_path)
 
 
-def test_a_demo_in_a_directory_with_an_odd_name(tmp_path, monkeypatch):
+def test_a_demo_works_in_a_directory_with_an_odd_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     odd = Path("two words & 'quotes'")
     assert workspace.prepare_demo(odd)
     state.load(odd / "conf.yaml")
 
 
-def test_the_fingerprint_is_openssls(lab):
+def test_the_fingerprint_is_the_one_that_openssl_prints(lab):
     printed = run("openssl", "x509", "-noout", "-fingerprint", "-sha256", "-in", lab.anchor).stdout.decode()
     assert printed.strip().split("=")[1] == workspace.fingerprint(lab.path)
 

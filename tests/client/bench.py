@@ -1,4 +1,4 @@
-"""What a gateway needs so that the client has everything to ask for: handlers of a few lines, one label each."""
+"""Handlers of a few lines, one label each, so that the client can try every operation against a gateway."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ cat cert.pem
 """
 
 
-# A handler that wants a human's word; what it asks to have approved stays the same however a CSR is signed.
+# A handler that waits for approval. EST_PENDING_ID stays the same, even if a CSR is signed again.
 PENDING = """
 [[ -e $EST_CA_DIR/approved-$EST_PENDING_ID ]] && exec ./simpleenroll
 echo "$EST_PENDING_ID $EST_CSR_SUBJECT" >>"$EST_CA_DIR/asked"
 exit 75
 """
 
-# RFC 9908: an organization that is given, a name and a DNS name that are not, another curve and another hash.
+# RFC 9908: a fixed organization, a name and a DNS name without values, and another curve.
 WISHES = """
 - template:
     subject: [{organizationName: Example}, commonName]

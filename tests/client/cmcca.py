@@ -1,4 +1,4 @@
-"""A CA that speaks CMC, right unless a test tells it otherwise: the library's own messages behind `rogue.Server`."""
+"""A CA that speaks CMC, correct unless a test changes it: the library's own messages behind `rogue.Server`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def status(code=CMCStatus.SUCCESS, parts=(1,), text=None, failure=None, pending=
 
 
 class Desk:
-    """`answer` is what `rogue.Server` wants; `seen` are the PKIData that came, after their signatures were checked."""
+    """An `answer` for `rogue.Server`. `seen` has the PKIData of all requests, after a check of their signatures."""
 
     def __init__(self, ca, signer=None):
         self.ca = ca
@@ -52,7 +52,7 @@ class Desk:
         return self.http(*self.decide(data))
 
     def author(self, message, data):
-        """The certificate that has signed, or the new key's identifier; None for nobody."""
+        """The certificate of the signer, or the new key's identifier; None without a signature."""
         for signer in message.signers:
             certificate = signed.certificate_of(message, signer)
             if certificate is not None:
@@ -115,7 +115,7 @@ class Desk:
 
 
 class Doubting(Desk):
-    """Asks for everything twice: first the answer is pending, then it wants to be confirmed."""
+    """A CA whose first answer is pending, and whose second one must be confirmed."""
 
     issued: x509.Certificate
 
@@ -136,7 +136,7 @@ class Doubting(Desk):
 
 
 class Challenging(Desk):
-    """Encrypts a challenge to the key, and wants it back."""
+    """A CA that encrypts a challenge to the key and expects the decrypted value."""
 
     def decide(self, data):
         (asked,) = data.requests
@@ -151,7 +151,7 @@ class Challenging(Desk):
 
 
 class Knowing(Desk):
-    """Issues to who knows the secret, and links the request to it."""
+    """A CA that issues to a client that knows the secret, and checks the link to the request."""
 
     def decide(self, data):
         name = data.value("identification")

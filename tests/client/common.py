@@ -1,4 +1,4 @@
-"""What several of the client's tests say and look for."""
+"""Options and checks that several of the client's tests share."""
 
 from __future__ import annotations
 

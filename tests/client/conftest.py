@@ -19,7 +19,7 @@ def ca():
 
 @pytest.fixture(scope="session")
 def holder(ca):
-    """The certificate of a good server."""
+    """The certificate of a correct server."""
     return ca.server()
 
 
@@ -31,7 +31,7 @@ def anchor(ca, tmp_path):
 
 
 class Terminal(io.StringIO):
-    """A standard input at which somebody sits."""
+    """A standard input that is a terminal."""
 
     def isatty(self):
         return True
@@ -39,7 +39,7 @@ class Terminal(io.StringIO):
 
 @dataclass
 class Ended:
-    """How a run of estclient ended."""
+    """The result of a run of estclient."""
 
     status: int
     out: str
@@ -52,7 +52,7 @@ class Ended:
 
 @pytest.fixture
 def estclient(capfd, tmp_path, monkeypatch):
-    """Run the command in this process, in a directory of its own; every run must keep its words clean."""
+    """Run the command in this process, in its own directory. No run may print a traceback or an escape character."""
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments):
@@ -73,7 +73,7 @@ def estclient(capfd, tmp_path, monkeypatch):
 
 @pytest.fixture
 def enroller(ca):
-    """The answers of a simple, good EST server; `answers` replaces some by operation."""
+    """The answers of a simple, correct EST server; `answers` replaces some by operation."""
 
     def make(**answers):
         def answer(request):
@@ -98,7 +98,7 @@ def enroller(ca):
 
 @pytest.fixture
 def ask(estclient, anchor, holder):
-    """Run a command against a server that has but one answer."""
+    """Run a command against a server that has only one answer."""
 
     def run(raw, *command):
         command = command or ("cacerts", "-o", "out.pem")

@@ -1,4 +1,4 @@
-"""A small TLS server that does what a test tells it, right or wrong.
+"""A small TLS server whose answers a test decides, right or wrong.
 
 One thread per connection over pyOpenSSL, which has the exporter.  A test gives a function from a request to
 the bytes that go out; `reply` makes well-formed ones.
@@ -170,7 +170,7 @@ def bindings(connection):
 
 
 def endless(first, piece, seconds=20.0):
-    """An answer that goes on for longer than any test."""
+    """An answer that lasts longer than any test."""
     yield first
     end = time.monotonic() + seconds
     while time.monotonic() < end:

@@ -33,7 +33,7 @@ def roles(entries):
 
 
 @pytest.mark.parametrize("anchor", ["OldWithOld", "NewWithNew"])
-def test_either_root_leads_to_all_four(rollover, anchor):
+def test_either_root_validates_all_four_certificates(rollover, anchor):
     entries = bag.examine(list(rollover.values()), [rollover[anchor]])
     assert roles(entries) == {certificate: role for role, certificate in rollover.items()}
     assert all(entry.is_good for entry in entries)
@@ -75,7 +75,7 @@ def test_a_rollover_certificate_must_be_a_ca_certificate():
     assert not any(entry.is_good for entry in entries)
 
 
-def test_subordinates_in_any_order():
+def test_subordinate_cas_are_validated_in_any_order():
     top = root("Root")
     first, second = root("Sub 1"), root("Sub 2")
     chain = [top.certificate, top.vouch(first), first.vouch(second)]
@@ -100,7 +100,7 @@ def test_roles_are_printed_and_all_four_stored(rollover, ca, holder, anchor, est
     assert set(stored) == set(rollover.values())
 
 
-def test_one_untrusted_certificate_and_nothing_is_stored(ca, holder, anchor, estclient, tmp_path):
+def test_one_untrusted_certificate_prevents_storing_any(ca, holder, anchor, estclient, tmp_path):
     stranger = root("Stranger").certificate
     body = rogue.bag(ca.certificate, stranger)
     with rogue.Server(holder, lambda _: rogue.reply(body=body)) as server:
@@ -139,7 +139,7 @@ def test_bootstrap_shows_fingerprints_and_stores_nothing(ca, holder, estclient, 
     "spell",
     [str, str.upper, lambda text: "sha256:" + text, lambda text: ":".join(text[at : at + 2] for at in range(0, 64, 2))],
 )
-def test_bootstrap_with_the_right_fingerprint(ca, holder, estclient, enroller, tmp_path, spell):
+def test_bootstrap_with_the_right_fingerprint_stores_the_root(ca, holder, estclient, enroller, tmp_path, spell):
     with rogue.Server(holder, enroller()) as server:
         command = (
             "cacerts",
@@ -154,12 +154,12 @@ def test_bootstrap_with_the_right_fingerprint(ca, holder, estclient, enroller, t
     assert certs.load_pem((tmp_path / "ca.pem").read_bytes()) == [ca.certificate]
 
 
-def test_bootstrap_with_another_fingerprint(ca, holder, estclient, enroller, tmp_path):
+def test_bootstrap_with_another_fingerprint_stores_nothing(ca, holder, estclient, enroller, tmp_path):
     with rogue.Server(holder, enroller()) as server:
         command = ("cacerts", "-u", server.url, "-o", "ca.pem", "--fingerprint")
         assert estclient(*command, "00" * 32).status == Exit.UNTRUSTED
         assert estclient(*command, "0" * 63).status == Exit.USAGE
-        # The server's own certificate is not a root, whatever its fingerprint is.
+        # The server's own certificate is not a root, even with the right fingerprint.
         assert estclient(*command, trust.fingerprint(holder.certificate)).status == Exit.UNTRUSTED
     assert not (tmp_path / "ca.pem").exists()
 
@@ -175,7 +175,9 @@ def test_a_fingerprint_counts_for_one_root_only(ca, holder, estclient, tmp_path)
 
 
 @pytest.mark.parametrize(("typed", "status"), [("yes\n", 0), ("y\n", 5), ("\n", 5), ("", 5)])
-def test_bootstrap_asks_a_person_at_a_terminal(holder, estclient, enroller, monkeypatch, tmp_path, typed, status):
+def test_bootstrap_at_a_terminal_needs_the_answer_yes(
+    holder, estclient, enroller, monkeypatch, tmp_path, typed, status
+):
     monkeypatch.setattr("sys.stdin", Terminal(typed))
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     with rogue.Server(holder, enroller()) as server:
@@ -183,7 +185,7 @@ def test_bootstrap_asks_a_person_at_a_terminal(holder, estclient, enroller, monk
     assert (tmp_path / "ca.pem").exists() == (status == 0)
 
 
-def test_der_holds_one(ca, holder, anchor, estclient, tmp_path):
+def test_der_output_refuses_two_certificates(ca, holder, anchor, estclient, tmp_path):
     both = rogue.bag(ca.certificate, ca.vouch(root("Sub")))
     with rogue.Server(holder, lambda _: rogue.reply(body=both)) as server:
         command = ("cacerts", "-u", server.url, "-c", anchor, "-o", "out", "--outform")
@@ -210,7 +212,7 @@ def test_a_hostile_bag_is_judged_in_bounded_time():
     assert entries
 
 
-def test_names_that_can_not_be_read_are_an_invalid_answer(ask, ca):
+def test_unreadable_names_are_an_invalid_answer(ask, ca):
     der = certs.pack([ca.certificate])
     for new in (b"\x14\x07T\xf6st CA", b"\x03\x07\x00est CA"):
         ended = ask(rogue.reply(body=der.replace(b"\x0c\x07Test CA", new)))
@@ -218,7 +220,7 @@ def test_names_that_can_not_be_read_are_an_invalid_answer(ask, ca):
         assert "the server's certificates can't be read: not a certificate" in ended.err
 
 
-def test_an_extension_that_is_there_twice_makes_no_ca(ask, ca):
+def test_a_certificate_with_a_duplicate_extension_is_no_ca(ask, ca):
     der = certs.pack([ca.certificate, ca.issue("twice").certificate])
     twice = der.replace(bytes.fromhex("0603551d25"), bytes.fromhex("0603551d13"))
     assert twice != der

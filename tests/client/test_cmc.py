@@ -74,7 +74,7 @@ def ask(holder, estclient, anchor, tmp_path):
     return run
 
 
-def test_success(ask, respond, tmp_path):
+def test_a_successful_answer_is_stored_in_every_format(ask, respond, tmp_path):
     der = respond(status(0))
     ended, (request,) = ask(rogue.reply(body=base64.encodebytes(der), content_type=TYPE))
     assert ended.status == Exit.DONE
@@ -175,7 +175,7 @@ def test_a_pending_answer_is_asked_for_again(holder, estclient, anchor, respond,
     assert not answers
 
 
-def test_a_rejection_with_a_cmc_answer_in_it(ask, respond):
+def test_a_400_with_a_cmc_answer_prints_its_failure(ask, respond):
     """RFC 7030 4.3.2: the body of the 4xx is a PKI Response."""
     body = base64.encodebytes(respond(status(2, 8, "link it")))
     ended, _ = ask(rogue.reply(400, body, TYPE))
@@ -190,7 +190,7 @@ def test_an_unreadable_answer_is_an_invalid_answer(ask, body):
         assert ended.status == Exit.INVALID_ANSWER
 
 
-def test_another_content_type_inside(ask, respond):
+def test_a_cmc_answer_with_another_inner_type_is_an_invalid_answer(ask, respond):
     ended, _ = ask(rogue.reply(body=base64.encodebytes(respond(oid="1.2.840.113549.1.7.1")), content_type=TYPE))
     assert ended.status == Exit.INVALID_ANSWER
 

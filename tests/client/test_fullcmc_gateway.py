@@ -58,7 +58,7 @@ NEW = ("--new-key", "ec:P-256", "--subject", "CN=device", "-o", "device.pem")
 
 @pytest.mark.parametrize("label", [(), ("--label", "python")], ids=["openssl", "python"])
 @pytest.mark.parametrize("crmf", [(), ("--crmf",)], ids=["pkcs10", "crmf"])
-def test_enrol_by_a_password(server, run, crmf, label):
+def test_fullcmc_enrols_with_a_password(server, run, crmf, label):
     ended = run("enroll", *LOGIN, *NEW, *crmf, *label, "--json")
     assert ended.status == Exit.DONE, ended.err
     assert ended.json["cmc"] == ["success"]
@@ -66,8 +66,8 @@ def test_enrol_by_a_password(server, run, crmf, label):
 
 
 @pytest.mark.parametrize("crmf", [(), ("--crmf",)], ids=["pkcs10", "crmf"])
-def test_enrol_by_a_secret(server, run, tmp_path, crmf):
-    """The secret is the identity; the gateway requires a login all the same."""
+def test_fullcmc_enrols_with_a_secret_and_refuses_a_wrong_one(server, run, tmp_path, crmf):
+    """The secret proves the identity; the gateway requires a login nonetheless."""
     (tmp_path / "secret").write_text(f"{SECRET}\n")
     known = (*LOGIN, "--identification", "device-7", "--secret-file", "secret")
     assert run("enroll", *known, *NEW, *crmf).status == Exit.DONE
@@ -89,7 +89,7 @@ def test_a_holder_enrols_again_for_its_own_names_only(server, run, member):
 
 
 @pytest.mark.parametrize("kind", ["rsa:2048", "ec:P-256"])
-def test_possession_by_a_challenge(run, kind):
+def test_encrypted_pop_enrols_by_a_challenge(run, kind):
     new = ("--new-key", kind, *NEW[2:], "--no-csrattrs")
     ended = run("enroll", *LOGIN, *new, "--crmf", "--encrypted-pop", "--json")
     assert ended.status == Exit.DONE, ended.err
@@ -123,7 +123,7 @@ def test_an_ra_enrols_and_revokes_others(server, run, ra):
 
 @pytest.mark.parametrize("new", [(), ("--new-key", "ec:P-256")], ids=["same key", "new key"])
 @pytest.mark.parametrize("crmf", [(), ("--crmf",)], ids=["pkcs10", "crmf"])
-def test_renew(server, run, member, new, crmf):
+def test_renew_keeps_the_subject_with_the_same_or_a_new_key(server, run, member, new, crmf):
     old = loaded("member.pem")
     ended = run("renew", *member, *new, *crmf)
     assert ended.status == Exit.DONE, ended.err
@@ -141,8 +141,8 @@ def revoked(run, options):
     return {each.serial_number for each in x509.load_pem_x509_crl(Path("crl.pem").read_bytes())}
 
 
-def test_revoke(run, member):
-    """The certificate is then in the CRL and can sign nothing."""
+def test_a_revoked_certificate_is_in_the_crl_and_cannot_renew(run, member):
+    """Afterwards the certificate is in the CRL and its signatures are refused."""
     serial = loaded("member.pem").serial_number
     assert serial not in revoked(run, member)
     ended = run("revoke", *member, "--reason", "keyCompromise")
@@ -153,7 +153,7 @@ def test_revoke(run, member):
     assert "revoked" in ended.err
 
 
-def test_a_holder_can_not_revoke_the_certificate_of_another(run, member):
+def test_a_holder_cannot_revoke_the_certificate_of_another(run, member):
     run("enroll", *LOGIN, *NEW)
     ended = run("revoke", *member, "--target", "device.pem")
     assert ended.status == Exit.REFUSED
@@ -161,7 +161,7 @@ def test_a_holder_can_not_revoke_the_certificate_of_another(run, member):
 
 
 @pytest.mark.parametrize("crmf", [(), ("--crmf",)], ids=["pkcs10", "crmf"])
-def test_revoke_by_a_passphrase(run, tmp_path, crmf):
+def test_revoke_works_with_the_passphrase_of_the_enrolment(run, tmp_path, crmf):
     """The passphrase of the enrolment replaces the signature."""
     (tmp_path / "secret").write_text("open sesame\n")
     ended = run("enroll", *LOGIN, *NEW, *crmf, "--revocation-secret-file", "secret", "--trace")
@@ -177,7 +177,7 @@ def test_revoke_by_a_passphrase(run, tmp_path, crmf):
 
 @pytest.fixture(scope="module")
 def slow(lab, tmp_path_factory):
-    """A CA where a person decides, and where certificates have to be confirmed."""
+    """A CA that needs manual approval and a confirmation of each certificate."""
     own = lab.copy(tmp_path_factory.mktemp("slow"))
     for old, new in (("human=False", "human=True"), ("retry=60", "retry=1")):
         own.edit("handlers/python/fullcmc", old, new)
@@ -187,8 +187,8 @@ def slow(lab, tmp_path_factory):
 
 
 @pytest.mark.parametrize("crmf", [(), ("--crmf",)], ids=["pkcs10", "crmf"])
-def test_pending_approved_confirmed(slow, estclient, crmf, tmp_path):
-    """Exit 3 at first; the same request with --wait is approved meanwhile, and then confirmed."""
+def test_a_pending_enrolment_is_approved_and_confirmed(slow, estclient, crmf, tmp_path):
+    """The first run exits 3. The same request with --wait is approved meanwhile, and then confirmed."""
     enrol = ("fullcmc", "enroll", "-u", slow.url, "-c", slow.lab.anchor, *LOGIN, *crmf, "--no-csrattrs")
     ended = estclient(*enrol, *NEW)
     assert ended.status == Exit.TRY_LATER, ended.err

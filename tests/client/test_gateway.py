@@ -72,10 +72,10 @@ def check(server, room, stem="device"):
 @pytest.mark.parametrize("profile", PROFILES)
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("label", [None, "python"], ids=["openssl", "python"])
-def test_all_operations(server, estclient, tmp_path, label, version, profile):
-    """cacerts, csrattrs, enroll by password, reenroll by certificate, serverkeygen and fullcmc; always linked.
+def test_every_operation_works_against_the_gateway(server, estclient, tmp_path, label, version, profile):
+    """cacerts, csrattrs, enroll by password, reenroll by certificate, serverkeygen and fullcmc, always linked.
 
-    The unlabelled paths have the handlers of the openssl set, the shipped label `python` has those in Python.
+    Paths without a label have the handlers of the openssl set; the shipped label `python` has the Python set.
     """
     options = common(server, version=version, profile=profile, label=label)
     assert estclient("cacerts", *options, "-o", "ca.pem").status == Exit.DONE
@@ -112,7 +112,7 @@ def test_all_operations(server, estclient, tmp_path, label, version, profile):
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_a_certificate_enrols_too(server, estclient, tmp_path, version):
+def test_a_client_with_a_certificate_can_enrol_another_name(server, estclient, tmp_path, version):
     options = common(server, version=version)
     new = ("--new-key", "--subject", "CN=first", "-o", "first.pem")
     assert estclient("enroll", *options, *LOGIN, *new).status == Exit.DONE
@@ -124,8 +124,8 @@ def test_a_certificate_enrols_too(server, estclient, tmp_path, version):
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_digest(digest, estclient, tmp_path, version):
-    """The challenge and its answer share a connection, and so does the binding; POP is required here."""
+def test_digest_is_answered_on_one_connection_and_only_once(digest, estclient, tmp_path, version):
+    """Challenge, answer and binding share a connection. POP is required here."""
     algorithm, server = digest
     options = ("-u", server.url, "-c", server.lab.anchor, "--tls", version, *LOGIN)
     ended = estclient("enroll", *options, "--new-key", "--subject", "CN=d", "-o", "d.pem", "--pop-finished")
@@ -154,7 +154,7 @@ def options_csr(binding):
     return request.build(plan, keys.generate(keys.parse_spec("ec:P-256")), binding)
 
 
-def test_the_exporter_is_refused_where_finished_is_wanted(digest, estclient):
+def test_the_exporter_is_refused_where_finished_is_required(digest, estclient):
     _, server = digest
     options = ("-u", server.url, "-c", server.lab.anchor, "--tls", "1.3", *LOGIN)
     ended = estclient("enroll", *options, "--new-key", "--subject", "CN=d", "-o", "d.pem")
@@ -171,22 +171,22 @@ def test_a_csr_is_linked_where_linking_is_required(server, estclient, tmp_path):
     assert estclient("enroll", *options, *LOGIN, *new).status == Exit.DONE
 
 
-SEEDS_LINE = """
+REFERENCE_COMMAND = """
 ./estclient enroll -u https://$ESTSRVR:$ESTPORT/$ESTURL -p estuser:estpwd -c $EST_DEMOCLIENT_CACERT \\
     -R ESThandlerC_genp10.sh
 """
 
 
 @pytest.mark.parametrize("path", ["", ".well-known/est/linked", ".well-known/est/simpleEnroll"])
-def test_the_command_line_of_the_reference_client(server, tmp_path, path):
-    """The command line of the reference client, unchanged; its script is found by its bare name, and links the CSR."""
+def test_the_command_line_of_the_reference_client_works(server, tmp_path, path):
+    """The command line is unchanged. Its script is found by its bare name and links the CSR."""
     program = tmp_path / "estclient"
     program.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -W error -m estgw.client "$@"\n')
     program.chmod(0o755)
     (tmp_path / "ESThandlerC_genp10.sh").symlink_to(ROOT / "handlers" / "examples" / "genp10")
     given = {"ESTSRVR": "localhost", "ESTPORT": str(server.port), "ESTURL": path, "CN": "demostep4"}
     given |= {"EST_DEMOCLIENT_CACERT": str(server.lab.anchor), "PATH": os.environ["PATH"]}
-    done = subprocess.run(["bash", "-c", SEEDS_LINE], cwd=tmp_path, env=given, capture_output=True, timeout=30)
+    done = subprocess.run(["bash", "-c", REFERENCE_COMMAND], cwd=tmp_path, env=given, capture_output=True, timeout=30)
     assert done.returncode == 0, done.stderr
     (tmp_path / "device.pem").write_bytes(done.stdout)
     assert check(server, tmp_path).subject.rfc4514_string() == "CN=demostep4"
@@ -217,7 +217,7 @@ def test_a_pending_request_is_the_same_on_every_connection(server, estclient, tm
     check(server, tmp_path, "p")
 
 
-def test_a_template_of_the_gateways_is_followed(server, estclient, tmp_path):
+def test_enroll_follows_the_template_of_the_gateway(server, estclient, tmp_path):
     """RFC 9908 from end to end: the gateway takes the CSR only if it follows /csrattrs."""
     options = (*common(server, label="template"), *LOGIN)
     new = ("--new-key", "--subject", "CN=device", "-o", "t.pem")
@@ -233,20 +233,20 @@ def test_a_template_of_the_gateways_is_followed(server, estclient, tmp_path):
     assert list(certs.san(certificate) or ()) == [x509.DNSName("t.example")]
 
 
-def test_a_sealed_key(server, estclient, tmp_path):
+def test_serverkeygen_decrypts_a_key_and_accepts_none_in_the_clear(server, estclient, tmp_path):
     (tmp_path / "shared").write_bytes(SHARED)
     secret = ("--decrypt-key", "shared", "--decrypt-key-id", SHARED_ID.decode())
     new = ("--subject", "CN=sealed", "-o", "s.pem")
     ended = estclient("serverkeygen", *common(server, label="sealed"), *LOGIN, *new, *secret)
     assert ended.status == Exit.DONE, ended.err
     check(server, tmp_path, "s")
-    # A server that can't encrypt says so, and gives nothing in the clear.
+    # A server that can't encrypt says so and sends no key in the clear.
     ended = estclient("serverkeygen", *common(server), *LOGIN, "--subject", "CN=c", "-o", "c.pem", *secret)
     assert ended.status == Exit.REFUSED
     assert not (tmp_path / "c.key").exists()
 
 
-def test_csrattrs_without_attributes_and_an_operation_that_is_not_offered(server, estclient):
+def test_missing_csrattrs_are_no_failure_but_missing_operations_are(server, estclient):
     assert "asks for no attribute" in estclient("csrattrs", *common(server, label="plain")).err
     new = ("--subject", "CN=x", "-o", "x.pem")
     assert estclient("serverkeygen", *common(server, label="bare"), *LOGIN, *new).status == Exit.REFUSED
@@ -254,8 +254,8 @@ def test_csrattrs_without_attributes_and_an_operation_that_is_not_offered(server
     assert estclient("cacerts", *common(server, label="nosuch")).status == Exit.REFUSED
 
 
-def test_bootstrap_then_enrol(server, estclient, tmp_path):
-    """RFC 7030 4.1.1 end to end: a fingerprint, a new connection, a certificate."""
+def test_bootstrap_by_fingerprint_then_enrol_works(server, estclient, tmp_path):
+    """RFC 7030 4.1.1 from end to end: a fingerprint, a new connection, a certificate."""
     (anchor,) = certs.load_pem(server.lab.anchor.read_bytes())
     fingerprint = hashlib.sha256(
         base64.b64decode("".join(server.lab.anchor.read_text().split("-----")[2].split()))
@@ -268,14 +268,14 @@ def test_bootstrap_then_enrol(server, estclient, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["rsa:3072", "ed25519", "ec:P-384"])
-def test_kinds_of_keys(server, estclient, tmp_path, kind):
+def test_keys_of_every_kind_are_enrolled(server, estclient, tmp_path, kind):
     options = common(server, label="plain")
     ended = estclient("enroll", *options, *LOGIN, "--new-key", kind, "--subject", "CN=d", "-o", "d.pem")
     assert ended.status == Exit.DONE, ended.err
     check(server, tmp_path, "d")
 
 
-def test_an_ml_dsa_key_gets_an_answer(server, estclient, tmp_path):
+def test_an_ml_dsa_key_gets_a_certificate_or_a_refusal(server, estclient, tmp_path):
     """`openssl ca` before 3.5 has no ML-DSA; the gateway's words about it must be printed in both cases."""
     options = common(server, label="plain")
     ended = estclient("enroll", *options, *LOGIN, "--new-key", "ml-dsa-65", "--subject", "CN=d", "-o", "d.pem")
@@ -283,8 +283,8 @@ def test_an_ml_dsa_key_gets_an_answer(server, estclient, tmp_path):
     assert server.access[-1]["pop"] == "linked"
 
 
-def test_a_request_is_what_the_gateway_expects(server, estclient):
-    """A password takes two requests on one connection: the challenge costs no handshake."""
+def test_a_password_takes_one_challenge_and_one_answer(server, estclient):
+    """A challenge and its answer use one connection, so there is no second handshake."""
     before = len(server.access)
     new = ("--new-key", "--subject", "CN=d", "-o", "d.pem", "--no-csrattrs")
     assert estclient("enroll", *common(server), *LOGIN, *new).status == Exit.DONE
@@ -292,8 +292,8 @@ def test_a_request_is_what_the_gateway_expects(server, estclient):
     assert (first["status"], second["status"]) == (401, 200)
 
 
-def test_the_library_example(server, tmp_path, monkeypatch):
-    """A program of 15 lines, run unchanged but for the port; its key file has mode 0600."""
+def test_the_library_example_enrols_in_15_lines(server, tmp_path, monkeypatch):
+    """The program has 15 lines and runs unchanged except for the port."""
     (tmp_path / "openssl-ca").symlink_to(server.lab.ca)
     monkeypatch.chdir(tmp_path)
     text = (ROOT / "estgw" / "client" / "examples" / "library.py").read_text()
@@ -305,8 +305,8 @@ def test_the_library_example(server, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_a_certificate_that_the_gateway_does_not_take(lab, estclient, tmp_path, version):
-    """At TLS 1.3 the alert comes after the handshake, when a request may be under way: it must still be reported."""
+def test_a_rejected_client_certificate_is_reported_as_an_alert(lab, estclient, tmp_path, version):
+    """In TLS 1.3 the alert comes after the handshake, when a request may be under way. It must still be reported."""
     own = lab.copy(tmp_path / "strict")
     (tmp_path / "me.pem").write_bytes(root("Stranger").issue("me").both)
     with running_gateway(own, {"client_auth": {"unknown_certificates": "reject"}}) as server:
@@ -317,8 +317,8 @@ def test_a_certificate_that_the_gateway_does_not_take(lab, estclient, tmp_path, 
             assert not (tmp_path / "d.key").exists()
 
 
-def test_a_ca_with_a_new_key(lab, estclient, tmp_path):
-    """RFC 7030 4.1.3 with the sample CA: a client with the old root gets the new one, and enrols under it."""
+def test_a_client_with_the_old_root_gets_the_new_one_and_enrols(lab, estclient, tmp_path):
+    """RFC 7030 4.1.3 with the sample CA."""
     own = lab.copy(tmp_path / "rolled")
     old = tmp_path / "old.pem"
     old.write_bytes(own.anchor.read_bytes())

@@ -32,7 +32,7 @@ def old(answer):
 
 @pytest.fixture
 def libest(holder, enroller):
-    """A stand-in; `version` is TLS's, `scheme` the challenge, `speak` changes each answer."""
+    """A server like libest's. `version` is of TLS, `scheme` of the challenge; `speak` changes each answer."""
 
     def start(version=None, scheme="Basic", speak=lambda answer: answer, **answers):
         def enroll(request):
@@ -59,7 +59,7 @@ def bindings_fit(requests):
 @pytest.mark.parametrize("version", [V12, V13])
 @pytest.mark.parametrize("scheme", ["Basic", "Digest"])
 @pytest.mark.parametrize("speak", [bytes, old], ids=["HTTP 1.1", "HTTP 1.0"])
-def test_a_password_enrols(libest, anchor, estclient, version, scheme, speak):
+def test_a_password_enrols_although_the_401_closes_the_connection(libest, anchor, estclient, version, scheme, speak):
     with libest(version, scheme, speak) as server:
         ended = estclient("enroll", "-u", server.url, "-c", anchor, *NEW, *LOGIN)
     assert ended.status == Exit.DONE, ended.err
@@ -70,7 +70,7 @@ def test_a_password_enrols(libest, anchor, estclient, version, scheme, speak):
 
 
 def dying(operation):
-    """Answers one operation on each connection, and then nothing on it."""
+    """Answers for one operation on each connection, which then dies."""
     used = set()
 
     def first(request):
@@ -92,7 +92,7 @@ def test_a_request_is_repeated_when_its_reused_connection_dies(holder, anchor, e
     assert len({each.binding for each in posts(server)}) == 2
 
 
-def test_a_finished_request_is_repeated_as_it_is(holder, anchor, estclient, enroller, ca):
+def test_a_finished_request_is_repeated_unchanged(holder, anchor, estclient, enroller, ca):
     made = request.build(
         request.plan(request.Wanted(ca.certificate.subject), None), keys.generate(keys.parse_spec("ec:P-256")), None
     )
@@ -170,7 +170,7 @@ def test_missing_csrattrs_are_not_reported(holder, anchor, estclient, enroller, 
     ],
     ids=["401", "403", "500", "503", "not csrattrs", "nothing"],
 )
-def test_csrattrs_that_fail_inside_an_enrolment_are_named(holder, anchor, estclient, enroller, answer, expected, words):
+def test_csrattrs_that_fail_during_an_enrolment_are_named(holder, anchor, estclient, enroller, answer, expected, words):
     good = enroller()
     with rogue.Server(holder, lambda it: answer if it.operation == "csrattrs" else good(it)) as server:
         ended = estclient("enroll", "-u", server.url, "-c", anchor, *NEW, "--json")
@@ -180,7 +180,7 @@ def test_csrattrs_that_fail_inside_an_enrolment_are_named(holder, anchor, estcli
     assert (ended.json["operation"], ended.json["url"]) == ("csrattrs", where)
 
 
-def test_an_enrolment_that_fails_itself_is_called_by_its_command(holder, anchor, estclient, enroller):
+def test_a_failing_enrolment_is_reported_under_its_own_operation(holder, anchor, estclient, enroller):
     with rogue.Server(holder, enroller(simpleenroll=rogue.reply(403, b"no", None))) as server:
         ended = estclient("enroll", "-u", server.url, "-c", anchor, *ENROLL, "--json")
     assert "estclient enroll: the server says 403 Whatever: no" in ended.err
@@ -192,7 +192,7 @@ def test_nul_after_base64_is_dropped(tail):
     assert encoding.decode(b"MAA=" + tail, ()) == b"0\0"
 
 
-def test_nul_elsewhere_is_a_fault_and_der_keeps_its_own():
+def test_nul_inside_base64_is_malformed_but_allowed_in_der():
     assert encoding.decode(b"0\0", ()) == b"0\0"
     for body in (b"MA\0A=", b"\0MAA=", b"\0", b" \0\n"):
         with pytest.raises(Malformed):

@@ -60,7 +60,7 @@ def changed(data):
 
 @FEW
 @given(changed(BAG) | changed(indefinite(BAG)))
-def test_a_bag(data):
+def test_a_changed_bag_is_read_or_an_invalid_answer(data):
     try:
         found = answers.bag_of(data)
     except ClientError:
@@ -79,8 +79,8 @@ def test_a_changed_cmc_request_ends_in_no_traceback(data):
 
 @FEW
 @given(changed(RESPONSE) | changed(indefinite(RESPONSE)))
-def test_a_cmc_response(data):
-    """Only a change to an unsigned part, such as the bag, leaves an answer that counts."""
+def test_a_changed_cmc_response_is_refused_unless_its_content_is_kept(data):
+    """Only a change to an unsigned part, such as the bag, leaves a valid answer."""
     try:
         found = pki_response.response(data)
         cmc.authenticate(found, TRUSTED, "localhost")
@@ -94,7 +94,7 @@ def test_a_cmc_response(data):
 
 @FEW
 @given(changed(CRL))
-def test_a_crl(data):
+def test_a_changed_crl_is_read_or_refused(data):
     message = signed.SignedData(signed.DATA, None, crls=(data,))
     with contextlib.suppress(ClientError):
         assert crls.newest(message, CA.certificate.subject, TRUSTED).issuer == CA.certificate.subject
@@ -102,7 +102,7 @@ def test_a_crl(data):
 
 @FEW
 @given(changed(TEMPLATE))
-def test_wishes(data):
+def test_changed_csr_attributes_are_followed_or_refused(data):
     try:
         plan = request.plan(WANTED, csrattrs.decode_csrattrs(data))
     except (ClientError, Malformed):
@@ -112,7 +112,7 @@ def test_wishes(data):
 
 @FEW
 @given(changed(MULTIPART), strategies.sampled_from([Secret(), SECRET]))
-def test_a_key(body, secret):
+def test_a_changed_keygen_answer_is_read_or_an_invalid_answer(body, secret):
     headers = Message()
     headers["Content-Type"] = "multipart/mixed; boundary=estServerExampleBoundary"
     try:
@@ -135,12 +135,12 @@ def test_a_few_changed_bytes_end_in_no_traceback(name):
     run()
 
 
-def test_the_original_is_sound():
+def test_the_unchanged_bag_is_read():
     assert len(answers.bag_of(BAG)) == len(answers.bag_of(indefinite(BAG))) == 4
 
 
 @pytest.mark.parametrize("data", [BAG, CMC, TEMPLATE])
-def test_der_stays_as_it_is(data):
+def test_to_der_keeps_der_unchanged(data):
     assert ber.to_der(data) == data
     assert ber.to_der(indefinite(data)) == data
 
@@ -154,7 +154,7 @@ def test_der_stays_as_it_is(data):
         ("1f8101 8100", "1f810100"),
     ],
 )
-def test_forms_of_ber(given_, der):
+def test_to_der_converts_every_form_of_ber(given_, der):
     assert ber.to_der(bytes.fromhex(given_)) == bytes.fromhex(der)
 
 

@@ -46,7 +46,7 @@ def test_every_kind_of_key_signs_a_csr(spec):
 
 
 @pytest.mark.parametrize("spec", ["ec:P-256", "rsa:2048", "ed25519"])
-def test_openssl_agrees(spec):
+def test_openssl_verifies_our_csr(spec):
     parsed = made(Wanted(DEVICE.subject, (x509.DNSName("a.example"),)), key=keys.generate(keys.parse_spec(spec)))
     done = subprocess.run(
         ["openssl", "req", "-verify", "-noout", "-text"], input=parsed.pem, capture_output=True, check=True
@@ -66,13 +66,13 @@ def test_an_unknown_kind_of_key_is_a_usage_error(spec):
         keys.parse_spec(spec)
 
 
-def test_strings():
+def test_a_string_is_printable_if_possible_else_utf8():
     assert request.string("aZ09+/=") == b"\x13\x07aZ09+/="
     assert request.string("a_b") == b"\x0c\x03a_b"
     assert request.string("ä") == b"\x0c\x02\xc3\xa4"
 
 
-def test_identity_linking_takes_the_place_of_challenge_password():
+def test_identity_linking_replaces_challenge_password_where_listed():
     """RFC 7894 4: it is preferred if listed, and then there is no challengePassword."""
     parsed = made(attrs=CsrAttrs((csr.CHALLENGE_PASSWORD, csr.EST_IDENTITY_LINKING)))
     assert parsed.text_attribute(csr.EST_IDENTITY_LINKING) == BINDING.text
@@ -94,12 +94,12 @@ def test_attributes_without_a_template_are_followed():
     plan = request.plan(DEVICE, attrs)
     assert (str(plan.key), plan.hash_name) == ("rsa:4096", "SHA-512")
     assert plan.attributes == (AttributeWish("1.2.840.113549.1.9.20", (b"\x1e\x02\x00a",)),)
-    assert len(plan.notes) == 1  # the MAC address; O is in the subject
+    assert len(plan.notes) == 1  # about the MAC address; O is in the subject
     assert "1.3.6.1.1.1.1.22" in plan.notes[0]
 
 
-def test_rfc_9908_5_1_asks_for_a_name_of_its_own():
-    """A fully specified extension is copied byte for byte, and our own names join it."""
+def test_the_extension_of_rfc_9908_5_1_is_copied_into_the_csr():
+    """A fully specified extension is copied byte for byte, and the client's own names are added."""
     der = base64.b64decode(
         "MGgwZgYJKoZIhvcNAQkOMVkwVzBVBgNVHREBAf8ESzBJoEcGCCsGAQUFBwgKoDsWOXJmYzg5OTQrZmQ3MzlmYzIzYzM0NDAxMTIyMzM0NDU1"
         "MDAwMDAwMDArQGFjcC5leGFtcGxlLmNvbQ=="
@@ -143,7 +143,7 @@ def test_the_template_of_rfc_9908_is_filled_in():
     ("subject", "san", "words"),
     [("O=Example", (x509.DNSName("a"),), "--subject"), ("CN=x", (x509.DNSName("a"),), "--ip"), ("CN=x", (), "--ip")],
 )
-def test_a_template_that_needs_more_from_the_user(subject, san, words):
+def test_a_template_names_the_option_that_is_missing(subject, san, words):
     with pytest.raises(UsageError, match=words):
         request.plan(Wanted(x509.Name.from_rfc4514_string(subject), san), template_of_the_rfc())
 
@@ -152,7 +152,7 @@ def attrs_with(template):
     return CsrAttrs((AttributeWish(csrattrs.TEMPLATE, (template.encode(),)),))
 
 
-def test_a_template_with_values_of_its_own():
+def test_a_template_with_fixed_values_is_filled_in():
     wishes = (
         ExtensionWish("2.5.29.17"),
         ExtensionWish("2.5.29.15", True),
@@ -187,7 +187,7 @@ def test_a_template_with_values_of_its_own():
     assert unknown.value.value == b"\x05\x00"
 
 
-def test_a_renewal_keeps_its_names_whatever_the_template_says():
+def test_a_renewal_keeps_its_names_despite_a_template():
     fixed = Wanted(DEVICE.subject, (x509.DNSName("old.example"),), san_critical=True, is_fixed=True)
     parsed = made(fixed, template_of_the_rfc())
     assert parsed.subject == DEVICE.subject
@@ -195,7 +195,7 @@ def test_a_renewal_keeps_its_names_whatever_the_template_says():
     assert parsed.extensions.get_extension_for_class(x509.SubjectAlternativeName).critical
 
 
-def test_a_kind_of_key_that_can_not_be_made():
+def test_csr_attributes_with_an_unsupported_key_are_refused():
     with pytest.raises(ClientError, match=r"1\.2\.840\.10045\.2\.1"):
         request.plan(DEVICE, CsrAttrs((AttributeWish(csrattrs.EC_PUBLIC_KEY, (csrattrs.encode_oid("1.3.132.0.10"),)),)))
 
@@ -239,7 +239,7 @@ def test_an_encrypted_key_asks_for_its_password():
 
 @pytest.mark.parametrize("oid", ["2b656e", "2b656f", "2b6570", "2b6571"])
 def test_a_private_key_of_a_wrong_length_is_no_key(oid):
-    """X25519, X448, Ed25519 and Ed448: cryptography has an InternalError for them."""
+    """X25519, X448, Ed25519 and Ed448: cryptography raises an InternalError for them."""
     inside = wrap(SEQUENCE, wrap(b"\x06", bytes.fromhex(oid))) + wrap(b"\x04", wrap(b"\x04", bytes(31)))
     with pytest.raises(UsageError, match="not a private key, or of a kind that can't be read"):
         keys.load(wrap(SEQUENCE, b"\x02\x01\x00" + inside))

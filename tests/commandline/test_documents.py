@@ -38,7 +38,7 @@ def test_the_man_page_has_every_command_and_option(name):
         assert f".TP\n.B {number}\n{sentence}\n" in plain
 
 
-def test_the_synopsis_shows_what_is_necessary():
+def test_the_synopsis_shows_the_required_options():
     page = man(*PAGES["estclient"])
     assert ".B estclient enroll\n\\-u URL { \\-R SCRIPT | \\-\\-csr FILE | \\-\\-new\\-key [KIND] | " in page
     assert ".B estclient fullcmc get\\-crl\n\\-u URL [options]\n" in page
@@ -47,7 +47,7 @@ def test_the_synopsis_shows_what_is_necessary():
 
 @pytest.mark.parametrize("name", PAGES)
 @pytest.mark.skipif(shutil.which("groff") is None, reason="groff is not installed")
-def test_groff_has_no_complaint(name):
+def test_groff_formats_the_man_page_without_a_warning(name):
     command = ["groff", "-man", "-Tutf8", "-ww", "-z"]
     done = subprocess.run(command, input=man(*PAGES[name]), text=True, capture_output=True)
     assert (done.returncode, done.stderr) == (0, "")
@@ -105,7 +105,7 @@ def test_bash_completes_estgw(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_a_package_gets_both_documents_from_the_command_line(name):
+def test_each_module_prints_its_man_page_and_its_completion(name):
     for what, begins in (("man", f".TH {name.upper()} 1"), ("bash", f"# Completion for {name}, ")):
         assert python("-m", MODULES[name], what, check=True).stdout.startswith(begins)
     assert "usage: {man | bash}" in python("-m", MODULES[name], "html").stderr

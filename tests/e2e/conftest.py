@@ -1,4 +1,4 @@
-"""A gateway with a bench of scripts behind it, one CA label each: good ones, odd ones and misbehaving ones."""
+"""A gateway with one CA label for each of many scripts: correct, odd and misbehaving ones."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from tests.kit.gateway import Gateway, running_gateway
 from tests.kit.workspace import Workspace
 
-# What the script of a label does on simpleenroll; {lab} is the workspace.
+# The script of each label for simpleenroll; {lab} is the workspace.
 SCRIPTS = {
     # The environment, one line per variable, as words for the client.
     "reflect": "env -0 | tr '\\n\\0' '~\\n' | grep -E \"^($WANTED)=\"; exit 77",
@@ -47,7 +47,7 @@ WANTED = (
     "EST_(TLS_BINDING|POP|PROFILE|LABEL|OPERATION|AUTH_METHODS|CLIENT_TRUST|CLIENT_IS_RA|CA_DIR|"
     "USERNAME|PASSWORD|AUTH_SCHEME)"
 )
-"""What the reflecting script shows; all of it would be more than a client gets to see."""
+"""The variables that the reflecting script prints. All of them would be more than a client gets to see."""
 
 
 @pytest.fixture(scope="session")
@@ -96,5 +96,5 @@ def bench(lab: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 def variables(words: str) -> dict[str, str]:
-    """What the reflecting script said."""
+    """The variables that the reflecting script printed."""
     return dict(line.split("=", 1) for line in words.splitlines())

@@ -1,4 +1,4 @@
-"""The bytes of the answers: each rule here is one that a real client fails without."""
+"""The bytes of the answers. Without each of these rules, a real client fails."""
 
 from __future__ import annotations
 
@@ -65,11 +65,11 @@ def test_every_answer_is_one_write_with_its_length(bench, name, version):
         else:
             assert length is not None
             assert int(length[1]) == len(body)
-        # And nothing came after it: the next bytes are those of the next answer.
+        # Nothing follows it: the next bytes belong to the next answer.
         assert connection.ask("GET", "cacerts").status == 200
 
 
-def test_the_demos_address_is_in_one_server_header(gateway):
+def test_the_server_header_has_program_and_version(gateway):
     answer = gateway.get("cacerts")
     assert re.fullmatch(r"estgw/\d+\.\d+\.\d+\S*", answer.header("Server") or "")
 
@@ -87,7 +87,7 @@ def test_the_demos_address_is_in_one_server_header(gateway):
         ("extra/crl", "application/x-crl"),
     ],
 )
-def test_the_types_of_what_is_fetched(bench, path, expected):
+def test_fetched_answers_have_their_media_type(bench, path, expected):
     answer = bench.get(path)
     assert (answer.status, answer.header("Content-Type")) == (200, expected)
     assert answer.header("Content-Transfer-Encoding") == "base64"
@@ -104,8 +104,8 @@ def test_the_types_of_what_is_fetched(bench, path, expected):
         ("rfc/simpleEnroll", "application/pkcs10", CERTS_ONLY),
     ],
 )
-def test_the_types_of_what_is_issued(bench, path, sent, expected):
-    """Exactly: one space and no quotes; clients of the drafts compare with the bare type."""
+def test_issued_answers_have_the_media_type_of_their_profile(bench, path, sent, expected):
+    """One space and no quotes. Clients of the drafts compare with the bare type."""
     answer = bench.post(path, GOOD, headers={"Content-Type": sent})
     assert (answer.status, answer.header("Content-Type")) == (200, expected)
     assert answer.header("Content-Transfer-Encoding") == "base64"
@@ -141,7 +141,7 @@ UNBROKEN = re.compile(rb"[A-Za-z0-9+/=]+")
         ({"User-Agent": None, "Accept": None}, UNBROKEN),
     ],
 )
-def test_base64_lines_by_who_asks(gateway, headers, form):
+def test_base64_has_lines_unless_user_agent_and_accept_are_missing(gateway, headers, form):
     for answer in (gateway.get("cacerts", headers=headers), gateway.post("simpleenroll", GOOD, headers=headers)):
         assert form.fullmatch(answer.body), answer.body
         base64.b64decode(answer.body, validate=form is UNBROKEN)
@@ -149,7 +149,7 @@ def test_base64_lines_by_who_asks(gateway, headers, form):
 
 @pytest.mark.parametrize(("label", "form"), [("lines", LINES), ("unbroken", UNBROKEN)])
 @pytest.mark.parametrize("agent", ["test", None])
-def test_base64_lines_by_setting(bench, label, form, agent):
+def test_the_base64_lines_setting_overrides_the_client(bench, label, form, agent):
     answer = bench.get(f"{label}/cacerts", headers={"User-Agent": agent, "Accept": agent})
     assert form.fullmatch(answer.body), answer.body
 
@@ -160,7 +160,7 @@ def test_base64_lines_by_setting(bench, label, form, agent):
 @pytest.mark.parametrize(
     ("path", "status"), [("simpleenroll", 401), ("later/simpleenroll", 202), ("soon/simpleenroll", 202)]
 )
-def test_an_empty_body_is_said_to_be_empty(bench, path, status):
+def test_an_empty_body_has_content_length_0_and_no_type(bench, path, status):
     answer = bench.post(path, GOOD, login=None if status == 401 else LOGIN)
     assert (answer.status, answer.body) == (status, b"")
     assert answer.header("Content-Length") == "0"
@@ -179,14 +179,14 @@ def test_retry_after_is_whole_seconds(bench, label, seconds):
     assert (answer.status, answer.header("Retry-After")) == (202, seconds)
 
 
-def test_no_attributes_are_204(bench):
+def test_csrattrs_without_attributes_are_a_204(bench):
     answer = bench.get("no-wishes/csrattrs")
     assert answer.status == 204
     assert answer.header("Content-Type") is None
     assert answer.header("Content-Length") is None
 
 
-def test_one_challenge_with_a_realm_and_nothing_else(gateway):
+def test_a_401_has_one_challenge_with_a_realm_only(gateway):
     answer = gateway.post("simpleenroll", GOOD, login=None)
     assert answer.header("WWW-Authenticate") == 'Basic realm="estrealm"'
 
@@ -194,7 +194,7 @@ def test_one_challenge_with_a_realm_and_nothing_else(gateway):
 # Connections.
 
 
-def test_a_connection_is_kept(gateway):
+def test_a_connection_stays_open_after_each_answer(gateway):
     with gateway.connect() as connection:
         for _ in range(3):
             answer = connection.ask("GET", "cacerts")
@@ -204,7 +204,7 @@ def test_a_connection_is_kept(gateway):
 
 @pytest.mark.parametrize("status", [200, 401, 404])
 def test_a_connection_is_closed_on_request(gateway, status):
-    """At once, with TLS's own farewell: a client that waits for the end would wait for ten seconds."""
+    """At once and with close_notify. Otherwise a client that waits for the end would wait for ten seconds."""
     method, path, body = {200: ("GET", "cacerts", None), 404: ("GET", "nowhere", None)}.get(
         status, ("POST", "simpleenroll", GOOD)
     )
@@ -225,7 +225,7 @@ def test_a_401_keeps_the_connection_and_its_binding(gateway, version):
     assert gateway.access[-1]["pop"] == "linked"
 
 
-def test_requests_in_one_go_are_answered_in_order(bench):
+def test_pipelined_requests_are_answered_in_order(bench):
     with bench.connect() as connection:
         connection.send(
             request("POST", "slow/simpleenroll", GOOD, login=LOGIN)
@@ -235,8 +235,8 @@ def test_requests_in_one_go_are_answered_in_order(bench):
         assert [connection.response().status for _ in range(3)] == [200, 404, 200]
 
 
-def test_an_expected_401_comes_after_the_body(gateway):
-    """The body is read first, or the connection would have to go."""
+def test_after_expect_the_401_comes_after_the_body(gateway):
+    """The body is read first. Otherwise the connection could not be used again."""
     with gateway.connect() as connection:
         raw = request("POST", "simpleenroll", GOOD, headers={"Expect": "100-continue"})
         head, body = raw[: -len(GOOD)], raw[-len(GOOD) :]
@@ -247,7 +247,7 @@ def test_an_expected_401_comes_after_the_body(gateway):
         assert connection.ask("GET", "cacerts").status == 200
 
 
-def test_an_expectation_without_hope_ends_the_connection(gateway):
+def test_a_refusal_instead_of_100_continue_ends_the_connection(gateway):
     with gateway.connect() as connection:
         headers = {"Expect": "100-continue", "Content-Type": "text/plain"}
         raw = request("POST", "simpleenroll", GOOD, headers=headers)
@@ -280,11 +280,11 @@ def test_keygen_is_two_parts_that_belong_together(bench):
     bench.lab.verify(certificate)
 
 
-def test_keygen_asks_nothing_of_the_csrs_signature(bench):
+def test_keygen_accepts_a_csr_with_a_broken_signature(bench):
     assert bench.post("keygen/serverkeygen", GOOD[:-1] + bytes([GOOD[-1] ^ 1])).status == 200
 
 
-def test_keygen_is_off_until_somebody_wants_it(gateway):
+def test_keygen_is_off_by_default(gateway):
     answer = gateway.post("serverkeygen", GOOD)
     assert (answer.status, answer.words) == (404, "serverkeygen is not switched on here.")
 
@@ -292,7 +292,7 @@ def test_keygen_is_off_until_somebody_wants_it(gateway):
 # Answers as the script wants them.
 
 
-def test_raw_output_goes_out_as_it_is(bench):
+def test_raw_output_is_sent_unchanged(bench):
     answer = bench.post("raw/simpleenroll", GOOD)
     assert (answer.status, answer.body) == (200, b"wrong on purpose")
     assert answer.header("Content-Type") == "text/x-lesson"
@@ -309,12 +309,12 @@ def test_fullcmc_can_be_switched_off(own_lab):
         assert gateway.post("fullcmc", b"MAA=", headers={"Content-Type": "application/pkcs7-mime"}).status == 404
 
 
-def test_an_operation_that_no_rfc_knows(bench):
+def test_an_operation_from_the_configuration_is_served(bench):
     assert x509.load_der_x509_certificate(bench.get("extra/crl").der)
     assert bench.get("crl").status == 404
 
 
-# A Full PKI Response that says no, or later, is the body all the same (RFC 7030 4.3.2).
+# A Full PKI Response is the body, even if it refuses or postpones (RFC 7030 4.3.2).
 
 CMC = {"Content-Type": "application/pkcs7-mime; smime-type=CMC-request"}
 MESSAGE = 'openssl crl2pkcs7 -nocrl -certfile "$EST_CA_DIR/cacert.pem" -outform DER'
@@ -330,7 +330,7 @@ MESSAGE = 'openssl crl2pkcs7 -nocrl -certfile "$EST_CA_DIR/cacert.pem" -outform 
         ("Status: 202\\nRetry-After: 7", 202, {"Retry-After": "7"}),
     ],
 )
-def test_a_message_travels_whatever_the_status(own_lab, head, status, headers):
+def test_a_full_pki_response_is_sent_with_any_status(own_lab, head, status, headers):
     own_lab.script("handlers/openssl/fullcmc", f"printf '{head}\\n\\n'; {MESSAGE}")
     with running_gateway(own_lab) as gateway:
         answer = gateway.post("fullcmc", b"MAA=", headers=CMC)
@@ -351,14 +351,14 @@ def test_a_message_travels_whatever_the_status(own_lab, head, status, headers):
         ("exit 64", 501, "This operation is not offered here."),
     ],
 )
-def test_without_a_message_it_is_a_sentence(own_lab, text, status, words):
+def test_fullcmc_without_a_message_answers_with_a_sentence(own_lab, text, status, words):
     own_lab.script("handlers/openssl/fullcmc", text)
     with running_gateway(own_lab) as gateway:
         answer = gateway.post("fullcmc", b"MAA=", headers=CMC)
         assert (answer.status, answer.body.decode().strip()) == (status, words)
 
 
-def test_what_a_handler_is_told_for_the_requests_inside(own_lab):
+def test_fullcmc_handler_gets_the_rules_for_the_requests_inside(own_lab):
     names = "POP_LINK|AUTHORIZE|CSR_T|MAY|NAME_B"
     own_lab.script("handlers/openssl/fullcmc", f"env | grep -E '^EST_({names})' | sort; exit 77")
     template = own_lab.path / "template.yaml"
@@ -377,8 +377,8 @@ def test_what_a_handler_is_told_for_the_requests_inside(own_lab):
         ]
 
 
-def test_the_message_itself_is_not_asked_about(own_lab):
-    """`authorize` decides about each request inside, and there the handler asks."""
+def test_authorize_does_not_run_for_the_full_cmc_message(own_lab):
+    """The handler runs `authorize` for each request inside the message."""
     own_lab.script("handlers/openssl/authorize", "exit 77")
     own_lab.script("handlers/openssl/fullcmc", MESSAGE)
     with running_gateway(own_lab) as gateway:

@@ -1,4 +1,4 @@
-"""Whatever comes in, the answer names the fault, nothing is issued, and the next request is served."""
+"""After any bad input the answer names the fault, nothing is issued, and the next request is served."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def unharmed(request: pytest.FixtureRequest) -> Iterator[None]:
     assert all(gateway.get("cacerts").status == 200 for gateway in gateways)
 
 
-def test_a_certificate_of_our_ca_whose_names_cannot_be_read_is_none(gateway, tmp_path):
+def test_a_client_certificate_with_unreadable_names_counts_as_none(gateway, tmp_path):
     key = load_pem_private_key((gateway.lab.ca / "private/cakey.pem").read_bytes(), None)
     ca = CA(x509.load_pem_x509_certificate(gateway.lab.anchor.read_bytes()), key)
     der = broken_certificate(ca, dn((CN, T61, b"M\xfcller")))
@@ -51,7 +51,7 @@ def test_a_certificate_of_our_ca_whose_names_cannot_be_read_is_none(gateway, tmp
     assert "the client's certificates can't be parsed" in answer.words
 
 
-# Bodies that are no CSR, and CSRs that are no good: 400.
+# Bodies that are not a CSR, and CSRs that are refused: 400.
 
 
 def broken_signature() -> bytes:
@@ -80,7 +80,7 @@ BODIES: dict[str, tuple[Callable[[], bytes], str]] = {
     ),
     "white space": (lambda: b" \r\n\t", r"The body is empty\."),
     "not base64": (lambda: b"%PDF-1.7 hello", r"Not base64: byte 0x25 at offset 0"),
-    "base64 with a stranger": (lambda: base64.b64encode(GOOD)[:40] + b"_" + base64.b64encode(GOOD)[41:],
+    "base64 with an underscore": (lambda: base64.b64encode(GOOD)[:40] + b"_" + base64.b64encode(GOOD)[41:],
                                r"Not base64: byte 0x5f at offset 40"),
     "truncated base64": (lambda: base64.b64encode(GOOD)[:-5], r"Truncated base64"),
     "truncated at a quartet": (lambda: base64.b64encode(GOOD)[:-8], r"The CSR is cut off: \d bytes are missing\."),
@@ -110,7 +110,7 @@ BODIES: dict[str, tuple[Callable[[], bytes], str]] = {
 
 @pytest.mark.parametrize("operation", ["simpleenroll", "simpleEnroll"])
 @pytest.mark.parametrize("name", BODIES)
-def test_a_body_that_is_no_good(gateway, name, operation):
+def test_a_bad_body_is_a_400_that_names_the_fault(gateway, name, operation):
     make, words = BODIES[name]
     answer = gateway.post(operation, make())
     assert answer.status == 400
@@ -121,17 +121,17 @@ def test_a_body_that_is_no_good(gateway, name, operation):
     assert "serial" not in line
 
 
-def test_a_certificate_itself_is_no_request(gateway):
+def test_a_certificate_as_the_body_is_a_400(gateway):
     answer = gateway.post("simpleenroll", gateway.lab.anchor.read_bytes())
     assert (answer.status, "CERTIFICATE REQUEST is wanted" in answer.words) == (400, True)
 
 
-def test_the_same_on_reenrol(gateway, device):
+def test_a_reenroll_with_a_broken_signature_is_a_400(gateway, device):
     answer = gateway.post("simplereenroll", broken_signature(), certificate=device, login=None)
     assert (answer.status, answer.words) == (400, "The CSR's signature does not fit its key.")
 
 
-# Who are you: 401.
+# Not authenticated: 401.
 
 
 @pytest.mark.parametrize(
@@ -155,14 +155,14 @@ def test_the_same_on_reenrol(gateway, device):
     }.items(),
     ids=lambda item: item[0],
 )
-def test_wrong_credentials(gateway, header):
+def test_wrong_credentials_get_401_with_a_challenge(gateway, header):
     value = f"Basic {base64.b64encode(header[1]).decode()}" if isinstance(header[1], bytes) else header[1]
     answer = gateway.post("simpleenroll", GOOD, login=None, headers={"Authorization": value})
     assert (answer.status, answer.body) == (401, b"")
     assert answer.header("WWW-Authenticate") == 'Basic realm="estrealm"'
 
 
-def test_two_authorization_headers(gateway):
+def test_two_authorization_headers_get_401(gateway):
     with gateway.connect() as connection:
         right = request("POST", "simpleenroll", GOOD, login=LOGIN)
         twice = right.replace(b"Content-Type", b"Authorization: Basic bm86bm8=\r\nContent-Type")
@@ -170,17 +170,17 @@ def test_two_authorization_headers(gateway):
         assert connection.response().status == 401
 
 
-def test_wrong_credentials_spoil_a_good_certificate(gateway, device):
+def test_wrong_credentials_are_refused_despite_a_good_certificate(gateway, device):
     answer = gateway.post("simpleenroll", GOOD, certificate=device, login="estuser:wrong")
     assert answer.status == 401
 
 
-def test_wrong_credentials_do_not_spoil_what_is_for_everybody(gateway):
+def test_wrong_credentials_do_not_prevent_cacerts(gateway):
     assert gateway.get("cacerts", login="estuser:wrong").status == 200
 
 
-def test_a_stranger_and_a_wrong_password_look_the_same(gateway):
-    """The same bytes, the same words in the log, and about the same time: the hash is what takes it."""
+def test_an_unknown_user_and_a_wrong_password_look_the_same(gateway):
+    """The same bytes, the same words in the log, and about the same time, which the hash takes."""
     times: dict[str, list[float]] = {"nobody:guess": [], "estuser:guess": []}
     answers = set()
     reasons = set()
@@ -198,17 +198,17 @@ def test_a_stranger_and_a_wrong_password_look_the_same(gateway):
     assert stranger > 0.02
 
 
-# You may not: 403.
+# Forbidden: 403.
 
 
-def test_reenrol_without_a_certificate(gateway):
+def test_reenroll_refuses_a_client_without_a_certificate(gateway):
     answer = gateway.post("simplereenroll", GOOD)
     assert answer.status == 403
     assert "certificate" in answer.words
 
 
 @pytest.mark.parametrize("other", ["device-2", "DEVICE-1x", "device-1 "[:-1] + "0"])
-def test_reenrol_with_another_subject(gateway, device, other):
+def test_reenroll_refuses_another_subject(gateway, device, other):
     answer = gateway.post("simplereenroll", csr(other), certificate=device, login=None)
     assert answer.status == 403
     assert answer.words == (
@@ -217,14 +217,14 @@ def test_reenrol_with_another_subject(gateway, device, other):
     )
 
 
-def test_reenrol_with_another_name(gateway, device):
+def test_reenroll_refuses_an_additional_alternative_name(gateway, device):
     answer = gateway.post("simplereenroll", csr("device-1", x509.DNSName("a.example")), certificate=device, login=None)
     assert answer.status == 403
     assert "the CSR adds DNS:a.example" in answer.words
 
 
-def test_reenrol_with_a_strangers_certificate(gateway, tmp_path):
-    """It is let in, and told why its certificate counts for nothing."""
+def test_reenroll_refuses_a_self_signed_certificate_and_says_why(gateway, tmp_path):
+    """The connection is accepted, and the answer says why the certificate does not count."""
     script = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout k -out c -subj /CN=device-1"
     run("bash", "-ec", script, cwd=tmp_path)
     pair = (tmp_path / "c", tmp_path / "k")
@@ -235,7 +235,7 @@ def test_reenrol_with_a_strangers_certificate(gateway, tmp_path):
     assert gateway.access[-1]["client_certificate"] == "self-signed certificate"
 
 
-# Where: 404, 405, 415.
+# Path, method and type: 404, 405, 415.
 
 
 @pytest.mark.parametrize(
@@ -255,13 +255,13 @@ def test_reenrol_with_a_strangers_certificate(gateway, tmp_path):
         "/": "EST lives under /.well-known/est/ here.",
     }.items(),
 )
-def test_paths_that_lead_nowhere(gateway, path, words):
+def test_an_unknown_path_is_a_404_that_says_why(gateway, path, words):
     answer = gateway.post(path, GOOD)
     assert (answer.status, answer.words) == (404, words)
 
 
 @pytest.mark.parametrize("path", ["%00", "simpleenroll%0d%0aX:y", "a%2fsimpleenroll", "%ff%fe", "%1b[31mred"])
-def test_paths_that_are_spoilt(gateway, path):
+def test_a_malformed_path_is_a_400(gateway, path):
     answer = gateway.post(f"/.well-known/est/{path}", GOOD)
     assert answer.status == 400
     assert answer.words.startswith("The path ")
@@ -279,7 +279,7 @@ def test_paths_that_are_spoilt(gateway, path):
         ("HEAD", "simpleenroll", "POST"),
     ],
 )
-def test_the_wrong_method(gateway, method, operation, allow):
+def test_a_wrong_method_is_a_405_that_names_the_right_one(gateway, method, operation, allow):
     with gateway.connect() as connection:
         answer = connection.ask(method, operation, GOOD if method in ("POST", "PUT") else None)
     assert answer.status == 405
@@ -292,7 +292,7 @@ def test_the_wrong_method(gateway, method, operation, allow):
     "content_type",
     ["application/pkcs10x", "application/x-pkcs10", "text/plain", "application/x-www-form-urlencoded", None],
 )
-def test_the_wrong_type(gateway, content_type):
+def test_a_wrong_content_type_is_a_415_that_names_the_right_one(gateway, content_type):
     answer = gateway.post("simpleenroll", GOOD, headers={"Content-Type": content_type})
     assert answer.status == 415
     told = f"not {content_type}" if content_type else "and none was given"
@@ -302,7 +302,7 @@ def test_the_wrong_type(gateway, content_type):
 # Too much: 413, and not HTTP: 400.
 
 
-def test_too_large_is_said_before_it_comes(gateway):
+def test_an_announced_large_body_is_a_413_before_it_is_sent(gateway):
     with gateway.connect() as connection:
         connection.send(request("POST", "simpleenroll", None, login=LOGIN, headers={
             "Content-Type": PKCS10, "Content-Length": str(256 * 1024 + 1)}))  # fmt: skip
@@ -311,7 +311,7 @@ def test_too_large_is_said_before_it_comes(gateway):
     assert answer.header("Connection") == "close"
 
 
-def test_too_large_in_chunks_is_said_when_it_is(gateway):
+def test_a_chunked_body_is_a_413_as_soon_as_it_is_too_large(gateway):
     headers = {"Transfer-Encoding": "chunked", "Content-Type": PKCS10}
     with gateway.connect() as connection:
         connection.send(request("POST", "simpleenroll", None, login=LOGIN, headers=headers))
@@ -319,7 +319,7 @@ def test_too_large_in_chunks_is_said_when_it_is(gateway):
         assert connection.response().status == 413
 
 
-def test_the_largest_body_is_read(gateway):
+def test_a_body_of_the_largest_size_is_read(gateway):
     answer = gateway.post("simpleenroll", b" " * (256 * 1024))
     assert answer.status == 400
     assert answer.words.startswith("The body is empty.")
@@ -350,7 +350,7 @@ def head(*lines: str) -> bytes:
     }.items(),
     ids=lambda item: item[0],
 )
-def test_what_is_not_http(gateway, raw):
+def test_malformed_http_is_a_400(gateway, raw):
     with gateway.connect() as connection:
         connection.send(raw[1])
         answer = connection.response()
@@ -359,7 +359,7 @@ def test_what_is_not_http(gateway, raw):
 
 
 @pytest.mark.parametrize("version", [" HTTP/2.0", " HTTP/0.9", ""])
-def test_another_version_of_http(gateway, version):
+def test_another_http_version_is_a_400(gateway, version):
     with gateway.connect() as connection:
         connection.send(f"GET /.well-known/est/cacerts{version}\r\n\r\n".encode())
         answer = connection.response()
@@ -374,20 +374,20 @@ def test_http_1_0_is_served_and_closed(gateway):
 
 
 def test_a_bad_request_closes_the_connection(gateway):
-    """Where one request ends and the next begins is no longer known."""
+    """The gateway no longer knows where the next request begins."""
     with gateway.connect() as connection:
         connection.send(head("Content-Length: 4", "Content-Length: 5") + b"MIIB" + request("GET", "cacerts"))
         assert connection.response().status == 400
         assert connection.rest() == b""
 
 
-def test_a_query_that_a_shell_would_dislike(gateway):
-    """Percent-encoded it stays, so that no function of Bash comes of it."""
+def test_a_query_like_a_bash_function_is_served(gateway):
+    """The query stays percent-encoded, so Bash cannot read it as a function."""
     assert gateway.get("cacerts?()%20{%20:;};").status == 200
     assert gateway.get("cacerts?a\x7fb").status == 400
 
 
-# Scripts that misbehave: the client learns the request id, the log has the rest.
+# Scripts that misbehave: the client gets the request id, the log has the rest.
 
 FAILURES = {
     "crash": (500, r"crash exited with 1, which is a fault of the script"),
@@ -405,7 +405,7 @@ FAILURES = {
 
 
 @pytest.mark.parametrize("label", FAILURES)
-def test_a_script_that_misbehaves(bench, label):
+def test_a_misbehaving_script_is_a_500_or_504_and_logged(bench, label):
     status, words = FAILURES[label]
     started = time.monotonic()
     answer = bench.post(f"{label}/simpleenroll", GOOD)
@@ -414,13 +414,13 @@ def test_a_script_that_misbehaves(bench, label):
     line = bench.access[-1]
     assert (line["status"], line["label"]) == (status, label)
     assert re.search(words, line["reason"]), line
-    # The client can quote the id, and sees nothing of what went wrong.
+    # The client can quote the id, but does not see the reason.
     assert line["request_id"] in answer.words
     assert label not in answer.words
     assert "PRIVATE KEY" not in bench.log_text
 
 
-def test_what_a_crashed_script_said_is_in_the_log(bench):
+def test_stderr_of_a_crashed_script_is_in_the_log(bench):
     bench.post("crash/simpleenroll", GOOD)
     said = [line for line in bench.lines_of(bench.access[-1]["request_id"]) if line["event"] == "handler stderr"]
     assert [(line["handler"], line["line"], line["level"]) for line in said] == [
@@ -428,13 +428,13 @@ def test_what_a_crashed_script_said_is_in_the_log(bench):
     ]
 
 
-def test_a_script_that_will_not_die_is_killed(bench):
+def test_a_script_that_ignores_sigterm_is_killed(bench):
     answer = bench.post("stubborn/simpleenroll", GOOD)
     assert answer.status == 504
     assert not alive(int((bench.lab.path / "stubborn.pid").read_text()))
 
 
-def test_a_child_that_stays_delays_nothing_and_is_collected(bench):
+def test_a_scripts_background_child_delays_nothing_and_is_ended(bench):
     started = time.monotonic()
     assert bench.post("child/simpleenroll", GOOD).status == 200
     assert time.monotonic() - started < 5
@@ -443,14 +443,14 @@ def test_a_child_that_stays_delays_nothing_and_is_collected(bench):
 
 
 def alive(process: int) -> bool:
-    """A zombie is not; whoever is its parent has not looked yet."""
+    """A zombie does not count: its parent has not collected it yet."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False
 
 
-def test_a_script_that_reads_nothing_is_fine(bench):
+def test_a_script_need_not_read_its_input(bench):
     assert bench.post("no-input/simpleenroll", GOOD).status == 200
 
 
@@ -464,7 +464,7 @@ def test_a_script_that_reads_nothing_is_fine(bench):
         ("conflict", 409, "twice"),
     ],
 )
-def test_a_scripts_verdict_and_its_words(bench, label, status, words):
+def test_a_scripts_verdict_and_words_reach_the_client(bench, label, status, words):
     answer = bench.post(f"{label}/simpleenroll", GOOD)
     assert (answer.status, answer.words) == (status, words)
     assert answer.header("Retry-After") == ("60" if status == 503 else None)
@@ -498,7 +498,7 @@ def behead(script: Path) -> Callable[[], object]:
 
 
 @pytest.mark.parametrize("harm", [remove, forbid, behead])
-def test_a_script_that_cannot_be_started(fragile, harm):
+def test_a_script_that_cannot_be_started_is_a_500_until_repaired(fragile, harm):
     before = fragile.lab.books()
     repair = harm(fragile.lab.path / "handlers/openssl/simpleenroll")
     answer = fragile.post("simpleenroll", GOOD)
@@ -511,7 +511,7 @@ def test_a_script_that_cannot_be_started(fragile, harm):
     fragile.lab.verify(fragile.post("simpleenroll", GOOD).certificate)
 
 
-def test_a_ca_that_is_broken_is_not_the_clients_fault(own_lab):
+def test_a_broken_ca_is_a_500_not_a_400(own_lab):
     own_lab.ca.joinpath("private/cakey.pem").unlink()
     with running_gateway(own_lab) as gateway:
         answer = gateway.post("simpleenroll", GOOD)
@@ -521,8 +521,8 @@ def test_a_ca_that_is_broken_is_not_the_clients_fault(own_lab):
         assert any("cakey.pem" in line.get("line", "") for line in gateway.lines_of(request_id))
 
 
-def test_nothing_is_left_behind(bench):
-    """No directory of a request, no child, no descriptor: whatever the scripts here did."""
+def test_scripts_leave_no_child_and_no_descriptor(bench):
+    """No child and no descriptor remain, even after the misbehaving scripts above."""
     process = bench.process.pid
     until(lambda: not scripts(process))
     descriptors = len(os.listdir(f"/proc/{process}/fd"))
@@ -533,7 +533,7 @@ def test_nothing_is_left_behind(bench):
 
 
 def scripts(process: int) -> list[int]:
-    """The scripts that run: the gateway's children, and those of its warm interpreter, which is there to stay."""
+    """The running scripts: children of the gateway and of its warm interpreter, which itself stays."""
     found = []
     for child in children(process):
         warm = b"forkserver" in Path(f"/proc/{child}/cmdline").read_bytes()

@@ -41,7 +41,7 @@ def curl(request: pytest.FixtureRequest, gateway: Gateway, tmp_path: Path) -> Cu
 
 
 class Curl:
-    """curl, sent to the paths of one handler set; what it got must be what the access line says."""
+    """curl for the paths of one handler set. Each answer must agree with the access line."""
 
     def __init__(self, gateway: Gateway, path: Path, label: str) -> None:
         self.gateway, self.path, self.label = gateway, path, label
@@ -71,14 +71,14 @@ def issued(answer: tuple[int, str, bytes]) -> x509.Certificate:
     return certificate
 
 
-def test_ca_certificates(curl):
+def test_curl_gets_the_root_from_cacerts(curl):
     status, content_type, body = curl("cacerts")
     assert (status, content_type) == (200, "application/pkcs7-mime")
     root = x509.load_pem_x509_certificate(curl.gateway.lab.anchor.read_bytes())
     assert pkcs7.load_der_pkcs7_certificates(base64.b64decode(body)) == [root]
 
 
-def test_csr_attributes(curl):
+def test_curl_gets_csr_attributes(curl):
     status, content_type, body = curl("csrattrs")
     assert (status, content_type) == (200, "application/csrattrs")
     assert base64.b64decode(body)[:1] == b"\x30"
@@ -101,7 +101,7 @@ def test_enrol_with_a_password_then_renew_with_the_certificate(curl, tmp_path):
         assert list(names) == [x509.DNSName("moon.example")]
 
 
-def test_a_key_of_the_servers(curl):
+def test_serverkeygen_returns_a_new_key_and_its_certificate(curl):
     status, content_type, body = curl.post("serverkeygen", "-u", LOGIN)
     assert status == 200, body
     message = email.message_from_bytes(f"Content-Type: {content_type}\r\n\r\n".encode() + body)
@@ -113,7 +113,7 @@ def test_a_key_of_the_servers(curl):
     curl.gateway.lab.verify(certificate)
 
 
-def test_full_cmc_refuses_what_is_none(curl):
+def test_full_cmc_refuses_a_body_that_is_not_a_message(curl):
     content_type = "application/pkcs7-mime; smime-type=CMC-request"
     status, kind, body = curl.post("fullcmc", "-u", LOGIN, content_type=content_type)
     assert (status, kind) == (400, "application/pkcs7-mime; smime-type=CMC-response")

@@ -1,6 +1,6 @@
-"""CSR attributes from end to end: the YAML that people edit, what travels, who obeys and who is refused.
+"""CSR attributes from end to end: the YAML file, the answer, clients that obey it and CSRs that are refused.
 
-Names begin with the row of RFC 7030's checklist that a test is for: 4.5 and RFC 9908.
+Some names begin with the id of a row in tests/rfc_coverage.md.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ LABELS: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def served(lab: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """A gateway on a workspace of its own, whose csrattrs.yaml the tests write anew; each puts it back."""
+    """A gateway on its own workspace. Tests rewrite its csrattrs.yaml and restore it."""
     own = lab.copy(tmp_path_factory.mktemp("csrattrs"))
     (own.path / "insisted.yaml").write_text(INSISTED)
     overrides = {"labels": LABELS, "pop": {"rules": [{"label": "linked", "pop": "required"}]}}
@@ -59,7 +59,7 @@ def served(lab: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 @pytest.fixture
 def wishes(served: Gateway) -> Iterator[Path]:
-    """The YAML beside the handler."""
+    """The YAML file beside the handler, restored afterwards."""
     path = served.lab.path / "handlers/openssl/csrattrs.yaml"
     before = path.read_text()
     yield path
@@ -77,22 +77,22 @@ def estgw(*arguments: str | Path, stdin: bytes = b"", status: int = 0) -> bytes:
     return run(sys.executable, "-m", "estgw", *arguments, stdin=stdin, status=status, cwd=ROOT).stdout
 
 
-# The YAML that people edit.
+# The YAML file.
 
 
-def test_q3_what_is_shipped(served):
+def test_q3_the_shipped_yaml_is_answered_in_base64_lines(served):
     answer = served.get("csrattrs")
     assert estgw("csrattrs", "explain", "-", stdin=answer.body).decode() == SHIPPED
     assert answer.body.endswith(b"\n")
     assert max(map(len, answer.body.splitlines())) <= 64
 
 
-def test_q2_anybody_may_ask(served):
+def test_q2_csrattrs_need_no_login(served):
     assert served.get("csrattrs", login=None).status == 200
     assert served.get("csrattrs", login=LOGIN).status == 200
 
 
-def test_an_edit_is_in_the_next_answer(served, wishes):
+def test_an_edit_of_the_yaml_is_in_the_next_answer(served, wishes):
     before = asked(served)
     served.lab.edit("handlers/openssl/csrattrs.yaml", "\n#- serialNumber\n", "\n- serialNumber\n")
     assert asked(served).items == (*before.items, "2.5.4.5")
@@ -107,14 +107,14 @@ def test_the_command_encodes_what_the_gateway_sends(served, wishes):
 
 @pytest.mark.parametrize("name", FILES)
 def test_every_published_answer_can_be_given(served, wishes, tmp_path, name, capsys):
-    """explain makes lines of it that stand in the file, and what travels then is byte for byte the same."""
+    """`explain` turns each into YAML, from which the gateway makes the same bytes."""
     (tmp_path / "answer").write_bytes(vector(name))
     assert command_line.main(["csrattrs", "explain", str(tmp_path / "answer")]) == 0
     wishes.write_text(capsys.readouterr().out, encoding="utf-8")
     assert served.get("csrattrs").der == vector(name)
 
 
-def test_q4_no_wishes(served, wishes):
+def test_q4_an_empty_file_is_a_204_and_an_empty_list_a_200(served, wishes):
     wishes.write_text("# nothing today\n")
     answer = served.get("csrattrs")
     assert (answer.status, answer.body, answer.header("Content-Type")) == (204, b"", None)
@@ -135,7 +135,7 @@ def test_q10_a_fault_is_a_500_and_the_log_says_where(served, wishes):
     assert "stdout:4:3: 2: 'serialNumbr' is no name known here; do you mean serialNumber?" in reason
 
 
-def test_yaml_1_1_is_told_to_be_quoted(served, wishes):
+def test_an_unquoted_yaml_bool_is_logged_with_advice_to_quote_it(served, wishes):
     wishes.write_text("- friendlyName: NO\n")
     before = len(served.log)
     assert served.get("csrattrs").status == 500
@@ -143,7 +143,7 @@ def test_yaml_1_1_is_told_to_be_quoted(served, wishes):
     assert 'stdout:1:17: YAML reads NO as a bool; quote it: "NO"' in reason
 
 
-def test_der_base64_and_pem_do_as_before(own_lab):
+def test_csrattrs_may_be_printed_as_der_base64_or_pem(own_lab):
     der = vector("rfc9908-5.4-rsa4096-sha256.b64")
     file = own_lab.path / "answer"
     own_lab.script("handlers/openssl/csrattrs", f"cat {file}")
@@ -153,7 +153,7 @@ def test_der_base64_and_pem_do_as_before(own_lab):
             assert gateway.get("csrattrs").der == der
 
 
-def test_q2_answers_may_differ_by_who_asks(served, wishes, device):
+def test_q2_csrattrs_may_differ_by_client(served, wishes, device):
     script = served.lab.path / "handlers/openssl/csrattrs"
     before = script.read_text()
     (wishes.parent / "members.yaml").write_text("- macAddress\n")
@@ -175,8 +175,8 @@ def test_q8_linking_is_announced_where_it_is_required(served):
     assert asked(served, "linked").items == (*asked(served).items, CHALLENGE_PASSWORD)
 
 
-def test_q12_inside_the_template_too(served, wishes):
-    """RFC 9908 4: who knows templates ignores the bare OID."""
+def test_q12_linking_is_announced_inside_the_template_too(served, wishes):
+    """RFC 9908 4: a client that knows templates ignores the bare OID."""
     wishes.write_text(TEMPLATE)
     attrs = asked(served, "linked")
     assert attrs.oids == ("2.5.4.5", CHALLENGE_PASSWORD)
@@ -189,17 +189,17 @@ def test_q12_inside_the_template_too(served, wishes):
     assert [wish.oid for wish in plain.attributes] == ["1.2.840.113549.1.9.20"]
 
 
-def test_q8_once_is_enough(served, wishes):
+def test_q8_linking_is_not_announced_twice(served, wishes):
     wishes.write_text("- challengePassword\n- template: {attributes: [challengePassword]}\n")
     assert served.get("linked/csrattrs").der == served.get("csrattrs").der
 
 
-def test_q8_even_without_any_wish(served, wishes):
+def test_q8_linking_is_announced_even_without_attributes(served, wishes):
     wishes.write_text("# nothing\n")
     assert asked(served, "linked").items == (CHALLENGE_PASSWORD,)
 
 
-def test_q8_with_the_attribute_of_rfc_7894(own_lab):
+def test_q8_linking_can_be_announced_as_est_identity_linking(own_lab):
     (own_lab.path / "handlers/openssl/csrattrs.yaml").write_text(TEMPLATE)
     pop = {"default": "required", "attribute": "estIdentityLinking"}
     with running_gateway(own_lab, {"pop": pop}) as gateway:
@@ -214,7 +214,7 @@ def test_q8_with_the_attribute_of_rfc_7894(own_lab):
 
 
 def enroll(gateway: Gateway, directory: Path, *arguments: str, label: str = "", status: int = 0) -> str:
-    """`estclient enroll --new-key`; what it says."""
+    """Run `estclient enroll`; returns its output."""
     url = f"https://localhost:{gateway.port}" + (f"/.well-known/est/{label}" if label else "")
     command: list[str | Path] = [
         sys.executable,
@@ -238,9 +238,9 @@ def new_pair(directory: Path) -> tuple[x509.Certificate, Any]:
     return x509.load_pem_x509_certificate((directory / "new.pem").read_bytes()), key
 
 
-def test_q12_a_template_is_obeyed(served, wishes, tmp_path):
+def test_q12_estclient_obeys_a_template(served, wishes, tmp_path):
     wishes.write_text(
-        "- key: rsa:2048\n"  # for those who know no templates
+        "- key: rsa:2048\n"  # for clients that know no templates
         "- sha256\n"
         "- template:\n"
         "    subject: [commonName, {organizationName: Example}]\n"
@@ -258,21 +258,21 @@ def test_q12_a_template_is_obeyed(served, wishes, tmp_path):
     assert san == x509.DNSName("nine.example")
 
 
-def test_q12_and_so_is_the_linking_in_it(served, wishes, tmp_path):
+def test_q12_estclient_obeys_linking_in_a_template(served, wishes, tmp_path):
     wishes.write_text(TEMPLATE)
     enroll(served, tmp_path, "--new-key", "auto", "--subject", "CN=device-9", "--require-pop", label="linked")
     assert served.access[-1]["pop"] == "linked"
     assert new_pair(tmp_path)[0].subject.rfc4514_string() == "CN=device-9"
 
 
-def test_q11_the_classic_form_is_obeyed(served, wishes, tmp_path):
+def test_q11_estclient_obeys_the_classic_form(served, wishes, tmp_path):
     wishes.write_text("- key: rsa:3072\n- sha256\n")
     enroll(served, tmp_path, "--new-key", "auto", "--subject", "CN=device-9")
     assert new_pair(tmp_path)[1].key_size == 3072
 
 
-def test_a_template_that_is_both_wished_and_insisted_on(served, wishes, tmp_path):
-    """One file for both: who obeys is served, who does not gets the list."""
+def test_estclient_meets_a_required_template_that_is_announced(served, wishes, tmp_path):
+    """A client that obeys the file is served. A client that does not gets the list of what its CSR lacks."""
     wishes.write_text(INSISTED.replace("    subject", "    key: ec:P-384\n    subject"))
     names = ("--subject", "CN=device-9", "--dns", "nine.example")
     said = enroll(served, tmp_path, "--new-key", "ec:P-256", "--no-csrattrs", *names, label="strict", status=4)
@@ -282,7 +282,7 @@ def test_a_template_that_is_both_wished_and_insisted_on(served, wishes, tmp_path
     assert new_pair(tmp_path)[0].subject.rfc4514_string() == "O=Example,CN=device-9"
 
 
-# What a label insists on.
+# Templates that a label requires.
 
 USAGE = x509.KeyUsage(True, False, False, False, False, False, False, False, False)
 NAME = x509.Name.from_rfc4514_string("O=Example,CN=device-1")
@@ -293,7 +293,7 @@ LACKS = (
 )
 
 
-def test_q7_what_is_lacking_is_listed_and_nothing_is_issued(served):
+def test_q7_a_csr_is_refused_with_the_list_of_what_it_lacks(served):
     books = served.lab.books()
     answer = served.post("strict/simpleenroll", armoured(csr("device-1")))
     assert (answer.status, answer.words) == (400, LACKS)
@@ -301,29 +301,29 @@ def test_q7_what_is_lacking_is_listed_and_nothing_is_issued(served):
     assert LACKS.rstrip(".").removeprefix("The") in served.access[-1]["reason"]
 
 
-def test_q7_who_has_everything_is_served(served):
+def test_q7_a_csr_that_lacks_nothing_is_served(served):
     issued = served.post("strict/simpleenroll", armoured(GOOD)).certificate
     assert issued.public_key() == P384.public_key()
 
 
 @pytest.mark.parametrize("version", [V12, V13])
-def test_q7_before_a_script_is_asked(served, version):
+def test_q7_a_csr_is_refused_before_a_script_runs(served, version):
     """The 400 is the gateway's: neither authorize nor the handler has run."""
     before = len(served.log)
     assert served.post("strict/simpleenroll", armoured(csr("device-1", key=RSA)), version=version).status == 400
     assert not [line for line in served.log[before:] if line["event"] == "handler stderr"]
 
 
-def test_who_is_not_authenticated_learns_nothing(served):
+def test_a_client_without_a_login_does_not_learn_the_template(served):
     assert served.post("strict/simpleenroll", armoured(csr("device-1")), login=None).status == 401
 
 
-def test_null_for_a_label_insists_on_nothing(served):
+def test_csr_template_null_requires_nothing(served):
     assert served.post("free/simpleenroll", armoured(csr("device-1"))).status == 200
     assert served.post("simpleenroll", armoured(csr("device-1"))).status == 200
 
 
-def test_the_wishes_themselves_can_be_insisted_on(served):
+def test_the_shipped_csrattrs_can_be_required(served):
     assert served.post("fitting/simpleenroll", armoured(csr("device-1"))).status == 200
     answer = served.post("fitting/simpleenroll", armoured(csr("device-1", key=RSA)))
     assert answer.words == (
@@ -332,7 +332,7 @@ def test_the_wishes_themselves_can_be_insisted_on(served):
     )
 
 
-def test_a_renewal_must_have_it_too(served, device):
+def test_a_renewal_must_meet_the_template_too(served, device):
     answer = served.post("strict/simplereenroll", armoured(csr("device-1")), login=None, certificate=device)
     assert (answer.status, answer.words) == (400, LACKS)
 
@@ -346,7 +346,7 @@ def test_serverkeygens_csr_need_not_have_the_key(served):
     assert served.post("strict/serverkeygen", armoured(own)).status == 200
 
 
-def test_for_all_labels(own_lab):
+def test_a_csr_template_of_callouts_applies_to_all_labels(own_lab):
     (own_lab.path / "insisted.yaml").write_text("- serialNumber\n")
     with running_gateway(own_lab, {"callouts": {"csr_template": "insisted.yaml"}, "labels": {"x": {}}}) as gateway:
         for path in ("simpleenroll", "x/simpleenroll"):
@@ -355,7 +355,7 @@ def test_for_all_labels(own_lab):
         name = x509.Name.from_rfc4514_string("2.5.4.5=A-1,CN=device-1")
         assert gateway.post("simpleenroll", armoured(csr(name))).status == 200
 
-        # An edit counts from the next reload on, and one that is bad changes nothing.
+        # An edit takes effect at the next reload; a faulty one changes nothing.
         (own_lab.path / "insisted.yaml").write_text("- serialNumbr\n")
         refused = gateway.reload()
         assert "insisted.yaml:1:3: 0: 'serialNumbr' is no name known here" in json.dumps(refused)
@@ -365,7 +365,7 @@ def test_for_all_labels(own_lab):
         assert gateway.post("simpleenroll", armoured(csr(name))).words.endswith(": macAddress.")
 
 
-def test_check_reads_it(own_lab):
+def test_estgw_check_reports_a_fault_in_a_template(own_lab):
     (own_lab.path / "insisted.yaml").write_text("- key: ec:P-1\n- 2.10\n")
     own_lab.edit("conf.yaml", "  # csr_template: null", "  csr_template: insisted.yaml")
     done = run(sys.executable, "-m", "estgw", "check", "-c", own_lab.path / "conf.yaml", status=1, cwd=ROOT)
@@ -375,7 +375,7 @@ def test_check_reads_it(own_lab):
     )
 
 
-def test_estgw_run_says_the_same(own_lab):
+def test_estgw_run_refuses_a_csr_with_the_same_words(own_lab):
     (own_lab.path / "insisted.yaml").write_text(INSISTED)
     own_lab.edit("conf.yaml", "  # csr_template: null", "  csr_template: insisted.yaml")
     with tempfile.NamedTemporaryFile() as file:

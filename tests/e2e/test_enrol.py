@@ -1,4 +1,4 @@
-"""Certificates for real clients: the seed's curl line, `openssl s_client`, and channel bindings both ways."""
+"""Certificates for real clients: the curl line of the slides, `openssl s_client`, and channel bindings."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from tests.kit.gateway import LOGIN, Gateway, enrol, running_gateway
 from tests.kit.keys import KEY, KEY_PEM
 from tests.kit.processes import run
 
-SEED = """curl https://localhost:8443/.well-known/est/simpleEnroll --anyauth -u estuser:estpwd \\
+CURL_LINE = """curl https://localhost:8443/.well-known/est/simpleEnroll --anyauth -u estuser:estpwd \\
   --cacert openssl-ca/cacert.pem --data-binary @req.pem -H "Content-Type: application/x-est-pkcs10"
 """
-"""As the slides of 2012 have it."""
+"""The command on the slides of 2012."""
 
 VERSIONS = {"TLSv1.2": V12, "TLSv1.3": V13}
 both_versions = pytest.mark.parametrize("version", VERSIONS)
 
 
-class Desk:
-    """A directory to type commands in: a request, the trust anchor, and nothing in curl's way."""
+class Shell:
+    """A directory for commands, with a request and the trust anchor, and without a curl configuration."""
 
     def __init__(self, path: Path, gateway: Gateway) -> None:
         self.path, self.gateway = path, gateway
@@ -40,14 +40,14 @@ class Desk:
         (path / "req.pem").write_bytes(armoured(csr("device-1")))
 
     def type(self, line: str, *more: str, status: int = 0) -> tuple[bytes, str]:
-        """Have a shell run a line as it stands, but for the port; standard output and error."""
+        """Run a line in a shell, with only the port changed. Returns standard output and error."""
         command = f'{line.replace(":8443", f":{self.gateway.port}").rstrip()} "$@"'
         environment = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": str(self.path)}
         done = run("bash", "-c", command, "bash", *more, status=status, cwd=self.path, env=environment)
         return done.stdout, done.stderr.decode()
 
     def certificate(self, answer: bytes) -> x509.Certificate:
-        """Unpack an answer as the printed instructions do, and verify what is in it."""
+        """Unpack an answer as the printed instructions do, and verify the certificate."""
         (self.path / "answer").write_bytes(answer)
         pipe = "openssl base64 -d -in answer | openssl pkcs7 -inform DER -print_certs -out cert.pem"
         run("bash", "-ec", pipe, cwd=self.path)
@@ -57,8 +57,8 @@ class Desk:
 
 
 @pytest.fixture
-def desk(gateway: Gateway, tmp_path: Path) -> Desk:
-    return Desk(tmp_path, gateway)
+def shell(gateway: Gateway, tmp_path: Path) -> Shell:
+    return Shell(tmp_path, gateway)
 
 
 def raw_key(certificate: x509.Certificate) -> bytes:
@@ -74,13 +74,13 @@ OUR_KEY = KEY.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublic
 @pytest.mark.client("curl")
 @pytest.mark.parametrize("spelling", ["simpleEnroll", "simpleenroll"])
 @pytest.mark.parametrize("tls", ["--tlsv1.2 --tls-max 1.2", "--tlsv1.3"], ids=list(VERSIONS))
-def test_the_seeds_own_line(desk, spelling, tls):
-    answer, _ = desk.type(SEED.replace("simpleEnroll", spelling), *tls.split())
-    certificate = desk.certificate(answer)
+def test_the_curl_line_of_the_slides_enrols(shell, spelling, tls):
+    answer, _ = shell.type(CURL_LINE.replace("simpleEnroll", spelling), *tls.split())
+    certificate = shell.certificate(answer)
     assert certificate.subject.rfc4514_string() == "CN=device-1"
     assert raw_key(certificate) == OUR_KEY
     # --anyauth sends the request twice over one connection: first without credentials.
-    first, second = desk.gateway.access[-2:]
+    first, second = shell.gateway.access[-2:]
     assert [first["status"], second["status"]] == [401, 200]
     assert second["tls"] == ("TLSv1.3" if tls == "--tlsv1.3" else "TLSv1.2")
     assert int(second["serial"], 16) == certificate.serial_number
@@ -88,70 +88,70 @@ def test_the_seeds_own_line(desk, spelling, tls):
 
 
 @pytest.mark.client("curl")
-def test_curls_words_are_the_gateways(desk):
-    (desk.path / "req.pem").write_bytes(b"nothing, of the kind")
-    answer, _ = desk.type(SEED)
+def test_curl_shows_the_gateways_words(shell):
+    (shell.path / "req.pem").write_bytes(b"nothing, of the kind")
+    answer, _ = shell.type(CURL_LINE)
     assert b"not base64: byte 0x" in answer.lower()
 
 
 @pytest.mark.client("curl")
-def test_digest_was_not_offered_and_fails_cleanly(desk):
-    before = desk.gateway.lab.books()
-    answer, _ = desk.type(SEED.replace("--anyauth", "--digest"), "-w", "%{http_code}")
+def test_curl_with_digest_gets_401_where_only_basic_is_offered(shell):
+    before = shell.gateway.lab.books()
+    answer, _ = shell.type(CURL_LINE.replace("--anyauth", "--digest"), "-w", "%{http_code}")
     assert answer == b"401"
-    assert desk.gateway.lab.books() == before
-    line = desk.gateway.access[-1]
-    # curl saves itself the body until it knows the nonce; no complaint about that, but a challenge.
+    assert shell.gateway.lab.books() == before
+    line = shell.gateway.access[-1]
+    # curl sends no body until it knows the nonce. The gateway answers with a challenge, not a 400.
     assert (line["status"], line["operation"]) == (401, "simpleenroll")
 
 
 @pytest.mark.client("curl")
-def test_a_large_csr_after_100_continue(desk):
+def test_curl_enrols_a_large_csr_after_100_continue(shell):
     padding = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.9900.1"), bytes(20_000))
-    (desk.path / "req.pem").write_bytes(armoured(csr("large", padding)))
-    answer, trace = desk.type(SEED, "-v", "-H", "Expect: 100-continue")
-    assert desk.certificate(answer).subject.rfc4514_string() == "CN=large"
+    (shell.path / "req.pem").write_bytes(armoured(csr("large", padding)))
+    answer, trace = shell.type(CURL_LINE, "-v", "-H", "Expect: 100-continue")
+    assert shell.certificate(answer).subject.rfc4514_string() == "CN=large"
     assert trace.count("HTTP/1.1 100 Continue") == 2
-    assert "Re-using existing connection" in trace  # the 401 came after the body and cost no connection
+    assert "Re-using existing connection" in trace  # the 401 came after the body and kept the connection
     assert trace.count("SSL connection using") == 1
 
 
 @pytest.mark.client("curl")
-def test_a_chunked_request(desk):
-    answer, trace = desk.type(SEED, "-v", "-H", "Transfer-Encoding: chunked")
+def test_curl_enrols_with_a_chunked_request(shell):
+    answer, trace = shell.type(CURL_LINE, "-v", "-H", "Transfer-Encoding: chunked")
     assert "> Transfer-Encoding: chunked" in trace
-    desk.certificate(answer)
+    shell.certificate(answer)
 
 
 @pytest.mark.client("curl")
-def test_no_type_at_all_is_fine_on_a_draft_path(desk):
-    answer, _ = desk.type(SEED.partition(" -H ")[0].replace("--anyauth", "--basic"))
-    desk.certificate(answer)
+def test_a_draft_path_accepts_curls_default_content_type(shell):
+    answer, _ = shell.type(CURL_LINE.partition(" -H ")[0].replace("--anyauth", "--basic"))
+    shell.certificate(answer)
 
 
 @pytest.mark.client("curl")
 @pytest.mark.parametrize("tls", ["1.2", "1.3"])
-def test_curl_re_enrols_with_its_certificate(desk, tls):
-    answer, _ = desk.type(SEED)
-    first = desk.certificate(answer)
-    (desk.path / "key.pem").write_bytes(KEY_PEM)
-    line = SEED.replace("simpleEnroll", "simplereenroll").replace(
+def test_curl_re_enrols_with_its_certificate(shell, tls):
+    answer, _ = shell.type(CURL_LINE)
+    first = shell.certificate(answer)
+    (shell.path / "key.pem").write_bytes(KEY_PEM)
+    line = CURL_LINE.replace("simpleEnroll", "simplereenroll").replace(
         "--anyauth -u estuser:estpwd", "--cert cert.pem --key key.pem"
     )
-    second = desk.certificate(desk.type(line, "--tls-max", tls)[0])
+    second = shell.certificate(shell.type(line, "--tls-max", tls)[0])
     assert second.subject.public_bytes() == first.subject.public_bytes()
     assert second.serial_number != first.serial_number
-    logged = desk.gateway.access[-1]
+    logged = shell.gateway.access[-1]
     assert (logged["identity"], logged["tls"]) == ("CN=device-1", f"TLSv{tls}")
     assert "user" not in logged
 
 
 @pytest.mark.client("curl")
-def test_cacerts_for_anybody(desk):
+def test_curl_gets_cacerts_without_a_login(shell):
     line = "curl https://localhost:8443/.well-known/est/cacerts --cacert openssl-ca/cacert.pem"
-    (desk.path / "answer").write_bytes(desk.type(line)[0])
+    (shell.path / "answer").write_bytes(shell.type(line)[0])
     pipe = "openssl base64 -d -in answer | openssl pkcs7 -inform DER -print_certs | openssl x509"
-    assert run("bash", "-ec", pipe, cwd=desk.path).stdout == desk.gateway.lab.anchor.read_bytes()
+    assert run("bash", "-ec", pipe, cwd=shell.path).stdout == shell.gateway.lab.anchor.read_bytes()
 
 
 # openssl s_client: the protocol by hand.
@@ -159,7 +159,7 @@ def test_cacerts_for_anybody(desk):
 
 @pytest.mark.client("openssl")
 @pytest.mark.parametrize("tls", ["-tls1_2", "-tls1_3"])
-def test_by_hand_over_s_client(gateway, device, tls):
+def test_s_client_reenrolls_only_with_a_certificate(gateway, device, tls):
     command = ["openssl", "s_client", "-quiet", tls, "-connect", f"127.0.0.1:{gateway.port}"]
     command += ["-servername", "localhost", "-CAfile", str(gateway.lab.anchor), "-verify_return_error"]
     asked = request("POST", "simplereenroll", armoured(csr()), headers={"Connection": "close"})
@@ -176,7 +176,7 @@ def test_by_hand_over_s_client(gateway, device, tls):
 
 
 @pytest.mark.parametrize(
-    "coat",
+    "encoding",
     {
         "DER": lambda der: der,
         "DER and a line end": lambda der: der + b"\r\n",
@@ -191,8 +191,8 @@ def test_by_hand_over_s_client(gateway, device, tls):
     }.items(),
     ids=lambda item: item[0],
 )
-def test_a_csr_in_every_coat(gateway, coat):
-    answer = gateway.post("simpleenroll", coat[1](csr()))
+def test_a_csr_is_accepted_in_every_encoding(gateway, encoding):
+    answer = gateway.post("simpleenroll", encoding[1](csr()))
     assert raw_key(answer.certificate) == OUR_KEY
 
 
@@ -200,12 +200,12 @@ def test_a_csr_in_every_coat(gateway, coat):
     "content_type",
     ["application/pkcs10", "Application/PKCS10", "application/pkcs10; charset=utf-8", "application/x-est-pkcs10"],
 )
-def test_every_spelling_of_the_type(gateway, content_type):
+def test_a_csr_is_accepted_under_every_spelling_of_its_type(gateway, content_type):
     answer = gateway.post("simpleenroll", csr(), headers={"Content-Type": content_type})
     gateway.lab.verify(answer.certificate)
 
 
-def test_a_request_in_chunks(gateway):
+def test_a_request_in_many_chunks_is_accepted(gateway):
     body = base64.b64encode(csr())
     pieces = [body[at : at + 50] for at in range(0, len(body), 50)]
     chunked = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
@@ -217,7 +217,7 @@ def test_a_request_in_chunks(gateway):
         assert connection.ask("GET", "cacerts").status == 200
 
 
-def test_a_stray_line_end_after_the_body(gateway):
+def test_a_stray_line_end_after_the_body_is_ignored(gateway):
     with gateway.connect() as connection:
         connection.send(request("POST", "simpleenroll", csr(), login=LOGIN) + b"\r\n")
         assert connection.response().status == 200
@@ -225,7 +225,7 @@ def test_a_stray_line_end_after_the_body(gateway):
         assert connection.response().status == 200
 
 
-def test_a_transfer_encoding_that_means_nothing_is_ignored(gateway):
+def test_the_header_content_transfer_encoding_is_ignored(gateway):
     headers = {"Content-Transfer-Encoding": "quoted-printable"}
     assert gateway.post("simpleenroll", csr(), headers=headers).status == 200
 
@@ -234,7 +234,7 @@ def test_a_transfer_encoding_that_means_nothing_is_ignored(gateway):
 
 
 @both_versions
-def test_names_as_requested_and_nothing_else(gateway, version):
+def test_requested_names_are_issued_but_no_ca_certificate(gateway, version):
     san = [x509.DNSName("device.example"), x509.RFC822Name("d@device.example")]
     name = [x509.NameAttribute(NameOID.COMMON_NAME, "gerät"), x509.NameAttribute(NameOID.SERIAL_NUMBER, "17")]
     wish = x509.BasicConstraints(ca=True, path_length=None)
@@ -248,13 +248,13 @@ def test_names_as_requested_and_nothing_else(gateway, version):
 
 
 @pytest.mark.parametrize("key", [ec.generate_private_key(ec.SECP384R1()), rsa.generate_private_key(65537, 2048)])
-def test_keys_of_other_kinds(gateway, key):
+def test_p384_and_rsa_keys_are_certified(gateway, key):
     gateway.lab.verify(gateway.post("simpleenroll", csr("other", key=key)).certificate)
 
 
 @both_versions
 @pytest.mark.parametrize("other_key", [False, True], ids=["renew", "rekey"])
-def test_reenrol(gateway, device, version, other_key):
+def test_reenroll_certifies_the_same_or_another_key(gateway, device, version, other_key):
     key = ec.generate_private_key(ec.SECP256R1()) if other_key else KEY
     options = {"certificate": device, "version": VERSIONS[version], "login": None}
     certificate = gateway.post("simplereenroll", csr(key=key), **options).certificate
@@ -262,15 +262,15 @@ def test_reenrol(gateway, device, version, other_key):
     assert certificate.public_key() == key.public_key()
 
 
-def test_a_reenrolled_certificate_opens_the_door_again(gateway, device, tmp_path):
+def test_a_reenrolled_certificate_can_reenroll(gateway, device, tmp_path):
     again = gateway.post("simplereenroll", csr(), certificate=device, login=None).certificate
     (tmp_path / "again.pem").write_bytes(again.public_bytes(Encoding.PEM))
     pair = (tmp_path / "again.pem", device[1])
     assert gateway.post("simplereenroll", csr(), certificate=pair, login=None).status == 200
 
 
-def test_a_subject_that_a_shell_would_dislike(gateway, tmp_path):
-    """It is data, wherever a script meets it; but alone in a variable it would be a function of old."""
+def test_a_subject_like_a_bash_function_can_enrol_but_not_reenroll(gateway, tmp_path):
+    """An old Bash would run a variable with this value as a function."""
     name = "() { :; }; touch /tmp/estgw-shocked"
     certificate, key = enrol(gateway, tmp_path, name)
     loaded = x509.load_pem_x509_certificate(certificate.read_bytes())
@@ -280,7 +280,7 @@ def test_a_subject_that_a_shell_would_dislike(gateway, tmp_path):
     assert not Path("/tmp/estgw-shocked").exists()
 
 
-def test_twelve_at_once_are_twelve(own_lab):
+def test_twelve_enrolments_at_once_get_twelve_certificates(own_lab):
     with running_gateway(own_lab) as gateway, ThreadPoolExecutor(12) as crowd:
         before = len((own_lab.ca / "index.txt").read_text().splitlines())
         answers = list(crowd.map(lambda number: gateway.post("simpleenroll", csr(f"d{number}")), range(12)))
@@ -305,7 +305,7 @@ def test_tls_unique_links_the_csr_to_the_connection(gateway):
     assert gateway.access[-1]["pop"] == "linked"
 
 
-def test_tls_unique_on_a_reenrol(gateway, device):
+def test_tls_unique_links_a_reenroll(gateway, device):
     with gateway.connect(version=V12, certificate=device) as connection:
         answer = connection.ask("POST", "simplereenroll", csr(challenge=text(connection.tls_unique)))
     assert answer.status == 200
@@ -327,7 +327,7 @@ def test_tls_unique_on_a_reenrol(gateway, device):
     }.items(),
     ids=lambda item: item[0],
 )
-def test_a_tls_unique_that_is_not_the_connections_own(gateway, spoil):
+def test_any_value_but_the_connections_tls_unique_is_a_400(gateway, spoil):
     before = gateway.lab.books()
     with gateway.connect(version=V12) as other, gateway.connect(version=V12) as connection:
         challenge = spoil[1](text(connection.tls_unique), text(other.tls_unique))
@@ -337,7 +337,7 @@ def test_a_tls_unique_that_is_not_the_connections_own(gateway, spoil):
     assert gateway.lab.books() == before
 
 
-def test_a_line_end_from_openssl_base64_is_forgiven(gateway):
+def test_a_binding_may_end_with_a_line_end(gateway):
     with gateway.connect(version=V12) as connection:
         der = csr(challenge=text(connection.tls_unique) + "\n")
         assert connection.ask("POST", "simpleenroll", der, login=LOGIN).status == 200
@@ -352,7 +352,7 @@ def test_the_exporter_links_on_tls_13(gateway):
 
 
 @pytest.mark.parametrize("wrong", ["finished", "other"])
-def test_what_is_no_binding_on_tls_13(gateway, wrong):
+def test_finished_or_a_foreign_exporter_is_a_400_on_tls_13(gateway, wrong):
     with gateway.connect(version=V13, pyopenssl=True) as other:
         foreign = text(other.tls_exporter)
     with gateway.connect(version=V13) as connection:
@@ -363,7 +363,7 @@ def test_what_is_no_binding_on_tls_13(gateway, wrong):
 
 
 @both_versions
-def test_the_script_sees_what_the_client_sees(bench, version):
+def test_the_script_gets_the_clients_binding(bench, version):
     pin = VERSIONS[version]
     with bench.connect(version=pin, pyopenssl=pin == V13) as connection:
         binding = text(connection.tls_exporter if pin == V13 else connection.tls_unique)

@@ -1,4 +1,4 @@
-"""Faults of a gateway that is started or told to reload: which label they cost, and what the log says."""
+"""Faults in the configuration at the start or a reload: the labels out of service, and the log."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_a_label_with_a_fault_answers_503_and_the_others_serve(own_lab, workers)
         assert (said["level"], said["label"]) == ("error", "python")
         assert said["faults"] == [f"{script}: not executable; chmod +x {script}"]
         assert said["text"] == "its requests get a 503; mend the faults, then reload (SIGHUP)"
-        assert out_of_service(gateway) == ["python"]  # once, however many workers
+        assert out_of_service(gateway) == ["python"]  # once, also with several workers
         for answer in (gateway.get("python/cacerts"), gateway.post("python/simpleenroll", GOOD)):
             assert (answer.status, answer.words, answer.header("Retry-After")) == (503, WORDS, "60")
         assert gateway.access[-1]["label"] == "python"
@@ -56,7 +56,7 @@ def test_a_label_with_a_fault_answers_503_and_the_others_serve(own_lab, workers)
 
 
 def test_all_workers_have_the_same_labels_in_service(own_lab):
-    """At a reload, and when one is started anew while the files have changed."""
+    """After a reload, and after a worker is replaced while the files have changed."""
     script = own_lab.path / "handlers/python/cacerts"
     with two_workers(own_lab) as gateway, ExitStack() as stack:
 
@@ -102,11 +102,11 @@ def test_a_fault_of_all_labels_refuses_the_reload(own_lab, workers):
         assert gateway.get("cacerts").status == gateway.get("python/cacerts").status == 200
 
 
-# What is open.
+# Open operations.
 
 
 @WORKERS
-def test_the_log_says_per_label_what_is_open_to_whom_under_which_scripts(own_lab, workers):
+def test_the_log_names_requirements_and_scripts_per_label(own_lab, workers):
     with running_gateway(own_lab, {"server": {"workers": workers}}) as gateway:
         lines = {line["label"]: line["operations"] for line in gateway.log if line["event"] == "label"}
     assert lines.keys() == {"", "python"}
@@ -123,11 +123,11 @@ def test_the_shipped_configuration_says_that_python_has_a_policy_of_its_own():
     assert "a policy of its own: an edit of handlers/openssl changes nothing here" in text
 
 
-# What a reload can't change.
+# Settings that a reload can't change.
 
 
 @WORKERS
-def test_what_a_reload_cannot_change_is_named(own_lab, workers):
+def test_a_reload_names_the_settings_that_it_cannot_change(own_lab, workers):
     with running_gateway(own_lab, {"server": {"workers": workers}}) as gateway:
         assert gateway.reload()["event"] == "reloaded"
         assert not [line for line in gateway.log if line["event"] == "not changed by a reload"]
@@ -152,8 +152,8 @@ def test_what_a_reload_cannot_change_is_named(own_lab, workers):
 
 
 @WORKERS
-def test_faults_are_said_before_a_port_is_bound(own_lab, workers):
-    """So a busy port hides none, and nobody reaches a gateway that will not come up."""
+def test_faults_are_reported_before_a_port_is_bound(own_lab, workers):
+    """Then a busy port hides no fault, and no client reaches a gateway that will not start."""
     (own_lab.path / "users.htpasswd").write_text("nonsense\n")
     path = own_lab.path / "conf.yaml"
     data = yaml.safe_load(path.read_text())
@@ -170,14 +170,14 @@ def test_faults_are_said_before_a_port_is_bound(own_lab, workers):
 
 
 def spoil_crl(lab: Workspace) -> None:
-    """A CRL of our CA that is over."""
+    """Make an expired CRL of our CA."""
     past = [f"{datetime.now(UTC) - timedelta(days=days):%Y%m%d%H%M%SZ}" for days in (9, 2)]
     command = ["openssl", "ca", "-config", "openssl.cnf", "-gencrl", "-out", "crl.pem"]
     environment = {"PATH": "/usr/bin:/bin", "EST_CA_DIR": ".", "REGISTER_DIR": "."}
     run(*command, "-crl_lastupdate", past[0], "-crl_nextupdate", past[1], cwd=lab.ca, env=environment)
 
 
-def test_a_crl_that_is_over_says_so_at_the_start_and_at_each_refusal(own_lab, tmp_path):
+def test_an_expired_crl_is_reported_at_the_start_and_at_each_refusal(own_lab, tmp_path):
     with running_gateway(own_lab) as gateway:
         client = enrol(gateway, tmp_path)
     spoil_crl(own_lab)

@@ -46,7 +46,7 @@ def former(request, tmp_path_factory):
 
 @pytest.fixture(scope="module", params=["exec", "fork", "pool"])
 def gateway(request, former, tmp_path_factory):
-    """It is served as it is, with the template and the authorize script that have the most to import."""
+    """The workspace is served unchanged, with the template and the authorize script that import the most."""
     lab = former.copy(tmp_path_factory.mktemp(request.param))
     callouts = {"runner": request.param, "csr_template": str(lab.path / "template.yaml")}
     callouts |= {"authorize": str(lab.path / "handlers/openssl/authorize")}
@@ -130,7 +130,7 @@ def test_estgw_run_runs_a_script_of_a_former_workspace(former, tmp_path):
 
 
 def imported(path: Path) -> Iterator[tuple[str, str]]:
-    """Module and name of what a script imports of estgw."""
+    """Module and name of each import of a script from estgw."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("estgw"):
             yield from ((str(node.module), alias.name) for alias in node.names)
@@ -155,7 +155,7 @@ def test_a_module_is_found_by_its_former_name(former_name, present):
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_a_module_that_never_was_is_not_found():
+def test_an_unknown_module_is_not_found():
     with pytest.raises(ModuleNotFoundError):
         importlib.import_module("estgw.cms.who")
 

@@ -45,8 +45,8 @@ SETS = ("fullcmc", "python/fullcmc")
 both_sets = pytest.mark.parametrize("path", SETS)
 
 
-def test_it_is_off_until_somebody_wants_it(own_lab):
-    """A policy in simpleenroll must not be passed by on a way that nobody has opened."""
+def test_fullcmc_is_off_by_default(own_lab):
+    """Otherwise a policy in the script simpleenroll could be bypassed through fullcmc."""
     with running_gateway(own_lab, {"callouts": {"operations": {"fullcmc": None}}}) as gateway:
         answer = gateway.post("fullcmc", b"MAA=", headers={"Content-Type": "application/pkcs7-mime"})
         assert (answer.status, answer.words) == (404, "fullcmc is not switched on here.")
@@ -63,7 +63,7 @@ def statuses(answer: Response):
 
 
 def opened(gateway, answer: Response, tmp_path):
-    """The PKIResponse by OpenSSL's word and pyasn1's reading: (control OID, values) pairs, and the certificates."""
+    """The PKIResponse, verified by OpenSSL and read by pyasn1: (control OID, values) pairs, and the certificates."""
     (tmp_path / "answer.der").write_bytes(answer.der)
     command = ["openssl", "cms", "-verify", "-inform", "DER", "-in", tmp_path / "answer.der", "-purpose", "any"]
     run(*command, "-CAfile", gateway.lab.anchor, "-out", tmp_path / "content", "-certsout", tmp_path / "certs.pem")
@@ -78,7 +78,7 @@ def opened(gateway, answer: Response, tmp_path):
 
 
 @both_sets
-def test_a_first_certificate_with_a_password_then_a_new_one_with_it(gateway, tmp_path, path):
+def test_fullcmc_enrols_with_a_password_then_renews_with_the_certificate(gateway, tmp_path, path):
     key = cmc.new_key()
     asked = PKCS10Request(17, csr("device-17", x509.SubjectAlternativeName([x509.DNSName("m.example")]), key=key))
     body = cmc.message(PKIData(tuple(cmc.fresh()), (asked,)), cmc.Person(key))
@@ -105,7 +105,7 @@ def test_a_first_certificate_with_a_password_then_a_new_one_with_it(gateway, tmp
 
 
 def holder(lab, usages, *, critical=False):
-    """Somebody with a certificate of the lab's CA for these usages; None leaves the extension out."""
+    """A client with a certificate of the lab's CA for these usages; None leaves the extension out."""
     key, name = cmc.new_key(), x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "device-20")])
     issuer = x509.load_pem_x509_certificate((lab.ca / "issuer.pem").read_bytes())
     builder = x509.CertificateBuilder().subject_name(name).issuer_name(issuer.subject).public_key(key.public_key())
@@ -154,8 +154,8 @@ def test_fullcmc_renews_the_certificates_that_simplereenroll_renews(gateway, tmp
 
 
 @both_sets
-def test_built_by_pyasn1_and_openssl(gateway, tmp_path, path):
-    """A request that nothing of ours has made, signed by a certificate of ours, and its answer read alike."""
+def test_fullcmc_works_for_messages_of_pyasn1_and_openssl(gateway, tmp_path, path):
+    """No code of estgw makes the request or reads the answer."""
     certificate, key = enrol(gateway, tmp_path, "device-18")
     wanted = tmp_path / "wanted.der"
     run("openssl", "req", "-new", "-key", key, "-subj", "/CN=device-18", "-outform", "DER", "-out", wanted)
@@ -214,7 +214,7 @@ def test_built_by_pyasn1_and_openssl(gateway, tmp_path, path):
 
 
 @pytest.mark.parametrize("spelling", [TYPE, TYPE.lower(), "application/pkcs7-mime; SMIME-TYPE=cmc-Request"])
-def test_f2_the_type_is_compared_without_case(gateway, spelling):
+def test_f2_the_content_type_is_compared_without_case(gateway, spelling):
     key = cmc.new_key()
     body = cmc.message(PKIData(tuple(cmc.fresh()), (cmc.pkcs10(1, key=key),)), cmc.Person(key))
     assert post(gateway, "fullcmc", body, content_type=spelling).status == 200
@@ -226,7 +226,7 @@ def test_f2_the_type_is_compared_without_case(gateway, spelling):
     [b"", b"\x30\x00", b"not a message at all", csr("a PKCS#10")],
     ids=["nothing", "a sequence", "text", "a simple request"],
 )
-def test_f3_what_is_no_full_pki_request_is_refused_with_a_message(gateway, path, body):
+def test_f3_other_bodies_are_refused_with_a_full_pki_response(gateway, path, body):
     before = len(gateway.log)
     answer = post(gateway, path, body)
     assert answer.status == 400
@@ -237,8 +237,8 @@ def test_f3_what_is_no_full_pki_request_is_refused_with_a_message(gateway, path,
 
 
 @both_sets
-def test_f5_a_rejection_has_the_response_in_it(gateway, tmp_path, path):
-    """A request by a holder for somebody else's name: 403, the code, and the words; and the log says which part."""
+def test_f5_a_rejection_contains_a_full_pki_response(gateway, tmp_path, path):
+    """A client asks for another's name. The answer has the code and the words; the log names the body part."""
     certificate, key = enrol(gateway, tmp_path, "device-19")
     person = cmc.Person(
         load_pem_private_key(key.read_bytes(), None), x509.load_pem_x509_certificate(certificate.read_bytes())
@@ -255,8 +255,8 @@ def test_f5_a_rejection_has_the_response_in_it(gateway, tmp_path, path):
     assert line["request_id"] == gateway.access[-1]["request_id"]
 
 
-def test_linking_inside_as_for_simpleenroll(own_lab):
-    """RFC 7030 3.5: the binding of this connection in the PKCS#10 inside, where the rules of pop demand it."""
+def test_a_pkcs10_inside_must_have_the_binding_where_required(own_lab):
+    """RFC 7030 3.5: the PKCS#10 inside must have the binding of this connection where the pop rules require it."""
     rules = {"pop": {"rules": [{"operation": "simpleenroll", "pop": "required"}]}}
     key = cmc.new_key()
     person = cmc.Person(key)
@@ -278,8 +278,8 @@ def test_linking_inside_as_for_simpleenroll(own_lab):
 
 
 @both_sets
-def test_authorize_sees_each_request_inside(own_lab, path):
-    """One no among two: partial, and the words of the no are the client's to read."""
+def test_authorize_decides_about_each_request_inside(own_lab, path):
+    """With one refusal the status is partial, and the client can read the words of the refusal."""
     label = path.partition("/")[0] if "/" in path else ""
     directory = "python" if label else "openssl"
     own_lab.script(
@@ -313,8 +313,8 @@ def test_authorize_sees_each_request_inside(own_lab, path):
     ]
 
 
-def test_a_first_certificate_by_a_shared_secret_alone(own_lab, tmp_path):
-    """Nobody logs in: the proof of identity stands for the client, and popLinkWitnessV2 links (RFC 7030 3.5)."""
+def test_a_shared_secret_alone_gets_a_first_certificate(own_lab, tmp_path):
+    """There is no login: the proof of identity authenticates, and popLinkWitnessV2 links (RFC 7030 3.5)."""
     office = cmc.Office(own_lab)
     office.secrets()
     own_lab.edit(
@@ -344,8 +344,8 @@ def test_a_first_certificate_by_a_shared_secret_alone(own_lab, tmp_path):
 
 
 @pytest.mark.parametrize("runner", ["exec", "fork", "pool"])
-def test_every_runner_takes_a_message_once(own_lab, runner):
-    """The same message on two connections at the same time: one certificate."""
+def test_every_runner_refuses_a_message_sent_twice(own_lab, runner):
+    """The same message is sent on two connections at the same time and gets one certificate."""
     key = cmc.new_key()
     with running_gateway(own_lab, {"labels": {"python": {"runner": runner}}}) as gateway:
         for _ in range(2):
@@ -365,7 +365,7 @@ def test_every_runner_takes_a_message_once(own_lab, runner):
     assert rows == [("fullcmc", "python", 64)] * 2
 
 
-def test_a_ca_that_can_t_sign_leaves_a_500(own_lab):
+def test_a_ca_that_cannot_sign_is_a_500(own_lab):
     (own_lab.ca / "private/cakey.pem").rename(own_lab.path / "gone")
     (own_lab.ca / "server.pem").rename(own_lab.ca / "own.pem")
     key = cmc.new_key()

@@ -1,4 +1,4 @@
-"""What a gateway leaves behind that is killed while a key is being made: nothing, before long."""
+"""A gateway that is killed while a script makes a key: the key is removed soon."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.kit.workers import pids, two_workers
 from tests.kit.workspace import Workspace
 
 GOOD = csr()
-# A key lies there, and the script holds until it is let go.
+# The script writes a key, then waits until the test releases it.
 HOLD = (
     'umask 077; echo secret >"$EST_TMPDIR/key.pem"; echo $$ >>"$EST_CA_DIR/held"; '
     "for _ in {1..400}; do [[ -e $EST_CA_DIR/go ]] && break; sleep 0.05; done; exit 77"
@@ -35,7 +35,7 @@ def holding(lab: Workspace, **more: Any) -> dict[str, Any]:
 
 
 def without_python(lab: Workspace) -> dict[str, Any]:
-    """The same where there is no warm parent."""
+    """The same configuration without a warm parent."""
     overrides = holding(lab, labels=None)
     overrides["callouts"]["operations"]["fullcmc"] = {"enabled": False}
     return overrides
@@ -61,7 +61,7 @@ def estgw(gateway: Gateway, *arguments: str) -> tuple[list[str | Path], dict[str
     return command, {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(scratch(gateway.lab))}
 
 
-def run_something(gateway: Gateway) -> None:
+def run_cacerts(gateway: Gateway) -> None:
     command, environment = estgw(gateway, "run", "cacerts")
     run(*command, env=environment, cwd=ROOT)
 
@@ -71,7 +71,7 @@ def scratch(lab: Workspace) -> Path:
 
 
 def keys(lab: Workspace) -> list[Path]:
-    walk = os.walk(scratch(lab))  # unlike glob, it does not mind that directories go meanwhile
+    walk = os.walk(scratch(lab))  # unlike glob, it tolerates directories that vanish meanwhile
     return [Path(folder, "key.pem") for folder, _, files in walk if "key.pem" in files]
 
 
@@ -80,26 +80,26 @@ def script_of(lab: Workspace) -> int:
     return int((lab.ca / "held").read_text().split()[-1])
 
 
-def let_go(lab: Workspace) -> None:
+def release(lab: Workspace) -> None:
     (lab.ca / "go").touch()
 
 
 def test_the_warm_parent_removes_the_key_of_its_dead_gateway(own_lab):
     with running_gateway(own_lab, holding(own_lab), status=-signal.SIGKILL) as gateway, begun(gateway):
         kill(gateway)
-        let_go(own_lab)
+        release(own_lab)
         until(lambda: not list(scratch(own_lab).iterdir()))
 
 
 @pytest.mark.parametrize("command", ["serve", "run"])
-def test_where_nothing_else_is_left_the_next_start_removes_it(own_lab, command):
+def test_the_next_start_removes_the_key_of_a_gateway_without_warm_parent(own_lab, command):
     with running_gateway(own_lab, without_python(own_lab), status=-signal.SIGKILL) as gateway, begun(gateway):
         kill(gateway)
-        let_go(own_lab)
+        release(own_lab)
         until(lambda: dead(script_of(own_lab)))
         assert keys(own_lab)
         if command == "run":
-            run_something(gateway)
+            run_cacerts(gateway)
         else:
             line, environment = estgw(gateway, "serve")
             with subprocess.Popen(line, env=environment, stdout=subprocess.PIPE) as next_one:
@@ -111,39 +111,39 @@ def test_where_nothing_else_is_left_the_next_start_removes_it(own_lab, command):
         assert not list(scratch(own_lab).iterdir())
 
 
-def test_a_script_that_still_runs_keeps_its_files_when_the_next_gateway_starts(own_lab):
+def test_a_running_script_keeps_its_files_when_another_gateway_starts(own_lab):
     with running_gateway(own_lab, without_python(own_lab), status=-signal.SIGKILL) as gateway, begun(gateway):
         kill(gateway)
-        run_something(gateway)
+        run_cacerts(gateway)
         assert keys(own_lab)
-        let_go(own_lab)
+        release(own_lab)
         until(lambda: dead(script_of(own_lab)))
-        run_something(gateway)
+        run_cacerts(gateway)
         assert not list(scratch(own_lab).iterdir())
 
 
-def test_a_killed_workers_key_goes_while_the_others_serve(own_lab):
+def test_a_killed_workers_key_is_removed_while_the_others_serve(own_lab):
     with two_workers(own_lab, holding(own_lab)) as gateway, begun(gateway):
         (key,) = keys(own_lab)
         worker = int(key.relative_to(scratch(own_lab)).parts[1].removeprefix("tmp-"))
         os.kill(pids(gateway)[worker], signal.SIGKILL)
         gateway.wait_for("worker ended")
-        let_go(own_lab)
+        release(own_lab)
         until(lambda: not keys(own_lab))
         assert gateway.get("cacerts").status == 200
 
 
-def test_a_supervisor_removes_what_a_worker_that_can_not_start_again_has_left(own_lab):
-    """Without a warm parent, and with nobody in the dead worker's place."""
+def test_the_supervisor_removes_the_key_of_a_worker_that_cannot_restart(own_lab):
+    """There is no warm parent, and no worker takes the place of the dead one."""
     overrides = merged({"server": {"workers": 2}}, without_python(own_lab))
     with running_gateway(own_lab, overrides) as gateway, begun(gateway):
-        let_go(own_lab)
+        release(own_lab)
         until(lambda: dead(script_of(own_lab)) and not keys(own_lab))
         (own_lab.ca / "go").unlink()
         with begun(gateway):
             (key,) = keys(own_lab)
             worker = int(key.relative_to(scratch(own_lab)).parts[1].removeprefix("tmp-"))
-            let_go(own_lab)
+            release(own_lab)
             os.kill(pids(gateway)[worker], signal.SIGSTOP)
             until(lambda: dead(script_of(own_lab)))
             private = own_lab.ca / "private/serverkey.pem"
@@ -153,19 +153,19 @@ def test_a_supervisor_removes_what_a_worker_that_can_not_start_again_has_left(ow
             until(lambda: not keys(own_lab))
 
 
-def test_a_supervisor_and_its_workers_that_are_killed_together_leave_no_key(own_lab):
+def test_a_supervisor_and_workers_killed_together_leave_no_key(own_lab):
     with two_workers(own_lab, holding(own_lab), status=-signal.SIGKILL) as gateway, begun(gateway):
         for pid in (gateway.process.pid, *pids(gateway).values()):
             os.kill(pid, signal.SIGKILL)
         gateway.process.wait()
-        let_go(own_lab)
+        release(own_lab)
         until(lambda: not keys(own_lab))
         until(lambda: all(map(dead, pids(gateway).values())))
-        run_something(gateway)
+        run_cacerts(gateway)
         assert not list(scratch(own_lab).iterdir())
 
 
-def test_a_key_goes_when_its_request_is_over_time(own_lab):
+def test_a_key_is_removed_when_its_request_times_out(own_lab):
     overrides = holding(own_lab)
     overrides["callouts"]["operations"]["serverkeygen"]["timeout"] = 1
     with running_gateway(own_lab, overrides) as gateway, ThreadPoolExecutor(1) as aside:
@@ -175,10 +175,10 @@ def test_a_key_goes_when_its_request_is_over_time(own_lab):
         assert not keys(own_lab)
 
 
-def test_a_key_goes_when_its_client_has_left(own_lab):
+def test_a_key_is_removed_when_its_client_has_left(own_lab):
     with running_gateway(own_lab, holding(own_lab)) as gateway:
         with gateway.connect() as connection:
             connection.send(request("POST", "serverkeygen", GOOD, login=LOGIN))
             until(lambda: keys(own_lab) or None)
-        let_go(own_lab)
+        release(own_lab)
         until(lambda: not keys(own_lab))

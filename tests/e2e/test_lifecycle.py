@@ -1,4 +1,4 @@
-"""A gateway's life: reload on SIGHUP, drain on SIGTERM, scripts that change under it."""
+"""The life cycle of a gateway: reload on SIGHUP, drain on SIGTERM, edited scripts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SLOW = "touch $EST_CA_DIR/started; sleep 0.8; exec $EST_CA_DIR/../handlers/opens
 
 
 def served(gateway: Gateway) -> x509.Certificate:
-    """The certificate that the gateway shows to a new connection."""
+    """The server certificate on a new connection."""
     with gateway.connect() as connection:
         return x509.load_der_x509_certificate(connection.tls.getpeercert(binary_form=True))
 
@@ -39,36 +39,36 @@ def demo_ca(gateway: Gateway) -> CA:
 
 
 @pytest.fixture
-def living(own_lab):
+def reloadable(own_lab):
     with running_gateway(own_lab) as gateway:
         yield gateway
 
 
-def test_everything_is_swapped(living, tmp_path):
-    """Configuration, TLS certificate, anchors and users; connections live on."""
-    device = enrol(living, tmp_path)
-    renewed: Credential = demo_ca(living).server()
-    certificate, key = renewed.write(living.lab.path, "renewed")
-    anchor, _ = root("elsewhere").write(living.lab.path, "other")
-    users.set_password(living.lab.path / "other.htpasswd", "alice", "wonderland")
-    with living.connect(certificate=device) as connection:
+def test_a_reload_swaps_configuration_certificate_anchors_and_users(reloadable, tmp_path):
+    """Open connections stay open."""
+    device = enrol(reloadable, tmp_path)
+    renewed: Credential = demo_ca(reloadable).server()
+    certificate, key = renewed.write(reloadable.lab.path, "renewed")
+    anchor, _ = root("elsewhere").write(reloadable.lab.path, "other")
+    users.set_password(reloadable.lab.path / "other.htpasswd", "alice", "wonderland")
+    with reloadable.connect(certificate=device) as connection:
         assert connection.ask("POST", "simplereenroll", GOOD).status == 200
-        living.configure({
+        reloadable.configure({
             "tls": {"certificate": str(certificate), "key": str(key)},
             "client_auth": {"explicit": [str(anchor)], "users": "other.htpasswd", "realm": "elsewhere"},
             "labels": {"fresh": {}},
         })  # fmt: skip
-        assert living.post("fresh/simpleenroll", GOOD).status == 404
-        assert living.reload()["event"] == "reloaded"
+        assert reloadable.post("fresh/simpleenroll", GOOD).status == 404
+        assert reloadable.reload()["event"] == "reloaded"
 
-        # The connection is the one that it was, but who vouches for its client is a matter of the request.
+        # The connection stays open, but each request checks the client's certificate under the new anchors.
         assert connection.ask("GET", "fresh/cacerts").status == 200
         assert connection.ask("POST", "simplereenroll", GOOD).status == 403
-    assert served(living) == renewed.certificate
-    answer = living.post("fresh/simpleenroll", GOOD)
+    assert served(reloadable) == renewed.certificate
+    answer = reloadable.post("fresh/simpleenroll", GOOD)
     assert (answer.status, answer.header("WWW-Authenticate")) == (401, 'Basic realm="elsewhere"')
-    assert living.post("fresh/simpleenroll", GOOD, login="alice:wonderland").status == 200
-    assert living.post("simpleenroll", GOOD, certificate=device, login=None).status == 401
+    assert reloadable.post("fresh/simpleenroll", GOOD, login="alice:wonderland").status == 200
+    assert reloadable.post("simpleenroll", GOOD, certificate=device, login=None).status == 401
 
 
 @pytest.mark.parametrize(
@@ -82,32 +82,32 @@ def test_everything_is_swapped(living, tmp_path):
         ({"callouts": {"ca_dir": "no-ca"}}, "no-ca: not a directory"),
     ],
 )
-def test_what_is_wrong_is_said_and_the_old_stays(living, overrides, fault):
-    """All or nothing: the new label in the same file is not served."""
-    before = served(living)
-    living.configure({**overrides, "labels": {"fresh": {}}})
-    said = living.reload()
+def test_a_failed_reload_names_the_fault_and_keeps_the_old_configuration(reloadable, overrides, fault):
+    """The faulty file is not applied in part: its new label is not served."""
+    before = served(reloadable)
+    reloadable.configure({**overrides, "labels": {"fresh": {}}})
+    said = reloadable.reload()
     assert (said["event"], said["level"]) == ("reload failed, the old configuration stays", "error")
     assert any(fault in line for line in said["faults"]), said["faults"]
-    assert served(living) == before
-    assert living.post("simpleenroll", GOOD).status == 200
-    assert living.get("fresh/cacerts").status == 404
-    living.configure({"labels": {"fresh": {}}})
-    assert living.reload()["event"] == "reloaded"
-    assert living.get("fresh/cacerts").status == 200
+    assert served(reloadable) == before
+    assert reloadable.post("simpleenroll", GOOD).status == 200
+    assert reloadable.get("fresh/cacerts").status == 404
+    reloadable.configure({"labels": {"fresh": {}}})
+    assert reloadable.reload()["event"] == "reloaded"
+    assert reloadable.get("fresh/cacerts").status == 200
 
 
-def test_a_fault_in_the_file_has_its_line(living):
-    living.config.write_text(living.config.read_text() + "pop: {tls13: maybe}\n")
-    line = len(living.config.read_text().splitlines())
-    (fault,) = living.reload()["faults"]
-    assert f"{living.config}:{line}:" in fault
-    living.config.write_text("server: [")
-    (fault,) = living.reload()["faults"]
-    assert f"{living.config}:" in fault
+def test_a_failed_reload_names_file_and_line(reloadable):
+    reloadable.config.write_text(reloadable.config.read_text() + "pop: {tls13: maybe}\n")
+    line = len(reloadable.config.read_text().splitlines())
+    (fault,) = reloadable.reload()["faults"]
+    assert f"{reloadable.config}:{line}:" in fault
+    reloadable.config.write_text("server: [")
+    (fault,) = reloadable.reload()["faults"]
+    assert f"{reloadable.config}:" in fault
 
 
-def test_a_request_under_way_ends_as_it_began(own_lab):
+def test_a_request_under_way_ends_under_the_old_configuration(own_lab):
     handler = str(own_lab.script("slow", SLOW))
     label = {"labels": {"old": {"operations": {"simpleenroll": {"handler": handler}}}}}
     with running_gateway(own_lab, label) as gateway, ThreadPoolExecutor(1) as aside:
@@ -120,23 +120,23 @@ def test_a_request_under_way_ends_as_it_began(own_lab):
         own_lab.verify(answer.result().certificate)
 
 
-def test_many_reloads_leave_nothing_behind(living):
-    process = f"/proc/{living.process.pid}/fd"
-    living.reload()
-    living.get("cacerts")
+def test_many_reloads_leave_no_descriptor(reloadable):
+    process = f"/proc/{reloadable.process.pid}/fd"
+    reloadable.reload()
+    reloadable.get("cacerts")
     before = len(run("ls", process).stdout.split())
     for _ in range(5):
-        assert living.reload()["event"] == "reloaded"
-        assert living.get("cacerts").status == 200
-    until(lambda: len(run("ls", process).stdout.split()) <= before)  # the last connection takes a moment to end
+        assert reloadable.reload()["event"] == "reloaded"
+        assert reloadable.get("cacerts").status == 200
+    until(lambda: len(run("ls", process).stdout.split()) <= before)  # the last connection needs a moment to close
 
 
 # SIGTERM.
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
-def test_a_running_handler_finishes(own_lab, number):
-    """Its client gets the answer; idle connections end at once, new ones are refused."""
+def test_a_running_handler_finishes_before_the_gateway_stops(own_lab, number):
+    """Its client gets the answer. Idle connections end at once, and new ones are refused."""
     handler = str(own_lab.script("slow", SLOW))
     with (
         running_gateway(own_lab, {"callouts": {"operations": {"simpleenroll": {"handler": handler}}}}) as gateway,
@@ -158,7 +158,7 @@ def test_a_running_handler_finishes(own_lab, number):
         assert gateway.access[-1]["status"] == 200
 
 
-def test_a_handler_that_takes_too_long_is_not_waited_for(own_lab):
+def test_a_handler_that_exceeds_drain_timeout_is_killed(own_lab):
     script = own_lab.script("hang", "echo $$ >$EST_CA_DIR/started; sleep 60")
     overrides = {
         "server": {"drain_timeout": 0.3},
@@ -176,7 +176,7 @@ def test_a_handler_that_takes_too_long_is_not_waited_for(own_lab):
         os.kill(int((own_lab.ca / "started").read_text()), 0)
 
 
-def test_a_second_gateway_on_the_same_port_says_why_it_can_not(gateway, own_lab):
+def test_a_second_gateway_on_the_same_port_says_that_it_is_in_use(gateway, own_lab):
     config = own_lab.path / "conf.yaml"
     config.write_text(config.read_text().replace("127.0.0.1:8443", f"127.0.0.1:{gateway.port}"))
     done = run(sys.executable, "-m", "estgw", "serve", "-c", config, status=1, cwd=ROOT)
@@ -187,21 +187,21 @@ def test_a_second_gateway_on_the_same_port_says_why_it_can_not(gateway, own_lab)
 # Scripts.
 
 
-def test_editing_a_script_takes_effect_with_the_next_request(living):
-    before = living.lab.books()
+def test_an_edit_of_a_script_takes_effect_with_the_next_request(reloadable):
+    before = reloadable.lab.books()
     script = "handlers/openssl/simpleenroll"
     policy = '# only_user_name || refuse "you may only be CN=${REMOTE_USER-} and nothing else"'
-    living.lab.edit(script, policy, policy.removeprefix("# "))
-    answer = living.post("simpleenroll", GOOD)
+    reloadable.lab.edit(script, policy, policy.removeprefix("# "))
+    answer = reloadable.post("simpleenroll", GOOD)
     assert (answer.status, answer.words) == (403, "you may only be CN=estuser and nothing else")
-    assert living.lab.books() == before
-    living.lab.verify(living.post("simpleenroll", csr("estuser")).certificate)
-    living.lab.edit(script, policy.removeprefix("# "), policy)
-    living.lab.verify(living.post("simpleenroll", GOOD).certificate)
+    assert reloadable.lab.books() == before
+    reloadable.lab.verify(reloadable.post("simpleenroll", csr("estuser")).certificate)
+    reloadable.lab.edit(script, policy.removeprefix("# "), policy)
+    reloadable.lab.verify(reloadable.post("simpleenroll", GOOD).certificate)
 
 
-def test_editing_the_cas_rule_book_does_too(living):
-    living.lab.edit("openssl-ca/openssl.cnf", "policy           = policy_anything", "policy = policy_match")
-    answer = living.post("simpleenroll", GOOD)
+def test_an_edit_of_openssl_cnf_takes_effect_with_the_next_request(reloadable):
+    reloadable.lab.edit("openssl-ca/openssl.cnf", "policy           = policy_anything", "policy = policy_match")
+    answer = reloadable.post("simpleenroll", GOOD)
     assert answer.status == 403
     assert "organizationName" in answer.words

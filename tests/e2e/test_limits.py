@@ -1,4 +1,4 @@
-"""Slow, many and large: each has its limit, and none keeps the others from their certificates."""
+"""Limits for slow, many and large requests, none of which keeps other clients from their certificates."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SHORT = {"handshake_timeout": 0.8, "idle_timeout": 0.8, "body_timeout": 0.8}
 
 @pytest.fixture(scope="module")
 def hasty(lab: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """Short timeouts, small bodies, one callout at a time and one chair."""
+    """Short timeouts, small bodies, one running and one waiting callout."""
     own = lab.copy(tmp_path_factory.mktemp("hasty"))
     own.script("slow", "touch $EST_CA_DIR/started; sleep 0.7; cat $EST_CA_DIR/cacert.pem")
     slow = {"slow": {"operations": {"simpleenroll": {"handler": "slow"}}}}
@@ -39,7 +39,7 @@ def hasty(lab: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 # Slow.
 
 
-def test_a_silent_connection_is_closed_and_said_so(hasty):
+def test_a_silent_connection_is_closed_and_logged(hasty):
     before, began = len(hasty.log), time.monotonic()
     with socket.create_connection(("127.0.0.1", hasty.port), timeout=10) as plain:
         assert plain.recv(1) == b""
@@ -49,7 +49,7 @@ def test_a_silent_connection_is_closed_and_said_so(hasty):
 
 @pytest.mark.parametrize("beginning", [b"", b"GET /.well-kn", request("GET", "cacerts")[:-2]])
 @pytest.mark.parametrize("kept", [False, True], ids=["new", "kept"])
-def test_a_request_that_does_not_come(hasty, beginning, kept):
+def test_a_connection_without_a_complete_head_is_closed(hasty, beginning, kept):
     with hasty.connect() as connection:
         if kept:
             assert connection.ask("GET", "cacerts").status == 200
@@ -59,7 +59,7 @@ def test_a_request_that_does_not_come(hasty, beginning, kept):
     assert 0.5 < time.monotonic() - began < 5
 
 
-def test_a_request_byte_by_byte_is_no_way_around_it(hasty):
+def test_a_request_sent_byte_by_byte_does_not_escape_the_timeout(hasty):
     with hasty.connect() as connection:
         began = time.monotonic()
         try:
@@ -71,7 +71,7 @@ def test_a_request_byte_by_byte_is_no_way_around_it(hasty):
     assert time.monotonic() - began < 8
 
 
-def test_a_body_that_does_not_come(hasty):
+def test_an_incomplete_body_times_out_with_408(hasty):
     with hasty.connect() as connection:
         connection.send(request("POST", "simpleenroll", GOOD, login=LOGIN)[:-10])
         began = time.monotonic()
@@ -81,8 +81,8 @@ def test_a_body_that_does_not_come(hasty):
     assert 0.7 < time.monotonic() - began < 5
 
 
-def test_slow_is_not_too_slow(gateway):
-    """A byte at a time, as a small device might, within the limits."""
+def test_a_slow_request_within_the_limits_is_served(gateway):
+    """A small device may send a byte at a time, within the limits."""
     with gateway.connect() as connection:
         for byte in request("POST", "simpleenroll", GOOD, login=LOGIN):
             connection.send(bytes([byte]))
@@ -92,7 +92,7 @@ def test_slow_is_not_too_slow(gateway):
 # Many.
 
 
-def test_one_more_than_there_is_room_for(own_lab):
+def test_a_connection_beyond_max_connections_is_refused(own_lab):
     with running_gateway(own_lab, {"server": {"max_connections": 6}}) as gateway:
         with ExitStack() as stack:
             kept = [stack.enter_context(gateway.connect()) for _ in range(6)]
@@ -110,8 +110,8 @@ def _is_served(gateway: Gateway) -> bool:
         return False
 
 
-def test_an_ordinary_enrolment_beside_two_hundred_idle_connections(gateway):
-    """Half of them stuck in the handshake, half of them past it."""
+def test_200_idle_connections_do_not_delay_an_enrolment(gateway):
+    """Half of them are in the handshake, half of them past it."""
     with ExitStack() as stack:
         for _ in range(100):
             stack.enter_context(socket.create_connection(("127.0.0.1", gateway.port), timeout=10))
@@ -122,9 +122,9 @@ def test_an_ordinary_enrolment_beside_two_hundred_idle_connections(gateway):
         assert time.monotonic() - began < 5
 
 
-def test_a_full_queue_says_when_to_come_back(hasty):
-    """One runs, one waits, the others are told at once."""
-    assert hasty.post("simpleenroll", GOOD).status == 200  # from now on the password is no work
+def test_a_full_queue_answers_503_with_retry_after(hasty):
+    """One runs, one waits, the others are refused at once."""
+    assert hasty.post("simpleenroll", GOOD).status == 200  # from now on, the gateway knows the password without hashing
     with ExitStack() as stack:
         connections = [stack.enter_context(hasty.connect()) for _ in range(4)]
         for connection in connections:
@@ -144,8 +144,8 @@ def test_a_full_queue_says_when_to_come_back(hasty):
 # Large.
 
 
-def test_too_large_is_said_before_it_is_read(hasty):
-    """The client has sent no more than the head, or is in the middle of it and gets to read the answer all the same."""
+def test_an_announced_large_body_is_a_413_before_it_is_read(hasty):
+    """The client has sent the head only, or a part of the body; it can read the answer in both cases."""
     head = request("POST", "simpleenroll", None, login=LOGIN, headers={
         "Content-Type": PKCS10, "Content-Length": str(10**9)})  # fmt: skip
     for sent in (b"", bytes(60_000)):
@@ -156,7 +156,7 @@ def test_too_large_is_said_before_it_is_read(hasty):
         assert answer.header("Connection") == "close"
 
 
-def test_too_large_is_not_asked_for(hasty):
+def test_a_large_body_gets_413_instead_of_100_continue(hasty):
     """A client that waits for 100 Continue never sends it."""
     head = request("POST", "simpleenroll", None, login=LOGIN, headers={
         "Content-Type": PKCS10, "Content-Length": "5000", "Expect": "100-continue"})  # fmt: skip
@@ -166,8 +166,8 @@ def test_too_large_is_not_asked_for(hasty):
     assert (answer.status, answer.header("Connection")) == (413, "close")
 
 
-def test_a_client_that_does_not_wait_for_its_answer(own_lab):
-    """Issuing is a transaction: it is finished, and in the books, whoever is still there."""
+def test_an_enrolment_is_finished_although_its_client_has_left(own_lab):
+    """Issuing is a transaction: it is finished and in the register, even if the client has left."""
     own_lab.script("slow", "touch $EST_CA_DIR/started; sleep 0.3; exec $EST_CA_DIR/../handlers/openssl/simpleenroll")
     with running_gateway(own_lab, {"callouts": {"operations": {"simpleenroll": {"handler": "slow"}}}}) as gateway:
         with gateway.connect() as connection:
@@ -180,8 +180,8 @@ def test_a_client_that_does_not_wait_for_its_answer(own_lab):
 
 
 @pytest.mark.parametrize("sent", [1, 60, -1], ids=["head", "more", "most"])
-def test_a_client_that_goes_away_in_the_middle(gateway, sent):
-    """One line that says so, at no higher level than information."""
+def test_a_client_that_leaves_during_its_request_is_logged_as_info(gateway, sent):
+    """One log line says so, at the level info."""
     before = len(gateway.log)
     raw = request("POST", "simpleenroll", GOOD, login=LOGIN)
     with gateway.connect() as connection:
@@ -203,7 +203,7 @@ def test_a_client_that_goes_away_in_the_middle(gateway, sent):
         "mkfifo pipe",
     ],
 )
-def test_what_a_script_leaves_in_its_directory_goes(own_lab, litter):
+def test_the_directory_of_a_request_is_removed_with_all_its_files(own_lab, litter):
     own_lab.script("litter", f'cd "$EST_TMPDIR"; echo "$PWD"; {litter}; exit 77')
     label = {"labels": {"x": {"operations": {"cacerts": {"handler": str(own_lab.path / "litter")}}}}}
     with running_gateway(own_lab, label) as gateway:

@@ -30,7 +30,7 @@ GOOD = csr()
 # The access line.
 
 
-def test_an_access_line_says_it_all(gateway, device):
+def test_an_access_line_has_all_fields_of_its_request(gateway, device):
     with gateway.connect(version=V12, certificate=device) as connection:
         binding = base64.b64encode(connection.tls_unique).decode()
         answer = connection.ask("POST", "simplereenroll", csr(challenge=binding), login=LOGIN)
@@ -55,7 +55,7 @@ def test_an_access_line_says_it_all(gateway, device):
     }
 
 
-def test_one_line_for_each_request_whatever_comes_of_it(bench):
+def test_each_request_has_one_access_line_with_any_status(bench):
     before = len(bench.access)
     asked = [
         ("GET", "cacerts", None, 200),
@@ -72,12 +72,12 @@ def test_one_line_for_each_request_whatever_comes_of_it(bench):
     assert [line["status"] for line in lines] == [*(status for *_, status in asked), 500]
     assert len({line["request_id"] for line in lines}) == len(lines)
     assert lines[-1]["label"] == "crash"
-    # Who is refused, and why, before any name is known.
+    # The client is refused before it has an identity, so the line has a reason only.
     assert lines[2]["reason"] == "no credentials, and no client certificate"
     assert "identity" not in lines[2]
 
 
-def test_a_scripts_words_are_lines_of_their_own(bench):
+def test_each_line_of_a_scripts_stderr_is_a_log_line(bench):
     bench.post("talk/simpleenroll", GOOD)
     access = bench.access[-1]
     said = [line for line in bench.lines_of(access["request_id"]) if line["event"] == "handler stderr"]
@@ -97,8 +97,8 @@ EVIL = '"}\n{"event": "forged", "status": 200}\n\x1b[2J\r\u2028\u202e'
 
 
 @pytest.mark.parametrize("form", ["json", "text"])
-def test_no_client_can_write_a_line(own_lab, form):
-    """By subject, user, path, header, type or SNI: the lines are as many as the requests, without control codes."""
+def test_no_client_can_forge_a_log_line(own_lab, form):
+    """Neither subject, user, path nor header can: the log has one line per request and no control codes."""
     with running_gateway(own_lab, {"log": {"format": form}}, clean=False) as gateway:
         start = len(gateway.log_text)
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, EVIL)])
@@ -130,7 +130,7 @@ SECRETS = ["correct-horse", "battery-staple", "Tr0ub4dor", "token-of-bearer", "n
 
 
 def test_no_secret_ever_reaches_the_log(own_lab):
-    """A busy session with credentials of every kind, right and wrong, whole and broken; then the whole log is read."""
+    """Clients send credentials of every kind, right and wrong, whole and broken. Then the whole log is searched."""
     users.set_password(own_lab.path / "users.htpasswd", "alice", SECRETS[0])
     say_all = own_lab.script("say-all", "env; env >&2; cat; exit 1")
     keygen = {"serverkeygen": {"enabled": True}}
@@ -167,7 +167,7 @@ def test_no_secret_ever_reaches_the_log(own_lab):
             with gateway.connect() as connection:
                 connection.send(f"POST /.well-known/est/simpleenroll HTTP/1.1\r\n{line}\r\n\r\n".encode())
                 assert connection.response().status == 400
-        # A private key where a CSR belongs, and a script that is careless with all it knows.
+        # A private key instead of a CSR, and a script that prints everything it knows.
         gateway.post("simpleenroll", KEY_PEM, login=f"alice:{SECRETS[0]}")
         text = gateway.log_text
     for secret in [*SECRETS, *shown, *(value.partition(" ")[2][:40] for value in shown)]:
@@ -177,14 +177,14 @@ def test_no_secret_ever_reaches_the_log(own_lab):
 
 
 def key_text(multipart: bytes) -> str:
-    """A piece of the private key in a keygen answer, as it travelled."""
+    """A piece of the private key in a keygen answer, in base64."""
     return multipart.split(b"\r\n\r\n")[1][:60].decode()
 
 
 # Failed handshakes.
 
 
-def test_a_client_that_does_not_trust_us(gateway, own_lab):
+def test_a_client_that_distrusts_the_gateway_is_logged(gateway, own_lab):
     before = len(gateway.log)
     run(own_lab.ca / "create-ca", "--force")
     with pytest.raises(ssl.SSLCertVerificationError):
@@ -194,7 +194,7 @@ def test_a_client_that_does_not_trust_us(gateway, own_lab):
     assert re.fullmatch(r"127\.0\.0\.1:\d+", line["peer"])
 
 
-def test_http_without_s(gateway):
+def test_plain_http_is_answered_with_400_and_logged(gateway):
     before = len(gateway.log)
     with socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as plain:
         plain.sendall(b"GET /.well-known/est/cacerts HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -207,7 +207,7 @@ def test_http_without_s(gateway):
     assert "http request" in gateway.wait_for("TLS handshake failed", after=before)["reason"]
 
 
-def test_a_version_of_old(gateway):
+def test_tls_1_1_is_refused_and_logged(gateway):
     before = len(gateway.log)
     context = ssl.create_default_context(cafile=str(gateway.lab.anchor))
     with warnings.catch_warnings():
@@ -222,7 +222,7 @@ def test_a_version_of_old(gateway):
     assert gateway.wait_for("TLS handshake failed", after=before)["reason"] == "unsupported protocol"
 
 
-def test_a_client_that_goes_away(gateway):
+def test_a_client_that_leaves_in_the_handshake_is_logged(gateway):
     before = len(gateway.log)
     socket.create_connection(("127.0.0.1", gateway.port), timeout=10).close()
     assert "closed" in gateway.wait_for("TLS handshake failed", after=before)["reason"]
@@ -231,7 +231,7 @@ def test_a_client_that_goes_away(gateway):
 # The form.
 
 
-def test_json_unless_a_terminal(own_lab):
+def test_the_log_is_text_on_a_terminal(own_lab):
     config = own_lab.path / "conf.yaml"
     config.write_text(config.read_text().replace("127.0.0.1:8443", "127.0.0.1:0"))
     terminal, line = pty.openpty()
@@ -250,7 +250,7 @@ def test_json_unless_a_terminal(own_lab):
         json.loads(said.splitlines()[0])
 
 
-def test_only_what_was_asked_for(own_lab):
+def test_log_level_warning_leaves_out_requests(own_lab):
     with running_gateway(own_lab, {"log": {"level": "warning"}}) as gateway:
         assert gateway.get("cacerts").status == 200
         with gateway.connect() as connection:
@@ -259,7 +259,7 @@ def test_only_what_was_asked_for(own_lab):
         assert gateway.log_text == ""
 
 
-# Nothing that a script printed vanishes, and a fault of ours is no mere information.
+# All output of a script is in the log, and a fault of the server is at least a warning.
 
 
 def test_text_before_a_scripts_pem_is_in_the_log(own_lab):

@@ -1,4 +1,4 @@
-"""Names that are too long: refused in the same words on every way in, before a script runs and anything is written."""
+"""Names that are too long: every operation refuses them in the same words, before a script runs."""
 
 from __future__ import annotations
 
@@ -63,14 +63,14 @@ def test_an_attribute_past_its_bound_is_named_with_both_numbers(bounded, path):
     assert bounded.lab.books() == before
 
 
-def test_a_label_for_old_devices_lifts_the_bounds_of_attributes_and_not_that_of_the_whole(bounded):
+def test_name_bounds_none_lifts_attribute_bounds_but_not_max_subject(bounded):
     certificate = bounded.post("old/simpleenroll", csr(LONG)).certificate
     assert certificate.subject.public_bytes() == LONG
     assert "max_subject" in bounded.post("old/simpleenroll", csr(BLOAT)).words
 
 
-def test_a_renewal_of_a_name_that_is_too_long_says_so(bounded, tmp_path):
-    """A certificate from before; it may move to a shorter name where names may be changed."""
+def test_a_renewal_of_a_name_that_is_too_long_is_refused(bounded, tmp_path):
+    """The certificate is older than the bounds. Where names may be changed, it can move to a shorter name."""
     pair = enrol(bounded, tmp_path)
     body = csr(LONG, key=KEY)
     pair[0].write_bytes(pem(bounded.post("old/simpleenroll", body).certificate))
@@ -95,7 +95,7 @@ def test_a_change_to_a_name_that_is_too_long_is_refused(bounded, tmp_path):
     assert "max_san" in bounded.post("change/simplereenroll", body, login=None, certificate=pair).words
 
 
-def test_a_subject_alternative_name_has_its_bound(bounded):
+def test_an_alternative_name_past_its_bound_is_refused(bounded):
     inside = x509.DirectoryName(x509.Name([x509.NameAttribute(x509.NameOID.TITLE, "x" * 65)]))
     assert "The title in the subject alternative name has 65" in bounded.post("simpleenroll", csr("a", inside)).words
     hosts = [x509.DNSName(f"{number}.{'x' * 60}.{'y' * 60}.example") for number in range(127)]
@@ -103,7 +103,7 @@ def test_a_subject_alternative_name_has_its_bound(bounded):
 
 
 @pytest.mark.parametrize("path", ["fullcmc", "python/fullcmc"])
-def test_a_request_inside_a_message_is_bounded_too(bounded, path):
+def test_a_long_name_inside_a_full_cmc_message_is_refused(bounded, path):
     for long in (LONG, BLOAT):
         before = bounded.lab.books()
         key = cmc.new_key()
@@ -116,7 +116,7 @@ def test_a_request_inside_a_message_is_bounded_too(bounded, path):
         assert {name for name, _ in changed} <= {"cmc.sqlite", "cmc.sqlite-wal", "cmc.sqlite-shm"}
 
 
-def test_estgw_run_refuses_the_same(bounded, own, tmp_path):
+def test_estgw_run_refuses_long_names_in_the_same_words(bounded, own, tmp_path):
     gateway = trial.load_state(bounded.config)
     for body, words in ((csr(LONG), SENTENCE), (csr("a", x509.DNSName("a\0b")), "holds a control character")):
         file = tmp_path / "req.der"

@@ -1,4 +1,4 @@
-"""A connection that stays open: who its client is now, and when it ends."""
+"""A connection that stays open: new verdicts on its client's certificate, and its end."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CHECKED = {"client_auth": {"crls": ["openssl-ca/crl.pem"]}}
 
 @pytest.fixture
 def revocable(own_lab: Workspace) -> Workspace:
-    """A laboratory with a CRL that is checked."""
+    """A workspace with a CRL that is checked."""
     run(own_lab.ca / "crl")
     return own_lab
 
@@ -43,7 +43,7 @@ def reenroll(connection: Connection) -> Any:
 
 
 def anchored(lab: Workspace, *cas: CA, **more: Any) -> dict[str, Any]:
-    """A configuration under which these CAs vouch for clients, as if each were ours."""
+    """A configuration that has these CAs as explicit anchors."""
     files = [str(ca.write(lab.path, f"ca-{number}")[0]) for number, ca in enumerate(cas)]
     return {"client_auth": {"explicit": [str(lab.anchor), *files], **more}}
 
@@ -51,7 +51,7 @@ def anchored(lab: Workspace, *cas: CA, **more: Any) -> dict[str, Any]:
 # Verdicts.
 
 
-def test_a_certificate_that_is_revoked_loses_its_open_connection(revocable, tmp_path):
+def test_a_revoked_certificate_is_refused_on_its_open_connection(revocable, tmp_path):
     with running_gateway(revocable, CHECKED) as gateway:
         device = enrol(gateway, tmp_path)
         with gateway.connect(certificate=device) as kept:
@@ -64,11 +64,11 @@ def test_a_certificate_that_is_revoked_loses_its_open_connection(revocable, tmp_
             assert (answer.status, answer.words) == (wanted.status, wanted.words) == (403, answer.words)
             assert "certificate revoked" in answer.words
             assert gateway.access[-2]["client_certificate"] == "certificate revoked"
-            # It counts as no certificate, so what anybody may do is still allowed.
+            # It counts as no certificate, so operations without a requirement are still allowed.
             assert kept.ask("GET", "cacerts").status == 200
 
 
-def test_a_revoked_certificate_is_still_seen_by_scripts_where_they_are_to_see_it(revocable, tmp_path):
+def test_pass_shows_scripts_a_certificate_revoked_on_an_open_connection(revocable, tmp_path):
     script = str(revocable.script("show", 'echo "$SSL_CLIENT_VERIFY $EST_CLIENT_TRUST"; exit 77'))
     overrides = merged(CHECKED, {
         "client_auth": {"unknown_certificates": "pass"},
@@ -86,8 +86,8 @@ def test_a_revoked_certificate_is_still_seen_by_scripts_where_they_are_to_see_it
             assert kept.ask("POST", "simpleenroll", GOOD, login=LOGIN).words == "FAILED:certificate revoked none"
 
 
-def test_where_unknown_certificates_are_rejected_the_connection_ends(revocable, tmp_path):
-    """A new handshake would fail, so nothing is served here either, /cacerts included."""
+def test_reject_ends_an_open_connection_of_a_revoked_certificate(revocable, tmp_path):
+    """A new handshake would fail, so nothing is served on the open connection, not even /cacerts."""
     with running_gateway(revocable, merged(CHECKED, {"client_auth": {"unknown_certificates": "reject"}})) as gateway:
         device = enrol(gateway, tmp_path)
         with gateway.connect(certificate=device) as kept:
@@ -101,7 +101,7 @@ def test_where_unknown_certificates_are_rejected_the_connection_ends(revocable, 
             assert gateway.access[-1]["client_certificate"] == "certificate revoked"
 
 
-def test_a_client_of_a_removed_anchor_is_refused_and_taken_again_when_it_is_back(own_lab, tmp_path):
+def test_an_open_connection_follows_the_removal_and_return_of_its_anchor(own_lab, tmp_path):
     ca = root("Another CA")
     device = ca.issue("device-1").write(tmp_path, "device")
     with running_gateway(own_lab, anchored(own_lab, ca)) as gateway, gateway.connect(certificate=device) as kept:
@@ -118,7 +118,7 @@ def test_a_client_of_a_removed_anchor_is_refused_and_taken_again_when_it_is_back
 LIFE = timedelta(seconds=10)
 
 
-def test_a_certificate_that_expires_does_so_on_its_open_connection(own_lab, tmp_path):
+def test_an_expired_certificate_is_refused_on_its_open_connection(own_lab, tmp_path):
     ca = root("Another CA")
     with running_gateway(own_lab, anchored(own_lab, ca)) as gateway:
         ends = datetime.now(UTC).replace(microsecond=0) + LIFE
@@ -130,7 +130,7 @@ def test_a_certificate_that_expires_does_so_on_its_open_connection(own_lab, tmp_
             assert (answer.status, "certificate has expired" in answer.words) == (403, True)
 
 
-def test_a_list_that_expires_verifies_no_client_on_open_connections_either(own_lab, tmp_path):
+def test_an_expired_crl_verifies_no_client_on_an_open_connection(own_lab, tmp_path):
     ca = root("Another CA")
     crl = own_lab.path / "short.crl"
     files = ca.issue("device-1").write(tmp_path, "device")
@@ -145,11 +145,11 @@ def test_a_list_that_expires_verifies_no_client_on_open_connections_either(own_l
 
 
 def wait_until(moment: datetime) -> None:
-    """Until a second after it, which is when it has passed by any reading of the standard."""
+    """Sleep until a second after this moment, so that it has passed by any reading of the standard."""
     time.sleep((moment - datetime.now(UTC)).total_seconds() + 1.1)
 
 
-def test_each_worker_takes_the_verdict_anew(revocable, tmp_path):
+def test_each_worker_checks_open_connections_after_a_reload(revocable, tmp_path):
     with running_gateway(revocable, merged(TWO, CHECKED)) as gateway, ExitStack() as stack:
         device = enrol(gateway, tmp_path)
         connect = gateway.connect
@@ -165,7 +165,7 @@ def test_each_worker_takes_the_verdict_anew(revocable, tmp_path):
 # Age.
 
 
-def test_the_first_answer_after_its_age_ends_a_connection(own_lab):
+def test_the_first_answer_after_max_connection_age_ends_a_connection(own_lab):
     with running_gateway(own_lab, {"server": {"max_connection_age": 3}}) as gateway, gateway.connect() as kept:
         began = time.monotonic()
         while (answer := kept.ask("GET", "cacerts")).header("Connection") != "close":
@@ -177,7 +177,7 @@ def test_the_first_answer_after_its_age_ends_a_connection(own_lab):
         assert kept.rest() == b""
 
 
-def test_a_request_that_runs_at_the_age_gets_its_answer(own_lab):
+def test_a_request_that_runs_at_max_connection_age_gets_its_answer(own_lab):
     handler = str(own_lab.script("slow", "sleep 3; exec $EST_CA_DIR/../handlers/openssl/simpleenroll"))
     overrides = {
         "server": {"max_connection_age": 1},
@@ -190,13 +190,13 @@ def test_a_request_that_runs_at_the_age_gets_its_answer(own_lab):
         assert connection.rest() == b""
 
 
-def test_an_idle_connection_does_not_outlive_the_age_by_its_idle_timeout(own_lab):
+def test_an_idle_connection_ends_at_max_connection_age(own_lab):
     limits = {"server": {"max_connection_age": 1, "idle_timeout": 3600}}
     with running_gateway(own_lab, limits) as gateway, gateway.connect() as idle:
         assert idle.rest() == b""
 
 
-def test_a_reload_sets_another_age(own_lab):
+def test_a_reload_applies_max_connection_age_to_open_connections(own_lab):
     with running_gateway(own_lab) as gateway, gateway.connect() as kept:
         assert kept.ask("GET", "cacerts").header("Connection") is None
         gateway.configure({"server": {"max_connection_age": 0.001}})

@@ -1,4 +1,4 @@
-"""handlers/README.md, "Policies": its examples in scripts that a gateway runs; programs and packages of one's own."""
+"""handlers/README.md, "Policies": its examples in scripts that a gateway runs; other programs and packages."""
 
 from __future__ import annotations
 
@@ -51,10 +51,14 @@ def words(gateway: Gateway, path: str, name: str, *san: x509.GeneralName) -> tup
 
 
 @pytest.mark.parametrize(("script", "path"), [("openssl", "simpleenroll"), ("python", "python/simpleenroll")])
-def test_the_policies_of_the_readme_refuse_what_they_say(own_lab: Workspace, script: str, path: str) -> None:
+def test_the_policies_of_the_readme_refuse_foreign_hosts_and_odd_hours(
+    own_lab: Workspace, script: str, path: str
+) -> None:
     block = shown(f"policy: {script}/authorize")
     assert re.search(r"8,? 18", block)
-    add_policy(own_lab, f"{script}/authorize", re.sub(r"8(,?) 18", r"0\1 24", block))  # but on a Saturday or Sunday
+    add_policy(
+        own_lab, f"{script}/authorize", re.sub(r"8(,?) 18", r"0\1 24", block)
+    )  # the test may run at any hour and on any day
     weekend = re.sub(r"\(\(day < 6 && (.*)\)\)", r"((\1))", (own_lab.path / "handlers/openssl/policy.sh").read_text())
     (own_lab.path / "handlers/openssl/policy.sh").write_text(weekend)
     own_lab.edit("handlers/python/policy.py", "now.isoweekday() < 6 and ", "")
@@ -71,7 +75,7 @@ def test_the_policies_of_the_readme_refuse_what_they_say(own_lab: Workspace, scr
         assert words(gateway, path, "a.example.org") == (403, "come back in office hours")
 
 
-def test_the_first_script_of_the_readme_refuses_everybody(own_lab: Workspace) -> None:
+def test_the_first_script_of_the_readme_refuses_every_request(own_lab: Workspace) -> None:
     (own_lab.path / "handlers/openssl/simpleenroll").write_text(shown("handler: simpleenroll"))
     with running_gateway(own_lab) as gateway:
         assert words(gateway, "simpleenroll", "device-1") == (403, "Not on a Monday.")
@@ -81,7 +85,7 @@ def test_the_first_script_of_the_readme_refuses_everybody(own_lab: Workspace) ->
 
 
 class Inventory(http.server.BaseHTTPRequestHandler):
-    """Knows one key."""
+    """An inventory that knows one key."""
 
     known = ""
 
@@ -108,8 +112,8 @@ def inventory(lab: Workspace) -> Iterator[str]:
 
 
 @pytest.mark.client("curl")
-def test_a_script_asks_another_service_over_https(own_lab: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the roots that `handler_env` names; without them the service's certificate does not verify."""
+def test_a_script_can_ask_another_service_over_https(own_lab: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The service's certificate verifies only under the roots that `handler_env` names."""
     trusting = {"SSL_CERT_FILE": str(own_lab.anchor)}
     config = {
         "callouts": {"operations": {"simpleenroll": {"handler_env": trusting}}},
@@ -142,7 +146,7 @@ def test_a_program_that_a_script_starts_has_the_systems_roots(own_lab: Workspace
 
 
 def test_no_openssl_x509_of_a_handler_loads_the_systems_roots() -> None:
-    """Which would take 40 ms each time."""
+    """Loading them takes 40 ms each time."""
     lines = [
         line
         for folder in ("handlers/openssl", "handlers/examples")
@@ -173,7 +177,7 @@ def make_wheel(folder: Path, name: str, code: str) -> None:
 
 
 @pytest.mark.timeout(360)  # `python3 -m venv` unpacks pip, which takes minutes on a busy machine
-def test_a_script_imports_a_package_from_an_environment_of_its_own(own_lab: Workspace) -> None:
+def test_a_script_can_import_a_package_from_its_own_environment(own_lab: Workspace) -> None:
     """The lines of the README, with a package index that is a directory."""
     make_wheel(own_lab.path / "index", "requests", "def knows(subject):\n    return subject == 'CN=device-1'\n")
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Rows of rfc_coverage.md that no other test has on the wire, each named after its row."""
+"""Rows of rfc_coverage.md that no other test checks on the wire. Each test begins with the id of its row."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from tests.kit.keys import KEY
 GOOD = csr()
 
 
-def test_u2_what_must_be_there_is_there(gateway, device):
+def test_u2_the_mandatory_operations_are_served(gateway, device):
     assert gateway.get(f"{EST}/cacerts").status == 200
     assert gateway.post(f"{EST}/simpleenroll", GOOD).status == 200
     assert gateway.post(f"{EST}/simplereenroll", GOOD, login=None, certificate=device).status == 200
 
 
-def test_u6_without_a_label_too(gateway, device):
+def test_u6_requests_with_and_without_a_label_are_served(gateway, device):
     for place in (EST, f"{EST}/python"):
         assert gateway.get(f"{place}/cacerts").status == 200
         assert gateway.get(f"{place}/csrattrs").status == 200
@@ -32,7 +32,7 @@ def test_u6_without_a_label_too(gateway, device):
         assert gateway.post(f"{place}/simplereenroll", GOOD, login=None, certificate=device).status == 200
 
 
-def test_u8_the_path_alone_tells_enroll_from_renew(gateway, device):
+def test_u8_the_path_alone_decides_between_enroll_and_renew(gateway, device):
     other = csr("device-2")
     assert gateway.post("simpleenroll", other, login=None, certificate=device).status == 200
     assert gateway.post("simplereenroll", other, login=None, certificate=device).status == 403
@@ -49,20 +49,20 @@ def test_a4_every_401_has_a_challenge(gateway, path, login):
     assert str(answer.header("WWW-Authenticate")).startswith("Basic realm=")
 
 
-def test_a3_who_has_a_certificate_is_asked_for_nothing_else(gateway, device):
+def test_a3_a_client_with_a_certificate_gets_no_challenge(gateway, device):
     for operation in ("simpleenroll", "simplereenroll"):
         answer = gateway.post(operation, GOOD, login=None, certificate=device)
         assert (answer.status, answer.header("WWW-Authenticate"), answer.header("Set-Cookie")) == (200, None, None)
 
 
 @pytest.mark.parametrize("operation", ["cacerts", "csrattrs"])
-def test_z6_anybody_may_read(gateway, operation):
+def test_z6_cacerts_and_csrattrs_need_no_login(gateway, operation):
     answer = gateway.get(operation)
     assert (answer.status, answer.header("WWW-Authenticate")) == (200, None)
 
 
-def test_k3_the_bag_is_signed_data_of_nobody(gateway):
-    """RFC 5652 5.1: version 1, no digests, id-data without content, certificates, no signers; and it is DER."""
+def test_k3_cacerts_is_signed_data_without_signers(gateway):
+    """RFC 5652 5.1: version 1, no digests, id-data without content, certificates, no signers. The encoding is DER."""
     der = gateway.get("cacerts").der
     bag = [one.public_bytes(Encoding.DER) for one in pkcs7.load_der_pkcs7_certificates(der)]
     nothing, data, signed_data = tlv(0x31), oid("1.2.840.113549.1.7.1"), oid("1.2.840.113549.1.7.2")
@@ -73,7 +73,7 @@ def test_k3_the_bag_is_signed_data_of_nobody(gateway):
 
 @pytest.mark.parametrize("encoding", ["base64", "binary", "7bit", "quoted-printable", "x-nonsense", "", None])
 @pytest.mark.parametrize("body", [base64.b64encode(GOOD), GOOD], ids=["base64", "DER"])
-def test_e3_the_transfer_encoding_says_nothing(gateway, encoding, body):
+def test_e3_the_header_content_transfer_encoding_is_ignored(gateway, encoding, body):
     answer = gateway.post("simpleenroll", body, headers={"Content-Transfer-Encoding": encoding})
     assert answer.certificate.public_key() == KEY.public_key()
 
@@ -90,11 +90,11 @@ def test_e3_the_transfer_encoding_says_nothing(gateway, encoding, body):
     }.items(),
     ids=lambda item: item[0],
 )
-def test_e4_white_space_inside_base64(gateway, body):
+def test_e4_white_space_inside_base64_is_accepted(gateway, body):
     assert gateway.post("simpleenroll", body[1]).certificate.public_key() == KEY.public_key()
 
 
-def test_e6_a_flipped_bit_in_the_signature(gateway):
+def test_e6_a_flipped_bit_in_the_signature_is_refused(gateway):
     before = gateway.lab.books()
     answer = gateway.post("simpleenroll", GOOD[:-1] + bytes([GOOD[-1] ^ 1]))
     assert (answer.status, answer.words) == (400, "The CSR's signature does not fit its key.")
@@ -107,14 +107,14 @@ USAGE = {"digital_signature": False, "content_commitment": False, "key_encipherm
 
 
 @pytest.mark.parametrize("label", ["", "python/"], ids=["openssl", "python"])
-def test_e7_a_csr_that_asks_for_no_signatures(gateway, label):
+def test_e7_a_csr_without_digital_signature_usage_is_certified(gateway, label):
     certificate = gateway.post(f"{label}simpleenroll", csr("device-1", x509.KeyUsage(**USAGE))).certificate
     gateway.lab.verify(certificate)
 
 
 @pytest.mark.parametrize("label", ["", "python/"], ids=["openssl", "python"])
 @pytest.mark.parametrize("critical", [False, True], ids=["", "critical"])
-def test_e8_an_extension_that_nobody_knows_is_left_out(gateway, label, critical):
+def test_e8_an_unknown_extension_is_left_out(gateway, label, critical):
     wish = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.9900.1"), b"\x05\x00")
     host = x509.DNSName("device.example")
     builder = x509.CertificateSigningRequestBuilder(common_name("device-1"))
@@ -126,12 +126,12 @@ def test_e8_an_extension_that_nobody_knows_is_left_out(gateway, label, critical)
     assert list(found[x509.SubjectAlternativeName.oid]) == [host]
 
 
-def test_e10_one_certificate_gets_others(gateway, device):
+def test_e10_one_certificate_can_enrol_several_times(gateway, device):
     issued = {gateway.post("simpleenroll", csr(name), login=None, certificate=device).certificate for name in "abc"}
     assert len(issued) == 3
 
 
-def test_e25_never_a_redirect(gateway):
+def test_e25_no_path_is_answered_with_a_redirect(gateway):
     for path in ("", "/", "/cacerts/", "//cacerts", "/../est/cacerts", "/simpleenroll"):
         answer = gateway.get(f"{EST}{path}")
         assert (answer.status >= 400, answer.header("Location")) == (True, None)
@@ -141,15 +141,15 @@ def test_g15_a_refusal_is_plain_text(gateway):
     assert gateway.post("serverkeygen", GOOD).words == "serverkeygen is not switched on here."
 
 
-def test_pop3_a_connection_resumes_nothing(gateway):
-    """A value of an earlier connection is no value of this one."""
+def test_pop3_the_binding_of_an_earlier_connection_is_refused(gateway):
+    """A new connection has a new binding."""
     with gateway.connect(version=V12) as first:
         value = base64.b64encode(first.tls_unique).decode()
     answer = gateway.post("simpleenroll", csr(challenge=value), version=V12)
     assert (answer.status, "tls-unique" in answer.words) == (400, True)
 
 
-def test_x1_base64_both_ways_whatever_the_header(gateway):
+def test_x1_answers_are_base64_with_any_header(gateway):
     for headers in ({}, {"Content-Transfer-Encoding": "binary"}, {"Accept-Encoding": "gzip"}):
         for answer in (gateway.get("cacerts", headers=headers), gateway.post("simpleenroll", GOOD, headers=headers)):
             assert answer.der[:1] == b"\x30"
@@ -157,8 +157,8 @@ def test_x1_base64_both_ways_whatever_the_header(gateway):
             assert answer.header("Content-Encoding") is None
 
 
-def test_x3_a_csr_in_ber(gateway):
-    """The outermost length in the indefinite form, and in more bytes than it needs: BER will do (RFC 5967 2.1)."""
+def test_x3_a_csr_in_ber_is_accepted(gateway):
+    """The outermost length is indefinite, or longer than necessary: BER is enough (RFC 5967 2.1)."""
     body = GOOD[3:]
     assert GOOD[:2] == b"\x30\x81"
     for ber in (b"\x30\x80" + body + b"\0\0", b"\x30\x84" + len(body).to_bytes(4, "big") + body):

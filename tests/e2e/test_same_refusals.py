@@ -49,7 +49,7 @@ class Case:
     words: str
     path: str = "simpleenroll"
     who: str | None = USER
-    """The user; `device`, `other` or `stranger` for a client certificate; None for somebody unknown."""
+    """The user; `device`, `other` or `stranger` for a client certificate; None without credentials."""
 
 
 WEAK = dsa.generate_private_key(2048)
@@ -97,10 +97,10 @@ CASES = {
         csr("device-1", changing(LONG), key=KEY), 400, "65 characters", "change/simplereenroll", "device"
     ),
     "a body that is too large": Case(b"x" * (MAX_BODY + 1), 413, f"larger than {MAX_BODY} bytes"),
-    "a body that is too large from somebody unknown": Case(b"x" * (MAX_BODY + 1), 413, "larger", who=None),
-    "somebody unknown": Case(csr(), 401, "", who=None),
+    "a body that is too large without credentials": Case(b"x" * (MAX_BODY + 1), 413, "larger", who=None),
+    "no credentials": Case(csr(), 401, "", who=None),
     "a password where a certificate is needed": Case(csr(), 403, "needs a TLS client certificate.", "tls/simpleenroll"),
-    "somebody unknown where a certificate is needed": Case(
+    "no credentials where a certificate is needed": Case(
         csr(), 403, "needs a TLS client certificate.", "tls/simpleenroll", None
     ),
     "a stranger's certificate where one is needed": Case(
@@ -126,11 +126,11 @@ CASES = {
         csr("x", attribute(DECRYPT_KEY_ID, tlv(4, b"a")), attribute(ASYMMETRIC_DECRYPT_KEY_ID, tlv(4, b"a"))),
         400, "both to a symmetric and to an asymmetric key", "keygen/serverkeygen",
     ),
-    "a key to be encrypted nobody says how": Case(
+    "a key to be encrypted without SMIMECapabilities": Case(
         csr("x", attribute(DECRYPT_KEY_ID, tlv(4, b"a"))), 400, "SMIMECapabilities", "keygen/serverkeygen"
     ),
-    "a no of authorize": Case(csr(), 403, "not on a Sunday", "refused/simpleenroll"),
-    "a bad request of authorize": Case(csr(), 400, "the wrong colour", "wrong/simpleenroll"),
+    "a refusal by authorize": Case(csr(), 403, "not on a Sunday", "refused/simpleenroll"),
+    "a bad request by authorize": Case(csr(), 400, "the wrong colour", "wrong/simpleenroll"),
     "a value that no script may see": Case(
         csr("x", text("1.2.840.113549.1.9.16.2.57", "() { :; }")), 400, "begins like a shell function"
     ),
@@ -142,7 +142,7 @@ CASES = {
 
 @dataclass(frozen=True)
 class Both:
-    """The same configuration, served and read by `estgw run`, with certificates to come with."""
+    """The same configuration, served and read by `estgw run`, with client certificates."""
 
     gateway: Gateway
     state: State
@@ -207,11 +207,11 @@ def test_a_refusal_is_the_same_from_estgw_run_and_over_tls(both, tmp_path, case)
         assert response.headers.get(name) == over_tls.header(name)
 
 
-def test_no_refusal_of_the_list_has_issued_anything(both):
+def test_refused_requests_change_nothing_in_the_register(both):
     assert both.gateway.lab.books() == both.books
 
 
-def test_the_request_goes_on_without_authentication_where_that_is_asked_for(both, tmp_path):
+def test_estgw_run_with_anonymous_ok_needs_no_authentication(both, tmp_path):
     (tmp_path / "request").write_bytes(csr())
     (tmp_path / "private").mkdir(mode=0o700)
     wanted = Trial("simpleenroll", label="refused", csr_file=tmp_path / "request", anonymous_ok=True)
@@ -219,7 +219,7 @@ def test_the_request_goes_on_without_authentication_where_that_is_asked_for(both
     assert (response.status, response.body) == (403, b"not on a Sunday\n")
 
 
-def test_the_handler_alone_is_run_where_that_is_asked_for(both, tmp_path):
+def test_estgw_run_with_handler_only_skips_authorize(both, tmp_path):
     (tmp_path / "request").write_bytes(csr())
     (tmp_path / "private").mkdir(mode=0o700)
     wanted = Trial("simpleenroll", label="refused", csr_file=tmp_path / "request", user=USER, handler_only=True)

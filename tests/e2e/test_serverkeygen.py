@@ -1,7 +1,7 @@
-"""Keys that the server makes and encrypts (RFC 7030 4.4): every kind of protection, opened by somebody else's code.
+"""Keys that the server makes and encrypts (RFC 7030 4.4): every kind of protection, opened by other programs.
 
-`openssl cms` decrypts and verifies, `openssl asn1parse` shows what the RecipientInfo says, and estclient does all of
-it at once.  G1 to G16 are the rows of RFC 7030's requirements.
+`openssl cms` decrypts and verifies, `openssl asn1parse` shows the RecipientInfo, and estclient does all of it at
+once.  G1 to G16 are rows of tests/rfc_coverage.md.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ USAGES = [
 
 
 def capability(name: str) -> bytes:
-    """An SMIMECapability; a colon has the hash of OAEP or the wrap of a key agreement behind it."""
+    """An SMIMECapability; after a colon, the hash of OAEP or the wrap of a key agreement."""
     kind, _, parameter = name.partition(":")
     parameters = NULL if kind == "rsaEncryption" else b""
     if parameter.startswith("id-"):
@@ -80,7 +80,7 @@ def asking(oid: str, key_id: bytes, *names: str, subject: str = "CN=keyless") ->
 def certified(
     key: Any, *, usage: dict[str, bool] | None = None, ski: bytes | None = b"", days: int = 1
 ) -> x509.Certificate:
-    """A certificate of nobody's, for this key; an empty `ski` is the usual one, None leaves it out."""
+    """A certificate of an unknown CA for this key; an empty `ski` is the usual one, None leaves it out."""
     own, now = name("CN=recipient"), datetime.now(UTC)
     builder = x509.CertificateBuilder().subject_name(own).issuer_name(own).public_key(key.public_key())
     builder = (
@@ -105,7 +105,7 @@ def key_pem(key: Any) -> bytes:
 
 @dataclass(frozen=True)
 class Recipient:
-    """Somebody whose certificate the server has."""
+    """A client whose certificate the server has."""
 
     key: Any
     certificate: x509.Certificate
@@ -180,7 +180,7 @@ def server(lab: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         yield running
 
 
-# What came, taken apart.
+# Parsing the answer.
 
 
 def parts(answer: Response) -> tuple[str, bytes, x509.Certificate]:
@@ -197,7 +197,7 @@ def parts(answer: Response) -> tuple[str, bytes, x509.Certificate]:
 
 @dataclass(frozen=True)
 class Envelope:
-    """An EnvelopedData as far as RFC 7030 4.4.2 has something to say about it."""
+    """The parts of an EnvelopedData that RFC 7030 4.4.2 specifies."""
 
     der: bytes
     version: int
@@ -228,7 +228,7 @@ class Envelope:
         return bytes(self.recipient[0].data)[0]
 
     def opened(self, folder: Path, *how: str | Path) -> bytes:
-        """Decrypted by OpenSSL: a bare SignedData, as the content type says."""
+        """Decrypt with OpenSSL: a bare SignedData, according to the content type."""
         (folder / "sealed.der").write_bytes(self.der)
         out = run("openssl", "cms", "-decrypt", "-binary", "-inform", "DER", "-in", folder / "sealed.der", *how).stdout
         return wrap(SEQUENCE, encode_oid("1.2.840.113549.1.7.2") + wrap(b"\xa0", out))
@@ -252,14 +252,14 @@ def verified(lab: Workspace, signed: bytes, folder: Path) -> bytes:
 
 
 def require_ours(lab: Workspace, certificate: x509.Certificate) -> None:
-    """Of our CA; OpenSSL 3.0 can't read the keys of RFC 9881 and has no say on those."""
+    """Require a certificate of our CA. OpenSSL 3.0 can't read the keys of RFC 9881, so it does not verify those."""
     certificate.verify_directly_issued_by(x509.load_pem_x509_certificate(lab.anchor.read_bytes()))
     if not isinstance(certificate.public_key(), mldsa.MLDSA65PublicKey):
         lab.verify(certificate)
 
 
 def check(server: Gateway, answer: Response, folder: Path, *how: str | Path) -> Envelope:
-    """Decrypt, verify, compare with the certificate; what the RecipientInfo says is left to the caller."""
+    """Decrypt, verify, compare with the certificate. The caller checks the RecipientInfo."""
     kind, der, certificate = parts(answer)
     assert kind == SEALED
     envelope = Envelope.read(der)
@@ -277,7 +277,7 @@ def check(server: Gateway, answer: Response, folder: Path, *how: str | Path) -> 
 @pytest.mark.parametrize(
     ("label", "kind"), [("", "id-ecPublicKey"), ("rsa/", "rsaEncryption"), ("ed25519/", "ED25519")]
 )
-def test_g6_in_the_clear(server, label, kind):
+def test_g6_a_key_without_protection_is_pkcs8_in_the_clear(server, label, kind):
     """G5, G6, G7: PKCS#8 that `openssl pkey` reads, beside the certificate alone."""
     media_type, key, certificate = parts(server.post(f"{label}serverkeygen", csr("keyless")))
     assert media_type == "application/pkcs8"
@@ -287,13 +287,13 @@ def test_g6_in_the_clear(server, label, kind):
     require_ours(server.lab, certificate)
 
 
-def test_g4_capabilities_alone_ask_for_nothing(server):
-    """An S/MIME client's CSR has them; no key identifier, no encryption, and the signature does not count."""
+def test_g4_capabilities_alone_do_not_ask_for_encryption(server):
+    """An S/MIME client's CSR has them. Without a key identifier there is no encryption."""
     request = csr(name("CN=keyless"), capabilities("aes-256-cbc"))
     assert parts(server.post("serverkeygen", request[:-1] + bytes([request[-1] ^ 1])))[0] == "application/pkcs8"
 
 
-def test_the_policy_may_insist_on_encryption(server):
+def test_the_policy_in_serverkeygen_can_require_encryption(server):
     answer = server.post("strict/serverkeygen", csr("keyless"))
     assert (answer.status, answer.words) == (403, "ask for an encrypted key (RFC 7030 4.4.1)")
     request = asking(keygen.DECRYPT_KEY_ID, b"device-7", "id-aes256-wrap")
@@ -314,8 +314,8 @@ def test_the_policy_may_insist_on_encryption(server):
         (b"\x00\xff", 128, "python-ml-dsa-65/"),
     ],
 )
-def test_g12_a_shared_key(server, tmp_path, name, bits, label):
-    """G11, G12: kekri, version 4, kekid is the identifier, the wrap is from the list and fits the key."""
+def test_g12_a_key_is_encrypted_under_a_shared_key(server, tmp_path, name, bits, label):
+    """G11, G12: kekri, version 4. kekid is the identifier; the wrap is from the list and fits the key."""
     request = asking(keygen.DECRYPT_KEY_ID, name, "id-aes128-wrap", "id-aes192-wrap", "id-aes256-wrap")
     how = ("-secretkey", SHARED[bits].hex(), "-secretkeyid", name.hex())
     envelope = check(server, server.post(f"{label}serverkeygen", request), tmp_path, *how)
@@ -333,7 +333,7 @@ def test_g12_a_shared_key(server, tmp_path, name, bits, label):
         (["des-ede3-cbc", "aes-128-cbc", "aes-256-cbc", "1.2.3.4"], "aes-256-cbc"),
     ],
 )
-def test_the_content_is_encrypted_as_the_client_takes_it(server, tmp_path, wanted, cipher):
+def test_the_content_cipher_is_one_that_the_client_accepts(server, tmp_path, wanted, cipher):
     request = asking(keygen.DECRYPT_KEY_ID, b"device-7", *wanted, "id-aes256-wrap")
     how = ("-secretkey", SHARED[256].hex(), "-secretkeyid", b"device-7".hex())
     assert check(server, server.post("serverkeygen", request), tmp_path, *how).cipher == cipher
@@ -351,8 +351,8 @@ def test_the_content_is_encrypted_as_the_client_takes_it(server, tmp_path, wante
         (["1.2.3", "id-aes128-wrap", "dhSinglePass-stdDH-sha256kdf-scheme", "rsaEncryption"], "rsaEncryption", NULL),
     ],
 )
-def test_g13_key_transport(server, tmp_path, wanted, used, parameters):
-    """G13: rid is the key identifier of the attribute, so version 2; the first algorithm in the list that fits."""
+def test_g13_a_key_is_encrypted_to_an_rsa_certificate(server, tmp_path, wanted, used, parameters):
+    """G13: rid is the key identifier of the attribute, so version 2. The first algorithm that fits is used."""
     request = asking(keygen.ASYMMETRIC_DECRYPT_KEY_ID, ski_of(RSA.certificate), *wanted)
     envelope = check(server, server.post("serverkeygen", request), tmp_path, *recip(RSA, tmp_path))
     assert (envelope.kind, envelope.version, envelope.recipient_version) == ("ktri", 2, 2)
@@ -372,8 +372,8 @@ def issuer_and_serial(certificate: x509.Certificate) -> bytes:
     return wrap(SEQUENCE, certificate.issuer.public_bytes() + b"\x02\x04\x00\xc0\xff\xee")
 
 
-def test_g13_a_certificate_without_a_key_identifier(server, tmp_path):
-    """A name that only this server knows: rid is issuerAndSerialNumber, and all versions are 0 (RFC 5652 6.1)."""
+def test_g13_an_rsa_certificate_may_lack_a_key_identifier(server, tmp_path):
+    """Only this server knows the identifier, so rid is issuerAndSerialNumber, and all versions are 0 (RFC 5652 6.1)."""
     request = asking(keygen.ASYMMETRIC_DECRYPT_KEY_ID, BY_FILE, "rsaesOaep")
     envelope = check(server, server.post("serverkeygen", request), tmp_path, *recip(NAMELESS, tmp_path))
     assert (envelope.kind, envelope.version, envelope.recipient_version) == ("ktri", 0, 0)
@@ -383,7 +383,7 @@ def test_g13_a_certificate_without_a_key_identifier(server, tmp_path):
 @pytest.mark.parametrize(
     ("size", "bits", "kdf"), [(256, 128, "sha256"), (256, 128, "sha512"), (384, 192, "sha384"), (521, 256, "sha512")]
 )
-def test_g14_key_agreement(server, tmp_path, size, bits, kdf):
+def test_g14_a_key_is_encrypted_to_an_ec_certificate(server, tmp_path, size, bits, kdf):
     """G14: kari, version 3, an ephemeral key of the same curve, the wrap from the client's list."""
     scheme, recipient = f"dhSinglePass-stdDH-{kdf}kdf-scheme", CURVES[size]
     names = (
@@ -404,8 +404,8 @@ def test_g14_key_agreement(server, tmp_path, size, bits, kdf):
     assert envelope.cipher == f"aes-{bits}-cbc"
 
 
-def test_g14_a_wrap_inside_the_scheme_and_no_key_identifier(server, tmp_path):
-    """RFC 5753 7.2; the certificate has no identifier of its own, the client has hashed its key."""
+def test_g14_a_wrap_inside_the_scheme_is_used(server, tmp_path):
+    """RFC 5753 7.2. The certificate has no key identifier, so the client has hashed its key."""
     digest = x509.SubjectKeyIdentifier.from_public_key(NAMELESS_EC.key.public_key()).digest
     wanted = ("dhSinglePass-stdDH-sha256kdf-scheme:id-aes256-wrap", "id-aes128-wrap", "aes-256-cbc")
     answer = server.post("serverkeygen", asking(keygen.ASYMMETRIC_DECRYPT_KEY_ID, digest, *wanted))
@@ -418,8 +418,8 @@ def test_g14_a_wrap_inside_the_scheme_and_no_key_identifier(server, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["rsa", "ec"])
-def test_the_clients_own_tls_certificate(server, tmp_path, kind):
-    """Nobody has to store it: the identifier in the CSR is the one in the certificate of the connection."""
+def test_a_key_is_encrypted_to_the_clients_tls_certificate(server, tmp_path, kind):
+    """The server need not store it: the identifier in the CSR is in the certificate of the connection."""
     usage = "keyEncipherment" if kind == "rsa" else "keyAgreement"
     key = rsa.generate_private_key(65537, 2048) if kind == "rsa" else ec.generate_private_key(ec.SECP256R1())
     own = server.lab.copy(tmp_path / "own")
@@ -464,8 +464,8 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("attributes", "words"), REFUSED.values(), ids=REFUSED.keys())
-def test_a_wish_that_can_t_be_met_ends_the_request(server, attributes, words):
-    """G8, G9, G10, G15: 400 with words, nothing issued, and never a key in the clear; tests/est has more of G8."""
+def test_protection_that_the_server_cannot_provide_is_a_400(server, attributes, words):
+    """G8, G9, G10, G15: 400 with words, no certificate, and no key in the clear. tests/est has more of G8."""
     before = server.lab.books()
     answer = server.post("serverkeygen", csr(name("CN=keyless"), *attributes))
     assert answer.status == 400
@@ -474,8 +474,8 @@ def test_a_wish_that_can_t_be_met_ends_the_request(server, attributes, words):
     assert server.lab.books() == before
 
 
-def test_a_script_that_forgets_the_encryption_is_stopped(server):
-    """The gateway looks at what leaves: a key in the clear never does when encryption was asked for."""
+def test_a_key_in_the_clear_is_stopped_after_a_request_for_encryption(server):
+    """The gateway checks the answer: after a request for encryption it never sends a key in the clear."""
     answer = server.post("careless/serverkeygen", asking(SYM, b"device-7", "id-aes256-wrap"))
     assert answer.status == 500
     assert "PRIVATE" not in answer.body.decode()
@@ -485,7 +485,7 @@ def test_a_script_that_forgets_the_encryption_is_stopped(server):
     assert 'It printed "[private key removed]".' in reason
 
 
-def test_g2_nobody_gets_a_key_without_authentication(server):
+def test_g2_serverkeygen_needs_authentication(server):
     assert server.post("serverkeygen", asking(SYM, b"device-7", "id-aes256-wrap"), login=None).status == 401
 
 
@@ -499,7 +499,7 @@ def test_g2_nobody_gets_a_key_without_authentication(server):
         (f"device-7 {SHARED[256].hex()}\n0x{b'device-7'.hex()} {SHARED[128].hex()}\n", 0o600, "two keys of one name"),
     ],
 )
-def test_a_keys_file_that_is_wrong_is_the_servers_fault(server, text, mode, words):
+def test_a_faulty_keygen_keys_file_is_a_500(server, text, mode, words):
     file = server.lab.ca / "keygen-keys"
     good, before, logged = file.read_text(), server.lab.books(), len(server.log_text)
     try:
@@ -514,8 +514,8 @@ def test_a_keys_file_that_is_wrong_is_the_servers_fault(server, text, mode, word
     assert server.lab.books() == before
 
 
-def test_no_key_is_left_behind(server, tmp_path):
-    """The private key is in no file of the CA, in no temporary directory and in no log; nor is the shared one."""
+def test_no_private_key_stays_in_a_file_or_in_the_log(server, tmp_path):
+    """The private key is in no file of the workspace, and the shared key is not in the log."""
     how = ("-secretkey", SHARED[256].hex(), "-secretkeyid", b"device-7".hex())
     _, der, _ = parts(server.post("serverkeygen", asking(SYM, b"device-7", "id-aes256-wrap")))
     key = load_der_private_key(verified(server.lab, Envelope.read(der).opened(tmp_path, *how), tmp_path), None)
@@ -529,7 +529,7 @@ def test_no_key_is_left_behind(server, tmp_path):
     assert SHARED[256].hex() not in server.log_text
 
 
-# estclient, which does all of that at once.
+# estclient does all of this at once.
 
 
 def estclient(server: Gateway, folder: Path, *options: str | Path, label: str = "") -> None:
@@ -554,22 +554,22 @@ def estclient(server: Gateway, folder: Path, *options: str | Path, label: str = 
 
 
 @pytest.mark.parametrize("label", ["", "/rsa", "/ed25519", "/python-p-256", "/python-ml-dsa-65"])
-def test_estclient_and_a_shared_key(server, tmp_path, label):
+def test_estclient_decrypts_with_a_shared_key(server, tmp_path, label):
     (tmp_path / "shared").write_text(SHARED[256].hex())
     estclient(server, tmp_path, "--decrypt-key", tmp_path / "shared", "--decrypt-key-id", "device-7", label=label)
 
 
 @pytest.mark.parametrize("recipient", [RSA, CURVES[256], CURVES[521]], ids=["rsa", "p256", "p521"])
-def test_estclient_and_a_certificate(server, tmp_path, recipient):
+def test_estclient_decrypts_with_a_certificate(server, tmp_path, recipient):
     certificate, key = recipient.files(tmp_path)
     estclient(server, tmp_path, "--decrypt-cert", certificate, "--decrypt-cert-key", key)
 
 
-# The signer, of each kind that a CA can have: `seal` by itself.
+# Every kind of signer that a CA can have, with `seal` alone.
 
 
 def sealed_by(signer: Any, certificate: x509.Certificate, folder: Path, key: Any) -> bytes:
-    """The SignedData that `seal` makes with that signer, decrypted."""
+    """The SignedData that `seal` makes with this signer, decrypted."""
     furnish(folder)
     (folder / "signer.pem").write_bytes(pem(certificate))
     (folder / "signer.key").write_bytes(key_pem(signer))
@@ -596,8 +596,8 @@ SIGNERS: dict[str, tuple[Any, Any]] = {
 
 
 @pytest.mark.parametrize("kind", SIGNERS)
-def test_every_kind_of_signer(tmp_path, kind):
-    """RFC 5754, RFC 8419, RFC 9882; OpenSSL 3.0 verifies the first two in a CMS, so the rest is done by hand."""
+def test_seal_signs_with_every_kind_of_key(tmp_path, kind):
+    """RFC 5754, RFC 8419, RFC 9882. OpenSSL 3.0 verifies RSA and ECDSA in a CMS; the test verifies the others."""
     signer, digest = SIGNERS[kind]
     own, now = name("CN=server"), datetime.now(UTC)
     builder = x509.CertificateBuilder().subject_name(own).issuer_name(own).public_key(signer.public_key())

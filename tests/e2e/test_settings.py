@@ -1,4 +1,4 @@
-"""What the configuration can say: who may call an operation, labels, profiles, what scripts get to see."""
+"""Settings: who may call an operation, labels, profiles, the environment of scripts."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ Pair = tuple[Path, Path]
 
 @pytest.fixture(scope="module")
 def stranger(tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    """A certificate that nobody here vouches for."""
+    """A certificate that no anchor verifies."""
     folder = tmp_path_factory.mktemp("stranger")
     command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout k -out c -subj /CN=device-1"
     run("bash", "-ec", command, cwd=folder)
     return folder / "c", folder / "k"
 
 
-# Who may: certificate and password against what the operation requires (RFC 7030 3.2.3, 3.3.2).
+# Certificate and password against the requirement of the operation (RFC 7030 3.2.3, 3.3.2).
 
 MATRIX = {
     # requires: (nothing, password, certificate, both, stranger's certificate, that and a password)
@@ -43,7 +43,7 @@ MATRIX = {
 
 
 @pytest.mark.parametrize("requires", MATRIX)
-def test_what_an_operation_requires(bench, device, stranger, requires):
+def test_requires_demands_a_certificate_a_password_or_both(bench, device, stranger, requires):
     path = requires if requires == "simpleenroll" else f"{requires}/simpleenroll"
     seen = [
         bench.post(path, GOOD, login=login, certificate=certificate).status
@@ -54,7 +54,7 @@ def test_what_an_operation_requires(bench, device, stranger, requires):
     assert tuple(seen) == MATRIX[requires]
 
 
-def test_what_the_script_knows_of_its_client(bench, device, stranger):
+def test_a_script_gets_verified_facts_about_its_client(bench, device, stranger):
     def told(certificate: Pair | None, login: str | None) -> tuple[str | None, ...]:
         seen = variables(bench.post("reflect/simpleenroll", GOOD, login=login, certificate=certificate).words)
         return tuple(
@@ -68,8 +68,8 @@ def test_what_the_script_knows_of_its_client(bench, device, stranger):
     assert told(stranger, LOGIN) == ("http", "none", "NONE", "Basic", "estuser")
 
 
-def test_third_parties_are_kept_apart(own_lab, device):
-    """An implicit anchor lets a client enrol, but what it has is no certificate of ours."""
+def test_a_third_partys_certificate_is_implicit_and_never_an_ra(own_lab, device):
+    """An implicit anchor lets a client enrol, but its certificate does not count as one of our CA."""
     maker = root("Device maker")
     anchor, _ = maker.write(own_lab.path, "maker")
     theirs = maker.issue("device-1", eku=(CLIENT_AUTH, CMC_RA)).write(own_lab.path, "theirs")
@@ -85,10 +85,10 @@ def test_third_parties_are_kept_apart(own_lab, device):
         assert gateway.post("simpleenroll", GOOD, login=None, certificate=theirs).status == 401
 
 
-def test_strangers_can_be_turned_away_at_the_door(own_lab, stranger):
+def test_reject_refuses_an_unknown_certificate_in_the_handshake(own_lab, stranger):
     with running_gateway(own_lab, {"client_auth": {"unknown_certificates": "reject"}}) as gateway:
         assert gateway.get("cacerts").status == 200
-        with pytest.raises((OSError, AssertionError)):  # on TLS 1.3 the client only learns when it reads
+        with pytest.raises((OSError, AssertionError)):  # in TLS 1.3 the client sees the alert when it reads
             gateway.get("cacerts", certificate=stranger)
         assert "self-signed certificate" in gateway.wait_for("TLS handshake failed")["reason"]
 
@@ -98,7 +98,7 @@ def test_strangers_can_be_turned_away_at_the_door(own_lab, stranger):
 
 @pytest.fixture(scope="module")
 def two_cas(lab: Workspace, tmp_path_factory: pytest.TempPathFactory):
-    """A gateway that serves a second CA under the label `iot`, with handlers of its own."""
+    """A gateway that serves a second CA with its own handlers under the label `iot`."""
     own = lab.copy(tmp_path_factory.mktemp("two"))
     run(own.ca / "create-ca", "--dir", own.path / "iot-ca")
     run("cp", "-R", own.path / "handlers/openssl", own.path / "handlers/iot")
@@ -108,7 +108,7 @@ def two_cas(lab: Workspace, tmp_path_factory: pytest.TempPathFactory):
         yield running
 
 
-def test_each_label_has_its_ca(two_cas: Gateway):
+def test_each_label_can_have_its_own_ca(two_cas: Gateway):
     theirs = x509.load_pem_x509_certificate((two_cas.lab.path / "iot-ca/cacert.pem").read_bytes())
     ours = x509.load_pem_x509_certificate(two_cas.lab.anchor.read_bytes())
     assert two_cas.get("iot/cacerts").certificates == [theirs]
@@ -123,7 +123,7 @@ def test_each_label_has_its_ca(two_cas: Gateway):
     two_cas.post("simpleenroll", GOOD).certificate.verify_directly_issued_by(ours)
 
 
-def test_a_label_has_its_own_operations_and_spelling(two_cas: Gateway):
+def test_a_label_has_its_own_operations_and_is_case_sensitive(two_cas: Gateway):
     assert two_cas.get("iot/csrattrs").status == 404
     assert two_cas.get("csrattrs").status == 200
     assert two_cas.get("iot/CACerts").status == 200
@@ -147,35 +147,35 @@ def test_a_label_has_its_own_operations_and_spelling(two_cas: Gateway):
         ("reflect-rfc", "simpleEnroll", "application/x-est-pkcs10", "rfc"),
     ],
 )
-def test_the_profile_of_a_request(bench, label, operation, sent, profile):
-    """In the draft profile every callout sees the credentials, in the other none that did not ask."""
+def test_label_path_or_content_type_decide_the_profile(bench, label, operation, sent, profile):
+    """In the draft profile every callout gets the credentials, in the rfc profile only one that asks for them."""
     seen = variables(bench.post(f"{label}/{operation}", GOOD, headers={"Content-Type": sent}).words)
     assert (seen["EST_PROFILE"], seen["EST_OPERATION"]) == (profile, "simpleenroll")
     claimed = tuple(seen.get(f"EST_{name}") for name in ("AUTH_SCHEME", "USERNAME", "PASSWORD"))
     assert claimed == (("Basic", "estuser", "estpwd") if profile == "draft" else (None, None, None))
 
 
-def test_the_rfc_profile_takes_no_request_without_a_type(bench):
+def test_the_rfc_profile_refuses_a_request_without_a_content_type(bench):
     assert bench.post("rfc/simpleEnroll", GOOD, headers={"Content-Type": None}).status == 415
 
 
-# What scripts get to see.
+# The environment of scripts.
 
 
-def test_credentials_for_a_script_that_asks(bench):
+def test_pass_credentials_gives_a_script_the_credentials(bench):
     seen = variables(bench.post("credentials/simpleenroll", GOOD).words)
     assert seen == {"EST_AUTH_SCHEME": "Basic", "EST_USERNAME": "estuser", "EST_PASSWORD": "estpwd"}
 
 
-def test_variables_of_ones_own(bench):
+def test_handler_env_adds_variables(bench):
     assert variables(bench.post("own-words/simpleenroll", GOOD).words) == {
         "LESSON": "three",
         "WANTED": "WANTED|LESSON",
     }
 
 
-def test_the_environment_is_the_contracts_and_nothing_else(bench):
-    """Bash adds three names of its own; of the gateway's environment there is nothing."""
+def test_a_script_gets_only_the_variables_of_the_contract(bench):
+    """Bash adds three names. None comes from the gateway's own environment."""
     seen = set(bench.post("names/simpleenroll", GOOD, headers={"Proxy": "evil", "X-Thing": "x"}).words.split())
     promised = {row.name for row in ENV_VARS if row.when == "always"}
     possible = {row.name for row in ENV_VARS}
@@ -183,7 +183,7 @@ def test_the_environment_is_the_contracts_and_nothing_else(bench):
     assert seen - possible == {"_", "PWD", "SHLVL"}
 
 
-def test_the_path_as_the_script_sees_it(bench):
+def test_a_script_gets_a_decoded_path_and_the_raw_query(bench):
     seen = variables(bench.post("/.well-known/est/reflect/simple%65nroll?a=%41&b", GOOD).words)
     assert seen["SCRIPT_NAME"] == "/.well-known/est/reflect/simpleenroll"
     assert seen["QUERY_STRING"] == "a=%41&b"

@@ -1,4 +1,4 @@
-"""A gateway on a machine that runs out of something: 503 and a line that names it, and it comes back by itself."""
+"""A gateway that runs out of a resource answers 503, logs which one, and recovers by itself."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def post(connection: Connection, path: str) -> Any:
 
 
 @pytest.mark.parametrize("spare", range(6))
-def test_a_callout_without_a_descriptor_is_503_and_the_next_one_is_fine(own_lab, spare):
-    """Whichever descriptor it is that fails: each is given back, too."""
+def test_a_callout_without_a_descriptor_is_a_503_and_the_next_succeeds(own_lab, spare):
+    """Any descriptor may be the one that fails. All others are closed again."""
     with running_gateway(own_lab, POOLED) as gateway, gateway.connect() as kept:
         for path in ("simpleenroll", "python/simpleenroll", "pooled/simpleenroll"):
             assert post(kept, path).status == 200
@@ -70,8 +70,8 @@ def test_a_callout_without_a_descriptor_is_503_and_the_next_one_is_fine(own_lab,
         assert len(gateway.log) - lines <= 40
 
 
-def test_a_renewal_by_look_up_without_a_descriptor_is_503_and_no_no(own_lab, tmp_path):
-    """A register that can't be read has not said that there is no such certificate."""
+def test_a_renewal_by_look_up_without_a_descriptor_is_503_not_403(own_lab, tmp_path):
+    """If the register can't be read, the certificate may still exist."""
     by_password = {"simplereenroll": {"requires": "any"}}
     labels = {"look-up": {"renew_without_certificate": True, "operations": by_password}}
     with running_gateway(own_lab, {"labels": labels}) as gateway, gateway.connect() as kept:
@@ -82,7 +82,7 @@ def test_a_renewal_by_look_up_without_a_descriptor_is_503_and_no_no(own_lab, tmp
         assert post(kept, "look-up/simplereenroll").status == 200
 
 
-def test_a_reload_without_a_descriptor_is_refused_in_words(own_lab):
+def test_a_reload_without_a_descriptor_fails_and_says_why(own_lab):
     with running_gateway(own_lab) as gateway, gateway.connect() as kept:
         assert post(kept, "simpleenroll").status == 200
         with limited(gateway, resource.RLIMIT_NOFILE, open_descriptors(gateway)):
@@ -93,8 +93,8 @@ def test_a_reload_without_a_descriptor_is_refused_in_words(own_lab):
         assert post(kept, "simpleenroll").status == 200
 
 
-def test_connections_that_find_no_descriptor_wait_and_are_served_when_there_is_one(own_lab):
-    """Meanwhile the accept loop sleeps, the log says it once, and connections that are there are served or told 503."""
+def test_new_connections_without_a_descriptor_wait_without_a_busy_loop(own_lab):
+    """Meanwhile the accept loop sleeps, the log says so once, and open connections get an answer, if only a 503."""
     with running_gateway(own_lab) as gateway, gateway.connect() as kept:
         assert post(kept, "simpleenroll").status == 200
         waiting: list[socket.socket] = []
@@ -120,7 +120,7 @@ def cpu_seconds(gateway: Gateway) -> float:
 
 
 def test_under_a_low_limit_connections_leave_room_for_callouts(own_lab):
-    """`ulimit -n 64` and 120 clients: those that are in are served, the others are turned away at the door."""
+    """`ulimit -n 64` and 120 clients: accepted connections are served, the others are refused."""
     command = ["prlimit", "--nofile=64:64", sys.executable, "-m", "estgw", "serve", "-c", str(config(own_lab))]
     with served(own_lab, command) as gateway:
         advice = gateway.wait_for("advice")
@@ -139,21 +139,21 @@ def test_under_a_low_limit_connections_leave_room_for_callouts(own_lab):
 
 
 def serves(gateway: Gateway) -> bool:
-    """Whether a new connection is taken; at the door of a full house it is cut."""
+    """Whether a new connection is served; beyond the limit it is closed."""
     try:
         return gateway.get("cacerts").status == 200
     except OSError:
         return False
 
 
-def test_check_says_that_the_limit_is_too_low(own_lab):
+def test_estgw_check_says_that_the_descriptor_limit_is_too_low(own_lab):
     command = ["prlimit", "--nofile=64:64", sys.executable, "-m", "estgw", "check", "-c", str(config(own_lab))]
     done = run(*command, env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=ROOT)
     assert b"`ulimit -n` is 64 at most, and a gateway process needs 1096: raise it, or lower" in done.stdout
     assert b"it can be served as it is" in done.stdout
 
 
-def test_a_soft_limit_is_raised_to_what_is_needed(own_lab):
+def test_the_soft_descriptor_limit_is_raised_as_far_as_needed(own_lab):
     command = ["prlimit", "--nofile=64:4000", sys.executable, "-m", "estgw", "serve", "-c", str(config(own_lab))]
     with served(own_lab, command) as gateway:
         assert resource.prlimit(gateway.process.pid, resource.RLIMIT_NOFILE) == (1096, 4000)
@@ -168,7 +168,7 @@ def config(lab: Workspace) -> Path:
 
 @contextlib.contextmanager
 def served(lab: Workspace, command: list[str], **more: str) -> Iterator[Gateway]:
-    """A gateway that is started in a way of its own."""
+    """A gateway that is started by this command."""
     log = lab.path / "log-own"
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **more}
     with (
@@ -201,7 +201,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         run("umount", "--lazy", path)
 
 
-def test_a_full_temporary_directory_is_503_and_the_next_request_is_fine(own_lab, small_disk):
+def test_a_full_temporary_directory_is_a_503_until_there_is_room(own_lab, small_disk):
     command = [sys.executable, "-m", "estgw", "serve", "-c", str(config(own_lab))]
     with served(own_lab, command, TMPDIR=str(small_disk)) as gateway:
         assert gateway.post("simpleenroll", GOOD).status == 200
@@ -218,8 +218,8 @@ def test_a_full_temporary_directory_is_503_and_the_next_request_is_fine(own_lab,
         assert "Traceback" not in gateway.log_text
 
 
-def test_a_machine_without_memory_is_503_and_no_traceback(own_lab):
-    """An address space that is used up: no thread can be started, and no program."""
+def test_a_gateway_without_memory_answers_503_and_recovers(own_lab):
+    """The address space is used up, so no thread and no program can be started."""
     with running_gateway(own_lab) as gateway, gateway.connect() as kept:
         assert post(kept, "simpleenroll").status == 200
         size = int(Path(f"/proc/{gateway.process.pid}/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")

@@ -39,27 +39,27 @@ def request_file(tmp_path: Path) -> Path:
 
 
 def pki(gateway: Gateway, command: str, *options: str | Path, status: int = 0) -> tuple[bytes, str]:
-    """Run one command against a gateway; standard output and error."""
+    """Run one command against a gateway. Returns standard output and error."""
     url = f"https://localhost:{gateway.port}"
     done = run("pki", command, "--url", url, "--cacert", gateway.lab.anchor, *options, status=status)
     return done.stdout, done.stderr.decode()
 
 
 def with_certificate(directory: Path, out: bytes) -> tuple[str | Path, ...]:
-    """Options to log in with the certificate just got."""
+    """Options to log in with this certificate."""
     (directory / "old.pem").write_bytes(out)
     (directory / "key.pem").write_bytes(KEY_PEM)
     return "--cert", directory / "old.pem", "--key", directory / "key.pem"
 
 
-def test_ca_certificates(gateway, tmp_path):
+def test_pki_gets_and_trusts_the_ca_certificate(gateway, tmp_path):
     _, words = pki(gateway, "--estca", "--caout", tmp_path / "ca.pem", "--outform", "pem")
     assert "Root CA cert is trusted" in words
     saved = x509.load_pem_x509_certificate((tmp_path / "ca.pem").read_bytes())
     assert saved == x509.load_pem_x509_certificate(gateway.lab.anchor.read_bytes())
 
 
-def test_enrol_with_a_password_then_renew_with_the_certificate(gateway, tmp_path, request_file):
+def test_pki_enrols_with_a_password_and_renews_with_the_certificate(gateway, tmp_path, request_file):
     enrol = ("--in", request_file, "--outform", "pem")
     out, words = pki(gateway, "--est", *enrol, "--userpass", LOGIN)
     assert "Issued certificate is trusted" in words
@@ -76,7 +76,7 @@ def test_enrol_with_a_password_then_renew_with_the_certificate(gateway, tmp_path
     assert (gateway.access[-1]["operation"], gateway.access[-1]["identity"]) == ("simplereenroll", "CN=moon")
 
 
-def test_a_wrong_password(gateway, request_file):
+def test_pki_with_a_wrong_password_gets_401(gateway, request_file):
     before = gateway.lab.books()
     _, words = pki(gateway, "--est", "--in", request_file, "--userpass", "estuser:wrong", status=1)
     assert "HTTP 401" in words
@@ -84,8 +84,8 @@ def test_a_wrong_password(gateway, request_file):
 
 
 @pytest.mark.parametrize("handlers", SETS)
-def test_it_waits_as_it_is_told(own_lab, request_file, handlers):
-    """202 with an empty body and whole seconds; the second try meets the certificate."""
+def test_pki_waits_for_retry_after_and_gets_the_certificate(own_lab, request_file, handlers):
+    """The first answer is a 202 with an empty body and whole seconds. The second is the certificate."""
     own_lab.script(
         "handlers/later",
         f'once=$EST_CA_DIR/$EST_PENDING_ID\n[[ -e $once ]] && exec "$PWD/{handlers}/simpleenroll"\n'

@@ -1,7 +1,7 @@
-"""A human has to say yes first (RFC 7030 4.2.3): 202 until then, one certificate afterwards, whatever dies in between.
+"""Manual approval (RFC 7030 4.2.3): 202 until it is given, one certificate afterwards, also after kills.
 
-handlers/examples/manual-approval behind a real gateway, decided on with `estgw pending`; E21 to E24 are the rows of
-RFC 7030's requirements.  What is counted in the end are the rows of the CA's index.
+handlers/examples/manual-approval behind a real gateway, with decisions by `estgw pending`.  E21 to E24 are rows of
+tests/rfc_coverage.md.  In the end the tests count rows of the CA's index.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ fi
 exec {real} "$@"
 """
 
-# Stands in for the issuer: the real one is beside it.
+# This script replaces the issuer; the real one is beside it.
 ISSUER = r"""
 once=$EST_CA_DIR/killed-$EST_LABEL
 [[ ! -e $EST_CA_DIR/slow ]] || sleep 1
@@ -76,7 +76,7 @@ exec ./real-$EST_OPERATION
 
 
 def furnish(lab: Workspace) -> dict[str, Any]:
-    """A workspace in which scripts can be killed at every moment; the configuration for it."""
+    """Prepare a workspace in which scripts can be killed at every moment; returns its configuration."""
     for name in ("touch", "mv", "cat", "openssl", "sync"):
         lab.script(f"bin/{name}", KILLER.replace("{real}", f"/usr/bin/{name}"))
     for operation in ("simpleenroll", "serverkeygen"):
@@ -115,7 +115,7 @@ def server(lab: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 def pending(server: Gateway, *arguments: str) -> None:
-    """`estgw pending ...`, as the person who decides types it."""
+    """Run `estgw pending ...`, as the approver types it."""
     assert main.main(["pending", *arguments, "-c", str(server.config)]) == 0
 
 
@@ -136,13 +136,13 @@ def decide(server: Gateway, name: str, *decision: str) -> None:
 
 
 def rows(lab: Workspace, name: str) -> list[str]:
-    """What the CA has issued for that subject."""
+    """The serial numbers that the CA has issued for that subject."""
     lines = (lab.ca / "index.txt").read_text().splitlines()
     return [line.split("\t")[3] for line in lines if line.endswith(f"/CN={name}")]
 
 
 def ask(server: Gateway, name: str, label: str = "", **options: Any) -> Response:
-    """The request, signed anew, on a connection of its own."""
+    """The request, signed again, on a new connection."""
     return server.post(f"{label}/simpleenroll".lstrip("/"), csr(name), **options)
 
 
@@ -158,11 +158,11 @@ def patiently(attempt: Callable[[], Response]) -> Response:
     return until(done)
 
 
-# The way it should go.
+# Approval without interruptions.
 
 
-def test_e21_e22_e23_yes(server):
-    """202 with whole seconds until the yes, then one certificate, however often it is fetched."""
+def test_e21_e22_e23_an_approved_request_gets_one_certificate(server):
+    """202 with whole seconds until the approval, then the same certificate, however often it is fetched."""
     for _ in range(2):
         answer = ask(server, "yes")
         assert (answer.status, answer.body, answer.header("Retry-After")) == (202, b"", "1")
@@ -177,8 +177,8 @@ def test_e21_e22_e23_yes(server):
     assert rows(server.lab, "yes") == [certs.serial_hex(first)]
 
 
-def test_e23_a_repeat_is_linked_to_another_connection(server):
-    """The binding in the CSR is new each time, so every byte that is signed is; the request is the same."""
+def test_e23_a_repeat_on_another_connection_is_the_same_request(server):
+    """The binding and so the bytes of the CSR are new each time, but it is the same request."""
     bodies = set()
 
     def linked() -> Response:
@@ -195,7 +195,7 @@ def test_e23_a_repeat_is_linked_to_another_connection(server):
     assert server.access[-1]["pop"] == "linked"
 
 
-def test_no(server):
+def test_a_refused_request_gets_403_until_it_is_approved(server):
     assert ask(server, "no").status == 202
     decide(server, "no", "refuse", "--reason", "ask your teacher")
     for _ in range(2):
@@ -217,8 +217,8 @@ def test_another_key_name_label_or_client_is_another_request(server, tmp_path):
     assert len(rows(server.lab, "one")) == 1
 
 
-def test_what_the_issuer_refuses_stays_approved(server):
-    """The CA's own policy wants a common name; it may change its mind before the client does."""
+def test_a_request_that_the_issuer_refuses_stays_approved(server):
+    """The CA's own policy requires a common name. It may be changed before the client comes back."""
     name = x509.Name([x509.NameAttribute(x509.NameOID.ORGANIZATION_NAME, "no common name")])
     assert server.post("simpleenroll", csr(name)).status == 202
     entry = next(
@@ -231,7 +231,7 @@ def test_what_the_issuer_refuses_stays_approved(server):
     assert not (server.lab.ca / "pending/approved" / entry.name / "started").exists()
 
 
-def test_ten_at_once_get_one_certificate(server):
+def test_ten_repeats_at_once_get_one_certificate(server):
     assert ask(server, "crowd").status == 202
     decide(server, "crowd", "approve")
     with ThreadPoolExecutor(10) as pool:
@@ -240,14 +240,14 @@ def test_ten_at_once_get_one_certificate(server):
     assert len(rows(server.lab, "crowd")) == 1
 
 
-def test_ten_first_requests_at_once_are_one(server):
+def test_ten_first_requests_at_once_are_one_pending_request(server):
     with ThreadPoolExecutor(10) as pool:
         answers = list(pool.map(lambda _: ask(server, "first"), range(10)))
     assert {answer.status for answer in answers} == {202}
     assert state(server.lab, "first") == "waiting"
 
 
-def test_old_requests_are_forgotten(server):
+def test_a_pending_request_expires_unless_repeated(server):
     assert ask(server, "forgotten").status == 202
     assert ask(server, "remembered").status == 202
     for name in ("forgotten", "remembered"):
@@ -259,7 +259,7 @@ def test_old_requests_are_forgotten(server):
     assert state(server.lab, "remembered") == "waiting"
 
 
-# Keys of the server's making, which are kept nowhere.
+# Keys that the server makes and does not store.
 
 
 def key_and_certificate(answer: Response) -> tuple[Any, x509.Certificate]:
@@ -269,8 +269,8 @@ def key_and_certificate(answer: Response) -> tuple[Any, x509.Certificate]:
     return load_der_private_key(key, None), certificate
 
 
-def test_serverkeygen_waits_too_and_its_key_is_sent_once(server):
-    """A second yes makes a second key: the first lies in no file, so nobody can send it again."""
+def test_serverkeygen_waits_too_and_sends_its_key_once(server):
+    """A second approval makes a second key. The first is in no file, so it can't be sent again."""
     assert server.post("serverkeygen", csr("keyless")).status == 202
     decide(server, "keyless", "approve")
     key, certificate = key_and_certificate(server.post("serverkeygen", csr("keyless")))
@@ -287,7 +287,7 @@ def test_serverkeygen_waits_too_and_its_key_is_sent_once(server):
     assert key_and_certificate(server.post("serverkeygen", csr("keyless")))[0].public_key() != key.public_key()
 
 
-# Death at a bad moment.
+# Kills.
 
 
 @pytest.fixture
@@ -298,8 +298,8 @@ def deadly(server: Gateway) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_killed_between_approval_and_answer(server, deadly, moment):
-    """kill -9 of the script, which takes its children along: one certificate in the books, and the client has it."""
+def test_a_script_killed_after_approval_leaves_one_certificate(server, deadly, moment):
+    """kill -9 ends the script and its children. The register has one certificate, and the client gets it."""
     assert ask(server, moment, moment).status == 202
     decide(server, moment, "approve")
     answer = ask(server, moment, moment)
@@ -312,7 +312,7 @@ def test_killed_between_approval_and_answer(server, deadly, moment):
 
 
 @pytest.mark.parametrize("moment", ["before-the-issuer", "when-issued", "before-it-is-kept", "before-the-move"])
-def test_a_key_that_died_with_its_maker_is_asked_for_again(server, deadly, moment):
+def test_a_killed_serverkeygen_needs_a_new_approval(server, deadly, moment):
     name = f"key-{moment}"
     once = server.lab.ca / f"killed-{moment}"
     once.unlink(missing_ok=True)
@@ -328,7 +328,7 @@ def test_a_key_that_died_with_its_maker_is_asked_for_again(server, deadly, momen
     assert key.public_key() == certificate.public_key()
 
 
-def test_a_restart_between_request_and_approval(server, tmp_path):
+def test_a_pending_request_survives_restarts_of_the_gateway(server, tmp_path):
     with another_gateway(server, tmp_path) as first:
         assert ask(first, "restart").status == 202
     decide(server, "restart", "approve")
@@ -339,8 +339,8 @@ def test_a_restart_between_request_and_approval(server, tmp_path):
     assert len(rows(server.lab, "restart")) == 1
 
 
-def test_the_gateway_is_killed_while_it_is_issued(server, tmp_path):
-    """The script is a session of its own and finishes; who repeats meanwhile waits, then gets that certificate."""
+def test_a_gateway_killed_while_issuing_leaves_one_certificate(server, tmp_path):
+    """The script has its own session and finishes. A client that repeats waits, then gets this certificate."""
     (server.lab.ca / "slow").touch()
     with another_gateway(server, tmp_path) as doomed:
         assert ask(doomed, "orphan").status == 202
@@ -358,14 +358,14 @@ def test_the_gateway_is_killed_while_it_is_issued(server, tmp_path):
 
 
 def quietly(doomed: Gateway) -> None:
-    """A request whose answer never comes."""
+    """A request that gets no answer."""
     with contextlib.suppress(AssertionError, OSError):
         ask(doomed, "orphan")
 
 
 @contextlib.contextmanager
 def another_gateway(server: Gateway, directory: Path) -> Iterator[Gateway]:
-    """A second process with the same configuration and CA, which ends by SIGKILL."""
+    """A second process with the same configuration and CA, ended by SIGKILL."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(directory)}
     command = [sys.executable, "-m", "estgw", "serve", "-c", str(server.config)]
     with (directory / "log").open("w") as log:
@@ -383,7 +383,7 @@ def another_gateway(server: Gateway, directory: Path) -> Iterator[Gateway]:
 
 
 def approve_soon(server: Gateway, name: str) -> threading.Thread:
-    """Somebody who says yes as soon as there is something to say it to."""
+    """A thread that approves the request as soon as it is there."""
 
     def work() -> None:
         until(lambda: where(server.lab, name))
@@ -395,26 +395,26 @@ def approve_soon(server: Gateway, name: str) -> threading.Thread:
 
 
 @pytest.mark.client("pki")
-def test_strongswan_waits(server, tmp_path):
+def test_strongswan_waits_for_the_approval(server, tmp_path):
     (tmp_path / "request.der").write_bytes(csr("patient-moon"))
-    human = approve_soon(server, "patient-moon")
+    approver = approve_soon(server, "patient-moon")
     options = ("--in", tmp_path / "request.der", "--userpass", LOGIN, "--interval", "1", "--maxpolltime", "15")
     url = ("--url", f"https://localhost:{server.port}", "--cacert", server.lab.anchor)
     out = run("pki", "--est", *url, *options, "--outform", "pem").stdout
-    human.join()
+    approver.join()
     certificate = x509.load_pem_x509_certificate(out)
     assert rows(server.lab, "patient-moon") == [certs.serial_hex(certificate)]
 
 
 @pytest.mark.parametrize("operation", ["enroll", "serverkeygen"])
-def test_estclient_waits(server, tmp_path, operation):
-    """Its CSR is built for each connection: the binding in it is another one after the wait."""
+def test_estclient_waits_for_the_approval(server, tmp_path, operation):
+    """It builds a CSR for each connection, so the binding is another one after the wait."""
     name = f"sun-{operation}"
-    human = approve_soon(server, name)
+    approver = approve_soon(server, name)
     command: list[str | Path] = [sys.executable, "-m", "estgw.client", operation, "-u", server.url, "-p", LOGIN]
     command += ["-c", server.lab.anchor, "--subject", f"CN={name}", "-o", tmp_path / "new.pem", "--wait", "15"]
     run(*command, *(["--new-key"] if operation == "enroll" else []))
-    human.join()
+    approver.join()
     certificate = x509.load_pem_x509_certificate((tmp_path / "new.pem").read_bytes())
     assert load_pem_private_key((tmp_path / "new.key").read_bytes(), None).public_key() == certificate.public_key()
     assert rows(server.lab, name) == [certs.serial_hex(certificate)]

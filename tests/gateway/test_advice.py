@@ -1,4 +1,4 @@
-"""Sentences about configurations that can be served, and had better not be."""
+"""Advice about configurations that work but are risky."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def settings(more: str = "") -> model.Config:
 
 @pytest.fixture
 def limits(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Sets what the limits of descriptors seem to be; returns the calls that change them."""
+    """Pretend to have these descriptor limits; returns the calls that change them."""
     changed: list[tuple[int, int]] = []
 
     def pretend(soft: int, hard: int) -> list[tuple[int, int]]:
@@ -48,7 +48,7 @@ def test_a_process_needs_descriptors_for_all_that_the_configuration_allows():
     assert advice.descriptors(two) == 500 + 48 + 4 * 6 + 2 * 50
 
 
-def test_connections_are_as_many_as_leave_room_for_callouts():
+def test_connections_are_limited_to_leave_descriptors_for_callouts():
     assert advice.connections(settings(), ALONE, resource.RLIM_INFINITY) == 1000
     assert advice.connections(settings(), ALONE, 1096) == 1000
     assert advice.connections(settings(), ALONE, 1024) == 928
@@ -70,7 +70,7 @@ def test_the_soft_limit_is_raised_as_far_as_it_is_needed(limits):
         changed.clear()
 
 
-def test_a_hard_limit_that_is_too_low_is_said(limits):
+def test_advice_reports_a_hard_limit_that_is_too_low(limits):
     limits(1024, 1096)
     assert advice.advice(settings()) == []
     limits(1024, 1024)
@@ -82,18 +82,18 @@ def test_a_hard_limit_that_is_too_low_is_said(limits):
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0:9464", "192.0.2.1:9464", '"[::]:9464"', '"[2001:db8::1]:9464"'])
-def test_metrics_for_everybody_are_warned_of(address):
+def test_advice_warns_of_metrics_that_other_machines_can_reach(address):
     (sentence,) = advice.advice(settings(f"metrics: {{listen: {address}}}\n"))
     assert sentence.startswith(f"metrics.listen: {address.strip(chr(34))} can be reached from other machines")
     assert "proxy" in sentence
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:9464", "127.0.0.2:1", '"[::1]:9464"'])
-def test_metrics_for_this_machine_are_fine(address):
+def test_no_advice_for_metrics_on_a_loopback_address(address):
     assert advice.advice(settings(f"metrics: {{listen: {address}}}\n")) == []
 
 
-def test_the_log_says_it_at_the_start(own_lab: Workspace):
+def test_advice_is_logged_once_at_the_start(own_lab: Workspace):
     for workers in (1, 2):
         overrides = {"server": {"workers": workers}, "metrics": {"listen": "0.0.0.0:0"}}
         with running_gateway(own_lab, overrides) as gateway:

@@ -12,7 +12,7 @@ from estgw.gateway import body
 
 
 class Request:
-    """As much of a request as is asked for its body."""
+    """The part of a request that reading its body uses."""
 
     def __init__(self, *parts: bytes | BaseException, expect: str = "", length: int | None = None, version: Any = None):
         self.parts = parts
@@ -38,12 +38,12 @@ def read(request: Request, *, limit: int = 10, seconds: float = 5) -> bytes:
     return asyncio.run(body.read(request, limit=limit, seconds=seconds))  # type: ignore[arg-type]
 
 
-def test_whole():
+def test_read_joins_all_parts_of_a_body():
     assert read(Request(b"12345", b"67890", length=10)) == b"1234567890"
     assert read(Request()) == b""
 
 
-def test_too_large_by_its_own_word_or_in_fact():
+def test_too_large_body_is_refused_whether_announced_or_received():
     announced = Request(b"never read", length=11, expect="100-continue")
     with pytest.raises(TooLarge):
         read(announced)
@@ -53,7 +53,7 @@ def test_too_large_by_its_own_word_or_in_fact():
     assert TooLarge("").close
 
 
-def test_go_on_is_said_once_and_does_not_count_as_the_answer():
+def test_100_continue_is_sent_once_and_not_counted_as_the_answer():
     for word in ("100-continue", "100-Continue"):
         waiting = Request(b"1", expect=word, length=1)
         assert read(waiting) == b"1"
@@ -62,17 +62,17 @@ def test_go_on_is_said_once_and_does_not_count_as_the_answer():
 
 
 @pytest.mark.parametrize("request_", [Request(b"1"), Request(b"1", expect="100-continue", version=HttpVersion10)])
-def test_nobody_else_is_told_to_go_on(request_):
+def test_no_100_continue_without_expect_or_for_http_1_0(request_):
     assert read(request_) == b"1"
     assert request_.written == []
 
 
-def test_too_slow():
+def test_slow_body_times_out():
     with pytest.raises(RequestTimedOut):
         read(Request(*[b"1"] * 9), seconds=0.03)
 
 
-def test_broken_framing():
+def test_broken_framing_is_a_bad_request():
     with pytest.raises(BadRequest, match=r"^body: cut off$") as refusal:
         read(Request(b"1", web.RequestPayloadError("cut off")))
     assert refusal.value.public == "The body's framing is broken."

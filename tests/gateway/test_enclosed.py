@@ -1,4 +1,4 @@
-"""Requests inside a Full PKI Request: what their decisions are told, made from what their handler was told."""
+"""Requests inside a Full PKI Request: the environment of their decisions follows from the handler's."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.kit.csr import csr
 SIGNER = certificate(calls.SUB, "CN=signer", x509.SubjectAlternativeName([x509.DNSName("a.example")]))
 OTHERS = NewNames(name("CN=new,O=Ours"), None)
 ITS_OWN = {"CONTENT_TYPE", "CONTENT_LENGTH", "SCRIPT_NAME", "EST_CMC_REQUEST", "EST_AUTH_METHODS"}
-"""What a request inside a message has of the message."""
+"""Variables that may differ, because they describe the message around the request."""
 
 
 def outer(directory: Path, **changes: Any) -> dict[str, str]:
@@ -50,7 +50,7 @@ def outer(directory: Path, **changes: Any) -> dict[str, str]:
                 csr=None,
                 client=client(tls=tls(CERTIFICATE, verify_error="expired"), certificate=CERTIFICATE),
             ),
-            id="a certificate that does not count",
+            id="a certificate that does not verify",
         ),
     ],
 )
@@ -59,13 +59,13 @@ def test_an_environment_read_back_makes_the_same_environment(tmp_path, made):
     assert environment(enclosed.read(told, b"0" if told["CONTENT_LENGTH"] == "1" else calls.CSR)) == told
 
 
-def test_what_a_shell_adds_reaches_the_next_script(tmp_path):
+def test_variables_that_a_shell_adds_reach_the_next_script(tmp_path):
     told = {**outer(tmp_path), "SHLVL": "1", "PWD": "/srv"}
     assert environment(enclosed.read(told, b"a message")) == told
 
 
 def inside(told: dict[str, str], asked: CSR, renewed: bool = False, **facts: Any) -> dict[str, str]:
-    """What authorize is told about a request inside the message."""
+    """The environment of authorize for a request inside the message."""
     call = enclosed.read(told, b"a message")
     operation = "simplereenroll" if renewed else "simpleenroll"
     given = CSRFacts(asked, CERTIFICATE if renewed else None, **facts)
@@ -75,8 +75,8 @@ def inside(told: dict[str, str], asked: CSR, renewed: bool = False, **facts: Any
 
 @pytest.mark.parametrize("renewed", [False, True], ids=["enrol", "renew"])
 @pytest.mark.parametrize("new_names", [None, OTHERS], ids=["own names", "others"])
-@pytest.mark.parametrize("body", [calls.CSR, csr("plain")], ids=["everything", "little"])
-def test_a_request_inside_a_message_is_told_of_as_if_it_had_come_alone(tmp_path, renewed, new_names, body):
+@pytest.mark.parametrize("body", [calls.CSR, csr("plain")], ids=["a full CSR", "a minimal CSR"])
+def test_enclosed_request_has_the_environment_of_a_request_alone(tmp_path, renewed, new_names, body):
     made = inside(outer(tmp_path), parse(body), renewed, new_names=new_names, pop=POP.ABSENT)
     operation = "simplereenroll" if renewed else "simpleenroll"
     alone = full(
@@ -107,12 +107,12 @@ def test_a_signer_takes_the_place_of_the_tls_client(tmp_path):
     assert tmp_path / "client.pem" not in files, "the TLS client's own file is left alone"
 
 
-def test_the_same_certificate_as_in_tls_changes_nothing(tmp_path):
+def test_signer_with_the_tls_certificate_keeps_the_client_as_it_is(tmp_path):
     there = enclosed.read(outer(tmp_path)).client
     assert enclosed.signed_by(there, CERTIFICATE, is_ra=True) is there
 
 
-def test_a_shared_secret_names_another_request(tmp_path):
+def test_identification_is_passed_on_and_changes_the_pending_id(tmp_path):
     call = enclosed.read(outer(tmp_path))
     asked, route = CSRFacts(parse(calls.CSR)), enclosed.route(call, "simpleenroll")
     made = environment(enclosed.call(call, route, call.client, asked, Enclosure(1, "cmc", "device-7")))
@@ -121,14 +121,14 @@ def test_a_shared_secret_names_another_request(tmp_path):
     assert made["EST_PENDING_ID"] != plainly["EST_PENDING_ID"]
 
 
-def test_only_the_handler_of_the_message_sees_the_rules_for_what_is_inside(tmp_path):
+def test_enclosed_request_does_not_see_the_rules_for_enclosed_requests(tmp_path):
     told = outer(tmp_path)
     rules = {"EST_POP_LINKING", "EST_AUTHORIZE", "EST_CSR_TEMPLATE", "EST_MAY_CHANGE_SUBJECT", "EST_NAME_BOUNDS"}
     assert rules <= told.keys()
     assert rules.isdisjoint(inside(told, parse(csr("plain"))))
 
 
-def test_the_rules_are_those_of_the_environment(tmp_path):
+def test_enclosed_route_takes_its_rules_from_the_environment(tmp_path):
     call = enclosed.read(outer(tmp_path, change_subject_name=False))
     route = enclosed.route(call, "simpleenroll")
     assert (route.authorize, route.csr_template) == (Path("/srv/authorize"), Path("/srv/template.yaml"))
@@ -139,6 +139,6 @@ def test_the_rules_are_those_of_the_environment(tmp_path):
 HEAVY = ("aiohttp", "asyncio", "OpenSSL", "passlib", "pydantic", "sqlite3", "structlog", "yaml")
 
 
-def test_a_script_loads_none_of_the_gateways_libraries():
+def test_enclosed_imports_none_of_the_gateways_libraries():
     loaded = f"import sys, estgw.gateway.enclosed; print([name for name in {HEAVY} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True).stdout == "[]\n"

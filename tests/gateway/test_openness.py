@@ -46,7 +46,7 @@ def test_a_row_says_who_verifies_passwords_and_which_script_answers():
     assert not [row for row in rows() if row.label == "open" and "csrattrs" in row.operations]
 
 
-def test_without_passwords_a_certificate_is_all_that_helps():
+def test_a_row_names_only_certificates_where_no_password_is_taken():
     found = rows(CONF.replace("client_auth: {users: users.htpasswd}", "").replace("authenticate: /elsewhere/otp, ", ""))
     assert {row.requires for row in found if row.operations == "simpleenroll"} == {
         "any (certificate)",

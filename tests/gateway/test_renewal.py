@@ -48,7 +48,7 @@ def renewed(of: Client, csr: bytes, on: Any = None) -> x509.Certificate:
     return asyncio.run(renewal.renewed_certificate(of, csrs.parse(csr), on or route()))
 
 
-# The names are those of the certificate, compared as names (RFC 7030 4.2.2).
+# The CSR must have the certificate's names. They are compared as names (RFC 7030 4.2.2).
 
 SAME = {
     "the same": ("device-1", csr("device-1")),
@@ -68,18 +68,18 @@ OTHER = {
 
 
 @pytest.mark.parametrize(("name", "csr"), SAME.values(), ids=SAME)
-def test_the_same_name_in_another_coat(name, csr):
+def test_reenroll_accepts_the_same_name_in_another_spelling(name, csr):
     of = client(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
     assert renewed(of, csr) == of.certificate
 
 
 @pytest.mark.parametrize("csr", OTHER.values(), ids=OTHER)
-def test_other_names_are_refused_with_the_difference(csr):
+def test_reenroll_refuses_other_names_and_says_the_difference(csr):
     with pytest.raises(Forbidden, match="A reenroll keeps subject and subject alternative name: the CSR"):
         renewed(client(), csr)
 
 
-def test_the_order_of_names_does_not_count():
+def test_reenroll_ignores_the_order_of_alternative_names():
     names = [DNS("a.example"), x509.RFC822Name("d@a.example"), DNS("B.example")]
     of = client("CN=device-1", x509.SubjectAlternativeName(names))
     lower = [DNS("b.example"), x509.RFC822Name("d@A.example"), DNS("a.example")]
@@ -91,14 +91,14 @@ def test_the_order_of_names_does_not_count():
         renewed(of, csr("device-1"))
 
 
-def test_the_order_of_rdns_counts():
+def test_reenroll_refuses_another_order_of_rdns():
     of = client("CN=a,O=b")
     assert renewed(of, csr(name("CN=a,O=b"))) == of.certificate
     with pytest.raises(Forbidden, match="subject is O=b,CN=a"):
         renewed(of, csr(name("O=b,CN=a")))
 
 
-def test_whose_certificate_it_is():
+def test_reenroll_refuses_another_cas_certificate_or_none():
     with pytest.raises(Forbidden, match="yours is another's"):
         renewed(client(trust=Trust.IMPLICIT), csr("device-1"))
     with pytest.raises(Forbidden, match="yours is another's"):
@@ -111,7 +111,7 @@ def test_whose_certificate_it_is():
 # Without a TLS certificate: the look-up in the CA's index.
 
 
-class Books:
+class Register:
     """What `openssl ca` would have written."""
 
     def __init__(self, path: Path) -> None:
@@ -135,48 +135,48 @@ class Books:
 
 
 @pytest.fixture
-def books(tmp_path) -> Books:
-    return Books(tmp_path)
+def register(tmp_path) -> Register:
+    return Register(tmp_path)
 
 
-def test_the_newest_valid_one_is_found(books):
-    books.issue()
-    newer = books.issue()
-    books.issue("device-2")
-    books.issue("device-1", DNS("a.example"))
-    books.issue(status="R")
-    books.issue(status="E")
-    books.issue(ends=NOW - DAY / 2)
-    assert books.find(csr("device-1")) == newer
+def test_lookup_finds_the_newest_valid_certificate(register):
+    register.issue()
+    newer = register.issue()
+    register.issue("device-2")
+    register.issue("device-1", DNS("a.example"))
+    register.issue(status="R")
+    register.issue(status="E")
+    register.issue(ends=NOW - DAY / 2)
+    assert register.find(csr("device-1")) == newer
 
 
 @pytest.mark.parametrize("name", ["gerät", "a b", "O'Brien, Inc.", "DEVICE-1", "1/CN=x"])
-def test_names_that_the_index_writes_its_own_way(books, name):
-    made = books.issue(name)
-    assert books.find(csr(name)) == made
-    assert books.find(csr(name.upper())) == made
-    assert books.find(csr(name.lower())) == made
+def test_lookup_finds_names_that_the_index_escapes(register, name):
+    made = register.issue(name)
+    assert register.find(csr(name)) == made
+    assert register.find(csr(name.upper())) == made
+    assert register.find(csr(name.lower())) == made
 
 
-def test_neither_case_nor_white_space_nor_string_type_counts(books):
-    made = books.issue("Device 1")
+def test_lookup_ignores_case_white_space_and_string_type(register):
+    made = register.issue("Device 1")
     bmp = dn((CN, BMP, "device 1".encode("utf-16-be")))
     for spelling in ("dEVICE 1", " device   1 ", bmp):
-        assert books.find(csr(spelling)) == made
+        assert register.find(csr(spelling)) == made
 
 
-def test_a_name_that_the_index_spells_in_hex(books):
-    """`openssl ca` writes a BMPString so; its certificate is one like any other."""
-    made = books.issue("device-1")
-    index = books.path / "index.txt"
+def test_lookup_finds_a_name_that_the_index_spells_in_hex(register):
+    """`openssl ca` writes a BMPString in hex."""
+    made = register.issue("device-1")
+    index = register.path / "index.txt"
     index.write_text(index.read_text().replace("device-1", "\\x00d\\x00e\\x00v\\x00i\\x00c\\x00e\\x00-\\x001"))
-    assert books.find(csr("device-1")) == made
+    assert register.find(csr("device-1")) == made
 
 
-def test_the_index_spares_the_reading_of_others_certificates(books, monkeypatch):
-    made = books.issue("device-1")
+def test_lookup_reads_only_the_certificate_that_the_index_names(register, monkeypatch):
+    made = register.issue("device-1")
     for number in range(20):
-        books.issue(f"host-{number}.example")
+        register.issue(f"host-{number}.example")
     read: list[bytes] = []
 
     def reading(pem: bytes) -> list[x509.Certificate]:
@@ -184,75 +184,75 @@ def test_the_index_spares_the_reading_of_others_certificates(books, monkeypatch)
         return load_pem(pem)
 
     monkeypatch.setattr("estgw.est.certs.load_pem", reading)
-    assert books.find(csr("Device-1")) == made
+    assert register.find(csr("Device-1")) == made
     assert len(read) == 1
 
 
-def test_nothing_is_found(books):
+def test_lookup_refuses_when_no_certificate_has_the_csrs_names(register):
     with pytest.raises(Forbidden, match="No valid certificate with the CSR's subject"):
-        books.find(csr("device-1"))
-    books.issue("device-10")
-    books.issue("device-1", DNS("a.example"))
+        register.find(csr("device-1"))
+    register.issue("device-10")
+    register.issue("device-1", DNS("a.example"))
     with pytest.raises(Forbidden, match="No valid certificate"):
-        books.find(csr("device-1"))
+        register.find(csr("device-1"))
 
 
-def test_a_spoilt_index_is_no_crash(books):
-    made = books.issue()
-    with (books.path / "index.txt").open("ab") as index:
+def test_lookup_skips_broken_rows_of_the_index(register):
+    made = register.issue()
+    with (register.path / "index.txt").open("ab") as index:
         index.write(b"\xff\xfe\nV\n\nV\t\t\t../../secret\tunknown\t/CN=device-1\nV\t\t\tFFFF\tunknown\t/CN=device-1\n")
         index.write(b"V\t\t\tEE\tunknown\t/CN=device-1\nV\t\t\tDD\tunknown\t/CN=device-1\n")
-    (books.path / "newcerts/EE.pem").write_text("nothing")
-    (books.path / "newcerts/DD.pem").write_bytes(b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
-    assert books.find(csr("device-1")) == made
+    (register.path / "newcerts/EE.pem").write_text("nothing")
+    (register.path / "newcerts/DD.pem").write_bytes(b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+    assert register.find(csr("device-1")) == made
 
 
-# The same with what openssl-ca/rotate has put into archives.
+# The same with the archives of openssl-ca/rotate.
 
 
-def archive(books: Books, number: int) -> None:
-    (books.path / "index-archive").mkdir(exist_ok=True)
-    (books.path / "index.txt").rename(books.path / f"index-archive/{number:06}-2026-11-23.txt")
-    (books.path / "index.txt").touch()
+def archive(register: Register, number: int) -> None:
+    (register.path / "index-archive").mkdir(exist_ok=True)
+    (register.path / "index.txt").rename(register.path / f"index-archive/{number:06}-2026-11-23.txt")
+    (register.path / "index.txt").touch()
 
 
-def test_archives_are_older_and_the_last_is_the_newest(books):
-    books.issue()
-    archive(books, 1)
-    books.issue("device-2")
-    second = books.issue()
-    archive(books, 2)
-    assert books.find(csr("device-1")) == second
-    assert books.find(csr("device-2"))
-    third = books.issue()
-    assert books.find(csr("device-1")) == third
+def test_lookup_prefers_the_index_and_then_the_last_archive(register):
+    register.issue()
+    archive(register, 1)
+    register.issue("device-2")
+    second = register.issue()
+    archive(register, 2)
+    assert register.find(csr("device-1")) == second
+    assert register.find(csr("device-2"))
+    third = register.issue()
+    assert register.find(csr("device-1")) == third
 
 
-def test_a_row_of_an_archive_does_not_count_where_the_index_has_one(books):
-    books.issue()
-    lost = books.issue()
-    archive(books, 1)
-    with (books.path / "index.txt").open("a") as index:
+def test_a_row_of_the_index_overrides_the_archives_row(register):
+    register.issue()
+    lost = register.issue()
+    archive(register, 1)
+    with (register.path / "index.txt").open("a") as index:
         index.write(f"R\t270101000000Z\t261123120000Z\t{lost.serial_number:X}\tunknown\t/CN=device-1\n")
-    assert books.find(csr("device-1")).serial_number == lost.serial_number - 1
+    assert register.find(csr("device-1")).serial_number == lost.serial_number - 1
 
 
-def test_an_index_that_is_being_replaced(books):
-    """`openssl ca` renames it away and then the new one into its place."""
-    made = books.issue()
-    (books.path / "index.txt").rename(books.path / "index.txt.old")
-    assert books.find(csr("device-1")) == made
+def test_lookup_works_while_the_index_is_being_replaced(register):
+    """`openssl ca` renames the old index away, then moves the new one into its place."""
+    made = register.issue()
+    (register.path / "index.txt").rename(register.path / "index.txt.old")
+    assert register.find(csr("device-1")) == made
 
 
 @pytest.mark.parametrize("name", ["device-1", "gerät", "名前", "Straße", "\uff37ide", "x=y", "o/CN=device-2"])
-def test_among_many_names_only_those_alike_are_looked_at(books, monkeypatch, name):
-    made = books.issue(name)
+def test_lookup_reads_only_certificates_with_a_similar_name(register, monkeypatch, name):
+    made = register.issue(name)
     for number in range(10, 20):
-        books.issue(f"device-{number}")
-        books.issue(f"gerät-{number}")
-        books.issue(f"x {name}")
-        books.issue(f"{name} x")
-    archive(books, 1)
+        register.issue(f"device-{number}")
+        register.issue(f"gerät-{number}")
+        register.issue(f"x {name}")
+        register.issue(f"{name} x")
+    archive(register, 1)
     read: list[bytes] = []
 
     def reading(pem: bytes) -> list[x509.Certificate]:
@@ -260,39 +260,39 @@ def test_among_many_names_only_those_alike_are_looked_at(books, monkeypatch, nam
         return load_pem(pem)
 
     monkeypatch.setattr("estgw.est.certs.load_pem", reading)
-    assert books.find(csr(name.casefold())) == made
+    assert register.find(csr(name.casefold())) == made
     assert len(read) <= (1 if "/" not in name and "=" not in name else 11)
 
 
-def test_a_name_of_several_parts(books):
-    made = books.issue("device-1")
-    index = books.path / "index.txt"
+def test_lookup_finds_a_name_of_several_parts(register):
+    made = register.issue("device-1")
+    index = register.path / "index.txt"
     subject = x509.Name.from_rfc4514_string("CN=device-1,O=Our  Company")
     made = certificate(OURS, subject, serial=0xF1, ends=NOW + DAY)
-    (books.path / "newcerts/F1.pem").write_bytes(made.public_bytes(Encoding.PEM))
+    (register.path / "newcerts/F1.pem").write_bytes(made.public_bytes(Encoding.PEM))
     with index.open("a") as rows:
         rows.write("V\t270101000000Z\t\tF1\tunknown\t/O=Our  Company/CN=device-1\n")
-    assert books.find(csr(x509.Name.from_rfc4514_string("CN=DEVICE-1,O=our company"))) == made
+    assert register.find(csr(x509.Name.from_rfc4514_string("CN=DEVICE-1,O=our company"))) == made
     with pytest.raises(Forbidden, match="No valid certificate"):
-        books.find(csr(x509.Name.from_rfc4514_string("CN=device-1,O=your company")))
+        register.find(csr(x509.Name.from_rfc4514_string("CN=device-1,O=your company")))
 
 
-def test_no_more_certificates_are_read_than_is_good(books, monkeypatch):
+def test_lookup_stops_after_the_maximum_of_certificates(register, monkeypatch):
     monkeypatch.setattr("estgw.register.lookup.MOST", 3)
-    oldest = books.issue("device-1", DNS("a.example"))
+    oldest = register.issue("device-1", DNS("a.example"))
     for _ in range(3):
-        books.issue("device-1")
+        register.issue("device-1")
     with pytest.raises(Forbidden, match="No valid certificate"):
-        books.find(csr("device-1", san(DNS("a.example"))))
+        register.find(csr("device-1", san(DNS("a.example"))))
     monkeypatch.setattr("estgw.register.lookup.MOST", 4)
-    assert books.find(csr("device-1", san(DNS("a.example")))) == oldest
+    assert register.find(csr("device-1", san(DNS("a.example")))) == oldest
 
 
 # The register of handlers/python, as its own code writes it.
 
 
-class Store(Books):
-    """Certificates that go there instead."""
+class Store(Register):
+    """The same, in the register of handlers/python."""
 
     def __init__(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         super().__init__(path)
@@ -327,7 +327,7 @@ def store(tmp_path, monkeypatch) -> Store:
     return Store(tmp_path, monkeypatch)
 
 
-def test_what_the_python_handlers_have_issued_is_found(store):
+def test_lookup_finds_certificates_of_the_python_handlers(store):
     store.enter("device-1")
     newer = store.enter("device-1")
     store.enter("device-10")
@@ -356,14 +356,14 @@ def test_what_the_python_handlers_have_issued_is_found(store):
         "x\u200by",
     ],
 )
-def test_names_that_the_store_writes_its_own_way(store, name):
+def test_lookup_finds_names_that_the_python_register_escapes(store, name):
     made = store.enter(name)
     for spelling in (name, name.upper(), name.casefold()):
         assert store.find(csr(dn((CN, UTF8, spelling.encode())))) == made
 
 
-def test_what_openssl_ca_has_revoked_there_does_not_count(store):
-    """`openssl-ca/revoke` marks it in both, but another may not."""
+def test_lookup_skips_what_openssl_ca_has_revoked(store):
+    """`openssl-ca/revoke` marks it in both registers, but another tool may mark it in the index only."""
     kept, lost = store.enter("device-1"), store.enter("device-1")
     (store.path / "index.txt").write_text(f"R\t270101000000Z\t261123120000Z\t{lost.serial_number:X}\tunknown\t/CN=x\n")
     assert store.find(csr("device-1")) == kept
@@ -378,14 +378,14 @@ def test_of_two_registers_the_newer_certificate_counts(store):
     assert other.serial_number == store.serial
 
 
-def test_a_spoilt_store_is_a_fault_and_not_a_no(store):
+def test_lookup_in_a_broken_register_raises_instead_of_refusing(store):
     store.enter("device-1")
     (store.path / "certs.sqlite").write_bytes(b"no database" * 100)
     with pytest.raises(sqlite3.DatabaseError):
         store.find(csr("device-1"))
 
 
-def test_a_long_name_is_no_trouble_for_the_store(store):
+def test_lookup_finds_a_very_long_name(store):
     name = "x" * 60000 + "y" * 100
     made = store.enter(x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, name, _validate=False)]))
     assert store.find(csr(dn(("2.5.4.10", UTF8, name.encode())))) == made
@@ -406,30 +406,30 @@ def new_names(of: Client, *attributes: bytes, allowed: bool = True) -> Any:
     return request.new_names(of, csrs.parse(csr("device-1", *attributes)), route(change=allowed))
 
 
-def test_both_parts():
+def test_change_subject_name_gives_subject_and_alternative_names():
     made = new_names(client(), change(NEW, DNS("new.example")))
     assert made.subject.rfc4514_string() == "CN=new"
     assert list(made.san) == [DNS("new.example")]
 
 
-def test_absent_means_empty():
+def test_a_part_that_change_subject_name_leaves_out_becomes_empty():
     made = new_names(client(), change(NEW))
     assert (made.subject.rfc4514_string(), made.san) == ("CN=new", None)
     made = new_names(client(), change(None, DNS("new.example")))
     assert (made.subject.rfc4514_string(), list(made.san)) == ("", [DNS("new.example")])
 
 
-def test_no_such_attribute():
+def test_no_new_names_without_change_subject_name():
     assert new_names(NOBODY) is None
     assert new_names(NOBODY, allowed=False) is None
 
 
-def test_where_it_is_not_allowed():
+def test_change_subject_name_is_refused_where_it_is_not_allowed():
     with pytest.raises(BadRequest, match="leave ChangeSubjectName out"):
         new_names(client(), change(NEW), allowed=False)
 
 
-def test_who_may_not():
+def test_change_subject_name_needs_a_certificate_with_the_csrs_names():
     for of in (NOBODY, client(trust=Trust.NONE)):
         with pytest.raises(Forbidden, match="needs a TLS client certificate"):
             new_names(of, change(NEW))
@@ -461,7 +461,7 @@ def test_who_may_not():
     ids=lambda value: value.hex()[30:70],
 )
 @pytest.mark.filterwarnings("default::UserWarning")
-def test_odd_values_are_the_clients_fault(attribute):
+def test_malformed_change_subject_name_is_a_bad_request(attribute):
     with pytest.raises(BadRequest):
         try:
             new_names(client(), attribute)

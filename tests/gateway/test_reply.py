@@ -58,14 +58,14 @@ def told(response: web.Response) -> tuple[int, dict[str, str], bytes]:
 # Success.
 
 
-def test_an_enrolment():
+def test_enrolment_answers_200_with_certs_only_in_base64():
     status, headers, body = told(answer("simpleenroll", LEAF_PEM))
     assert status == 200
     assert headers == {"Content-Type": CERTS_ONLY, "Content-Transfer-Encoding": "base64"}
     assert body.endswith(b"\n")
 
 
-def test_every_answer_says_who_we_are():
+def test_answers_name_the_server_and_its_version():
     assert answer("simpleenroll", LEAF_PEM).headers["Server"] == f"estgw/{__version__}"
 
 
@@ -78,7 +78,7 @@ def test_every_answer_says_who_we_are():
         ("csrattrs", tlv(SEQUENCE), "application/csrattrs", "application/csrattrs"),
     ],
 )
-def test_types(operation, output, rfc, draft):
+def test_content_type_follows_the_operation_and_the_profile(operation, output, rfc, draft):
     assert answer(operation, output).headers["Content-Type"] == rfc
     assert answer(operation, output, Profile.DRAFT).headers["Content-Type"] == draft
 
@@ -89,13 +89,13 @@ def test_a_keygen_answer_names_its_boundary():
     assert "Content-Transfer-Encoding" not in made.headers
 
 
-def test_headers_of_the_handler_count():
+def test_headers_of_the_handler_replace_the_defaults():
     output = Output(LEAF_PEM, None, {"Content-Type": "a/b", "X-Serial": "5"})
     headers = told(answer("simpleenroll", output))[1]
     assert (headers["Content-Type"], headers["X-Serial"]) == ("a/b", "5")
 
 
-def test_a_status_of_its_own_goes_out_with_the_body_as_it_is():
+def test_a_handlers_own_status_and_body_go_out_unchanged():
     output = Output(b"moved", 307, {"Location": "https://x/", "Content-Type": "text/plain"})
     assert told(answer("simpleenroll", output)) == (
         307,
@@ -105,19 +105,19 @@ def test_a_status_of_its_own_goes_out_with_the_body_as_it_is():
 
 
 @pytest.mark.parametrize("output", [b"", b"\n", b" \r\n"])
-def test_no_csr_attributes_is_204(output):
+def test_csrattrs_without_output_answers_204(output):
     status, headers, body = told(answer("csrattrs", output))
     assert (status, headers, body) == (204, {}, b"")
 
 
-def test_a_204_has_no_type_whoever_says_so():
+def test_a_204_drops_the_handlers_content_type():
     made = told(answer("csrattrs", Output(b"text", 204, {"Content-Type": "text/plain", "X-A": "1"})))
     assert made == (204, {"X-A": "1"}, b"")
 
 
 @pytest.mark.parametrize("operation", sorted(OPERATIONS.keys() - {"csrattrs"}))
 @pytest.mark.parametrize("output", [b"", b"\n"])
-def test_printing_nothing_is_a_fault_elsewhere(operation, output):
+def test_empty_output_of_other_operations_is_a_handler_fault(operation, output):
     with pytest.raises(HandlerFailed) as raised:
         to_wire(operation, output)
     assert str(raised.value) == f"{operation}: printed nothing"
@@ -125,19 +125,19 @@ def test_printing_nothing_is_a_fault_elsewhere(operation, output):
 
 
 @pytest.mark.parametrize("operation", sorted(OPERATIONS.keys() - {"serverkeygen"}))
-def test_junk_is_a_fault(operation):
+def test_junk_output_is_a_handler_fault_that_the_client_does_not_see(operation):
     with pytest.raises(HandlerFailed) as raised:
         to_wire(operation, b"Signature ok")
     assert str(raised.value).startswith(f"{operation}: ")
     assert "Signature" not in raised.value.public
 
 
-def test_raw_output_goes_out_as_it_is_right_or_wrong():
+def test_raw_output_goes_out_unchecked():
     assert to_wire("simpleenroll", b"\0junk", raw_output=True) == Answer(b"\0junk")
     assert to_wire("simpleenroll", b"", raw_output=True) == Answer(b"")
 
 
-def test_a_new_operation():
+def test_a_configured_operation_answers_with_its_own_type():
     crls = Operation("crls", "crls", "GET", (), "application/pkix-crl", Body.RAW, Requires.NONE)
     asked = replace(call("cacerts"), route=route(crls))
     made = reply.to_wire(asked, Output(b"x"), columns=64, linking_attribute="challengePassword")
@@ -148,15 +148,15 @@ def test_a_new_operation():
     )
 
 
-def test_a_certificate_for_another_key_is_noticed():
+def test_a_certificate_for_another_key_than_the_csrs_is_logged():
     made = call("simpleenroll", csr=parse(csr(key=OTHER)))
     with capture_logs() as lines:
         to_wire("simpleenroll", LEAF_PEM, made)
     assert [line["event"] for line in lines] == ["the certificate issued is for another key than the CSR's"]
 
 
-def test_a_certificate_whose_key_cannot_be_read_is_for_another_key():
-    """A curve that nobody knows: the script answers for it, and the gateway has no fault to tell the client."""
+def test_a_certificate_with_an_unreadable_key_is_logged_as_another_key():
+    """The certificate's curve is unknown. The script answers for it, so the client gets no error."""
     known, odd = bytes.fromhex("06072a8648ce3d0201"), bytes.fromhex("06072a8648ce3d0209")
     leaf = encoding.pem_blocks(LEAF_PEM)[0].der
     assert leaf.count(known) == 1
@@ -169,11 +169,11 @@ def test_a_certificate_whose_key_cannot_be_read_is_for_another_key():
     assert lines == []
 
 
-def test_the_certificate_issued_is_for_the_log():
+def test_to_wire_returns_the_issued_certificate_for_the_log():
     assert to_wire("simpleenroll", LEAF_PEM).issued == LEAF
 
 
-# csrattrs says that linking is required, whether the handler thought of it or not (RFC 7030 4.5.2).
+# csrattrs announces that linking is required, even if the handler does not (RFC 7030 4.5.2).
 
 
 @pytest.mark.parametrize(
@@ -184,20 +184,20 @@ def test_the_certificate_issued_is_for_the_log():
         (tlv(SEQUENCE, oid(CHALLENGE_PASSWORD)), tlv(SEQUENCE, oid(CHALLENGE_PASSWORD))),
     ],
 )
-def test_linking_is_announced(output, der):
+def test_csrattrs_announces_that_linking_is_required(output, der):
     made = to_wire("csrattrs", output, call("csrattrs", pop_required=True))
     assert base64.b64decode(made.body) == der
     assert told(reply.success(OPERATIONS["csrattrs"], Profile.RFC, Output(output), made))[0] == 200
 
 
-def test_beside_what_the_handler_wishes():
+def test_csrattrs_announces_linking_beside_the_handlers_attributes():
     wishes = tlv(SEQUENCE, oid("1.2.3"))
     made = base64.b64decode(to_wire("csrattrs", wishes, call("csrattrs", pop_required=True)).body)
     assert oid("1.2.3") in made
     assert oid(CHALLENGE_PASSWORD) in made
 
 
-def test_junk_is_a_fault_there_too():
+def test_junk_csrattrs_are_a_handler_fault_with_linking_too():
     with pytest.raises(HandlerFailed):
         to_wire("csrattrs", b"junk", call("csrattrs", pop_required=True))
     with pytest.raises(HandlerFailed):
@@ -207,13 +207,13 @@ def test_junk_is_a_fault_there_too():
 # csrattrs in YAML.
 
 
-def test_yaml_is_encoded():
+def test_csrattrs_in_yaml_are_encoded_as_in_rfc_9908():
     yaml = b"- challengePassword\n- key: ec:P-384\n- macAddress\n- ecdsa-with-SHA384\n"
     vector = (VECTORS / "rfc9908-5.2-rfc7030-example-corrected.b64").read_bytes()
     assert base64.b64decode(to_wire("csrattrs", yaml).body) == base64.b64decode(vector)
 
 
-def test_yaml_without_a_wish_is_204():
+def test_csrattrs_in_yaml_without_attributes_answers_204():
     assert told(answer("csrattrs", b"# nothing today\n")) == (204, {}, b"")
 
 
@@ -228,7 +228,7 @@ def test_yaml_without_a_wish_is_204():
         ),
     ],
 )
-def test_faults_in_yaml_are_for_the_log_and_have_a_place(yaml, faults):
+def test_faults_in_csrattrs_yaml_are_logged_with_line_and_column(yaml, faults):
     with pytest.raises(HandlerFailed) as raised:
         to_wire("csrattrs", yaml)
     assert faults in str(raised.value)
@@ -236,7 +236,7 @@ def test_faults_in_yaml_are_for_the_log_and_have_a_place(yaml, faults):
 
 
 def test_linking_is_announced_in_yaml_and_inside_its_template():
-    """RFC 9908 4: who knows templates ignores the bare OID."""
+    """RFC 9908 4: a client that knows templates ignores the bare OID."""
     yaml = b"- serialNumber\n- template:\n    key: ec:P-256\n"
     made = to_wire("csrattrs", yaml, call("csrattrs", pop_required=True))
     attrs = decode_csrattrs(base64.b64decode(made.body))
@@ -270,7 +270,7 @@ TEXT = {"Content-Type": "text/plain; charset=utf-8"}
         (errors.NotFound("No such EST operation here."), (404, TEXT, b"No such EST operation here.\n")),
     ],
 )
-def test_refusals(error, answered):
+def test_a_refusal_has_its_status_headers_and_text(error, answered):
     assert refuse(error) == answered
 
 

@@ -1,4 +1,4 @@
-"""Everything that one reading of the configuration amounts to, and all that can be wrong with it."""
+"""Loading a configuration: what the gateway gets from it, and which faults it reports."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.kit.workspace import Workspace
 
 
 def change(lab: Workspace, **groups: dict[str, Any]) -> Path:
-    """The laboratory's conf.yaml with some keys changed."""
+    """Change some keys of the workspace's conf.yaml."""
     path = lab.path / "conf.yaml"
     data = yaml.safe_load(path.read_text())
     for group, changes in groups.items():
@@ -44,7 +44,7 @@ def label_faults(path: Path) -> list[str]:
     return [fault.removeprefix(f"{path.parent}/") for fault in Snapshot.take(path).sentences()]
 
 
-def test_the_shipped_configuration(lab):
+def test_the_shipped_configuration_loads_with_its_label_and_anchor(lab):
     made = state.load(lab.path / "conf.yaml")
     assert made.labels == {"python"}
     assert made.extra_operations == frozenset()
@@ -55,7 +55,7 @@ def test_the_shipped_configuration(lab):
     assert made.passwords.challenges() == ['Basic realm="estrealm"']
 
 
-def test_labels_and_new_operations(own_lab):
+def test_load_finds_labels_and_configured_operations(own_lab):
     own_lab.script("handlers/openssl/crls", "exit 0")
     crls = {"method": "GET", "response_type": "application/pkix-crl", "body": "der", "requires": "none"}
     made = state.load(change(own_lab, labels={"iot": {"operations": {"crls": crls}}, "other": {}}))
@@ -73,7 +73,7 @@ def test_anchors_of_both_classes_are_kept_apart(own_lab, tmp_path):
     assert third.certificate not in made.anchors.explicit
 
 
-def test_crls(own_lab, tmp_path):
+def test_load_accepts_a_crl_in_pem(own_lab, tmp_path):
     ca = root("Third party")
     file = tmp_path / "crl.pem"
     file.write_bytes(ca.crl().public_bytes(Encoding.PEM))
@@ -91,10 +91,10 @@ def test_without_users_no_password_is_taken(own_lab):
     assert state.load(change(own_lab, client_auth={"users": None})).passwords.challenges() == []
 
 
-# All that can be wrong.
+# Faults.
 
 
-def test_all_faults_at_once(own_lab):
+def test_all_faults_are_reported_at_once_with_their_files(own_lab):
     lab = own_lab
     (lab.path / "empty.pem").write_text("nothing")
     (lab.path / "broken.pem").write_text("-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n")
@@ -135,7 +135,7 @@ def test_all_faults_at_once(own_lab):
     ]
 
 
-def test_each_handler_is_looked_at_once(own_lab):
+def test_a_fault_of_a_shared_handler_is_reported_once(own_lab):
     (own_lab.path / "handlers/openssl/cacerts").unlink()
     path = change(own_lab, labels={"iot": {}, "other": {}})
     assert label_faults(path) == [
@@ -143,20 +143,20 @@ def test_each_handler_is_looked_at_once(own_lab):
     ]
 
 
-def test_decision_scripts_are_looked_at_too(own_lab):
+def test_a_missing_decision_script_is_a_fault(own_lab):
     assert label_faults(change(own_lab, callouts={"authorize": "no-script"})) == [
         "no-script: No such file or directory (the default label)"
     ]
 
 
-def test_an_operation_that_is_off_wants_no_handler(own_lab):
+def test_an_operation_that_is_off_needs_no_handler(own_lab):
     (own_lab.path / "handlers/openssl/serverkeygen").unlink()
     assert state.load(own_lab.path / "conf.yaml")
     path = change(own_lab, callouts={"operations": {"serverkeygen": {"enabled": True}}})
     assert label_faults(path) == ["handlers/openssl/serverkeygen: No such file or directory (the default label)"]
 
 
-def test_a_key_that_does_not_fit(own_lab):
+def test_a_key_of_another_certificate_is_a_fault(own_lab):
     found = faults(change(own_lab, tls={"key": "openssl-ca/private/cakey.pem"}))
     assert len(found) == 1
     assert "cakey.pem" in found[0]
@@ -169,7 +169,7 @@ def test_a_key_that_does_not_fit(own_lab):
         ({"digest": ["MD5"], "digest_users": "bad"}, "bad:1:1: not of the form user:realm:hash"),
     ],
 )
-def test_digest_files(own_lab, changes, fault):
+def test_a_missing_or_malformed_digest_file_is_a_fault(own_lab, changes, fault):
     (own_lab.path / "bad").write_text("ann:estrealm\n")
     (found,) = faults(change(own_lab, client_auth=changes))
     assert found.startswith(fault)
@@ -195,10 +195,10 @@ def test_a_process_keeps_its_nonces_over_a_reload(own_lab):
     assert state.ProcessResources().nonces is not resources.nonces
 
 
-# What CSRs must have.
+# CSR templates.
 
 
-def test_insistences_are_read_once_for_all_who_name_them(own_lab):
+def test_load_makes_one_template_check_per_file(own_lab):
     (own_lab.path / "iot.yaml").write_text("- key: rsa:3072\n")
     shipped = "handlers/openssl/csrattrs.yaml"
     made = state.load(
@@ -207,7 +207,7 @@ def test_insistences_are_read_once_for_all_who_name_them(own_lab):
     assert made.template_checks.keys() == {own_lab.path / shipped, own_lab.path / "iot.yaml"}
 
 
-def test_a_csr_that_lacks_something_is_refused_with_the_list(own_lab):
+def test_a_csr_is_refused_with_the_list_of_what_it_lacks(own_lab):
     (own_lab.path / "t.yaml").write_text("- key: ec:P-384\n- serialNumber\n")
     made = state.load(change(own_lab, callouts={"csr_template": "t.yaml"}))
     parsed, route = parse(csr("device-1")), made.services[None].routes["simpleenroll"]
@@ -219,7 +219,7 @@ def test_a_csr_that_lacks_something_is_refused_with_the_list(own_lab):
     )
 
 
-def test_where_nothing_is_insisted_on(lab):
+def test_any_csr_is_accepted_without_a_template(lab):
     made = state.load(lab.path / "conf.yaml")
     request.require_template(CSRFacts(parse(csr("device-1"))), made.services[None].routes["simpleenroll"], None)
     assert made.template_checks == {}
@@ -235,7 +235,7 @@ def test_where_nothing_is_insisted_on(lab):
         ("- hex: 3018061 6\n", "t.yaml:1:3: 0.hex: no hex digits"),
     ],
 )
-def test_insistences_that_are_none(own_lab, text, fault):
+def test_a_broken_csr_template_is_a_fault_with_its_place(own_lab, text, fault):
     if text is not None:
         (own_lab.path / "t.yaml").write_text(text)
     found = label_faults(change(own_lab, labels={"iot": {"csr_template": "t.yaml"}}))
@@ -261,7 +261,7 @@ def test_a_faulty_label_is_refused_with_503_and_the_others_are_served(own_lab):
     assert refusal.value.headers == {"Retry-After": "60"}
 
 
-def test_the_runner_of_a_label_does_not_fit_its_script(own_lab):
+def test_the_pool_runner_is_a_fault_for_a_shell_script(own_lab):
     found = label_faults(change(own_lab, labels={"iot": {"runner": "pool"}}))
     assert (
         "handlers/openssl/cacerts: the runner pool is for Python scripts; auto and exec are for all (label iot)"
@@ -286,7 +286,7 @@ def test_a_snapshot_is_the_same_in_another_process(own_lab):
     again = Snapshot.decode(path, taken.encode().decode())
     assert again == taken
     assert again.faults.keys() == {"python"}
-    # Whatever happens to the files meanwhile, each worker has the same labels in service.
+    # The files may change meanwhile; each worker still has the same labels in service.
     (own_lab.path / "t.yaml").unlink()
     (own_lab.path / "handlers/python/authorize").chmod(0o755)
     made = state.load(path, snapshot=again)
@@ -294,7 +294,7 @@ def test_a_snapshot_is_the_same_in_another_process(own_lab):
     assert made.template_checks.keys() == {own_lab.path / "t.yaml"}
 
 
-def test_loading_leaves_nothing_open(own_lab):
+def test_loading_leaves_no_file_open(own_lab):
     before = set(os.listdir("/proc/self/fd"))
     state.load(own_lab.path / "conf.yaml")
     (own_lab.path / "users.htpasswd").unlink()

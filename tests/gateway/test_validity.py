@@ -1,4 +1,4 @@
-"""Dates: what is said of a certificate or CRL that is over, not yet valid or near its end, and the gauges."""
+"""Dates: warnings about a certificate or CRL that is expired, not yet valid or near its end, and the gauges."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def period(kind: Kind, begins: timedelta, ends: timedelta | None) -> Period:
         (Kind.CRL, -8 * DAY, None, None),
     ],
 )
-def test_a_date_is_warned_of_with_its_effect_and_what_to_do(kind, begins, ends, words):
+def test_warning_about_a_date_says_its_effect_and_what_to_do(kind, begins, ends, words):
     said = period(kind, begins, ends).sentence(NOW)
     assert (said is None) == (words is None)
     assert words is None or words in str(said)
@@ -83,7 +83,7 @@ def change(lab: Workspace, **groups: dict[str, Any]) -> model.Config:
 
 @pytest.fixture
 def old(own_lab: Workspace) -> model.Config:
-    """A configuration whose every certificate and CRL has a date to warn of."""
+    """A configuration in which every certificate and CRL needs a warning."""
     (own_lab.path / "server.pem").write_bytes(
         certificate("server", -2 * DAY, -DAY) + certificate("above it", -9 * DAY, 9 * DAY)
     )
@@ -103,7 +103,7 @@ def old(own_lab: Workspace) -> model.Config:
     )
 
 
-def test_everything_that_the_gateway_depends_on_is_looked_at_once(old):
+def test_each_certificate_and_crl_is_warned_of_once(old):
     starts = [sentence.split(" (")[0] for sentence in validity.sentences(old)]
     assert starts == [
         "the server certificate CN=server",
@@ -115,11 +115,11 @@ def test_everything_that_the_gateway_depends_on_is_looked_at_once(old):
     ]
 
 
-def test_the_demo_ca_is_good_for_longer(lab):
+def test_the_demo_ca_needs_no_warning(lab):
     assert validity.sentences(model.load(lab.path / "conf.yaml")) == []
 
 
-def test_files_that_cannot_be_read_are_faults_elsewhere(old, own_lab):
+def test_periods_skip_files_that_cannot_be_read(old, own_lab):
     for name in ("server.pem", "ours.pem", "crl.pem"):
         (own_lab.path / name).write_text("nothing")
     (own_lab.path / "theirs.pem").unlink()
@@ -144,7 +144,7 @@ def test_gauges_have_the_dates_of_each_kind_and_name(old, own_lab, counted):
     assert 'kind="server"' not in counted.text().decode()
 
 
-def test_of_several_under_one_name_the_gauge_has_the_first_to_end(counted):
+def test_gauge_has_the_earliest_end_of_several_under_one_name(counted):
     validity.expose([period(Kind.EXPLICIT, -DAY, 9 * DAY), period(Kind.EXPLICIT, -2 * DAY, 3 * DAY)])
     sample = 'estgw_valid_until_timestamp_seconds{kind="explicit-anchor",name="CN=x"}'
     (line,) = [line for line in counted.text().decode().splitlines() if line.startswith(sample)]
@@ -175,7 +175,7 @@ def test_the_log_warns_again_each_day_and_sees_a_new_issuer(old, own_lab, monkey
         asyncio.run(main())
 
 
-def test_a_date_that_is_reached_is_said_at_once(monkeypatch):
+def test_the_next_check_is_when_the_next_date_is_reached(monkeypatch):
     moment = datetime.now(UTC)
     soon = Period(Kind.SERVER, "CN=x", Path("/x"), moment - 99 * DAY, moment + timedelta(seconds=5))
     assert 4 < validity._pause([soon]) < 7

@@ -1,4 +1,4 @@
-"""What part of everything is a process's own."""
+"""The share of each limit that one worker gets."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from estgw.gateway.worker_share import ALONE, WorkerShare
 
 @pytest.mark.parametrize("whole", [1, 2, 7, 8, 100, 1000])
 @pytest.mark.parametrize("of", [1, 2, 3, 8, 64])
-def test_parts_add_up(whole, of):
+def test_worker_shares_sum_to_the_limit_and_differ_by_at_most_one(whole, of):
     parts = [WorkerShare(index, of).part(whole) for index in range(of)]
     assert sum(parts) == max(whole, of)
     assert max(parts) - min(parts) <= 1
 
 
-def test_who_is_alone_has_all():
+def test_a_single_worker_has_the_whole_limit():
     assert ALONE.part(8) == 8

@@ -1,4 +1,4 @@
-"""handlers/openssl and handlers/python: two ways to the same answers, held to the same checks."""
+"""handlers/openssl and handlers/python: both sets must pass the same checks."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ issuing = pytest.mark.parametrize("operation", ISSUING)
 
 @pytest.fixture(scope="module", params=SETS)
 def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> HandlerSet:
-    """One CA a set for the tests that only add to it."""
+    """One CA for each set, for the tests that only add to it."""
     return HandlerSet.create(request.param, tmp_path_factory.mktemp("ca") / "work shop $HOME ?#%20")
 
 
@@ -61,7 +61,7 @@ def purposes(certificate: x509.Certificate) -> list[x509.ObjectIdentifier]:
 
 
 def lives(certificate: x509.Certificate, wanted: timedelta) -> bool:
-    """Whether it is valid for that long; a second may pass between script and openssl."""
+    """Whether the certificate is valid for that long; a second may pass between script and openssl."""
     return wanted - timedelta(seconds=5) < certificate.not_valid_after_utc - certificate.not_valid_before_utc <= wanted
 
 
@@ -122,7 +122,7 @@ def test_a_certificate_is_issued_and_registered(shared: HandlerSet, operation: s
     assert (certificate.public_key() == KEY.public_key()) == (operation != "serverkeygen")
 
 
-def test_openssl_verifies_what_was_issued(shared: HandlerSet, tmp_path: Path) -> None:
+def test_openssl_verifies_an_issued_certificate(shared: HandlerSet, tmp_path: Path) -> None:
     file = tmp_path / "cert.pem"
     file.write_bytes(shared.issue("simpleenroll", csr("zoe")).public_bytes(Encoding.PEM))
     verify = ["openssl", "verify", "-x509_strict", "-purpose", "sslclient", "-CAfile", str(shared.ca / "cacert.pem")]
@@ -154,7 +154,7 @@ HOSTILE = {
 
 @pytest.mark.parametrize("operation", ["simpleenroll", "serverkeygen"])
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_subject_arrives_byte_for_byte(shared: HandlerSet, name: str, operation: str) -> None:
+def test_a_hostile_subject_is_issued_byte_for_byte(shared: HandlerSet, name: str, operation: str) -> None:
     text = HOSTILE[name]
     short = text[:64]  # beyond that, cryptography warns
     request = csr(subject({NameOID.ORGANIZATION_NAME: text}, {NameOID.COMMON_NAME: short, NameOID.SURNAME: "x"}))
@@ -180,7 +180,7 @@ STRINGS = {
 
 
 @pytest.mark.parametrize("operation", ["simpleenroll", "serverkeygen"])
-def test_string_types_and_order_survive(shared: HandlerSet, operation: str) -> None:
+def test_string_types_and_order_of_the_subject_are_kept(shared: HandlerSet, operation: str) -> None:
     known = STRINGS.values() if shared.name == "python" else list(STRINGS.values())[:-1]
     rdns = [("2.5.4.11", tag, text) for tag, text in known]  # organizational units
     others = [("1.2.3.4.5", UTF8, b"private"), ("2.5.4.5", PRINTABLE, b"17")]  # the latter a serialNumber
@@ -191,7 +191,7 @@ def test_string_types_and_order_survive(shared: HandlerSet, operation: str) -> N
 
 
 @issuing
-def test_nothing_but_names_comes_from_the_csr(shared: HandlerSet, operation: str) -> None:
+def test_extensions_of_the_csr_other_than_names_are_ignored(shared: HandlerSet, operation: str) -> None:
     no = dict.fromkeys(
         ["content_commitment", "key_encipherment", "data_encipherment", "key_agreement", "encipher_only"], False
     )
@@ -208,7 +208,7 @@ def test_nothing_but_names_comes_from_the_csr(shared: HandlerSet, operation: str
     ]
     greedy = extensions(shared.issue(operation, csr("greedy", *wishes, critical=True)))
     modest = extensions(shared.issue(operation, csr("modest")))
-    if operation == "serverkeygen":  # whose key, and so its identifier, is new each time
+    if operation == "serverkeygen":  # its key and so its key identifier are new each time
         assert greedy.pop(ExtensionOID.SUBJECT_KEY_IDENTIFIER) != modest.pop(ExtensionOID.SUBJECT_KEY_IDENTIFIER)
     assert greedy == modest
 
@@ -227,7 +227,7 @@ NAMES = [
 
 
 @issuing
-def test_the_names_are_copied_exactly(shared: HandlerSet, operation: str) -> None:
+def test_alternative_names_are_copied_exactly(shared: HandlerSet, operation: str) -> None:
     request = csr("many names", *NAMES)
     certificate = shared.issue(operation, request)
     san = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
@@ -236,7 +236,7 @@ def test_the_names_are_copied_exactly(shared: HandlerSet, operation: str) -> Non
 
 
 @issuing
-def test_the_names_are_left_out_when_the_policy_says_so(bench: HandlerSet, operation: str) -> None:
+def test_the_policy_can_leave_alternative_names_out(bench: HandlerSet, operation: str) -> None:
     old, new = {"openssl": ("names=${EST_CSR_EXT_SAN-}", "names="), "python": ("request.names", "[]")}[bench.name]
     bench.edit(operation, old, new)
     certificate = bench.issue(operation, csr("many names", *NAMES))
@@ -265,7 +265,7 @@ def test_keys_of_every_kind_are_certified(shared: HandlerSet, key: Any) -> None:
 
 
 def changing(new_subject: bytes | None, *new_names: x509.GeneralName) -> tuple[bytes, dict[str, str]]:
-    """A bytes with ChangeSubjectName (RFC 6402 2.8), and the variables with what it wants."""
+    """A CSR with ChangeSubjectName (RFC 6402 2.8), and the variables for its new names."""
     parts = [] if new_subject is None else [new_subject]
     env = {}
     if new_names:
@@ -278,7 +278,7 @@ def changing(new_subject: bytes | None, *new_names: x509.GeneralName) -> tuple[b
 
 
 @issuing
-def test_a_client_may_change_its_names(shared: HandlerSet, operation: str) -> None:
+def test_est_change_subject_replaces_the_names(shared: HandlerSet, operation: str) -> None:
     """The gateway sets EST_CHANGE_SUBJECT only where that is allowed."""
     ou = ("2.5.4.10", UTF8, 'Zoë "$HOME" / + ='.encode())
     new = dn(ou, (CN, UTF8, b"new\\"))
@@ -288,12 +288,12 @@ def test_a_client_may_change_its_names(shared: HandlerSet, operation: str) -> No
     assert subject_of(certificate) == new
     san = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert san.get_values_for_type(x509.DNSName) == ["new.example.org"]
-    # Without the variable, the attribute is not looked at.
+    # Without the variable, the attribute is ignored.
     plain = shared.issue(operation, request)
     assert plain.subject.rfc4514_string() == "CN=old"
 
 
-def test_an_absent_part_of_a_name_change_is_an_empty_one(shared: HandlerSet) -> None:
+def test_a_part_that_a_name_change_leaves_out_becomes_empty(shared: HandlerSet) -> None:
     request, _ = changing(dn((CN, UTF8, b"new")))
     certificate = shared.issue("simplereenroll", request, EST_CHANGE_SUBJECT="/2.5.4.3=new", EST_CSR_EXT_SAN="")
     assert certificate.subject.rfc4514_string() == "CN=new"
@@ -303,7 +303,7 @@ def test_an_absent_part_of_a_name_change_is_an_empty_one(shared: HandlerSet) -> 
 
 
 def test_twenty_requests_at_once_lose_no_row(bench: HandlerSet) -> None:
-    """The register of the Python set is made by the first of them; none is ahead of the others for long."""
+    """The first request of the Python set creates the register, with the others close behind."""
     jobs = list(enumerate((ISSUING * 7)[:20]))
     with ThreadPoolExecutor(20) as pool:
         issued = list(pool.map(lambda job: bench.issue(job[1], csr(f"parallel-{job[0]}")), jobs))
@@ -400,7 +400,7 @@ def set_lifetime(bench: HandlerSet, text: str) -> None:
 
 
 @issuing
-def test_profile_and_lifetime_hold_at_first_and_at_renewal(bench: HandlerSet, operation: str) -> None:
+def test_profile_and_lifetime_apply_to_every_operation(bench: HandlerSet, operation: str) -> None:
     switch_on(bench, settings(bench), openssl="profile=server", python="profile, lifetime")
     certificate = bench.issue(operation, csr())
     assert purposes(certificate) == [ExtendedKeyUsageOID.SERVER_AUTH]
@@ -418,9 +418,7 @@ def test_a_lifetime_is_a_number_with_its_unit(bench: HandlerSet, text: str, want
 
 @issuing
 @pytest.mark.parametrize("text", ["0", "-1d", "ninety", "40000d"])
-def test_a_lifetime_that_is_none_issues_nothing_and_the_log_says_why(
-    bench: HandlerSet, operation: str, text: str
-) -> None:
+def test_a_malformed_lifetime_issues_nothing_and_the_log_says_why(bench: HandlerSet, operation: str, text: str) -> None:
     before = bench.rows
     set_lifetime(bench, text)
     result = bench.run(operation, csr())
@@ -443,7 +441,7 @@ def live_until(ca: Path, end: datetime) -> None:
 
 
 @issuing
-def test_no_certificate_outlives_the_ca_and_the_log_says_that_it_is_cut(bench: HandlerSet, operation: str) -> None:
+def test_a_lifetime_past_the_cas_end_is_cut_and_the_log_says_so(bench: HandlerSet, operation: str) -> None:
     bench.issue(operation, csr())
     end = datetime.now(UTC).replace(microsecond=0) + timedelta(days=5)
     live_until(bench.ca, end)
@@ -465,7 +463,7 @@ def test_a_ca_that_has_ended_issues_nothing_and_the_log_says_why(bench: HandlerS
     assert f"the CA's certificate ended at {end:%Y-%m-%d %H:%M:%S} UTC: nothing can be issued" in result.err
 
 
-def test_an_unknown_profile_issues_nothing_and_the_log_names_those_there_are(bench: HandlerSet) -> None:
+def test_an_unknown_profile_issues_nothing_and_the_log_names_the_known(bench: HandlerSet) -> None:
     path = bench.script(settings(bench))
     path.write_text(path.read_text().replace("client", "clinet", 1))
     result = bench.run("simpleenroll", csr())
@@ -474,7 +472,7 @@ def test_an_unknown_profile_issues_nothing_and_the_log_names_those_there_are(ben
     assert re.search(r"no profile clinet in .*; there are: both client .*server short-lived", result.err)
 
 
-def test_an_unknown_kind_of_key_issues_nothing_and_the_log_names_those_there_are(bench: HandlerSet) -> None:
+def test_an_unknown_kind_of_key_issues_nothing_and_the_log_lists_the_known(bench: HandlerSet) -> None:
     before, path = bench.rows, bench.script("serverkeygen")
     path.write_text(path.read_text().replace("p-256", "p-255", 1))
     result = bench.run("serverkeygen", csr())
@@ -495,7 +493,7 @@ def test_policy_refuses_all_but_the_users_name(bench: HandlerSet, operation: str
         result = bench.run(operation, request, REMOTE_USER=user)
         assert (result.status, result.words) == (77, f"you may only be CN={user} and nothing else")
     without = bench.run(operation, csr("zoe"))
-    if operation == "authorize":  # a certificate speaks for itself
+    if operation == "authorize":  # a client with a certificate is not affected
         assert without.status == 0
     else:
         assert (without.status, without.words) == (77, "you may only be CN= and nothing else")
@@ -524,18 +522,18 @@ def test_policy_refuses_hosts_of_others_in_cn_and_san(bench: HandlerSet, operati
         result = bench.run(operation, request)
         if fault or bench.name == "openssl":
             assert (result.status, result.words) == (77, f"not ours to certify: {fault or 'it names no host'}")
-        else:  # which this set demands by itself
+        else:  # the Python set requires a commonName by itself
             assert (result.status, result.words) == (77, "the subject needs a commonName")
 
 
 def renewing(bench: HandlerSet, certificate: x509.Certificate, path: Path, **env: str) -> tuple[int, str]:
-    """Renew a certificate; exit status, and the words of a refusal."""
+    """Renew a certificate. Returns the exit status and the words of a refusal."""
     path.write_bytes(certificate.public_bytes(Encoding.PEM))
     result = bench.run("simplereenroll", csr(), EST_RENEW_CERT_FILE=str(path), **env)
     return result.status, "" if result.status == 0 else result.words
 
 
-def test_policies_of_renewal(bench: HandlerSet, tmp_path: Path) -> None:
+def test_policies_of_renewal_refuse_early_and_unchanged_keys(bench: HandlerSet, tmp_path: Path) -> None:
     switch_on(bench, "simplereenroll", openssl="[[ $EST_CLIENT_IS_RA", python='if os.environ["EST_CLIENT_IS_RA"]')
     switch_on(bench, "simplereenroll", openssl="[[ $EST_REENROLL", python='if os.environ["EST_REENROLL"]')
     switch_on(bench, "simplereenroll", openssl="ends_within", python="if not policy.ends_within")
@@ -560,7 +558,7 @@ def test_a_certificate_that_openssl_ca_revoked_is_not_renewed(bench: HandlerSet,
     subprocess.run([*revoke, file], cwd=bench.ca, env={"PATH": os.environ["PATH"]}, capture_output=True, check=True)
     refusal = (77, "your certificate is revoked")
     assert renewing(bench, certificate, file) == refusal
-    (bench.ca / "index.txt").replace(bench.ca / "index.txt.old")  # the moment in which the index is replaced
+    (bench.ca / "index.txt").replace(bench.ca / "index.txt.old")  # as while `openssl ca` replaces the index
     assert renewing(bench, certificate, file) == refusal
 
 
@@ -573,13 +571,15 @@ def test_a_certificate_that_openssl_ca_revoked_is_not_renewed(bench: HandlerSet,
         ({"EST_OTP": "90503846"}, 77),
     ],
 )
-def test_authorize(shared: HandlerSet, env: dict[str, str], status: int) -> None:
+def test_authorize_refuses_unauthenticated_clients_and_otps(
+    shared: HandlerSet, env: dict[str, str], status: int
+) -> None:
     operation = {"EST_OPERATION": "simpleenroll"}
     result = shared.run("authorize", csr(), **operation, **env)
     assert (result.status, bool(result.words), result.err) == (status, status != 0, "")
 
 
-def test_policies_of_authorize(bench: HandlerSet) -> None:
+def test_policies_of_authorize_refuse_unlisted_and_others_names(bench: HandlerSet) -> None:
     switch_on(bench, "authorize", openssl="is_listed", python="if not policy.is_listed")
     (bench.script("authorize").parent / "allowed-fingerprints").write_text(f"{'0a' * 32}\n{'0b' * 32}\n")
     assert bench.run("authorize", csr()).words == "your certificate is not listed"
@@ -596,7 +596,7 @@ def test_policies_of_authorize(bench: HandlerSet) -> None:
     assert (result.status, result.words) in ((0, ""), (77, "come back in office hours"))
 
 
-def test_the_shipped_policy_of_users_per_label_refuses_others_and_lets_certificates_renew(bench: HandlerSet) -> None:
+def test_policy_of_users_per_label_refuses_others_but_lets_renew(bench: HandlerSet) -> None:
     switch_on(bench, "authorize", openssl="[[ $EST_OPERATION == simplereenroll", python='if env["EST_OPERATION"] !=')
     readme = (bench.workspace.path / "handlers/README.md").read_text()
     shown = re.search(r"<!-- label-users -->\n```\n(.*?)```", readme, re.DOTALL)
@@ -688,7 +688,7 @@ def test_serverkeygen_gives_no_key_with_a_failure(bench: HandlerSet) -> None:
 # The operations that issue nothing.
 
 
-def test_cacerts(bench: HandlerSet) -> None:
+def test_cacerts_prints_the_root_and_the_chain(bench: HandlerSet) -> None:
     root = (bench.ca / "cacert.pem").read_bytes()
     assert bench.run("cacerts").out == root
     extra = (bench.ca / "server.pem").read_bytes()
@@ -697,7 +697,7 @@ def test_cacerts(bench: HandlerSet) -> None:
 
 
 def test_csrattrs_prints_the_same_yaml_in_both_sets(bench: HandlerSet) -> None:
-    """The file of the Bash set, which the gateway encodes."""
+    """Both print the file of the Bash set, which the gateway encodes."""
     file = bench.workspace.path / "handlers/openssl/csrattrs.yaml"
     assert file.read_bytes() == (ROOT / "handlers/openssl/csrattrs.yaml").read_bytes()
     printed = bench.run("csrattrs")
@@ -722,9 +722,9 @@ def test_csrattrs_without_its_file_is_a_failure(bench: HandlerSet) -> None:
     assert re.search(r"No such file.*csrattrs\.yaml|csrattrs\.yaml: No such file", failed.err)
 
 
-# An outside opinion.
+# pkilint.
 
-# What pkilint may say about an end-entity certificate, and why it may.
+# Accepted findings about an end-entity certificate, with the reason.
 ACCEPTED = {
     "pkix.subject_key_identifier_method_1_identified",  # a remark: RFC 5280 4.2.1.2 method (1), as wished
 }

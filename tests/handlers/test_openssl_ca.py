@@ -1,4 +1,4 @@
-"""openssl-ca/: what create-ca makes, what it refuses, and that the README's lines work."""
+"""openssl-ca/: files and refusals of create-ca, and the commands of the README."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.kit.processes import PATH, ROOT
 from tests.kit.reference import lint
 from tests.kit.workspace import Workspace
 
-# What pkilint may say, and why it may.
+# Accepted findings of pkilint, with the reason.
 ACCEPTED = {
     "pkix.subject_key_identifier_method_1_identified",  # a remark: RFC 5280 4.2.1.2 method (1), as wished
     "pkix.invalid_domain_name_syntax",  # "localhost" has one label; a demo has no other name
@@ -32,13 +32,13 @@ CMC_RA = x509.ObjectIdentifier("1.3.6.1.5.5.7.3.28")
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """One CA for the tests that only look."""
+    """One CA for the tests that only read."""
     return Workspace.create(tmp_path_factory.mktemp("ca") / "work shop $HOME")
 
 
 @pytest.fixture
 def workspace(shared: Workspace, tmp_path: Path) -> Workspace:
-    """A CA for the tests that touch."""
+    """A CA for the tests that change it."""
     return shared.copy(tmp_path / "ws")
 
 
@@ -50,7 +50,7 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def test_root_is_a_sound_trust_anchor(shared: Workspace) -> None:
+def test_create_ca_makes_a_sound_trust_anchor(shared: Workspace) -> None:
     root = load(shared.ca / "cacert.pem")
     assert root.subject == root.issuer
     assert root.subject.rfc4514_string() == "CN=estgw demo CA,O=estgw demo"
@@ -69,7 +69,7 @@ def test_root_is_a_sound_trust_anchor(shared: Workspace) -> None:
     assert usage.key_cert_sign and usage.crl_sign and not usage.digital_signature
 
 
-def test_server_certificate_serves_localhost_and_speaks_for_the_ca(shared: Workspace) -> None:
+def test_the_server_certificate_is_for_localhost_and_has_cmc_ra(shared: Workspace) -> None:
     server, root = x509.load_pem_x509_certificates((shared.ca / "server.pem").read_bytes())
     assert root == load(shared.ca / "cacert.pem")
     server.verify_directly_issued_by(root)
@@ -96,7 +96,7 @@ def test_openssl_verifies_the_chain_strictly(shared: Workspace) -> None:
         )
 
 
-def test_keys_are_for_the_owner_only(shared: Workspace) -> None:
+def test_private_keys_are_readable_by_their_owner_only(shared: Workspace) -> None:
     private = shared.ca / "private"
     assert mode(private) == 0o700
     assert {path.name: mode(path) for path in private.iterdir()} == {"cakey.pem": 0o600, "serverkey.pem": 0o600}
@@ -112,7 +112,9 @@ def test_keys_are_for_the_owner_only(shared: Workspace) -> None:
         (["--rsa"], rsa.RSAPublicKey),
     ],
 )
-def test_other_keys_issue_as_well(shared: Workspace, tmp_path: Path, options: list[str], kind: type) -> None:
+def test_a_ca_with_another_kind_of_key_issues(
+    shared: Workspace, tmp_path: Path, options: list[str], kind: type
+) -> None:
     workspace = Workspace.create(tmp_path / "ws", *options)
     root = load(workspace.ca / "cacert.pem")
     assert isinstance(root.public_key(), kind)
@@ -124,7 +126,7 @@ def test_other_keys_issue_as_well(shared: Workspace, tmp_path: Path, options: li
         assert lint(pem[: pem.index(b"-----END") + 26]) <= ACCEPTED, file
 
 
-def test_names_are_added(tmp_path: Path) -> None:
+def test_option_name_adds_hosts_and_addresses_to_the_server(tmp_path: Path) -> None:
     names = ["gw.lab1", "192.0.2.7", "fe80::1", "*.example.org"]
     workspace = Workspace.create(tmp_path / "ws", *(word for name in names for word in ("--name", name)))
     san = load(workspace.ca / "server.pem").extensions.get_extension_for_class(x509.SubjectAlternativeName).value
@@ -229,7 +231,7 @@ def test_server_only_keeps_the_kind_of_the_key_unless_told(workspace: Workspace)
     assert key.curve.name == "secp384r1"
 
 
-def test_server_only_after_a_rollover_has_its_links(workspace: Workspace) -> None:
+def test_server_only_keeps_the_chain_after_a_rollover(workspace: Workspace) -> None:
     workspace.do("rollover")
     before = workspace.load("server.pem")
     workspace.do("create-ca", "--server-only", "--name", "gw.example")
@@ -242,13 +244,11 @@ def test_server_only_after_a_rollover_has_its_links(workspace: Workspace) -> Non
 
 
 @pytest.mark.parametrize("program", ["openssl", "mv", "sync"])
-def test_server_only_killed_anywhere_leaves_a_pair_that_fits(
-    workspace: Workspace, tmp_path: Path, program: str
-) -> None:
+def test_server_only_killed_anywhere_leaves_a_matching_key(workspace: Workspace, tmp_path: Path, program: str) -> None:
     for call in range(1, 30):
         path = fatal(tmp_path / f"bin{call}", program, call)
         ended = workspace.create_ca("--server-only", "--name", f"gw{call}", path=path).returncode
-        workspace.do("crl")  # the next script that takes the lock
+        workspace.do("crl")  # takes the lock as the next script
         key = load_pem_private_key((workspace.ca / "private/serverkey.pem").read_bytes(), None).public_key()
         assert key == load(workspace.ca / "server.pem").public_key(), (program, call)
         assert not (workspace.ca / "server.new").exists()
@@ -279,7 +279,7 @@ def test_an_existing_ca_stays_unless_forced(workspace: Workspace) -> None:
     assert not (workspace.ca / "crl.pem").exists()
 
 
-def test_a_key_without_its_certificate_is_not_overwritten_either(workspace: Workspace) -> None:
+def test_a_key_without_its_certificate_is_not_overwritten(workspace: Workspace) -> None:
     (workspace.ca / "cacert.pem").unlink()
     assert workspace.create_ca().returncode == 1
 
@@ -309,7 +309,7 @@ def test_dir_makes_a_second_ca_that_can_be_edited(workspace: Workspace, tmp_path
         (["--server-only", "--sub-ca"], 1, "--server-only keeps the CA as it is"),
     ],
 )
-def test_options_that_make_no_ca(tmp_path: Path, options: list[str], status: int, words: str) -> None:
+def test_help_and_wrong_options_make_no_ca(tmp_path: Path, options: list[str], status: int, words: str) -> None:
     script = ROOT / "openssl-ca/create-ca"
     where = tmp_path / "ca"
     result = subprocess.run(
@@ -327,7 +327,7 @@ def assert_nothing_that_looks_like_a_ca(where: Path) -> None:
 
 
 def fatal(directory: Path, program: str, call: int) -> str:
-    """A PATH in which the Nth call of a program kills whoever called it, as a power cut would."""
+    """A PATH in which the Nth call of a program kills its caller, as a power cut would."""
     directory.mkdir()
     stub = directory / program
     real = shutil.which(program, path=PATH)
@@ -339,11 +339,11 @@ def fatal(directory: Path, program: str, call: int) -> str:
 
 
 KILLED = (-9, 137)
-"""The script itself was killed, or a subshell of it."""
+"""Exit statuses if the script itself or its subshell was killed."""
 
 
 @pytest.mark.parametrize("call", [1, 2, 3, 4, 5])
-def test_killed_half_way_it_leaves_no_ca(workspace: Workspace, tmp_path: Path, call: int) -> None:
+def test_create_ca_killed_half_way_leaves_the_old_ca_or_none(workspace: Workspace, tmp_path: Path, call: int) -> None:
     path = fatal(tmp_path / "bin", "openssl", call)
     before = (workspace.ca / "cacert.pem").read_bytes()
     assert workspace.create_ca("--force", path=path).returncode in KILLED
@@ -358,7 +358,7 @@ def test_killed_half_way_it_leaves_no_ca(workspace: Workspace, tmp_path: Path, c
     assert not list(fresh.glob(".create-ca.*")), "the next run sweeps up"
 
 
-def test_the_trust_anchor_comes_last(workspace: Workspace, tmp_path: Path) -> None:
+def test_create_ca_killed_while_moving_files_leaves_no_anchor(workspace: Workspace, tmp_path: Path) -> None:
     assert workspace.create_ca("--force", path=fatal(tmp_path / "bin", "mv", 2)).returncode == -9
     assert not (workspace.ca / "cacert.pem").exists()
     assert workspace.create_ca("--force").returncode == 0
@@ -370,8 +370,8 @@ def test_pkilint_accepts_root_and_server(shared: Workspace) -> None:
     assert lint(server + b"-----END CERTIFICATE-----\n") <= ACCEPTED
 
 
-def test_the_readme_works(workspace: Workspace, tmp_path: Path) -> None:
-    """Every line that the README tells a person to type, in its order, in one shell."""
+def test_the_commands_of_the_readme_work(workspace: Workspace, tmp_path: Path) -> None:
+    """All commands of the README, in their order, in one shell."""
     readme = (workspace.ca / "README.md").read_text()
     lines = re.findall(r"^```sh\n(.*?)^```", readme, re.MULTILINE | re.DOTALL)
     assert len(lines) == 6

@@ -36,7 +36,7 @@ SCRIPTS = sorted(
     for path in (ROOT / folder).rglob("*")
     if path.is_file() and path.read_bytes().startswith((b"#!/bin/bash", b"#!/bin/sh"))
 )
-NOT_HANDLERS = {"authorize", "one-time-password", "genp10"}  # decisions, a client's script, what they call
+NOT_HANDLERS = {"authorize", "one-time-password", "genp10"}  # decisions, and a client's script
 HANDLERS = [
     str(path.relative_to(ROOT / "handlers"))
     for path in SCRIPTS
@@ -70,7 +70,7 @@ def extension(certificate: x509.Certificate, oid: x509.ObjectIdentifier) -> x509
 
 
 def lives(certificate: x509.Certificate, wanted: timedelta) -> bool:
-    """Whether it is valid for that long; a second may pass between script and openssl."""
+    """Whether the certificate is valid for that long; a second may pass between script and openssl."""
     return wanted - timedelta(seconds=5) < certificate.not_valid_after_utc - certificate.not_valid_before_utc <= wanted
 
 
@@ -83,7 +83,7 @@ def test_every_operation_and_three_examples_have_scripts() -> None:
 
 
 def test_the_linters_are_given_every_script() -> None:
-    """`make lint`, which `make test` runs first, takes the files from there."""
+    """`make lint`, which `make test` runs first, takes its files from tests/scripts."""
     listed = subprocess.run([ROOT / "tests/scripts"], capture_output=True, text=True, check=True).stdout.split()
     assert {str(path.relative_to(ROOT)) for path in (*LIBRARIES, *SCRIPTS)} <= set(listed)
 
@@ -109,8 +109,8 @@ def test_every_handler_explains_itself(handler: str) -> None:
     assert max(map(len, lines)) <= 120
 
 
-def test_the_mechanics_of_issuing_stand_in_one_place() -> None:
-    """A script that issues is a header, the policy behind its mark, and one call."""
+def test_issuing_scripts_have_only_a_header_a_policy_and_one_call() -> None:
+    """An issuing script has a header, the policy below its mark, and one call."""
     for handler in (*ISSUING, "examples/short-lived"):
         lines = (ROOT / "handlers" / handler).read_text().splitlines()
         marks = [
@@ -142,7 +142,7 @@ def test_an_unknown_operation_exits_64_and_changes_nothing(workspace: Workspace,
 # --- issuing ------------------------------------------------------------------------------------------
 
 
-def test_a_name_change_of_several_values_in_one_rdn_survives(shared: Workspace) -> None:
+def test_a_name_change_keeps_several_values_in_one_rdn(shared: Workspace) -> None:
     """EST_CHANGE_SUBJECT (RFC 6402 2.8): the gateway sets it only where that is allowed."""
     new = r"/2.5.4.10=Zoë \"$HOME\" \/ \+ \=/2.5.4.3=new\\+2.5.4.5=17"
     certificate = issue(shared, REENROLL, csr("old"), EST_CHANGE_SUBJECT=new)
@@ -197,16 +197,16 @@ def test_unique_subject_refuses_a_second_certificate(workspace: Workspace) -> No
     assert refused_by(workspace, subject("twice")) == "ERROR:There is already a certificate for /CN=twice"
 
 
-def test_unique_subject_holds_for_requests_at_once(workspace: Workspace) -> None:
+def test_unique_subject_issues_one_certificate_for_requests_at_once(workspace: Workspace) -> None:
     (workspace.ca / "index.txt.attr").write_text("unique_subject = yes\n")
-    (workspace.ca / "index.txt").write_text("")  # openssl ca refuses one in which a subject stands twice already
+    (workspace.ca / "index.txt").write_text("")  # openssl ca refuses an index with a duplicate subject
     with ThreadPoolExecutor(8) as pool:
         results = list(pool.map(lambda _: workspace.run(ENROL, csr("wanted")), range(16)))
     assert sorted(result.status for result in results) == [0] + [77] * 15
     assert [row[5] for row in workspace.rows].count("/CN=wanted") == 1
 
 
-def test_counted_serial_numbers_are_given_once(workspace: Workspace) -> None:
+def test_counted_serial_numbers_are_used_once(workspace: Workspace) -> None:
     workspace.edit("openssl-ca/openssl.cnf", "rand_serial      = yes ", "serial = $dir/serial ")
     (workspace.ca / "serial").write_text("1000\n")
     with ThreadPoolExecutor(8) as pool:
@@ -216,8 +216,8 @@ def test_counted_serial_numbers_are_given_once(workspace: Workspace) -> None:
     assert {row[3] for row in workspace.rows} >= {f"{number:04X}" for number in range(0x1000, 0x1010)}
 
 
-def test_a_configuration_that_names_the_register_itself_issues_nothing(workspace: Workspace) -> None:
-    """`openssl ca` would write it anew, without the lock."""
+def test_an_openssl_cnf_that_names_the_register_directly_issues_nothing(workspace: Workspace) -> None:
+    """`openssl ca` would rewrite the register without the lock."""
     workspace.edit("openssl-ca/openssl.cnf", "= $ENV::REGISTER_DIR/index.txt #", "= $dir/index.txt #")
     before = (workspace.ca / "index.txt").read_text()
     result = workspace.run(ENROL, csr())
@@ -226,7 +226,7 @@ def test_a_configuration_that_names_the_register_itself_issues_nothing(workspace
     assert (workspace.ca / "index.txt").read_text() == before
 
 
-def test_wrong_string_types_are_refused(shared: Workspace) -> None:
+def test_an_email_address_of_the_wrong_string_type_is_refused(shared: Workspace) -> None:
     email = x509.NameAttribute(NameOID.EMAIL_ADDRESS, "a@example.org", x509.name._ASN1Type.UTF8String)
     words = refused_by(shared, x509.Name([*subject("x"), email]))
     assert words == "emailAddress type needs to be of type IA5STRING"
@@ -248,7 +248,7 @@ def test_a_broken_ca_issues_nothing_and_tells_the_client_nothing(
     break_it(workspace.ca)
     index = workspace.ca / "index.txt"
     before = index.is_file() and index.read_text()
-    name = subject({NameOID.EMAIL_ADDRESS: "a"}, "The x field was missing")  # not to be taken for a refusal
+    name = subject({NameOID.EMAIL_ADDRESS: "a"}, "The x field was missing")  # must not be mistaken for a refusal
     result = workspace.run(script, csr(name))
     assert result.status not in (0, 64, 65, 69, 75, 77)
     assert result.out == b""
@@ -260,11 +260,11 @@ def test_a_broken_ca_issues_nothing_and_tells_the_client_nothing(
 
 
 @pytest.mark.parametrize("wish", ["unset", "symmetric", "asymmetric"])
-def test_serverkeygen_that_can_not_encrypt_gives_no_key(workspace: Workspace, wish: str) -> None:
-    """No helper, or another gateway that sets no such variable: whatever is missing, nothing is issued."""
+def test_serverkeygen_that_cannot_encrypt_gives_no_key(workspace: Workspace, wish: str) -> None:
+    """Without the helper, or without the variables of the gateway, nothing is issued."""
     (workspace.path / "handlers/seal").unlink()
     before = workspace.rows
-    # No OCTET STRING, so nothing is set for it.
+    # The value is not an OCTET STRING, so the gateway sets no variable for it.
     request = csr("secretive", attribute(DECRYPT_KEY_ID, tlv(UTF8, b"key 17")))
     assert "EST_KEYGEN_PROTECT" not in keygen_environment(request)
     result = workspace.run(KEYGEN, request, **({"EST_KEYGEN_PROTECT": wish} if wish != "unset" else {}))
@@ -308,12 +308,12 @@ def test_echo_env_shows_its_variables_and_no_password(shared: Workspace) -> None
     assert "estpwd" not in result.words + result.err
 
 
-def test_manual_approval_does_not_hand_over_to_itself(workspace: Workspace) -> None:
+def test_manual_approval_in_place_of_simpleenroll_fails_without_a_loop(workspace: Workspace) -> None:
     shutil.copy(workspace.path / "handlers/examples/manual-approval", workspace.path / "handlers" / ENROL)
     assert workspace.run(ENROL, csr()).status == 1
 
 
-def test_manual_approval_bounds_the_requests_that_wait(workspace: Workspace) -> None:
+def test_manual_approval_limits_the_number_of_waiting_requests(workspace: Workspace) -> None:
     workspace.edit("handlers/examples/manual-approval", "most=1000", "most=2")
     ends = []
     for identifier in ("aa", "bb", "cc", "aa"):
@@ -365,16 +365,16 @@ def test_allow_list_refuses_names_that_a_user_may_not_have(
     assert (result.status, result.words) == (status, refusal if status else "")
 
 
-# --- an outside opinion ---------------------------------------------------------------------------------------
+# --- pkilint --------------------------------------------------------------------------------------------------
 
-# What pkilint may say about an end-entity certificate, and why it may.
+# Accepted findings about an end-entity certificate, with the reason.
 ACCEPTED = {
     "pkix.subject_key_identifier_method_1_identified",  # a remark: RFC 5280 4.2.1.2 method (1), as wished
 }
 
 
 def test_pkilint_accepts_the_profile_of_the_gateway(workspace: Workspace) -> None:
-    """The other profiles are in both sets: test_both_sets.py."""
+    """test_both_sets.py checks the other profiles."""
     assert {path.name for path in (ROOT / "openssl-ca/profiles").iterdir()} - {*PROFILES} == {"est-server"}
     workspace.edit("handlers/openssl/settings.sh", "profile=client ", "profile=est-server ")
     pem = workspace.run(ENROL, csr("device-1", x509.DNSName("device-1.example.org"))).out

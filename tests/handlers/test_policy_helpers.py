@@ -1,4 +1,4 @@
-"""The helpers for policies: Bash and Python give the same answers, and handlers/README.md lists what there is."""
+"""The helpers for policies: Bash and Python give the same answers, and handlers/README.md lists them."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ print("yes" if getattr(policy, helper)(*given) else "no:" + policy.fault.replace
 """
 BOTH = {
     "bash": (BASH, ["bash", "-c", IN_BASH, "policy"]),
-    "python": (PYTHON, [sys.executable, "-S", "-c", IN_PYTHON]),  # without site, which takes longer than all else
+    "python": (PYTHON, [sys.executable, "-S", "-c", IN_PYTHON]),  # without site, which takes most of the time
 }
 
 
 def answers(helper: str, *given: str | Path, **env: str) -> dict[str, str]:
-    """What each language says: `yes`, or `no:` and the fault; a script that fails says how it ended."""
+    """The answer in each language: `yes`, `no:` and the fault, or `exit` and the status of a script that failed."""
     found = {}
     for language, (file, command) in BOTH.items():
         done = subprocess.run(
@@ -199,7 +199,7 @@ RAW = {
 
 
 @pytest.mark.parametrize("case", RAW)
-def test_allowed_suffix_refuses_what_no_gateway_writes(case: str) -> None:
+def test_allowed_suffix_refuses_variables_that_no_gateway_writes(case: str) -> None:
     assert verdicts("allowed_suffix", "example.org", **RAW[case]) == both(False)
 
 
@@ -215,8 +215,8 @@ LONG = {
 
 @pytest.mark.parametrize("helper", ["allowed_suffix", "only_user_name", "only_certificate_names"])
 @pytest.mark.parametrize("filler", LONG)
-def test_a_long_name_is_judged_at_once(helper: str, filler: str) -> None:
-    """The kernel lets a variable have 128 kB; some patterns of Bash would take minutes for as much."""
+def test_a_long_name_is_refused_within_seconds(helper: str, filler: str) -> None:
+    """The kernel allows variables of 128 kB. Some patterns of Bash would take minutes for them."""
     text = LONG[filler] * (100_000 // len(LONG[filler]))
     given = ["example.org"] if helper == "allowed_suffix" else []
     before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
@@ -226,7 +226,7 @@ def test_a_long_name_is_judged_at_once(helper: str, filler: str) -> None:
     assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before < 3
 
 
-def test_the_fault_names_the_name_that_is_wrong() -> None:
+def test_the_fault_says_which_name_is_wrong() -> None:
     for env, fault in (
         (asking("evil.example.net"), "CN=evil.example.net"),
         (asking(HOST, [DNS(HOST), DNS("evil.example.net")]), "DNS:evil.example.net"),
@@ -349,7 +349,7 @@ def test_is_listed_is_the_same_in_both_languages(tmp_path: Path, value: str, ver
     assert verdicts("is_listed", value, file) == both(verdict)
 
 
-def test_nobody_is_on_a_list_that_is_missing(tmp_path: Path) -> None:
+def test_is_listed_is_false_without_the_file(tmp_path: Path) -> None:
     assert verdicts("is_listed", "x", tmp_path / "nowhere") == both(False)
 
 
@@ -407,7 +407,7 @@ def test_is_revoked_and_ends_within_are_the_same_in_both_languages(bench: Handle
 
 
 @pytest.mark.parametrize("span", NO_SPANS)
-def test_no_length_of_time_is_a_fault_in_both_languages(bench: HandlerSet, span: str) -> None:
+def test_a_malformed_length_of_time_is_a_fault_in_both_languages(bench: HandlerSet, span: str) -> None:
     env = {"EST_CA_DIR": str(bench.ca), "EST_TIMEOUT": "10"}
     for said in answers("ends_within", span, bench.ca / "cacert.pem", **env).values():
         assert said.startswith("exit 78: ")

@@ -1,4 +1,4 @@
-"""handlers/python: its CA, its register, ML-DSA, and what only this set promises.  Common checks: test_both_sets.py."""
+"""handlers/python: its CA, its register, ML-DSA and other checks of this set alone.  See also test_both_sets.py."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def usage(certificate: x509.Certificate) -> set[str]:
 # The scripts as texts.
 
 
-def test_there_are_scripts() -> None:
+def test_every_operation_has_a_script_and_no_other_module_exists() -> None:
     assert {*ISSUING, "cacerts", "csrattrs", "fullcmc", "authorize", "create-ca"} == set(SCRIPTS)
     assert [name for name in MODULES if not name.startswith("cmc_")] == [
         "ca.py",
@@ -128,12 +128,12 @@ def test_every_script_explains_itself(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_modules_are_no_programs(name: str) -> None:
+def test_modules_are_not_executable_and_say_so(name: str) -> None:
     assert not os.access(HANDLERS / name, os.X_OK)
     assert "Not a program." in (ast.get_docstring(ast.parse((HANDLERS / name).read_text())) or "")
 
 
-def test_the_issue_block_is_the_same_everywhere() -> None:
+def test_the_issue_block_is_the_same_in_all_scripts() -> None:
     blocks = [(HANDLERS / name).read_text().partition("    #### Issue:")[2] for name in ISSUING]
     assert all(blocks)
     assert blocks[0] == blocks[1]
@@ -141,7 +141,7 @@ def test_the_issue_block_is_the_same_everywhere() -> None:
     assert enrol.replace("key.public_key()", "request.public_key") == blocks[0]
 
 
-# Run by a parent that is warm already.
+# Run by a warm parent.
 
 WARM = """
 import json, os, sys
@@ -172,7 +172,7 @@ def environment(bench: HandlerSet, request: bytes, private: Path, operation: str
 
 
 @pytest.mark.parametrize("operation", [*ISSUING, "cacerts", "csrattrs", "fullcmc", "authorize"])
-def test_a_warm_parent_can_run_them(bench: HandlerSet, tmp_path: Path, operation: str) -> None:
+def test_a_warm_parent_can_run_every_script(bench: HandlerSet, tmp_path: Path, operation: str) -> None:
     env = environment(bench, csr("warm"), tmp_path / "private", operation)
     done = subprocess.run(
         [sys.executable, "-c", WARM, bench.script(operation)],
@@ -254,7 +254,7 @@ def test_create_ca_without_the_library_names_the_remedy(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def pq_cas(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The CAs of RFC 9881's appendix: published certificates, published keys."""
+    """The CAs of RFC 9881's appendix, with the published certificates and keys."""
     made = {}
     for kind in ML_DSA:
         made[kind] = tmp_path_factory.mktemp(kind)
@@ -315,7 +315,7 @@ def test_serverkeygen_makes_ml_dsa_keys(bench: HandlerSet, pq_cas: dict[str, Pat
 
 
 @pytest.mark.parametrize("kind", ["p-521", "ed25519", "rsa-2048"])
-def test_serverkeygen_makes_other_keys(bench: HandlerSet, kind: str) -> None:
+def test_serverkeygen_makes_keys_of_other_kinds(bench: HandlerSet, kind: str) -> None:
     bench.edit("serverkeygen", '"p-256"', f'"{kind}"')
     key, certificate = keygen(bench.run("serverkeygen", csr("keyless")))
     assert key.public_key() == certificate.public_key()
@@ -337,10 +337,10 @@ def test_a_key_that_is_to_be_protected_is_not_given_in_the_clear(bench: HandlerS
     keygen(bench.run("serverkeygen", csr("keyless"), EST_KEYGEN_PROTECT="none"))
 
 
-# Keys and names that are odd.
+# Odd keys and names.
 
 
-def test_a_compressed_point_is_the_same_key(shared: HandlerSet) -> None:
+def test_a_compressed_point_is_certified_as_the_same_key(shared: HandlerSet) -> None:
     point = KEY.public_key().public_bytes(Encoding.X962, PublicFormat.CompressedPoint)
     algorithm = tlv(SEQUENCE, oid("1.2.840.10045.2.1"), oid("1.2.840.10045.3.1.7"))
     spki = tlv(SEQUENCE, algorithm, tlv(BIT_STRING, b"\0", point))
@@ -348,8 +348,8 @@ def test_a_compressed_point_is_the_same_key(shared: HandlerSet) -> None:
     assert shared.issue("simpleenroll", request).public_key() == KEY.public_key()
 
 
-def test_a_key_for_one_padding_alone_is_refused(shared: HandlerSet) -> None:
-    """The certificate would lift the restriction."""
+def test_a_key_for_rsassa_pss_alone_is_refused(shared: HandlerSet) -> None:
+    """The certificate would not have the restriction."""
     key = rsa_key(2048)
     inner = key.public_key().public_bytes(Encoding.DER, PublicFormat.PKCS1)
     algorithm = tlv(SEQUENCE, oid("1.2.840.113549.1.1.10"))
@@ -364,7 +364,7 @@ def test_a_key_for_one_padding_alone_is_refused(shared: HandlerSet) -> None:
 WITHOUT_COMMON_NAME = "if not request.has_common_name:"
 
 
-def test_an_empty_subject_makes_the_names_critical(bench: HandlerSet) -> None:
+def test_an_empty_subject_makes_the_alternative_names_critical(bench: HandlerSet) -> None:
     bench.edit("simpleenroll", WITHOUT_COMMON_NAME, "if False:")
     certificate = bench.issue("simpleenroll", csr(subject(), x509.DNSName("a.example.org")))
     assert certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).critical
@@ -391,7 +391,7 @@ def authority(
 
 
 def install(ca: Path, key: Any, *cacert: x509.Certificate, chain: x509.Certificate | None = None) -> None:
-    """Make a directory the home of a CA."""
+    """Put a CA's key and certificates into a directory."""
     (ca / "private/cakey.pem").write_bytes(key_pem(key))
     (ca / "cacert.pem").write_bytes(b"".join(certificate.public_bytes(Encoding.PEM) for certificate in cacert))
     if chain:
@@ -401,8 +401,8 @@ def install(ca: Path, key: Any, *cacert: x509.Certificate, chain: x509.Certifica
 OTHER = ec.generate_private_key(ec.SECP384R1())
 
 
-def test_the_issuer_is_who_has_the_key(bench: HandlerSet) -> None:
-    """Of an issuing CA below the root, cacert.pem may be the root; and after a roll-over there are several."""
+def test_the_issuer_is_the_certificate_of_the_ca_key(bench: HandlerSet) -> None:
+    """cacert.pem may be the root above the issuing CA; after a rollover there are several certificates."""
     root = authority("root", KEY)
     below = authority("below", OTHER, (root, KEY))
     install(bench.ca, OTHER, root, chain=below)
@@ -427,7 +427,7 @@ def test_a_ca_whose_key_is_encrypted_is_reported(bench: HandlerSet) -> None:
 # The register.
 
 
-def test_a_row_says_what_was_issued_to_whom(bench: HandlerSet) -> None:
+def test_a_row_has_the_certificate_and_its_request(bench: HandlerSet) -> None:
     name = subject({NameOID.ORGANIZATION_NAME: "a\x1b[31m"}, "zoe")
     request = csr(name, x509.DNSName("a.example.org"), x509.RFC822Name("zoe@example.org"))
     env = {"EST_LABEL": "iot", "EST_PENDING_ID": "0a" * 32, "EST_REQUEST_ID": "beef"}
@@ -461,8 +461,8 @@ def test_a_row_says_what_was_issued_to_whom(bench: HandlerSet) -> None:
     }
 
 
-def test_many_can_make_the_register_at_the_same_time(bench: HandlerSet) -> None:
-    """SQLite itself refuses to be switched to its log by two at a time, however patient they are."""
+def test_ten_requests_at_once_can_create_the_register(bench: HandlerSet) -> None:
+    """SQLite refuses two processes that switch to the write-ahead log at the same time, despite any timeout."""
     with ThreadPoolExecutor(10) as pool:
         issued = list(pool.map(lambda number: bench.issue("simpleenroll", csr(f"device-{number}")), range(10)))
     assert {row.serial for row in bench.rows} == {certificate.serial_number for certificate in issued}
@@ -481,8 +481,8 @@ def start(bench: HandlerSet, env: dict[str, str], stdout: Any, before: Callable[
     )
 
 
-def test_the_row_is_there_before_the_certificate_is_handed_out(bench: HandlerSet, tmp_path: Path) -> None:
-    """Stopped while it prints, and killed there: the row is committed, and the reader got nothing."""
+def test_the_row_is_committed_before_the_certificate_is_printed(bench: HandlerSet, tmp_path: Path) -> None:
+    """The script blocks while it prints and is killed there: the row is committed, and the reader got nothing."""
     env = environment(bench, csr("slow reader"), tmp_path / "private")
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
@@ -503,7 +503,7 @@ def test_the_row_is_there_before_the_certificate_is_handed_out(bench: HandlerSet
     assert [row.subject for row in bench.rows] == ["CN=slow reader"]
 
 
-def test_a_full_output_is_a_failure_and_the_row_stays(bench: HandlerSet, tmp_path: Path) -> None:
+def test_a_full_output_is_a_failure_but_keeps_the_row(bench: HandlerSet, tmp_path: Path) -> None:
     env = environment(bench, csr("nobody listens"), tmp_path / "private")
     with open("/dev/full", "wb") as full, start(bench, env, full) as process:
         process.communicate()
@@ -511,7 +511,7 @@ def test_a_full_output_is_a_failure_and_the_row_stays(bench: HandlerSet, tmp_pat
     assert len(bench.rows) == 1
 
 
-def test_whoever_is_killed_never_handed_out_what_is_not_registered(bench: HandlerSet, tmp_path: Path) -> None:
+def test_a_killed_script_never_printed_an_unregistered_certificate(bench: HandlerSet, tmp_path: Path) -> None:
     env = environment(bench, csr("unlucky"), tmp_path / "private")
     bench.issue("simpleenroll", csr("measured"))
     outputs = []
@@ -560,7 +560,7 @@ def test_a_reader_does_not_delay_a_writer(bench: HandlerSet) -> None:
     assert len(bench.rows) == 2
 
 
-def test_a_locked_register_is_waited_for(bench: HandlerSet) -> None:
+def test_simpleenroll_waits_for_a_locked_register(bench: HandlerSet) -> None:
     bench.issue("simpleenroll", csr("first"))
     with ThreadPoolExecutor(1) as pool:
         with bench.locked():
@@ -571,9 +571,9 @@ def test_a_locked_register_is_waited_for(bench: HandlerSet) -> None:
     assert len(bench.rows) == 2
 
 
-def test_a_worker_that_stays_keeps_the_register_open_and_notices_another_one(bench: HandlerSet, tmp_path: Path) -> None:
+def test_a_pool_worker_keeps_the_register_open_until_it_is_replaced(bench: HandlerSet, tmp_path: Path) -> None:
     env = environment(bench, csr("zoe"), tmp_path / "private") | {"EST_TIMEOUT": "1"}
-    log = bench.ca / "certs.sqlite-wal"  # there as long as somebody has it open
+    log = bench.ca / "certs.sqlite-wal"  # exists while a process has the register open
     with running(size=1) as machine:
 
         def enrol() -> int | None:
@@ -621,7 +621,7 @@ def test_a_certificate_that_is_revoked_in_the_register_is_not_renewed(bench: Han
     assert (result.status, result.words) == (77, "your certificate is revoked")
 
 
-def test_policy_only_the_newest_is_renewed(bench: HandlerSet, tmp_path: Path) -> None:
+def test_policy_renews_only_the_newest_certificate(bench: HandlerSet, tmp_path: Path) -> None:
     bench.uncomment("simplereenroll", "if (newest :=")
     stranger = renewing(bench, bench.root, tmp_path / "old.pem")
     assert stranger.status == 0, "nothing of that name in the register: openssl ca may have issued it"
@@ -633,7 +633,7 @@ def test_policy_only_the_newest_is_renewed(bench: HandlerSet, tmp_path: Path) ->
     assert renewing(bench, second.certificate, tmp_path / "old.pem").status == 0
 
 
-def test_policy_a_lost_answer_is_given_again(bench: HandlerSet) -> None:
+def test_policy_repeats_a_lost_answer_for_a_recent_request(bench: HandlerSet) -> None:
     bench.uncomment("simpleenroll", "if before :=")
     first = bench.issue("simpleenroll", csr("zoe"), EST_PENDING_ID="0a")
     assert bench.issue("simpleenroll", csr("zoe"), EST_PENDING_ID="0a") == first
@@ -644,9 +644,9 @@ def test_policy_a_lost_answer_is_given_again(bench: HandlerSet) -> None:
     assert bench.issue("simpleenroll", csr("zoe"), EST_PENDING_ID="0a") != first
 
 
-# An outside opinion.
+# pkilint.
 
-# What pkilint may say, and why it may.
+# Accepted findings, with the reason.
 ACCEPTED = {
     "pkix.subject_key_identifier_method_1_identified",  # a remark: RFC 5280 4.2.1.2 method (1), as wished
 }
@@ -659,7 +659,7 @@ ACCEPTED = {
 def served(lab: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """The demo with two more labels: the demo's CA and an ML-DSA CA, both by handlers/python."""
     own = lab.copy(tmp_path_factory.mktemp("python-lab") / "lab")
-    for file in own.ca.glob("certs.sqlite*"):  # what other tests have enrolled there
+    for file in own.ca.glob("certs.sqlite*"):  # from the enrolments of other tests
         file.unlink()
     done = create_ca("--key", "ml-dsa-65", own.path / "pq-ca")
     assert done.returncode == 0, done.stderr
@@ -677,7 +677,7 @@ def served(lab: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         yield gateway
 
 
-def test_every_operation_through_the_gateway(served: Gateway, tmp_path: Path) -> None:
+def test_every_operation_works_through_the_gateway(served: Gateway, tmp_path: Path) -> None:
     lab = served.lab
     (root,) = served.get("python/cacerts").certificates
     assert root == x509.load_pem_x509_certificate(lab.anchor.read_bytes())
@@ -750,7 +750,7 @@ def test_an_ml_dsa_client_enrols_and_renews_with_its_certificate(served: Gateway
 
 
 @pytest.mark.client("sqlite3")
-def test_the_lines_of_the_readme_work(bench: HandlerSet) -> None:
+def test_the_commands_of_the_readme_work(bench: HandlerSet) -> None:
     blocks = re.findall(r"```sh\n(.*?)```", (HANDLERS / "README.md").read_text(), re.DOTALL)
     workspace = bench.workspace.path
     (workspace / ".venv").symlink_to(sys.prefix)

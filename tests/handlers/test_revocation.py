@@ -1,4 +1,4 @@
-"""openssl-ca/revoke and crl: what a revocation list says, who gets to read it, and what it does to clients."""
+"""openssl-ca/revoke and crl: the contents of a revocation list, its publication and its effect on clients."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def enrolled(workspace: Workspace) -> x509.Certificate:
 
 
 def serial(certificate: x509.Certificate) -> str:
-    """As index.txt has it."""
+    """The serial number as index.txt has it."""
     digits = f"{certificate.serial_number:X}"
     return digits if len(digits) % 2 == 0 else f"0{digits}"
 
@@ -60,7 +60,7 @@ def state(workspace: Workspace, certificate: x509.Certificate) -> str:
 
 
 def lists(workspace: Workspace) -> list[x509.CertificateRevocationList]:
-    """The lists of crl.pem: one for each key, that of the one that signs first."""
+    """The lists of crl.pem: one for each key, the current key's list first."""
     blocks = (workspace.ca / "crl.pem").read_bytes().split(b"-----END X509 CRL-----\n")[:-1]
     return [x509.load_pem_x509_crl(block + b"-----END X509 CRL-----\n") for block in blocks]
 
@@ -80,7 +80,7 @@ def is_by(crl: x509.CertificateRevocationList, root: x509.Certificate) -> bool:
 # --- the list ------------------------------------------------------------------------------------------
 
 
-def test_a_revoked_certificate_is_on_the_list_and_no_other_is(workspace: Workspace) -> None:
+def test_the_list_has_the_revoked_certificate_and_no_other(workspace: Workspace) -> None:
     lost, kept = enrolled(workspace), enrolled(workspace)
     said = workspace.do("revoke", serial(lost))
     assert re.fullmatch(r"made .*/openssl-ca/crl\.pem, good until .* GMT\n", said)
@@ -111,7 +111,9 @@ def test_a_revoked_certificate_is_on_the_list_and_no_other_is(workspace: Workspa
         (None, None),
     ],
 )
-def test_the_reason(workspace: Workspace, said: str | None, reason: x509.ReasonFlags | None) -> None:
+def test_the_list_has_the_reason_of_a_revocation(
+    workspace: Workspace, said: str | None, reason: x509.ReasonFlags | None
+) -> None:
     lost = enrolled(workspace)
     workspace.do("revoke", *(["--reason", said] if said else []), serial(lost))
     (crl,) = lists(workspace)
@@ -124,7 +126,7 @@ def test_the_reason(workspace: Workspace, said: str | None, reason: x509.ReasonF
 @pytest.mark.parametrize(
     "form", [str.lower, "0x{}".format, "00{}".format, lambda text: ":".join(re.findall("..", text))]
 )
-def test_a_serial_number_may_be_written_as_programs_write_it(workspace: Workspace, form) -> None:
+def test_revoke_accepts_a_serial_number_in_common_spellings(workspace: Workspace, form) -> None:
     lost = enrolled(workspace)
     workspace.do("revoke", form(serial(lost)))
     assert state(workspace, lost) == "R"
@@ -140,14 +142,20 @@ def test_a_serial_number_may_be_written_as_programs_write_it(workspace: Workspac
         (["../private/cakey"], 2, "usage: revoke"),
         (["01", "--reason"], 2, "usage: revoke"),
         (["01", "--reason", "boredom"], 1, "not a reason: boredom"),
-        (["01", "--reason", "certificateHold"], 1, "not a reason"),  # a hold can be lifted, and nothing here does
+        (
+            ["01", "--reason", "certificateHold"],
+            1,
+            "not a reason",
+        ),  # a hold can be lifted, but no script here does that
         (["01"], 1, "no certificate 01 in"),
         (["01", "--dir", "/nowhere"], 1, "no CA in /nowhere"),
         (["/etc/hostname"], 1, "certificate"),
         (["/nowhere/cert.pem"], 2, "usage: revoke"),
     ],
 )
-def test_options_that_revoke_nothing(workspace: Workspace, options: list[str], status: int, words: str) -> None:
+def test_help_and_wrong_options_revoke_nothing(
+    workspace: Workspace, options: list[str], status: int, words: str
+) -> None:
     done = workspace.tool("revoke", *options)
     assert (done.returncode, words in done.stderr) == (status, True)
     assert ("usage: revoke" in done.stdout) == (status == 0)
@@ -155,7 +163,7 @@ def test_options_that_revoke_nothing(workspace: Workspace, options: list[str], s
     assert not (workspace.ca / "crl.pem").exists()
 
 
-def test_twice_is_once(workspace: Workspace) -> None:
+def test_a_second_revocation_changes_nothing(workspace: Workspace) -> None:
     lost = enrolled(workspace)
     workspace.do("revoke", serial(lost), "--reason", "superseded")
     before = workspace.rows
@@ -165,7 +173,7 @@ def test_twice_is_once(workspace: Workspace) -> None:
 
 
 @pytest.mark.parametrize("encoding", [Encoding.PEM, Encoding.DER])
-def test_a_certificate_may_be_named_by_its_file(workspace: Workspace, tmp_path: Path, encoding: Encoding) -> None:
+def test_revoke_accepts_a_file_in_pem_or_der(workspace: Workspace, tmp_path: Path, encoding: Encoding) -> None:
     lost = enrolled(workspace)
     (tmp_path / "a file").write_bytes(lost.public_bytes(encoding))
     (workspace.ca / f"newcerts/{serial(lost)}.pem").unlink()
@@ -178,7 +186,7 @@ def test_a_certificate_may_be_named_by_its_file(workspace: Workspace, tmp_path: 
     assert "has been revoked before" in workspace.do("revoke", serial(lost)), "it needs no copy for that"
 
 
-def test_a_certificate_of_a_former_key_may_be_named_by_its_file(workspace: Workspace, tmp_path: Path) -> None:
+def test_revoke_accepts_a_file_signed_with_a_former_key(workspace: Workspace, tmp_path: Path) -> None:
     lost = enrolled(workspace)
     workspace.do("rollover")
     (tmp_path / "lost.pem").write_bytes(pem(lost))
@@ -186,8 +194,8 @@ def test_a_certificate_of_a_former_key_may_be_named_by_its_file(workspace: Works
     assert [serials(crl) for crl in lists(workspace)] == [{lost.serial_number}] * 2
 
 
-def test_a_file_of_another_ca_revokes_nothing(workspace: Workspace, tmp_path: Path) -> None:
-    """Its number may be that of one of ours."""
+def test_revoke_refuses_a_file_of_another_ca(workspace: Workspace, tmp_path: Path) -> None:
+    """One of our certificates may have the same serial number."""
     other = Workspace.create(tmp_path / "other")
     (file,) = (other.ca / "newcerts").iterdir()
     done = workspace.tool("revoke", str(file))
@@ -196,8 +204,8 @@ def test_a_file_of_another_ca_revokes_nothing(workspace: Workspace, tmp_path: Pa
     assert not (workspace.ca / "crl.pem").exists()
 
 
-def test_what_the_register_does_not_know_is_entered(workspace: Workspace) -> None:
-    """As a certificate of handlers/python, whose register is another."""
+def test_revoke_adds_a_certificate_that_the_register_lacks(workspace: Workspace) -> None:
+    """For example a certificate of handlers/python, which has its own register."""
     lost = enrolled(workspace)
     index = workspace.ca / "index.txt"
     index.write_text("".join(line for line in index.read_text().splitlines(True) if serial(lost) not in line))
@@ -206,7 +214,7 @@ def test_what_the_register_does_not_know_is_entered(workspace: Workspace) -> Non
     assert serials(*lists(workspace)) == {lost.serial_number}
 
 
-def test_numbers_of_lists_rise(workspace: Workspace) -> None:
+def test_the_numbers_of_lists_rise(workspace: Workspace) -> None:
     numbers = []
     for _ in range(3):
         workspace.do("crl")
@@ -215,7 +223,7 @@ def test_numbers_of_lists_rise(workspace: Workspace) -> None:
 
 
 @pytest.mark.parametrize("options", [["--curve", "Ed25519"], ["--curve", "P-384"]])
-def test_other_keys_sign_lists_as_well(tmp_path: Path, options: list[str]) -> None:
+def test_a_ca_with_another_kind_of_key_signs_lists(tmp_path: Path, options: list[str]) -> None:
     workspace = Workspace.create(tmp_path / "ws", *options)
     lost = enrolled(workspace)
     workspace.do("revoke", serial(lost), "--reason", "keyCompromise")
@@ -226,13 +234,13 @@ def test_other_keys_sign_lists_as_well(tmp_path: Path, options: list[str]) -> No
 
 
 @pytest.mark.parametrize("options", [["--frobnicate"], ["--dir"], ["one", "two"]])
-def test_crl_has_one_option(workspace: Workspace, options: list[str]) -> None:
+def test_crl_refuses_wrong_options(workspace: Workspace, options: list[str]) -> None:
     done = workspace.tool("crl", *options)
     assert (done.returncode, "usage: crl" in done.stderr) == (2, True)
 
 
 def lint_crl(crl: x509.CertificateRevocationList) -> set[str]:
-    """What pkilint has to say about a list, in its own codes."""
+    """The codes of pkilint's findings about a list."""
     validator = crl_lint.create_pkix_crl_validator_container(
         [
             pkix.create_attribute_decoder(name.ATTRIBUTE_TYPE_MAPPINGS),
@@ -268,14 +276,14 @@ def test_a_certificate_of_the_python_set_is_revoked_in_both_registers(both: Hand
     assert datetime.now(UTC) - datetime.fromisoformat(first[3]) < timedelta(minutes=1)
     assert second[:2] == (serial(kept), "valid")
 
-    # Again, and of a number that is in neither.
+    # A second time, and for a number that is in neither register.
     assert "has been revoked before" in bench.workspace.do("revoke", serial(lost))
     assert bench.query("serial, status, reason, revoked_at")[0] == first
     done = bench.workspace.tool("revoke", "AB12")
     assert (done.returncode, "no certificate AB12 in" in done.stderr) == (1, True)
 
 
-def test_without_sqlite3_the_file_will_do(both: HandlerSet, tmp_path: Path) -> None:
+def test_without_sqlite3_revoke_needs_the_certificates_file(both: HandlerSet, tmp_path: Path) -> None:
     bench = both.copy(tmp_path / "ws")
     lost = bench.issue("simpleenroll", csr("lost"))
     (tmp_path / "bin").mkdir()
@@ -297,8 +305,8 @@ def test_without_sqlite3_the_file_will_do(both: HandlerSet, tmp_path: Path) -> N
 # --- several keys ------------------------------------------------------------------------------------------
 
 
-def test_each_key_signs_a_list_of_all(workspace: Workspace) -> None:
-    """A certificate's list is looked for by the name and the key of who issued it; the name is always the same."""
+def test_each_key_signs_a_list_of_all_revoked_certificates(workspace: Workspace) -> None:
+    """Clients look for a list by the name and the key of the issuer. The name is the same for all keys."""
     old = enrolled(workspace)
     workspace.do("revoke", serial(old))
     workspace.do("rollover")
@@ -314,13 +322,13 @@ def test_each_key_signs_a_list_of_all(workspace: Workspace) -> None:
         workspace.do("revoke", serial(new))
 
 
-def test_a_rollover_makes_no_list_where_nobody_wants_one(workspace: Workspace) -> None:
+def test_a_rollover_makes_no_list_where_there_was_none(workspace: Workspace) -> None:
     workspace.do("rollover")
     assert not list(workspace.ca.glob("crl*.der"))
     assert not (workspace.ca / "crl.pem").exists()
 
 
-def test_a_key_that_was_destroyed_signs_nothing(workspace: Workspace) -> None:
+def test_a_destroyed_key_signs_no_list(workspace: Workspace) -> None:
     workspace.do("rollover")
     (workspace.ca / "generations/1/private/cakey.pem").unlink()
     workspace.do("crl")
@@ -334,7 +342,7 @@ def test_a_key_that_was_destroyed_signs_nothing(workspace: Workspace) -> None:
 # --- atomic ----------------------------------------------------------------------------------------------------
 
 
-def test_whenever_the_power_fails_there_is_a_register_and_a_list(shared: Workspace, tmp_path: Path) -> None:
+def test_a_power_cut_during_revoke_leaves_a_sound_register_and_list(shared: Workspace, tmp_path: Path) -> None:
     workspace = shared.copy(tmp_path / "ws")
     lost = enrolled(workspace)
     workspace.do("crl")
@@ -347,7 +355,7 @@ def test_whenever_the_power_fails_there_is_a_register_and_a_list(shared: Workspa
     assert sorted(set(seen), key=seen.index) == [("V", False), ("R", False), ("R", True)]
 
 
-def test_killed_it_can_be_run_again(shared: Workspace, tmp_path: Path) -> None:
+def test_revoke_can_be_repeated_after_a_kill(shared: Workspace, tmp_path: Path) -> None:
     workspace = shared.copy(tmp_path / "ws")
     lost = enrolled(workspace)
     cuts = Cuts.prepare(workspace, tmp_path / "cuts")
@@ -359,12 +367,12 @@ def test_killed_it_can_be_run_again(shared: Workspace, tmp_path: Path) -> None:
     assert not list(workspace.ca.glob(".*"))
 
 
-# --- where others look ---------------------------------------------------------------------------------------------
+# --- publication ---------------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
 def plain_http(directory: Path) -> Iterator[str]:
-    """A directory on loopback, as a URL."""
+    """Serve a directory on loopback; yields its URL."""
 
     class Quiet(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *_: object) -> None:
@@ -391,13 +399,13 @@ def switch_on(workspace: Workspace, url: str) -> None:
 
 
 def verify(workspace: Workspace, certificate: x509.Certificate) -> str:
-    """`openssl verify`, which fetches the list from where the certificate says."""
+    """`openssl verify`, which fetches the list from the address in the certificate."""
     command = ["openssl", "verify", "-crl_check", "-crl_download", "-CAfile", str(workspace.ca / "anchors.pem")]
     done = run(*command, stdin=pem(certificate), status=None)
     return (done.stdout + done.stderr).decode()
 
 
-def test_certificates_say_where_the_list_is(workspace: Workspace) -> None:
+def test_certificates_name_the_url_of_their_list(workspace: Workspace) -> None:
     with plain_http(workspace.ca) as url:
         switch_on(workspace, url)
         old, lost = enrolled(workspace), enrolled(workspace)
@@ -423,7 +431,7 @@ def points(certificate: x509.Certificate) -> str:
     return found.value
 
 
-def test_the_profiles_follow_the_key(workspace: Workspace) -> None:
+def test_the_profiles_name_the_list_of_the_current_key(workspace: Workspace) -> None:
     profile = workspace.ca / "profiles/client"
     profile.chmod(0o640)
     before = profile.read_text()
@@ -431,7 +439,7 @@ def test_the_profiles_follow_the_key(workspace: Workspace) -> None:
     assert "# crlDistributionPoints = URI:http://ca.example.org/crl-2.der" in after
     workspace.do("rollover")
     assert (profile.read_text(), profile.stat().st_mode & 0o777) == (after, 0o640)
-    profile.write_text(before)  # as if rollover was killed just before
+    profile.write_text(before)  # as if rollover had been killed just before
     workspace.do("crl")
     assert profile.read_text() == after
     assert workspace.create_ca("--force").returncode == 0
@@ -444,7 +452,7 @@ def test_the_profiles_follow_the_key(workspace: Workspace) -> None:
 
 
 def ocsp_lines() -> tuple[str, str]:
-    """What the README tells a person to type, server and client."""
+    """The README's commands for server and client."""
     readme = (ROOT / "openssl-ca/README.md").read_text()
     (block,) = re.findall(r"^```bash\n(openssl ocsp .*?)^```", readme, re.MULTILINE | re.DOTALL)
     server, client = block.splitlines()
@@ -453,7 +461,7 @@ def ocsp_lines() -> tuple[str, str]:
     return server, client
 
 
-# `openssl ocsp -port` listens on every interface, so it gets a network of its own that has no other than loopback.
+# `openssl ocsp -port` listens on every interface, so it gets its own network, which has only loopback.
 ALONE = ("unshare", "--net") if os.geteuid() == 0 else ("unshare", "--map-root-user", "--net")
 THERE = ("nsenter", "--net") if os.geteuid() == 0 else ("nsenter", "--user", "--preserve-credentials", "--net")
 
@@ -467,7 +475,7 @@ def own_network() -> None:
 
 @contextlib.contextmanager
 def responder(workspace: Workspace, command: str) -> Iterator[tuple[str, ...]]:
-    """Run the server's line; what is yielded, in front of a command, runs that in the server's network."""
+    """Run the server's command; yields a prefix that runs another command in the server's network."""
     with subprocess.Popen(
         [*ALONE, "bash", "-c", f"ip link set lo up && exec {command}"],
         cwd=workspace.ca,
@@ -493,14 +501,14 @@ def ask(workspace: Workspace, there: tuple[str, ...], line: str, certificate: x5
 
 
 @pytest.mark.usefixtures("own_network")
-def test_ocsp_as_in_the_readme(workspace: Workspace) -> None:
+def test_the_readmes_ocsp_responder_reports_a_revocation(workspace: Workspace) -> None:
     lost, kept = enrolled(workspace), enrolled(workspace)
     server, client = ocsp_lines()
     with responder(workspace, server) as there:
         assert f"{serial(lost)}.pem: good" in ask(workspace, there, client, lost)
-        time.sleep(1.05)  # it tells one register from the next by whole seconds
+        time.sleep(1.05)  # it notices a new register by its time in whole seconds
         workspace.do("revoke", serial(lost), "--reason", "keyCompromise")
-        for _ in range(20):  # it looks at the register after an answer, as the README says, and not every time
+        for _ in range(20):  # it reads the register only after some answers, as the README says
             said = ask(workspace, there, client, lost)
             if ": revoked" in said:
                 break
@@ -516,7 +524,7 @@ def test_ocsp_as_in_the_readme(workspace: Workspace) -> None:
 
 
 @pytest.mark.usefixtures("own_network")
-def test_ocsp_for_a_former_key(workspace: Workspace) -> None:
+def test_the_readmes_ocsp_responder_works_for_a_former_key(workspace: Workspace) -> None:
     old = enrolled(workspace)
     workspace.do("rollover")
     server, client = (line.replace("issuer.pem", "generations/1/issuer.pem") for line in ocsp_lines())
@@ -545,11 +553,11 @@ def lint_ocsp(der: bytes) -> set[str]:
 # --- with a gateway --------------------------------------------------------------------------------------
 
 ENFORCED = {"client_auth": {"crls": ["openssl-ca/crl.pem"]}}
-"""What the README says to add to conf.yaml."""
+"""The README's addition to conf.yaml."""
 
 
 def renew(gateway: Gateway, pair: tuple[Path, Path]) -> tuple[int, str]:
-    """The status of a renewal, and what the client reads if it is refused."""
+    """The status of a renewal, and the words of a refusal."""
     answer = gateway.post("simplereenroll", csr(), login=None, certificate=pair)
     return answer.status, "" if answer.status == 200 else answer.words
 
@@ -561,7 +569,7 @@ def client(gateway: Gateway, directory: Path) -> tuple[tuple[Path, Path], str]:
     return pair, serial(x509.load_pem_x509_certificate(pair[0].read_bytes()))
 
 
-def test_a_revoked_client_is_shut_out_at_the_next_reload(own_lab: Workspace, tmp_path: Path) -> None:
+def test_a_revoked_client_is_refused_after_the_next_reload(own_lab: Workspace, tmp_path: Path) -> None:
     workspace = Workspace(own_lab.path)
     workspace.do("crl")
     with running_gateway(own_lab, ENFORCED) as gateway:
@@ -574,7 +582,7 @@ def test_a_revoked_client_is_shut_out_at_the_next_reload(own_lab: Workspace, tmp
         assert (status, "not accepted: certificate revoked" in words) == (403, True)
         assert renew(gateway, kept)[0] == 200
 
-        # The next key; clients of both are checked against lists of both.
+        # A rollover: clients of both keys are checked against the lists of both.
         workspace.do("rollover")
         assert gateway.reload()["event"] == "reloaded"
         (later, number), (new, _) = (client(gateway, tmp_path / name) for name in ("later", "new"))
@@ -583,7 +591,7 @@ def test_a_revoked_client_is_shut_out_at_the_next_reload(own_lab: Workspace, tmp
         assert [renew(gateway, pair)[0] for pair in (lost, kept, later, new)] == [403, 200, 403, 200]
         assert "certificate revoked" in renew(gateway, later)[1]
 
-        # A list by one key says nothing of the other's certificates.
+        # A list by one key does not cover the other key's certificates.
         first, _, _ = (workspace.ca / "crl.pem").read_text().partition("-----END X509 CRL-----\n")
         (workspace.ca / "crl.pem").write_text(f"{first}-----END X509 CRL-----\n")
         assert gateway.reload()["event"] == "reloaded"
@@ -592,7 +600,7 @@ def test_a_revoked_client_is_shut_out_at_the_next_reload(own_lab: Workspace, tmp
         assert renew(gateway, new)[0] == 200
 
 
-def test_an_expired_list_shuts_everybody_out_and_says_why(own_lab: Workspace, tmp_path: Path) -> None:
+def test_an_expired_list_refuses_every_client_and_says_why(own_lab: Workspace, tmp_path: Path) -> None:
     workspace = Workspace(own_lab.path)
     with running_gateway(own_lab) as gateway:
         kept, _ = client(gateway, tmp_path / "kept")
@@ -609,8 +617,8 @@ def test_an_expired_list_shuts_everybody_out_and_says_why(own_lab: Workspace, tm
     assert '"CRL has expired"' in (ROOT / "openssl-ca/README.md").read_text()
 
 
-def test_reload_without_the_list_keeps_what_was(own_lab: Workspace) -> None:
-    """Who deletes the list must not gain by it."""
+def test_a_reload_without_the_list_fails(own_lab: Workspace) -> None:
+    """Deleting the list must not let revoked clients in."""
     workspace = Workspace(own_lab.path)
     workspace.do("crl")
     with running_gateway(own_lab, ENFORCED) as gateway:

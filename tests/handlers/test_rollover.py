@@ -1,4 +1,4 @@
-"""openssl-ca/rollover: who has one generation's root accepts every other's certificates, with nothing but /cacerts."""
+"""openssl-ca/rollover: a client with one generation's root accepts all others' certificates by means of /cacerts."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def workspace(shared: Workspace, tmp_path: Path) -> Workspace:
 def is_root(certificate: x509.Certificate) -> bool:
     try:
         certificate.verify_directly_issued_by(certificate)
-    except Exception:  # noqa: BLE001  # whatever is wrong, it has not signed itself
+    except Exception:  # noqa: BLE001  # with any fault, it is not signed by itself
         return False
     return True
 
@@ -90,7 +90,7 @@ def is_root(certificate: x509.Certificate) -> bool:
 def openssl_verify(
     directory: Path, anchor: x509.Certificate, bag: list[x509.Certificate], leaf: x509.Certificate, *options: str
 ) -> str:
-    """`openssl verify` with one real anchor; what it says."""
+    """Run `openssl verify` with one real anchor; returns its output."""
     for name, content in (("anchor", [anchor]), ("bag", bag), ("leaf", [leaf])):
         (directory / f"{name}.pem").write_bytes(b"".join(map(pem, content)))
     command = ["openssl", "verify", "-x509_strict", *options]
@@ -104,11 +104,11 @@ def validates(anchor: x509.Certificate, bag: list[x509.Certificate], leaf: x509.
     return len(verifier.verify(leaf, bag).chain) >= 2
 
 
-# --- what the clients need -----------------------------------------------------------------------------
+# --- paths for clients ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("anchor", "leaf"), PAIRS)
-def test_any_anchor_validates_any_generation_with_nothing_but_the_bag(
+def test_any_anchor_validates_any_generation_with_the_bag_alone(
     rolled: Rolled, tmp_path: Path, anchor: int, leaf: int
 ) -> None:
     for bag in (rolled.bag, [one for one in rolled.bag if not is_root(one)]):
@@ -117,21 +117,21 @@ def test_any_anchor_validates_any_generation_with_nothing_but_the_bag(
     assert validates(rolled.root(anchor), rolled.bag, rolled.device(leaf))
 
 
-def test_without_the_bag_no_anchor_knows_the_others(rolled: Rolled, tmp_path: Path) -> None:
+def test_without_the_bag_an_anchor_validates_its_own_generation_only(rolled: Rolled, tmp_path: Path) -> None:
     for anchor, leaf in PAIRS:
         said = openssl_verify(tmp_path, rolled.root(anchor), [], rolled.device(leaf))
         assert ("leaf.pem: OK" in said) == (anchor == leaf)
 
 
 @pytest.mark.parametrize("anchor", GENERATIONS)
-def test_the_gateway_shows_what_leads_to_every_anchor(rolled: Rolled, tmp_path: Path, anchor: int) -> None:
+def test_the_gateways_chain_leads_to_every_anchor(rolled: Rolled, tmp_path: Path, anchor: int) -> None:
     server, *links = rolled.workspace.load("server.pem")
     options = ("-purpose", "sslserver", "-verify_hostname", "gw.lab1")
     assert openssl_verify(tmp_path, rolled.root(anchor), links, server, *options) == "leaf.pem: OK"
 
 
 def test_the_chain_of_the_gateway_is_in_order(rolled: Rolled) -> None:
-    """Each certifies the one before it, as TLS 1.2 demands (RFC 5246 7.4.2)."""
+    """Each certificate certifies the one before it, as TLS 1.2 requires (RFC 5246 7.4.2)."""
     chain = rolled.workspace.load("server.pem")
     for certificate, issuer in itertools.pairwise(chain):
         certificate.verify_directly_issued_by(issuer)
@@ -148,10 +148,10 @@ def test_the_gateway_keeps_its_key_and_its_names(rolled: Rolled) -> None:
     latest.verify_directly_issued_by(rolled.root(3))
 
 
-# --- what the certificates are ---------------------------------------------------------------------------
+# --- contents of certificates ----------------------------------------------------------------------------
 
 
-def test_the_bag_has_everything_once_and_the_newest_root_first(rolled: Rolled) -> None:
+def test_the_bag_has_each_certificate_once_and_the_newest_root_first(rolled: Rolled) -> None:
     handed = x509.load_pem_x509_certificates(rolled.workspace.run("openssl/cacerts").out)
     assert handed[0] == rolled.root(3) == rolled.workspace.load("cacert.pem")[0]
     roots = {rolled.root(number) for number in GENERATIONS}
@@ -165,8 +165,8 @@ def test_the_bag_has_everything_once_and_the_newest_root_first(rolled: Rolled) -
     assert set(rolled.workspace.load("anchors.pem")) == roots
 
 
-def test_they_are_real_ca_certificates_under_one_name(rolled: Rolled) -> None:
-    """As RFC 7030's own example (A.1) is not."""
+def test_all_certificates_in_the_bag_are_ca_certificates_of_one_name(rolled: Rolled) -> None:
+    """The example of RFC 7030 (A.1) is not."""
     names = {name.public_bytes() for one in rolled.bag for name in (one.subject, one.issuer)}
     assert len(names) == 1
     for one in rolled.bag:
@@ -184,7 +184,7 @@ def test_they_are_real_ca_certificates_under_one_name(rolled: Rolled) -> None:
     assert len({one.serial_number for one in rolled.bag}) == len(rolled.bag)
 
 
-def test_key_identifiers_tell_the_generations_apart(rolled: Rolled) -> None:
+def test_key_identifiers_differ_between_generations(rolled: Rolled) -> None:
     ids = {number: identifier(rolled.root(number), x509.SubjectKeyIdentifier) for number in GENERATIONS}
     assert len(set(ids.values())) == 3
     for number in GENERATIONS:
@@ -206,8 +206,8 @@ def identifier(
     return value.digest if isinstance(value, x509.SubjectKeyIdentifier) else value.key_identifier
 
 
-def test_dates_are_those_of_rfc_4210(rolled: Rolled) -> None:
-    """4.4.1: the old key lives on as long as it would have; the new one is vouched for from its making to that end."""
+def test_rollover_certificates_have_the_dates_of_rfc_4210(rolled: Rolled) -> None:
+    """4.4.1: OldWithNew has the old root's dates. NewWithOld lasts from the new root's start to the old one's end."""
     for old, new in itertools.combinations(GENERATIONS, 2):
         old_root, new_root = rolled.root(old), rolled.root(new)
         old_with_new, new_with_old = (rolled.rollover(new, role, old) for role in ("old-with-new", "new-with-old"))
@@ -218,12 +218,12 @@ def test_dates_are_those_of_rfc_4210(rolled: Rolled) -> None:
 
 
 def test_the_newest_root_ends_last(rolled: Rolled) -> None:
-    """RFC 7030 4.1.3: that is how a client knows it."""
+    """RFC 7030 4.1.3: a client recognizes the newest root by its end."""
     ends = [rolled.root(number).not_valid_after_utc for number in GENERATIONS]
     assert ends == sorted(set(ends))
 
 
-def test_the_newest_root_ends_last_where_the_old_one_lives_longer(workspace: Workspace) -> None:
+def test_the_newest_root_ends_last_even_if_the_old_one_lasts_longer(workspace: Workspace) -> None:
     old = change_end(workspace, 1, datetime.now(UTC) + timedelta(days=9999))
     workspace.do("rollover")
     assert workspace.load("cacert.pem")[0].not_valid_after_utc == old.not_valid_after_utc + timedelta(seconds=1)
@@ -243,17 +243,17 @@ def change_end(workspace: Workspace, generation: int, end: datetime) -> x509.Cer
     return changed
 
 
-def test_pkilint_accepts_all_of_them(rolled: Rolled) -> None:
+def test_pkilint_accepts_the_bag_and_the_server_certificate(rolled: Rolled) -> None:
     for one in (*rolled.bag, *rolled.workspace.load("server.pem")[:1]):
         assert lint(pem(one)) <= ACCEPTED
 
 
-def test_the_register_has_the_servers_and_no_ca(rolled: Rolled) -> None:
+def test_the_register_has_server_certificates_but_no_ca_certificate(rolled: Rolled) -> None:
     assert [row[5] for row in rolled.workspace.rows] == ["/CN=localhost", "/CN=device"] * 3
     assert not (rolled.workspace.ca / "serial").exists()
 
 
-def test_keys_are_for_the_owner_only(rolled: Rolled) -> None:
+def test_private_keys_are_readable_by_their_owner_only(rolled: Rolled) -> None:
     for number in GENERATIONS:
         generation = rolled.workspace.ca / f"generations/{number}"
         assert generation.stat().st_mode & 0o777 == 0o755
@@ -275,7 +275,7 @@ def test_keys_are_for_the_owner_only(rolled: Rolled) -> None:
         (["--curve", "Ed25519"], ["--curve", "P-256"], ec.EllipticCurvePublicKey, 256),
     ],
 )
-def test_the_new_key_is_of_the_kind_asked_for_or_of_the_old_one(
+def test_the_new_key_has_the_requested_kind_or_the_old_keys_kind(
     tmp_path: Path, before: list[str], options: list[str], kind: type, size: int
 ) -> None:
     workspace = Workspace.create(tmp_path / "ws", *before)
@@ -293,22 +293,22 @@ def test_the_new_key_is_of_the_kind_asked_for_or_of_the_old_one(
         assert lint(pem(one)) <= ACCEPTED
 
 
-# --- what a rollover leaves alone, and what it refuses ---------------------------------------------------------
+# --- unchanged files, and refusals -----------------------------------------------------------------------------
 
 
-def test_a_policy_that_the_ca_itself_would_fail_is_no_obstacle(workspace: Workspace) -> None:
+def test_rollover_ignores_a_policy_that_the_ca_itself_would_fail(workspace: Workspace) -> None:
     workspace.edit("openssl-ca/openssl.cnf", "= policy_anything ", "= policy_serial ")
     workspace.do("rollover")
 
 
-def test_what_somebody_put_into_the_bag_stays_there(rolled: Rolled, workspace: Workspace) -> None:
+def test_rollover_keeps_a_certificate_added_to_the_bag(rolled: Rolled, workspace: Workspace) -> None:
     with (workspace.ca / "chain.pem").open("ab") as chain:
         chain.write(pem(rolled.root(1)))
     workspace.do("rollover")
     assert rolled.root(1) in workspace.bag
 
 
-def test_a_server_certificate_from_elsewhere_stays(rolled: Rolled, workspace: Workspace) -> None:
+def test_rollover_keeps_a_server_certificate_of_another_ca(rolled: Rolled, workspace: Workspace) -> None:
     theirs = (rolled.workspace.ca / "server.pem").read_bytes()
     (workspace.ca / "server.pem").write_bytes(theirs)
     workspace.do("rollover")
@@ -316,7 +316,7 @@ def test_a_server_certificate_from_elsewhere_stays(rolled: Rolled, workspace: Wo
     assert len(workspace.rows) == 1
 
 
-def test_generations_that_have_ended_are_left_out(workspace: Workspace) -> None:
+def test_rollover_leaves_expired_generations_out(workspace: Workspace) -> None:
     workspace.do("rollover")
     ended = change_end(workspace, 1, datetime.now(UTC) - timedelta(days=1))
     (workspace.ca / "chain.pem").write_bytes(pem(ended))
@@ -325,15 +325,15 @@ def test_generations_that_have_ended_are_left_out(workspace: Workspace) -> None:
     assert ended not in workspace.bag
 
 
-def test_the_current_root_must_not_have_ended(workspace: Workspace) -> None:
+def test_rollover_refuses_an_expired_root(workspace: Workspace) -> None:
     change_end(workspace, 1, datetime.now(UTC) - timedelta(days=1))
     done = workspace.tool("rollover")
     assert done.returncode == 1
     assert "has expired" in done.stderr
 
 
-def test_a_former_key_may_be_destroyed(workspace: Workspace, tmp_path: Path) -> None:
-    """The new root can't be vouched for with it any more, but with the one in between."""
+def test_rollover_works_after_a_former_key_was_destroyed(workspace: Workspace, tmp_path: Path) -> None:
+    """It can't certify the new root any more, but the key in between can."""
     (first,) = workspace.load("cacert.pem")
     old = workspace.run("openssl/simpleenroll", csr("device", x509.DNSName("a.example"))).certificate
     workspace.do("rollover")
@@ -357,7 +357,9 @@ def test_a_former_key_may_be_destroyed(workspace: Workspace, tmp_path: Path) -> 
         (["--dir", "/"], 1, "cp -a"),
     ],
 )
-def test_options_that_change_nothing(workspace: Workspace, options: list[str], status: int, words: str) -> None:
+def test_help_and_wrong_options_change_nothing(
+    workspace: Workspace, options: list[str], status: int, words: str
+) -> None:
     done = workspace.tool("rollover", *options)
     assert done.returncode == status
     assert words in done.stderr
@@ -365,7 +367,7 @@ def test_options_that_change_nothing(workspace: Workspace, options: list[str], s
     assert workspace.load("anchors.pem") == workspace.load("cacert.pem")
 
 
-def test_it_needs_the_key(workspace: Workspace) -> None:
+def test_rollover_refuses_without_the_current_key(workspace: Workspace) -> None:
     (workspace.ca / "generations/1/private/cakey.pem").unlink()
     done = workspace.tool("rollover")
     assert (done.returncode, "bring it back" in done.stderr) == (1, True)
@@ -374,7 +376,7 @@ def test_it_needs_the_key(workspace: Workspace) -> None:
 # --- atomic ----------------------------------------------------------------------------------------------------
 
 
-def test_whenever_the_power_fails_there_is_the_old_ca_or_the_new_one(workspace: Workspace, tmp_path: Path) -> None:
+def test_a_power_cut_during_rollover_leaves_the_old_or_the_new_ca(workspace: Workspace, tmp_path: Path) -> None:
     workspace.do("crl")
     cuts = Cuts.prepare(workspace, tmp_path / "cuts")
     seen: list[int] = []
@@ -388,7 +390,7 @@ def test_whenever_the_power_fails_there_is_the_old_ca_or_the_new_one(workspace: 
     assert_sound(workspace)
 
 
-def test_killed_it_can_be_run_again(workspace: Workspace, tmp_path: Path) -> None:
+def test_rollover_can_be_repeated_after_a_kill(workspace: Workspace, tmp_path: Path) -> None:
     workspace.do("crl")
     cuts = Cuts.prepare(workspace, tmp_path / "cuts")
     for at in (20, 45):
@@ -406,7 +408,7 @@ def generation(workspace: Workspace) -> int:
 
 
 def assert_sound(workspace: Workspace, *, issues: bool = True) -> None:
-    """One generation, whole: key and certificates fit, it issues, the server's certificate is its own."""
+    """One complete generation: key and certificates fit, it issues, and the server's certificate is its own."""
     (root,) = workspace.load("cacert.pem")
     key = load_pem_private_key((workspace.ca / "private/cakey.pem").read_bytes(), None)
     assert key.public_key() == root.public_key()
@@ -424,16 +426,16 @@ def assert_sound(workspace: Workspace, *, issues: bool = True) -> None:
     issued.verify_directly_issued_by(root)
 
 
-def test_it_waits_for_whoever_issues(workspace: Workspace) -> None:
-    """The lock is the handlers' own: no certificate is issued half with the old key."""
+def test_rollover_waits_for_the_lock_of_the_handlers(workspace: Workspace) -> None:
+    """rollover takes the handlers' lock, so no certificate is issued with files of two generations."""
     with subprocess.Popen(["flock", workspace.ca / "ca.lock", "sleep", "0.5"]):
         run("sleep", "0.1")
         workspace.do("rollover")
     assert generation(workspace) == 2
 
 
-def test_a_bag_is_of_one_generation(workspace: Workspace, tmp_path: Path) -> None:
-    """Even when the next one comes while it is being filled."""
+def test_cacerts_prints_a_bag_of_one_generation(workspace: Workspace, tmp_path: Path) -> None:
+    """Also if a rollover happens while cacerts reads the files."""
     before = workspace.run("openssl/cacerts").out
     stub = tmp_path / "cat"
     stub.write_text(f'#!/bin/bash\n/bin/cat "$@"\nPATH={PATH} "{workspace.ca}/rollover" >"{tmp_path}/said"\n')
@@ -451,7 +453,7 @@ def estclient(*arguments: str | Path) -> subprocess.CompletedProcess[bytes]:
     return run(sys.executable, "-m", "estgw.client", *arguments, env=environment)
 
 
-def test_from_end_to_end(own_lab: Workspace, tmp_path: Path) -> None:
+def test_clients_of_all_generations_are_served_after_two_rollovers(own_lab: Workspace, tmp_path: Path) -> None:
     old_anchor = tmp_path / "old.pem"
     shutil.copy(own_lab.anchor, old_anchor)
     workspace = Workspace(own_lab.path)
@@ -463,7 +465,7 @@ def test_from_end_to_end(own_lab: Workspace, tmp_path: Path) -> None:
             assert gateway.reload()["event"] == "reloaded"
             (tmp_path / str(number)).mkdir()
             devices.append(enrol(gateway, tmp_path / str(number)))
-        # Everybody, whatever their anchor and whatever their own certificate's generation, is served.
+        # Clients with any anchor and a certificate of any generation are served.
         for device, anchor in itertools.product(devices, (old_anchor, own_lab.anchor)):
             renewed = gateway.post("simplereenroll", csr(), login=None, certificate=device, anchor=anchor)
             renewed.certificate.verify_directly_issued_by(workspace.load("cacert.pem")[0])
@@ -487,7 +489,7 @@ def test_from_end_to_end(own_lab: Workspace, tmp_path: Path) -> None:
 
 
 @pytest.mark.client("pki")
-def test_strongswan_with_the_old_anchor(own_lab: Workspace, tmp_path: Path) -> None:
+def test_strongswan_with_the_old_anchor_gets_all_roots(own_lab: Workspace, tmp_path: Path) -> None:
     old_anchor = tmp_path / "old.pem"
     shutil.copy(own_lab.anchor, old_anchor)
     Workspace(own_lab.path).do("rollover")

@@ -1,4 +1,4 @@
-"""openssl-ca/rotate: the register stays whole whatever issues and whatever is killed, and readers find all of it."""
+"""openssl-ca/rotate: the register stays complete despite parallel requests and kills, and readers find all of it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Row = list[str]
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """One fresh CA, to be copied, whose handlers look each time, and which moves five rows."""
+    """One fresh CA, to be copied. Its handlers call rotate each time, which moves five rows."""
     workspace = Workspace.create(tmp_path_factory.mktemp("fresh") / "ws")
     workspace.edit("handlers/openssl/issue.sh", "RANDOM % 250", "RANDOM % 1")
     workspace.edit("openssl-ca/rotate", "mapfile -s 999 ", f"mapfile -s {LIMIT - 1} ")
@@ -91,10 +91,10 @@ def renew(workspace: Workspace, certificate: x509.Certificate, directory: Path) 
     return result.status, result.words if result.status else ""
 
 
-# --- as requests come in ------------------------------------------------------------------------------
+# --- while requests come in ----------------------------------------------------------------------------
 
 
-def test_eight_at_a_time_lose_and_double_nothing(workspace: Workspace) -> None:
+def test_parallel_requests_lose_and_double_no_row(workspace: Workspace) -> None:
     def issue(job: tuple[int, str]) -> x509.Certificate:
         number, script = job
         operation = "simpleenroll" if script.startswith("examples/") else Path(script).name
@@ -118,7 +118,7 @@ def test_eight_at_a_time_lose_and_double_nothing(workspace: Workspace) -> None:
     assert not list((workspace.ca / "index-archive").glob(".*"))
 
 
-def test_the_names_of_archives_tell_their_order_and_day(workspace: Workspace) -> None:
+def test_names_of_archives_have_their_order_and_day(workspace: Workspace) -> None:
     days = {f"{datetime.now(UTC):%Y-%m-%d}"}
     for _ in range(2 * LIMIT):
         enrol(workspace)
@@ -128,19 +128,19 @@ def test_the_names_of_archives_tell_their_order_and_day(workspace: Workspace) ->
     for number, name in enumerate(names, 1):
         assert name in {f"{number:06}-{day}.txt" for day in days}
         assert (workspace.ca / "index-archive" / name).stat().st_mode & 0o777 == 0o600
-    (workspace.ca / "index-archive" / names[0]).unlink()  # put away by somebody: the numbers go on
+    (workspace.ca / "index-archive" / names[0]).unlink()  # an administrator has moved it away; the numbers continue
     for _ in range(LIMIT):
         enrol(workspace)
     assert [path.name[:6] for path in sorted((workspace.ca / "index-archive").iterdir())] == ["000002", "000003"]
 
 
-def test_as_shipped_a_thousand_rows_go_and_fewer_stay() -> None:
-    """What the other tests change is there to be changed."""
+def test_the_shipped_scripts_move_a_thousand_rows() -> None:
+    """The other tests change these lines, so they must exist."""
     assert '((RANDOM % 250)) || "$rotate" || :' in (ROOT / "handlers/openssl/issue.sh").read_text()
     assert "mapfile -s 999 -n 1" in (ROOT / "openssl-ca/rotate").read_text()
 
 
-def test_fewer_stay(workspace: Workspace) -> None:
+def test_rotate_moves_nothing_below_the_limit(workspace: Workspace) -> None:
     for _ in range(LIMIT - 2):
         enrol(workspace)
     assert len(workspace.rows) == LIMIT - 1
@@ -149,7 +149,7 @@ def test_fewer_stay(workspace: Workspace) -> None:
     assert not (workspace.ca / "index-archive").exists()
 
 
-def test_where_subjects_are_unique_the_index_stays_whole(workspace: Workspace) -> None:
+def test_rotate_moves_nothing_where_subjects_are_unique(workspace: Workspace) -> None:
     (workspace.ca / "index.txt.attr").write_text("unique_subject = yes\n")
     for number in range(LIMIT + 2):
         enrol(workspace, f"device-{number}")
@@ -157,7 +157,7 @@ def test_where_subjects_are_unique_the_index_stays_whole(workspace: Workspace) -
     assert not (workspace.ca / "index-archive").exists()
 
 
-def test_what_cannot_be_moved_does_not_keep_anybody_waiting(workspace: Workspace) -> None:
+def test_a_rotate_that_fails_does_not_fail_the_enrolment(workspace: Workspace) -> None:
     (workspace.ca / "index-archive").write_text("in the way")
     for _ in range(LIMIT - 1):
         enrol(workspace)
@@ -167,7 +167,7 @@ def test_what_cannot_be_moved_does_not_keep_anybody_waiting(workspace: Workspace
     assert len(workspace.rows) == LIMIT + 1
 
 
-def test_rows_that_nobody_understands_are_not_moved(workspace: Workspace) -> None:
+def test_rotate_refuses_malformed_rows(workspace: Workspace) -> None:
     index = workspace.ca / "index.txt"
     index.write_text("V\tnonsense\n" * LIMIT + index.read_text())
     before = index.read_text()
@@ -178,7 +178,7 @@ def test_rows_that_nobody_understands_are_not_moved(workspace: Workspace) -> Non
     assert not archives(workspace)
 
 
-def test_by_hand_it_waits_for_the_lock(workspace: Workspace) -> None:
+def test_rotate_exits_69_while_the_lock_is_held(workspace: Workspace) -> None:
     workspace.edit("openssl-ca/rotate", "flock -w 30", "flock -w 0")
     with (workspace.ca / "ca.lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -187,7 +187,7 @@ def test_by_hand_it_waits_for_the_lock(workspace: Workspace) -> None:
     rotated(workspace)
 
 
-def test_a_new_ca_has_no_archives(workspace: Workspace) -> None:
+def test_create_ca_with_force_removes_the_archives(workspace: Workspace) -> None:
     archived(workspace)
     assert workspace.create_ca("--force").returncode == 0
     assert len(found(workspace)) == 1
@@ -207,7 +207,9 @@ def filed(shared: Workspace, tmp_path_factory: pytest.TempPathFactory) -> tuple[
 @pytest.mark.parametrize(
     "form", [str, str.lower, "0x{}".format, "00{}".format, lambda text: ":".join(re.findall("..", text))]
 )
-def test_find_a_serial_number(filed: tuple[Workspace, dict[str, x509.Certificate]], form) -> None:
+def test_find_accepts_a_serial_number_in_common_spellings(
+    filed: tuple[Workspace, dict[str, x509.Certificate]], form
+) -> None:
     workspace, certificates = filed
     wanted = serial(certificates["device-1"])
     assert [row[3] for row in found(workspace, form(wanted))] == [wanted]
@@ -225,12 +227,14 @@ def test_find_a_serial_number(filed: tuple[Workspace, dict[str, x509.Certificate
         ("beef", ["beef"]),
     ],
 )
-def test_find_a_text(filed: tuple[Workspace, dict[str, x509.Certificate]], text: str, names: list[str]) -> None:
+def test_find_finds_a_part_of_a_subject(
+    filed: tuple[Workspace, dict[str, x509.Certificate]], text: str, names: list[str]
+) -> None:
     workspace, certificates = filed
     assert [row[3] for row in found(workspace, text)] == [serial(certificates[name]) for name in names]
 
 
-def test_a_serial_number_is_no_number_to_calculate_with(workspace: Workspace) -> None:
+def test_find_does_not_compare_serial_numbers_as_numbers(workspace: Workspace) -> None:
     rows = [["V", "350101000000Z", "", number, "unknown", "/CN=x"] for number in ("12E4", "01D4C0", "120000")]
     with (workspace.ca / "index.txt").open("a") as index:
         index.writelines("\t".join(row) + "\n" for row in rows)
@@ -249,7 +253,7 @@ def test_a_serial_number_is_no_number_to_calculate_with(workspace: Workspace) ->
         (["x", "--dir", "/nowhere"], 1, "no CA in /nowhere"),
     ],
 )
-def test_find_finds_nothing(
+def test_find_exits_1_without_a_match_and_2_on_wrong_options(
     filed: tuple[Workspace, dict[str, x509.Certificate]], options: list[str], status: int, words: str
 ) -> None:
     done = filed[0].tool("find", *options)
@@ -257,7 +261,7 @@ def test_find_finds_nothing(
     assert ("usage: find" in done.stdout) == (options == ["--help"])
 
 
-def test_the_gateway_looks_in_archives(workspace: Workspace) -> None:
+def test_the_gateway_looks_up_certificates_in_archives(workspace: Workspace) -> None:
     certificate = archived(workspace, "Zoë 1")
     wanted = csrs.parse(csr("zoë 1"))
     assert lookup.newest_valid(workspace.ca, wanted) == certificate
@@ -265,8 +269,8 @@ def test_the_gateway_looks_in_archives(workspace: Workspace) -> None:
     assert lookup.newest_valid(workspace.ca, wanted) is None
 
 
-def test_an_approved_request_whose_row_has_been_moved_is_not_issued_twice(workspace: Workspace) -> None:
-    """As if manual-approval had been killed after the issuing, and others had come in between."""
+def test_an_approved_request_with_an_archived_row_is_not_issued_twice(workspace: Workspace) -> None:
+    """The state after a kill of manual-approval after issuing, and after more enrolments."""
     script, env = "examples/manual-approval", {"EST_OPERATION": "simpleenroll"}
     assert workspace.run(script, csr("patient"), **env).status == 75
     pending = workspace.ca / "pending"
@@ -275,14 +279,14 @@ def test_an_approved_request_whose_row_has_been_moved_is_not_issued_twice(worksp
     certificate = archived(workspace, "patient")
     for path in (workspace.ca / "newcerts").glob("*.pem"):
         if path.stem != serial(certificate):
-            path.unlink()  # all have one key here, as devices have not
+            path.unlink()  # in this test, all have the same key
     assert workspace.run(script, csr("patient"), **env).certificate == certificate
 
 
 # --- revoking ---------------------------------------------------------------------------------------------
 
 
-def test_an_archived_certificate_is_revoked_like_any_other(workspace: Workspace, tmp_path: Path) -> None:
+def test_an_archived_certificate_can_be_revoked(workspace: Workspace, tmp_path: Path) -> None:
     lost, kept = archived(workspace), archived(workspace)
     assert renew(workspace, lost, tmp_path)[0] == 0
     before = len(found(workspace))
@@ -296,7 +300,7 @@ def test_an_archived_certificate_is_revoked_like_any_other(workspace: Workspace,
     assert len(found(workspace)) == before + 1, "a row for each certificate, the renewed one too"
     assert "has been revoked before" in workspace.do("revoke", serial(lost))
 
-    # It stays where everybody looks, however many come after it.
+    # Its row stays in the index, however many rows follow.
     for _ in range(2 * LIMIT):
         enrol(workspace)
     assert renew(workspace, lost, tmp_path) == (77, "your certificate is revoked")
@@ -305,7 +309,7 @@ def test_an_archived_certificate_is_revoked_like_any_other(workspace: Workspace,
     assert [serials(crl) for crl in lists(workspace)] == [{lost.serial_number}] * 2
 
 
-def test_more_revoked_ones_than_rows_to_move_are_no_reason_to_move(workspace: Workspace) -> None:
+def test_rotate_does_not_move_revoked_rows(workspace: Workspace) -> None:
     for _ in range(LIMIT + 1):
         workspace.do("revoke", serial(enrol(workspace)))
     rows = workspace.rows
@@ -315,8 +319,8 @@ def test_more_revoked_ones_than_rows_to_move_are_no_reason_to_move(workspace: Wo
     assert not archives(workspace)
 
 
-def test_a_revoked_row_goes_when_a_list_has_named_it_after_its_end(workspace: Workspace) -> None:
-    """RFC 5280 3.3: it must be on one list that was made after the certificate had ended."""
+def test_a_revoked_row_moves_after_its_end_and_one_more_list(workspace: Workspace) -> None:
+    """RFC 5280 3.3: it must be on one list that was made after the certificate's end."""
     now = datetime.now(UTC)
 
     def row(number: str, end: str) -> str:
@@ -349,7 +353,7 @@ def test_a_revoked_row_goes_when_a_list_has_named_it_after_its_end(workspace: Wo
 
 
 @pytest.mark.usefixtures("own_network")
-def test_ocsp_knows_archived_ones_from_a_file_of_all(workspace: Workspace) -> None:
+def test_ocsp_knows_archived_certificates_from_the_output_of_find(workspace: Workspace) -> None:
     kept, lost = archived(workspace), archived(workspace)
     workspace.do("revoke", serial(lost))
     server, client = ocsp_lines()
@@ -364,12 +368,12 @@ def test_ocsp_knows_archived_ones_from_a_file_of_all(workspace: Workspace) -> No
 
 
 def due(shared: Workspace, path: Path) -> tuple[Workspace, list[Row]]:
-    """A CA with an archive, five rows to come and revoked ones of both kinds; and its register."""
+    """A CA with an archive, five rows to move and revoked ones of both kinds; and its register."""
     workspace = shared.copy(path)
     lost = [archived(workspace), enrol(workspace)]
     for certificate in lost:
         workspace.do("revoke", serial(certificate))
-    workspace.edit("handlers/openssl/issue.sh", "RANDOM % 1)", "RANDOM % 1 + 1)")  # not before we say so
+    workspace.edit("handlers/openssl/issue.sh", "RANDOM % 1)", "RANDOM % 1 + 1)")  # only when the test calls it
     while len(workspace.rows) < 2 + LIMIT:
         enrol(workspace)
     assert [len(rows) for rows in archives(workspace)] == [LIMIT]
@@ -377,7 +381,7 @@ def due(shared: Workspace, path: Path) -> tuple[Workspace, list[Row]]:
 
 
 def assert_whole(workspace: Workspace, register: list[Row]) -> None:
-    """Nothing is lost; what is in two places counts once, and the next run mends it, even if others came between."""
+    """No row is lost. A row in two files counts once, and the next run repairs this, even after more enrolments."""
     assert sorted(found(workspace)) == register
     register = sorted([*register, *found(workspace, serial(enrol(workspace)))])
     for _ in range(2):
@@ -387,7 +391,7 @@ def assert_whole(workspace: Workspace, register: list[Row]) -> None:
         assert len(plain) == len(set(plain))
 
 
-def test_whenever_the_power_fails_the_register_is_whole(shared: Workspace, tmp_path: Path) -> None:
+def test_a_power_cut_during_rotate_loses_no_row(shared: Workspace, tmp_path: Path) -> None:
     workspace, register = due(shared, tmp_path / "ws")
     seen = []
     for twin in Cuts.prepare(workspace, tmp_path / "cuts").twins("rotate"):
@@ -397,8 +401,8 @@ def test_whenever_the_power_fails_the_register_is_whole(shared: Workspace, tmp_p
     assert_whole(workspace, register)
 
 
-def test_killed_again_and_again_it_mends_the_register(shared: Workspace, tmp_path: Path) -> None:
-    """Each time, five more rows have come."""
+def test_rotate_repairs_the_register_after_repeated_kills(shared: Workspace, tmp_path: Path) -> None:
+    """Five more rows are added before each kill."""
     workspace, register = due(shared, tmp_path / "ws")
     cuts = Cuts.prepare(workspace, tmp_path / "cuts")
     assert sum(1 for _ in cuts.twins("rotate")) == cuts.calls
@@ -411,11 +415,11 @@ def test_killed_again_and_again_it_mends_the_register(shared: Workspace, tmp_pat
     assert len(workspace.rows) < 2 + LIMIT + 2
 
 
-def test_what_is_revoked_while_its_row_is_in_two_places_stays_revoked(shared: Workspace, tmp_path: Path) -> None:
+def test_a_row_revoked_while_in_two_files_stays_revoked(shared: Workspace, tmp_path: Path) -> None:
     workspace, register = due(shared, tmp_path / "ws")
     rows = workspace.rows
     rotated(workspace)
-    with (workspace.ca / "index.txt").open("w") as index:  # as if it had been killed before its last step
+    with (workspace.ca / "index.txt").open("w") as index:  # as if rotate had been killed before its last step
         index.writelines("\t".join(row) + "\n" for row in rows)
     assert sorted(found(workspace)) == register
     (lost,) = rows[-1:]

@@ -1,4 +1,4 @@
-"""openssl-ca/create-ca --sub-ca: a root that can be put away, and below it the CA that issues; handlers see neither."""
+"""openssl-ca/create-ca --sub-ca: a root that can be kept offline, and the issuing CA below it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ ACCEPTED = {
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """One CA with a root above it, for the tests that only look."""
+    """One CA with a root above it, for the tests that only read."""
     return Workspace.create(tmp_path_factory.mktemp("ca") / "work shop $HOME", "--sub-ca")
 
 
@@ -48,14 +48,14 @@ def enrolled(workspace: Workspace) -> x509.Certificate:
 
 
 def put_away(workspace: Workspace) -> Path:
-    """Take the root off the machine."""
+    """Move the root away, as if to another machine."""
     return Path(shutil.move(workspace.ca / "root", workspace.path / "safe"))
 
 
-# --- what is made ---------------------------------------------------------------------------------------------
+# --- create-ca ------------------------------------------------------------------------------------------------
 
 
-def test_the_root_certifies_the_one_that_issues(shared: Workspace) -> None:
+def test_the_root_certifies_the_issuing_ca(shared: Workspace) -> None:
     (root,), (issuer,) = shared.load("cacert.pem"), shared.load("issuer.pem")
     assert root.subject == root.issuer
     issuer.verify_directly_issued_by(root)
@@ -71,7 +71,7 @@ def test_the_root_certifies_the_one_that_issues(shared: Workspace) -> None:
     assert shared.load("anchors.pem") == [issuer, root]
 
 
-def test_the_bag_is_the_whole_chain(shared: Workspace, tmp_path: Path) -> None:
+def test_cacerts_prints_the_whole_chain(shared: Workspace, tmp_path: Path) -> None:
     (root,), (issuer,) = shared.load("cacert.pem"), shared.load("issuer.pem")
     assert x509.load_pem_x509_certificates(shared.run("openssl/cacerts").out) == [root, issuer]
     leaf = enrolled(shared)
@@ -81,7 +81,7 @@ def test_the_bag_is_the_whole_chain(shared: Workspace, tmp_path: Path) -> None:
     assert openssl_verify(tmp_path, root, [], leaf) != "leaf.pem: OK"
 
 
-def test_the_gateway_shows_its_whole_chain(shared: Workspace, tmp_path: Path) -> None:
+def test_the_server_certificate_has_its_whole_chain(shared: Workspace, tmp_path: Path) -> None:
     (root,), (issuer,) = shared.load("cacert.pem"), shared.load("issuer.pem")
     server, *chain = shared.load("server.pem")
     assert chain == [issuer, root]
@@ -89,7 +89,7 @@ def test_the_gateway_shows_its_whole_chain(shared: Workspace, tmp_path: Path) ->
     assert openssl_verify(tmp_path, root, [issuer], server, *options) == "leaf.pem: OK"
 
 
-def test_each_has_its_own_books(shared: Workspace) -> None:
+def test_root_and_issuing_ca_have_separate_registers(shared: Workspace) -> None:
     assert shared.rows[0][5] == "/CN=localhost"
     (row,) = books(shared, "root")
     assert (row[0], row[5]) == ("V", "/O=estgw demo/CN=estgw demo issuing CA")
@@ -102,7 +102,7 @@ def books(workspace: Workspace, folder: str) -> list[list[str]]:
     return [line.split("\t") for line in (workspace.ca / folder / "index.txt").read_text().splitlines()]
 
 
-def test_keys_are_for_the_owner_only(shared: Workspace) -> None:
+def test_private_keys_are_readable_by_their_owner_only(shared: Workspace) -> None:
     for folder in (shared.ca, shared.ca / "root"):
         assert (folder / "private").stat().st_mode & 0o777 == 0o700
         assert (folder / "private/cakey.pem").stat().st_mode & 0o777 == 0o600
@@ -118,7 +118,7 @@ def test_keys_are_for_the_owner_only(shared: Workspace) -> None:
         (["--curve", "Ed25519"], ed25519.Ed25519PublicKey),
     ],
 )
-def test_other_keys(tmp_path: Path, options: list[str], kind: type) -> None:
+def test_a_sub_ca_with_another_kind_of_key_issues(tmp_path: Path, options: list[str], kind: type) -> None:
     workspace = Workspace.create(tmp_path / "ws", "--sub-ca", *options)
     leaf = enrolled(workspace)
     everything = [*workspace.bag, *workspace.load("server.pem")[:1]]
@@ -128,12 +128,12 @@ def test_other_keys(tmp_path: Path, options: list[str], kind: type) -> None:
     assert set().union(*(lint(pem(one)) for one in everything)) <= ACCEPTED
 
 
-def test_pkilint_accepts_all_of_them(shared: Workspace) -> None:
+def test_pkilint_accepts_both_cas_the_server_and_a_client(shared: Workspace) -> None:
     for one in (*shared.bag, shared.load("server.pem")[0], enrolled(shared)):
         assert lint(pem(one)) <= ACCEPTED
 
 
-def test_force_replaces_one_kind_by_the_other(workspace: Workspace) -> None:
+def test_force_replaces_a_sub_ca_by_a_root_and_back(workspace: Workspace) -> None:
     assert workspace.create_ca("--force").returncode == 0
     assert not (workspace.ca / "root").exists()
     assert workspace.load("issuer.pem") == workspace.load("cacert.pem") == workspace.bag
@@ -141,7 +141,7 @@ def test_force_replaces_one_kind_by_the_other(workspace: Workspace) -> None:
     assert len(workspace.bag) == 2
 
 
-def test_killed_it_leaves_no_ca(workspace: Workspace, tmp_path: Path) -> None:
+def test_create_ca_killed_half_way_leaves_no_sub_ca(workspace: Workspace, tmp_path: Path) -> None:
     cuts = Cuts.prepare(workspace, tmp_path / "cuts")
     fresh = tmp_path / "fresh"
     for at in (9, 15, 21):
@@ -156,7 +156,7 @@ def test_killed_it_leaves_no_ca(workspace: Workspace, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["openssl", "python"])
 def test_both_handler_sets_issue_below_the_root(workspace: Workspace, tmp_path: Path, name: str) -> None:
-    """Unchanged, and while the root is away."""
+    """The scripts are unchanged, and the root is away."""
     bench = HandlerSet(name, workspace)
     put_away(workspace)
     (root,), (issuer,) = workspace.load("cacert.pem"), workspace.load("issuer.pem")
@@ -171,7 +171,7 @@ def test_both_handler_sets_issue_below_the_root(workspace: Workspace, tmp_path: 
 # --- new keys -------------------------------------------------------------------------------------------------------
 
 
-def test_a_new_key_for_the_issuing_ca(workspace: Workspace, tmp_path: Path) -> None:
+def test_rollover_of_the_issuing_ca_keeps_old_certificates_valid(workspace: Workspace, tmp_path: Path) -> None:
     (root,) = workspace.load("cacert.pem")
     issuers, leaves = workspace.load("issuer.pem"), [enrolled(workspace)]
     for _ in range(2):
@@ -193,8 +193,8 @@ def test_a_new_key_for_the_issuing_ca(workspace: Workspace, tmp_path: Path) -> N
     assert len(books(workspace, "root")) == 3
 
 
-def test_a_new_key_for_the_root(workspace: Workspace, tmp_path: Path) -> None:
-    """Then for the issuing CA under it; whoever has one root accepts what is below the other."""
+def test_rollover_of_the_root_keeps_old_certificates_valid(workspace: Workspace, tmp_path: Path) -> None:
+    """Then for the issuing CA under it. A client with one root accepts certificates below the other."""
     roots, leaves = workspace.load("cacert.pem"), [enrolled(workspace)]
     workspace.do("rollover", "--dir", str(workspace.ca / "root"))
     assert workspace.load("cacert.pem") == roots, "nobody has been told yet"
@@ -212,7 +212,7 @@ def test_a_new_key_for_the_root(workspace: Workspace, tmp_path: Path) -> None:
     assert all(lint(pem(one)) <= ACCEPTED for one in workspace.bag)
 
 
-def test_it_takes_the_root(workspace: Workspace) -> None:
+def test_rollover_needs_the_root(workspace: Workspace) -> None:
     safe = put_away(workspace)
     done = workspace.tool("rollover")
     assert (done.returncode, "bring it back" in done.stderr) == (1, True)
@@ -221,7 +221,7 @@ def test_it_takes_the_root(workspace: Workspace) -> None:
     assert len(workspace.bag) == 3
 
 
-def test_whenever_the_power_fails_there_is_one_ca_or_the_other(workspace: Workspace, tmp_path: Path) -> None:
+def test_a_power_cut_during_rollover_leaves_the_old_or_the_new_issuer(workspace: Workspace, tmp_path: Path) -> None:
     (root,), (before,) = workspace.load("cacert.pem"), workspace.load("issuer.pem")
     seen = []
     for twin in Cuts.prepare(workspace, tmp_path / "cuts").twins("rollover"):
@@ -248,7 +248,7 @@ def renew(gateway: Gateway, pair: tuple[Path, Path], anchor: Path) -> tuple[int,
     return answer.status, "" if answer.status == 200 else answer.words
 
 
-def test_from_end_to_end(sub_lab: Workspace, tmp_path: Path) -> None:
+def test_a_sub_ca_works_with_a_gateway_through_rollover_and_revocation(sub_lab: Workspace, tmp_path: Path) -> None:
     workspace = Workspace(sub_lab.path)
     workspace.do("crl")
     first = tmp_path / "first.pem"
@@ -274,7 +274,7 @@ def test_from_end_to_end(sub_lab: Workspace, tmp_path: Path) -> None:
         assert len(said["certificates"]) == 6
         assert all(one["fault"] is None for one in said["certificates"])
 
-        # An issuing CA is revoked by its root, and with it all that it has issued.
+        # The root revokes an issuing CA and so all certificates that it has issued.
         workspace.do("revoke", f"{issuer.serial_number:X}", "--dir", str(workspace.ca / "root"))
         workspace.do("rollover")
         assert issuer not in (*workspace.bag, *workspace.load("anchors.pem"))
@@ -284,8 +284,8 @@ def test_from_end_to_end(sub_lab: Workspace, tmp_path: Path) -> None:
         assert renew(gateway, pairs[1], first) == (200, "")
 
 
-def test_the_readme_has_these_lines(workspace: Workspace) -> None:
-    """Indented there, for they need a sub-CA."""
+def test_the_commands_of_the_readme_work(workspace: Workspace) -> None:
+    """They are indented there, because they need a sub-CA."""
     readme = (workspace.ca / "README.md").read_text()
     section = readme.partition("## A root that can be kept offline")[2].partition("\n## ")[0]
     lines = [line.strip() for line in section.splitlines() if line.startswith("    ./")]

@@ -1,4 +1,4 @@
-"""A gateway's TLS side in miniature, and clients for it."""
+"""The TLS side of a gateway alone, and clients for it."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class Echo(asyncio.Protocol):
 
 @dataclass
 class Serving:
-    """A running listener, and what came of its connections."""
+    """A running listener, and the result of each connection."""
 
     infos: list[TLSInfo] = field(default_factory=list)
     failures: list[tuple[str, str]] = field(default_factory=list)
@@ -109,7 +109,7 @@ class Serving:
 async def serving(
     context: TLSContext, factory: Callable[[], asyncio.BaseProtocol] | None = None, **limits: Any
 ) -> AsyncIterator[Serving]:
-    """A listener on 127.0.0.1; on the way out, it must leave neither task nor connection behind."""
+    """A listener on 127.0.0.1. When it closes, it must leave no task and no connection behind."""
     state = Serving()
     state.listener = Listener(
         factory or (lambda: Echo(state.infos)),
@@ -130,7 +130,7 @@ async def serving(
 
 
 async def until(condition: Callable[[], object]) -> None:
-    """Wait until `condition` holds; a test that waits in vain fails."""
+    """Wait until `condition` holds. The test fails after the deadline."""
     async with asyncio.timeout(DEADLINE):
         while not condition():  # noqa: ASYNC110  # a condition is any expression here
             await asyncio.sleep(0.002)
@@ -144,7 +144,7 @@ def exchange(
     session: ssl.SSLSession | None = None,
     then: Callable[[ssl.SSLSocket], Any] = lambda tls: None,
 ) -> Any:
-    """Connect with the standard library, send a word, get it back; what `then` makes of the open socket."""
+    """Connect with the standard library, send a word and get it back. Returns `then` of the open socket."""
     with (
         socket.create_connection((host, port), timeout=DEADLINE) as plain,
         context.wrap_socket(plain, server_hostname="localhost", session=session) as tls,

@@ -1,4 +1,4 @@
-"""The TLS object, driven by hand over memory BIOs: what asyncio's transport counts on."""
+"""The TLS object, driven by hand over memory BIOs: the behaviour that asyncio's transport relies on."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def pair(world: World) -> Pair:
 
 
 @both_versions
-def test_both_directions(world, version):
+def test_data_passes_in_both_directions(world, version):
     pair = Pair(world.context(), world.client(version)).handshake()
     with pytest.raises(ssl.SSLWantReadError):
         pair.server.read(100)
@@ -57,7 +57,7 @@ def test_both_directions(world, version):
     assert pair.client.read(100) == b"answer"
 
 
-def test_what_the_transport_asks_after_the_handshake(pair):
+def test_connection_facts_are_known_after_the_handshake(pair):
     pair.handshake()
     assert pair.server.getpeercert() == {}
     assert pair.server.cipher() == ("TLS_AES_256_GCM_SHA384", "TLSv1.3", 256)
@@ -67,7 +67,7 @@ def test_what_the_transport_asks_after_the_handshake(pair):
     assert pair.server.info is pair.server.info
 
 
-def test_read_into_a_buffer(pair):
+def test_read_fills_a_buffer_up_to_its_length(pair):
     pair.handshake()
     pair.client.write(b"0123456789")
     buffer = memoryview(bytearray(8))
@@ -78,7 +78,7 @@ def test_read_into_a_buffer(pair):
 
 
 def test_a_large_write_is_taken_whole(pair):
-    """asyncio cuts off what was written and tries the rest: in 16 kB pieces that would copy gigabytes."""
+    """asyncio removes what was written and retries the rest. In 16 kB pieces that would copy gigabytes."""
     pair.handshake()
     data = bytes(range(256)) * 20_000
     for form in (data, bytearray(data), memoryview(data)):
@@ -90,8 +90,8 @@ def test_a_large_write_is_taken_whole(pair):
     assert pair.server.write(b"") == 0
 
 
-def test_pending_counts_what_openssl_has_not_decrypted_yet(pair):
-    """A request in one segment with the Finished: uvloop reads it only if something is pending."""
+def test_pending_counts_data_that_openssl_has_not_decrypted_yet(pair):
+    """A request can come in one segment with the Finished. uvloop reads it only if something is pending."""
     assert not _done(pair.client)
     assert not _done(pair.server)
     assert _done(pair.client)
@@ -105,7 +105,7 @@ def test_pending_counts_what_openssl_has_not_decrypted_yet(pair):
     assert not pair.server.pending()
 
 
-# Ends.
+# The end of a connection.
 
 
 @both_versions
@@ -132,8 +132,8 @@ def test_our_close_notify_waits_for_the_clients(world, version):
 
 
 @both_versions
-def test_our_close_notify_finds_the_clients_waiting(world, version):
-    """Nothing more would come, so a second call would have to wait for the shutdown timeout."""
+def test_unwrap_ends_at_once_after_the_clients_close_notify(world, version):
+    """The client sends nothing more, so a second call would wait for the shutdown timeout."""
     pair = Pair(world.context(), world.client(version)).handshake()
     with pytest.raises(ssl.SSLWantReadError):
         pair.client.unwrap()
@@ -141,8 +141,8 @@ def test_our_close_notify_finds_the_clients_waiting(world, version):
     pair.client.unwrap()
 
 
-def test_an_eof_is_never_try_again(world):
-    """asyncio takes SSLSyscallError for "try again", and would spin."""
+def test_an_eof_is_not_reported_as_try_again(world):
+    """asyncio takes SSLSyscallError as "try again" and would loop forever."""
     pair = Pair(world.context(), world.client())
     with pytest.raises(ssl.SSLWantReadError):
         pair.server.do_handshake()
@@ -161,7 +161,7 @@ def test_an_eof_is_never_try_again(world):
         pair.server.read(100)
 
 
-def test_garbage_after_the_handshake(pair):
+def test_garbage_after_the_handshake_fails_with_an_alert(pair):
     pair.handshake()
     pair.to_server.write(b"\x17\x03\x03\x00\x20" + bytes(32))
     with pytest.raises(ssl.SSLError, match="decryption failed or bad record mac"):
@@ -173,7 +173,7 @@ def test_garbage_after_the_handshake(pair):
 # A handshake that fails.
 
 
-def test_the_alert_goes_before_the_error(world):
+def test_a_failed_handshake_sends_its_alert_before_the_error(world):
     pair = Pair(world.context(maximum="1.2"), world.client(VERSIONS["TLSv1.3"]))
     _done(pair.client)
     with pytest.raises(ssl.SSLWantReadError):
@@ -181,14 +181,14 @@ def test_the_alert_goes_before_the_error(world):
     assert pair.server.failure == "unsupported protocol"
     with pytest.raises(ssl.SSLError, match=r"(?i)alert.protocol.version"):
         pair.client.do_handshake()
-    # What the client sends now is swallowed, so that closing the socket is no reset.
+    # The server discards what the client still sends, so that closing the socket causes no reset.
     pair.to_server.write(b"more")
     with pytest.raises(ssl.SSLWantReadError):
         pair.server.do_handshake()
     assert pair.to_server.pending == 0
 
 
-def test_an_alert_of_the_client_is_the_reason(world):
+def test_the_clients_alert_is_the_reason_of_the_failure(world):
     distrustful = ssl.create_default_context(cafile=str(world.files["stranger"][0]))
     pair = Pair(world.context(), distrustful)
     _done(pair.client)
@@ -200,7 +200,7 @@ def test_an_alert_of_the_client_is_the_reason(world):
     assert pair.server.failure == "tlsv1 alert unknown ca"
 
 
-def test_plain_http(world):
+def test_plain_http_is_answered_with_a_hint_to_use_https(world):
     server = Pair(world.context(), world.client()).server
     server._incoming.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
     with pytest.raises(ssl.SSLError):
@@ -209,7 +209,7 @@ def test_plain_http(world):
     assert server._outgoing.read().endswith(b"This port speaks HTTPS only: write https:// in the URL.\n")
 
 
-def test_error_words():
+def test_error_words_join_the_reasons_of_openssl():
     assert error_words(SSL.Error([("SSL routines", "", "one"), ("x", "", ""), ("y", "", "two")])) == "one; two"
     assert error_words(SSL.Error()) == "TLS error"
 

@@ -1,4 +1,4 @@
-"""The server context, seen by clients: whom it trusts, what it refuses, and settings that can't be used."""
+"""The server context, seen by clients: which certificates it verifies, what it refuses, and faulty settings."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_a_sub_ca_can_be_the_anchor(world):
     assert info.verify_error == "self-signed certificate in certificate chain"
 
 
-def test_generations_of_a_ca_share_a_name(world, tmp_path):
+def test_cas_of_one_name_all_verify_their_clients(world, tmp_path):
     generations = [root("Rolling CA") for _ in range(3)]
     anchors = tuple(ca.certificate for ca in generations)
     for ca in generations:
@@ -42,7 +42,7 @@ def test_generations_of_a_ca_share_a_name(world, tmp_path):
         assert info.verified_chain[1:] == (ca.certificate,)
 
 
-def test_no_anchors_verify_nobody(world):
+def test_no_certificate_verifies_without_anchors(world):
     assert meet(world, world.client(name="valid"), anchors=()).verified_chain == ()
 
 
@@ -56,7 +56,7 @@ def test_a_chain_deeper_than_the_limit_is_not_verified(world, tmp_path):
     assert verdicts == [None] * 9 + ["certificate chain too long"]
 
 
-def test_the_client_is_told_no_ca_names(world):
+def test_the_certificate_request_names_no_cas(world):
     async def scene() -> None:
         async with serving(world.context()) as gateway:
             for method in (SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION):
@@ -77,7 +77,7 @@ def test_the_client_is_told_no_ca_names(world):
 
 
 @pytest.mark.parametrize("parameters", [mldsa.MLDSA65PrivateKey, mldsa.MLDSA87PrivateKey])
-def test_a_post_quantum_chain_fits(world, tmp_path, parameters):
+def test_a_post_quantum_chain_is_accepted(world, tmp_path, parameters):
     ca = root("PQ Root", key=parameters.generate())
     device = ca.sub("PQ Sub", key=parameters.generate()).issue("device", key=parameters.generate())
     client = SSL.Context(SSL.TLS_CLIENT_METHOD)
@@ -102,7 +102,7 @@ def test_an_enormous_chain_is_refused(world, tmp_path):
 
     async def scene() -> None:
         async with serving(world.context()) as gateway:
-            # The client is told, or cut off while it still sends.
+            # The client gets an alert, or a reset while it still sends.
             with pytest.raises(OSError):
                 await asyncio.to_thread(exchange, gateway.port, client)
             await asyncio.sleep(0)
@@ -114,7 +114,7 @@ def test_an_enormous_chain_is_refused(world, tmp_path):
 # Revocation.
 
 
-def test_revocation(world, tmp_path):
+def test_a_crl_refuses_only_the_certificates_that_it_lists(world, tmp_path):
     revoked, fine = world.root.issue("revoked"), world.root.issue("fine")
     settings = {
         "anchors": (world.root.certificate, world.other.certificate),
@@ -124,14 +124,14 @@ def test_revocation(world, tmp_path):
     assert (info.verify_error, info.verified_chain) == ("certificate revoked", ())
     assert meet_credential(world, tmp_path, revoked).verified_chain  # not without the CRL
     assert meet_credential(world, tmp_path, fine, **settings).verify_error is None
-    # CAs of which there is no CRL.
+    # CAs without a CRL.
     assert meet(world, world.client(name="other-ca"), **settings).verify_error is None
     info = meet(world, world.client(name="below-sub-ca"), **settings)
     assert (info.verify_error, len(info.verified_chain)) == (None, 3)
     assert meet(world, world.client(name="stranger"), **settings).verify_error is not None
 
 
-def test_a_revoked_sub_ca(world, tmp_path):
+def test_a_certificate_below_a_revoked_sub_ca_is_not_verified(world, tmp_path):
     sub = world.root.sub("Lost Sub CA")
     info = meet_credential(world, tmp_path, sub.issue("device"), crls=(world.root.crl(sub),))
     assert (info.verify_error, info.verified_chain) == ("certificate revoked", ())
@@ -144,7 +144,7 @@ def test_a_revoked_sub_ca(world, tmp_path):
         (NOW + DAY, NOW + 3 * DAY, "CRL is not yet valid: the server's CRL of CN=Root CA begins at "),
     ],
 )
-def test_a_crl_out_of_its_time_verifies_nobody(world, starts, ends, error):
+def test_no_certificate_verifies_under_an_expired_or_early_crl(world, starts, ends, error):
     crl = world.root.crl(starts=starts, ends=ends)
     words = meet(world, world.client(name="valid"), crls=(crl,)).verify_error
     assert words is not None
@@ -152,14 +152,14 @@ def test_a_crl_out_of_its_time_verifies_nobody(world, starts, ends, error):
     assert words.endswith("and until the server has a current one, every certificate of this CA is refused")
 
 
-def test_a_forged_crl_verifies_nobody(world):
+def test_no_certificate_verifies_under_a_forged_crl(world):
     crl = root("Root CA").crl()
     info = meet(world, world.client(name="valid"), crls=(crl,))
     assert info.verify_error is not None
     assert info.verified_chain == ()
 
 
-def test_revocation_in_every_generation_of_a_ca(world, tmp_path):
+def test_crls_work_for_cas_that_share_a_name(world, tmp_path):
     old, new = root("Rolling CA"), root("Rolling CA")
     revoked = old.issue("revoked")
     settings = {
@@ -189,7 +189,7 @@ def test_a_verify_callback_never_raises(world):
     assert Connection.record.words == "unable to get certificate CRL"
 
 
-# reject_unknown: the client has to learn why.
+# reject_unknown: the client must learn the reason.
 
 
 @both_versions
@@ -201,7 +201,7 @@ def test_a_verify_callback_never_raises(world):
         ("server-only", "alert unsupported certificate|alert bad certificate", "unsuitable certificate purpose"),
     ],
 )
-def test_a_refusal_reaches_the_client(world, version, name, alert, reason):
+def test_the_alert_tells_the_client_why_it_is_refused(world, version, name, alert, reason):
     async def scene() -> None:
         async with serving(world.context(reject_unknown=True)) as gateway:
             with pytest.raises(ssl.SSLError) as caught:
@@ -213,7 +213,7 @@ def test_a_refusal_reaches_the_client(world, version, name, alert, reason):
                 *("--key", key, f"--tlsv{version[-3:]}", "--tls-max", version[-3:]),
                 f"https://localhost:{gateway.port}/",
             )
-            assert re.search(alert, output)  # curl has words of its own for an expired certificate
+            assert re.search(alert, output)  # curl prints its own words for an expired certificate
             for allowed in (None, "valid"):
                 await asyncio.to_thread(exchange, gateway.port, world.client(VERSIONS[version], allowed))
         assert gateway.reasons == [f"certificate verify failed: {reason}"] * 2
@@ -221,7 +221,7 @@ def test_a_refusal_reaches_the_client(world, version, name, alert, reason):
     asyncio.run(scene())
 
 
-def test_rejecting_knows_cas_without_a_crl(world):
+def test_reject_unknown_accepts_clients_of_a_ca_without_a_crl(world):
     settings = {"crls": (world.root.crl(),), "reject_unknown": True}
     info = meet(world, world.client(name="below-sub-ca"), **settings)
     assert len(info.verified_chain) == 3
@@ -251,7 +251,7 @@ def test_old_versions_and_weak_ciphers_are_refused(world, limits, options, alert
     asyncio.run(scene())
 
 
-def test_the_ciphers_offered(world):
+def test_only_forward_secret_aead_ciphers_are_offered(world):
     connection = SSL.Connection(world.context().openssl, None)
     names = connection.get_cipher_list()
     assert "ECDHE-ECDSA-AES128-GCM-SHA256" in names
@@ -279,7 +279,7 @@ def test_no_session_is_resumed(world, version):
     asyncio.run(scene())
 
 
-def test_no_renegotiation(world):
+def test_renegotiation_is_refused(world):
     async def scene() -> None:
         async with serving(world.context()) as gateway:
             output = await run(
@@ -294,7 +294,7 @@ def test_no_renegotiation(world):
 # Settings that can't be used.
 
 
-def test_unusable_files(world, tmp_path):
+def test_an_unusable_certificate_or_key_file_is_a_fault(world, tmp_path):
     certificate, key = world.server
     _, other_key = world.files["valid"]
     empty = tmp_path / "empty"
@@ -332,8 +332,8 @@ def test_unusable_files(world, tmp_path):
         assert len(caught.value.faults) == 1
 
 
-def test_keys_of_every_kind(world, tmp_path):
-    """Among them the file that `openssl ecparam -genkey` writes: parameters first."""
+def test_server_keys_of_every_kind_are_accepted(world, tmp_path):
+    """The EC key is in the form that `openssl ecparam -genkey` writes: parameters first."""
 
     async def scene() -> None:
         for name, command in {
@@ -354,7 +354,7 @@ def test_keys_of_every_kind(world, tmp_path):
 
 
 def test_the_server_sends_the_chain_in_its_file(world, tmp_path):
-    """And nothing that it could find among the anchors for clients."""
+    """The server adds nothing from the anchors for clients."""
 
     def sent(tls: SSL.Connection) -> list[x509.Certificate] | None:
         return tls.get_peer_cert_chain(as_cryptography=True)

@@ -1,4 +1,4 @@
-"""What is known about a connection: the client's certificate and the verdict on it, the channel bindings."""
+"""Facts about a connection: the client's certificate, the verdict on it and the channel bindings."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ both_versions = pytest.mark.parametrize("version", list(VERSIONS))
 
 
 @both_versions
-def test_without_a_certificate(world, version):
+def test_a_connection_without_a_certificate_has_no_chain_and_no_error(world, version):
     info = meet(world, world.client(VERSIONS[version]))
     assert info.version == version
     assert re.search("GCM|CHACHA20", info.cipher)
@@ -44,7 +44,7 @@ def test_without_a_certificate(world, version):
         ("below-sub-sub-ca", ["CN=Sub Sub CA", "CN=Sub CA", "CN=Root CA"]),
     ],
 )
-def test_a_certificate_that_verifies(world, version, name, chain):
+def test_a_certificate_that_verifies_is_reported_with_its_chain(world, version, name, chain):
     info = meet(world, world.client(VERSIONS[version], name))
     assert info.certificate == world.clients[name].certificate
     # Python's client adds the root by itself where it has no other chain to send.
@@ -65,7 +65,7 @@ def test_a_certificate_that_verifies(world, version, name, chain):
         ("server-only", "unsuitable certificate purpose"),
     ],
 )
-def test_a_certificate_that_does_not_verify_is_let_in_and_marked(world, version, name, error):
+def test_an_unverified_certificate_is_accepted_with_its_error(world, version, name, error):
     info = meet(world, world.client(VERSIONS[version], name))
     assert info.certificate == world.clients[name].certificate
     assert info.verified_chain == ()
@@ -81,14 +81,14 @@ def test_the_record_keeps_the_first_fault_of_the_lowest_depth():
 
 
 def test_the_lowest_fault_is_reported(world, tmp_path):
-    """Both the device's certificate and its CA are expired; OpenSSL reports from the top down."""
+    """The CA has expired, and the device's certificate has the wrong purpose. OpenSSL reports from the top down."""
     old_sub = world.root.sub("Old Sub CA", ends=NOW - DAY / 2)
     device = old_sub.issue("device", eku=(SERVER_AUTH,))
     assert meet_credential(world, tmp_path, device).verify_error == "unsuitable certificate purpose"
 
 
 def test_a_certificate_that_cannot_be_parsed_counts_as_none(world, tmp_path):
-    """An X.509 version from the future: OpenSSL reads it, cryptography does not."""
+    """The certificate has an unknown X.509 version. OpenSSL reads it, cryptography does not."""
     device = world.root.issue("device")
     der = device.certificate.public_bytes(Encoding.DER)
     broken = der.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x07", 1)
@@ -109,7 +109,7 @@ UNREADABLE = {
 
 @pytest.mark.parametrize("subject", UNREADABLE)
 def test_a_certificate_whose_names_cannot_be_read_counts_as_none(world, tmp_path, subject):
-    """OpenSSL takes them, and our CA has signed them; cryptography looks at them when somebody asks."""
+    """OpenSSL accepts these names and our CA has signed them. cryptography parses them only when they are read."""
     der = broken_certificate(world.root, UNREADABLE[subject])
     device = Credential(x509.load_der_x509_certificate(der), KEY)
     info = meet_credential(world, tmp_path, device)
@@ -118,8 +118,8 @@ def test_a_certificate_whose_names_cannot_be_read_counts_as_none(world, tmp_path
 
 
 @pytest.mark.parametrize("name", ["valid", "stranger"])
-def test_a_resumed_session_verifies_nobody(world, name):
-    """The context refuses resumption; were it on, the verify callback would not run, so no fault is no proof."""
+def test_a_resumed_session_counts_as_not_verified(world, name):
+    """The context refuses resumption. The verify callback does not run in it, so no fault would prove nothing."""
     context = world.context()
     context.openssl.set_session_cache_mode(SSL.SESS_CACHE_SERVER)
     context.openssl.set_session_id(b"test")
@@ -144,7 +144,7 @@ def test_a_resumed_session_verifies_nobody(world, name):
 
 
 @both_versions
-def test_tls_unique(world, version):
+def test_tls_unique_is_the_clients_value_and_absent_in_tls_1_3(world, version):
     async def scene() -> None:
         async with serving(world.context()) as gateway:
             theirs = await asyncio.to_thread(
@@ -165,7 +165,7 @@ def test_tls_unique(world, version):
 
 
 @both_versions
-def test_exporter_and_finished(world, version):
+def test_exporter_and_finished_are_the_clients_values(world, version):
     def theirs(tls: SSL.Connection) -> tuple[bytes, bytes | None]:
         return tls.export_keying_material(b"EXPORTER-Channel-Binding", 32, b""), tls.get_finished()
 
@@ -188,7 +188,7 @@ def test_no_exporter_without_extended_master_secret(world):
     assert set(meet(world, client).bindings) == {BindingType.TLS_UNIQUE}
 
 
-def test_exporter_as_openssl_prints_it(world):
+def test_exporter_is_the_value_that_openssl_prints(world):
     async def scene() -> None:
         async with serving(world.context()) as gateway:
             output = await run(

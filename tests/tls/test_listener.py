@@ -1,4 +1,4 @@
-"""The listener: addresses, timeouts, the cap, failures and their reasons, reload, and what is left behind."""
+"""The listener: addresses, timeouts, the cap, failures and their reasons, reload and closing."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def address_of(sock: socket.socket) -> str:
 
 
 def ended(sock: socket.socket) -> bool:
-    """Whether the other side has closed, in whichever way."""
+    """Whether the other side has closed, with an EOF or a reset."""
     try:
         return not sock.recv(100)
     except ConnectionError:
@@ -47,7 +47,7 @@ def test_two_addresses_share_a_port(world):
     asyncio.run(scene())
 
 
-def test_every_ipv6_address_leaves_ipv4_free(world):
+def test_the_ipv6_wildcard_leaves_the_ipv4_port_free(world):
     async def scene() -> None:
         async with serving(world.context()) as gateway:
             gateway.listener.take(bind("::", gateway.port))
@@ -55,7 +55,7 @@ def test_every_ipv6_address_leaves_ipv4_free(world):
     asyncio.run(scene())
 
 
-def test_an_address_in_use(world):
+def test_an_address_that_cannot_be_bound_is_named_in_the_error(world):
     async def scene() -> None:
         async with serving(world.context()) as gateway:
             with pytest.raises(OSError, match=rf"can't listen on 127\.0\.0\.1:{gateway.port}: Address already"):
@@ -72,7 +72,7 @@ def test_a_restart_does_not_wait_for_old_connections(world):
             await asyncio.to_thread(exchange, gateway.port, world.client())
             plain = connect(gateway.port)
             await until(lambda: gateway.listener.connections)
-        # Ours closed first, so the kernel keeps the old connection in TIME_WAIT.
+        # The server closed first, so the kernel keeps the old connection in TIME_WAIT.
         with plain:
             assert ended(plain)
         listener = Listener(lambda: Echo([]), world.context(), Observer(lambda *_: None, lambda _: None))
@@ -99,7 +99,7 @@ def test_stop_accepting_keeps_connections(world):
     asyncio.run(scene())
 
 
-def test_tcp_nodelay(world):
+def test_connections_have_tcp_nodelay(world):
     options: list[int] = []
 
     class Look(Echo):
@@ -187,7 +187,7 @@ def test_the_clients_own_alert_is_reported(world):
 
 
 @pytest.mark.parametrize("sent", [b"", b"\x16\x03\x01\x02\x00\x01"])
-def test_handshake_timeout(world, sent):
+def test_a_silent_handshake_times_out(world, sent):
     async def scene() -> None:
         async with serving(world.context(), handshake_timeout=0.1) as gateway:
             with connect(gateway.port) as sock:
@@ -202,7 +202,7 @@ def test_handshake_timeout(world, sent):
 
 
 def test_a_refused_client_that_stays_is_cut_off(world):
-    """The gateway waits for a client to take the alert, no longer than for a handshake."""
+    """The gateway waits for the client to read the alert, but no longer than for a handshake."""
 
     async def scene() -> None:
         async with serving(world.context(), handshake_timeout=0.2) as gateway:
@@ -216,7 +216,7 @@ def test_a_refused_client_that_stays_is_cut_off(world):
     asyncio.run(scene())
 
 
-def test_a_factory_that_fails_costs_one_connection(world):
+def test_a_failing_protocol_factory_fails_only_its_connection(world):
     made: list[str] = []
     problems: list[str] = []
 
@@ -240,7 +240,7 @@ def test_a_factory_that_fails_costs_one_connection(world):
 # Limits.
 
 
-def test_connection_cap(world):
+def test_connections_beyond_the_cap_are_refused(world):
     async def scene() -> None:
         async with serving(world.context(), max_connections=3) as gateway:
             idle = [connect(gateway.port) for _ in range(3)]
@@ -260,8 +260,8 @@ def test_connection_cap(world):
     asyncio.run(scene())
 
 
-def test_no_file_descriptor_left(world):
-    """EMFILE: the connection waits in the kernel, the gateway reports, pauses and takes it later."""
+def test_accepting_goes_on_after_running_out_of_descriptors(world):
+    """EMFILE: the connection waits in the kernel. The gateway reports it, pauses, and accepts later."""
 
     async def scene() -> None:
         async with serving(world.context()) as gateway:
@@ -287,7 +287,7 @@ def test_no_file_descriptor_left(world):
 # Closing.
 
 
-def test_a_connection_that_ends_as_it_begins(world):
+def test_a_connection_aborted_at_its_start_is_no_failure(world):
     class Abrupt(Echo):
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
             super().connection_made(transport)
@@ -305,8 +305,8 @@ def test_a_connection_that_ends_as_it_begins(world):
     asyncio.run(scene())
 
 
-def test_close_cuts_everything(world):
-    """Connections in every state: accepted this very moment, in the handshake, open, not reading."""
+def test_close_ends_connections_in_every_state(world):
+    """The states: just accepted, in the handshake, open, not reading."""
 
     async def scene() -> None:
         async with serving(world.context()) as gateway:
@@ -330,6 +330,6 @@ def test_close_cuts_everything(world):
                     await reader.readexactly(10_000_000)
                 writer.transport.abort()
             await asyncio.sleep(0)
-            await gateway.listener.close()  # again is no fault
+            await gateway.listener.close()  # a second call raises nothing
 
     asyncio.run(scene())

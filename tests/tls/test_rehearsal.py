@@ -57,7 +57,7 @@ def contexts(world: World, clients: dict[str, Credential]) -> dict[str, TLSConte
 
 
 def meet(world: World, directory: Path, credential: Credential, *contexts: TLSContext, version: Any = None) -> TLSInfo:
-    """Shake hands under the first context; what the last one says of that connection."""
+    """Shake hands under the first context. Returns what the last context says about that connection."""
 
     class Noting(asyncio.Protocol):
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -81,8 +81,8 @@ def meet(world: World, directory: Path, credential: Credential, *contexts: TLSCo
 
 
 @pytest.mark.parametrize("name", CLIENTS)
-def test_it_is_that_of_a_new_handshake(world, clients, contexts, tmp_path, name):
-    """For each client under each context: word for word, and with the same chain."""
+def test_rehearsal_gives_the_verdict_of_a_new_handshake(world, clients, contexts, tmp_path, name):
+    """Each client under each context gets the same words and the same chain."""
     credential, found, wanted = clients[name], {}, {}
     for rules, context in contexts.items():
         new = meet(world, tmp_path, credential, context)
@@ -105,26 +105,26 @@ def test_the_table_has_both_verdicts_under_each_set_of_rules(clients, contexts):
 
 
 @pytest.mark.parametrize("version", list(VERSIONS))
-def test_either_version_of_tls(world, clients, contexts, tmp_path, version):
+def test_rehearsal_sees_a_revocation_in_either_tls_version(world, clients, contexts, tmp_path, version):
     info = meet(world, tmp_path, clients["revoked"], contexts["plain"], contexts["a CRL"], version=VERSIONS[version])
     assert (info.version, info.verify_error, info.verified_chain) == (version, "certificate revoked", ())
     assert info.bindings
 
 
-def test_a_chain_of_many_records(world, contexts):
+def test_rehearsal_handles_a_chain_of_several_tls_records(world, contexts):
     """A TLS record has 16 KiB at most, a Certificate message may have more."""
     large = world.root.sub("Large Sub CA", padding=40_000).issue("device")
     assert contexts["plain"].rehearsal.verdict(large.certificates).error is None
     assert contexts["another CA"].rehearsal.verdict(large.certificates).error is not None
 
 
-def test_what_is_rejected_in_a_handshake_has_the_same_words(world, clients):
+def test_rehearsal_under_reject_unknown_has_the_same_words(world, clients):
     rules = world.context(reject_unknown=True).rehearsal
     assert rules.verdict(clients["valid"].certificates).error is None
     assert rules.verdict(clients["expired"].certificates).error == "certificate has expired"
 
 
-def test_a_verdict_stands_until_something_begins_or_ends(world):
+def test_a_verdict_stands_until_the_next_date_of_a_certificate_or_crl(world):
     device = world.root.issue("device", starts=NOW - DAY, ends=NOW + DAY)
     crl = world.root.crl(starts=NOW - DAY, ends=NOW + DAY / 2)
     now, day = NOW.timestamp(), DAY.total_seconds()

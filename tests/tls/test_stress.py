@@ -1,7 +1,7 @@
-"""Many clients at once, slow ones, and rude ones, against aiohttp behind the listener.
+"""Many clients at once, slow clients and clients that break off, against aiohttp behind the listener.
 
-This is the suite to run on every Python: the adapter rests on what asyncio's TLS transport calls, and in
-which order.
+Run this module on every Python version: the adapter depends on which calls asyncio's TLS transport makes,
+and in which order.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ async def download_slowly(port: int, client: ssl.SSLContext) -> None:
     await writer.wait_closed()
 
 
-def test_many_at_once(world, clients):
+def test_200_clients_at_once_are_answered(world, clients):
     body = os.urandom(20_000)
 
     async def scene() -> None:
@@ -112,7 +112,7 @@ def test_many_at_once(world, clients):
     asyncio.run(scene())
 
 
-def test_slow_senders_and_slow_readers(world, clients):
+def test_slow_senders_and_slow_readers_are_answered(world, clients):
     async def scene() -> None:
         async with gateway(world) as state, asyncio.timeout(30):
             await asyncio.gather(
@@ -125,7 +125,7 @@ def test_slow_senders_and_slow_readers(world, clients):
 
 
 def upload(port: int, client: ssl.SSLContext) -> str:
-    """5 MB in one go, blocking: the server's reads are paused and resumed."""
+    """Send 5 MB at once, so that the server's reads are paused and resumed."""
     with (
         socket.create_connection(("127.0.0.1", port), timeout=DEADLINE) as plain,
         client.wrap_socket(plain, server_hostname="localhost") as tls,
@@ -137,7 +137,7 @@ def upload(port: int, client: ssl.SSLContext) -> str:
         return answer[-64:].decode()
 
 
-def test_a_large_upload(world, clients):
+def test_a_large_upload_arrives_unchanged(world, clients):
     async def large(request: web.BaseRequest) -> web.Response:
         digest = hashlib.sha256()
         async for data in request.content.iter_chunked(1 << 16):
@@ -154,7 +154,7 @@ def test_a_large_upload(world, clients):
     asyncio.run(scene())
 
 
-# Rude clients.
+# Clients that break off.
 
 
 def reset(sock: socket.socket) -> None:
@@ -162,7 +162,7 @@ def reset(sock: socket.socket) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
-def leave_rudely(port: int, kind: int, client: ssl.SSLContext) -> None:
+def break_off(port: int, kind: int, client: ssl.SSLContext) -> None:
     with socket.create_connection(("127.0.0.1", port), timeout=DEADLINE) as plain, suppress(OSError):
         match kind:
             case 0:  # nothing at all
@@ -194,7 +194,7 @@ def leave_rudely(port: int, kind: int, client: ssl.SSLContext) -> None:
                     tls.unwrap()
 
 
-def test_rude_clients_leave_nothing_behind(world, clients):
+def test_clients_that_break_off_leave_no_descriptor_and_no_task(world, clients):
     async def scene() -> None:
         async with gateway(world) as state:
             loop = asyncio.get_running_loop()
@@ -205,7 +205,7 @@ def test_rude_clients_leave_nothing_behind(world, clients):
                 async with asyncio.timeout(30):
                     await asyncio.gather(
                         *(
-                            loop.run_in_executor(pool, leave_rudely, state.port, i % 8, clients[i // 8 % len(clients)])
+                            loop.run_in_executor(pool, break_off, state.port, i % 8, clients[i // 8 % len(clients)])
                             for i in range(800)
                         )
                     )

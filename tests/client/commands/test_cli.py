@@ -39,7 +39,7 @@ def test_version_starts_quickly():
     assert ours < max(0.15, 8 * bare), (bare, ours)
 
 
-def test_version_loads_nothing_that_costs():
+def test_version_loads_no_slow_library():
     parse = "from estgw.client.commands import cli; cli.PROGRAM.parse(['cacerts', '-u', 'x'])"
     code = f"import sys; {parse}; print([m for m in sys.modules])"
     loaded = python("-c", code, check=True).stdout
@@ -47,7 +47,7 @@ def test_version_loads_nothing_that_costs():
         assert f"'{name}'" not in loaded
 
 
-def test_no_command_loads_what_the_gateway_needs():
+def test_no_command_loads_libraries_of_the_gateway():
     folder = Path(client.__file__).parent
     paths = [path.relative_to(folder).with_suffix("") for path in folder.rglob("*.py") if "examples" not in path.parts]
     modules = sorted(".".join(path.parts) for path in paths if not path.name.startswith("__"))
@@ -64,7 +64,7 @@ def test_commands_without_cmc_do_not_load_it():
     assert "'estgw.cmc" not in loaded
 
 
-def test_usage_is_status_2(estclient, anchor):
+def test_a_wrong_command_line_exits_2(estclient, anchor):
     for arguments in (
         (),
         ("enroll",),
@@ -123,14 +123,14 @@ def test_the_example_in_each_help_parses(estclient, command):
     assert run in {each.run for each in cli.PROGRAM.commands if command in each.names}
 
 
-def test_both_spellings_of_a_command(holder, anchor, estclient, enroller):
+def test_enroll_and_simpleenroll_are_the_same_command(holder, anchor, estclient, enroller):
     with rogue.Server(holder, enroller()) as server:
         for name in ("enroll", "simpleenroll"):
             command = (name, "-u", server.url, "-c", anchor, "--new-key", "--subject", "CN=x", "-o", f"{name}.pem")
             assert estclient(*command).status == Exit.DONE
 
 
-def test_sslkeylogfile(holder, anchor, estclient, enroller, tmp_path, monkeypatch):
+def test_sslkeylogfile_gets_the_secrets_in_a_private_file(holder, anchor, estclient, enroller, tmp_path, monkeypatch):
     monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "keys"))
     with rogue.Server(holder, enroller()) as server:
         assert estclient("cacerts", "-u", server.url, "-c", anchor).status == Exit.DONE
@@ -142,7 +142,7 @@ def test_sslkeylogfile(holder, anchor, estclient, enroller, tmp_path, monkeypatc
     assert "SSLKEYLOGFILE: no/such/keys: No such file" in ended.err
 
 
-def test_csrattrs_in_words_and_bytes(holder, anchor, estclient, enroller, tmp_path):
+def test_csrattrs_prints_words_or_writes_der(holder, anchor, estclient, enroller, tmp_path):
     wishes = CsrAttrs(
         (
             "1.2.840.113549.1.9.7",
@@ -166,7 +166,7 @@ def test_csrattrs_in_words_and_bytes(holder, anchor, estclient, enroller, tmp_pa
 @pytest.mark.parametrize(
     ("text", "seconds"), [("30d", 2592000), ("12h", 43200), ("5m", 300), ("7", 7), ("2w", 1209600)]
 )
-def test_durations(text, seconds):
+def test_a_duration_is_a_number_with_an_optional_unit(text, seconds):
     assert options.duration(text).total_seconds() == seconds
 
 

@@ -52,14 +52,14 @@ def test_a_csr_is_linked_by_default(ca, holder, anchor, estclient, enroller, ver
 
 
 @pytest.mark.parametrize("version", [V12, V13])
-def test_links_as_libests_servers_want_them(holder, anchor, estclient, enroller, version):
+def test_pop_finished_puts_the_finished_message_into_the_csr(holder, anchor, estclient, enroller, version):
     with rogue.Server(holder, enroller(), version=version) as server:
         assert estclient("enroll", "-u", server.url, "-c", anchor, *NEW, "--pop-finished").status == Exit.DONE
     parsed = csr.parse(server.requests[-1].body)
     assert parsed.text_attribute(csr.CHALLENGE_PASSWORD) == server.requests[-1].finished
 
 
-def test_no_pop(holder, anchor, estclient, enroller):
+def test_no_pop_leaves_the_binding_out(holder, anchor, estclient, enroller):
     with rogue.Server(holder, enroller()) as server:
         assert estclient("enroll", "-u", server.url, "-c", anchor, *NEW, "--no-pop").status == Exit.DONE
     assert csr.CHALLENGE_PASSWORD not in csr.parse(server.requests[-1].body).attributes
@@ -105,7 +105,7 @@ def test_a_wrong_password_ends_after_one_try(holder, anchor, estclient, enroller
     assert len([request for request in server.requests if request.method == "POST"]) == 2
 
 
-def test_a_password_from_a_file(holder, anchor, estclient, enroller, tmp_path):
+def test_password_file_gives_its_first_line(holder, anchor, estclient, enroller, tmp_path):
     (tmp_path / "password").write_text("estpwd\nmore\n")
     accept = "Basic " + base64.b64encode(b"estuser:estpwd").decode()
     with rogue.Server(holder, challenged(enroller(), "Basic realm=x", accept)) as server:
@@ -118,7 +118,9 @@ def test_a_password_from_a_file(holder, anchor, estclient, enroller, tmp_path):
 # The request.
 
 
-def test_a_request_script_sees_the_binding(holder, anchor, estclient, enroller, monkeypatch, tmp_path):
+def test_a_request_script_gets_the_binding_of_the_connection(
+    holder, anchor, estclient, enroller, monkeypatch, tmp_path
+):
     """The reference client's option -R, with the script that the README names."""
     monkeypatch.setenv("CN", "scripted")
     monkeypatch.setenv("TLS_UNIQUE_SR", "a stale one")
@@ -152,7 +154,9 @@ def test_a_request_script_prints_pem_der_or_base64(holder, anchor, estclient, en
     ("text", "status"),
     [("exit 3", 1), ("true", 1), ("echo hello", 2), ("sleep 20", 1)],
 )
-def test_a_request_script_that_fails(holder, anchor, estclient, enroller, tmp_path, text, status):
+def test_a_failing_request_script_ends_the_run_before_a_request(
+    holder, anchor, estclient, enroller, tmp_path, text, status
+):
     (tmp_path / "script").write_text(f"#!/bin/bash\nexec 2>/dev/null\n{text}\n")
     (tmp_path / "script").chmod(0o755)
     with rogue.Server(holder, enroller()) as server:
@@ -168,7 +172,7 @@ def test_a_request_script_must_be_executable(holder, anchor, estclient, enroller
         assert estclient("enroll", "-u", server.url, "-c", anchor, "-R", "nosuch").status == Exit.USAGE
 
 
-def test_a_finished_csr_can_not_be_linked(holder, anchor, estclient, enroller, tmp_path):
+def test_a_finished_csr_cannot_be_linked(holder, anchor, estclient, enroller, tmp_path):
     key = keys.generate(keys.parse_spec("ec:P-256"))
     made = request.build(request.plan(request.Wanted(common_name("x")), None), key, None)
     (tmp_path / "csr.der").write_bytes(made)
@@ -200,7 +204,7 @@ def test_a_new_key_needs_a_file_and_overwrites_none(holder, anchor, estclient, e
         assert pair_fits(tmp_path / "c.pem", tmp_path / "k.pem")
 
 
-def test_one_file_for_both(holder, anchor, estclient, enroller, tmp_path):
+def test_one_file_can_have_key_and_certificate(holder, anchor, estclient, enroller, tmp_path):
     with rogue.Server(holder, enroller()) as server:
         command = (
             "enroll",
@@ -227,7 +231,7 @@ def test_one_file_for_both(holder, anchor, estclient, enroller, tmp_path):
             assert stat.S_IMODE((tmp_path / "b").stat().st_mode) == 0o600
 
 
-def test_the_server_decides_on_the_kind_of_key(holder, anchor, estclient, enroller, tmp_path):
+def test_the_kind_of_key_follows_the_servers_csr_attributes(holder, anchor, estclient, enroller, tmp_path):
     wishes = CsrAttrs(
         (AttributeWish(csrattrs.EC_PUBLIC_KEY, (csrattrs.encode_oid("1.3.132.0.34"),)), "1.2.840.10045.4.3.4")
     )

@@ -20,7 +20,7 @@ from tests.kit.processes import ROOT
 EXAMPLES = Path(client.__file__).parent / "examples"
 
 
-def test_the_systemd_example_calls_us_correctly():
+def test_the_systemd_example_has_a_valid_estclient_command():
     service, timer = (settings(f"estclient-renew.{kind}") for kind in ("service", "timer"))
     program, *arguments = shlex.split(service["ExecStart"])
     assert program == "/usr/bin/estclient"
@@ -56,7 +56,7 @@ def test_genp10_passes_the_linters():
         assert done.returncode == 0, done.stdout
 
 
-def test_genp10_without_a_binding(tmp_path):
+def test_genp10_without_a_binding_takes_the_name_as_data(tmp_path):
     environment = {"PATH": os.environ["PATH"], "KEY": str(tmp_path / "k"), "CN": "$(id)=/x,\n[req]"}
     done = subprocess.run([ROOT / "handlers/examples/genp10"], env=environment, capture_output=True, check=False)
     if done.returncode == 0:  # the name is data, not a command

@@ -38,7 +38,7 @@ NEW = ("--new-key", "ec:P-256", "--subject", "CN=device,O=Example", "--dns", "a.
 
 @pytest.fixture
 def run(holder, anchor, estclient):
-    """`estclient fullcmc COMMAND` against a desk."""
+    """Run `estclient fullcmc COMMAND` against a CA of cmcca.py."""
 
     def run(desk, command, *arguments):
         with rogue.Server(holder, desk) as server:
@@ -61,7 +61,7 @@ def member(ca, tmp_path):
 
 @pytest.mark.parametrize("kind", ["ec:P-256", "ec:P-384", "rsa:2048", "ed25519", "ml-dsa-65"])
 @pytest.mark.parametrize("crmf", [(), ("--crmf",)], ids=["pkcs10", "crmf"])
-def test_enrol_signed_by_the_new_key(run, ca, tmp_path, kind, crmf):
+def test_fullcmc_enrols_with_a_signature_by_the_new_key(run, ca, tmp_path, kind, crmf):
     desk = Desk(ca)
     ended = run(desk, "enroll", "--new-key", kind, *NEW[2:], *crmf, "--json")
     assert ended.status == Exit.DONE, ended.err
@@ -81,7 +81,7 @@ def test_enrol_signed_by_the_new_key(run, ca, tmp_path, kind, crmf):
 
 @pytest.mark.parametrize("crmf", [(), ("--crmf",)], ids=["pkcs10", "crmf"])
 @pytest.mark.parametrize("without", [(), ("--no-pop",)], ids=["linked", "not linked"])
-def test_the_binding_is_in_the_request(holder, anchor, ca, estclient, without, crmf):
+def test_the_request_has_the_binding_unless_no_pop_is_given(holder, anchor, ca, estclient, without, crmf):
     desk = Desk(ca)
     with rogue.Server(holder, desk) as server:
         ended = estclient("fullcmc", "enroll", "-u", server.url, "-c", anchor, *NEW, *without, *crmf)
@@ -92,7 +92,7 @@ def test_the_binding_is_in_the_request(holder, anchor, ca, estclient, without, c
 
 
 @pytest.mark.parametrize("crmf", [(), ("--crmf",)], ids=["pkcs10", "crmf"])
-def test_enrol_signed_by_a_certificate(run, ca, member, crmf):
+def test_fullcmc_enrols_with_a_signature_by_a_certificate(run, ca, member, crmf):
     own, options = member
     desk = Desk(ca)
     ended = run(desk, "enroll", *NEW, *options, *crmf)
@@ -122,7 +122,7 @@ def test_an_ra_sends_the_csr_of_another(run, ca, member, tmp_path):
 
 @pytest.mark.parametrize("crmf", [(), ("--crmf",)], ids=["pkcs10", "crmf"])
 @pytest.mark.parametrize("name", [(), ("--identification", "device-7")], ids=["", "named"])
-def test_enrol_by_a_secret(run, ca, tmp_path, crmf, name):
+def test_enrol_with_a_secret_proves_and_links_the_identity(run, ca, tmp_path, crmf, name):
     (tmp_path / "secret").write_text(f"{cmcca.SECRET}\nmore\n")
     desk = Knowing(ca)
     ended = run(desk, "enroll", *NEW, "--secret-file", "secret", *name, *crmf)
@@ -133,14 +133,14 @@ def test_enrol_by_a_secret(run, ca, tmp_path, crmf, name):
 
 
 def test_with_a_secret_the_certificate_is_for_tls_only(run, ca, member, tmp_path):
-    """It may be the device maker's, which the CA accepts for no signature."""
+    """It may be from the device maker; the CA accepts no signature by such a certificate."""
     (tmp_path / "secret").write_text(cmcca.SECRET)
     desk = Knowing(ca)
     assert run(desk, "enroll", *NEW, *member[1], "--secret-file", "secret").status == Exit.DONE
     assert isinstance(desk.signed_by[0], bytes)
 
 
-def test_a_script_makes_the_request(run, ca, member, tmp_path):
+def test_a_script_can_make_the_request_of_a_message(run, ca, member, tmp_path):
     own, options = member
     script = tmp_path / "make"
     request = 'openssl req -new -key member.key -subj /CN=x -addext "subjectAltName=URI:$EST_SERVER_URL"'
@@ -153,7 +153,7 @@ def test_a_script_makes_the_request(run, ca, member, tmp_path):
     assert desk.seen[0].requests[0].csr.san[0].value.endswith("/.well-known/est/fullcmc")
 
 
-def test_the_secret_from_stdin_and_from_the_terminal(run, ca, monkeypatch):
+def test_the_secret_is_read_from_stdin_or_the_terminal(run, ca, monkeypatch):
     read_end, write_end = os.pipe()
     os.write(write_end, cmcca.SECRET.encode() + b"\n")
     os.close(write_end)
@@ -181,8 +181,8 @@ def test_an_empty_secret_is_a_usage_error(run, ca, tmp_path):
 
 @pytest.mark.parametrize("kind", ["rsa:2048", "ec:P-256"])
 @pytest.mark.parametrize("how", ["key", "secret", "certificate"])
-def test_possession_by_a_challenge(run, ca, member, tmp_path, kind, how):
-    """RFC 5272 6.7, for keys that can't sign: a digest takes the place of the signature."""
+def test_encrypted_pop_proves_possession_by_a_challenge(run, ca, member, tmp_path, kind, how):
+    """RFC 5272 6.7, for keys that can't sign: a digest replaces the signature."""
     (tmp_path / "secret").write_text(cmcca.SECRET)
     _, by_certificate = member
     more = {"key": (), "secret": ("--secret-file", "secret"), "certificate": by_certificate}[how]
@@ -196,7 +196,7 @@ def test_possession_by_a_challenge(run, ca, member, tmp_path, kind, how):
     assert first.signers[0].is_signed == (how == "certificate")
 
 
-def test_encrypted_pop_refuses_keys_that_can_not_decrypt(run, ca, tmp_path):
+def test_encrypted_pop_refuses_keys_that_cannot_decrypt(run, ca, tmp_path):
     for options in (("--encrypted-pop",), ("--crmf", "--encrypted-pop", "--new-key", "ed25519")):
         new = ("--new-key", *NEW[2:]) if "--new-key" not in options else NEW[2:]
         assert run(Desk(ca), "enroll", *new, *options).status == Exit.USAGE
@@ -205,8 +205,8 @@ def test_encrypted_pop_refuses_keys_that_can_not_decrypt(run, ca, tmp_path):
     assert "does not sign here" in ended.err
 
 
-def test_pending_then_confirmed(run, ca):
-    """With --wait it asks with the token, and confirms the certificate."""
+def test_a_pending_enrolment_is_queried_and_confirmed(run, ca):
+    """With --wait the client asks again with the token, and confirms the certificate."""
     desk = Doubting(ca)
     ended = run(desk, "enroll", *NEW, "--wait", "60")
     assert ended.status == Exit.DONE, ended.err
@@ -215,7 +215,7 @@ def test_pending_then_confirmed(run, ca):
     assert len({data.value("senderNonce") for data in desk.seen}) == len(desk.seen) == 3
 
 
-def test_pending_without_wait_ends_with_3(run, ca, tmp_path):
+def test_a_pending_enrolment_without_wait_exits_3(run, ca, tmp_path):
     desk = Doubting(ca)
     ended = run(desk, "enroll", *NEW, "--json")
     assert ended.status == Exit.TRY_LATER
@@ -228,8 +228,8 @@ def test_pending_without_wait_ends_with_3(run, ca, tmp_path):
 
 
 @pytest.mark.parametrize("held", [True, False], ids=["with a token", "without"])
-def test_a_202_is_asked_again(run, ca, held):
-    """RFC 7030 4.2.3: the answer may be a 202 as well; Retry-After counts, and so does the token."""
+def test_a_202_is_followed_by_another_try(run, ca, held):
+    """RFC 7030 4.2.3: the answer may also be a 202. The client uses both Retry-After and the token."""
 
     class Slow(Doubting):
         def http(self, *parts):
@@ -261,7 +261,7 @@ def test_retry_after_counts_beside_the_message(run, ca):
 
 @pytest.mark.parametrize("new", [(), ("--new-key",)], ids=["same key", "new key"])
 @pytest.mark.parametrize("crmf", [(), ("--crmf",)], ids=["pkcs10", "crmf"])
-def test_renew_in_place(run, ca, member, tmp_path, new, crmf):
+def test_renew_replaces_the_pair_in_place(run, ca, member, tmp_path, new, crmf):
     own, options = member
     desk = Desk(ca)
     ended = run(desk, "renew", *options, *new, *crmf, "--json")
@@ -287,7 +287,7 @@ def test_renew_keeps_the_staged_key_while_it_is_pending(run, ca, member, tmp_pat
     assert pair_fits("member.pem", "member.key")
 
 
-def test_revoke(run, ca, member, tmp_path):
+def test_revoke_names_the_target_by_file_or_serial(run, ca, member, tmp_path):
     own, options = member
     other = ca.issue("other")
     (tmp_path / "other.pem").write_bytes(other.pem)
@@ -309,7 +309,7 @@ def test_revoke(run, ca, member, tmp_path):
     assert desk.signed_by == [own.certificate] * 4
 
 
-def test_revoke_by_a_passphrase(run, ca, tmp_path):
+def test_revoke_with_a_passphrase_is_unsigned_and_not_traced(run, ca, tmp_path):
     """RFC 5272 6.11: it replaces the signature, and --trace does not show it."""
     (tmp_path / "member.pem").write_bytes(ca.issue("member").pem)
     (tmp_path / "secret").write_text("open sesame")
@@ -356,7 +356,7 @@ def test_a_simple_answer_to_a_revocation_is_refused(run, ca, member):
 
 
 @pytest.mark.parametrize("form", ["pem", "der"])
-def test_get_crl(run, ca, member, tmp_path, form):
+def test_get_crl_writes_a_crl_that_openssl_verifies(run, ca, member, tmp_path, form):
     for options in ((), member[1], ("--issuer", "anchor.pem")):
         desk = Desk(ca)
         ended = run(desk, "get-crl", *options, "-o", "crl", "--outform", form, "--json")
@@ -369,8 +369,8 @@ def test_get_crl(run, ca, member, tmp_path, form):
         assert "verify OK" in done.stderr
 
 
-def test_a_simple_answer_with_the_crl(run, ca, tmp_path):
-    """The CRL has a signature of its own."""
+def test_get_crl_accepts_a_simple_answer_with_the_crl(run, ca, tmp_path):
+    """The CRL has its own signature."""
 
     class Simple(Desk):
         def http(self, controls, certificates=(), crls=()):
@@ -438,7 +438,7 @@ def test_openssl_reads_our_messages(run, ca, member, tmp_path):
         assert run(desk, command, *arguments).status == Exit.DONE
         (body,) = desk.bodies
         (tmp_path / "message").write_bytes(body)
-        if number < 5:  # it finds keys by certificates only
+        if number < 5:  # openssl finds keys by certificates only
             opened = ["openssl", "cms", "-verify", "-inform", "DER", "-in", "message", "-CAfile", "anchor.pem"]
             done = subprocess.run([*opened, "-purpose", "any", "-binary"], cwd=tmp_path, capture_output=True)
             assert b"Verification successful" in done.stderr, done.stderr
@@ -457,7 +457,7 @@ def test_openssl_reads_our_messages(run, ca, member, tmp_path):
 
 @pytest.mark.parametrize("crmf", [(), ("--crmf",)], ids=["pkcs10", "crmf"])
 def test_csrattrs_are_followed_in_cmc(run, ca, crmf):
-    """As in simpleenroll: the kind of key, the hash, and the attribute of the binding."""
+    """As in simpleenroll, they decide the kind of key, the hash, and the attribute of the binding."""
     wanted = CsrAttrs(
         (
             AttributeWish(EC_PUBLIC_KEY, (encode_oid("1.3.132.0.34"),)),
@@ -487,7 +487,7 @@ def test_csrattrs_are_followed_in_cmc(run, ca, crmf):
 
 
 class Liar(Desk):
-    """A desk with one fault."""
+    """A CA with one fault."""
 
     def __init__(self, ca, **faults):
         super().__init__(ca, faults.pop("signer", None))
@@ -593,13 +593,13 @@ def test_an_answer_from_an_unknown_signer_is_refused(run, ca, tmp_path):
         os.unlink("device.key")
 
 
-def test_signers_under_explicit_anchors(run, ca):
+def test_an_ra_or_cmc_ca_may_sign_under_explicit_anchors(run, ca):
     for usages in (RA_USAGES, (trust.CMC_CA,)):
         assert run(Desk(ca, ca.issue("speaker", eku=usages)), "get-crl").status == Exit.DONE
 
 
-def test_signers_under_implicit_anchors(ca, tmp_path, monkeypatch):
-    """As in TLS (RFC 7030 3.6.2), the usage proves nothing there and the server's name does."""
+def test_only_the_server_or_a_ca_may_sign_under_implicit_anchors(ca, tmp_path, monkeypatch):
+    """As in TLS (RFC 7030 3.6.2), only the server's name counts under implicit anchors, not the usage."""
     (tmp_path / "ca.pem").write_bytes(ca.pem)
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
     trusted = Trust(explicit=(root("Other").certificate,), implicit=True)
@@ -638,7 +638,7 @@ def test_a_huge_answer_is_refused(run, ca):
 
 
 class Refusing(Desk):
-    """Refuses, in one of several ways."""
+    """A CA that refuses, in one of several ways."""
 
     code, echoes = 200, True
 
@@ -653,8 +653,8 @@ class Refusing(Desk):
 
 
 @pytest.mark.parametrize(("code", "echoes"), [(200, True), (200, False), (403, True)])
-def test_a_refusal(run, ca, tmp_path, code, echoes):
-    """Also without our nonce: a server that could not read a message has none to return."""
+def test_a_refusal_is_printed_and_leaves_no_key(run, ca, tmp_path, code, echoes):
+    """Also without our nonce: a server that could not read the message has no nonce to return."""
     desk = Refusing(ca)
     desk.code, desk.echoes = code, echoes
     ended = run(desk, "enroll", *NEW, "--json")
@@ -671,7 +671,7 @@ def test_a_refusal_from_an_unknown_signer_is_an_invalid_answer(run, ca):
 
 
 def test_a_simple_answer_is_enough_for_our_key(run, ca):
-    """RFC 5272 4.1: it has no signature and no nonce; TLS has authenticated the server, and it is our key."""
+    """RFC 5272 4.1: it has no signature and no nonce, but TLS has authenticated the server and the key is ours."""
 
     class Simple(Desk):
         own = True
@@ -727,8 +727,8 @@ def test_a_challenge_for_another_request_is_refused(run, ca):
         os.unlink("device.key")
 
 
-def test_a_password_and_a_redirect(holder, anchor, ca, estclient):
-    """Challenges and redirects are the session's; a message is made again for every connection."""
+def test_fullcmc_answers_a_challenge_and_follows_a_redirect(holder, anchor, ca, estclient):
+    """The session handles both. A message is made again for every connection."""
     desk = Desk(ca)
 
     def answer(request):

@@ -95,7 +95,7 @@ def fits(tmp_path):
     return certificate.public_key() == key.public_key()
 
 
-def test_a_key_in_the_clear(serve, generated, tmp_path):
+def test_a_key_in_the_clear_is_stored_and_not_printed(serve, generated, tmp_path):
     ended, (request,) = serve(multipart("application/pkcs8", pkcs8(generated[0]), generated[1]))
     assert ended.status == Exit.DONE
     assert fits(tmp_path)
@@ -107,7 +107,7 @@ def test_a_key_in_the_clear(serve, generated, tmp_path):
     assert parsed.spki != certs.spki(generated[1])
 
 
-def test_the_example_of_rfc_7030_a4():
+def test_the_example_of_rfc_7030_a4_is_read():
     body = (VECTORS / "rfc7030-a4-serverkeygen-response.multipart").read_bytes()
     from email.message import Message
 
@@ -119,7 +119,7 @@ def test_the_example_of_rfc_7030_a4():
 
 
 @pytest.mark.parametrize("size", [16, 24, 32])
-def test_a_shared_key(serve, generated, signed, tmp_path, size):
+def test_a_key_under_a_shared_key_is_decrypted(serve, generated, signed, tmp_path, size):
     key = SHARED[:size]
     encrypted = enveloped(signed, "-secretkey", key.hex(), "-secretkeyid", SHARED_ID.hex())
     ended, (request,) = serve(multipart(ENVELOPED, encrypted, generated[1]), *ASK, *shared_options(tmp_path, key))
@@ -138,7 +138,7 @@ def capabilities(parsed):
     ]
 
 
-def test_a_shared_key_and_gcm(serve, generated, signed, tmp_path):
+def test_a_key_under_a_shared_key_with_gcm_is_decrypted(serve, generated, signed, tmp_path):
     encrypted = openssl("-encrypt", "-binary", "-outform", "DER", "-aes-128-gcm", "-secretkey", SHARED.hex(),
                         "-secretkeyid", SHARED_ID.hex(), stdin=signed)  # fmt: skip
     ended, _ = serve(multipart(ENVELOPED, encrypted, generated[1]), *ASK, *shared_options(tmp_path))
@@ -146,7 +146,7 @@ def test_a_shared_key_and_gcm(serve, generated, signed, tmp_path):
     assert fits(tmp_path)
 
 
-def test_ber_and_an_outer_layer_that_streams(serve, generated, signed, tmp_path):
+def test_an_encrypted_key_in_streamed_ber_is_decrypted(serve, generated, signed, tmp_path):
     encrypted = openssl("-encrypt", "-binary", "-stream", "-outform", "DER", "-aes-256-cbc", "-secretkey", SHARED.hex(),
                         "-secretkeyid", SHARED_ID.hex(), stdin=signed)  # fmt: skip
     assert b"\x30\x80" in encrypted[:4]
@@ -160,7 +160,7 @@ def recipient(ca, key):
 
 
 @pytest.mark.parametrize("kind", ["rsa", "rsa-oaep", "rsa-oaep-sha256", "ec"])
-def test_a_certificate_to_encrypt_to(serve, ca, generated, signed, tmp_path, kind):
+def test_a_key_encrypted_to_a_certificate_is_decrypted(serve, ca, generated, signed, tmp_path, kind):
     key = ec.generate_private_key(ec.SECP256R1()) if kind == "ec" else rsa.generate_private_key(65537, 2048)
     certificate, ski = recipient(ca, key)
     (tmp_path / "to.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
@@ -208,7 +208,7 @@ def test_encryption_without_a_request_for_it_is_refused(serve, generated, signed
     assert ended.status == Exit.INVALID_ANSWER
 
 
-def test_another_shared_key_another_name_and_a_flipped_bit(serve, generated, signed, tmp_path):
+def test_a_wrong_shared_key_or_a_flipped_bit_is_an_invalid_answer(serve, generated, signed, tmp_path):
     good = enveloped(signed, "-secretkey", SHARED.hex(), "-secretkeyid", SHARED_ID.hex())
     other_key = enveloped(signed, "-secretkey", SHARED[::-1].hex(), "-secretkeyid", SHARED_ID.hex())
     other_name = enveloped(signed, "-secretkey", SHARED.hex(), "-secretkeyid", "00")
@@ -233,7 +233,7 @@ def test_a_key_from_an_unknown_signer_is_refused(serve, generated, tmp_path):
         assert "sign" in ended.err
 
 
-def test_a_key_that_does_not_fit(serve, generated, tmp_path):
+def test_a_key_that_does_not_fit_the_certificate_is_refused(serve, generated, tmp_path):
     other = ec.generate_private_key(ec.SECP256R1())
     ended, _ = serve(multipart("application/pkcs8", pkcs8(other), generated[1]))
     assert ended.status == Exit.INVALID_ANSWER
@@ -271,12 +271,12 @@ def test_an_unreadable_private_key_is_refused(serve, generated):
         assert ended.status == Exit.INVALID_ANSWER
 
 
-def test_a_package_of_several_keys():
+def test_a_package_of_several_keys_is_an_invalid_answer():
     with pytest.raises(InvalidAnswer):
         cms.private_key_info(wrap(b"\x30", b"\x30\x00\x30\x00"))
 
 
-def test_a_finished_csr_has_to_ask_for_the_encryption_itself(serve, generated, tmp_path):
+def test_a_finished_csr_must_ask_for_the_encryption_itself(serve, generated, tmp_path):
     key = ec.generate_private_key(ec.SECP256R1())
     plain = x509.CertificateSigningRequestBuilder().subject_name(common_name("x")).sign(key, hashes.SHA256())
     (tmp_path / "csr.der").write_bytes(plain.public_bytes(serialization.Encoding.DER))

@@ -20,7 +20,7 @@ from tests.kit.ca import common_name
 from tests.kit.processes import ROOT
 
 
-def test_json_is_one_object_whatever_happens(holder, anchor, estclient, enroller):
+def test_json_output_is_one_object_also_after_a_failure(holder, anchor, estclient, enroller):
     with rogue.Server(holder, enroller()) as server:
         common = ("-u", server.url, "-c", anchor, "--json")
         done = estclient("cacerts", *common)
@@ -61,7 +61,7 @@ def test_trace_hides_an_otp():
     assert trace._request_text(body, "application/pkcs10") == f"[{len(body)} bytes of CSR with a secret in it ***]"
 
 
-def test_a_progress_line_on_a_terminal(holder, anchor, enroller, tmp_path):
+def test_a_terminal_shows_a_progress_line_while_waiting(holder, anchor, enroller, tmp_path):
     count = [0]
 
     def later(_):
@@ -109,8 +109,8 @@ CACERTS = "'{python}' -m estgw.client cacerts -u {url} -c {anchor}"
         (f"{CACERTS} -o ca.pem 2>&-", Exit.DONE, ""),
     ],
 )
-def test_a_result_that_can_not_be_written_fails_the_run(holder, anchor, enroller, tmp_path, line, status, words):
-    """A closed stderr fails nothing: a renewal must work without a terminal."""
+def test_a_result_that_cannot_be_written_fails_the_run(holder, anchor, enroller, tmp_path, line, status, words):
+    """A closed stderr is no failure: a renewal must work without a terminal."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with rogue.Server(holder, enroller()) as server:
         text = line.format(python=sys.executable, url=server.url, anchor=anchor)
@@ -141,7 +141,7 @@ def test_an_unwritable_file_fails_before_any_post(holder, anchor, estclient, enr
         ("x" * 3000, "x" * 2048 + "..."),
     ],
 )
-def test_clean(text, shown):
+def test_clean_escapes_control_characters_and_shortens(text, shown):
     assert clean(text) == shown
 
 
@@ -175,7 +175,7 @@ def test_an_issued_certificate_goes_to_stdout_when_its_file_fails(holder, anchor
     assert (tmp_path / "k").exists()
 
 
-def test_a_server_key_that_could_not_be_stored_is_not_asked_for(holder, anchor, estclient, enroller):
+def test_serverkeygen_sends_no_request_if_the_key_cannot_be_stored(holder, anchor, estclient, enroller):
     with rogue.Server(holder, enroller()) as server:
         command = (
             "serverkeygen",

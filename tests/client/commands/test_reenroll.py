@@ -1,4 +1,4 @@
-"""Renewal: the names stay, and a pair that works is there at every instant (RFC 7030 4.2.2)."""
+"""Renewal: the names stay, and a working pair is there at every instant (RFC 7030 4.2.2)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def device(ca, tmp_path):
 
 
 @pytest.mark.parametrize("version", [V12, V13])
-def test_a_renewal_has_the_old_names_and_goes_in_their_place(
+def test_a_renewal_keeps_the_names_and_replaces_the_pair(
     ca, holder, anchor, estclient, enroller, device, version, tmp_path
 ):
     old = (tmp_path / "device.pem").read_bytes()
@@ -45,7 +45,9 @@ def test_a_renewal_has_the_old_names_and_goes_in_their_place(
         assert pair_fits(tmp_path / "device.pem", tmp_path / "device.key")
     request = server.requests[-1]
     assert request.operation == "simplereenroll"
-    assert request.peer.subject == common_name("device")  # RFC 7030 3.3.2: by the certificate being renewed
+    assert request.peer.subject == common_name(
+        "device"
+    )  # RFC 7030 3.3.2: authenticated by the certificate being renewed
     parsed = csr.parse(request.body)
     assert csr.difference(parsed, x509.load_pem_x509_certificate(old)) is None
     assert parsed.text_attribute(csr.CHALLENGE_PASSWORD) == request.binding
@@ -54,7 +56,7 @@ def test_a_renewal_has_the_old_names_and_goes_in_their_place(
     assert not (tmp_path / "device.key.next").exists()
 
 
-def test_renewal_into_other_files_leaves_the_old_ones(holder, anchor, estclient, enroller, device, tmp_path):
+def test_a_renewal_into_other_files_keeps_the_old_ones(holder, anchor, estclient, enroller, device, tmp_path):
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
     with rogue.Server(holder, enroller()) as server:
         command = ("reenroll", "-u", server.url, "-c", anchor, *device, "--new-key", "ed25519", "-o", "new.pem")
@@ -74,7 +76,7 @@ def test_a_certificate_that_is_not_due_is_not_renewed(holder, anchor, estclient,
 
 
 def test_an_interrupted_rekey_uses_the_same_key_again(holder, anchor, estclient, enroller, device, tmp_path):
-    """The CA knows a pending request by its public key: another key would begin another request."""
+    """The CA identifies a pending request by its public key: another key would begin another request."""
     pending = [True]
 
     def later(_):
@@ -93,7 +95,7 @@ def test_an_interrupted_rekey_uses_the_same_key_again(holder, anchor, estclient,
     assert pair_fits(tmp_path / "device.pem", tmp_path / "device.key")
 
 
-def test_a_rekey_never_takes_the_key_in_use(holder, anchor, estclient, enroller, device, tmp_path):
+def test_a_rekey_never_reuses_the_key_in_use(holder, anchor, estclient, enroller, device, tmp_path):
     """The state after a power cut between the switch of the pair and the removal of the staged key."""
     (tmp_path / "device.key.next").write_bytes((tmp_path / "device.key").read_bytes())
     before = (tmp_path / "device.key").read_bytes()
@@ -104,7 +106,7 @@ def test_a_rekey_never_takes_the_key_in_use(holder, anchor, estclient, enroller,
 
 
 def test_an_empty_staged_key_is_replaced(holder, anchor, estclient, enroller, device, tmp_path):
-    """The state after a power cut at the very beginning: the next run of a timer must succeed."""
+    """The state after a power cut at the beginning: the next run of a timer must succeed."""
     for rest in (b"", b"-----BEGIN PRIVATE KEY-----\nMIG", b"\0" * 200):
         (tmp_path / "device.key.next").write_bytes(rest)
         with rogue.Server(holder, enroller()) as server:
@@ -112,7 +114,9 @@ def test_an_empty_staged_key_is_replaced(holder, anchor, estclient, enroller, de
         assert pair_fits(tmp_path / "device.pem", tmp_path / "device.key")
 
 
-def test_out_may_name_the_old_certificate(holder, anchor, estclient, enroller, device, tmp_path):
+def test_out_may_name_the_old_certificate_but_overwrites_no_other_key(
+    holder, anchor, estclient, enroller, device, tmp_path
+):
     with rogue.Server(holder, enroller()) as server:
         command = ("reenroll", "-u", server.url, "-c", anchor, *device, "--new-key", "-o")
         assert estclient(*command, tmp_path / "device.pem").status == Exit.DONE
@@ -124,7 +128,7 @@ def test_out_may_name_the_old_certificate(holder, anchor, estclient, enroller, d
     assert (tmp_path / "new.key").read_text() == "precious"
 
 
-def test_a_crash_at_any_instant_leaves_a_pair_that_works(ca, tmp_path, monkeypatch):
+def test_a_crash_at_any_instant_leaves_a_working_pair(ca, tmp_path, monkeypatch):
     """Cut after each call that changes the file system: the files behind both names must always fit."""
     changing = [
         ("os", name)
@@ -193,7 +197,7 @@ def test_a_crash_at_any_instant_leaves_a_pair_that_works(ca, tmp_path, monkeypat
             is_new = (room / "d.pem").read_bytes() == new.pem
             assert is_new or (room / "d.pem").read_bytes() == old.pem
             seen_new, seen_old = seen_new + is_new, seen_old + (not is_new)
-            # And the next run succeeds.
+            # The next run must succeed.
             last = ca.issue("device")
             renew(room, last)
             assert (room / "d.pem").read_bytes() == last.pem
@@ -222,7 +226,7 @@ def test_a_pair_in_two_directories_is_renewed(ca, tmp_path):
 def test_the_chain_stays_in_the_file_if_it_fits_the_new_certificate(
     ca, holder, anchor, estclient, enroller, device, tmp_path
 ):
-    """RFC 7030 4.2.3: the answer is one certificate; a web server that reads the file needs the chain as well."""
+    """RFC 7030 4.2.3: the answer is one certificate, but a web server that reads the file needs the chain, too."""
     sub = root("Subordinate")
     above = ca.vouch(sub)
 

@@ -18,7 +18,7 @@ from tests.client import rogue
 from tests.client.common import NEW
 
 
-def test_202_ends_with_3_and_says_when(holder, anchor, estclient, enroller, tmp_path):
+def test_a_202_exits_3_and_says_when_to_try_again(holder, anchor, estclient, enroller, tmp_path):
     later = rogue.reply(202, content_type=None, Retry_After="90")
     with rogue.Server(holder, enroller(simpleenroll=later)) as server:
         ended = estclient("enroll", "-u", server.url, "-c", anchor, *NEW, "--json")
@@ -30,7 +30,7 @@ def test_202_ends_with_3_and_says_when(holder, anchor, estclient, enroller, tmp_
     assert not (tmp_path / "device.pem").exists()
 
 
-def test_waiting_re_signs_for_every_connection(holder, anchor, estclient, enroller):
+def test_wait_signs_the_request_again_for_every_connection(holder, anchor, estclient, enroller):
     count = [0]
 
     def later(_):
@@ -76,7 +76,7 @@ def test_a_retry_after_beyond_wait_ends_the_run_at_once():
         ("1.5", None),
     ],
 )
-def test_retry_after_in_seconds(text, seconds):
+def test_retry_after_in_seconds_is_read_within_bounds(text, seconds):
     assert delay(text, dt.datetime.now(dt.UTC)) == seconds
 
 
@@ -104,14 +104,14 @@ def test_a_date_out_of_bounds_without_a_day_is_ignored():
     assert delay("1 Nov 99999999999999999999 12:00:00 GMT", dt.datetime.now(dt.UTC)) is None
 
 
-def test_retry_after_as_a_date():
+def test_retry_after_as_a_date_is_turned_into_seconds():
     now = dt.datetime(2026, 11, 23, 12, 0, 0, tzinfo=dt.UTC)
     assert delay(format_datetime(now + dt.timedelta(seconds=75), usegmt=True), now) == 75
     assert delay(format_datetime(now - dt.timedelta(days=1), usegmt=True), now) == 1
     assert delay("Mon, 23 Nov 2026 12:00:30 -0000", now) == 30
 
 
-def test_503_with_a_time_is_try_later_too(holder, anchor, estclient):
+def test_a_503_with_retry_after_exits_3(holder, anchor, estclient):
     busy = rogue.reply(503, b"the CA sleeps", "text/plain", Retry_After="5")
     with rogue.Server(holder, lambda _: busy) as server:
         ended = estclient("enroll", "-u", server.url, "-c", anchor, *NEW, "--no-csrattrs")
@@ -119,8 +119,8 @@ def test_503_with_a_time_is_try_later_too(holder, anchor, estclient):
     assert "the CA sleeps" in ended.err
 
 
-def test_a_date_on_the_wire(holder, anchor, estclient, enroller):
-    """RFC 9110 10.2.3: Retry-After may be a date; half a minute ahead of us is about half a minute."""
+def test_a_retry_after_date_of_a_server_is_reported_in_seconds(holder, anchor, estclient, enroller):
+    """RFC 9110 10.2.3: Retry-After may be a date, here half a minute ahead."""
     when = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=30)
     later = rogue.reply(202, content_type=None, Retry_After=format_datetime(when, usegmt=True))
     with rogue.Server(holder, enroller(simpleenroll=later)) as server:

@@ -23,7 +23,7 @@ def fields(header):
     return found.parameters
 
 
-def test_basic():
+def test_basic_answers_a_challenge_once():
     authorizer = Authorizer(Credentials("Aladdin", "open sesame"))
     assert authorizer.header("POST", "/") is None
     assert authorizer.learn(['Basic realm="foo", charset="UTF-8"'])
@@ -31,13 +31,13 @@ def test_basic():
     assert not authorizer.learn(['Basic realm="foo"'], again=True)
 
 
-def test_an_empty_user_and_a_password_in_utf_8():
+def test_basic_accepts_an_empty_user_and_a_password_in_utf_8():
     authorizer = Authorizer(Credentials("", "pässword:x"))
     authorizer.learn(["Basic realm=x"])
     assert base64.b64decode((authorizer.header("GET", "/") or "")[6:]).decode() == ":pässword:x"
 
 
-def test_rfc_7616_3_9_1(monkeypatch):
+def test_digest_gives_the_responses_of_rfc_7616_3_9_1(monkeypatch):
     """The published responses for both hashes, with the cnonce that the RFC fixes."""
     monkeypatch.setattr("secrets.token_urlsafe", lambda _: "f2/wE4q74E6zIJEtWaHKaf5wv/H5QzzpXusqGemxURZJ")
     common = 'realm="http-auth@example.org", qop="auth, auth-int", nonce="7ypf/xlj9XXwfDPEoM4URrv/xwf94BcCAzFZH4GiTo0v"'
@@ -55,7 +55,7 @@ def test_rfc_7616_3_9_1(monkeypatch):
         assert fields(authorizer.header("GET", "/dir/index.html"))["nc"] == "00000002"
 
 
-def test_rfc_7030_a3(monkeypatch):
+def test_digest_gives_the_response_of_rfc_7030_a3(monkeypatch):
     monkeypatch.setattr("secrets.token_urlsafe", lambda _: A3["cnonce"])
     authorizer = Authorizer(Credentials(A3["username"], A3["password"]))
     authorizer.learn([f'Digest qop="auth", realm="{A3["realm"]}", nonce="{A3["nonce"]}"'])
@@ -64,7 +64,7 @@ def test_rfc_7030_a3(monkeypatch):
     assert "algorithm" not in sent
 
 
-def test_a_session_variant_and_a_server_without_qop():
+def test_digest_answers_session_variants_and_challenges_without_qop():
     authorizer = Authorizer(Credentials("u", "p"))
     authorizer.learn(['Digest realm=r, nonce=n, algorithm=SHA-256-sess, qop="auth"'])
     sent = fields(authorizer.header("GET", "/x"))
@@ -84,7 +84,7 @@ def test_a_session_variant_and_a_server_without_qop():
     assert "nc" not in sent
 
 
-def test_the_best_of_several():
+def test_the_strongest_of_several_challenges_is_answered():
     offers = [
         'Basic realm="a", Digest realm="a", nonce="b", qop="auth"',
         'Digest realm=a,nonce=b,algorithm=SHA-256,qop="auth"',
@@ -113,7 +113,7 @@ def test_the_best_of_several():
         "Negotiate",
     ],
 )
-def test_a_challenge_that_can_not_be_answered_is_not_learnt(header):
+def test_a_challenge_that_cannot_be_answered_is_ignored(header):
     authorizer = Authorizer(Credentials("u", "p"))
     assert not authorizer.learn([header])
     assert authorizer.header("GET", "/") is None
@@ -150,7 +150,7 @@ CHALLENGE = 'Digest realm="estrealm", qop="auth", algorithm=SHA-256, nonce="{}"'
 
 
 def digest_server(nonces, holder, enroller):
-    """401 with a nonce of the list to each request in turn, and the enroller's own answer after the last one."""
+    """A 401 with the next nonce of the list for each request, and the enroller's own answer after the last one."""
     left = iter(nonces)
     good = enroller()
 
@@ -163,7 +163,7 @@ def digest_server(nonces, holder, enroller):
     return rogue.Server(holder, answer)
 
 
-def test_a_stale_nonce_is_answered_once_more_with_the_same_credentials(holder, anchor, estclient, enroller):
+def test_a_stale_nonce_is_answered_once_with_the_same_credentials(holder, anchor, estclient, enroller):
     with digest_server(["1", '2", stale="true'], holder, enroller) as server:
         ended = estclient("enroll", "-u", server.url, "-c", anchor, *ENROLL, *LOGIN)
     assert ended.status == Exit.DONE, ended.err
@@ -174,7 +174,7 @@ def test_a_stale_nonce_is_answered_once_more_with_the_same_credentials(holder, a
     assert fields(third)["nc"] == "00000001"
 
 
-def test_a_server_that_calls_every_nonce_stale_is_asked_no_more(holder, anchor, estclient, enroller):
+def test_a_server_that_calls_every_nonce_stale_is_an_invalid_answer(holder, anchor, estclient, enroller):
     with digest_server([f'{at}", stale="true' for at in range(9)], holder, enroller) as server:
         ended = estclient("enroll", "-u", server.url, "-c", anchor, *ENROLL, *LOGIN)
     assert ended.status == Exit.INVALID_ANSWER
@@ -190,8 +190,8 @@ def test_a_wrong_password_is_not_sent_twice(holder, anchor, estclient, enroller)
     assert len(server.requests) == 2
 
 
-def test_a_nonce_of_an_earlier_request_may_have_become_stale(holder, anchor, estclient, enroller):
-    """The password was accepted for /csrattrs: its refusal at the enrolment is about the nonce, and answered once."""
+def test_a_nonce_that_has_become_stale_is_replaced_once(holder, anchor, estclient, enroller):
+    """The password was accepted for /csrattrs, so a later refusal concerns the nonce and is answered once."""
     with digest_server(["1"], holder, enroller) as server:
         good, seen = server.answer, []
 

@@ -22,7 +22,7 @@ def test_a_redirect_on_the_same_origin_is_followed(ca, anchor, holder, estclient
     assert server.requests[0].body == server.requests[1].body
 
 
-def test_another_origin_needs_consent(ca, anchor, holder, estclient, enroller):
+def test_a_redirect_to_another_origin_needs_allow_redirect(ca, anchor, holder, estclient, enroller):
     with rogue.Server(holder, enroller()) as other:
 
         def away(_):
@@ -41,7 +41,7 @@ def test_another_origin_needs_consent(ca, anchor, holder, estclient, enroller):
     assert csr.parse(second.body).text_attribute(csr.CHALLENGE_PASSWORD) == second.binding
 
 
-def test_another_origin_is_checked_anew(ca, anchor, holder, estclient):
+def test_a_redirect_to_an_untrusted_origin_sends_no_request(ca, anchor, holder, estclient):
     stranger = root("Other CA").server("localhost", names=["localhost"])
     with rogue.Server(stranger, challenge) as other:
         location = f"{other.url}/.well-known/est/simpleenroll"
@@ -52,7 +52,7 @@ def test_another_origin_is_checked_anew(ca, anchor, holder, estclient):
 
 
 def test_a_redirect_to_another_origin_gets_no_credentials_unasked(ca, anchor, holder, estclient, enroller):
-    """Another origin sees the password only after a challenge of its own."""
+    """Another origin gets the password only after its own challenge."""
     with rogue.Server(holder, enroller()) as other:
 
         def away(request):
@@ -84,7 +84,7 @@ def test_a_redirect_without_a_usable_url_is_an_invalid_answer(ask, location):
     assert ended.status in (Exit.INVALID_ANSWER, Exit.REFUSED)
 
 
-def test_redirects_in_a_circle_end(anchor, holder, estclient):
+def test_circular_redirects_are_an_invalid_answer(anchor, holder, estclient):
     with rogue.Server(holder, lambda r: rogue.reply(302, content_type=None, Location=r.target)) as server:
         ended = estclient("cacerts", "-u", server.url, "-c", anchor)
     assert ended.status == Exit.INVALID_ANSWER
@@ -92,7 +92,7 @@ def test_redirects_in_a_circle_end(anchor, holder, estclient):
     assert len(server.requests) == 6
 
 
-def test_endless_challenges_end_the_run(anchor, holder, estclient):
+def test_endless_challenges_are_an_invalid_answer(anchor, holder, estclient):
     stale = 'Digest realm="r", nonce="n", qop="auth", stale=true'
     with rogue.Server(holder, lambda _: rogue.reply(401, content_type=None, WWW_Authenticate=stale)) as server:
         ended = estclient("csrattrs", "-u", server.url, "-c", anchor, *LOGIN)

@@ -1,4 +1,4 @@
-"""Answers with one fault each, and some that only look faulty."""
+"""Answers with one fault each, and some unusual but correct ones."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_a_bag_in_any_order_is_read(ask, ca, tmp_path):
     [
         pytest.param(b"0\x80" * 300_000, id="nested BER"),
         pytest.param(base64.b64encode(b"0\x80" * 500_000), id="nested BER in base64"),
-        pytest.param(b"0\x84\x7f\xff\xff\xff\x06", id="a length that is a lie"),
+        pytest.param(b"0\x84\x7f\xff\xff\xff\x06", id="a false length"),
         pytest.param(base64.b64encode(b"\x30\x83\x0f\x42\x40" + b"\x05\x00" * 500_000), id="many elements"),
         pytest.param(b"A" * 1_900_000, id="base64 of nothing"),
         pytest.param(b"-----BEGIN PKCS7-----\n" * 80_000, id="PEM that only begins"),
@@ -123,12 +123,12 @@ def test_a_bag_of_thousands_is_refused(ask, ca):
         (b"HTTP/1.1 200 OK\r\n", b"X: y\r\n" * 10),
     ],
 )
-def test_an_answer_that_never_ends_is_cut_by_its_size(ask, first, piece):
+def test_an_endless_answer_ends_at_the_maximum_size(ask, first, piece):
     ended = ask(rogue.endless(first, piece))
     assert ended.status == Exit.INVALID_ANSWER
 
 
-def test_an_answer_that_never_ends_is_cut_by_its_time(ca, estclient, anchor, holder):
+def test_an_endless_answer_ends_at_the_timeout(ca, estclient, anchor, holder):
     def drip(_):
         yield head(TYPE, b"Content-Length: 100000")
         for _ in range(1000):
@@ -143,7 +143,7 @@ def test_an_answer_that_never_ends_is_cut_by_its_time(ca, estclient, anchor, hol
     assert "not complete after 0.7 s" in ended.err
 
 
-def test_a_silent_server_is_no_connection(estclient, anchor, holder):
+def test_a_silent_server_is_reported_as_no_connection(estclient, anchor, holder):
     def wait(_):
         time.sleep(1)
         return rogue.reply()
@@ -173,7 +173,7 @@ def test_an_unreadable_answer_is_an_invalid_answer(ask, raw):
     assert ask(raw).status == Exit.INVALID_ANSWER
 
 
-def test_a_certificate_for_another_key(ca, anchor, holder, estclient, enroller, tmp_path):
+def test_a_certificate_for_another_key_is_an_invalid_answer(ca, anchor, holder, estclient, enroller, tmp_path):
     other = ca.issue("device")
     wrong = rogue.reply(body=rogue.bag(other.certificate), content_type=rogue.CERTS_ONLY)
     with rogue.Server(holder, enroller(simpleenroll=wrong)) as server:
@@ -183,7 +183,7 @@ def test_a_certificate_for_another_key(ca, anchor, holder, estclient, enroller, 
     assert not (tmp_path / "device.pem").exists()
 
 
-def test_a_chain_around_the_issued_certificate_does_no_harm(ca, anchor, holder, estclient, enroller, tmp_path):
+def test_a_chain_beside_the_issued_certificate_is_dropped(ca, anchor, holder, estclient, enroller, tmp_path):
     def both(request):
         issued = ca.certify(request.der)
         return rogue.reply(body=rogue.bag(ca.certificate, issued), content_type=rogue.CERTS_ONLY)
@@ -193,7 +193,7 @@ def test_a_chain_around_the_issued_certificate_does_no_harm(ca, anchor, holder, 
     assert len(certs.load_pem((tmp_path / "device.pem").read_bytes())) == 1
 
 
-def test_204_with_a_body_does_not_shift_the_next_answer(ca, anchor, holder, estclient, enroller):
+def test_the_body_of_a_204_is_not_read_as_the_next_answer(ca, anchor, holder, estclient, enroller):
     """The bytes after a 204 must not be read as the answer to the enrolment."""
     forged = rogue.reply(body=rogue.bag(ca.issue("evil").certificate), content_type=rogue.CERTS_ONLY)
 
@@ -244,14 +244,14 @@ def test_every_failure_has_its_exit_status(ask, status, expected):
     assert f"{status}" in ended.err
 
 
-def test_a_key_that_got_no_certificate_does_not_stay(ask, tmp_path):
+def test_a_key_is_removed_after_a_refusal_but_kept_after_a_failure(ask, tmp_path):
     assert ask(rogue.reply(403, b"no", None), "enroll", *ENROLL).status == Exit.REFUSED
     assert not (tmp_path / "device.key").exists()
     assert ask(rogue.reply(500, b"no", None), "enroll", *ENROLL).status == Exit.FAILED
     assert (tmp_path / "device.key").exists()
 
 
-def test_a_key_of_an_unreadable_kind_is_no_crash(ca, anchor, holder, estclient, enroller):
+def test_a_certificate_with_an_unknown_key_is_an_invalid_answer(ca, anchor, holder, estclient, enroller):
     """An answer with other certificates, one of them with a key of an unknown kind."""
     key = ec.generate_private_key(ec.SECP256R1())
     odd = (
@@ -265,8 +265,8 @@ def test_a_key_of_an_unreadable_kind_is_no_crash(ca, anchor, holder, estclient, 
         assert estclient("enroll", "-u", server.url, "-c", anchor, *ENROLL).status == Exit.INVALID_ANSWER
 
 
-def test_an_answer_before_the_request_has_been_read(ca, anchor, holder, estclient, tmp_path):
-    """A server may refuse early and close; its words must be printed all the same."""
+def test_an_answer_before_the_request_was_read_is_printed(ca, anchor, holder, estclient, tmp_path):
+    """A server may refuse early and close. Its words must be printed nonetheless."""
     import socket
     import threading
 

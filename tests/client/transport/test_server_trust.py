@@ -59,7 +59,7 @@ def test_cmcra_does_not_replace_the_name_under_implicit_anchors(ca, anchor, estc
     assert not server.requests
 
 
-def test_with_both_kinds_of_anchors_cmcra_counts_under_the_explicit_ones_only(ca, anchor, estclient, monkeypatch):
+def test_cmcra_counts_only_under_explicit_anchors_where_both_are_given(ca, anchor, estclient, monkeypatch):
     stranger = root("Third party")
     other = anchor.with_name("other.pem")
     other.write_bytes(stranger.pem)
@@ -80,7 +80,7 @@ def test_the_right_name_is_enough_under_implicit_anchors(anchor, holder, estclie
     assert ended.json["connection"]["anchor"] == "implicit"
 
 
-def test_the_system_is_not_trusted_unasked(anchor, holder, estclient, enroller, monkeypatch):
+def test_the_systems_anchors_are_not_used_without_implicit(anchor, holder, estclient, enroller, monkeypatch):
     monkeypatch.setenv("SSL_CERT_FILE", str(anchor))
     stranger = anchor.with_name("stranger.pem")
     stranger.write_bytes(root("Third party").pem)
@@ -108,7 +108,7 @@ def test_an_expired_future_or_client_certificate_ends_the_handshake(ca, anchor, 
 
 
 def test_an_unknown_issuer_gets_nothing_and_an_alert(anchor, estclient):
-    holder = root("Test CA").server("localhost", names=["localhost"])  # the same name, another key
+    holder = root("Test CA").server("localhost", names=["localhost"])  # the CA's name with another key
     with rogue.Server(holder, challenge) as server:
         ended = estclient("enroll", "-u", server.url, "-c", anchor, *LOGIN, *ENROLL)
         assert ended.status == Exit.UNTRUSTED
@@ -119,7 +119,7 @@ def test_an_unknown_issuer_gets_nothing_and_an_alert(anchor, estclient):
     assert isinstance(server.failures[0], SSL.Error)
 
 
-def test_the_common_name_does_not_count(ca, anchor, estclient):
+def test_a_common_name_does_not_replace_a_missing_san(ca, anchor, estclient):
     with rogue.Server(ca.issue("localhost", eku=(SERVER_AUTH,)), challenge) as server:
         ended = estclient("cacerts", "-u", server.url, "-c", anchor)
     assert ended.status == Exit.UNTRUSTED
@@ -127,7 +127,7 @@ def test_the_common_name_does_not_count(ca, anchor, estclient):
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
-def test_ip_addresses_are_names_too(ca, holder, anchor, estclient, enroller, host):
+def test_an_ip_address_must_be_in_the_certificate(ca, holder, anchor, estclient, enroller, host):
     with rogue.Server(holder, enroller(), host=host.strip("[]")) as server:
         assert estclient("cacerts", "-u", f"{host}:{server.port}", "-c", anchor).status == Exit.DONE
     wrong = ca.server("x", names=["localhost", "192.0.2.1"])
@@ -136,7 +136,7 @@ def test_ip_addresses_are_names_too(ca, holder, anchor, estclient, enroller, hos
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
-def test_tls_1_1_is_not_spoken(holder, anchor, estclient, tmp_path):
+def test_a_server_with_tls_1_1_is_refused(holder, anchor, estclient, tmp_path):
     pair = tmp_path / "server.pem"
     pair.write_bytes(holder.both)
     command = ["openssl", "s_server", "-accept", "127.0.0.1:0", "-cert", pair, "-tls1_1", "-cipher", "ALL:@SECLEVEL=0"]
@@ -194,7 +194,7 @@ def test_an_unknown_host_is_named(anchor, estclient):
     assert ended.err.endswith("; check the host name in -u\n")
 
 
-def test_a_path_that_is_not_ests_is_named(holder, anchor, estclient):
+def test_a_404_at_another_path_gets_a_hint_about_well_known_est(holder, anchor, estclient):
     with rogue.Server(holder, lambda _: rogue.reply(404, content_type=None)) as server:
         url = server.url
         ended = estclient("cacerts", "-u", f"{url}/est", "-c", anchor)
@@ -208,8 +208,8 @@ def test_a_path_that_is_not_ests_is_named(holder, anchor, estclient):
 # Data that may be sent.
 
 
-def test_an_unauthorised_server_gets_no_answer_to_its_401(ca, anchor, estclient):
-    """RFC 7030 3.2.3: neither a server of the wrong name nor one of another CA ever sees an Authorization."""
+def test_an_untrusted_server_gets_no_answer_to_its_401(ca, anchor, estclient):
+    """RFC 7030 3.2.3: a server with the wrong name or of another CA never gets an Authorization header."""
     for holder in (
         ca.server("other", names=["other.example"]),
         root("Other CA").server("localhost", names=["localhost"]),
@@ -220,7 +220,7 @@ def test_an_unauthorised_server_gets_no_answer_to_its_401(ca, anchor, estclient)
             assert nothing_left(server)
 
 
-def test_bootstrap_sends_no_credentials_and_takes_none(holder, ca, estclient, tmp_path):
+def test_bootstrap_sends_no_credentials_and_refuses_their_options(holder, ca, estclient, tmp_path):
     """RFC 7030 4.1.1: no HTTP authentication on a connection that has not been verified, and no certificate."""
     me = tmp_path / "me.pem"
     me.write_bytes(ca.issue("me").both)
@@ -276,7 +276,7 @@ LATIN_1 = (b"\x0c\x09localhost", b"\x14\x09l\xf6calhost")
 
 @contextlib.contextmanager
 def showing(path):
-    """The URL of a server that sends the certificates of a file, and does nothing else."""
+    """The URL of a server that sends the certificates of a file and no answer."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(path)
 
@@ -321,7 +321,7 @@ def unreadable(ca, holder):
         ("a stranger's Latin-1", "the server's certificate can't be read: error parsing asn1 value"),
     ],
 )
-def test_a_server_certificate_that_can_not_be_read_ends_in_a_sentence(
+def test_an_unreadable_server_certificate_is_untrusted_and_named(
     anchor, unreadable, estclient, tmp_path, command, fault, words
 ):
     (tmp_path / "server.pem").write_bytes(unreadable[fault])
@@ -331,7 +331,7 @@ def test_a_server_certificate_that_can_not_be_read_ends_in_a_sentence(
     assert words in ended.err
 
 
-def test_an_unverified_server_certificate_that_can_not_be_read_ends_in_a_sentence(unreadable, estclient, tmp_path):
+def test_an_unreadable_certificate_at_bootstrap_is_untrusted_and_named(unreadable, estclient, tmp_path):
     (tmp_path / "server.pem").write_bytes(unreadable["version 4"])
     with showing(tmp_path / "server.pem") as url:
         ended = estclient("cacerts", "-u", url, "--fingerprint", "00" * 32)

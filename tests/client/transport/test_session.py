@@ -8,7 +8,7 @@ from tests.client import rogue
 from tests.kit.ca import common_name
 
 
-def test_the_library(ca, holder, enroller):
+def test_a_session_runs_three_operations_on_one_connection(ca, holder, enroller):
     """`Session` is used as in the README."""
     me = ca.issue("me")
     key = keys.generate(keys.parse_spec("ml-dsa-65"))
@@ -36,7 +36,7 @@ def test_the_library(ca, holder, enroller):
     assert [exchange.answer.status for exchange in seen if exchange.answer] == [200, 204, 200]
 
 
-def test_a_connection_that_went_away_between_two_operations(ca, holder, enroller):
+def test_a_session_reconnects_after_the_server_has_closed(ca, holder, enroller):
     gone = enroller(cacerts=lambda _: rogue.reply(body=rogue.bag(ca.certificate), Connection="close"))
     with rogue.Server(holder, gone) as server, Session(server.url, Trust(explicit=(ca.certificate,))) as session:
         session.cacerts()

@@ -23,7 +23,7 @@ UNLINKED = (
 
 @pytest.fixture
 def refused(ca, holder, anchor, estclient):
-    """Run a command against a server that answers 401, and return what it says; `me.pem` is a certificate."""
+    """Run a command against a server that answers 401; returns its stderr. `me.pem` is a certificate."""
     Path("me.pem").write_bytes(ca.issue("me").both)
 
     def run(answer, *command):
@@ -39,14 +39,14 @@ CERT = ("--cert", "me.pem")
 
 
 @pytest.mark.parametrize("answer", [BASIC, BARE])
-def test_a_certificate_that_is_not_enough_wants_a_password_beside_it(refused, answer):
+def test_a_401_despite_a_certificate_suggests_a_password_too(refused, answer):
     for command in (("enroll", *ENROLL), ("reenroll", "--no-csrattrs"), ("cacerts",)):
         said = refused(answer, *command, *CERT)
         assert "The certificate of --cert is not enough: give a user name and password as well, -p USER." in said
         assert "--cert FILE" not in said
 
 
-def test_a_challenge_wants_a_password_or_a_certificate(refused):
+def test_a_challenge_suggests_a_password_or_a_certificate(refused):
     said = refused(BASIC, "enroll", *ENROLL)
     assert (
         "estclient enroll: the server says 401 Whatever\n"
@@ -56,7 +56,7 @@ def test_a_challenge_wants_a_password_or_a_certificate(refused):
     assert "not linked" not in said
 
 
-def test_no_challenge_wants_a_certificate(refused):
+def test_a_401_without_a_challenge_suggests_a_certificate(refused):
     for command in (("enroll", *ENROLL), ("enroll", *ENROLL, *LOGIN)):
         said = refused(BARE, *command)
         assert "the server says 401 Whatever: Proof of Possession Mismatch.\n" in said
@@ -75,12 +75,12 @@ def test_no_challenge_wants_a_certificate(refused):
         (CERT, "and --cert is not enough."),
     ],
 )
-def test_a_challenge_of_another_kind_is_named(refused, options, words):
+def test_a_challenge_of_an_unsupported_scheme_is_named(refused, options, words):
     said = refused(BEARER, "enroll", *ENROLL, *LOGIN, *options)
     assert f"The server wants Bearer, and -p can answer Basic and Digest only; {words}" in said
 
 
-def test_a_wrong_password_is_told_apart_from_something_else(refused):
+def test_a_challenge_after_a_password_says_that_it_is_wrong(refused):
     assert "The server does not accept the user name and password of -p: check both.\n" in refused(
         BASIC, "enroll", *ENROLL, *LOGIN
     )
@@ -91,7 +91,7 @@ def after_login(request):
 
 
 @pytest.mark.parametrize("who", [LOGIN, CERT])
-def test_a_missing_link_may_be_what_a_401_is_about(refused, who):
+def test_a_401_for_an_unlinked_csr_mentions_the_link(refused, who):
     """libest's server answers 401 without a challenge to a CSR that is not linked."""
     answer = after_login if who is LOGIN else BARE
     said = refused(answer, "enroll", *ENROLL, *who, "--no-pop")
@@ -101,14 +101,14 @@ def test_a_missing_link_may_be_what_a_401_is_about(refused, who):
     assert "not linked" not in refused(answer, "enroll", *ENROLL, *who)
 
 
-def test_a_finished_csr_may_be_what_a_401_is_about(refused):
+def test_a_401_for_a_finished_csr_mentions_the_link(refused):
     plan = request.plan(request.Wanted(common_name("x")), None)
     Path("r.csr").write_bytes(request.build(plan, keys.generate(keys.parse_spec("ec:P-256")), None))
     assert UNLINKED in refused(BARE, "enroll", "--csr", "r.csr", *CERT)
     assert UNLINKED in refused(after_login, "serverkeygen", "--csr", "r.csr", "-o", "x.pem", *LOGIN)
 
 
-def test_an_unverified_server_gets_nothing(holder, estclient):
+def test_a_401_of_an_unverified_server_suggests_anchors(holder, estclient):
     with rogue.Server(holder, lambda _: BASIC) as server:
         ended = estclient("cacerts", "-u", server.url, "--fingerprint", "00" * 32)
     assert ended.status == Exit.REFUSED
@@ -123,7 +123,7 @@ def test_an_unverified_server_gets_nothing(holder, estclient):
     [("enroll", "--csr"), ("serverkeygen", "--csr"), ("fullcmc", "--cmc"), ("fullcmc enroll", "--csr")],
 )
 @pytest.mark.parametrize("content", [b"", b" \n"])
-def test_an_empty_request_is_called_empty_before_anything_is_sent(
+def test_an_empty_request_file_is_named_before_anything_is_sent(
     ca, holder, anchor, estclient, enroller, command, option, content
 ):
     Path("request").write_bytes(content)

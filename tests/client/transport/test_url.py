@@ -37,7 +37,7 @@ BASE = "/.well-known/est"
         ("EST.Example", "a b", f"https://est.example{BASE}/a%20b/simpleenroll"),
     ],
 )
-def test_every_form_reaches_the_right_place(text, label, enroll):
+def test_every_form_of_a_url_gives_the_enrolment_url(text, label, enroll):
     assert url.parse(text, label).url("simpleenroll") == enroll
 
 
@@ -67,7 +67,7 @@ def test_a_url_that_names_no_server_is_refused(text, label):
 
 
 @pytest.mark.parametrize("path", ["", ":8080/.well-known/est", "/est"])
-def test_http_without_s_names_https(path):
+def test_an_http_url_is_refused_with_the_https_url(path):
     with pytest.raises(UsageError) as refused:
         url.parse(f"http://est.example{path}")
     assert str(refused.value) == (
@@ -75,7 +75,7 @@ def test_http_without_s_names_https(path):
     )
 
 
-def test_only_a_path_of_another_kind_gets_a_hint():
+def test_only_a_path_outside_well_known_est_gets_a_hint():
     assert url.parse("est.example", "iot").hint == ""
     assert url.parse("https://est.example:8443/est/api").hint == (
         "-u names the path /est/api, and EST is usually under /.well-known/est: try -u https://est.example:8443."

@@ -1,4 +1,4 @@
-"""What the modules here share."""
+"""Fixtures of the modules in this directory."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ from tests.kit.workspace import Workspace
 
 @pytest.fixture(scope="module")
 def people(own: Workspace) -> People:
-    """The clients of a module, known to its own laboratory."""
+    """The clients of a module, known to its own workspace."""
     return People(own)

@@ -1,4 +1,4 @@
-"""Scripts that decide: is this password right, may this client do this; and what guessing costs."""
+"""Scripts that decide about passwords and permissions, and the delay of guesses."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.kit.workspace import Workspace
 BODY = csr("device-1")
 ISSUING = ("simpleenroll", "simplereenroll", "serverkeygen")
 
-# How a decision can end, and what the client then sees (contract, "Exit status").
+# How a decision can end, and the statuses that the client then gets (contract, "Exit status").
 ENDS = {
     "77": ("echo 'not today'; exit 77", 401, 403),
     "65": ("echo 'no serial number'; exit 65", 500, 400),
@@ -50,7 +50,7 @@ def own(lab: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 @pytest.fixture(scope="module")
 def gateway(own: Workspace, people: People) -> Iterator[Gateway]:
-    """Labels named after what decides there."""
+    """Each label is named after its decision script."""
     reflect = {"handler": str(own.path / "reflect"), **REFLECTING}
     shipped = str(own.path / "handlers/examples/one-time-password")
     labels: dict[str, Any] = {"open": {"authorize": None, "operations": {"simpleenroll": reflect}}}
@@ -82,7 +82,7 @@ def gateway(own: Workspace, people: People) -> Iterator[Gateway]:
 
 
 def shown(answer: Response) -> dict[str, str]:
-    """What a script wrote down, a variable a line."""
+    """The variables that a script wrote down, one per line."""
     return dict(line.split("=", 1) for line in answer.body.decode().splitlines())
 
 
@@ -120,14 +120,14 @@ def test_a_one_time_password_works_once(gateway, own, login):
 @pytest.mark.parametrize(
     "login", ["ann:wrong", "nobody:first", ":", ":first", "ann:", "estuser:estpwd", "ann first:x", ".*:.*", "-e:x"]
 )
-def test_a_wrong_one_time_password(gateway, own, login):
+def test_a_wrong_one_time_password_is_refused_with_401(gateway, own, login):
     one_time(own, "ann:right")
     answer = gateway.post("once/simpleenroll", BODY, login=login)
     assert (answer.status, answer.body, challenges(answer)) == (401, b"", ['Basic realm="estrealm"'])
     assert gateway.post("once/simpleenroll", BODY, login="ann:right").status == 200
 
 
-def test_of_many_at_once_one_wins(gateway, own):
+def test_a_one_time_password_used_8_times_at_once_works_once(gateway, own):
     one_time(own, "crowd:secret")
     with ThreadPoolExecutor(8) as crowd:
         ask: Callable[[int], int] = lambda _: gateway.post("once/simpleenroll", BODY, login="crowd:secret").status  # noqa: E731
@@ -135,7 +135,7 @@ def test_of_many_at_once_one_wins(gateway, own):
     assert found == [200] + [401] * 7
 
 
-def test_digest_shows_no_password_and_so_is_none(gateway, own):
+def test_digest_is_refused_where_authenticate_needs_the_password(gateway, own):
     one_time(own, "estuser:estpwd")
     header = digest_answer({"realm": "estrealm", "nonce": "x"}, "estuser:estpwd")
     answer = gateway.ask("POST", "once/simpleenroll", BODY, headers={"Authorization": header})
@@ -144,7 +144,7 @@ def test_digest_shows_no_password_and_so_is_none(gateway, own):
 
 
 @pytest.mark.parametrize("end", ENDS)
-def test_however_authenticate_ends_only_0_is_yes(gateway, own, people, end):
+def test_only_exit_status_0_of_authenticate_accepts_a_password(gateway, own, people, end):
     status = ENDS[end][1]
     for certificate in (None, people.pairs["ours"]):
         answer = gateway.post(f"is-{end}/simpleenroll", BODY, certificate=certificate)
@@ -154,15 +154,15 @@ def test_however_authenticate_ends_only_0_is_yes(gateway, own, people, end):
         if status in (500, 504) and end not in WORDS:
             assert gateway.access[-1]["request_id"] in answer.words
     assert not (own.path / f"ran-{end}").exists()
-    # Nobody is asked where there is nothing to ask about.
+    # Without credentials the script does not run.
     assert gateway.post(f"is-{end}/simpleenroll", BODY, login=None).status == 401
     certified = gateway.post(f"is-{end}/simpleenroll", BODY, login=None, certificate=people.pairs["ours"])
     assert certified.status == 200
     (own.path / f"ran-{end}").unlink()
 
 
-def test_what_authenticate_is_told(gateway):
-    """The credentials as claimed, and nothing that looks verified."""
+def test_authenticate_gets_the_claimed_credentials_and_nothing_verified(gateway):
+    """A verified variable would look as if the password had been checked already."""
     answer = gateway.post("claims/simpleenroll", BODY, login="al ice:s e:c'r\"et $(id)")
     facts = shown(answer)
     assert (facts["EST_USERNAME"], facts["EST_PASSWORD"]) == ("al ice", "s e:c'r\"et $(id)")
@@ -176,11 +176,11 @@ def test_what_authenticate_is_told(gateway):
 @pytest.mark.parametrize(
     ("login", "status"), [("() { :;}; id:x", 400), ("x:() { :;}; id", 400), ("a\nb:c", 401), ("a:\0", 401)]
 )
-def test_credentials_that_would_harm_a_script(gateway, login, status):
+def test_credentials_that_would_harm_a_script_are_refused(gateway, login, status):
     assert gateway.post("claims/simpleenroll", BODY, login=login).status == status
 
 
-def test_an_operation_may_take_the_file_again(gateway):
+def test_an_operation_may_use_the_users_file_despite_authenticate(gateway):
     assert seen(gateway.post("file-again/simpleenroll", BODY))["REMOTE_USER"] == "estuser"
     assert gateway.post("file-again/simpleenroll", BODY, login="estuser:wrong").status == 401
 
@@ -189,7 +189,7 @@ def test_an_operation_may_take_the_file_again(gateway):
 
 
 @pytest.mark.parametrize("end", ENDS)
-def test_however_authorize_ends_only_0_is_yes(gateway, own, end):
+def test_only_exit_status_0_of_authorize_permits_a_request(gateway, own, end):
     status = ENDS[end][2]
     before = gateway.lab.books()
     for operation in ("simpleenroll", "serverkeygen"):
@@ -206,12 +206,12 @@ def test_however_authorize_ends_only_0_is_yes(gateway, own, end):
     assert gateway.lab.books() == before
 
 
-def test_null_asks_nobody(gateway):
+def test_authorize_null_permits_every_request(gateway):
     assert seen(gateway.post("open/simpleenroll", BODY))["EST_LABEL"] == "open"
 
 
-def test_authorize_is_told_everything(gateway, people):
-    """What the handler is told, but for the seconds it may take."""
+def test_authorize_gets_all_the_variables_of_the_handler(gateway, people):
+    """Only the timeout differs."""
     body = csr("device-1", san(x509.DNSName("a.example")))
     with gateway.connect(certificate=people.pairs["our RA"], version=V12) as connection:
         told = shown(connection.ask("POST", "environment/simpleenroll", body, login=LOGIN))
@@ -237,7 +237,7 @@ def test_authorize_is_told_everything(gateway, people):
 # Guessing is slowed.
 
 
-def test_guessing_costs_the_guesser_and_nobody_else(own):
+def test_guesses_delay_only_their_own_address_and_user(own):
     """The delay grows for one address and user; the passwords of other users and addresses are taken at once."""
     with (
         running_gateway(own, {"client_auth": {"guess_delay": 1}}) as gateway,
@@ -258,23 +258,23 @@ def test_guessing_costs_the_guesser_and_nobody_else(own):
         started = time.monotonic()
         assert gateway.post("cacerts", b"").status == 405
         assert gateway.post("simpleenroll", b"").status == 400  # the password was right, the empty CSR is not
-        # Nor does another user of the guesser's own address wait, although the guess is still under way.
+        # Another user of the guesser's address does not wait either, although the guess is still under way.
         with gateway.connect(source="127.0.0.2") as neighbour:
             assert neighbour.ask("POST", "simpleenroll", b"", login="alice:secret").status == 400
         other = time.monotonic() - started
         guess.join()
         assert other < 0.9
-        # A right password of one's own buys no guess at another's,
+        # A right password of one user does not reset the delay of another user,
         tried("alice:secret", 400)
         assert tried("estuser:no", 401) > 0.9
-        # and the guessed user's own ends it.
+        # but the right password of the guessed user does.
         tried(LOGIN, 400)
         assert tried("estuser:no", 401) < 0.9
     print("delays of one guesser:", [round(seconds, 2) for seconds in times], "another client:", round(other, 2))
 
 
-def test_digest_is_guessed_no_faster(own):
-    """Nor does the one scheme's right password hide the other's wrong ones."""
+def test_digest_guesses_are_delayed_as_well(own):
+    """Another user's right password does not reset the delay, in either scheme."""
     digest = {"digest": ["MD5"], "digest_users": str(digest_file(own, "estuser:estpwd", "alice:secret"))}
     with (
         running_gateway(own, {"client_auth": {**digest, "guess_delay": 0.5}}) as gateway,

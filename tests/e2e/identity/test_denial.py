@@ -1,4 +1,4 @@
-"""What costs others nothing: connections that stay idle, trickle or lie (each beside an ordinary enrolment)."""
+"""Connections that stay idle, trickle or lie do not delay an ordinary enrolment."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from tests.kit.workspace import Workspace
 
 CROWD = 500
 SOON = 5.0
-"""Seconds that the ordinary client may wait; one is what is promised, on a machine that does nothing else."""
+"""Seconds that the ordinary client may wait. The promise is one, on a machine that does nothing else."""
 
 
 @pytest.fixture(scope="module")
 def gateway(lab: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     own = lab.copy(tmp_path_factory.mktemp("denial"))
     digest = {"digest": ["MD5"], "digest_users": str(digest_file(own, "estuser:estpwd"))}
-    # The crowd comes from one address; how fast an address may guess is another test's business.
+    # All connections come from one address; other tests cover the delay of guesses.
     with running_gateway(own, {"client_auth": {**digest, "guess_delay": 0}}) as running:
-        running.post("simpleenroll", csr())  # the first password is the dearest
+        running.post("simpleenroll", csr())  # the first password takes the longest
         yield running
 
 
@@ -63,25 +63,25 @@ def crowd() -> Iterator[list[Any]]:
             each.close()
 
 
-def test_nothing(gateway):
+def test_an_enrolment_alone_is_prompt(gateway):
     enrolled(gateway, "nothing")
 
 
-def test_idle_tcp_connections(gateway):
+def test_500_idle_tcp_connections_do_not_delay_an_enrolment(gateway):
     with crowd() as sockets:
         sockets += [plain(gateway) for _ in range(CROWD)]
         enrolled(gateway, f"{CROWD} idle TCP connections")
     enrolled(gateway, "and after they went")
 
 
-def test_idle_tls_connections(gateway):
+def test_500_idle_tls_connections_do_not_delay_an_enrolment(gateway):
     context = client_context(gateway)
     with crowd() as sockets:
         for _ in range(CROWD):
             sockets.append(context.wrap_socket(plain(gateway), server_hostname="localhost"))
         enrolled(gateway, f"{CROWD} idle TLS connections")
         sockets[0].sendall(request("GET", "cacerts"))
-        assert sockets[0].recv(12) == b"HTTP/1.1 200"  # and they are served when they wake up
+        assert sockets[0].recv(12) == b"HTTP/1.1 200"  # an idle connection is still served
     enrolled(gateway, "and after they went")
 
 
@@ -107,7 +107,7 @@ class Trickle(threading.Thread):
 
 
 @pytest.mark.parametrize("where", ["handshake", "head", "body"])
-def test_one_byte_every_100_ms(gateway, where):
+def test_50_trickling_connections_do_not_delay_an_enrolment(gateway, where):
     context = client_context(gateway)
     body = csr("slow")
     whole = request("POST", "simpleenroll", body, login="estuser:estpwd")
@@ -137,8 +137,8 @@ def test_one_byte_every_100_ms(gateway, where):
 
 
 @pytest.mark.parametrize("where", ["head", "body"])
-def test_a_trickle_has_an_end(own_lab, where):
-    """A byte now and then renews no timeout."""
+def test_a_trickling_request_times_out(own_lab, where):
+    """A byte now and then does not restart the timeout."""
     whole = request("POST", "simpleenroll", csr("slow"), login="estuser:estpwd")
     head = whole.index(b"\r\n\r\n") + 4
     with running_gateway(own_lab, {"server": {"idle_timeout": 1, "body_timeout": 1}}) as gateway:
@@ -157,7 +157,7 @@ def test_a_trickle_has_an_end(own_lab, where):
             trickle.join()
 
 
-def test_a_digest_header_without_a_response(gateway):
+def test_digest_headers_without_a_response_are_refused_with_401(gateway):
     with gateway.connect() as connection:
         body = csr()
         given = digest_challenge(connection.ask("POST", "simpleenroll", body))
@@ -170,8 +170,8 @@ def test_a_digest_header_without_a_response(gateway):
         assert connection.ask("POST", "simpleenroll", body, headers={"Authorization": header}).status == 200
 
 
-def test_a_challenge_password_typed_boolean(gateway):
-    """In all its lengths; one server is known to have died of it."""
+def test_a_challenge_password_typed_boolean_is_a_bad_request(gateway):
+    """Another EST server is known to crash on such a value."""
     with gateway.connect(version=V12) as connection:
         for content in (b"\xff", b"\0", b"", b"\1\2\3", bytes(200)):
             body = csr("odd", attribute(CHALLENGE_PASSWORD, tlv(BOOLEAN, content)))
@@ -184,7 +184,7 @@ def test_a_challenge_password_typed_boolean(gateway):
 @pytest.mark.parametrize(
     "path", [EST, f"{EST}/", f"{EST}//", f"{EST}/x/y/z", "/", "/.well-known", "*", "/" + "x" * 7000]
 )
-def test_a_path_that_names_no_operation(gateway, path):
+def test_a_path_that_names_no_operation_is_refused(gateway, path):
     with gateway.connect() as connection:
         connection.send(request("GET", path).replace(f"{EST}/*".encode(), b"*"))
         answer = connection.response()

@@ -1,4 +1,4 @@
-"""Digest (RFC 7616) and Basic (RFC 7617) as real clients speak them, and as they must not."""
+"""Digest (RFC 7616) and Basic (RFC 7617) from real clients, and with every fault."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def challenges(answer: Response) -> list[str]:
 
 
 def says_stale(answer: Response) -> bool:
-    """Whether a 401 says so, in every Digest challenge and in no other (RFC 7616 3.3)."""
+    """Whether a 401 has stale=true, in every Digest challenge and in no other (RFC 7616 3.3)."""
     assert (answer.status, answer.body) == (401, b"")
     found = {("stale=true" in value, value.startswith("Digest ")) for value in challenges(answer)}
     assert found in ({(True, True), (False, False)}, {(False, True), (False, False)})
@@ -111,8 +111,8 @@ def curl(tmp_path, gateway) -> Curl:
 @pytest.mark.parametrize("option", ["--digest", "--anyauth"])
 @pytest.mark.parametrize("size", [800, 20_000, 120_000])
 @pytest.mark.parametrize("expect", ["", "100-continue"])
-def test_curl(curl, option, size, expect):
-    """One connection whatever happens, or the channel binding would be lost; and SHA-256, because it came first."""
+def test_curl_logs_in_with_sha_256_on_one_connection(curl, option, size, expect):
+    """A second connection would lose the channel binding. curl takes SHA-256, because it comes first."""
     curl.body(size)
     options = ["-H", f"Expect: {expect}"] if expect else []
     status, trace = curl.post(option, *options)
@@ -129,19 +129,19 @@ def test_curl(curl, option, size, expect):
 
 @pytest.mark.client("curl")
 @pytest.mark.parametrize("option", ["--digest", "--anyauth"])
-def test_curl_with_a_wrong_password(curl, option):
+def test_curl_with_a_wrong_password_gets_401(curl, option):
     status, trace = curl.post(option, login="alice:wrong")
     assert (status, trace.count("< HTTP/1.1 401")) == (401, 2)
 
 
 @pytest.mark.client("curl")
-def test_curl_with_an_empty_user(curl):
+def test_curl_can_log_in_with_an_empty_user_name(curl):
     status, _ = curl.post("--digest", login=":pw")
     assert (status, curl.seen()["REMOTE_USER"]) == (200, "")
 
 
 @pytest.mark.client("curl")
-def test_curl_with_a_name_full_of_quotes(curl):
+def test_curl_can_log_in_with_quotes_in_the_user_name(curl):
     status, trace = curl.post("--digest", login='a"b, c=\\d:secret')
     assert status == 200, trace
     assert curl.seen()["REMOTE_USER"] == 'a"b, c=\\d'
@@ -149,7 +149,7 @@ def test_curl_with_a_name_full_of_quotes(curl):
 
 @pytest.mark.client("curl")
 @pytest.mark.parametrize("option", ["--digest", "--anyauth"])
-def test_3_mb_are_too_many_by_default(curl, option):
+def test_a_body_of_3_mb_is_refused_with_413_by_default(curl, option):
     curl.body(3_000_000)
     status, trace = curl.post(option)
     assert status == 413, trace
@@ -158,8 +158,8 @@ def test_3_mb_are_too_many_by_default(curl, option):
 
 @pytest.mark.client("curl")
 @pytest.mark.parametrize("option", ["--digest", "--anyauth", "--basic"])
-def test_3_mb_where_they_are_allowed(own, tmp_path, option):
-    """curl adds Expect above 1 MB; it is told to go on, and the connection lives through the 401."""
+def test_a_body_of_3_mb_is_accepted_where_max_body_allows_it(own, tmp_path, option):
+    """curl adds Expect above 1 MB. The gateway answers 100, and the connection stays open after the 401."""
     config = settings(own)
     config["server"] = {"max_body": 4 * 1024 * 1024}
     with running_gateway(own, config) as gateway:
@@ -178,7 +178,7 @@ def test_3_mb_where_they_are_allowed(own, tmp_path, option):
 
 
 @pytest.mark.parametrize("algorithm", ["SHA-256", "MD5"])
-def test_a_right_answer_once(gateway, algorithm):
+def test_each_digest_nonce_count_is_accepted_once(gateway, algorithm):
     with gateway.connect() as connection:
         given = digest_challenge(post(connection, None), algorithm)
         header = digest_answer(given, ALICE)
@@ -193,7 +193,7 @@ def test_a_right_answer_once(gateway, algorithm):
         assert post(connection, digest_answer(given, ALICE, nc=256)).status == 200
 
 
-def test_the_shape_of_the_challenges(gateway):
+def test_challenges_have_realm_nonce_qop_and_algorithm(gateway):
     with gateway.connect() as connection:
         sha, md5, plain = challenges(post(connection, None))
     assert re.fullmatch('Digest realm="estrealm", nonce="[A-Za-z0-9_=-]+", qop="auth", algorithm=SHA-256', sha)
@@ -213,7 +213,7 @@ LENIENT: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("how", LENIENT)
-def test_lenient(gateway, how):
+def test_digest_headers_in_lenient_forms_are_accepted(gateway, how):
     options = dict(LENIENT[how])
     upper = options.pop("upper", None)
     with gateway.connect() as connection:
@@ -223,8 +223,8 @@ def test_lenient(gateway, how):
         assert post(connection, header).status == 200
 
 
-def test_the_uri(gateway):
-    """RFC 7616 3.4.6; and one client always leaves the label out."""
+def test_a_digest_uri_of_another_request_is_a_bad_request(gateway):
+    """RFC 7616 3.4.6. The label may be missing, because one client always leaves it out."""
     with gateway.connect() as connection:
         given = digest_challenge(post(connection, None))
         twin = digest_answer(given, ALICE, TARGET, nc=1)
@@ -272,16 +272,16 @@ WRONG: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("how", WRONG)
-def test_wrong(gateway, how):
+def test_wrong_digest_headers_get_401_and_leave_the_nonce_usable(gateway, how):
     with gateway.connect() as connection:
         given = digest_challenge(post(connection, None))
         answer = post(connection, digest_answer(given, ALICE, **WRONG[how]))
         assert (answer.status, answer.body) == (401, b"")
         assert len(challenges(answer)) == 3
-        assert post(connection, digest_answer(given, ALICE)).status == 200  # which cost nothing but a try
+        assert post(connection, digest_answer(given, ALICE)).status == 200  # the nonce is still good
 
 
-def test_a_nonce_changed_by_one_bit(gateway):
+def test_a_nonce_changed_by_one_bit_is_refused(gateway):
     with gateway.connect() as connection:
         given = digest_challenge(post(connection, None))
         for at in range(len(given["nonce"])):
@@ -320,14 +320,14 @@ MALFORMED = [
 
 
 @pytest.mark.parametrize("header", MALFORMED, ids=lambda header: header[:24])
-def test_malformed_is_a_401_and_nothing_else(gateway, header):
+def test_malformed_authorization_headers_get_401(gateway, header):
     with gateway.connect() as connection:
         answer = post(connection, header)
         assert (answer.status, answer.body) == (401, b"")
         assert post(connection, basic(ALICE)).status == 200
 
 
-def test_two_headers_are_one_too_many(gateway):
+def test_two_authorization_headers_get_401(gateway):
     for first, second in ((ALICE, ALICE), (ALICE, "alice:wrong"), ("alice:wrong", ALICE)):
         with gateway.connect() as connection:
             whole = request("POST", "simpleenroll", BODY, login=first)
@@ -336,8 +336,8 @@ def test_two_headers_are_one_too_many(gateway):
             assert connection.response().status == 401
 
 
-def test_the_empty_user(gateway):
-    """RFC 7030 3.2.3: the password alone may do."""
+def test_an_empty_user_name_can_log_in(gateway):
+    """RFC 7030 3.2.3: a password alone may suffice."""
     with gateway.connect() as connection:
         assert seen(post(connection, basic(":pw")))["REMOTE_USER"] == ""
         assert post(connection, basic(":wrong")).status == 401
@@ -345,8 +345,8 @@ def test_the_empty_user(gateway):
         assert seen(post(connection, digest_answer(given, ":pw")))["REMOTE_USER"] == ""
 
 
-def test_an_empty_post_is_asked_for_credentials_first(gateway):
-    """`curl --digest` begins like that; it is no bad request before anybody knows who asks."""
+def test_an_empty_post_without_credentials_gets_401_not_400(gateway):
+    """`curl --digest` begins with an empty POST. It is a bad request only after the login."""
     with gateway.connect() as connection:
         assert connection.ask("POST", "simpleenroll", b"").status == 401
         assert connection.ask("POST", "simpleenroll", b"", login=ALICE).status == 400
@@ -370,7 +370,7 @@ def test_secrets_stay_out_of_the_log(own):
 # Age, reload, restart, several gateways.
 
 
-def test_a_stale_nonce(own):
+def test_an_old_nonce_is_stale_with_the_right_password_only(own):
     with running_gateway(own, settings(own, nonce_age=1)) as gateway, gateway.connect() as connection:
         given = digest_challenge(post(connection, None))
         assert post(connection, digest_answer(given, ALICE)).status == 200
@@ -383,7 +383,7 @@ def test_a_stale_nonce(own):
         assert post(connection, digest_answer(digest_challenge(refused), ALICE)).status == 200
 
 
-def test_a_recorded_answer_is_good_at_one_gateway_and_stale_at_every_other(own):
+def test_a_digest_answer_for_one_gateway_is_stale_at_another(own):
     with (
         running_gateway(own, settings(own)) as one,
         running_gateway(own, settings(own)) as two,
@@ -396,15 +396,13 @@ def test_a_recorded_answer_is_good_at_one_gateway_and_stale_at_every_other(own):
         refused = post(served, recorded)
         assert says_stale(refused)
         assert not says_stale(post(asked, recorded))  # the nonce is good there, and has been used
-        assert (
-            post(served, digest_answer(digest_challenge(refused), ALICE)).status == 200
-        )  # a new nonce is all that it takes
+        assert post(served, digest_answer(digest_challenge(refused), ALICE)).status == 200  # a new nonce is enough
     with running_gateway(own, settings(own)) as again, again.connect() as connection:
         assert says_stale(post(connection, recorded))
 
 
-def test_a_stale_nonce_is_no_guess_and_takes_none_back(own):
-    """A dozen failures would make the next try wait longer than anybody has patience for: a 429."""
+def test_right_answers_with_a_stale_nonce_do_not_count_as_guesses(own):
+    """Twelve failures would delay the next attempt so much that it gets a 429."""
     with running_gateway(own, settings(own, guess_delay=60)) as gateway, gateway.connect() as connection:
         foreign = {"realm": "estrealm", "nonce": "0123456789abcdef"}
         for _ in range(12):
@@ -412,7 +410,7 @@ def test_a_stale_nonce_is_no_guess_and_takes_none_back(own):
         assert post(connection, digest_answer(digest_challenge(post(connection, None)), ALICE)).status == 200
 
 
-def test_a_guess_with_a_stale_nonce_is_a_guess(own):
+def test_wrong_answers_with_a_stale_nonce_count_as_guesses(own):
     """Five failures cost 0.05, 0.1, 0.2 and 0.4 seconds; a right answer with a stale nonce changes nothing."""
     with running_gateway(own, settings(own, guess_delay=2)) as gateway, gateway.connect() as connection:
         foreign = {"realm": "estrealm", "nonce": "0123456789abcdef"}
@@ -424,7 +422,7 @@ def test_a_guess_with_a_stale_nonce_is_a_guess(own):
         assert time.monotonic() - began > 0.75
 
 
-def test_a_shared_secret_is_refused_with_words(own):
+def test_the_removed_key_nonce_secret_is_refused_with_advice(own):
     (own.path / "nonce.secret").write_text("0123456789abcdef" * 4)
     with running_gateway(own, settings(own)) as gateway:
         old = settings(own, nonce_secret=str(own.path / "nonce.secret"))
@@ -441,7 +439,7 @@ def test_a_shared_secret_is_refused_with_words(own):
 # The files.
 
 
-def test_a_file_from_the_command(own):
+def test_a_digest_file_made_by_estgw_passwd_works(own):
     path = own.path / "made.htdigest"
     for login in ("carol:c-secret", "dave:d-secret"):
         user, _, password = login.partition(":")
@@ -456,8 +454,8 @@ def test_a_file_from_the_command(own):
             assert post(connection, digest_answer(given, "carol:d-secret")).status == 401
 
 
-def test_the_reference_servers_own_line(own):
-    """RFC 7030 A.3's user, from the file that Apache's htdigest would write: MD5 only, so SHA-256 knows nobody."""
+def test_a_file_of_apaches_htdigest_works_for_md5_only(own):
+    """The user of RFC 7030 A.3, in a file as Apache's htdigest writes it: with MD5 only."""
     known = json.loads((VECTORS / "rfc7030-a3-digest.json").read_text())
     path = own.path / "apache.htdigest"
     path.write_text(known["htdigest_line"] + "\n")
@@ -467,8 +465,8 @@ def test_the_reference_servers_own_line(own):
         assert post(connection, digest_answer(digest_challenge(post(connection, None), "SHA-256"), login)).status == 401
 
 
-def test_digest_alone(own):
-    """Who switched Basic off does not want passwords on the wire, and does not get them checked."""
+def test_basic_is_refused_where_only_digest_is_configured(own):
+    """A password that a client sends nonetheless is not checked."""
     with running_gateway(own, settings(own, users=None, digest=["MD5"])) as gateway, gateway.connect() as connection:
         refused = post(connection, basic(ALICE))
         assert refused.status == 401
@@ -485,8 +483,8 @@ def test_basic_alone_is_the_default(own):
         assert post(connection, digest_answer(made_up, ALICE)).status == 401
 
 
-def test_a_reload_forgets_nothing(own):
-    """A used count stays used, and who was challenged before may answer after: curl asks only once."""
+def test_nonces_and_used_counts_survive_a_reload(own):
+    """curl asks only once, so an answer to a challenge from before the reload must stay valid."""
     with running_gateway(own, settings(own)) as gateway, gateway.connect() as connection:
         given = digest_challenge(post(connection, None))
         header = digest_answer(given, ALICE)

@@ -72,7 +72,7 @@ def own(lab: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 @pytest.fixture(scope="module")
 def subjects(own: Workspace, people: People) -> dict[str, tuple[Path, Path]]:
-    """Certificates of ours with other subjects than a mere CN."""
+    """Certificates of our CA with special subjects."""
     example = x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Example")
     names = {
         "example": x509.Name([example, x509.NameAttribute(NameOID.COMMON_NAME, "a")]),
@@ -139,7 +139,7 @@ def enrol(
 
 
 @both_versions
-def test_right(gateway, version):
+def test_the_connections_own_binding_links_the_csr(gateway, version):
     with connect(gateway, version) as connection:
         facts = seen(enrol(connection, challenge(bound(connection))))
         assert (facts["EST_POP"], facts["EST_TLS_BINDING"]) == ("linked", KINDS[version])
@@ -148,12 +148,12 @@ def test_right(gateway, version):
 
 
 def one_off(value: str) -> list[str]:
-    """Each character changed into a neighbour, one at a time."""
+    """All values that differ from this one in one character."""
     return [value[:at] + ("A" if value[at] != "A" else "B") + value[at + 1 :] for at in range(len(value))]
 
 
 @both_versions
-def test_wrong(gateway, version):
+def test_any_value_but_the_connections_binding_is_a_bad_request(gateway, version):
     with connect(gateway, version) as other:
         elsewhere = bound(other)
     with connect(gateway, version) as connection:
@@ -181,22 +181,22 @@ def test_wrong(gateway, version):
         for value in wrong:
             answer = enrol(connection, challenge(value))
             assert answer.status == 400, (right, value)
-            # What is wrong, and over which version it could be given.
+            # The words name the expected binding and the TLS version.
             assert f"challengePassword is not base64 of this TLS connection's {KINDS[version]} value" in answer.words
             assert version in answer.words
         assert seen(enrol(connection, challenge(right)))["EST_POP"] == "linked"  # and the connection survived
 
 
-def test_a_value_of_the_other_version(gateway):
+def test_a_binding_of_the_other_tls_version_is_a_bad_request(gateway):
     with connect(gateway, "TLSv1.2") as connection:
         assert enrol(connection, challenge(text(bytes(32)))).status == 400
     with gateway.connect(version=V13) as connection:
-        # The standard library's "tls-unique" over 1.3 is the client's Finished message, which no RFC blesses.
+        # The standard library's "tls-unique" over 1.3 is the client's Finished message; no RFC defines it as a binding.
         assert enrol(connection, challenge(text(connection.tls_unique))).status == 400
 
 
 @both_versions
-def test_none(gateway, version):
+def test_a_csr_without_a_binding_is_refused_only_where_required(gateway, version):
     with connect(gateway, version) as connection:
         assert seen(enrol(connection))["EST_POP"] == "absent"
         answer = enrol(connection, path="must/simpleenroll")
@@ -207,15 +207,15 @@ def test_none(gateway, version):
         assert seen(linked)["EST_POP"] == "linked"
 
 
-def test_the_standard_librarys_tls_unique(gateway):
+def test_tls_unique_of_the_standard_library_links_the_csr(gateway):
     with gateway.connect(version=V12) as connection:
         assert len(connection.tls_unique) == 12
         assert seen(enrol(connection, challenge(text(connection.tls_unique))))["EST_POP"] == "linked"
 
 
 @pytest.mark.client("openssl")
-def test_the_exporter_as_openssl_has_it(gateway):
-    """RFC 9266: the label, 32 bytes, and what `s_client` prints is what the gateway accepts."""
+def test_the_exporter_that_openssl_prints_links_the_csr(gateway):
+    """RFC 9266: the gateway accepts the 32 bytes that `s_client` prints for the label."""
     command = ["openssl", "s_client", "-tls1_3", "-connect", f"127.0.0.1:{gateway.port}", "-servername", "localhost"]
     command += [
         "-CAfile",
@@ -249,7 +249,7 @@ def test_the_exporter_as_openssl_has_it(gateway):
 
 @both_versions
 @pytest.mark.parametrize("scheme", ["Basic", "SHA-256", "MD5"])
-def test_the_401_in_between_costs_no_connection(gateway, version, scheme):
+def test_a_401_keeps_the_connection_and_its_binding(gateway, version, scheme):
     with connect(gateway, version) as connection:
         body = csr("device-1", challenge(bound(connection)))
         refused = connection.ask("POST", "simpleenroll", body)
@@ -265,7 +265,7 @@ def test_the_401_in_between_costs_no_connection(gateway, version, scheme):
     assert facts["AUTH_TYPE"] == ("Basic" if scheme == "Basic" else "Digest")
 
 
-# Where the value stands, and in which type.
+# The attribute of the value, and its string type.
 
 STRINGS = {
     "UTF8String": (UTF8, "utf-8"),
@@ -278,7 +278,7 @@ STRINGS = {
 
 
 @both_versions
-def test_every_type_of_string(gateway, version):
+def test_the_binding_may_have_any_asn1_string_type(gateway, version):
     with connect(gateway, version) as connection:
         for kind in (CHALLENGE_PASSWORD, LINKING):
             for tag, codec in STRINGS.values():
@@ -289,8 +289,8 @@ def test_every_type_of_string(gateway, version):
 
 
 @both_versions
-def test_identity_linking_beside_and_instead(gateway, version):
-    """RFC 7894 4: each for itself, and all that are present must pass."""
+def test_every_linking_attribute_that_is_present_must_match(gateway, version):
+    """RFC 7894 4: either attribute is enough, but all that are present must match."""
     with connect(gateway, version) as connection:
         right = bound(connection)
         for path in ("simpleenroll", "must/simpleenroll"):
@@ -327,8 +327,8 @@ ODD = {
 
 
 @pytest.mark.parametrize("odd", ODD)
-def test_odd_attributes_are_a_400(gateway, odd):
-    """Even where foreign values are waived, and for the attributes that only scripts can judge."""
+def test_malformed_attributes_are_a_bad_request(gateway, odd):
+    """Also where foreign values are waived, and for the attributes that only scripts can check."""
     with gateway.connect(version=V12) as connection:
         for kind in (CHALLENGE_PASSWORD, LINKING, OTP, REVOCATION):
             for path in ("simpleenroll", "must/simpleenroll", "waive/simpleenroll", "otp/simpleenroll", "serverkeygen"):
@@ -340,7 +340,7 @@ def test_odd_attributes_are_a_400(gateway, odd):
     assert gateway.process.poll() is None
 
 
-def test_a_linked_csr_with_an_odd_neighbour(gateway):
+def test_a_right_binding_does_not_excuse_a_malformed_attribute(gateway):
     with gateway.connect(version=V12) as connection:
         right = challenge(bound(connection))
         assert enrol(connection, right, attribute(LINKING)).status == 400
@@ -371,12 +371,12 @@ def test_an_ra_may_carry_a_foreign_value_only_where_a_rule_waives_it(gateway, pe
                 assert answer.status == 400, (kind, path)
 
 
-def test_rules_by_user(gateway):
+def test_pop_rules_apply_by_user(gateway):
     with gateway.connect(version=V12) as connection:
         for login, absent, foreign in ((ALICE, 400, 400), (BOB, 200, 200), ("estuser:estpwd", 200, 400)):
             assert enrol(connection, path="user/simpleenroll", login=login).status == absent
             assert enrol(connection, challenge(FOREIGN), path="user/simpleenroll", login=login).status == foreign
-        # Digest names its user just as well, and an unverified name is none.
+        # A Digest user counts as well; a user with a wrong password does not.
         refused = enrol(connection, path="user/simpleenroll", login=None)
         header = digest_answer(digest_challenge(refused), ALICE, f"{EST}/user/simpleenroll")
         body = csr("device-1")
@@ -404,7 +404,7 @@ def test_rules_by_user(gateway):
         ("subject/simpleenroll", "escaping", False),
     ],
 )
-def test_rules(gateway, people, subjects, path, kind, required):
+def test_pop_rules_apply_by_operation_certificate_and_trust(gateway, people, subjects, path, kind, required):
     pair = subjects.get(kind) or people.pairs[kind]
     with gateway.connect(certificate=pair, version=V12) as connection:
         login = None if path.endswith("simplereenroll") else ALICE
@@ -416,18 +416,18 @@ def test_rules(gateway, people, subjects, path, kind, required):
 
 
 @pytest.mark.parametrize(("source", "status"), [("127.0.0.1", 200), ("127.0.0.2", 400)])
-def test_rules_by_address(gateway, source, status):
+def test_pop_rules_apply_by_address(gateway, source, status):
     with gateway.connect(source=source) as connection:
         assert enrol(connection, path="address/simpleenroll").status == status
         announced = CHALLENGE_OID in connection.ask("GET", "address/csrattrs").der
         assert announced is (status == 400)
 
 
-# What only scripts can judge (RFC 7894 3.1, 3.2).
+# Attributes that only scripts can check (RFC 7894 3.1, 3.2).
 
 
-def test_a_one_time_password_in_the_csr(gateway):
-    """Nobody to verify it: refused; a script to verify it: its word counts; and the link is judged for itself."""
+def test_an_otp_in_the_csr_needs_a_script_that_verifies_it(gateway):
+    """Without a script the CSR is refused. With one its verdict counts. The binding is checked in any case."""
     with gateway.connect(version=V12) as connection:
         otp = linking("90503846", kind=OTP)
         answer = enrol(connection, otp)
@@ -441,7 +441,7 @@ def test_a_one_time_password_in_the_csr(gateway):
         assert enrol(connection, linking("0", kind=OTP), right, path="otp/simpleenroll").status == 403
 
 
-def test_the_published_csr_with_a_one_time_password(gateway):
+def test_the_published_csr_with_an_otp_is_refused_without_a_script(gateway):
     """The vector of RFC 7894's test suite, over the wire."""
     body = (VECTORS / "altmod-rfc7894-csr-otpchallenge.b64").read_bytes()
     answer = gateway.post("simpleenroll", body, login=ALICE)
@@ -472,7 +472,7 @@ def test_serverkeygen_verifies_a_binding_that_is_present(gateway):
         assert enrol(connection, path="must/serverkeygen").status == 400
 
 
-def test_reenrol(gateway, people):
+def test_reenroll_verifies_and_requires_the_binding(gateway, people):
     with gateway.connect(version=V12, certificate=people.pairs["ours"]) as connection:
         right = challenge(bound(connection))
         for path in ("simplereenroll", "must/simplereenroll"):
@@ -481,7 +481,7 @@ def test_reenrol(gateway, people):
         assert enrol(connection, path="must/simplereenroll", login=None).status == 400
 
 
-# What is announced.
+# csrattrs.
 
 
 @pytest.mark.parametrize(
@@ -496,7 +496,7 @@ def test_reenrol(gateway, people):
         ("ra", False),
     ],
 )
-def test_csrattrs_announces_what_is_required(gateway, label, announced):
+def test_csrattrs_announces_linking_where_a_rule_requires_it(gateway, label, announced):
     answer = gateway.get(f"{label}/csrattrs" if label else "csrattrs")
     assert (CHALLENGE_OID in answer.der) is announced
     assert LINKING_OID not in answer.der
@@ -505,7 +505,7 @@ def test_csrattrs_announces_what_is_required(gateway, label, announced):
 # The settings for TLS 1.3.
 
 
-def test_finished(own, people):
+def test_tls13_finished_accepts_only_the_finished_message(own, people):
     with running_gateway(own, settings(own, people, tls13="finished")) as gateway:
         with gateway.connect(version=V13) as connection:
             # On 1.3 this is the client's Finished message, the same that libest sends.
@@ -518,7 +518,7 @@ def test_finished(own, people):
             assert seen(enrol(connection, challenge(bound(connection))))["EST_TLS_BINDING"] == "tls-unique"
 
 
-def test_off(own, people):
+def test_tls13_off_refuses_every_binding_over_tls_1_3(own, people):
     with running_gateway(own, settings(own, people, tls13="off")) as gateway:
         with connect(gateway, "TLSv1.3") as connection:
             facts = seen(enrol(connection))
@@ -540,7 +540,7 @@ def test_off(own, people):
             assert seen(linked)["EST_TLS_BINDING"] == "tls-unique"
 
 
-def test_required_of_everybody_as_identity_linking(own, people):
+def test_est_identity_linking_can_be_required_by_default(own, people):
     config = settings(own, people, default="required", attribute="estIdentityLinking")
     with running_gateway(own, config) as gateway:
         for label in ("csrattrs", "must/csrattrs"):
@@ -554,8 +554,8 @@ def test_required_of_everybody_as_identity_linking(own, people):
                 assert seen(enrol(connection, linked))["EST_POP"] == "linked"
 
 
-def test_a_handler_without_wishes_is_made_to_announce(own, people):
-    """RFC 7030 4.5.2: the gateway says it, whether the script thought of it or not."""
+def test_csrattrs_announces_linking_even_if_the_handler_does_not(own, people):
+    """RFC 7030 4.5.2: the gateway adds it to the script's output."""
     silent, wishes = own.script("silent", "exit 0"), own.script("wishes", "echo MAA=")
     config = settings(own, people)
     for name, script in (("must", silent), ("user", wishes), ("waive", silent), ("ra", wishes)):

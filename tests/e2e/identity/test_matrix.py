@@ -1,4 +1,4 @@
-"""Who gets in: every kind of certificate with every kind of credentials, against every requirement.
+"""Access: every kind of certificate with every kind of credentials, against every requirement.
 
 The tables were written by hand from RFC 7030 (3.2.3, 3.3.2, 3.7, 4.1.2, 4.2.2, 4.5) and RFC 9110 (15.5.2), not from
 the code.
@@ -30,9 +30,9 @@ CREDENTIALS = {
     "malformed": "Basic !estuser:estpwd!",
 }
 
-# What a request is answered with, by what the operation requires and whether the client has a certificate that
-# verifies.  200: it goes on.  401: try a password.  403: a password would not help.  Credentials that are sent are
-# always checked, and what can't be read neither satisfies a requirement nor skips one.
+# The status by the operation's requirement and by whether the client has a certificate that verifies.
+# 200: the request goes on.  401: try a password.  403: a password would not help.  Credentials that are sent are
+# always checked.  Malformed ones neither satisfy a requirement nor skip one.
 TABLE = """
 requires  certificate   none  good  bad   malformed
 none      no            200   200   200   200
@@ -47,7 +47,7 @@ both      no            403   403   401   401
 both      yes           401   200   401   401
 """
 
-# What each certificate is worth: whether it verifies, the kind of anchor, and whether it makes an RA (3.7: only ours).
+# For each certificate: whether it verifies, the kind of anchor, and whether it makes an RA (3.7: only ours).
 WORTH = """
 certificate  verified  trust     ra
 none         no        none      0
@@ -131,7 +131,7 @@ def check_refusal(answer: Response) -> None:
 
 
 def check_facts(answer: Response, kind: str, sent: str, requires: str) -> None:
-    """What the script is told of who the client is: verified facts, nothing else."""
+    """The script gets only verified facts about the client."""
     facts, worth = seen(answer), WORTHS[kind]
     user = sent == "good" and requires != "none"
     methods = [name for name, has in (("tls", worth["verified"] == "yes"), ("http", user)) if has]
@@ -144,14 +144,14 @@ def check_facts(answer: Response, kind: str, sent: str, requires: str) -> None:
     assert not {"EST_USERNAME", "EST_PASSWORD"} & facts.keys()
 
 
-def test_the_tables_are_whole():
+def test_the_tables_have_every_combination():
     assert set(ANSWERS) == {(r, c, s) for r in REQUIREMENTS for c in ("no", "yes") for s in CREDENTIALS}
     assert len(WORTHS) == 8
 
 
 @pytest.mark.parametrize("requires", REQUIREMENTS)
 @pytest.mark.parametrize("kind", WORTHS)
-def test_every_cell(gateway, people, kind, requires):
+def test_every_certificate_and_credential_gets_the_tables_status(gateway, people, kind, requires):
     """Unverified certificates count as none; all cells of one certificate share its connection."""
     version = V12 if kind in ("their RA", "revoked", "expired") else V13
     wrong = []
@@ -168,7 +168,7 @@ def test_every_cell(gateway, people, kind, requires):
     assert not wrong
 
 
-# What the RFC asks of a server that nobody has configured: nobody is asked for /cacerts and /csrattrs, a certificate
+# The RFC's requirements for a server without settings: /cacerts and /csrattrs need no login, a certificate
 # or a password is enough to enrol, a certificate is needed to renew.
 BY_DEFAULT = {
     "cacerts": "none",
@@ -181,7 +181,7 @@ BY_DEFAULT = {
 
 
 @pytest.mark.parametrize("kind", WORTHS)
-def test_what_is_required_by_default(gateway, people, kind):
+def test_default_requirements_are_the_rfcs(gateway, people, kind):
     with gateway.connect(certificate=people.pairs[kind]) as connection:
         for operation, requires in BY_DEFAULT.items():
             for sent in CREDENTIALS:
@@ -191,17 +191,17 @@ def test_what_is_required_by_default(gateway, people, kind):
 
 @pytest.mark.parametrize("kind", ["ours", "unknown", "expired", "revoked"])
 @pytest.mark.parametrize("version", [V12, V13], ids=["1.2", "1.3"])
-def test_both_versions_of_tls(gateway, people, kind, version):
+def test_an_unverified_certificate_cannot_renew_in_either_tls_version(gateway, people, kind, version):
     with gateway.connect(certificate=people.pairs[kind], version=version) as connection:
         assert ask(connection, "cacerts", None, "none").status == 200
         answer = ask(connection, "simplereenroll", None, "none")
         assert answer.status == (200 if kind == "ours" else 403)
         if kind in FAULTS:
-            assert FAULTS[kind] in answer.words  # its owner wants to know
+            assert FAULTS[kind] in answer.words  # the words say why
 
 
-def test_a_wrong_name_is_refused_where_a_certificate_would_do(gateway, people):
-    """Credentials that are sent are checked, and the access line names nobody that was not verified."""
+def test_wrong_credentials_are_refused_despite_a_good_certificate(gateway, people):
+    """Credentials that are sent are checked. The access line names verified users only."""
     with gateway.connect(certificate=people.pairs["ours"]) as connection:
         assert ask(connection, "simpleenroll", None, "bad").status == 401
     assert "user" not in gateway.access[-1]
@@ -211,7 +211,7 @@ def test_a_wrong_name_is_refused_where_a_certificate_would_do(gateway, people):
 
 
 @pytest.mark.parametrize("kind", FAULTS)
-def test_pass_shows_them_to_scripts_as_failed(own, people, kind):
+def test_pass_shows_unverified_certificates_to_scripts_as_failed(own, people, kind):
     with running_gateway(own, settings(own, people, unknown_certificates="pass")) as gateway:
         with gateway.connect(certificate=people.pairs[kind]) as connection:
             for requires in REQUIREMENTS:
@@ -234,13 +234,13 @@ def test_pass_shows_them_to_scripts_as_failed(own, people, kind):
 # unknown_certificates: reject.
 
 
-def test_reject_refuses_in_the_handshake(own, people):
+def test_reject_refuses_unverified_certificates_in_the_handshake(own, people):
     with running_gateway(own, settings(own, people, unknown_certificates="reject")) as gateway:
         for kind, pair in people.pairs.items():
             for version in (V12, V13):
                 if kind in FAULTS:
                     before = len(gateway.log)
-                    # At 1.3 the client learns of it with its first read.
+                    # In TLS 1.3 the client sees the alert at its first read.
                     with (
                         pytest.raises((OSError, AssertionError)),
                         gateway.connect(certificate=pair, version=version) as connection,
@@ -269,7 +269,7 @@ def test_third_parties_are_off_by_default(own, people):
 
 
 @pytest.mark.parametrize("whose", ["ours", "theirs"])
-def test_a_crl_counts_after_a_reload(own, people, whose):
+def test_a_changed_crl_applies_after_a_reload(own, people, whose):
     ca = people.ours if whose == "ours" else people.theirs
     path = own.path / "later.crl"
     path.write_bytes(ca.crl().public_bytes(Encoding.PEM))
@@ -286,14 +286,14 @@ def test_a_crl_counts_after_a_reload(own, people, whose):
         with gateway.connect(certificate=people.pairs[whose]) as before:
             assert gateway.reload()["event"] == "reloaded"
             assert status() == 403
-            # A connection keeps what its handshake found; it ends soon enough.
+            # An open connection keeps the verdict of its handshake.
             assert ask(before, "cacerts", None, "none").status == 200
         path.write_bytes(ca.crl(starts=NOW - 9 * DAY, ends=NOW - DAY).public_bytes(Encoding.PEM))
         assert gateway.reload()["event"] == "reloaded"
-        assert status() == 403  # a list that is out of date vouches for nobody
+        assert status() == 403  # no certificate verifies under an expired CRL
 
 
-def test_every_generation_of_our_key_is_ours(own, people, tmp_path):
+def test_all_anchors_of_one_name_are_explicit(own, people, tmp_path):
     """RFC 7030 4.1.3: one name, several keys, all of them explicit anchors."""
     older, newer = root("Our CA"), root("Our CA")
     bag = tmp_path / "generations.pem"
@@ -306,16 +306,16 @@ def test_every_generation_of_our_key_is_ours(own, people, tmp_path):
 
 
 @pytest.mark.parametrize(("eku", "status"), [("none", 200), ("client", 200), ("server", 403), ("ra", 403)])
-def test_client_auth_or_no_usage_at_all(gateway, people, tmp_path, eku, status):
-    """An RA, too, needs clientAuth to speak as a client."""
+def test_a_client_certificate_needs_client_auth_or_no_usage_at_all(gateway, people, tmp_path, eku, status):
+    """An RA needs clientAuth, too."""
     usages = {"none": None, "client": (CLIENT_AUTH,), "server": (SERVER_AUTH,), "ra": (CMC_RA,)}
     pair = people.ours.issue("device-1", eku=usages[eku]).write(tmp_path, "some")
     with gateway.connect(certificate=pair) as connection:
         assert ask(connection, "simplereenroll", None, "none").status == status
 
 
-def test_no_passwords_no_challenge(own, people):
-    """RFC 9110 15.5.2: a 401 without a challenge is none, so it is a 403 that says so."""
+def test_where_no_passwords_are_taken_the_answer_is_403_not_401(own, people):
+    """RFC 9110 15.5.2: a 401 must have a challenge, so the answer is a 403 that says why."""
     with running_gateway(own, settings(own, people, users=None)) as gateway:
         with gateway.connect() as connection:
             for requires in ("any", "http"):

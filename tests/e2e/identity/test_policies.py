@@ -1,4 +1,4 @@
-"""The shipped scripts' policies, each switched on as its reader would: by taking the comment signs away."""
+"""The shipped scripts' policies, each switched on as a user would: by removing the comment signs."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def gateway(own: Workspace, people: People) -> Iterator[Gateway]:
         yield running
 
 
-# The shipped policy, and what stands in it to be switched on.
+# The shipped policy, and the rules in it that can be switched on.
 
 
 def verdict(gateway: Gateway, body: bytes, **options: Any) -> tuple[int, str]:
@@ -57,14 +57,14 @@ def named(cn: str, *names: x509.GeneralName) -> bytes:
     return csr(cn, *names)
 
 
-def test_the_shipped_policy(gateway, people):
+def test_the_shipped_policy_refuses_only_one_time_passwords(gateway, people):
     for options in ({}, {"login": None, "certificate": people.pairs["ours"]}):
         assert verdict(gateway, BODY, **options)[0] == 200
     otp = csr("device-1", attribute("1.2.840.113549.1.9.16.2.56", tlv(UTF8, b"1234")))
     assert verdict(gateway, otp) == (403, "one-time passwords are not taken here")
 
 
-def test_policy_user_names(gateway, own, people):
+def test_policy_permits_password_clients_only_their_own_name(gateway, own, people):
     refusal = (403, "you may only be CN=estuser and nothing else")
     with policy(own, "A client that logs in with a password"):
         assert verdict(gateway, named("estuser")) == (200, "")
@@ -73,13 +73,13 @@ def test_policy_user_names(gateway, own, people):
             assert verdict(gateway, named(cn)) == refusal
         assert verdict(gateway, csr(name("O=x,CN=estuser"))) == refusal
         assert verdict(gateway, named("estuser", x509.DNSName("evil.example"))) == refusal
-        # A certificate speaks for itself: renewals go on.
+        # A client with a certificate is not affected.
         assert verdict(gateway, BODY, login=None, certificate=people.pairs["ours"])[0] == 200
     assert verdict(gateway, named("alice"))[0] == 200
 
 
-def refuses_strange_hosts(ask: Callable[[bytes], tuple[int, str]]) -> None:
-    """Whether CN and SAN must be hosts in example.org; the words name the one that is not."""
+def require_refusal_of_foreign_hosts(ask: Callable[[bytes], tuple[int, str]]) -> None:
+    """CN and SAN must be hosts in example.org. The words name the one that is not."""
     ours = x509.DNSName("a.example.org")
     assert ask(named("a.example.org")) == (200, "")
     assert ask(named("a.example.org", ours, x509.DNSName("b.c.example.org"))) == (200, "")
@@ -91,12 +91,12 @@ def refuses_strange_hosts(ask: Callable[[bytes], tuple[int, str]]) -> None:
     assert ask(csr(name("O=example.org"))) == (403, "not ours to certify: it names no host")
 
 
-def test_policy_host_names(gateway, own):
+def test_policy_permits_only_hosts_in_our_domains(gateway, own):
     with policy(own, "Only hosts in our domains"):
-        refuses_strange_hosts(lambda body: verdict(gateway, body))
+        require_refusal_of_foreign_hosts(lambda body: verdict(gateway, body))
 
 
-def test_policy_allow_list(gateway, own, people):
+def test_policy_permits_only_listed_certificates(gateway, own, people):
     ours = people.certificates["ours"].certificate.fingerprint(hashes.SHA256()).hex()
     listed = own.path / "handlers/openssl/allowed-fingerprints"
     with policy(own, "Only certificates on a list"):
@@ -125,7 +125,7 @@ def test_policy_allow_list(gateway, own, people):
         ("2026-11-29 09:00", False),  # a Sunday
     ],
 )
-def test_policy_office_hours(gateway, own, moment, is_open):
+def test_policy_permits_requests_only_in_office_hours(gateway, own, moment, is_open):
     seconds = int(datetime.fromisoformat(f"{moment}+00:00").timestamp())
     with policy(own, "Office hours, UTC"):
         clock = f"unset EPOCHSECONDS\nEPOCHSECONDS={seconds}\n"  # the present moment, which a test can't choose
@@ -133,7 +133,7 @@ def test_policy_office_hours(gateway, own, moment, is_open):
             assert verdict(gateway, BODY) == ((200, "") if is_open else (403, "come back in office hours"))
 
 
-def test_policy_office_hours_now(gateway, own):
+def test_policy_office_hours_follow_the_real_clock(gateway, own):
     with policy(own, "Office hours, UTC"):
         while True:
             before = datetime.now(UTC)
@@ -143,7 +143,7 @@ def test_policy_office_hours_now(gateway, own):
     assert status == (200 if before.isoweekday() < 6 and 8 <= before.hour < 18 else 403)
 
 
-def test_policy_only_ras_name_others(gateway, own, people):
+def test_policy_lets_only_ras_name_others(gateway, own, people):
     with policy(own, "Only RAs may name others"):
         for kind, status in (("our RA", 200), ("ours", 403), ("theirs", 403), ("their RA", 403), ("none", 403)):
             login = LOGIN if kind == "none" else None
@@ -153,8 +153,8 @@ def test_policy_only_ras_name_others(gateway, own, people):
         assert verdict(gateway, BODY)[0] == 403
 
 
-def test_policy_only_ras_name_others_in_the_alternative_name_either(gateway, own, people, tmp_path):
-    """The subject is one name of several, and a server's is not it."""
+def test_policy_lets_only_ras_ask_for_others_alternative_names(gateway, own, people, tmp_path):
+    """The subject is not the only name: a server's host names are alternative names."""
     host, mail = x509.DNSName("a.example"), x509.RFC822Name("d@a.example")
     pair = enrol(gateway, tmp_path, "device-1", host, mail)
     with policy(own, "Only RAs may name others"):
@@ -173,20 +173,20 @@ def test_policy_only_ras_name_others_in_the_alternative_name_either(gateway, own
             status, words = verdict(gateway, named("device-1", host, other), certificate=pair, login=None)
             assert (status, words.startswith("only an RA may name others: ")) == (403, True), other
             assert verdict(gateway, named("other", other), certificate=people.pairs["our RA"], login=None)[0] == 200
-        # Without alternative names of its own, a client has none to ask for.
+        # A client whose certificate has no alternative names may not ask for any.
         ours = {"certificate": people.pairs["ours"], "login": None}
         assert verdict(gateway, named("device-1", host), **ours) == (403, "only an RA may name others: DNS:a.example")
 
 
-def test_a_name_that_nobody_verified_is_no_name_of_ones_own(own, people):
-    """`pass` shows scripts a stranger's certificate, in which he wrote whatever he liked."""
+def test_policy_ignores_the_name_in_an_unverified_certificate(own, people):
+    """`pass` shows scripts unverified certificates, in which a client can write any name."""
     config = {"client_auth": {**people.config, "unknown_certificates": "pass"}}
     with running_gateway(own, config) as gateway, policy(own, "Only RAs may name others"):
         for kind, status in (("unknown", 403), ("expired", 403), ("revoked", 403), ("ours", 200)):
             assert gateway.post("simpleenroll", BODY, certificate=people.pairs[kind]).status == status
 
 
-# What stands in the handlers to be switched on.
+# Rules in the handlers that can be switched on.
 
 
 def enrolled(gateway: Gateway, body: bytes, **options: Any) -> tuple[int, str]:
@@ -208,19 +208,19 @@ def test_profile_and_lifetime_hold_for_a_renewal(gateway, own, people):
     assert usages(gateway.post("simpleenroll", BODY).certificate) == [CLIENT_AUTH]
 
 
-def test_simpleenroll_for_ones_own_name(gateway, own, people):
+def test_simpleenroll_can_be_limited_to_the_users_own_name(gateway, own, people):
     with uncommented(own, ENROL, "only_user_name"):
         assert enrolled(gateway, named("estuser")) == (200, "")
         assert enrolled(gateway, named("alice"), login="alice:secret") == (200, "")
         for cn in ("alice", "estuser,O=x", "*", ""):
             assert enrolled(gateway, named(cn))[0] in (400, 403)
         assert enrolled(gateway, BODY) == (403, "you may only be CN=estuser and nothing else")
-        # A certificate is no user, so nobody's name is its.
+        # A client with a certificate alone has no user name.
         ours = {"login": None, "certificate": people.pairs["ours"]}
         assert enrolled(gateway, BODY, **ours) == (403, "you may only be CN= and nothing else")
 
 
-def test_simpleenroll_for_holders_of_a_certificate_of_ours(gateway, own, people):
+def test_simpleenroll_can_be_limited_to_clients_of_our_ca(gateway, own, people):
     with uncommented(own, ENROL, "[[ $EST_CLIENT_TRUST == explicit ]]"):
         for kind, status in (("ours", 200), ("our RA", 200), ("theirs", 403), ("their RA", 403), ("none", 403)):
             for login in (LOGIN, None) if kind != "none" else (LOGIN,):
@@ -229,12 +229,12 @@ def test_simpleenroll_for_holders_of_a_certificate_of_ours(gateway, own, people)
                 assert found == (status, words), kind
 
 
-def test_simpleenroll_for_our_hosts(gateway, own):
+def test_simpleenroll_can_be_limited_to_our_hosts(gateway, own):
     with uncommented(own, ENROL, "allowed_suffix"):
-        refuses_strange_hosts(lambda body: enrolled(gateway, body))
+        require_refusal_of_foreign_hosts(lambda body: enrolled(gateway, body))
 
 
-def test_simpleenroll_without_alternative_names(gateway, own):
+def test_simpleenroll_can_drop_alternative_names(gateway, own):
     text = (own.path / ENROL).read_text()
     wanted = named("a", x509.DNSName("a.example"))
     assert "DNSName(value='a.example')" in str(gateway.post("simpleenroll", wanted).certificate.extensions)
@@ -243,8 +243,8 @@ def test_simpleenroll_without_alternative_names(gateway, own):
     assert "a.example" not in str(issued.extensions)
 
 
-def test_simplereenroll(gateway, own, people, tmp_path):
-    """All three of its policies, one on top of the other."""
+def test_simplereenroll_rules_for_keys_dates_and_ras_work(gateway, own, people, tmp_path):
+    """All three of its rules, two of them together."""
     pair = enrol(gateway, tmp_path)
     other = csr("device-1", key=OTHER)
 
@@ -259,7 +259,7 @@ def test_simplereenroll(gateway, own, people, tmp_path):
         assert renewed(other) == (200, "")
         with uncommented(own, REENROLL, "ends_within"):
             assert renewed(other) == (403, "too early: come back in the last 30 days")
-            # That one has 30 days less a moment to live.
+            # This certificate ends in a little less than 30 days.
             assert renewed(other, people.pairs["ours"]) == (200, "")
     with uncommented(own, REENROLL, "[[ $EST_CLIENT_IS_RA == 0 ]]"):
         for kind, found in (("our RA", [CLIENT_AUTH, CMC_RA]), ("ours", [CLIENT_AUTH])):

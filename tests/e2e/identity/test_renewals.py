@@ -1,4 +1,4 @@
-"""What a renewal may be about: the names of the certificate being renewed, or new ones where that is allowed."""
+"""The names in a renewal: the names of the certificate, or new ones where the configuration allows it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def own(lab: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 
 def nameless(own: Workspace) -> Path:
-    """The same CA with a rule book that takes subjects without a common name."""
+    """The same CA with an openssl.cnf that permits subjects without a common name."""
     path = own.path / "nameless-ca"
     shutil.copytree(own.ca, path)
     rules = (path / "openssl.cnf").read_text()
@@ -79,7 +79,7 @@ def printable(text: str) -> bytes:
 SAN = [x509.DNSName("a.example"), x509.DNSName("b.example"), x509.RFC822Name("d@a.example")]
 
 
-def test_names_are_compared_as_names(gateway, tmp_path):
+def test_reenroll_compares_names_as_names_not_as_bytes(gateway, tmp_path):
     pair = enrol(gateway, tmp_path, "Device One", *SAN)
     for subject, names in (
         ("Device One", SAN),
@@ -113,7 +113,7 @@ def test_a_third_partys_certificate_is_not_renewed(gateway, people):
         assert (answer.status, "yours is another's" in answer.words) == (403, True)
 
 
-def test_renew_or_rekey(gateway, tmp_path):
+def test_scripts_are_told_whether_a_reenroll_renews_or_rekeys(gateway, tmp_path):
     pair = enrol(gateway, tmp_path)
     for key, word in ((KEY, "renew"), (ec.generate_private_key(ec.SECP256R1()), "rekey")):
         facts = seen(renewal(gateway, pair, csr("device-1", key=key), "seen"))
@@ -128,7 +128,7 @@ def test_renew_or_rekey(gateway, tmp_path):
 # Without a TLS certificate.
 
 
-def test_renewal_by_password_where_it_is_allowed(gateway, own, tmp_path):
+def test_renewal_by_password_needs_the_setting_and_a_known_certificate(gateway, own, tmp_path):
     pair = enrol(gateway, tmp_path, "looked-up", *SAN)
     body = csr(printable("LOOKED-UP"), san(*reversed(SAN)), key=KEY)
     answer = gateway.post("simplereenroll", body)
@@ -170,7 +170,7 @@ def names_of(certificate: x509.Certificate) -> tuple[str, list[x509.GeneralName]
     return str(common.value), found
 
 
-def test_a_change_of_names(gateway, tmp_path):
+def test_change_subject_name_replaces_the_names_where_allowed(gateway, tmp_path):
     pair = enrol(gateway, tmp_path, "old", SAN[0])
 
     def asked(*attributes: bytes, label: str = "change") -> Response:
@@ -179,7 +179,7 @@ def test_a_change_of_names(gateway, tmp_path):
     assert names_of(asked(change(cn("new"), SAN[1], SAN[2])).certificate) == ("new", SAN[1:])
     assert names_of(asked(change(cn("new"))).certificate) == ("new", [])  # absent means empty
     assert names_of(asked().certificate) == ("old", SAN[:1])
-    without = asked(change(None, SAN[1]))  # an empty subject, which this CA's policy does not like
+    without = asked(change(None, SAN[1]))  # an empty subject, which this CA's policy refuses
     assert (without.status, "commonName" in without.words) == (403, True)
     assert asked(change(cn("new")), label="").status == 400  # not allowed here
     assert "leave ChangeSubjectName out" in asked(change(cn("new")), label="").words
@@ -190,7 +190,7 @@ def test_a_change_of_names(gateway, tmp_path):
 
 
 def test_policies_and_scripts_see_the_new_names(gateway, tmp_path, own):
-    """Else a policy on names could be passed by asking to change them."""
+    """Otherwise a request to change names would bypass a policy on names."""
     pair = enrol(gateway, tmp_path, "old", SAN[0])
     body = csr("old", san(SAN[0]), change(cn("new"), SAN[1]), key=KEY)
     facts = seen(renewal(gateway, pair, body, "seen-change"))
@@ -235,8 +235,8 @@ def issued_by(answer: Response, operation: str) -> x509.Certificate:
     [(label, operation) for label in ("change", "change-python") for operation in ISSUING]
     + [("change-short", operation) for operation in ISSUING[:2]],
 )
-def test_hostile_new_names_arrive_as_they_are(gateway, tmp_path, label, operation):
-    """From every handler that is shipped and issues."""
+def test_hostile_new_names_are_issued_unchanged(gateway, tmp_path, label, operation):
+    """By every shipped handler that issues."""
     pair = enrol(gateway, tmp_path, "old")
     with gateway.connect(certificate=pair) as connection:
         for text in HOSTILE:
@@ -247,8 +247,8 @@ def test_hostile_new_names_arrive_as_they_are(gateway, tmp_path, label, operatio
 
 
 @pytest.mark.parametrize("label", ["change-nameless", "change-python"])
-def test_an_absent_subject_means_an_empty_one(gateway, tmp_path, label):
-    """RFC 6402 2.8; whether a certificate may go without one is the CA's to say, and this one's Python set says no."""
+def test_a_change_without_a_subject_asks_for_an_empty_one(gateway, tmp_path, label):
+    """RFC 6402 2.8. Each CA decides whether it accepts an empty subject; the Python set refuses it."""
     pair = enrol(gateway, tmp_path, "old", SAN[0])
     body = csr("old", san(SAN[0]), change(None, SAN[1]), key=KEY)
     answer = renewal(gateway, pair, body, label)
@@ -260,36 +260,36 @@ def test_an_absent_subject_means_an_empty_one(gateway, tmp_path, label):
     assert list(found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value) == [SAN[1]]
 
 
-def test_absent_alternative_names_mean_none(gateway, tmp_path):
-    """However many the CSR has beside it, which are the old ones."""
+def test_a_change_without_alternative_names_removes_them(gateway, tmp_path):
+    """The alternative names in the CSR itself are the old ones."""
     pair = enrol(gateway, tmp_path, "old", *SAN)
     body = csr("old", san(*SAN), change(cn("new")), key=KEY)
     for label in ("change", "change-short", "change-python", "change-nameless"):
         assert names_of(renewal(gateway, pair, body, label).certificate) == ("new", []), label
 
 
-def test_multi_valued_and_many_rdns(gateway, tmp_path):
+def test_a_new_subject_may_have_many_and_multi_valued_rdns(gateway, tmp_path):
     pair = enrol(gateway, tmp_path, "old")
     wanted = x509.Name.from_rfc4514_string("CN=a\\+b+OU=c\\,d,O=e/f,C=DE")
     body = csr("old", change(wanted.public_bytes()), key=KEY)
     assert renewal(gateway, pair, body, "change").certificate.subject == wanted
 
 
-def test_a_devices_own_certificate_may_ask_for_other_names(gateway, people):
+def test_a_third_partys_certificate_may_enrol_for_new_names(gateway, people):
     """RFC 7030 4.2.1: a third party's certificate on an enrol."""
     body = csr("device-1", change(cn("new"), SAN[0]))
     with gateway.connect(certificate=people.pairs["theirs"], version=V13) as connection:
         issued = connection.ask("POST", "change/simpleenroll", body).certificate
         assert names_of(issued) == ("new", SAN[:1])
-        # The names in the CSR are still those of the certificate.
+        # The CSR itself must still have the names of the certificate.
         other = connection.ask("POST", "change/simpleenroll", csr("device-2", change(cn("new"))))
         assert (other.status, "keeps the certificate's own names" in other.words) == (403, True)
     answer = gateway.post("change/simpleenroll", body)
     assert (answer.status, "needs a TLS client certificate" in answer.words) == (403, True)
 
 
-def test_a_name_with_a_control_character(gateway, tmp_path):
-    """A policy sees the end of it, and some relying parties the beginning."""
+def test_a_name_with_a_control_character_is_a_bad_request(gateway, tmp_path):
+    """A policy checks the end of such a name, but some relying parties read only its beginning."""
     pair = enrol(gateway, tmp_path, "old")
     for bad in (x509.DNSName("evil.example\0.example.org"), x509.RFC822Name("a\n@b"), x509.DNSName("a\x7f.example")):
         for wish in (san(bad), change(cn("new"), bad)):

@@ -1,4 +1,4 @@
-"""What the README says of who may enrol: the order of the gates, the words, and three policies as they stand there."""
+"""The README's chapter on who may enrol: the order of the gates, the words, and its three policies."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def trusting(people: People) -> dict[str, Any]:
     return {"explicit": people.config["explicit"]}
 
 
-def test_first_a_password_then_the_certificate(own_lab, tmp_path):
+def test_readme_policy_first_a_password_then_the_certificate_works(own_lab, tmp_path):
     line = f"estuser {hashlib.sha256(b'once').hexdigest()}\n"
     (own_lab.path / "handlers/examples/one-time-passwords").write_text(line)
     with running_gateway(own_lab, worked("First a password, then the certificate")) as gateway:
@@ -59,7 +59,7 @@ def test_first_a_password_then_the_certificate(own_lab, tmp_path):
         assert gateway.post("simpleenroll", csr(), login=None, certificate=pair).status == 401
 
 
-def test_devices_with_a_makers_certificate(own_lab, people):
+def test_readme_policy_for_devices_with_a_makers_certificate_works(own_lab, people):
     settings = worked("Devices with a maker's certificate")
     own_lab.path.joinpath(settings["client_auth"]["implicit"][0]).write_bytes(
         Path(people.config["implicit"][0]).read_bytes()
@@ -78,7 +78,7 @@ def test_devices_with_a_makers_certificate(own_lab, people):
                 assert other.ask("POST", "iot/simpleenroll", linked, login=LOGIN).status == 403
 
 
-def test_an_ra_enrols_for_others(own_lab, people, tmp_path):
+def test_readme_policy_for_an_ra_that_enrols_for_others_works(own_lab, people, tmp_path):
     settings = worked("An RA enrols for others")
     with (
         policy(own_lab, "Only RAs may name others"),
@@ -103,8 +103,8 @@ def gates() -> dict[int, set[int]]:
     return {int(number): {int(status) for status in re.findall(r"\b[2-5]\d\d\b", last)} for number, last in rows}
 
 
-def test_the_gates_stand_in_that_order(own_lab, people):
-    """Requests with something wrong at every gate from one on: that gate answers, and no later one is asked."""
+def test_gates_refuse_in_the_order_of_the_readme(own_lab, people):
+    """Each request has a fault at one gate and at every later one. The first of these gates must answer."""
     asked = own_lab.path / "asked"
     ask = f'echo "${{EST_CSR_SAN_0-nobody}}" >>{asked}\n'
     decision = own_lab.script("decision", ask + "[[ -v EST_CSR_SAN_0 ]] || { echo 'the decision says no'; exit 77; }")
@@ -131,7 +131,7 @@ def test_the_gates_stand_in_that_order(own_lab, people):
     ]
     assert [1, *(step[0] for step in steps)] == list(gates())
     with running_gateway(own_lab, config) as gateway:
-        # At 1.3 a client learns of the alert with its first read.
+        # In TLS 1.3 a client sees the alert at its first read.
         with (
             pytest.raises((OSError, AssertionError)),
             gateway.connect(certificate=people.pairs["unknown"]) as stranger,
@@ -147,8 +147,8 @@ def test_the_gates_stand_in_that_order(own_lab, people):
     assert asked.read_text() == "nobody\nDNS:a.example\nDNS:a.example\n"
 
 
-def test_the_table_of_requirement_words():
-    """Every word of the README's table is one of the configuration's, and the other way round."""
+def test_the_readmes_table_has_every_requirement_word():
+    """The README's table and the configuration have the same words."""
     text = (ROOT / "README.md").read_text().partition("\n| `requires` |")[2].partition("\n\n")[0]
     rows = {row[0]: row[1] for row in re.findall(r"^\| `(\w+)` \|.*\|(.*)\|$", text, re.MULTILINE)}
     assert rows.keys() == {word.value for word in Requires}
