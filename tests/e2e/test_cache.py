@@ -26,7 +26,12 @@ def caching(own_lab: Workspace):
     issuing = str(
         own_lab.script("issuing", "printf 'Status: 200\\nX-EST-Cache: 600\\n\\n'; exec handlers/openssl/simpleenroll")
     )
-    wishes = str(own_lab.script("wishes", "printf 'Status: 200\\nX-EST-Cache: 600\\n\\n'; echo '- friendlyName'"))
+    wishes = str(
+        own_lab.script(
+            "wishes",
+            "echo . >>\"$EST_CA_DIR/wishes\"; printf 'Status: 200\\nX-EST-Cache: 600\\n\\n'; echo '- friendlyName'",
+        )
+    )
     labels = {
         "kept": {"operations": {"cacerts": {"handler": handler}}},
         "twin": {"operations": {"cacerts": {"handler": handler}}},
@@ -99,7 +104,9 @@ def test_a_reload_drops_cached_answers(caching):
 
 def test_csrattrs_with_x_est_cache_are_answered_alike(caching):
     first, again = caching.get("wishes/csrattrs"), caching.get("wishes/csrattrs")
-    assert (first.status, first.body) == (again.status, again.body) == (200, again.body)
+    assert (first.status, first.body) == (again.status, again.body)
+    assert first.status == 200
+    assert (caching.lab.ca / "wishes").read_text() == ".\n"
 
 
 def test_an_enrolment_is_never_cached(caching):
