@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar, Protocol, cast
 
-from estgw.callout import process, shortage
+from estgw.callout import shortage, spawn
 from estgw.callout.interpreter import Stamp, stamp
 from estgw.callout.language import Language, language, read_language
 from estgw.callout.pool import Pool
@@ -20,7 +20,7 @@ from estgw.metrics.table import CALLOUT_SECONDS, CALLOUTS
 
 
 class Runner(Protocol):
-    """One way to run a program to its end, with all promises of `process.run`."""
+    """One way to run a program to its end, with all promises of `spawn.run`."""
 
     languages: ClassVar[frozenset[Language]]
     """The languages that it can run."""
@@ -40,7 +40,7 @@ class PairRunner(Runner, Protocol):
     async def run_both(self, first: Script, second: Script) -> tuple[Outcome, Outcome | None]:
         """Run two scripts of one directory, the second if the first exits with 0.
 
-        Each has the promises of `process.run`.  The second outcome is None if the second script has not begun; where
+        Each has the promises of `spawn.run`.  The second outcome is None if the second script has not begun; where
         the first has exited with 0, it must then be run by `run`.
         """
 
@@ -53,7 +53,7 @@ class Exec:
 
     async def run(self, program: Path, env: Mapping[str, str], stdin: bytes, limits: Limits) -> Outcome:
         """Run a program by posix_spawn."""
-        return await process.run(program, env, stdin, limits)
+        return await spawn.run(program, env, stdin, limits)
 
     def close(self) -> None:
         """Nothing is kept between two runs."""

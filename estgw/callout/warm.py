@@ -36,7 +36,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from estgw.callout import interpreter, process
+from estgw.callout import interpreter, process, spawn
 from estgw.callout.job import PATIENCE, Job, laid_out
 from estgw.callout.process import CouldNotStart, Limits, Outcome, Script
 from estgw.logs import log
@@ -108,7 +108,7 @@ class Warm:
                 words = process.memory_file("warm-stderr")
                 ours_alone.callback(os.close, words)
                 arguments = (_ROOT, str(theirs.fileno()), str(self._home or ""), *self._preload)
-                with process.inherited_file_limit(self._file_limit):
+                with spawn.inherited_file_limit(self._file_limit):
                     self._process = subprocess.Popen(
                         [sys.executable, "-c", _BEGIN, *arguments],
                         stdin=subprocess.DEVNULL,
@@ -125,7 +125,7 @@ class Warm:
         asyncio.get_running_loop().add_reader(ours, self._receive)
 
     async def run(self, program: Path, env: Mapping[str, str], stdin: bytes, limits: Limits) -> Outcome:
-        """Run a Python script to its end in a new child.  The promises of `process.run` hold."""
+        """Run a Python script to its end in a new child.  The promises of `spawn.run` hold."""
         with laid_out(Script(program, env, stdin, limits)) as stage:
             job = self.ask(program, "run", [_order(program, limits)], descriptors=stage.descriptors)
             return await process.supervise(job, stage.files, limits)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from estgw import __version__, logs
-from estgw.callout import process
+from estgw.callout import spawn
 from estgw.cli import upgrade, workspace
 from estgw.cli.arguments import CONFIG, config_file
 from estgw.commandline.table import Command, Option
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 def demo(arguments: Namespace) -> int:
     """Make the missing parts of a demo, serve it, and print commands to paste on stderr."""
-    process.disown_inheritance()
+    spawn.disown_inheritance()
     directory: Path = arguments.dir or (Path() if Path("conf.yaml").exists() else Path("estgw-demo"))
     made = workspace.prepare_demo(directory)
 
@@ -88,7 +88,7 @@ def _serve(path: Path, listen: str | None, ready: server.Ready, again: list[str]
     from estgw.gateway import server
     from estgw.supervision import supervisor
 
-    process.disown_inheritance()
+    spawn.disown_inheritance()
     settings = model.load(path)
     logs.configure(settings.log.format, settings.log.level)
     if listen is not None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from estgw import logs
-from estgw.callout import contract, process, scratch
+from estgw.callout import contract, scratch, spawn
 from estgw.callout.home import Home
 from estgw.callout.verdicts import Kind
 from estgw.cli.arguments import CONFIG, config_file
@@ -53,7 +53,7 @@ def run(arguments: Namespace) -> int:
     """Run the scripts of a request, and print the response to the client and the lines of the log."""
     from estgw.cli import trial
 
-    process.disown_inheritance()
+    spawn.disown_inheritance()
     logs.configure("auto", "warning")
     gateway = trial.load_state(config_file(arguments.config))
     wanted = _trial(arguments)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from estgw import logs
-from estgw.callout import process, shortage
+from estgw.callout import shortage, spawn
 from estgw.errors import ConfigError
 from estgw.gateway.labels import Snapshot
 from estgw.gateway.server import Server
@@ -27,7 +27,7 @@ from estgw.supervision.directory import Directory
 def main() -> None:
     """Serve until the supervisor ends it.  The orders are the last argument."""
     orders = Orders.read(sys.argv[-1])
-    process.disown_inheritance()  # scripts must not inherit the supervisor's descriptors
+    spawn.disown_inheritance()  # scripts must not inherit the supervisor's descriptors
     logs.configure(orders.log_format, orders.log_level, worker=orders.slot + 1)
     if orders.metrics:
         meter.switch_on(OF_WORKERS, place=orders.slot)

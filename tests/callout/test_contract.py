@@ -22,7 +22,7 @@ from estgw import __version__
 from estgw.auth.credentials import Credentials
 from estgw.auth.identity import Trust
 from estgw.auth.pop import POP
-from estgw.callout import contract, process
+from estgw.callout import contract, spawn
 from estgw.callout.call import Call, Enclosure
 from estgw.callout.contract import ENV_VARS, environment
 from estgw.callout.process import Limits
@@ -159,7 +159,7 @@ files = {name: open(os.environ[name]).read() for name in os.environ if name.ends
 print(json.dumps([dict(os.environ), files]))
 """
     program = python(call.exchange.tmp_dir, text, name="reflect")
-    outcome = asyncio.run(process.run(program, environment(call), call.http.body, Limits(10, 1 << 20, 1 << 16)))
+    outcome = asyncio.run(spawn.run(program, environment(call), call.http.body, Limits(10, 1 << 20, 1 << 16)))
     assert outcome.exit == 0, outcome.stderr
     found, files = json.loads(outcome.stdout)
     return {**found, **{f"{name} holds": content for name, content in files.items()}}

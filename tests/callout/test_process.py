@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from estgw.callout import process
+from estgw.callout import process, spawn
 from estgw.callout.process import CouldNotStart, Limits, Outcome
 from tests.kit.processes import ROOT, until
 from tests.kit.scripts import python, script
@@ -31,17 +31,17 @@ HEIR = f"""
 import asyncio, signal, sys
 sys.path.insert(0, {str(ROOT)!r})
 from pathlib import Path
-from estgw.callout import process
-process.disown_inheritance()
+from estgw.callout import process, spawn
+spawn.disown_inheritance()
 for program in sys.argv[1:]:
-    outcome = asyncio.run(process.run(Path(program), {{}}, b"", process.Limits(10, 65536, 4096)))
+    outcome = asyncio.run(spawn.run(Path(program), {{}}, b"", process.Limits(10, 65536, 4096)))
     print(outcome.exit, outcome.stdout.decode())
 """
 """A gateway that was started with unusual signals and descriptors. It runs the programs that it is given."""
 
 
 def run(program: Path, stdin: bytes = b"", limits: Limits = LIMITS, env: dict[str, str] | None = None) -> Outcome:
-    return asyncio.run(process.run(program, ENV if env is None else env, stdin, limits))
+    return asyncio.run(spawn.run(program, ENV if env is None else env, stdin, limits))
 
 
 def quick(seconds: float) -> Limits:
@@ -343,13 +343,13 @@ def test_running_a_program_leaves_our_own_file_limit_unchanged(tmp_path):
 
 def test_nested_file_limits_never_grow_and_are_restored():
     before = soft, hard = resource.getrlimit(FSIZE)
-    with process.inherited_file_limit(SMALL):
+    with spawn.inherited_file_limit(SMALL):
         assert resource.getrlimit(FSIZE) == (SMALL, hard)
-        with process.inherited_file_limit(SMALL * 2):
+        with spawn.inherited_file_limit(SMALL * 2):
             assert resource.getrlimit(FSIZE) == (SMALL, hard), "it only ever gets smaller"
         assert resource.getrlimit(FSIZE) == (SMALL, hard)
     assert resource.getrlimit(FSIZE) == before
-    with pytest.raises(RuntimeError), process.inherited_file_limit(SMALL):
+    with pytest.raises(RuntimeError), spawn.inherited_file_limit(SMALL):
         raise RuntimeError
     assert resource.getrlimit(FSIZE) == (soft, hard)
 
@@ -358,7 +358,7 @@ def test_file_limits_are_restored_whatever_they_were():
     """In another process, so that the limits of the test process stay as they are."""
     code = (
         "import resource as r\n"
-        "from estgw.callout.process import inherited_file_limit\n"
+        "from estgw.callout.spawn import inherited_file_limit\n"
         "_, hard = r.getrlimit(r.RLIMIT_FSIZE)\n"
         "r.setrlimit(r.RLIMIT_FSIZE, (hard, hard))\n"
         "with inherited_file_limit(5000):\n"
@@ -379,7 +379,8 @@ def test_the_file_limit_ends_a_flood_after_the_gateway_was_killed(tmp_path):
     code = (
         "import asyncio, sys\n"
         "from pathlib import Path\n"
-        "from estgw.callout.process import Limits, run\n"
+        "from estgw.callout.process import Limits\n"
+        "from estgw.callout.spawn import run\n"
         f"limits = Limits(seconds=60, stdout=1 << 40, stderr=4096, file={SMALL})\n"
         "asyncio.run(run(Path(sys.argv[1]), {'PATH': '/usr/bin:/bin'}, b'', limits))\n"
     )
@@ -404,7 +405,7 @@ def test_random_bytes_are_output_like_any_other(tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV, signal.SIGPIPE, signal.SIGINT])
 def test_the_signal_that_ended_a_program_is_reported(tmp_path, number):
-    process.disown_inheritance()  # a background job ignores SIGINT, and so would the script
+    spawn.disown_inheritance()  # a background job ignores SIGINT, and so would the script
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     outcome = run(script(tmp_path, f"echo so far; kill -{int(number)} $$; sleep 60"))
     assert (outcome.exit, outcome.signal, outcome.stdout) == (None, number, b"so far\n")
@@ -550,7 +551,7 @@ def test_cancelling_kills_the_whole_process_group(tmp_path):
     program = script(tmp_path, f"sleep 60 & echo $$ $! >{pids}.new; mv {pids}.new {pids}; wait")
 
     async def scene() -> None:
-        task = asyncio.create_task(process.run(program, ENV, b"", LIMITS))
+        task = asyncio.create_task(spawn.run(program, ENV, b"", LIMITS))
         await asyncio.to_thread(until, pids.exists)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -567,7 +568,7 @@ def test_cancelling_during_the_grace_period_kills_too(tmp_path):
     program = script(tmp_path, f"trap 'echo $$ >{mark}.new; mv {mark}.new {mark}' TERM; sleep 60; sleep 60")
 
     async def scene() -> None:
-        task = asyncio.create_task(process.run(program, ENV, b"", quick(0.2)))
+        task = asyncio.create_task(spawn.run(program, ENV, b"", quick(0.2)))
         await asyncio.to_thread(until, mark.exists)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -581,7 +582,7 @@ def test_thirty_programs_at_once_end_with_their_own_output(tmp_path):
     program = script(tmp_path, "cat; sleep 0.05; exit 7")
 
     async def scene() -> list[Outcome]:
-        runs = (process.run(program, ENV, str(number).encode(), LIMITS) for number in range(30))
+        runs = (spawn.run(program, ENV, str(number).encode(), LIMITS) for number in range(30))
         return await asyncio.gather(*runs)
 
     outcomes = asyncio.run(scene())
@@ -590,7 +591,7 @@ def test_thirty_programs_at_once_end_with_their_own_output(tmp_path):
 
 def test_the_event_loop_goes_on_while_a_program_runs(tmp_path):
     async def scene() -> int:
-        task = asyncio.create_task(process.run(script(tmp_path, "sleep 0.3"), ENV, b"", LIMITS))
+        task = asyncio.create_task(spawn.run(script(tmp_path, "sleep 0.3"), ENV, b"", LIMITS))
         turns = 0
         while not task.done():
             await asyncio.sleep(0.01)

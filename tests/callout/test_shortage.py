@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from estgw.callout import process, scratch, shortage
+from estgw.callout import scratch, shortage, spawn
 from estgw.callout.named_locks import NamedLocks
 from estgw.callout.process import CouldNotStart, Limits
 
@@ -81,16 +81,16 @@ def test_a_program_that_gets_no_process_is_reported_as_a_shortage(monkeypatch):
 
     monkeypatch.setattr(os, "posix_spawn", none_left)
     with pytest.raises(CouldNotStart, match="Resource temporarily unavailable") as caught:
-        asyncio.run(process.run(Path("/bin/true"), {}, b"", LIMITS))
+        asyncio.run(spawn.run(Path("/bin/true"), {}, b"", LIMITS))
     assert "process" in str(shortage.words(caught.value))
 
 
 def test_a_program_that_cannot_be_watched_is_killed_and_collected(monkeypatch):
     spawned: list[int] = []
-    spawn = os.posix_spawn
+    posix_spawn = os.posix_spawn
 
     def noting(*arguments: object, **options: object) -> int:
-        spawned.append(spawn(*arguments, **options))  # type: ignore[arg-type]
+        spawned.append(posix_spawn(*arguments, **options))  # type: ignore[arg-type]
         return spawned[-1]
 
     def none_left(_: int) -> int:
@@ -100,7 +100,7 @@ def test_a_program_that_cannot_be_watched_is_killed_and_collected(monkeypatch):
     monkeypatch.setattr(os, "pidfd_open", none_left)
     before = set(os.listdir("/proc/self/fd"))
     with pytest.raises(CouldNotStart) as caught:
-        asyncio.run(process.run(Path("/bin/cat"), {}, b"", LIMITS))
+        asyncio.run(spawn.run(Path("/bin/cat"), {}, b"", LIMITS))
     assert "descriptor" in str(shortage.words(caught.value))
     with pytest.raises(ChildProcessError):
         os.waitpid(spawned[0], os.WNOHANG)
