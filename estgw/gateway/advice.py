@@ -11,8 +11,8 @@ from estgw.gateway.worker_share import ALONE, WorkerShare
 
 OWN = 48
 """Descriptors of a gateway process at rest, with its log, its metrics and the files that a reload reads."""
-CALLOUT = 6
-"""Descriptors of one running callout."""
+CALLOUT = 10
+"""Descriptors of one running callout, or of a decision and a handler that run in one process."""
 
 
 def advice(settings: Config) -> list[str]:

@@ -15,6 +15,7 @@ from estgw.callout.language import language
 from estgw.config import csrattrs_yaml, model, routes
 from estgw.config.marked_yaml import text_of
 from estgw.config.model import Config
+from estgw.config.route import Route
 from estgw.config.routes import Service
 from estgw.errors import ConfigError, Unavailable
 from estgw.est.template_check import TemplateCheck
@@ -106,15 +107,25 @@ def out_of_service(label: str | None, faults: Iterable[str], retry_after: int) -
 
 
 def _script_faults(service: Service) -> list[str]:
-    found = [
-        f"{route.handler}: the runner {route.runner} is for Python scripts; auto and exec are for all"
-        for route in service.routes.values()
-        if not runners.can_run(route.runner, language(route.handler))
-    ]
+    found = []
     scripts = {(script, route.search_path) for route in service.routes.values() for script in route.programs}
     for script, search_path in sorted(scripts):
         found += program.faults(script, search_path)
-    return found
+    return found or [
+        f"{route.handler}: the runner {route.runner} is for Python scripts; auto and exec are for all"
+        for route in _routes_without_a_runner(service)
+    ]
+
+
+def _routes_without_a_runner(service: Service) -> list[Route]:
+    """The routes whose handler the runner asked for can't run.
+
+    A label's runner is meant for those of its scripts that it can run, so it must fit one.  A runner that an operation
+    names is meant for that handler.
+    """
+    served = list(service.routes.values())
+    unfit = [route for route in served if not runners.can_run(route.runner, language(route.handler))]
+    return [route for route in unfit if route.runner != route.decision_runner or len(unfit) == len(served)]
 
 
 def _ca_faults(service: Service) -> list[str]:

@@ -112,7 +112,7 @@ def test_the_log_names_requirements_and_scripts_per_label(own_lab, workers):
     assert lines.keys() == {"", "python"}
     assert lines["python"][1] == (
         "simpleenroll, fullcmc: any (certificate or password); passwords by users.htpasswd; "
-        "authorize handlers/python/authorize; handlers handlers/python (auto)"
+        "authorize handlers/python/authorize; handlers handlers/python (pool)"
     )
     assert "authorize handlers/openssl/authorize" in lines[""][1]
     assert len([line for line in gateway.log if line["event"] == "label"]) == 2

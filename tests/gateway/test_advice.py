@@ -38,47 +38,47 @@ def limits(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_a_process_needs_descriptors_for_all_that_the_configuration_allows():
-    assert advice.descriptors(settings()) == 1000 + 48 + 8 * 6
-    assert advice.descriptors(settings("server: {max_connections: 10}\n")) == 10 + 48 + 8 * 6
-    assert advice.descriptors(settings("server: {workers: 2}\n")) == 500 + 48 + 4 * 6
+    assert advice.descriptors(settings()) == 1000 + 48 + 8 * 10
+    assert advice.descriptors(settings("server: {max_connections: 10}\n")) == 10 + 48 + 8 * 10
+    assert advice.descriptors(settings("server: {workers: 2}\n")) == 500 + 48 + 4 * 10
     pooled = CONF.replace("ca_dir: c", "ca_dir: c, runner: pool")
-    assert advice.descriptors(model.load(Path("/x/conf.yaml"), pooled)) == 1000 + 48 + 8 * 6 + 2 * 4 * 4
+    assert advice.descriptors(model.load(Path("/x/conf.yaml"), pooled)) == 1000 + 48 + 8 * 10 + 2 * 4 * 4
     serial = CONF.replace("ca_dir: c", "ca_dir: c, operations: {simpleenroll: {serialize: x}}")
     two = model.load(Path("/x/conf.yaml"), serial + "server: {workers: 2}\n")
-    assert advice.descriptors(two) == 500 + 48 + 4 * 6 + 2 * 50
+    assert advice.descriptors(two) == 500 + 48 + 4 * 10 + 2 * 50
 
 
 def test_connections_are_limited_to_leave_descriptors_for_callouts():
     assert advice.connections(settings(), ALONE, resource.RLIM_INFINITY) == 1000
-    assert advice.connections(settings(), ALONE, 1096) == 1000
-    assert advice.connections(settings(), ALONE, 1024) == 928
+    assert advice.connections(settings(), ALONE, 1128) == 1000
+    assert advice.connections(settings(), ALONE, 1024) == 896
     assert advice.connections(settings(), ALONE, 64) == 16
-    assert advice.connections(settings("server: {workers: 2}\n"), WorkerShare(1, 2), 1096) == 500
+    assert advice.connections(settings("server: {workers: 2}\n"), WorkerShare(1, 2), 1128) == 500
 
 
 def test_the_soft_limit_is_raised_as_far_as_it_is_needed(limits):
     for before, limit, change in (
-        ((1024, 4096), 1096, [(1096, 4096)]),
-        ((1024, resource.RLIM_INFINITY), 1096, [(1096, resource.RLIM_INFINITY)]),
+        ((1024, 4096), 1128, [(1128, 4096)]),
+        ((1024, resource.RLIM_INFINITY), 1128, [(1128, resource.RLIM_INFINITY)]),
         ((1024, 1050), 1050, [(1050, 1050)]),
         ((2000, 4096), 2000, []),
         ((resource.RLIM_INFINITY,) * 2, resource.RLIM_INFINITY, []),
     ):
         changed = limits(*before)
-        assert advice.raise_limit(1096) == limit
+        assert advice.raise_limit(1128) == limit
         assert changed == change
         changed.clear()
 
 
 def test_advice_reports_a_hard_limit_that_is_too_low(limits):
-    limits(1024, 1096)
+    limits(1024, 1128)
     assert advice.advice(settings()) == []
     limits(1024, 1024)
     (sentence,) = advice.advice(settings())
-    assert sentence.startswith("`ulimit -n` is 1024 at most, and a gateway process needs 1096: raise it, or lower ")
-    assert sentence.endswith("server.max_connections, of which 928 fit in it")
+    assert sentence.startswith("`ulimit -n` is 1024 at most, and a gateway process needs 1128: raise it, or lower ")
+    assert sentence.endswith("server.max_connections, of which 896 fit in it")
     limits(100, 400)
-    assert advice.advice(settings("server: {workers: 2}\n"))[0].endswith("of which 328 fit in each process")
+    assert advice.advice(settings("server: {workers: 2}\n"))[0].endswith("of which 312 fit in each process")
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0:9464", "192.0.2.1:9464", '"[::]:9464"', '"[2001:db8::1]:9464"'])

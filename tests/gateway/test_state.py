@@ -186,7 +186,7 @@ def test_digest_is_offered_beside_basic(own_lab):
 def test_a_process_keeps_its_nonces_over_a_reload(own_lab):
     (own_lab.path / "good").write_text("estuser:estrealm:36807fa200741bb0e8fb04fcf08e2de6\n")
     digest = {"digest": ["MD5"], "digest_users": "good"}
-    path = change(own_lab, client_auth=digest, callouts={"runner": "exec"})
+    path = change(own_lab, client_auth=digest, callouts={"runner": "exec"}, labels={"python": {"runner": "exec"}})
     resources = state.ProcessResources()
     first, second = state.load(path, resources), state.load(path, resources)
     assert first.passwords._digest is not None
