@@ -118,7 +118,7 @@ class Caller:
     async def _started(self, call: Call, serialize: str | None = None) -> AsyncIterator[None]:
         """A slot for the call's script.  A script that can't be started becomes the `RequestError` for that."""
         try:
-            async with self._slots.take(serialize):
+            async with self._slots.take(serialize, brief=not call.route.operation.takes_body):
                 yield
         except Busy:
             raise Unavailable(

@@ -18,13 +18,13 @@ class Scene:
         self.gates: dict[str, asyncio.Event] = {}
         self.tasks: dict[str, asyncio.Task[None]] = {}
 
-    async def start(self, name: str, serialize: str | None = None) -> None:
+    async def start(self, name: str, serialize: str | None = None, *, brief: bool = False) -> None:
         self.gates[name] = asyncio.Event()
-        self.tasks[name] = asyncio.create_task(self._hold(name, serialize))
+        self.tasks[name] = asyncio.create_task(self._hold(name, serialize, brief))
         await self.settle()
 
-    async def _hold(self, name: str, serialize: str | None) -> None:
-        async with self.slots.take(serialize):
+    async def _hold(self, name: str, serialize: str | None, brief: bool) -> None:
+        async with self.slots.take(serialize, brief=brief):
             self.running.append(name)
             try:
                 await self.gates[name].wait()
@@ -138,5 +138,42 @@ def test_an_exception_frees_the_slot_and_the_name():
             with pytest.raises(ZeroDivisionError):
                 async with slots.take("ca"):
                     raise ZeroDivisionError
+
+    asyncio.run(play())
+
+
+def test_brief_callouts_do_not_wait_behind_long_ones():
+    async def play() -> None:
+        scene = Scene(Slots(4, 20))
+        for name in "abcdef":
+            await scene.start(name)
+        await scene.start("first", brief=True)
+        assert scene.running == ["a", "b", "c", "d", "first"]
+        await scene.start("second", brief=True)
+        await scene.end("first")
+        assert scene.running == ["a", "b", "c", "d", "second"]
+
+    asyncio.run(play())
+
+
+def test_brief_callouts_use_the_places_that_no_long_one_takes():
+    async def play() -> None:
+        scene = Scene(Slots(4, 20))
+        for name in "abcdef":
+            await scene.start(name, brief=True)
+        assert scene.running == ["a", "b", "c", "d", "e"]
+
+    asyncio.run(play())
+
+
+def test_a_brief_callout_that_is_cancelled_frees_its_place():
+    async def play() -> None:
+        scene = Scene(Slots(1, 20))
+        await scene.start("long")
+        for name in "abc":
+            await scene.start(name, brief=True)
+        await scene.cancel("b")
+        await scene.cancel("a")
+        assert scene.running == ["long", "c"]
 
     asyncio.run(play())
