@@ -302,11 +302,7 @@ def environment(call: Call, other: Mapping[str, str] | None = None) -> dict[str,
     holds a control character: exec or a script would come to harm by it.
     """
     made: dict[str, str] = {}
-    rows = ENV_VARS
-    if other is not None:
-        made = {name: text for name, text in other.items() if name not in _BY_KIND}
-        rows = _ROWS_BY_KIND
-    for row in rows:
+    for row in ENV_VARS if other is None else _ROWS_BY_KIND:
         try:
             value = row.value(call)
         except Malformed as fault:
@@ -326,7 +322,10 @@ def environment(call: Call, other: Mapping[str, str] | None = None) -> dict[str,
                 made.update(mapping)
     if sum(_checked(name, text) for name, text in made.items()) > MAXIMUM_ENVIRONMENT:
         raise BadRequest("The request makes an environment that is too large for a script.")
-    return made
+    if other is None:
+        return made
+    # The other one is within the bound, and these few are shorter than what exec allows beyond it.
+    return {**{name: text for name, text in other.items() if name not in _BY_KIND}, **made}
 
 
 _ROWS_BY_KIND = tuple(row for row in ENV_VARS if row.by_kind)

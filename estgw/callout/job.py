@@ -120,10 +120,10 @@ def laid_out(script: Script) -> Iterator[Stage]:
 
     Raises `CouldNotStart`.
     """
-    entries = [os.fsencode(f"{name}={value}\0") for name, value in script.env.items()]
-    if any(len(entry) > LONGEST_VARIABLE for entry in entries):
+    text = os.fsencode("".join(f"{name}={value}\0" for name, value in script.env.items()))
+    if len(text) > LONGEST_VARIABLE and max(map(len, text.split(b"\0"))) >= LONGEST_VARIABLE:
         raise CouldNotStart(f"{script.program}: Argument list too long")
-    environment = process.memory_file("environment", b"".join([header.blank(), *entries]))
+    environment = process.memory_file("environment", header.blank() + text)
     try:
         with process.memory_files(script.stdin) as files:
             yield Stage(environment, files, script.limits)

@@ -121,6 +121,7 @@ class Runners:
         self._folder = folder
         self._table: Mapping[str, Runner] = {"exec": Exec(), **(table or {})}
         self._languages: dict[Path, tuple[Stamp, Language]] = {}
+        self._names: dict[Path, str] = {}
 
     @classmethod
     def warm(cls, warm: Warm, pool: Pool, folder: Path | None = None) -> Runners:
@@ -167,9 +168,11 @@ class Runners:
 
     def _name(self, program: Path) -> str:
         """The script's path from the configuration's folder, or its name if it lies elsewhere."""
-        if self._folder is not None and program.is_relative_to(self._folder):
-            return str(program.relative_to(self._folder))
-        return program.name
+        name = self._names.get(program)
+        if name is None:
+            inside = self._folder is not None and program.is_relative_to(self._folder)
+            name = self._names[program] = str(program.relative_to(self._folder or "")) if inside else program.name
+        return name
 
     def close(self) -> None:
         """Close all runners, because another configuration is in use."""

@@ -77,6 +77,8 @@ class CSR:
     extensions: x509.Extensions
     attributes: Mapping[str, Sequence[asn1.TLV]]
     """Attribute values by dotted OID."""
+    key_info: bytes
+    """The SubjectPublicKeyInfo as it stands in the request, whether its key can be read or not."""
 
     @property
     def san(self) -> x509.SubjectAlternativeName | None:
@@ -102,8 +104,7 @@ class CSR:
     @cached_property
     def spki_sha256(self) -> str:
         """SHA-256 of the SubjectPublicKeyInfo, lower-case hex.  Taken of the bytes, so the key need not be readable."""
-        info = asn1.decode_der(_RequestInfo, self.request.tbs_certrequest_bytes)
-        return hashlib.sha256(der_tools.whole(info.public_key)).hexdigest()
+        return hashlib.sha256(self.key_info).hexdigest()
 
     def text_attribute(self, oid: str) -> str | None:
         """Return the text of a single-valued DirectoryString attribute, or None if the CSR lacks the attribute.
@@ -151,7 +152,7 @@ def parse(body: bytes) -> CSR:
         if len(attributes[oid]) > MAXIMUM_VALUES:
             name = ATTRIBUTE_NAMES.get(oid, oid)
             raise Malformed(f"the CSR's attribute {name} has more than {MAXIMUM_VALUES} values")
-    return CSR(der, request, subject, extensions, attributes)
+    return CSR(der, request, subject, extensions, attributes, der_tools.whole(info.public_key))
 
 
 def _load(der: bytes) -> x509.CertificateSigningRequest:
