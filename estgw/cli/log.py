@@ -10,6 +10,7 @@ import gzip
 import io
 import json
 import os
+import re
 import sys
 import zlib
 from argparse import Namespace
@@ -118,10 +119,10 @@ class Reader:
 
 
 def log(arguments: Namespace) -> int:
-    """Print the requests that fit."""
+    """Print the requests that fit, under the date of each day."""
     last = arguments.last
-    shown: deque[str] = deque(maxlen=last)
-    count = 0
+    shown: deque[tuple[str, str]] = deque(maxlen=last)
+    count, days = 0, _Days()
     try:
         with _opened(arguments.file) as file:
             reader = Reader(file)
@@ -131,20 +132,42 @@ def log(arguments: Namespace) -> int:
                 count += 1
                 text = "\n".join([logs.escape(logs.request_line(event)), *lines])
                 if last is None:
-                    print(text)
+                    days.show(_day(event), text)
                 else:
-                    shown.append(text)
+                    shown.append((_day(event), text))
+        for day, text in shown:
+            days.show(day, text)
+        sys.stdout.flush()
     except BrokenPipeError:  # `estgw log ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (OSError, zlib.error) as fault:
         raise ConfigError([f"{arguments.file}: {getattr(fault, 'strerror', None) or fault}"]) from None
-    print(*shown, sep="\n", end="\n" if shown else "", flush=True)
     for remark in reader.remarks():
         print(f"estgw: {arguments.file}: {remark}", file=sys.stderr)
     if count:
         return 0
     raise ConfigError([f"{arguments.file}: none of its {reader.requests} requests is {_wanted(arguments)}"])
+
+
+class _Days:
+    """Prints texts, and each date before its first text."""
+
+    def __init__(self) -> None:
+        self._day = ""
+
+    def show(self, day: str, text: str) -> None:
+        """Print a text of that day."""
+        if day != self._day:
+            self._day = day
+            print(day)
+        print(text)
+
+
+def _day(event: Mapping[str, Any]) -> str:
+    """The date of a line, in UTC; `no date` for a line without a time."""
+    found = re.match(r"\d{4}-\d\d-\d\d", str(event.get("timestamp", "")))
+    return found[0] if found else "no date"
 
 
 @contextmanager

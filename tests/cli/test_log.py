@@ -15,6 +15,7 @@ import pytest
 from estgw import logs
 from estgw.cli import log as command
 from estgw.cli import main as command_line
+from tests.kit.csr import csr
 from tests.kit.processes import ROOT
 
 
@@ -53,21 +54,25 @@ def main(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[in
     return status, printed.out, printed.err
 
 
+DAY = "2026-11-29\n"
+"""The day of all events here: the first line that is printed."""
+
+
 def ids(out: str) -> list[str]:
-    return [line.split()[-1] for line in out.splitlines() if not line.startswith("    ")]
+    return [line.split()[-1] for line in out.splitlines() if "  " in line and not line.startswith("    ")]
 
 
 def test_log_prints_the_last_failure_of_a_user(tmp_path, capsys):
     file = written(tmp_path / "gateway.log")
     status, out, err = main(capsys, file, "--user", "p7", "--failures", "--last", "1")
     assert (status, err) == (0, "")
-    assert out == "10:11:12  401  simpleenroll  192.0.2.1 as p7  wrong user name or password  5.0 ms  d4\n"
+    assert out == f"{DAY}10:11:12  401  simpleenroll  192.0.2.1 as p7  wrong user name or password  5.0 ms  d4\n"
 
 
 def test_log_prints_the_lines_of_scripts_below_their_request(tmp_path, capsys):
     file = written(tmp_path / "gateway.log")
     _, out, _ = main(capsys, file, "--user", "p7", "--failures", "--last", "2")
-    assert out.splitlines()[:3] == [
+    assert out.splitlines()[1:4] == [
         logs.request_line(LOG[6]),
         "    authorize: looked up p7",
         "    authorize: and not found",
@@ -101,13 +106,13 @@ def test_log_says_in_words_that_nothing_was_found(tmp_path, capsys):
 def test_log_prints_other_lines_of_a_request_below_it_too(tmp_path, capsys):
     events = [event("headers dropped", "a1", handler="x", headers="Server"), request("a1")]
     _, out, _ = main(capsys, written(tmp_path / "gateway.log", *events))
-    assert out.splitlines()[1] == "    headers dropped  headers=Server"
+    assert out.splitlines()[2] == "    headers dropped  headers=Server"
 
 
 def test_log_shows_a_client_that_went_away_as_a_failure(tmp_path, capsys):
     events = [event("client went away", "a1", operation="simpleenroll", path="/x", user="p7", identity="p7")]
     status, out, _ = main(capsys, written(tmp_path / "gateway.log", *events), "--failures", "--user", "p7")
-    assert (status, out) == (0, "10:11:12  gone  simpleenroll  p7  client went away  a1\n")
+    assert (status, out) == (0, f"{DAY}10:11:12  gone  simpleenroll  p7  client went away  a1\n")
 
 
 def test_control_characters_of_a_log_are_escaped(tmp_path, capsys):
@@ -116,8 +121,27 @@ def test_control_characters_of_a_log_are_escaped(tmp_path, capsys):
         request("a1", 403, identity="p\x1b7", reason="no\r\n10:00:00  200  forged"),
     ]
     _, out, _ = main(capsys, written(tmp_path / "gateway.log", *events))
-    assert len(out.splitlines()) == 2
+    assert len(out.splitlines()) == 3
     assert all(line.isprintable() for line in out.splitlines())
+
+
+@pytest.mark.parametrize("options", [[], ["--last", "4"]])
+def test_log_prints_each_date_once_before_its_requests(tmp_path, capsys, options):
+    days = ["2026-11-29", "2026-11-29", "2026-11-30", "no date"]
+    events = [{**request(f"a{at}"), "timestamp": f"{day}T10:11:12.5Z"} for at, day in enumerate(days)]
+    del events[-1]["timestamp"]
+    _, out, _ = main(capsys, written(tmp_path / "gateway.log", *events), *options)
+    lines = out.splitlines()
+    assert [lines[0], lines[3], lines[5]] == ["2026-11-29", "2026-11-30", "no date"]
+    assert [line.split()[-1] for line in lines if "simpleenroll" in line] == ["a0", "a1", "a2", "a3"]
+
+
+def test_log_finds_a_wrong_password_in_the_log_of_a_gateway(gateway, tmp_path, capsys):
+    gateway.post("simpleenroll", csr("device-1"), login="p7-of-the-log:wrong")
+    (tmp_path / "gateway.log").write_text(gateway.log_text)
+    status, out, _ = main(capsys, tmp_path / "gateway.log", "--user", "p7-of-the-log", "--last", "1")
+    assert status == 0
+    assert "  401  simpleenroll  127.0.0.1 as p7-of-the-log  wrong user name or password  " in out
 
 
 @pytest.mark.parametrize("last", ["0", "-1", "1001", "x", "1.5"])
@@ -197,7 +221,7 @@ def test_log_reads_standard_input(tmp_path, capsys, monkeypatch):
 
 def test_log_ends_silently_when_its_reader_ends_early(tmp_path):
     file = written(tmp_path / "gateway.log", *[request(f"{at:010x}") for at in range(20_000)])
-    line = f"{sys.executable} -m estgw log {file} | head -n 1"
+    line = f"{sys.executable} -m estgw log {file} | head -n 2"
     done = subprocess.run(["bash", "-c", line], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (ids(done.stdout), done.stderr) == ([f"{0:010x}"], "")
 
