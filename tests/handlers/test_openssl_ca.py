@@ -30,18 +30,6 @@ ACCEPTED = {
 CMC_RA = x509.ObjectIdentifier("1.3.6.1.5.5.7.3.28")
 
 
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """One CA for the tests that only read."""
-    return Workspace.create(tmp_path_factory.mktemp("ca") / "work shop $HOME")
-
-
-@pytest.fixture
-def workspace(shared: Workspace, tmp_path: Path) -> Workspace:
-    """A CA for the tests that change it."""
-    return shared.copy(tmp_path / "ws")
-
-
 def load(path: Path) -> x509.Certificate:
     return x509.load_pem_x509_certificate(path.read_bytes())
 

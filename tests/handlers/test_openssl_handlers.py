@@ -48,18 +48,6 @@ CMC_RA = x509.ObjectIdentifier("1.3.6.1.5.5.7.3.28")
 NO_REV_AVAIL = x509.ObjectIdentifier("2.5.29.56")
 
 
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """One CA for the tests that only add to it."""
-    return Workspace.create(tmp_path_factory.mktemp("ca") / "work shop $HOME")
-
-
-@pytest.fixture
-def workspace(shared: Workspace, tmp_path: Path) -> Workspace:
-    """A CA and scripts for the tests that edit or break something."""
-    return shared.copy(tmp_path / "ws")
-
-
 def issue(workspace: Workspace, script: str, request: bytes, **env: str) -> x509.Certificate:
     result = workspace.run(script, request, **env)
     return keygen(result)[1] if script == KEYGEN else result.certificate

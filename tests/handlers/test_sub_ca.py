@@ -38,11 +38,6 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     return Workspace.create(tmp_path_factory.mktemp("ca") / "work shop $HOME", "--sub-ca")
 
 
-@pytest.fixture
-def workspace(shared: Workspace, tmp_path: Path) -> Workspace:
-    return shared.copy(tmp_path / "ws")
-
-
 def enrolled(workspace: Workspace) -> x509.Certificate:
     return workspace.run("openssl/simpleenroll", csr("device", x509.DNSName("device.example.org"))).certificate
 

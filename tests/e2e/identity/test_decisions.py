@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from cryptography import x509
 
-from tests.kit.clients import People, digest_answer, digest_challenge, digest_file, sha_user
+from tests.kit.clients import People, digest_answer, digest_challenge, digest_file
 from tests.kit.connection import V12, Response
 from tests.kit.csr import csr, san
 from tests.kit.gateway import LOGIN, Gateway, running_gateway
-from tests.kit.scripts import REFLECT, REFLECTING, seen
+from tests.kit.scripts import REFLECTING, seen
 from tests.kit.workspace import Workspace
 
 BODY = csr("device-1")
@@ -38,14 +38,6 @@ ENDS = {
     "lie": ("printf 'Status: 200\\n\\n'; exit 1", 500, 500),
 }
 WORDS = {"65": "no serial number", "69": "the directory sleeps", "77": "not today"}
-
-
-@pytest.fixture(scope="module")
-def own(lab: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    made = lab.copy(tmp_path_factory.mktemp("decisions"))
-    made.script("reflect", REFLECT)
-    (made.path / "users.htpasswd").write_text(sha_user("estuser", "estpwd") + sha_user("alice", "secret"))
-    return made
 
 
 @pytest.fixture(scope="module")

@@ -13,12 +13,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
 from tests.kit.ca import CLIENT_AUTH, CMC_RA, SERVER_AUTH, name
-from tests.kit.clients import People, sha_user
+from tests.kit.clients import People
 from tests.kit.csr import csr
 from tests.kit.der import UTF8, attribute, tlv
 from tests.kit.gateway import LOGIN, Gateway, enrol, running_gateway
 from tests.kit.keys import OTHER
-from tests.kit.scripts import REFLECT, REFLECTING, edited, policy, uncommented
+from tests.kit.scripts import REFLECTING, edited, policy, uncommented
 from tests.kit.workspace import Workspace
 
 BODY = csr("device-1")
@@ -26,14 +26,6 @@ HELPERS = "handlers/openssl/policy.sh"
 SETTINGS = "handlers/openssl/settings.sh"
 ENROL = "handlers/openssl/simpleenroll"
 REENROLL = "handlers/openssl/simplereenroll"
-
-
-@pytest.fixture(scope="module")
-def own(lab: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    made = lab.copy(tmp_path_factory.mktemp("policies"))
-    made.script("reflect", REFLECT)
-    (made.path / "users.htpasswd").write_text(sha_user("estuser", "estpwd") + sha_user("alice", "secret"))
-    return made
 
 
 @pytest.fixture(scope="module")
