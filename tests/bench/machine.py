@@ -26,6 +26,11 @@ def cpu_alive(pid: int) -> float:
     return sum(sum(map(int, fields[11:13])) for fields in _tree(pid)) / _TICKS
 
 
+def cpu_itself(pid: int) -> float:
+    """Seconds of CPU of the process alone."""
+    return sum(map(int, _stat(pid)[11:13])) / _TICKS
+
+
 def resident(pid: int) -> float:
     """Megabytes of memory of the process itself."""
     return int(_stat(pid)[21]) * _PAGE / 1e6

@@ -56,6 +56,11 @@ class Server:
         """Seconds of CPU so far, scripts excluded."""
         return sum(machine.cpu_alive(process.pid) for process in self.processes)
 
+    def cpu_by_part(self) -> tuple[float, float]:
+        """Seconds of CPU so far: of the gateway process itself, and of all that it has started, ended or not."""
+        gateway = machine.cpu_itself(self.pid)
+        return gateway, machine.cpu(self.pid) - gateway
+
     def forget(self) -> None:
         """Empty the CA's index, which `openssl ca` reads as a whole each time, so that all rounds cost the same."""
         os.truncate(self.lab.ca / "index.txt", 0)

@@ -36,12 +36,15 @@ def ask(load: Load, server: Server, script: str, cell: Cell, seconds: float) -> 
     """One round of one cell."""
     server.forget()
     expect = "nothing to see" if cell.script == "trivial" else "pkcs7"
-    before = server.cpu()
+    before, parts = server.cpu(), server.cpu_by_part()
     result = load.run(
         server.port, server.base + script, clients=cell.clients, keep=cell.keep, seconds=seconds, expect=expect
     )
     done = max(result.done, 1)
+    gateway, scripts = (now - then for now, then in zip(server.cpu_by_part(), parts, strict=True))
     return {
+        "gateway": gateway * 1000 / done,
+        "scripts": scripts * 1000 / done,
         "rate": result.rate,
         "p50": result.p50 * 1000,
         "p99": result.p99 * 1000,
@@ -71,6 +74,18 @@ def rows(part: str, found: Mapping[Cell, list[Figures]]) -> list[Row]:
     ]
 
 
+def with_parts(rows_of_c: list[Row], found: Mapping[Cell, list[Figures]]) -> list[Row]:
+    """The rows with the CPU time split: the gateway process, and the scripts with the processes that run them."""
+    return [
+        {
+            **row,
+            "gateway CPU ms": round(median(figures, "gateway"), 2),
+            "scripts CPU ms": round(median(figures, "scripts"), 2),
+        }
+        for row, figures in zip(rows_of_c, found.values(), strict=True)
+    ]
+
+
 def by_runner(run: Run) -> tuple[list[Row], list[Target]]:
     """(c): the shipped configuration, with the demo user's password and the authorize script."""
     labels = {name: {"handlers": "handlers/python", "authorize": "handlers/python/authorize", "runner": name}
@@ -85,7 +100,7 @@ def by_runner(run: Run) -> tuple[list[Row], list[Target]]:
         for who, label in RUNNERS.items():  # warm up the runners
             ask(run.load, server, f"{label}simpleenroll", Cell(who, "simpleenroll", 2, True), 0.5)
         found = interleave(cells, run.rounds, run.noise, run.say)
-    return rows("c", found), _targets_of_runners(found)
+    return with_parts(rows("c", found), found), _targets_of_runners(found)
 
 
 def _targets_of_runners(found: Mapping[Cell, list[Figures]]) -> list[Target]:
@@ -97,7 +112,14 @@ def _targets_of_runners(found: Mapping[Cell, list[Figures]]) -> list[Target]:
         for cell, figures in found.items()
         if cell.clients == 8 and median(figures, "p50")
     ]
+    against_bash = [
+        Target("c", f"{who} / Bash, {clients} {'kept alive' if keep else 'fresh'}",
+               ratio(cell(who, clients, keep), cell("exec Bash", clients, keep), "rate"), wanted)
+        for who, keep, wanted in (("pool", False, 2.5), ("pool", True, 3), ("fork", False, 1.3))
+        for clients in (1, 8, 32)
+    ]  # fmt: skip
     return [
+        *against_bash,
         Target("c", "fork / exec, Python, 8 clients, fresh", ratio(cell("fork"), cell("exec Python"), "rate"), 10),
         Target("c", "pool / fork, 8 clients, fresh", ratio(cell("pool"), cell("fork"), "rate"), 2.5),
         Target("c", "p99 / p50, 8 clients, the worst", max(tails), 3, at_most=True),
