@@ -45,8 +45,9 @@ campaign: $(VENV)/tests ## kills and full disks, one after the other; takes long
 	tests/install-clients
 	CAMPAIGN=large $(BIN)/python -m pytest -n auto -o timeout=3600 tests/campaign
 
-docs: $(VENV)/runtime ## write the generated tables of handlers/README.md and docs/architecture.md anew
+docs: $(VENV)/runtime ## write the generated tables of handlers/README.md and docs/ anew
 	$(BIN)/python -m estgw.callout.tables handlers/README.md
+	$(BIN)/python -m estgw.record.table docs/records.md
 	$(BIN)/python -m tests.rooms
 
 dist: $(VENV)/runtime ## a wheel in dist/, for pip or pipx on another machine

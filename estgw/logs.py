@@ -74,6 +74,8 @@ class _Text:
             return self._others(logger, method, event)
         status = str(event["status"])
         line = request_line(event)
+        if hint := event.get("hint"):
+            line = with_hint(line, str(hint))
         colour = _COLOURS.get(int(status[0]))
         return line.replace(status, f"\x1b[{colour}m{status}\x1b[0m", 1) if self._colors and colour else line
 
@@ -100,6 +102,15 @@ def request_line(event: Mapping[str, Any]) -> str:
     client = _cut(client, max(8, room - min(len(subject), room // 2)))
     subject = _cut(subject, max(0, room - len(client)))
     return _cut("  ".join(part for part in (*head, client, subject, *tail) if part), COLUMNS)
+
+
+def with_hint(line: str, hint: str) -> str:
+    """A line about a request that was refused, with what to do next: at its end if it fits, else on the next line."""
+    whole = f"{line}  {HINT} {hint}"
+    return whole if len(whole) <= COLUMNS else f"{line}\n    {HINT} {hint}"
+
+
+HINT = "next:"
 
 
 def _cut(text: str, length: int) -> str:

@@ -29,6 +29,11 @@ class Passwords:
         offered = self._digest.challenges(stale=stale) if self._digest else []
         return [*offered, basic_challenge(self._realm)] if self._users else offered
 
+    @property
+    def schemes(self) -> tuple[str, ...]:
+        """The schemes that are offered, in the order of the challenges."""
+        return (*(["Digest"] if self._digest else []), *(["Basic"] if self._users else []))
+
     def remembers(self, claimed: Credentials) -> bool:
         """Whether Basic credentials were found right a short time ago."""
         return (

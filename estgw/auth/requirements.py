@@ -16,12 +16,12 @@ Verifier = Callable[[Client], Awaitable[bool]]
 
 
 async def authenticate(client: Client, headers: Sequence[str], requires: Requires, verify: Verifier) -> Client:
-    """Verify the client's credentials, check the operation's requirement, and return the client with its user name.
+    """Verify the client's credentials, and return the client with its user name; `require` comes next.
 
     `headers` are the request's Authorization headers.  Credentials are checked even where the certificate alone is
     enough: wrong ones are always refused.  An operation that requires nothing (cacerts, RFC 7030 4.1.2) never refuses.
 
-    Raises `Unauthenticated` (401: try a password) or `Forbidden` (403: a password would not help).
+    Raises `Unauthenticated`.
     """
     if requires is Requires.NONE:
         return replace(client, claimed=_claimed_or_none(headers))
@@ -32,12 +32,14 @@ async def authenticate(client: Client, headers: Sequence[str], requires: Require
             # One sentence for an unknown user and for a wrong password, in the log as well as on the wire.
             raise Unauthenticated(log="wrong user name or password")
         client = client.with_user(claimed.username)
-    require(client, requires)
     return client
 
 
 def require(client: Client, requires: Requires) -> None:
-    """Raise `Unauthenticated` or `Forbidden` unless the client is authenticated as the operation requires it."""
+    """Check that the client is authenticated as the operation requires it.
+
+    Raises `Unauthenticated` (401: try a password) or `Forbidden` (403: a password would not help).
+    """
     has_certificate = client.trust is not Trust.NONE
     has_user = client.user is not None
     if requires in (Requires.TLS, Requires.BOTH) and not has_certificate:

@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cryptography import x509
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -24,6 +25,9 @@ from estgw.est.bounds import NameBounds
 from estgw.est.csr import CSR, NewNames
 from estgw.est.operations import Body, Profile
 
+if TYPE_CHECKING:  # loads asyncio, which a script does without
+    from estgw.callout.observer import Observer
+
 
 @dataclass(frozen=True)
 class ExchangeFacts:
@@ -32,6 +36,10 @@ class ExchangeFacts:
     request_id: str
     tmp_dir: Path
     """The private directory that the scripts of this request share (EST_TMPDIR)."""
+    observer: Observer | None = field(default=None, repr=False, compare=False)
+    """Takes note of the callouts; None: nobody records this request."""
+    is_replay: bool = False
+    """Whether nothing is issued: scripts work on a copy of the CA (EST_REPLAY)."""
 
 
 @dataclass(frozen=True)

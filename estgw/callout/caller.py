@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from estgw.callout import cgi, contract, ending, process, scratch, shortage, verdicts
 from estgw.callout.cache import Cache
 from estgw.callout.call import Call
+from estgw.callout.observer import Watch, note
 from estgw.callout.process import CouldNotStart, Limits, Outcome, Script
 from estgw.callout.runners import Runners
 from estgw.callout.slots import Busy, Slots
@@ -54,10 +55,11 @@ class Caller:
         """Run a handler, or repeat a kept answer.  Returns its output, or raises the `RequestError` that it means."""
         return await self._handle(call, contract.environment(call))
 
-    async def authorize_and_handle(self, call: Call) -> cgi.Output:
+    async def authorize_and_handle(self, call: Call, decided: Callable[[float], None]) -> cgi.Output:
         """Run the route's `authorize`, then the handler: in one process where both scripts are made for that.
 
-        Returns or raises as `handle`, or raises the `RequestError` that the decision means.
+        `decided` is called for yes, with the seconds for which the handler has run by then.  Returns or raises as
+        `handle`, or raises the `RequestError` that the decision means.
         """
         route, decision = call.route, replace(call, kind=Kind.AUTHORIZE)
         scripts, asked = (decision.script, call.script), (route.decision_runner, route.runner)
@@ -65,16 +67,20 @@ class Caller:
         together = route.serialize is None and route.operation.takes_body
         if not (together and self._runners.can_run_both(asked, scripts)):
             await self.decide(decision)
+            decided(0.0)
             return await self.handle(call)
         environment = contract.environment(decision)
         first = Script(decision.script, environment, b"", self._limits_of(decision))
         environment = contract.environment(call, environment)
         second = Script(call.script, environment, call.http.body, self._limits_of(call))
         scratch.lay_out(call)
-        async with self._started(call):
+        watches = self._watch(decision, environment), self._watch(call, second.env)
+        async with self._started(call, watch=watches[0]):
             one, two = await self._runners.run_both(route.runner, first, second)
+        note(watches, (one, two))
         _log_stderr(decision, one)
         self.judge_decision(decision, one)
+        decided(two.seconds if two else 0.0)
         if two is None:  # the decision has said yes, and left something behind in its process
             return await self._handle(call, environment)
         _log_stderr(call, two)
@@ -83,6 +89,8 @@ class Caller:
     async def _handle(self, call: Call, environment: Mapping[str, str]) -> cgi.Output:
         takes_body = call.route.operation.takes_body
         if not takes_body and (kept := self._cache.get(call.script, environment)) is not None:
+            if (watch := self._watch(call, environment)) is not None:
+                watch.cached()
             return kept
         outcome = await self._run(call, environment)
         _log_stderr(call, outcome)
@@ -108,17 +116,33 @@ class Caller:
         route, is_handler = call.route, call.kind is Kind.HANDLER
         stdin = call.http.body if is_handler and route.operation.takes_body else b""
         runner = route.runner if is_handler else route.decision_runner
-        async with self._started(call, route.serialize if is_handler else None):
-            return await self._runners.run(runner, call.script, environment, stdin, self._limits_of(call))
+        watch = self._watch(call, environment)
+        async with self._started(call, route.serialize if is_handler else None, watch):
+            outcome = await self._runners.run(runner, call.script, environment, stdin, self._limits_of(call))
+        if watch is not None:
+            watch.end(outcome)
+        return outcome
 
     def _limits_of(self, call: Call) -> Limits:
         return Limits(call.timeout, self._limits.max_stdout, self._limits.max_stderr, self._limits.max_file)
 
+    def _watch(self, call: Call, environment: Mapping[str, str]) -> Watch | None:
+        """What tells the request's observer of this callout; None where nobody observes."""
+        observer = call.exchange.observer
+        if observer is None:
+            return None
+        asked = call.route.runner if call.kind is Kind.HANDLER else call.route.decision_runner
+        return Watch(observer, call.kind, call.script, self._runners.choice(asked, call.script), environment)
+
     @contextlib.asynccontextmanager
-    async def _started(self, call: Call, serialize: str | None = None) -> AsyncIterator[None]:
+    async def _started(
+        self, call: Call, serialize: str | None = None, watch: Watch | None = None
+    ) -> AsyncIterator[None]:
         """A slot for the call's script.  A script that can't be started becomes the `RequestError` for that."""
         try:
             async with self._slots.take(serialize, brief=not call.route.operation.takes_body):
+                if watch is not None:
+                    watch.begin()
                 yield
         except Busy:
             raise Unavailable(
@@ -130,6 +154,8 @@ class Caller:
             if shortage.words(fault):
                 raise
             reason = ending.not_started(call.script, str(fault), call.route.search_path)
+            if watch is not None:
+                watch.could_not_start(reason)
             raise HandlerFailed(apology(call.exchange.request_id), log=reason) from None
 
     def retire(self) -> None:

@@ -282,6 +282,8 @@ ENV_VARS: tuple[EnvVar, ...] = (
            _claimed(lambda c: c.client.claimed.username if c.client.claimed else None), by_kind=True),
     EnvVar("EST", "EST_PASSWORD", "the password as claimed, **not verified**", _CLAIMED,
            _claimed(lambda c: c.client.claimed.password if c.client.claimed else None), by_kind=True),
+    EnvVar("EST", "EST_REPLAY", "`1`: nothing is issued; the CA is a copy, and effects elsewhere must be left out",
+           "`estgw replay`, `estgw watch` and `estgw run --dry-run`", lambda c: "1" if c.exchange.is_replay else None),
     EnvVar("plumbing", "PATH",
            "as configured, short; in front of it the gateway's own virtual environment, if it has one", _ALWAYS,
            lambda c: c.route.search_path),

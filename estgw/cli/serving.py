@@ -38,7 +38,7 @@ def demo(arguments: Namespace) -> int:
         print(f"estgw ready {url}", flush=True)
 
     again = ["estgw", "demo", *(["--dir", str(arguments.dir)] if arguments.dir else [])]
-    return _serve(directory / "conf.yaml", arguments.listen, ready, again)
+    return _serve(directory / "conf.yaml", arguments.listen, ready, again, demo=True)
 
 
 def init(arguments: Namespace) -> int:
@@ -82,9 +82,9 @@ def check(arguments: Namespace) -> int:
     return checks.check(config_file(arguments.config))
 
 
-def _serve(path: Path, listen: str | None, ready: server.Ready, again: list[str]) -> int:
+def _serve(path: Path, listen: str | None, ready: server.Ready, again: list[str], *, demo: bool = False) -> int:
     """Serve until a signal; `again` is the command line to suggest when an address is in use."""
-    from estgw.config import model
+    from estgw.config import fields, model
     from estgw.gateway import server
     from estgw.supervision import supervisor
 
@@ -93,14 +93,14 @@ def _serve(path: Path, listen: str | None, ready: server.Ready, again: list[str]
     logs.configure(settings.log.format, settings.log.level)
     if listen is not None:
         try:
-            model.split_address(listen)
+            fields.split_address(listen)
         except ValueError as fault:
             raise ConfigError([f"--listen {listen}: {fault}"]) from None
     try:
         if settings.server.workers > 1:
-            supervisor.serve(path, listen=listen, ready=ready)
+            supervisor.serve(path, listen=listen, ready=ready, demo=demo)
         else:
-            server.serve(path, listen=listen, ready=ready)
+            server.serve(path, listen=listen, ready=ready, demo=demo)
     except OSError as fault:
         taken = _taken(fault, (listen,) if listen else settings.server.listen)
         if taken is None:
@@ -113,7 +113,7 @@ def _serve(path: Path, listen: str | None, ready: server.Ready, again: list[str]
 
 def _taken(fault: OSError, addresses: Sequence[str]) -> tuple[str, int] | None:
     """The configured address that a fault is about, if another program has its port."""
-    from estgw.config.model import split_address
+    from estgw.config.fields import split_address
 
     if fault.errno != errno.EADDRINUSE:
         return None

@@ -127,7 +127,7 @@ class Attempt(Pipeline):
         """The copy of the CA's directory that scripts work on in a dry run."""
         self.stderr: list[str] = []
         """What the scripts have said."""
-        self.issued: list[x509.Certificate] = []
+        self.made: list[x509.Certificate] = []
         self.served = served(gateway, trial)
         path = "/".join(part for part in (PREFIX, trial.label, trial.operation) if part)
         self.entry.update(method=self.served.operation.method, path=path)
@@ -137,7 +137,7 @@ class Attempt(Pipeline):
         if self.copy is not None:
             self.stderr = zeroing.without_certificates("\n".join(self.stderr)).splitlines()
             reason = None if reason is None else zeroing.without_certificates(reason)
-        return Report(response, self.stderr, reason, self.issued)
+        return Report(response, self.stderr, reason, self.made)
 
     def find_route(self, http: HTTPFacts) -> Found:
         """The route; in a dry run its CA is the copy."""
@@ -186,7 +186,7 @@ class Attempt(Pipeline):
 
     def exchange(self) -> ExchangeFacts:
         """A new id, and the directory of this trial."""
-        return ExchangeFacts(new_request_id(), self.directory)
+        return ExchangeFacts(new_request_id(), self.directory, is_replay=self.copy is not None)
 
     async def authenticate(self, call: Call) -> Call:
         """Take the user at its word, and hold that against what the operation requires."""
@@ -227,7 +227,7 @@ class Attempt(Pipeline):
         if call.route.operation.body in _OF_THE_CA:
             return output
         found = zeroing.certificates(output.body)
-        self.issued = [each for each in found if each.public_bytes(Encoding.DER) not in known]
+        self.made = [each for each in found if each.public_bytes(Encoding.DER) not in known]
         return output if self.copy is None else replace(output, body=zeroing.without_signatures(output.body, known))
 
     async def _run(self, call: Call) -> Outcome:

@@ -5,153 +5,52 @@ Paths are relative to the file.  The shipped conf.yaml explains the keys.
 
 from __future__ import annotations
 
-import ipaddress
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
-    ValidationInfo,
     field_validator,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
 
 from estgw.config import marked_yaml
+from estgw.config.fields import (
+    BYTES,
+    COUNT,
+    LABEL,
+    SECONDS,
+    Bytes,
+    Count,
+    FilePath,
+    Fingerprint,
+    HeaderName,
+    LabelName,
+    Listen,
+    Listens,
+    NameBytes,
+    Network,
+    Seconds,
+    TLSVersion,
+    VariableName,
+    VariableValue,
+)
 from estgw.config.route import Linking, RunnerName
 from estgw.errors import ConfigError
 from estgw.est.bounds import NameBounds
 from estgw.est.operations import OPERATIONS, Body, Requires, is_operation_name
 
-LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]{0,63}")
-"""RFC 3986 unreserved characters; RFC 7030 3.2.2 leaves the alphabet open."""
-VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 GONE: Mapping[tuple[str | int, ...], str] = {
     ("client_auth", "nonce_secret"): "this key is gone; remove the line.  Gateways that shared a secret each accepted "
     "what another had accepted, a recorded Digest answer too.  Each process makes its own nonces now, and gives a "
     "client from another one a new nonce (stale=true)"
 }
 """Keys of older versions, with the text that says what to do and why they are gone."""
-FORBIDDEN_HEADERS = {"proxy", "authorization", "proxy-authorization"}
-"""`Proxy` would become HTTP_PROXY, which programs use; credentials have variables of their own."""
-
-
-def _resolve(value: object, info: ValidationInfo) -> object:
-    if not isinstance(value, str):
-        raise ValueError("a string is expected, the path of a file")
-    if not value or "\0" in value:
-        raise ValueError("no path of a file")
-    base: Path = (info.context or {})["base"]
-    try:
-        return (base / Path(value).expanduser()).absolute()
-    except RuntimeError:
-        raise ValueError(f"{value}: there is no such user") from None
-
-
-def _listen(value: object) -> object:
-    if isinstance(value, int) and not isinstance(value, bool):  # YAML's reading of a port alone
-        raise ValueError(f"give it as ADDRESS:PORT, such as 127.0.0.1:{value if 0 <= value < 65536 else 8443}")
-    if isinstance(value, str):
-        split_address(value)
-    return value
-
-
-def _listens(value: object) -> object:
-    if isinstance(value, (list, tuple)):
-        if not value:
-            raise ValueError("at least one address is needed, such as [127.0.0.1:8443]")
-        return value
-    address = value if isinstance(value, str) and ":" in value else f"127.0.0.1:{value}"
-    try:
-        split_address(address)
-    except ValueError:
-        address = "127.0.0.1:8443"
-    raise ValueError(f"a list of ADDRESS:PORT in brackets is expected: [{address}]")
-
-
-def split_address(text: str) -> tuple[str, int]:
-    """`127.0.0.1:8443` or `[::1]:8443` as host and port; raises ValueError with a sentence."""
-    host, colon, port = text.rpartition(":")
-    if not colon or not port.isdecimal() or int(port) > 65535:
-        raise ValueError("give it as ADDRESS:PORT, such as 127.0.0.1:8443 or [::1]:8443")
-    try:
-        return str(ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))), int(port)
-    except ValueError:
-        raise ValueError(f"{host} is no IP address; 0.0.0.0 and [::] listen everywhere") from None
-
-
-def _number(kind: str, example: int, units: Mapping[str, int]) -> BeforeValidator:
-    """Explain the form of a number to those who write a unit: the units are known and the number is computed."""
-
-    def check(value: object) -> object:
-        if not isinstance(value, str):
-            return value
-        found = re.fullmatch(r"([0-9]{1,9}) ?([A-Za-z]*)", value)
-        factor = units.get(found[2].lower()) if found else None
-        way_out = f"write {int(found[1]) * factor}" if found and factor else f"for example {example}"
-        raise ValueError(f"a number{kind} is expected, without a unit and without quotes: {way_out}")
-
-    return BeforeValidator(check)
-
-
-_SECONDS = _number(" of seconds", 30, {"": 1, "s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600, "d": 86400})
-_BYTES = _number(" of bytes", 65536, {"": 1, "b": 1} | dict.fromkeys(("k", "kb", "kib"), 1024)
-                 | dict.fromkeys(("m", "mb", "mib"), 1024**2) | dict.fromkeys(("g", "gb", "gib"), 1024**3))  # fmt: skip
-_COUNT = _number("", 10, {"": 1})
-
-
-def _label(name: str) -> str:
-    if is_operation_name(name):
-        raise ValueError("an operation's name can't be a label (RFC 7030 3.2.2)")
-    if not LABEL.fullmatch(name):
-        raise ValueError("a label has letters, digits and . _ ~ - only")
-    return name
-
-
-def _variable(name: str) -> str:
-    if not VARIABLE.fullmatch(name):
-        raise ValueError("no name for an environment variable")
-    return name
-
-
-def _value(text: str) -> str:
-    if not text.isprintable() or text.startswith("() {"):
-        raise ValueError("a variable's value has no control character and does not begin like a shell function")
-    return text
-
-
-def _header(name: str) -> str:
-    if name.lower() in FORBIDDEN_HEADERS or not re.fullmatch(r"[A-Za-z0-9-]{1,64}", name):
-        raise ValueError(f"{name} can't be passed to a script")
-    return name
-
-
-def _fingerprint(text: str) -> str:
-    digits = text.replace(":", "").lower()
-    if not re.fullmatch("[0-9a-f]{64}", digits):
-        raise ValueError("a SHA-256 fingerprint has 64 hex digits, with or without colons")
-    return digits
-
-
-def _network(text: str) -> str:
-    ipaddress.ip_network(text)
-    return text
-
-
-FilePath = Annotated[Path, BeforeValidator(_resolve)]
-Listen = Annotated[str, BeforeValidator(_listen)]
-Seconds = Annotated[float, _SECONDS, Field(gt=0, le=86400)]
-Count = Annotated[int, _COUNT, Field(ge=1, le=1_000_000)]
-Bytes = Annotated[int, _BYTES, Field(ge=1024, le=64 * 1024 * 1024)]
-NameBytes = Annotated[int, _BYTES, Field(ge=64, le=64 * 1024)]
-TLSVersion = Literal["1.2", "1.3"]
 
 
 class _Model(BaseModel):
@@ -161,9 +60,9 @@ class _Model(BaseModel):
 class Server(_Model):
     """The addresses of the gateway, and the limits of connections."""
 
-    listen: Annotated[tuple[Listen, ...], BeforeValidator(_listens), Field(strict=False)] = ("127.0.0.1:8443",)
+    listen: Listens = ("127.0.0.1:8443",)
     name: str = "localhost"
-    workers: Annotated[int, _COUNT, Field(ge=1, le=64)] = 1
+    workers: Annotated[int, COUNT, Field(ge=1, le=64)] = 1
     max_connections: Count = 1000
     handshake_timeout: Seconds = 10
     idle_timeout: Seconds = 30
@@ -200,8 +99,8 @@ class ClientAuth(_Model):
     digest_users: FilePath | None = None
     nonce_age: Seconds = 300
     realm: str = Field("estrealm", pattern=r'^[^":\\\x00-\x1f\x7f]{1,100}$')
-    remember: Annotated[float, _SECONDS, Field(ge=0, le=3600)] = 60
-    guess_delay: Annotated[float, _SECONDS, Field(ge=0, le=60)] = 2
+    remember: Annotated[float, SECONDS, Field(ge=0, le=3600)] = 60
+    guess_delay: Annotated[float, SECONDS, Field(ge=0, le=60)] = 2
 
     @model_validator(mode="after")
     def _digest_whole(self) -> ClientAuth:
@@ -219,10 +118,10 @@ class POPRule(_Model):
     user: str | None = None
     subject: str | None = None
     issuer: str | None = None
-    fingerprint: Annotated[str, AfterValidator(_fingerprint)] | None = None
+    fingerprint: Fingerprint | None = None
     trust: Literal["explicit", "implicit", "none"] | None = None
     ra: bool | None = None
-    address: Annotated[str, AfterValidator(_network)] | None = None
+    address: Network | None = None
 
 
 class POP(_Model):
@@ -247,9 +146,7 @@ class OperationSettings(_Model):
     pass_credentials: bool = False
     serialize: str | None = None
     runner: RunnerName | None = None
-    handler_env: Mapping[Annotated[str, AfterValidator(_variable)], Annotated[str, AfterValidator(_value)]] = Field(
-        default_factory=dict
-    )
+    handler_env: Mapping[VariableName, VariableValue] = Field(default_factory=dict)
     method: Literal["GET", "POST"] | None = None
     request_types: tuple[str, ...] | None = Field(None, strict=False)
     response_type: str | None = None
@@ -317,9 +214,9 @@ class Callouts(ServiceSettings):
     runner: RunnerName = "auto"
     pool_size: Count = 4
     pool_requests: Count = 1000
-    max_file: Annotated[int, _BYTES, Field(ge=1024 * 1024, le=1 << 40)] = 1 << 30
+    max_file: Annotated[int, BYTES, Field(ge=1024 * 1024, le=1 << 40)] = 1 << 30
     path: str = "/usr/local/bin:/usr/bin:/bin"
-    pass_headers: tuple[Annotated[str, AfterValidator(_header)], ...] = Field((), strict=False)
+    pass_headers: tuple[HeaderName, ...] = Field((), strict=False)
 
 
 class Log(_Model):
@@ -335,6 +232,24 @@ class Metrics(_Model):
     listen: Listen | None = None
 
 
+class Recording(_Model):
+    """What is kept of each request, in memory and as files."""
+
+    keep: Annotated[int, COUNT, Field(ge=0, le=10_000)] = 0
+    memory: Annotated[int, BYTES, Field(ge=1024 * 1024, le=1 << 40)] = 64 * 1024 * 1024
+    dir: FilePath | None = None
+    files: Count = 5000
+
+    @property
+    def is_on(self) -> bool:
+        """Whether anything is recorded."""
+        return self.keep > 0 or self.dir is not None
+
+
+DEMO_RECORDS, DEMO_KEEP = "records", 200
+"""Where a demo records, and how many it keeps in memory, if conf.yaml says nothing about it."""
+
+
 class Config(_Model):
     """The whole of conf.yaml."""
 
@@ -343,9 +258,17 @@ class Config(_Model):
     client_auth: ClientAuth = ClientAuth()
     pop: POP = POP()
     callouts: Callouts
-    labels: Mapping[Annotated[str, AfterValidator(_label)], ServiceSettings] = Field(default_factory=dict)
+    labels: Mapping[LabelName, ServiceSettings] = Field(default_factory=dict)
     log: Log = Log()
     metrics: Metrics = Metrics()
+    record: Recording = Recording()
+
+    def for_demo(self, folder: Path) -> Config:
+        """The same for `estgw demo`, which records if conf.yaml, which lies in `folder`, does not mention that."""
+        if "record" in self.model_fields_set:
+            return self
+        record = Recording(keep=DEMO_KEEP).model_copy(update={"dir": folder.absolute() / DEMO_RECORDS})
+        return self.model_copy(update={"record": record})
 
 
 def load(path: Path, text: str | None = None) -> Config:

@@ -6,7 +6,8 @@ import ipaddress
 import resource
 
 from estgw.config import routes
-from estgw.config.model import Config, split_address
+from estgw.config.fields import split_address
+from estgw.config.model import Config
 from estgw.gateway.worker_share import ALONE, WorkerShare
 
 OWN = 48

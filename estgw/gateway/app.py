@@ -11,7 +11,7 @@ from structlog.contextvars import bound_contextvars
 
 from estgw.auth import identity
 from estgw.auth.identity import Client
-from estgw.auth.requirements import authenticate
+from estgw.auth.requirements import authenticate, require
 from estgw.auth.throttle import Throttle
 from estgw.callout import cgi, scratch, shortage
 from estgw.callout.call import Call, ExchangeFacts, HTTPFacts
@@ -28,11 +28,13 @@ from estgw.errors import (
     apology,
 )
 from estgw.est import operations
-from estgw.gateway import body, reply
+from estgw.gateway import body, reply, taping
 from estgw.gateway.pipeline import Answered, Pipeline
 from estgw.gateway.state import State
 from estgw.logs import log, new_request_id
 from estgw.metrics.meter import meter
+from estgw.record.gates import Gate
+from estgw.record.recorder import Recorder
 from estgw.tls.adapter import connection_age, tls_info
 
 CLAIMED = 100
@@ -42,10 +44,11 @@ CLAIMED = 100
 class App:
     """The HTTP side of the gateway; `state` is replaced whole on reload."""
 
-    def __init__(self, state: State, home: Home) -> None:
-        """`home` is where each request has its private directory."""
+    def __init__(self, state: State, home: Home, recorder: Recorder | None = None) -> None:
+        """`home` is where each request has its private directory; without a recorder nothing is recorded."""
         self.state = state
         self.home = home
+        self.recorder = recorder
         self.throttle = Throttle(state.config.client_auth.guess_delay, state.share.of)
 
     def reload(self, state: State) -> None:
@@ -57,18 +60,23 @@ class App:
         """Serve one request.  There is always an answer and one log line."""
         started, short = time.monotonic(), None
         exchange = Exchange(self.state, self.throttle, self.home, request)
+        recorder = self.recorder
+        if recorder is not None:
+            exchange.tape = taping.begin(request, exchange.request_id)
         with bound_contextvars(request_id=exchange.request_id):
             try:
                 response = exchange.respond(await exchange.serve())
             except RequestError as refusal:
-                exchange.entry["reason"] = str(refusal)
                 response = exchange.refuse(refusal)
+                taping.explain(exchange, str(refusal), recorder)
             except ConnectionError:
                 log.info("client went away", **exchange.entry)
+                if recorder is not None:
+                    taping.keep(recorder, exchange, None)
                 return web.Response(status=400)  # it is not sent; raising would log a traceback
             except Exception as fault:  # noqa: BLE001 - the client gets an answer, and the log words or a traceback
                 if short := shortage.words(fault):
-                    exchange.entry["reason"] = short
+                    taping.explain(exchange, short, recorder)
                     patience = exchange.state.config.callouts.retry_after
                     response = exchange.refuse(Unavailable(shortage.PUBLIC, retry_after=patience))
                 else:
@@ -84,6 +92,8 @@ class App:
                 response.force_close()
             seconds = time.monotonic() - started
             meter.answered(exchange.entry, response.status, seconds)
+            if recorder is not None:
+                taping.keep(recorder, exchange, response)
             write = log.error if short else log.warning if response.status >= 500 else log.info
             write("request", status=response.status, ms=round(seconds * 1000, 1), **exchange.entry)
             return response
@@ -113,10 +123,14 @@ class Exchange(Pipeline):
             raise BadRequest("The TLS client certificate can't be read.") from None
         unknown = self.state.config.client_auth.unknown_certificates
         if unknown == "reject" and tls.certificate is not None and tls.verify_error:
+            if self.tape is not None:
+                self.tape.identified(tls)
             # The handshake was good; a new one would fail.
             self.entry["client_certificate"] = tls.verify_error
             raise NoLongerTrusted(f"Your TLS client certificate is no longer accepted here: {tls.verify_error}.")
         client = identity.identify(peer[:2], tls, self.state.anchors, unknown)
+        if self.tape is not None:
+            self.tape.identified(tls, client)
         self.entry["tls"] = tls.version
         if client.name is not None:
             self.entry["identity"] = client.name
@@ -142,12 +156,15 @@ class Exchange(Pipeline):
     async def read_body(self) -> bytes:
         """The body, up to the limit and in time."""
         server = self.state.config.server
-        return await body.read(self.request, limit=server.max_body, seconds=server.body_timeout)
+        content = await body.read(self.request, limit=server.max_body, seconds=server.body_timeout)
+        if self.tape is not None:
+            self.tape.arrived = time.monotonic()
+        return content
 
     def exchange(self) -> ExchangeFacts:
         """A new id; the directory is made when the first script runs."""
         self.tmp_dir = self.home.directory()
-        return ExchangeFacts(self.request_id, self.tmp_dir)
+        return ExchangeFacts(self.request_id, self.tmp_dir, self.tape)
 
     async def authenticate(self, call: Call) -> Call:
         """Step 5.  Verify HTTP credentials by a script or the password files, and apply `requires`."""
@@ -168,7 +185,9 @@ class Exchange(Pipeline):
             self.entry.pop("claimed_user", None)
             self.entry["user"] = client.user
             self.entry.setdefault("identity", client.user)
-        return replace(call, client=client)
+        call = self.enter(Gate.REQUIRES, replace(call, client=client))
+        require(client, call.route.requires)
+        return call
 
     def _is_remembered(self, route: Route, client: Client, name: str) -> bool:
         """Whether the password file has confirmed these credentials a short time ago, and nothing delays the client."""
@@ -198,8 +217,12 @@ class Exchange(Pipeline):
     async def run_scripts(self, call: Call) -> cgi.Output:
         """Steps 8 and 9, in one process where both scripts are made for that."""
         if call.route.authorize is None or call.route.operation.holds_requests:
-            return await self.handle(call)
-        return await self.state.caller.authorize_and_handle(call)
+            return await self.handle(self.enter(Gate.HANDLER, call))
+
+        def decided(seconds: float) -> None:
+            self.enter(Gate.HANDLER, call, ago=seconds)
+
+        return await self.state.caller.authorize_and_handle(call, decided)
 
     def respond(self, answered: Answered) -> web.Response:
         """The answer to a request that went well."""

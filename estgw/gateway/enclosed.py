@@ -62,7 +62,8 @@ def read(environ: Mapping[str, str], body: bytes = b"") -> Call:
         server_name=environ["SERVER_NAME"],
         server_port=int(environ["SERVER_PORT"]),
     )
-    exchange = ExchangeFacts(environ["EST_REQUEST_ID"], Path(environ["EST_TMPDIR"]))
+    is_replay = "EST_REPLAY" in environ
+    exchange = ExchangeFacts(environ["EST_REQUEST_ID"], Path(environ["EST_TMPDIR"]), is_replay=is_replay)
     channel = ChannelFacts(_binding(environ), environ["EST_POP_REQUIRED"] == "1")
     made = request.describe(exchange, route_, Profile(environ["EST_PROFILE"]), client, http, channel)
     return replace(made, inner=request.inner_rules(route_, cast(Linking, environ["EST_POP_LINKING"])))

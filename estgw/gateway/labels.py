@@ -36,34 +36,37 @@ class Snapshot:
     faults: Faults = field(default_factory=dict)
     templates: Mapping[Path, str] = field(default_factory=dict)
     """The text of each sound `csr_template`."""
+    demo: bool = False
+    """Whether it is for `estgw demo`, which records if conf.yaml is silent about that."""
 
     @classmethod
-    def take(cls, path: Path) -> Snapshot:
+    def take(cls, path: Path, *, demo: bool = False) -> Snapshot:
         """Read conf.yaml and check its labels; raises `ConfigError` for a fault of conf.yaml itself."""
         text = text_of(path)
-        settings = model.load(path, text)
+        settings = _settings(path, text, demo=demo)
         faults: dict[str | None, tuple[str, ...]] = {}
         templates: dict[Path, str] = {}
         for label, service in routes.build(settings).items():
             found = [*_script_faults(service), *_ca_faults(service), *_template_faults(service, templates)]
             if found:
                 faults[label] = tuple(dict.fromkeys(found))
-        return cls(text, settings, faults, templates)
+        return cls(text, settings, faults, templates, demo)
 
     def encode(self) -> bytes:
         """For another process, which has the same code."""
-        faults = list(self.faults.items())
-        return json.dumps([self.text, faults, {str(path): text for path, text in self.templates.items()}]).encode()
+        templates = {str(path): text for path, text in self.templates.items()}
+        return json.dumps([self.text, list(self.faults.items()), templates, self.demo]).encode()
 
     @classmethod
     def decode(cls, path: Path, content: str) -> Snapshot:
         """What `encode` made; `path` is that of conf.yaml."""
-        text, faults, templates = json.loads(content)
+        text, faults, templates, demo = json.loads(content)
         return cls(
             text,
-            model.load(path, text),
+            _settings(path, text, demo=demo),
             {label: tuple(found) for label, found in faults},
             {Path(name): template for name, template in templates.items()},
+            demo,
         )
 
     @property
@@ -78,6 +81,11 @@ class Snapshot:
     def sentences(self) -> list[str]:
         """Each fault once, with the labels that it takes out of service."""
         return sentences(self.faults, only_one=not self.settings.labels)
+
+
+def _settings(path: Path, text: str, *, demo: bool) -> Config:
+    settings = model.load(path, text)
+    return settings.for_demo(path.parent) if demo else settings
 
 
 def sentences(faults: Faults, *, only_one: bool = False) -> list[str]:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, overload
 
 from aiohttp import web
+from cryptography import x509
 
 from estgw.auth import pop
 from estgw.auth.identity import Client
@@ -25,6 +26,8 @@ from estgw.est.answers import Answer
 from estgw.gateway import renewal, reply, request
 from estgw.gateway.request import Found
 from estgw.gateway.state import State
+from estgw.record.gates import Gate
+from estgw.record.tape import Tape
 
 
 @dataclass(frozen=True)
@@ -44,20 +47,42 @@ class Pipeline(ABC):
         self.entry: dict[str, Any] = {}
         """The fields of the request's log line; the steps add to it."""
         self.route: Route | None = None
+        self.gate = Gate.TLS
+        """The gate that the request has reached."""
+        self.call: Call | None = None
+        """The facts as that gate has them."""
+        self.tape: Tape | None = None
+        """Takes note of the request; None: nobody records it."""
+        self.issued: x509.Certificate | None = None
+        """The certificate in the answer."""
 
     async def serve(self) -> Answered:
         """Go through the steps.  Each adds facts to the call, or raises a `RequestError`."""
         client = self.identify()  # 2
+        self.enter(Gate.PATH)
         http = self.http()
         found = self.find_route(http)  # 3
         if found.route.operation.takes_body:
             http = replace(http, body=await self.read_body())  # 4
-        call = self.describe(found, client, http)
-        call = await self.authenticate(call)  # 5
-        call = await self.read_csr(call)  # 6
-        call = self.link(call)  # 7
-        output = await self.run_scripts(call)  # 8 and 9
+        call = self.enter(Gate.PASSWORD, self.describe(found, client, http))
+        call = await self.authenticate(call)  # 5, which enters Gate.REQUIRES
+        call = await self.read_csr(self.enter(Gate.CSR, call))  # 6
+        call = self.link(self.enter(Gate.LINKING, call))  # 7
+        output = await self.run_scripts(self.enter(Gate.AUTHORIZE, call))  # 8 and 9
         return self.answer(found, call, output)  # 10
+
+    @overload
+    def enter(self, gate: Gate) -> None: ...
+
+    @overload
+    def enter(self, gate: Gate, call: Call, *, ago: float = 0.0) -> Call: ...
+
+    def enter(self, gate: Gate, call: Call | None = None, *, ago: float = 0.0) -> Call | None:
+        """The request has reached a gate, so many seconds ago, with the facts so far; returns these."""
+        self.gate, self.call = gate, call
+        if self.tape is not None:
+            self.tape.enter(gate, call, ago)
+        return call
 
     # The facts, which differ between the gateway and `estgw run`.
 
@@ -79,7 +104,7 @@ class Pipeline(ABC):
 
     @abstractmethod
     async def authenticate(self, call: Call) -> Call:
-        """Step 5.  HTTP credentials, and what the operation requires."""
+        """Step 5.  HTTP credentials, then `enter(Gate.REQUIRES)` and what the operation requires."""
 
     # The steps that are the same for both.
 
@@ -105,6 +130,8 @@ class Pipeline(ABC):
         if not route.operation.has_csr:
             return call
         csr = request.read_csr(call.http.body)
+        if self.tape is not None:
+            self.tape.csr = csr
         self.entry["subject"] = names.dn_text(csr.subject)[:500]
         request.require_acceptable(csr, route)
         renewed = await renewal.renewed_certificate(call.client, csr, route) if route.operation.renews else None
@@ -123,6 +150,8 @@ class Pipeline(ABC):
             linking = self.state.pop.linking(call.client, "simpleenroll", label)
             return replace(call, inner=request.inner_rules(call.route, linking))
         linking = self.state.pop.linking(call.client, operation.name, label)
+        if self.tape is not None:
+            self.tape.linking = linking
         call = request.link(call, linking, self.state.config.pop.attribute)
         if call.csr and call.csr.pop:
             self.entry["pop"] = call.csr.pop.value
@@ -131,7 +160,7 @@ class Pipeline(ABC):
     async def run_scripts(self, call: Call) -> cgi.Output:
         """Steps 8 and 9."""
         await self.authorize(call)
-        return await self.handle(call)
+        return await self.handle(self.enter(Gate.HANDLER, call))
 
     async def authorize(self, call: Call) -> None:
         """Step 8.  Run `authorize`.  A handler of Full PKI Requests runs it for each request inside."""
@@ -150,6 +179,7 @@ class Pipeline(ABC):
         """Step 10.  The form of the wire, validated."""
         columns = reply.columns(found.service.base64_lines, call.http)
         made = reply.to_wire(call, output, columns=columns, linking_attribute=self.state.config.pop.attribute)
+        self.issued = made.issued
         if made.issued is not None:
             self.entry["serial"] = certs.serial_hex(made.issued)
         return Answered(call, output, made)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import re
 import signal
 import socket
@@ -17,9 +18,10 @@ from estgw.callout import scratch, shortage
 from estgw.callout.home import INTERVAL, Home, sweep
 from estgw.callout.named_locks import NamedLocks
 from estgw.callout.warm import Warm
-from estgw.config.model import Config, split_address
+from estgw.config.fields import split_address
+from estgw.config.model import Config
 from estgw.errors import apology
-from estgw.gateway import advice, state
+from estgw.gateway import advice, state, taping
 from estgw.gateway.app import App
 from estgw.gateway.labels import Snapshot
 from estgw.gateway.notices import Notices
@@ -31,6 +33,11 @@ from estgw.logs import escape, log, new_request_id
 from estgw.metrics.endpoint import exposed
 from estgw.metrics.meter import meter
 from estgw.metrics.table import CONNECTIONS, HANDSHAKE_FAILURES, OF_ALL, OF_WORKERS, REQUESTS, WORKERS
+from estgw.record import explain as hints
+from estgw.record.gates import Gate
+from estgw.record.recorder import Recorder, recorder
+from estgw.record.tape import Verdict
+from estgw.tls.adapter import TLSObject
 from estgw.tls.listener import Listener, Observer
 from estgw.tls.sockets import bind
 
@@ -59,8 +66,10 @@ class Protocol(RequestHandler):
         # The parser quotes the bytes that it could not read, which may be an Authorization header.
         reason = escape(re.sub(r""":? b?['"].*""", "", told[0])[:200].rstrip(":. "))
         address = peer[0] if isinstance(peer, tuple) else None
+        said, hint = f"not HTTP: {reason}", None
         if status == 400:
-            log.info("request", status=status, peer=address, reason=f"not HTTP: {reason}", request_id=request_id)
+            hint = hints.hint(Gate.PATH, said)
+            log.info("request", status=status, peer=address, reason=said, hint=hint, request_id=request_id)
             text = f"This is not a well-formed HTTP request: {reason}."
         else:
             log.error("request", status=status, peer=address, exc_info=exc, request_id=request_id)
@@ -69,6 +78,10 @@ class Protocol(RequestHandler):
         headers = {"Server": SERVER, "Content-Type": "text/plain; charset=utf-8"}
         response = web.Response(status=status, body=f"{text}\n".encode(), headers=headers)
         response.force_close()
+        recorder = self._manager.recorder if isinstance(self._manager, HTTPServer) else None
+        if recorder is not None:
+            verdict = Verdict(status, Gate.PATH, said, hint, taping.reply(response))
+            taping.unreadable(recorder, self.transport, request_id, verdict)
         # aiohttp made up this request, as one of HTTP/1.0; a server answers with its own version (RFC 9110 2.5).
         request._version = HttpVersion11
         return response
@@ -76,6 +89,8 @@ class Protocol(RequestHandler):
 
 class HTTPServer(web.Server):
     """aiohttp's low-level server, making our protocols."""
+
+    recorder: Recorder | None = None
 
     def __call__(self) -> RequestHandler:
         """One protocol per connection."""
@@ -89,11 +104,14 @@ class Server:
         """Read the configuration.  No port is bound yet.  Raises `ConfigError`."""
         self._config_file = config_file
         self._home = Home(scratch.place())
+        self._recorder: Recorder | None = None
         self._resources = ProcessResources(
             warm=Warm(home=self._home.path), share=share, locks=NamedLocks(share.directory)
         )
         try:
-            self._app = App(self.load(snapshot), self._home)
+            state = self.load(snapshot)
+            self._recorder = recorder(state.config.record, config_file)
+            self._app = App(state, self._home, self._recorder)
         except BaseException:
             self.close()
             raise
@@ -110,7 +128,9 @@ class Server:
         return state.load(self._config_file, self._resources, snapshot)
 
     def close(self) -> None:
-        """Remove the private directory, and end the warm parent."""
+        """Write the records that wait, remove the private directory, and end the warm parent."""
+        if self._recorder is not None:
+            self._recorder.close()
         self._home.close()
         self._resources.warm.close()
 
@@ -143,10 +163,11 @@ class Server:
             # A compressed body would be a bomb; EST has none, so it is passed on and found not to be base64.
             auto_decompress=False,
         )
+        http.recorder = self._recorder
         listener = self._listener = Listener(
             http,
             self._app.state.context,
-            Observer(_note_failure, _note_exhausted, lambda number: meter.set(CONNECTIONS, number)),
+            self._observer(),
             handshake_timeout=settings.handshake_timeout,
             max_connections=advice.connections(self.config, self._resources.share, limit),
         )
@@ -172,15 +193,21 @@ class Server:
                 loop.remove_signal_handler(number)
         log.info("stopped")
 
+    def _observer(self) -> Observer:
+        recorder = self._recorder
+
+        def failed(address: str, reason: str, tls: TLSObject | None) -> None:
+            meter.add(HANDSHAKE_FAILURES)
+            hint = taping.note_failure(recorder, address, reason, tls)
+            log.info("TLS handshake failed", peer=address, reason=reason, hint=hint)
+
+        opened = None if recorder is None else functools.partial(taping.remember_bindings, recorder)
+        return Observer(failed, _note_exhausted, lambda number: meter.set(CONNECTIONS, number), opened)
+
     async def _sweep_now_and_then(self) -> None:
         while True:
             await asyncio.sleep(INTERVAL)
             await scratch.aside(sweep, self._home.path.parent)
-
-
-def _note_failure(address: str, reason: str) -> None:
-    meter.add(HANDSHAKE_FAILURES)
-    log.info("TLS handshake failed", peer=address, reason=reason)
 
 
 def _note_exhausted(fault: OSError) -> None:
@@ -188,12 +215,12 @@ def _note_exhausted(fault: OSError) -> None:
         log.error("no connection can be accepted", reason=fault.strerror)
 
 
-def serve(config_file: Path, *, listen: str | None, ready: Ready) -> None:
+def serve(config_file: Path, *, listen: str | None, ready: Ready, demo: bool = False) -> None:
     """Run a gateway in this process until SIGTERM or SIGINT.  Raises `ConfigError` or OSError.
 
-    `listen` replaces the configured addresses.
+    `listen` replaces the configured addresses; a `demo` records requests if the configuration is silent about that.
     """
-    snapshot = Snapshot.take(config_file)
+    snapshot = Snapshot.take(config_file, demo=demo)
     settings = snapshot.settings
 
     async def main() -> None:
@@ -207,7 +234,7 @@ def serve(config_file: Path, *, listen: str | None, ready: Ready) -> None:
 
         def reload() -> None:
             with told(config_file):
-                fresh = Snapshot.take(config_file)
+                fresh = Snapshot.take(config_file, demo=demo)
                 server.adopt(server.load(fresh))
                 notices.adopt(fresh)
 

@@ -31,6 +31,7 @@ from estgw.est import certs
 from estgw.est.template_check import TemplateCheck
 from estgw.gateway.labels import Faults, Snapshot, out_of_service
 from estgw.gateway.worker_share import ALONE, WorkerShare
+from estgw.record import folder as folder_of_records
 from estgw.tls.adapter import TLSContext
 from estgw.tls.context import TLSSettings, server_context
 
@@ -96,6 +97,7 @@ def load(path: Path, resources: ProcessResources | None = None, snapshot: Snapsh
     crls = _crls(settings.client_auth.crls, faults)
     passwords = _passwords(settings, resources.nonces if resources else Nonces(), faults)
     context = _context(settings, (*explicit, *implicit), crls, faults)
+    faults += folder_of_records.faults(settings.record.dir) if settings.record.dir else []
     if faults or context is None or not snapshot.in_service:
         raise ConfigError(faults + snapshot.sentences())
     return State(

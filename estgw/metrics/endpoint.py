@@ -13,7 +13,7 @@ from http import HTTPStatus
 from pathlib import Path
 
 from estgw import __version__
-from estgw.config.model import split_address
+from estgw.config.fields import split_address
 from estgw.logs import log
 from estgw.metrics.meter import meter
 from estgw.metrics.table import BUILD, CONFIGURED, Metric

@@ -27,10 +27,13 @@ class Ring:
         self.last = 0
         """The number of the newest record; 0 before the first."""
 
-    def add(self, record: Record) -> None:
-        """Keep a record, and wake the listeners.  A record that alone is larger than the bound is not kept."""
+    def add(self, record: Record, size: int | None = None) -> None:
+        """Keep a record, and wake the listeners.  A record that alone is larger than the bound is not kept.
+
+        `size` is the length of its JSON, if that is known.
+        """
         self.last += 1
-        size = len(json.dumps(record))
+        size = len(json.dumps(record)) if size is None else size
         self._records[self.last] = (record, size)
         self._numbers[record["id"]] = self.last
         self._bytes += size

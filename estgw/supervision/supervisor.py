@@ -25,7 +25,8 @@ from pathlib import Path
 from estgw.callout import shortage
 from estgw.callout.home import INTERVAL
 from estgw.callout.process import memory_file
-from estgw.config.model import Config, split_address
+from estgw.config.fields import split_address
+from estgw.config.model import Config
 from estgw.errors import ConfigError
 from estgw.gateway.labels import Snapshot
 from estgw.gateway.notices import Notices
@@ -252,7 +253,7 @@ class Supervisor:
             await self._hangup.wait()
             self._hangup.clear()
             with told(self._file):
-                snapshot = Snapshot.take(self._file)
+                snapshot = Snapshot.take(self._file, demo=self._first.demo)
                 await self._agree_on(snapshot)
                 self._notices.adopt(snapshot)
 
@@ -286,9 +287,9 @@ class Supervisor:
                 self._start(slot)
 
 
-def serve(config_file: Path, *, listen: str | None, ready: Callable[[str], None]) -> None:
+def serve(config_file: Path, *, listen: str | None, ready: Callable[[str], None], demo: bool = False) -> None:
     """Run a gateway of several processes until SIGTERM or SIGINT.  Raises `ConfigError` or OSError."""
-    snapshot = Snapshot.take(config_file)
+    snapshot = Snapshot.take(config_file, demo=demo)
     load_check.require_loadable(config_file, snapshot)
 
     async def main() -> None:

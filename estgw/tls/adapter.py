@@ -22,6 +22,7 @@ pyOpenSSL's exceptions into those of `ssl`, by which asyncio decides what to do 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import ssl
 import time
 from asyncio import sslproto
@@ -37,6 +38,8 @@ from estgw.tls.info import TLSInfo
 from estgw.tls.rehearsal import Rehearsal
 
 T = TypeVar("T")
+
+_numbers = itertools.count(1)
 
 _RECORD = 16384
 """OpenSSL returns at most one TLS record per read; a larger buffer would not be used."""
@@ -69,7 +72,13 @@ class TLSObject:
         outgoing: ssl.MemoryBIO,
     ) -> None:
         self.context = context
+        self.number = next(_numbers)
+        """Of all connections of this process, from 1."""
+        self.requests = 0
+        """Counted by the recorder of requests, if there is one."""
         self.began = time.monotonic()
+        self.established: float | None = None
+        """When the handshake was over; `began` and this are by the monotonic clock."""
         self.failure: str | None = None
         """Why the handshake failed, in OpenSSL's words."""
         self._connection = connection
@@ -130,6 +139,7 @@ class TLSObject:
         self._connection.do_handshake()
         # After a handshake of TLS 1.3 OpenSSL sends two tickets, with which no session can be resumed here.  pyOpenSSL
         # can't switch them off.  They need no packet of their own and go with the next output.
+        self.established = time.monotonic()
         self._has_tickets = self._connection.get_protocol_version_name() == "TLSv1.3"
 
     def read(self, n: int = _RECORD, buffer: memoryview | None = None) -> bytes | int:
@@ -253,14 +263,18 @@ def tls_info(transport: asyncio.BaseTransport, context: TLSContext) -> TLSInfo:
     The verdict is that of a new handshake under `context`: anchors, CRLs and the time may have changed since the
     connection began.
     """
-    info: TLSInfo = transport.get_extra_info("ssl_object").info_under(context)
-    return info
+    return tls_object(transport).info_under(context)
 
 
 def connection_age(transport: asyncio.BaseTransport) -> float:
     """Seconds since the TLS handshake of `transport` began."""
-    began: float = transport.get_extra_info("ssl_object").began
-    return time.monotonic() - began
+    return time.monotonic() - tls_object(transport).began
+
+
+def tls_object(transport: asyncio.BaseTransport) -> TLSObject:
+    """The TLS of a connection whose handshake is over."""
+    found: TLSObject = transport.get_extra_info("ssl_object")
+    return found
 
 
 def error_words(exc: SSL.Error) -> str:

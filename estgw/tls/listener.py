@@ -27,12 +27,14 @@ _FULL_REPORT_INTERVAL = 1.0
 class Observer:
     """The functions that are called with news about connections."""
 
-    on_failure: Callable[[str, str], None]
-    """Gets the peer's address and a reason, once for each connection that failed or was refused."""
+    on_failure: Callable[[str, str, TLSObject | None], None]
+    """Gets the peer's address, a reason and what there is of TLS, once for each connection that fails or is refused."""
     on_exhausted: Callable[[OSError], None]
     """Gets the fault repeatedly while the machine can't accept connections, which then wait in the kernel."""
     on_count: Callable[[int], None] = lambda _: None
     """Gets the number of open connections whenever it changes."""
+    on_open: Callable[[TLSObject], None] | None = None
+    """Gets each connection whose handshake is over."""
 
 
 class Listener:
@@ -133,7 +135,7 @@ class Listener:
     def _report_full(self, peer: str) -> None:
         if time.monotonic() - self._full_reported >= _FULL_REPORT_INTERVAL:
             self._full_reported = time.monotonic()
-            self._observer.on_failure(peer, f"refused: {self._max_connections} connections are open")
+            self._observer.on_failure(peer, f"refused: {self._max_connections} connections are open", None)
 
     async def _handshake(self, sock: _Socket, peer: str) -> None:
         attempt = _Attempt(self.context)
@@ -146,13 +148,16 @@ class Listener:
             )
         except OSError as exc:
             sock.close()
-            self._observer.on_failure(peer, attempt.failure or _reason(exc))
+            made = attempt.made
+            self._observer.on_failure(peer, (made and made.failure) or _reason(exc), made)
         except BaseException:
             sock.close()
             raise
         else:
             if sock in self._open:  # the connection may have ended already
                 self._open[sock] = transport
+            if self._observer.on_open is not None and attempt.made is not None:
+                self._observer.on_open(attempt.made)
 
     def _forget(self, sock: _Socket) -> None:
         self._open.pop(sock, None)
@@ -185,15 +190,11 @@ class _Attempt:
 
     def __init__(self, context: TLSContext) -> None:
         self._context = context
-        self._made: TLSObject | None = None
+        self.made: TLSObject | None = None
 
     def wrap_bio(self, *args: Any, **kwargs: Any) -> TLSObject:
-        self._made = self._context.wrap_bio(*args, **kwargs)
-        return self._made
-
-    @property
-    def failure(self) -> str | None:
-        return self._made.failure if self._made else None
+        self.made = self._context.wrap_bio(*args, **kwargs)
+        return self.made
 
 
 def _reason(exc: OSError) -> str:

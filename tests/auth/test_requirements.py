@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from estgw.auth.identity import Client, Trust
-from estgw.auth.requirements import authenticate
+from estgw.auth.requirements import authenticate, require
 from estgw.errors import BadRequest, Forbidden, Unauthenticated
 from estgw.est.operations import Requires
 from tests.callout.calls import CERTIFICATE, client, tls
@@ -21,10 +21,17 @@ async def verify(claiming: Client) -> bool:
     return claiming.claimed.password == "secret"
 
 
+async def admitted(known: Client, headers: list[str], requires: Requires) -> Client:
+    """Step 5 as the gateway has it."""
+    found = await authenticate(known, headers, requires, verify)
+    require(found, requires)
+    return found
+
+
 def authenticated(requires: Requires, headers: list[str], trust: Trust = Trust.NONE) -> Client:
     certificate = CERTIFICATE if trust is not Trust.NONE else None
     known = client(certificate=certificate, trust=trust, tls=tls(certificate))
-    return asyncio.run(authenticate(known, headers, requires, verify))
+    return asyncio.run(admitted(known, headers, requires))
 
 
 # For each requirement, the result with nothing, with a password, with a certificate and with both.
@@ -98,7 +105,7 @@ def test_a_refusal_by_the_verifier_reaches_the_caller():
 def test_a_refusal_tells_why_the_certificate_was_not_accepted(requires):
     offered = client(tls=tls(CERTIFICATE, verify_error="certificate has expired"))
     with pytest.raises(Forbidden) as refusal:
-        asyncio.run(authenticate(offered, GOOD, requires, verify))
+        asyncio.run(admitted(offered, GOOD, requires))
     assert refusal.value.public == (
         "This operation needs a TLS client certificate; the one offered was not accepted: certificate has expired."
     )
@@ -107,4 +114,4 @@ def test_a_refusal_tells_why_the_certificate_was_not_accepted(requires):
 def test_the_log_tells_why_a_certificate_was_not_accepted():
     offered = client(tls=tls(CERTIFICATE, verify_error="certificate has expired"))
     with pytest.raises(Unauthenticated, match=r"no client certificate; the one offered .* has expired"):
-        asyncio.run(authenticate(offered, [], Requires.ANY, verify))
+        asyncio.run(admitted(offered, [], Requires.ANY))

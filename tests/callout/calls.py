@@ -168,6 +168,7 @@ def full(directory: Path, operation: str = "simplereenroll", **changes: Any) -> 
         renewed=CERTIFICATE,
         inner=InnerRules("required", Path("/srv/authorize"), Path("/srv/template.yaml"), True, NameBounds()),
         timeout=12.7,
+        is_replay=True,
     )
     call = change(call, **changes)
     for path, content in call.files():

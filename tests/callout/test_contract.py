@@ -121,6 +121,7 @@ def expected(tmp: Path) -> dict[str, dict[str, str]]:
         "EST_AUTH_SCHEME": "Basic",
         "EST_USERNAME": "ann",
         "EST_PASSWORD": "secret",
+        "EST_REPLAY": "1",
         "PATH": "/usr/local/bin:/usr/bin:/bin",
         "LC_CTYPE": "C.UTF-8",
         "TZ": "UTC",

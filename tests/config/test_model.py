@@ -12,7 +12,7 @@ import pytest
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from estgw.config import model
+from estgw.config import fields, model
 from estgw.config.model import Callouts, Config, OperationSettings, POPRule, ServiceSettings
 from estgw.errors import ConfigError
 from estgw.est.operations import Body, Requires
@@ -376,7 +376,7 @@ def test_all_faults_are_reported_at_once_with_line_and_column(tmp_path):
     ],
 )
 def test_an_address_with_a_port_is_split(text, address):
-    assert model.split_address(text) == address
+    assert fields.split_address(text) == address
 
 
 @pytest.mark.parametrize(
@@ -384,13 +384,13 @@ def test_an_address_with_a_port_is_split(text, address):
 )
 def test_an_address_without_a_valid_port_is_refused(text):
     with pytest.raises(ValueError, match="give it as ADDRESS:PORT"):
-        model.split_address(text)
+        fields.split_address(text)
 
 
 @pytest.mark.parametrize("text", ["localhost:1", ":1", "256.0.0.1:1", "127.1:1", "[::g]:1"])
 def test_a_host_name_or_invalid_address_is_refused(text):
     with pytest.raises(ValueError, match="no IP address"):
-        model.split_address(text)
+        fields.split_address(text)
 
 
 # The shipped file documents every key.

@@ -115,7 +115,7 @@ async def serving(
         factory or (lambda: Echo(state.infos)),
         context,
         Observer(
-            on_failure=lambda peer, reason: state.failures.append((peer, reason)),
+            on_failure=lambda peer, reason, _: state.failures.append((peer, reason)),
             on_exhausted=lambda fault: state.failures.append(("", f"can't accept: {fault.strerror}")),
         ),
         **limits,

@@ -1,0 +1,75 @@
+"""CSRs, certificates and times as a record has them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from estgw.est import certs, names, oids
+from estgw.est.csr import CSR
+from estgw.record.redact import REMOVED
+
+CUT = 262_144
+"""Bytes of a body, of a script's stdout and of its stderr that a record holds; the rest is cut off."""
+
+
+def moment(seconds: float) -> str:
+    """A time as a record has it: UTC, with milliseconds."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def pem(certificate: x509.Certificate) -> str:
+    """A certificate as PEM."""
+    return certificate.public_bytes(Encoding.PEM).decode()
+
+
+def csr(csr: CSR, *, is_secret: bool) -> dict[str, Any]:
+    """A CSR as a record has it; the whole of one that holds a secret is left out."""
+    san = csr.san
+    return {
+        "subject": names.dn_text(csr.subject),
+        "names": [names.san_text(entry) for entry in san or ()],
+        "key": _key(csr),
+        "signature": _signature(csr),
+        "sha256": csr.sha256,
+        "pem": REMOVED if is_secret else csr.pem.decode() if len(csr.der) <= CUT else None,
+    }
+
+
+_CURVES = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
+
+
+def _key(csr: CSR) -> str:
+    """The kind of key, such as `EC P-256`, in words."""
+    try:
+        key = csr.request.public_key()
+    except certs.UNREADABLE:
+        return "unknown"
+    match key:
+        case rsa.RSAPublicKey():
+            return f"RSA {key.key_size}"
+        case ec.EllipticCurvePublicKey():
+            return f"EC {_CURVES.get(key.curve.name, key.curve.name)}"
+        case dsa.DSAPublicKey():
+            return f"DSA {key.key_size}"
+    return type(key).__name__.strip("_").removesuffix("PublicKey")
+
+
+def _signature(csr: CSR) -> str:
+    return oids.name_of(csr.request.signature_algorithm_oid.dotted_string)
+
+
+def issued(certificate: x509.Certificate) -> dict[str, Any]:
+    """An issued certificate as a record has it."""
+    san = certs.san(certificate)
+    return {
+        "serial": certs.serial_hex(certificate),
+        "subject": names.dn_text(certificate.subject),
+        "names": [names.san_text(entry) for entry in san or ()],
+        "not_after": moment(certificate.not_valid_after_utc.timestamp()),
+        "pem": pem(certificate),
+    }

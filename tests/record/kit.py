@@ -1,0 +1,65 @@
+"""A gateway that records, and its records."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from tests.kit.gateway import Gateway, merged, running_gateway
+from tests.kit.processes import until
+from tests.kit.workspace import Workspace
+
+Record = dict[str, Any]
+
+
+class Recording:
+    """A gateway with `record.dir`, and what it has written there."""
+
+    def __init__(self, gateway: Gateway, folder: Path) -> None:
+        self.gateway, self.folder = gateway, folder
+
+    @property
+    def records(self) -> list[Record]:
+        """All records, oldest first."""
+        return [json.loads(path.read_text()) for path in sorted(self.folder.glob("[0-9]*.json"))]
+
+    def wait(self, fits: Callable[[Record], bool], known: int = 0) -> Record:
+        """The newest record that fits, among those after the `known` first ones."""
+        return until(lambda: next((each for each in reversed(self.records[known:]) if fits(each)), None))
+
+    def of(self, ask: Callable[[], object]) -> Record:
+        """The record of the one request, or failed handshake, that is made meanwhile."""
+        before = {path.name for path in self.folder.iterdir()}
+        ask()
+
+        def found() -> Path | None:
+            new = [path for path in self.folder.glob("[0-9]*.json") if path.name not in before]
+            return max(new, default=None)
+
+        record: Record = json.loads(until(found).read_text())
+        return record
+
+
+@contextlib.contextmanager
+def recording(lab: Workspace, overrides: Mapping[str, Any] | None = None, **options: Any) -> Iterator[Recording]:
+    """A gateway of a laboratory that records into `records` there."""
+    folder = lab.path / "records"
+    ours = {"record": {"dir": str(folder), "keep": 100}}
+    with running_gateway(lab, merged(ours, overrides or {}), **options) as gateway:
+        yield Recording(gateway, folder)
+
+
+def paths(value: Any, prefix: str = "", free: tuple[str, ...] = ()) -> set[str]:
+    """The keys of a record as the table writes them, leaves and branches."""
+    if isinstance(value, list):
+        return set().union(*(paths(each, f"{prefix}[]", free) for each in value if isinstance(each, dict)))
+    if not isinstance(value, dict) or prefix in free:
+        return set()
+    found = set()
+    for key, inner in value.items():
+        name = f"{prefix}.{key}" if prefix else key
+        found |= {name} | paths(inner, name, free)
+    return found
