@@ -369,3 +369,29 @@ def test_a_workspace_with_records_can_be_compared_with_what_is_shipped(own_lab, 
         running.of(lambda: running.gateway.get("cacerts"))
     assert command_line.main(["init", "--diff", str(own_lab.path)]) == 0
     assert "records/" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("runner", ["exec", "fork", "pool"])
+def test_every_runner_records_both_scripts_of_a_request(own_lab, runner):
+    with recording(own_lab, {"callouts": {"runner": runner}}) as running:
+        record = running.of(lambda: running.gateway.post("python/simpleenroll", csr("device-8")))
+    assert results(record) == "pppppppp"
+    assert [(each["kind"], each["script"], each["runner"], each["exit"]) for each in record["callouts"]] == [
+        ("authorize", "handlers/python/authorize", runner, 0),
+        ("handler", "handlers/python/simpleenroll", runner, 0),
+    ]
+    assert record["callouts"][1]["stdout"].startswith("-----BEGIN CERTIFICATE-----")
+    gates = {gate["name"]: gate["ms"] for gate in record["gates"]}
+    assert gates["handler"] >= record["callouts"][1]["ran_ms"] > 0
+    assert gates["authorize"] > 0
+
+
+@pytest.mark.parametrize("runner", ["exec", "fork", "pool"])
+def test_every_runner_records_a_refusal_by_authorize(own_lab, runner):
+    own_lab.edit("handlers/python/authorize", "    #### Policy", '    refuse("not on a Sunday")\n    #### Policy')
+    with recording(own_lab, {"callouts": {"runner": runner}}) as running:
+        record = running.of(lambda: running.gateway.post("python/simpleenroll", csr("device-8")))
+    assert results(record) == "pppppprs"
+    (callout,) = record["callouts"]
+    assert (callout["kind"], callout["exit"], callout["stdout"]) == ("authorize", 77, "not on a Sunday\n")
+    assert record["outcome"]["status"] == 403
