@@ -63,6 +63,10 @@ def record(tape: Tape, verdict: Verdict, folder: Path, digests: Digests, ended: 
     head, call = tape.head, tape.call
     given = tuple(head.headers) if head else ()
     redactor = Redactor(call, given, call.http.body if call else b"")
+    # Words of a script may quote a secret.  Our own do not, and a password may be a word in them, such as "wrong".
+    reason, hint = verdict.reason, verdict.hint
+    if tape.callouts:
+        reason, hint = redactor.text(reason), redactor.text(hint) if hint else None
     return {
         "format": FORMAT,
         "id": tape.id,
@@ -78,13 +82,13 @@ def record(tape: Tape, verdict: Verdict, folder: Path, digests: Digests, ended: 
         "auth": _auth(tape, verdict, given),
         "request": _request(tape, given, redactor) if head else None,
         "response": _response(tape, verdict.reply, redactor) if verdict.reply else None,
-        "gates": _gates(tape, verdict, redactor, end),
+        "gates": _gates(tape, verdict, reason, end),
         "callouts": [_callout(tape, ran, folder, digests, redactor) for ran in tape.callouts],
         "outcome": {
             "status": verdict.status,
             "gate": verdict.gate,
-            "reason": redactor.text(verdict.reason),
-            "hint": redactor.text(verdict.hint) if verdict.hint else None,
+            "reason": reason,
+            "hint": hint,
         },
         "issued": describe.issued(verdict.issued) if verdict.issued else None,
         "ms": _ms(end - tape.began),
@@ -260,7 +264,7 @@ def _makes_keys(tape: Tape) -> bool:
     return operation is not None and operation.body is Body.KEYGEN
 
 
-def _gates(tape: Tape, verdict: Verdict, redactor: Redactor, end: float) -> list[dict[str, Any]]:
+def _gates(tape: Tape, verdict: Verdict, reason: str, end: float) -> list[dict[str, Any]]:
     reached: dict[Gate, float] = {}
     following = [*tape.marks[1:], (Gate.HANDLER, end)]
     for (gate, at), (_, until) in zip(tape.marks, following, strict=True):
@@ -273,7 +277,7 @@ def _gates(tape: Tape, verdict: Verdict, redactor: Redactor, end: float) -> list
             {
                 "name": gate,
                 "result": "refuse" if is_refused else "pass" if passed else "skip",
-                "reason": redactor.text(verdict.reason) if is_refused else "",
+                "reason": reason if is_refused else "",
                 "ms": _ms(reached.get(gate, 0.0)),
             }
         )

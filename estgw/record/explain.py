@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from estgw.est.binding import Binding, BindingType
 from estgw.record import redact
 from estgw.record.gates import Gate
-from estgw.record.hints import LOOK, ROWS, Row
+from estgw.record.hints import LOOK, NO_PASSWORDS, ROWS, Row
 
 REMEMBERED = 1000
 """Connections whose channel bindings are remembered, as hashes."""
@@ -36,16 +36,25 @@ class Facts:
 def hint(gate: Gate, reason: str, facts: Facts | None = None) -> str:
     """What to do next about a refusal; `reason` is the log's."""
     facts = facts or Facts()
+    if not facts.offered and _is_about_passwords(gate, reason):
+        return NO_PASSWORDS
     row, found = _row(gate, reason)
     words = {
         "operation": facts.operation,
-        "offered": " and ".join(facts.offered) or "nothing, as no passwords are taken here",
+        "offered": " and ".join(facts.offered),
         "provenance": facts.provenance or _FOREIGN,
         "look": LOOK,
         **{name: text or "" for name, text in found.groupdict().items()},
     }
     text = row.hint.format(**words)
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
+
+
+def _is_about_passwords(gate: Gate, reason: str) -> bool:
+    return (gate is Gate.REQUIRES and reason.startswith("no credentials")) or reason.startswith(_WRONG)
+
+
+_WRONG = ("wrong user name or password", "Authorization scheme not offered")
 
 
 def _row(gate: Gate, reason: str) -> tuple[Row, re.Match[str]]:

@@ -73,9 +73,9 @@ ROWS: tuple[Row, ...] = (
         "`estgw check` lists the labels. Leave the label out of the URL, or define it under labels in conf.yaml."),
     Row(Gate.PATH, "is not switched on here",
         "Write {operation}: {{enabled: true}} under callouts.operations in conf.yaml, then reload (SIGHUP)."),
-    Row(Gate.PATH, "^(?P<name>\\S+) is a (?P<method>GET|POST)",
+    Row(Gate.PATH, "^(?P<name>\\S+) is a (?P<method>[A-Z]+)",
         "Send {name} by {method}; curl uses POST with --data-binary and GET without."),
-    Row(Gate.PATH, "takes (?P<type>\\S+), (not|and)",
+    Row(Gate.PATH, "takes (?P<type>\\S+), ",
         "Send the header Content-Type: {type}; curl: -H 'Content-Type: {type}'."),
     Row(Gate.PATH, "^The path (is not UTF-8|holds an encoded slash)",
         "Write the label and the operation in plain letters in the URL."),
@@ -85,7 +85,7 @@ ROWS: tuple[Row, ...] = (
     Row(Gate.PATH, "^The body took too long",
         "The client announced more bytes in Content-Length than it sent, or its line is slow: raise "
         "server.body_timeout."),
-    Row(Gate.PATH, "framing is broken|^not HTTP",
+    Row(Gate.PATH, "^body: |^not HTTP",
         "The client's HTTP is not well-formed, so another client, such as curl, is the way to see what it should "
         "send: curl -v shows it."),
     Row(Gate.PATH, "is out of service",
@@ -253,7 +253,11 @@ ROWS: tuple[Row, ...] = (
     # The machine.
     Row(None, "no descriptor is free|can be started|no memory is free|no space is left|disk quota",
         "The machine is short of something: do what the reason says; the client comes back after Retry-After."),
-    Row(None, "^Passwords are not taken here",
-        "Give the client a certificate, or set client_auth.users in conf.yaml."),
     Row(None, "", "The log has the details under this request's id; if it is a fault of the gateway, report it."),
 )  # fmt: skip
+
+NO_PASSWORDS = (
+    "No passwords are taken here: give the client a certificate (curl --cert and --key, estclient --cert and --key), "
+    "or set client_auth.users in conf.yaml."
+)
+"""For a 401 where no scheme is offered, which is sent as a 403."""

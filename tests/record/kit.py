@@ -50,6 +50,7 @@ def recording(lab: Workspace, overrides: Mapping[str, Any] | None = None, **opti
     ours = {"record": {"dir": str(folder), "keep": 100}}
     with running_gateway(lab, merged(ours, overrides or {}), **options) as gateway:
         yield Recording(gateway, folder)
+        assert not [line for line in gateway.log_text.splitlines() if '"a record is lost"' in line]
 
 
 def paths(value: Any, prefix: str = "", free: tuple[str, ...] = ()) -> set[str]:
