@@ -62,7 +62,7 @@ def record(tape: Tape, verdict: Verdict, folder: Path, digests: Digests, ended: 
     end = time.monotonic() if ended is None else ended
     head, call = tape.head, tape.call
     given = tuple(head.headers) if head else ()
-    redactor = Redactor(call, given, call.http.body if call else b"")
+    redactor = Redactor(call, given, call.http.body if call else b"", head.target if head else "")
     # Words of a script may quote a secret.  Our own do not, and a password may be a word in them, such as "wrong".
     reason, hint = verdict.reason, verdict.hint
     if tape.callouts:

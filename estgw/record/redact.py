@@ -23,7 +23,7 @@ _NAMES = re.compile("PASSWORD|PASSWD|SECRET|TOKEN|KEY|COOKIE|CREDENTIAL", re.IGN
 _CREDENTIALS = frozenset({"authorization", "proxy-authorization"})
 _SECRET_VARIABLES = frozenset({"EST_PASSWORD", "EST_OTP", "EST_REVOCATION_CHALLENGE"})
 _QUERY = re.compile(
-    r"([?&][^=&#\s]*(?:password|passwd|secret|token|key|cookie|credential)[^=&#\s]*=)[^&#\s]*", re.IGNORECASE
+    r"([?&][^=&#\s]*(?:password|passwd|secret|token|key|cookie|credential)[^=&#\s]*=)([^&#\s]*)", re.IGNORECASE
 )
 _PEM_CSR = re.compile(
     r"-----BEGIN (NEW )?CERTIFICATE REQUEST-----.*?(-----END (NEW )?CERTIFICATE REQUEST-----|\Z)", re.DOTALL
@@ -66,11 +66,14 @@ def environment(call: Call, given: Mapping[str, str]) -> dict[str, str]:
 class Redactor:
     """The texts and bodies of one request without its secrets."""
 
-    def __init__(self, call: Call | None, given: Iterable[tuple[str, str]], body: bytes = b"") -> None:
-        """`given` are the request's headers, `body` is its body as it came."""
+    def __init__(
+        self, call: Call | None, given: Iterable[tuple[str, str]], body: bytes = b"", target: str = ""
+    ) -> None:
+        """`given` are the request's headers, `body` is its body as it came, `target` is its target."""
         self.has_secret_body = holds_secret(body)
         """Whether the body holds a secret, so that it is kept nowhere."""
         found = {secret for name, value in given if is_secret_name(name) for secret in _secrets_of_header(name, value)}
+        found.update(value for _, value in _QUERY.findall(target))
         if call is not None:
             found.update(_secrets_of_call(call))
         if self.has_secret_body:
