@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from estgw import __version__
-from estgw.cli import cmc, csrattrs, log, passwd, pending_commands, serving, trying
+from estgw.cli import cmc, csrattrs, log, passwd, pending_commands, replaying, serving, trying, watching
 from estgw.cli.pending import PendingError
 from estgw.cli.workspace import WorkspaceError
 from estgw.commandline.table import Program
@@ -19,6 +19,8 @@ PROGRAM = Program(
     commands=(
         *serving.COMMANDS,
         *trying.COMMANDS,
+        *replaying.COMMANDS,
+        *watching.COMMANDS,
         *csrattrs.COMMANDS,
         *cmc.COMMANDS,
         *pending_commands.COMMANDS,
@@ -29,6 +31,7 @@ PROGRAM = Program(
         (0, "done", "Done."),
         (1, "failed, and stderr says why", "The command failed; a message on standard error says why."),
         (2, "wrong command line", "The command line itself is wrong."),
+        (3, "a replay differs", "replay: the outcome differs from the recorded one."),
         (130, "interrupted", "Ctrl-C ended the command."),
     ),
     example="demo",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import itertools
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,26 +9,23 @@ from pathlib import Path
 
 from aiohttp import web
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from estgw.auth import requirements
 from estgw.auth.credentials import Credentials
 from estgw.auth.identity import Client, identify
 from estgw.auth.pop import LINKING_ATTRIBUTES, POP
-from estgw.callout import cgi, scratch, shortage
+from estgw.callout import cgi, scratch
 from estgw.callout.call import Call, ExchangeFacts, HTTPFacts
-from estgw.callout.process import CouldNotStart, Outcome
 from estgw.callout.verdicts import Kind
+from estgw.cli.offline import Offline
 from estgw.config.route import Route
-from estgw.errors import BadRequest, ConfigError, Malformed, RequestError, Unavailable
+from estgw.errors import BadRequest, ConfigError, Malformed, RequestError
 from estgw.est import certs, zeroing
 from estgw.est.binding import EXPORTER_LENGTH, Binding, BindingType
-from estgw.est.operations import PREFIX, Body, Requires
+from estgw.est.operations import PREFIX, Requires
 from estgw.gateway import reply, request, state
-from estgw.gateway.pipeline import Pipeline
-from estgw.gateway.request import Found
 from estgw.gateway.state import State
-from estgw.logs import new_request_id, stderr_lines
+from estgw.logs import new_request_id
 from estgw.tls.info import TLSInfo, Verdict
 
 BINDINGS = (BindingType.TLS_EXPORTER, BindingType.TLS13_FINISHED)
@@ -116,18 +111,12 @@ async def decide(gateway: State, trial: Trial, directory: Path, copy: Path | Non
     raise AssertionError("a decision ends before its handler")
 
 
-class Attempt(Pipeline):
+class Attempt(Offline):
     """One request of `estgw run`: its facts come from the command line."""
 
     def __init__(self, gateway: State, trial: Trial, directory: Path, copy: Path | None = None) -> None:
-        super().__init__(gateway)
+        super().__init__(gateway, directory, copy)
         self.trial = trial
-        self.directory = directory
-        self.copy = copy
-        """The copy of the CA's directory that scripts work on in a dry run."""
-        self.stderr: list[str] = []
-        """What the scripts have said."""
-        self.made: list[x509.Certificate] = []
         self.served = served(gateway, trial)
         path = "/".join(part for part in (PREFIX, trial.label, trial.operation) if part)
         self.entry.update(method=self.served.operation.method, path=path)
@@ -138,11 +127,6 @@ class Attempt(Pipeline):
             self.stderr = zeroing.without_certificates("\n".join(self.stderr)).splitlines()
             reason = None if reason is None else zeroing.without_certificates(reason)
         return Report(response, self.stderr, reason, self.made)
-
-    def find_route(self, http: HTTPFacts) -> Found:
-        """The route; in a dry run its CA is the copy."""
-        found = super().find_route(http)
-        return found if self.copy is None else replace(found, route=replace(found.route, ca_dir=self.copy))
 
     def identify(self) -> Client:
         """The client of a connection over TLS 1.3 with the certificate given."""
@@ -216,29 +200,6 @@ class Attempt(Pipeline):
         if not self.trial.handler_only:
             await super().authorize(call)
 
-    async def decide(self, call: Call) -> None:
-        """Ask a decision script."""
-        self.state.caller.judge_decision(call, await self._run(call))
-
-    async def handle(self, call: Call) -> cgi.Output:
-        """Run the handler; an answer that is kept is not asked for."""
-        known = known_certificates(self.served.ca_dir)
-        output = self.state.caller.judge_handler(call, await self._run(call))
-        if call.route.operation.body in _OF_THE_CA:
-            return output
-        found = zeroing.certificates(output.body)
-        self.made = [each for each in found if each.public_bytes(Encoding.DER) not in known]
-        return output if self.copy is None else replace(output, body=zeroing.without_signatures(output.body, known))
-
-    async def _run(self, call: Call) -> Outcome:
-        try:
-            outcome = await self.state.caller.run(call)
-        except CouldNotStart as fault:
-            patience = self.state.config.callouts.retry_after
-            raise Unavailable(shortage.PUBLIC, retry_after=patience, log=shortage.words(fault) or "") from None
-        self.stderr += stderr_lines(outcome.stderr, truncated=outcome.stderr_truncated)
-        return outcome
-
 
 class _Stopped(Exception):
     """The end of what does not go on to the handler."""
@@ -291,23 +252,6 @@ class _Decision(Attempt):
         call = replace(call, kind=self.kind)
         await self.decide(call)
         raise _Stopped(call)
-
-
-_OF_THE_CA = (Body.CA_CERTS, Body.CSRATTRS)
-"""Answers without an issued certificate."""
-
-
-def known_certificates(ca_dir: Path) -> set[bytes]:
-    """The DER of the certificates that lie in the CA's directory itself: its own, and those of its server."""
-    found = set()
-    for path in itertools.islice(sorted(ca_dir.glob("*.pem")), _MOST_FILES):
-        with contextlib.suppress(OSError, Malformed):
-            if path.is_file():
-                found |= {each.public_bytes(Encoding.DER) for each in certs.load_pem(_read(path, _MOST_BYTES))}
-    return found
-
-
-_MOST_FILES, _MOST_BYTES = 100, 1 << 20
 
 
 def is_operation(gateway: State, trial: Trial) -> bool:

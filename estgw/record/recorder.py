@@ -26,10 +26,10 @@ from estgw.config.model import Recording
 from estgw.errors import ConfigError
 from estgw.est import certs
 from estgw.logs import log, new_request_id
-from estgw.record import build
+from estgw.record import build, folder
 from estgw.record.build import Digests
 from estgw.record.explain import Bindings
-from estgw.record.folder import Folder, file_name
+from estgw.record.folder import Folder, RecordError, file_name
 from estgw.record.ring import Record, Ring
 from estgw.record.tape import Connection, Tape, Verdict
 
@@ -72,6 +72,7 @@ class Recorder:
         self.bindings = Bindings()
         self.numbers = itertools.count(1)
         """Of the connections."""
+        self._directory = settings.dir
         self._folder = Folder(settings.dir, settings.files) if settings.dir else None
         self._scripts_from = config_file.absolute().parent
         self._digests = Digests()
@@ -99,6 +100,15 @@ class Recorder:
     def add(self, record: Record) -> None:
         """Keep a record that is made already, such as that of a replay.  On the event loop."""
         self._put(lambda: record, 0)
+
+    def find(self, identifier: str) -> Record:
+        """A record that is kept, in memory or as a file; raises `RecordError`.  Reads a file at most."""
+        found = self.ring.get(identifier) if self.ring is not None else None
+        if found is not None:
+            return found
+        if self._directory is None:
+            raise RecordError(f"{identifier}: no such record, or it is gone (record.keep)")
+        return folder.read(folder.find(self._directory, identifier))
 
     def close(self) -> None:
         """Write what waits, and end the thread."""

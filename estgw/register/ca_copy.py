@@ -39,6 +39,8 @@ class _Copying:
     files: int = 0
     bytes: int = 0
     left_out: list[str] = field(default_factory=list)
+    way_out: str = "; try the script with a smaller CA"
+    """What to do about a CA that is too large."""
 
     def count(self, size: int = 0) -> None:
         """Take note of one more file, or of more bytes; raises `ConfigError` past the bounds."""
@@ -46,17 +48,18 @@ class _Copying:
         self.bytes += size
         if self.files > MOST_FILES or self.bytes > MOST_BYTES:
             bounds = f"{MOST_FILES} files or {MOST_BYTES >> 20} MiB"
-            words = f"{self.source}: more than {bounds}, too much to copy; try the script with a smaller CA"
+            words = f"{self.source}: more than {bounds}, too much to copy{self.way_out}"
             raise ConfigError([words])
 
 
-def copy_ca(source: Path, target: Path) -> list[str]:
+def copy_ca(source: Path, target: Path, way_out: str | None = None) -> list[str]:
     """Copy a CA's directory to a new one (0700); a sentence for each file that can't be copied, such as a socket.
 
     Symbolic links become what they point to, so that nothing in the copy leads back.  Raises `ConfigError` for a
-    directory that is too large, can't be read, or is written to all the time.
+    directory that is too large, can't be read, or is written to all the time.  `way_out` ends the sentence about a
+    large one.
     """
-    copying = _Copying(source)
+    copying = _Copying(source) if way_out is None else _Copying(source, way_out=way_out)
     try:
         target.mkdir(mode=0o700)
         with _locked(source):
