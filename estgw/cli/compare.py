@@ -84,7 +84,7 @@ def _response(record: Record) -> dict[str, Any]:
 
 def _content(record: Record) -> bytes:
     body = _response(record).get("body")
-    return base64.b64decode(body) if body and body != REMOVED else b""
+    return base64.b64decode(body, validate=True) if body and body != REMOVED else b""
 
 
 def _type(record: Record) -> str:

@@ -177,6 +177,8 @@ async def replay(gateway: State, origin: Origin, place: Place, changes: Changes)
         taping.explain(attempt, str(error), None)
     else:
         response = reply.success(done.call.route.operation, done.call.profile, done.output, done.answer)
+        if response.status >= 400:
+            taping.explain(attempt, taping.SAID_BY_THE_ANSWER, None)
     tape = attempt.tape
     tape.label, tape.operation = attempt.entry.get("label"), attempt.entry.get("operation")
     folder = place.config_file.absolute().parent

@@ -252,8 +252,8 @@ COMMANDS = (
         name="replay",
         summary="Repeat a recorded request with the scripts and the configuration of today, and say what differs.",
         description="Nothing is issued: scripts work on a copy of the CA (EST_REPLAY=1), and certificates are shown "
-        "with a signature of zeros. The verified user and the channel binding are believed as recorded. Where bwrap works "
-        "scripts have no network and can write to the copy alone; the first line says so. "
+        "with a signature of zeros. The verified user and the channel binding are believed as recorded. Where bwrap "
+        "works, scripts have no network and can write to the copy alone; the first line says so. "
         "Exit status: 0 the outcome is the same, 3 it differs, 1 trouble, 2 usage.",
         run=replay,
         options=(

@@ -29,6 +29,11 @@ class Service:
     """By time.monotonic(): no part of a message is begun after it."""
 
     @property
+    def is_replay(self) -> bool:
+        """Whether the message comes from a record, so that it has been here before and may be old (EST_REPLAY)."""
+        return self.outer.exchange.is_replay
+
+    @property
     def rules(self) -> InnerRules:
         """What the configuration says of requests inside a message."""
         rules = self.outer.inner

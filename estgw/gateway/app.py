@@ -66,6 +66,8 @@ class App:
         with bound_contextvars(request_id=exchange.request_id):
             try:
                 response = exchange.respond(await exchange.serve())
+                if response.status >= 400:
+                    taping.explain(exchange, taping.SAID_BY_THE_ANSWER, recorder)
             except RequestError as refusal:
                 response = exchange.refuse(refusal)
                 taping.explain(exchange, str(refusal), recorder)

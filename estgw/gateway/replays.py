@@ -45,7 +45,7 @@ class Replays:
 
         Raises `RecordError` in words for a person.
         """
-        origin = self._recorder.find(folder.require_id(identifier))
+        origin = await self._recorder.find(identifier)
         if self._asked >= AT_ONCE + WAITING:
             raise RecordError("too many replays at once; try again soon")
         self._asked += 1

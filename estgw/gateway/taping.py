@@ -18,6 +18,8 @@ from estgw.record.tape import Connection, Head, Reply, Tape, Verdict
 from estgw.tls.adapter import TLSObject, tls_object
 
 _NOBODY = ("", 0)
+SAID_BY_THE_ANSWER = "the answer of the script refuses"
+"""The reason where a script has printed the whole answer, such as a PKI Response that rejects."""
 
 
 def begin(request: web.BaseRequest, request_id: str) -> Tape:

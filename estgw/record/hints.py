@@ -245,6 +245,9 @@ ROWS: tuple[Row, ...] = (
     Row(None, "^The value for|^More than \\d+ values|environment that is too large|^[A-Z_]+: ",
         "Something in the request can't be passed to a script as a variable: shorten the names in the CSR, or leave "
         "out control characters."),
+    Row(Gate.HANDLER, "^the answer of the script refuses",
+        "The answer says why, and the script's stderr has a line for each part that failed; `estgw cmc explain FILE` "
+        "reads a PKI Response."),
     Row(Gate.HANDLER, "in the clear, and the client asked for an encrypted one",
         "The handler must encrypt the key, as handlers/seal does; nothing was sent."),
     Row(Gate.HANDLER, ": (?P<fault>.+)",

@@ -101,14 +101,14 @@ class Recorder:
         """Keep a record that is made already, such as that of a replay.  On the event loop."""
         self._put(lambda: record, 0)
 
-    def find(self, identifier: str) -> Record:
-        """A record that is kept, in memory or as a file; raises `RecordError`.  Reads a file at most."""
-        found = self.ring.get(identifier) if self.ring is not None else None
+    async def find(self, identifier: str) -> Record:
+        """The record with that id, in memory or as a file; raises `RecordError`."""
+        found = self.ring.get(folder.require_id(identifier)) if self.ring is not None else None
         if found is not None:
             return found
         if self._directory is None:
             raise RecordError(f"{identifier}: no such record, or it is gone (record.keep)")
-        return folder.read(folder.find(self._directory, identifier))
+        return await asyncio.to_thread(_from_file, self._directory, identifier)
 
     def close(self) -> None:
         """Write what waits, and end the thread."""
@@ -177,6 +177,10 @@ class Recorder:
         if now - self._warned.get(reason, -QUIET) >= QUIET:
             self._warned[reason] = now
             log.warning("records are lost", reason=reason)
+
+
+def _from_file(directory: Path, identifier: str) -> Record:
+    return folder.read(folder.find(directory, identifier))
 
 
 def _read(certificate: x509.Certificate) -> None:

@@ -18,12 +18,15 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from estgw.cmc.messages import PKIData
+from estgw.cmc.requests import PKCS10Request
 from estgw.est import keygen
 from estgw.est.binding import Binding, BindingType
 from estgw.record import explain
 from estgw.record.explain import Bindings, Facts
 from estgw.record.gates import Gate
 from estgw.record.hints import NO_PASSWORDS, ROWS
+from tests.cmc_service import office
 from tests.kit.clients import CHANGE, LINKING, OTP, People, bound, digest_answer, digest_challenge, digest_file, linking
 from tests.kit.connection import V12, V13, Connection, basic, request
 from tests.kit.csr import csr
@@ -86,6 +89,7 @@ def recorder(own: Workspace, people: People) -> Iterator[Recording]:
         "template": {"csr_template": str(template(own))},
         "linked": {},
         "keygen": {"operations": {"serverkeygen": {"enabled": True}}},
+        "own-words": {"operations": {"fullcmc": {"enabled": True}}},
         "fault": {"ca_dir": str(own.path / "nowhere")},
     }
     digests = str(digest_file(own, LOGIN))
@@ -200,6 +204,13 @@ def crowd(scene: Scene) -> None:
 
 def reenroll_with_foreign(scene: Scene) -> None:
     scene.as_device("any-renewal/simplereenroll", csr("device-1"), "theirs")
+
+
+def rejected(scene: Scene) -> None:
+    """A Full PKI Request without a nonce's worth of sense: its response rejects it with a 400."""
+    key = office.new_key()
+    message = office.message(PKIData((), (PKCS10Request(7, csr("device-7")),)), office.Person(key))
+    scene.post("own-words/fullcmc", message, headers={"Content-Type": "application/pkcs7-mime"})
 
 
 def unbound(scene: Scene) -> None:
@@ -333,6 +344,7 @@ CASES: dict[tuple[Gate | None, str], Provocation] = {
     (None, "^The value for|^More than \\d+ values|environment that is too large|^[A-Z_]+: "): lambda s: s.post(
         body=csr("device-1", *(x509.DNSName(f"h{number}.example") for number in range(200)))
     ),
+    (Gate.HANDLER, "^the answer of the script refuses"): rejected,
     (Gate.HANDLER, ": (?P<fault>.+)"): lambda s: s.post("junk/simpleenroll"),
 }
 
