@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from estgw import logs
-from estgw.callout import process, scratch
+from estgw.callout import scratch, spawn
 from estgw.callout.home import Home
 from estgw.cli.arguments import CONFIG, config_file
 from estgw.commandline.table import Command, Option
@@ -110,7 +110,7 @@ def replay(arguments: Namespace) -> int:
 
 
 def bench_of(arguments: Namespace) -> Bench:
-    process.disown_inheritance()
+    spawn.disown_inheritance()
     logs.configure("auto", "warning")
     return Bench(
         config_file(arguments.config),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from estgw.callout import process
+from estgw.callout import spawn
 from estgw.callout.language import Language
 from estgw.callout.process import Limits, Outcome
 
@@ -49,7 +49,7 @@ class Sandbox:
     _numbers: ClassVar = itertools.count()
 
     async def run(self, program: Path, env: Mapping[str, str], stdin: bytes, limits: Limits) -> Outcome:
-        """Run a program inside, as `process.run` does: a runner's argv is a path alone, so a file has the options."""
+        """Run a program inside, as `spawn.run` does: a runner's argv is a path alone, so a file has the options."""
         binds = [part for path in self.writable for part in ("--bind", str(path), str(path))]
         # bwrap dies with the gateway, and what it has started dies with it, as it is process 1 of its namespace.
         command = [str(self.bwrap), *_COMMON, "--unshare-pid", "--die-with-parent", *binds]
@@ -58,7 +58,7 @@ class Sandbox:
         wrapper.write_text(f"#!/bin/sh\nexec {shlex.join(command)}\n")
         wrapper.chmod(0o700)
         try:
-            return await process.run(wrapper, env, stdin, limits)
+            return await spawn.run(wrapper, env, stdin, limits)
         finally:
             wrapper.unlink()
 

@@ -183,7 +183,7 @@ class Folder:
     def write(self, name: str, text: str) -> None:
         """Write one record: all of it or nothing.  Raises OSError."""
         # The event loop changes working directory, umask and the limit of file sizes for a moment when it starts a
-        # script (`callout.process`): so the path is absolute and the mode explicit.
+        # script (`callout.spawn`): so the path is absolute and the mode explicit.
         part = self._directory / f".{name}.part"
         descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:

@@ -234,14 +234,16 @@ def test_a_half_request_with_a_one_time_password_stays_out(recorder):
 
 @pytest.mark.parametrize("label", ["", "python/"])
 def test_a_key_that_the_server_makes_stays_out(recorder, label):
-    answer = recorder.gateway.post(f"{label}serverkeygen", csr("device-9"), login=LOGIN)
+    answers = []
+    path, body = f"{label}serverkeygen", csr("device-9")
+    record = recorder.of(lambda: answers.append(recorder.gateway.post(path, body, login=LOGIN)))
+    (answer,) = answers
     assert answer.status == 200
     key = answer.body.split(b"\r\n\r\n")[1].split(b"\r\n--")[0]
-    record = recorder.wait(lambda each: each["operation"] == "serverkeygen" and each["outcome"]["status"] == 200)
-    body = base64.b64decode(record["response"]["body"])
-    assert b"[removed]" in body
-    assert b"application/pkcs8" in body
-    assert key[:40] not in body
+    shown = base64.b64decode(record["response"]["body"])
+    assert b"[removed]" in shown
+    assert b"application/pkcs8" in shown
+    assert key[:40] not in shown
     assert record["callouts"][-1]["stdout"] == "[removed]"
     assert record["issued"]["subject"] == "CN=device-9"
     der = base64.b64decode(key)
@@ -253,8 +255,8 @@ def test_a_key_that_the_server_makes_stays_out(recorder, label):
 def test_a_passphrase_in_a_revocation_request_stays_out(recorder, tmp_path):
     pair = enrol(recorder.gateway, tmp_path)
     body = revocation(Path(pair[0]))
-    recorder.gateway.post("fullcmc", body, login=LOGIN, headers={"Content-Type": "application/pkcs7-mime"})
-    record = recorder.wait(lambda each: each["operation"] == "fullcmc")
+    types = {"Content-Type": "application/pkcs7-mime"}
+    record = recorder.of(lambda: recorder.gateway.post("fullcmc", body, login=LOGIN, headers=types))
     assert record["request"]["body"] == "[removed]"
     clean(recorder, 1)
 

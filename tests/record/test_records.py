@@ -268,6 +268,7 @@ def test_a_full_disk_costs_one_warning_and_no_request(own_lab):
 @pytest.mark.slow
 def test_a_kill_leaves_whole_files_only(own_lab):
     with recording(own_lab, status=-signal.SIGKILL, temporary=own_lab.path) as running:
+        running.of(lambda: running.gateway.get("cacerts"))
         with running.gateway.connect() as connection:
             for _ in range(40):
                 connection.send(b"GET /.well-known/est/nowhere HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -373,7 +374,7 @@ def test_a_workspace_with_records_can_be_compared_with_what_is_shipped(own_lab, 
 
 @pytest.mark.parametrize("runner", ["exec", "fork", "pool"])
 def test_every_runner_records_both_scripts_of_a_request(own_lab, runner):
-    with recording(own_lab, {"callouts": {"runner": runner}}) as running:
+    with recording(own_lab, {"labels": {"python": {"runner": runner}}}) as running:
         record = running.of(lambda: running.gateway.post("python/simpleenroll", csr("device-8")))
     assert results(record) == "pppppppp"
     assert [(each["kind"], each["script"], each["runner"], each["exit"]) for each in record["callouts"]] == [
@@ -389,7 +390,7 @@ def test_every_runner_records_both_scripts_of_a_request(own_lab, runner):
 @pytest.mark.parametrize("runner", ["exec", "fork", "pool"])
 def test_every_runner_records_a_refusal_by_authorize(own_lab, runner):
     own_lab.edit("handlers/python/authorize", "    #### Policy", '    refuse("not on a Sunday")\n    #### Policy')
-    with recording(own_lab, {"callouts": {"runner": runner}}) as running:
+    with recording(own_lab, {"labels": {"python": {"runner": runner}}}) as running:
         record = running.of(lambda: running.gateway.post("python/simpleenroll", csr("device-8")))
     assert results(record) == "pppppprs"
     (callout,) = record["callouts"]
