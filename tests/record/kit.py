@@ -30,8 +30,16 @@ class Recording:
         """The newest record that fits, among those after the `known` first ones."""
         return until(lambda: next((each for each in reversed(self.records[known:]) if fits(each)), None))
 
+    def _wait_for_earlier_ones(self) -> None:
+        """Records are written in their order, after the answer: wait for that of the last request in the log."""
+        lines = [line for line in self.gateway.log_text.splitlines() if '"event": "request"' in line]
+        if lines:
+            last = json.loads(lines[-1])["request_id"]
+            until(lambda: next(self.folder.glob(f"*-{last}.json"), None))
+
     def of(self, ask: Callable[[], object]) -> Record:
         """The record of the one request, or failed handshake, that is made meanwhile."""
+        self._wait_for_earlier_ones()
         before = {path.name for path in self.folder.iterdir()}
         ask()
 
