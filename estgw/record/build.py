@@ -34,9 +34,16 @@ _SCHEMES = ("Basic", "Digest", "Bearer", "Negotiate", "NTLM")
 
 @dataclass
 class Digests:
-    """SHA-256 of scripts, each file read once for each of its versions."""
+    """Names and SHA-256 of scripts, each file read once for each of its versions."""
 
     _known: dict[Path, tuple[Stamp, str]] = field(default_factory=dict)
+    _names: dict[Path, str] = field(default_factory=dict)
+
+    def name(self, script: Path, folder: Path) -> str:
+        """A script's path as seen from conf.yaml's folder, or whole if it lies elsewhere."""
+        if script not in self._names:
+            self._names[script] = str(script.relative_to(folder) if script.is_relative_to(folder) else script)
+        return self._names[script]
 
     def of(self, script: Path, stamp: Stamp | None) -> str | None:
         """The digest of that version; None if the file is another one by now."""
@@ -308,7 +315,7 @@ def _callout(tape: Tape, ran: Ran, folder: Path, digests: Digests, redactor: Red
     environment = redact.environment(call, ran.environment) if call else {}
     return {
         "kind": ran.kind.value,
-        "script": script_name(ran.script, folder),
+        "script": digests.name(ran.script, folder),
         "sha256": digests.of(ran.script, ran.stamp),
         "runner": ran.runner,
         "environment": _without_body(environment, redactor),
@@ -336,8 +343,3 @@ def _without_body(environment: Mapping[str, str], redactor: Redactor) -> dict[st
 
 def _text(content: bytes) -> str:
     return content[:CUT].decode("utf-8", "backslashreplace")
-
-
-def script_name(script: Path, folder: Path) -> str:
-    """A script's path as seen from conf.yaml's folder, or whole if it lies elsewhere."""
-    return str(script.relative_to(folder) if script.is_relative_to(folder) else script)

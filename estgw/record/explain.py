@@ -38,7 +38,7 @@ def hint(gate: Gate, reason: str, facts: Facts | None = None) -> str:
     facts = facts or Facts()
     if not facts.offered and _is_about_passwords(gate, reason):
         return NO_PASSWORDS
-    row, found = _row(gate, reason)
+    row, found = row_of(gate, reason)
     words = {
         "operation": facts.operation,
         "offered": " and ".join(facts.offered),
@@ -57,7 +57,8 @@ def _is_about_passwords(gate: Gate, reason: str) -> bool:
 _WRONG = ("wrong user name or password", "Authorization scheme not offered")
 
 
-def _row(gate: Gate, reason: str) -> tuple[Row, re.Match[str]]:
+def row_of(gate: Gate, reason: str) -> tuple[Row, re.Match[str]]:
+    """The row of the table for a refusal, and what its pattern has found in the reason."""
     for row, pattern in _PATTERNS:
         if row.gate in (None, gate) and (found := pattern.search(reason)):
             return row, found

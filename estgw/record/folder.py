@@ -167,6 +167,9 @@ def file_name(record: Record) -> str:
     return f"{re.sub('[-:Z]', '', record['at'])}-{record['id']}.json"
 
 
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
 class Folder:
     """The directory that records are written to.  Its methods block."""
 
@@ -180,18 +183,21 @@ class Folder:
             directory.mkdir(mode=0o700)
         self._scan()
 
-    def write(self, name: str, text: str) -> None:
+    def write(self, name: str, text: bytes) -> None:
         """Write one record: all of it or nothing.  Raises OSError."""
         # The event loop changes working directory, umask and the limit of file sizes for a moment when it starts a
         # script (`callout.spawn`): so the path is absolute and the mode explicit.
-        part = self._directory / f".{name}.part"
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        part = f"{self._directory}/.{name}.part"
+        descriptor = os.open(part, _NEW, 0o600)
         try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(text)
-            part.rename(self._directory / name)
+            with os.fdopen(descriptor, "wb", buffering=0) as file:
+                rest = memoryview(text)
+                while rest:
+                    rest = rest[file.write(rest) :]
+            os.rename(part, f"{self._directory}/{name}")  # noqa: PTH104 - a Path costs as much as the system call
         except BaseException:
-            part.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                os.unlink(part)  # noqa: PTH108
             raise
         self._names.append(name)
         self._written += 1

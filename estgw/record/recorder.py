@@ -37,6 +37,8 @@ WAITING = 1000
 """Records that may wait for the thread."""
 WAITING_BYTES = 64 << 20
 """Bytes of bodies and outputs that may wait for it."""
+PAUSE = 0.02
+"""Seconds that the thread waits for more records before it begins: each time it wakes costs the event loop a moment."""
 QUIET = 60.0
 """Seconds between two warnings that records are lost."""
 PATIENCE = 5.0
@@ -48,8 +50,6 @@ class _Job:
     make: Callable[[], Record]
     size: int
     """Bytes that it holds while it waits, roughly."""
-    done: Callable[[Record, int], None]
-    """Gets the record and the bytes of its JSON, in the thread."""
 
 
 def recorder(settings: Recording, config_file: Path) -> Recorder | None:
@@ -80,6 +80,7 @@ class Recorder:
         self._lock = threading.Lock()
         self._jobs = self._bytes = 0
         self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._warned: dict[str, float] = {}
 
     def keep(self, tape: Tape, verdict: Verdict) -> None:
@@ -117,13 +118,7 @@ class Recorder:
             self._thread.join(PATIENCE)
 
     def _put(self, make: Callable[[], Record], size: int) -> None:
-        loop, ring = asyncio.get_running_loop(), self.ring
-
-        def done(record: Record, length: int) -> None:
-            if ring is not None:
-                with contextlib.suppress(RuntimeError):  # the loop has ended
-                    loop.call_soon_threadsafe(ring.add, record, length)
-
+        self._loop = asyncio.get_running_loop()
         with self._lock:
             if self._jobs >= WAITING or self._bytes + size > WAITING_BYTES:
                 is_full = True
@@ -134,7 +129,7 @@ class Recorder:
         if is_full:
             self._warn("more records wait to be written than fit in memory; the requests are not delayed")
         elif self._is_running():
-            self._queue.put(_Job(make, size, done))
+            self._queue.put(_Job(make, size))
 
     def _is_running(self) -> bool:
         """Start the thread if it does not run; False if the machine has none."""
@@ -152,24 +147,49 @@ class Recorder:
 
     def _work(self) -> None:
         while (job := self._queue.get()) is not None:
-            try:
-                self._do(job)
-            except Exception:  # noqa: BLE001 - a fault here costs one record
-                log.exception("a record is lost")
-            with self._lock:
-                self._jobs -= 1
-                self._bytes -= job.size
+            time.sleep(PAUSE)
+            made = []
+            while True:
+                try:
+                    made.append(self._do(job))
+                except Exception:  # noqa: BLE001 - a fault here costs one record
+                    log.exception("a record is lost")
+                with self._lock:
+                    self._jobs -= 1
+                    self._bytes -= job.size
+                try:
+                    following = self._queue.get_nowait()
+                except queue.Empty:
+                    break
+                if following is None:
+                    self._queue.put(None)  # for the outer loop
+                    break
+                job = following
+            self._hand_over(made)
 
-    def _do(self, job: _Job) -> None:
+    def _hand_over(self, made: list[tuple[Record, int]]) -> None:
+        """Give records to the ring, all in one turn of the event loop."""
+        ring, loop = self.ring, self._loop
+        if ring is None or loop is None:
+            return
+
+        def add() -> None:
+            for record, size in made:
+                ring.add(record, size)
+
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(add)
+
+    def _do(self, job: _Job) -> tuple[Record, int]:
         record = job.make()
         text = json.dumps(record, ensure_ascii=False, separators=(",", ":"))
-        text = text.encode("utf-8", "backslashreplace").decode()  # lone surrogates of a header
+        content = text.encode("utf-8", "backslashreplace")  # a header may have lone surrogates
         if self._folder is not None:
             try:
-                self._folder.write(file_name(record), text)
+                self._folder.write(file_name(record), content)
             except OSError as fault:
                 self._warn(self._folder.words(fault))
-        job.done(record, len(text))
+        return record, len(content)
 
     def _warn(self, reason: str) -> None:
         """Say that records are lost, once a minute for each reason."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import re
 from collections.abc import Iterable, Iterator, Mapping
 
@@ -36,6 +37,15 @@ BINDINGS = (12, 32, 48)
 
 def is_secret_name(name: str) -> bool:
     """Whether a header or a variable of `handler_env` with this name holds a secret."""
+    return _is_secret_name(name) if len(name) <= LONGEST_CACHED else _NAMES.search(name) is not None
+
+
+LONGEST_CACHED = 64
+"""Characters of a name whose answer is remembered: most requests have the same headers."""
+
+
+@functools.lru_cache(maxsize=1024)
+def _is_secret_name(name: str) -> bool:
     return name.lower() in _CREDENTIALS or _NAMES.search(name) is not None
 
 
@@ -52,12 +62,11 @@ def line(text: str) -> str:
 def environment(call: Call, given: Mapping[str, str]) -> dict[str, str]:
     """The variables of a callout without the values of those that are secret."""
 
-    def is_secret(name: str) -> bool:
-        if name in _SECRET_VARIABLES:
-            return True
-        return (name in call.route.handler_env or name.startswith("HTTP_")) and is_secret_name(name)
-
-    found = {name: REMOVED if is_secret(name) else value for name, value in given.items()}
+    found = dict(given)
+    own = [name for name in found if name.startswith("HTTP_")]
+    for name in (*_SECRET_VARIABLES, *(name for name in (*own, *call.route.handler_env) if is_secret_name(name))):
+        if name in found:
+            found[name] = REMOVED
     if found.get("QUERY_STRING"):
         found["QUERY_STRING"] = line(f"?{found['QUERY_STRING']}")[1:]
     return found

@@ -47,7 +47,7 @@ def test_a_record_is_written_privately_whatever_the_umask(tmp_path):
     before = os.umask(0)
     try:
         made = Folder(tmp_path / "records", 10)
-        made.write(name(1), "{}")
+        made.write(name(1), b"{}")
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "records").stat().st_mode) == 0o700
@@ -63,7 +63,7 @@ def test_the_oldest_files_go_and_other_files_stay(tmp_path):
     (tmp_path / "notes.txt").write_text("a person's own")
     made = Folder(tmp_path, 2)
     for number in range(5):
-        made.write(name(number), "{}")
+        made.write(name(number), b"{}")
     assert sorted(path.name for path in tmp_path.iterdir()) == [name(3), name(4), "notes.txt"]
 
 
@@ -79,9 +79,9 @@ def test_an_incomplete_file_of_a_killed_process_is_removed_and_a_fresh_one_stays
 
 def test_a_fault_while_writing_leaves_nothing(tmp_path, monkeypatch):
     made = Folder(tmp_path, 10)
-    monkeypatch.setattr(Path, "rename", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    monkeypatch.setattr(os, "rename", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.raises(OSError, match="No space"):
-        made.write(name(1), "{}")
+        made.write(name(1), b"{}")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -89,7 +89,7 @@ def test_a_link_in_place_of_a_file_is_not_followed(tmp_path):
     made = Folder(tmp_path / "records", 10)
     (tmp_path / "records" / f".{name(1)}.part").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(FileExistsError):
-        made.write(name(1), "{}")
+        made.write(name(1), b"{}")
     assert not (tmp_path / "elsewhere").exists()
 
 

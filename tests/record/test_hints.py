@@ -382,7 +382,7 @@ def test_a_refusal_has_its_hint_in_log_and_record(recorder, people, device, gate
         outcome = record["outcome"]
         if outcome["gate"] is None:
             return False
-        row, _ = explain._row(Gate(outcome["gate"]), outcome["reason"])
+        row, _ = explain.row_of(Gate(outcome["gate"]), outcome["reason"])
         return (row.gate, row.reason) == (gate, pattern)
 
     record = recorder.wait(fits, known)
@@ -584,7 +584,7 @@ def test_every_refusal_in_the_source_has_a_row_of_its_gate(gate, name):
     assert found
     for text in found:
         sentence = f"{text[:1].upper()}{text[1:]}" if gate is Gate.CSR else text
-        row, _ = explain._row(gate, sentence)
+        row, _ = explain.row_of(gate, sentence)
         assert row.gate is gate, text
         assert gate is Gate.CSR or row.reason not in last, text
 

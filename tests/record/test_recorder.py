@@ -60,6 +60,23 @@ def test_records_reach_ring_and_files_in_their_order(tmp_path):
     assert [json.loads(path.read_text())["id"] for path in files] == [f"{number:010x}" for number in range(20)]
 
 
+def test_records_are_made_in_a_thread_of_their_own(tmp_path):
+    threads = []
+
+    class Noted(dict[str, Any]):
+        def __getitem__(self, key: str) -> Any:
+            threads.append(threading.current_thread().name)
+            return super().__getitem__(key)
+
+    async def scene() -> None:
+        made = Recorder(into(tmp_path / "records"), tmp_path / "conf.yaml")
+        made.add(Noted(numbered(1)))
+        await asyncio.to_thread(made.close)
+
+    asyncio.run(scene())
+    assert set(threads) == {"record"}
+
+
 def test_a_ring_alone_writes_no_file(tmp_path):
     made = recorded(tmp_path, 3, Recording(keep=10))
     assert made.ring is not None
