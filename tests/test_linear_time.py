@@ -28,7 +28,10 @@ from estgw.client.transport import answers, challenge, multipart, url
 from estgw.client.transport.wire import Answer
 from estgw.errors import ConfigError, Malformed, RequestError
 from estgw.est import ber, encoding, names, operations
+from estgw.record import explain, redact
+from estgw.record.gates import Gate
 from estgw.register import lookup
+from tests.kit.der import UTF8, attribute, oid, tlv
 from tests.kit.processes import ROOT
 
 SIZES = (400, 6400, 25_600, 102_400)
@@ -71,6 +74,18 @@ def look_up(wanted: tuple[lookup._Subject, str]) -> bool:
 def wanted_and_row(n: int) -> tuple[lookup._Subject, str]:
     name = common_names(n)
     return lookup._Subject(name), "".join(f"/CN={part.value!s}" for part in name)
+
+
+CHALLENGE = oid("1.2.840.113549.1.9.7")
+BOUND = bytes.fromhex("31847fffffff0c10") + b"AAAAAAAAAAAAAAAA"
+"""A set that says it is very long, and a right channel binding in it."""
+REVOKE = oid("1.3.6.1.5.5.7.7.17")
+OTP = attribute("1.2.840.113549.1.9.16.2.56", tlv(UTF8, b"12345678"))
+secretive = redact.Redactor(None, redact.Sent("/", [("X-Key", "a" * 8000 + "b")], OTP))
+
+
+def hint_of_a_handler(reason: str) -> str:
+    return explain.hint(Gate.HANDLER, reason)
 
 
 MULTIPART = b"--b\r\nA: b"
@@ -120,6 +135,18 @@ CASES: dict[str, tuple[Callable[[Any], object], Callable[[int], Any]]] = {
     "a script's log: keys": (logs.masked, lambda n: "-----BEGIN PRIVATE KEY-----" * (n // 27)),
     "a script's log: a key's name": (logs.masked, lambda n: "-----BEGIN " + "PRIVATE KEY " * (n // 12)),
     "a script's log: ends": (logs.masked, lambda n: "-----BEGIN PRIVATE KEY-----" + "-----END " * (n // 9)),
+    # A record of what a client has sent, and of what a script has printed.
+    "a record: a target's parameters": (redact.target, lambda n: "/?" + "password?" * (n // 9)),
+    "a record: secret parameters": (redact.target, lambda n: "/?" + "&key=a" * (n // 6)),
+    "a record: attributes in a body": (redact.holds_secret, lambda n: (CHALLENGE + BOUND) * (n // 32)),
+    "a record: attributes without an end": (redact.holds_secret, lambda n: CHALLENGE * (n // 11)),
+    "a record: revocations": (redact.holds_secret, lambda n: REVOKE * (n // 10)),
+    "a record: armour": (redact.holds_secret, lambda n: b"-----a" * (n // 6)),
+    "a record: dashes": (redact.holds_secret, lambda n: b"-" * n),
+    "a record: CSRs in a text": (secretive.text, lambda n: "-----BEGIN CERTIFICATE REQUEST-----" * (n // 35)),
+    "a record: a long secret in a text": (secretive.text, lambda n: "a" * n),
+    "a record: a key's part": (redact.keygen_body, lambda n: KEY_HEAD * (n // 33)),
+    "a record: a reason": (hint_of_a_handler, lambda n: "said 7" * (n // 6)),
     # The client, with a hostile server.
     "WWW-Authenticate: a long name": (parse_challenge, lambda n: f"Digest {'a' * n}"),
     "WWW-Authenticate: no closing quote": (parse_challenge, lambda n: 'Digest a="' + 'x\\"' * (n // 3)),

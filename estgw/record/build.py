@@ -23,7 +23,7 @@ from estgw.record import describe, redact
 from estgw.record.describe import CUT, moment, pem
 from estgw.record.folder import FORMAT
 from estgw.record.gates import GATES, Gate
-from estgw.record.redact import REMOVED, Redactor
+from estgw.record.redact import REMOVED, Redactor, Sent
 from estgw.record.ring import Record
 from estgw.record.tape import Connection, Reply, Tape, Verdict
 from estgw.tls.info import TLSInfo
@@ -69,7 +69,8 @@ def record(tape: Tape, verdict: Verdict, folder: Path, digests: Digests, ended: 
     end = time.monotonic() if ended is None else ended
     head, call = tape.head, tape.call
     given = tuple(head.headers) if head else ()
-    redactor = Redactor(call, given, call.http.body if call else b"", head.target if head else "")
+    sent = Sent(head.target if head else "", given, call.http.body if call else b"")
+    redactor = Redactor(call, sent, (ran.environment for ran in tape.callouts))
     # Words of a script may quote a secret.  Our own do not, and a password may be a word in them, such as "wrong".
     reason, hint = verdict.reason, verdict.hint
     if tape.callouts:
@@ -241,7 +242,7 @@ def _request(tape: Tape, given: tuple[tuple[str, str], ...], redactor: Redactor)
     body = call.http.body if call and arrived and call.http.body else None
     shown = REMOVED if redactor.has_secret_body else None if body is None else _base64(body[:CUT])
     return {
-        "line": redact.line(head.line),
+        "line": f"{head.method} {redact.target(head.target)} {head.version}",
         "headers": redact.headers(given),
         "body": shown,
         "length": len(body) if body is not None else head.length or 0,

@@ -9,12 +9,13 @@ import base64
 import binascii
 import functools
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from cryptography.hazmat.primitives import serialization
 
 from estgw.callout.call import Call
-from estgw.est import certs
+from estgw.est import answers, certs
 from estgw.est.csr import OTP_CHALLENGE, REVOCATION_CHALLENGE
 from estgw.est.der import encode_oid
 from estgw.logs import masked
@@ -23,14 +24,15 @@ REMOVED = "[removed]"
 _NAMES = re.compile("PASSWORD|PASSWD|SECRET|TOKEN|KEY|COOKIE|CREDENTIAL", re.IGNORECASE)
 _CREDENTIALS = frozenset({"authorization", "proxy-authorization"})
 _SECRET_VARIABLES = frozenset({"EST_PASSWORD", "EST_OTP", "EST_REVOCATION_CHALLENGE"})
-_QUERY = re.compile(
-    r"([?&][^=&#\s]*(?:password|passwd|secret|token|key|cookie|credential)[^=&#\s]*=)([^&#\s]*)", re.IGNORECASE
-)
 _PEM_CSR = re.compile(
     r"-----BEGIN (NEW )?CERTIFICATE REQUEST-----.*?(-----END (NEW )?CERTIFICATE REQUEST-----|\Z)", re.DOTALL
 )
 SHORT = 8
 """A secret of fewer characters is removed where it stands alone: it may occur in base64 by chance."""
+SCANNED = 524_288
+"""Bytes of a body that are looked at: more than a record holds of it."""
+LONGEST_VALUE = 16_384
+"""Bytes of an attribute or a control that are looked at; a longer one counts as a secret."""
 BINDINGS = (12, 32, 48)
 """Bytes of a channel binding: a Finished of TLS 1.2 (or 1.3 with SHA-256 or SHA-384), or an exporter."""
 
@@ -54,9 +56,21 @@ def headers(given: Iterable[tuple[str, str]]) -> list[list[str]]:
     return [[name, REMOVED if is_secret_name(name) else value] for name, value in given]
 
 
-def line(text: str) -> str:
-    """A request line, URL or query without the values of parameters that are named like secrets."""
-    return _QUERY.sub(rf"\1{REMOVED}", text)
+def target(text: str) -> str:
+    """A request target without the values of parameters that are named like secrets."""
+    path, mark, query = text.partition("?")
+    return path + mark + "&".join(f"{name}={REMOVED}" if is_secret else part for name, part, is_secret in _parts(query))
+
+
+def _parts(query: str) -> Iterator[tuple[str, str, bool]]:
+    """Each parameter of a query: its name, the whole, and whether its value is a secret."""
+    for part in query.split("&"):
+        name, equals, _ = part.partition("=")
+        yield name, part, bool(equals) and is_secret_name(name)
+
+
+def _secrets_of_target(text: str) -> Iterator[str]:
+    yield from (part.partition("=")[2] for _, part, is_secret in _parts(text.partition("?")[2]) if is_secret)
 
 
 def environment(call: Call, given: Mapping[str, str]) -> dict[str, str]:
@@ -68,44 +82,58 @@ def environment(call: Call, given: Mapping[str, str]) -> dict[str, str]:
         if name in found:
             found[name] = REMOVED
     if found.get("QUERY_STRING"):
-        found["QUERY_STRING"] = line(f"?{found['QUERY_STRING']}")[1:]
+        found["QUERY_STRING"] = target(f"?{found['QUERY_STRING']}")[1:]
     return found
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What a client has sent in one request."""
+
+    target: str = ""
+    headers: Sequence[tuple[str, str]] = ()
+    body: bytes = b""
 
 
 class Redactor:
     """The texts and bodies of one request without its secrets."""
 
-    def __init__(
-        self, call: Call | None, given: Iterable[tuple[str, str]], body: bytes = b"", target: str = ""
-    ) -> None:
-        """`given` are the request's headers, `body` is its body as it came, `target` is its target."""
+    def __init__(self, call: Call | None, sent: Sent, environments: Iterable[Mapping[str, str]] = ()) -> None:
+        """`environments` are those of its scripts, which may print what is in them."""
+        body = sent.body[:SCANNED]
         self.has_secret_body = holds_secret(body)
         """Whether the body holds a secret, so that it is kept nowhere."""
-        found = {secret for name, value in given if is_secret_name(name) for secret in _secrets_of_header(name, value)}
-        found.update(value for _, value in _QUERY.findall(target))
+        found = set(_secrets_of_target(sent.target))
+        found |= {each for name, value in sent.headers if is_secret_name(name) for each in _of_header(name, value)}
+        for given in environments:
+            found.update(given[name] for name in _SECRET_VARIABLES if name in given)
         if call is not None:
             found.update(_secrets_of_call(call))
         if self.has_secret_body:
             found.update(_secrets_of_body(body))
-        self._pattern = _pattern(found)
+        found = {secret for secret in found if secret.strip()}
+        self._long = sorted((each for each in found if len(each) >= SHORT), key=len, reverse=True)
+        self._short = _pattern(each for each in found if len(each) < SHORT)
 
     def text(self, text: str) -> str:
         """A text without secrets and private keys."""
         text = masked(text)
         if self.has_secret_body:
             text = _PEM_CSR.sub(REMOVED, text)
-        return self._pattern.sub(REMOVED, text) if self._pattern else text
+        for secret in self._long:  # a search for one text takes linear time, and a pattern of many does not
+            text = text.replace(secret, REMOVED)
+        return self._short.sub(REMOVED, text) if self._short else text
 
     def bytes(self, content: bytes) -> bytes:
         """The same for bytes that may be a text; other bytes stay as they are."""
         text = content.decode("latin-1")
         plain = content.decode("utf-8", "surrogateescape")
-        if self._pattern and not plain.isascii():
+        if not plain.isascii():
             return self.text(plain).encode("utf-8", "surrogateescape")
         return self.text(text).encode("latin-1")
 
 
-def _secrets_of_header(name: str, value: str) -> Iterator[str]:
+def _of_header(name: str, value: str) -> Iterator[str]:
     """The value itself, and what of it a script or a sentence might quote."""
     yield value
     scheme, _, rest = value.strip().partition(" ")
@@ -141,12 +169,9 @@ def _secrets_of_body(body: bytes) -> Iterator[str]:
 
 
 def _pattern(secrets: Iterable[str]) -> re.Pattern[str] | None:
-    """Matches each secret, the longest first."""
-    parts = [
-        re.escape(secret) if len(secret) >= SHORT else rf"(?<![A-Za-z0-9+/]){re.escape(secret)}(?![A-Za-z0-9+/])"
-        for secret in sorted({secret for secret in secrets if secret.strip()}, key=len, reverse=True)
-    ]
-    return re.compile("|".join(parts)) if parts else None
+    """Matches each of these short secrets where it stands alone."""
+    parts = [re.escape(secret) for secret in sorted(secrets, key=len, reverse=True)]
+    return re.compile(rf"(?<![A-Za-z0-9+/])(?:{'|'.join(parts)})(?![A-Za-z0-9+/])") if parts else None
 
 
 # Bodies.
@@ -197,7 +222,10 @@ def _ends(der: bytes, oid: bytes) -> Iterator[int]:
 
 
 def _element(der: bytes, at: int) -> tuple[int, bytes, int]:
-    """Tag, content and end of the element there; of one that is cut off or indefinite, all that follows."""
+    """Tag, content (`LONGEST_VALUE` of it at most) and end of the element there.
+
+    The content of one that is cut off or of indefinite length is all that follows.
+    """
     if at + 2 > len(der):
         return 0, der[at:], len(der)
     size = der[at + 1]
@@ -205,7 +233,7 @@ def _element(der: bytes, at: int) -> tuple[int, bytes, int]:
     if size & 0x80:
         begin += size & 0x7F
         size = int.from_bytes(der[at + 2 : begin], "big") if 0x80 < der[at + 1] <= 0x84 else len(der)
-    return der[at], der[begin : begin + size], min(len(der), begin + size)
+    return der[at], der[begin : begin + min(size, LONGEST_VALUE)], min(len(der), begin + size)
 
 
 def _text_at(der: bytes, at: int) -> bytes:
@@ -216,6 +244,8 @@ def _text_at(der: bytes, at: int) -> bytes:
 
 def _passphrases(values: bytes) -> Iterator[bytes]:
     """The passphrase in a revokeRequest, the one OCTET STRING in it (RFC 5272 6.11)."""
+    if len(values) >= LONGEST_VALUE:
+        yield values
     _, request, _ = _element(values, 0)
     at = 0
     while at < len(request):
@@ -265,12 +295,13 @@ _BASE64 = re.compile(rb"[A-Za-z0-9+/=]{40,}")
 
 def keygen_body(body: bytes) -> bytes:
     """The answer of serverkeygen without its private key, encrypted or not (RFC 7030 4.4.2)."""
-    found = _KEY_PART.sub(rb"\1" + REMOVED.encode() + rb"\3", body)
+    mark = f"--{answers.BOUNDARY}".encode()
+    parts = [_without_key(part) for part in body.split(mark)]
+    found = mark.join(parts)
     return found if found != body else REMOVED.encode()
 
 
-_KEY_PART = re.compile(
-    rb"(Content-Type: (?:application/pkcs8|application/pkcs7-mime; smime-type=server-generated-key)\r\n"
-    rb"(?:[A-Za-z-]+: [^\r\n]*\r\n)*\r\n)(.*?)(\r\n--)",
-    re.DOTALL,
-)
+def _without_key(part: bytes) -> bytes:
+    head, blank, content = part.partition(b"\r\n\r\n")
+    has_key = blank and any(kind in head for kind in (b"application/pkcs8", b"server-generated-key"))
+    return head + blank + REMOVED.encode() + b"\r\n" if has_key and content else part

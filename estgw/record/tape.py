@@ -49,11 +49,6 @@ class Head:
     length: int | None = None
     """The announced bytes of the body."""
 
-    @property
-    def line(self) -> str:
-        """The request line."""
-        return f"{self.method} {self.target} {self.version}"
-
 
 @dataclass(frozen=True)
 class Reply:
