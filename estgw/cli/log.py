@@ -130,7 +130,10 @@ def log(arguments: Namespace) -> int:
                 if not _fits(arguments, event):
                     continue
                 count += 1
-                text = "\n".join([logs.escape(logs.request_line(event)), *lines])
+                line = logs.escape(logs.request_line(event))
+                if hint := event.get("hint"):
+                    line = logs.with_hint(line, logs.escape(str(hint)))
+                text = "\n".join([line, *lines])
                 if last is None:
                     days.show(_day(event), text)
                 else:

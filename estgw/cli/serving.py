@@ -159,7 +159,11 @@ or with estclient, which links the request to its TLS connection:
   {_program("estclient")} enroll -u {url} -p {login} -c {anchor} \\
     --new-key ec:P-256 --subject CN=device-2 -o device-2.pem
 
-Then edit the policy block of {handler} and enrol again. Ctrl-C stops the gateway.
+Then edit the policy block of {handler} and enrol again, or let this
+repeat the last request on each save, on a copy of the CA:
+  {_program("estgw")} watch -c {shlex.quote(str(directory / "conf.yaml"))} simpleenroll
+
+What happened to each request is in {shlex.quote(str(directory / "records"))}. Ctrl-C stops the gateway.
 """
 
 

@@ -198,10 +198,12 @@ _REVOKE = encode_oid("1.3.6.1.5.5.7.7.17")
 
 def is_binding(text: bytes | str) -> bool:
     """Whether a text is base64 of as many bytes as a channel binding has."""
+    given = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
     try:
-        return len(base64.b64decode(text, validate=True)) in BINDINGS
+        value = base64.b64decode(given, validate=True)
     except (binascii.Error, ValueError):
         return False
+    return len(value) in BINDINGS and base64.b64encode(value) == given
 
 
 def _secret_values(der: bytes) -> Iterator[bytes]:

@@ -109,6 +109,15 @@ def test_log_prints_other_lines_of_a_request_below_it_too(tmp_path, capsys):
     assert out.splitlines()[2] == "    headers dropped  headers=Server"
 
 
+def test_log_prints_the_hint_of_a_refusal_at_the_end_or_on_the_next_line(tmp_path, capsys):
+    events = [request("a1", 403, hint="short\x1b"), request("a2", 403, hint="long " * 30)]
+    _, out, _ = main(capsys, written(tmp_path / "gateway.log", *events))
+    lines = out.splitlines()[1:]
+    assert len(lines) == 3
+    assert lines[0].endswith("  next: short\\x1b")
+    assert lines[2].startswith("    next: long long ")
+
+
 def test_log_shows_a_client_that_went_away_as_a_failure(tmp_path, capsys):
     events = [event("client went away", "a1", operation="simpleenroll", path="/x", user="p7", identity="p7")]
     status, out, _ = main(capsys, written(tmp_path / "gateway.log", *events), "--failures", "--user", "p7")
