@@ -111,6 +111,7 @@ def with_hint(line: str, hint: str) -> str:
 
 
 HINT = "next:"
+"""In front of a hint, for a person."""
 
 
 def _cut(text: str, length: int) -> str:

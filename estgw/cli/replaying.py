@@ -170,7 +170,7 @@ def print_result(record: Record, made: Replayed, found: list[Difference]) -> Non
     if outcome["reason"] and outcome["gate"]:
         print(f"reason: {logs.escape(outcome['reason'])}")
     if outcome["hint"]:
-        print(f"next: {logs.escape(outcome['hint'])}")
+        print(f"{logs.HINT} {logs.escape(outcome['hint'])}")
     for line in made.stderr:
         print(f"stderr: {logs.escape(line)}", file=sys.stderr)
 

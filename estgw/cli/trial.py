@@ -23,9 +23,10 @@ from estgw.errors import BadRequest, ConfigError, Malformed, RequestError
 from estgw.est import certs, zeroing
 from estgw.est.binding import EXPORTER_LENGTH, Binding, BindingType
 from estgw.est.operations import PREFIX, Requires
-from estgw.gateway import reply, request, state
+from estgw.gateway import reply, request, state, taping
 from estgw.gateway.state import State
 from estgw.logs import new_request_id
+from estgw.record.gates import Gate
 from estgw.tls.info import TLSInfo, Verdict
 
 BINDINGS = (BindingType.TLS_EXPORTER, BindingType.TLS13_FINISHED)
@@ -58,6 +59,8 @@ class Report:
     stderr: list[str]
     reason: str | None = None
     """Why it failed, in the words of the log."""
+    hint: str | None = None
+    """What to do next about that."""
     issued: Sequence[x509.Certificate] = ()
     """The certificates in the answer that were not in the CA's own files before."""
 
@@ -91,7 +94,7 @@ async def run(gateway: State, trial: Trial, directory: Path, copy: Path | None =
     try:
         done = await attempt.serve()
     except RequestError as error:
-        return attempt.report(attempt.refuse(error), str(error))
+        return attempt.refusal(error)
     answer = reply.success(done.call.route.operation, done.call.profile, done.output, done.answer)
     return attempt.report(answer)
 
@@ -107,7 +110,7 @@ async def decide(gateway: State, trial: Trial, directory: Path, copy: Path | Non
     except _Stopped:
         return attempt.report(web.Response(status=200))
     except RequestError as error:
-        return attempt.report(attempt.refuse(error), str(error))
+        return attempt.refusal(error)
     raise AssertionError("a decision ends before its handler")
 
 
@@ -126,7 +129,12 @@ class Attempt(Offline):
         if self.copy is not None:
             self.stderr = zeroing.without_certificates("\n".join(self.stderr)).splitlines()
             reason = None if reason is None else zeroing.without_certificates(reason)
-        return Report(response, self.stderr, reason, self.made)
+        return Report(response, self.stderr, reason, self.entry.get("hint"), self.made)
+
+    def refusal(self, error: RequestError) -> Report:
+        """The report of a request that was refused."""
+        taping.explain(self, str(error), None)
+        return self.report(self.refuse(error), str(error))
 
     def identify(self) -> Client:
         """The client of a connection over TLS 1.3 with the certificate given."""
@@ -179,9 +187,10 @@ class Attempt(Offline):
             client = replace(client, claimed=Credentials("Basic", user, ""))
             if call.route.requires is not Requires.NONE:
                 client = client.with_user(user)
+        call = self.enter(Gate.REQUIRES, replace(call, client=client))
         if not self.trial.anonymous_ok:
             requirements.require(client, call.route.requires)
-        return replace(call, client=client)
+        return call
 
     def link(self, call: Call) -> Call:
         """Take a binding that a CSR carries at its word: there is no connection to compare it with."""

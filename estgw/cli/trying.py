@@ -74,6 +74,8 @@ def run(arguments: Namespace) -> int:
         print(f"stderr: {logs.escape(line)}", file=sys.stderr)
     if report.reason:
         print(f"log: {logs.escape(report.reason)}", file=sys.stderr)
+    if report.hint:
+        print(f"{logs.HINT} {logs.escape(report.hint)}", file=sys.stderr)
     _say_what_was_issued(report, ca_dir, dry=arguments.dry_run)
     if wanted.decision:
         print(_verdict(wanted.decision, report))

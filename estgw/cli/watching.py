@@ -92,6 +92,8 @@ def _dry_run(bench: Bench, arguments: Namespace) -> None:
     print(logs.escape(", ".join(part for part in parts if part)))
     if report.reason:
         print(f"reason: {logs.escape(report.reason)}")
+    if report.hint:
+        print(f"{logs.HINT} {logs.escape(report.hint)}")
     for line in report.stderr:
         print(f"stderr: {logs.escape(line)}", file=sys.stderr)
 

@@ -247,3 +247,20 @@ def test_run_prefers_an_operation_that_is_named_authorize(own_lab, monkeypatch, 
     )
     _, _, body, _ = main(capsysbinary, "run", "authorize")
     assert body == b"an operation\n"
+
+
+def test_scripts_are_told_of_a_dry_run_and_of_no_other(own_lab, issuing, monkeypatch, capsysbinary):
+    monkeypatch.chdir(own_lab.path)
+    own_lab.script("handlers/openssl/simpleenroll", 'echo "replay=${EST_REPLAY-}" >&2; exit 77')
+    arguments = ["--csr", str(issuing.path / "req.pem"), "--user", "estuser"]
+    _, _, _, dry = main(capsysbinary, "run", "simpleenroll", *arguments, "--dry-run")
+    _, _, _, real = main(capsysbinary, "run", "simpleenroll", *arguments)
+    assert ("stderr: replay=1\n" in dry, "stderr: replay=\n" in real) == (True, True)
+
+
+def test_a_refusal_in_a_run_has_a_hint(here, capsysbinary):
+    status, _, _, err = main(capsysbinary, "run", "simpleenroll", "--csr", "req.pem")
+    assert status == 1
+    assert (
+        "log: no credentials, and no client certificate\nnext: The client sent neither password nor certificate" in err
+    )

@@ -422,7 +422,8 @@ def test_run_prints_a_refusal_and_exits_1(here, capsys):
     assert out.startswith("HTTP/1.1 403 Forbidden\n")
     assert "Content-Type: text/plain; charset=utf-8\n" in out
     assert out.endswith("\n\nnot today\n")
-    assert err == (f"note: the scripts write to {here.ca}\nstderr: because\nlog: cacerts said 77 (NOPERM): not today\n")
+    said = f"note: the scripts write to {here.ca}\nstderr: because\nlog: cacerts said 77 (NOPERM): not today\nnext: "
+    assert err.startswith(f"{said}The policy in the script cacerts says no")
 
 
 def test_run_of_a_crashed_script_prints_a_500_and_the_signal(here, capsys):
@@ -431,7 +432,10 @@ def test_run_of_a_crashed_script_prints_a_500_and_the_signal(here, capsys):
     assert status == 1
     assert out.startswith("HTTP/1.1 500 Internal Server Error\n")
     assert "half" not in out
-    assert err.endswith("\nstderr: bad\\x1b[31m\nlog: cacerts: ended by signal 9 (SIGKILL)\n")
+    said = (
+        "\nstderr: bad\\x1b[31m\nlog: cacerts: ended by signal 9 (SIGKILL)\nnext: The script was killed: run it alone"
+    )
+    assert said in err
 
 
 def test_run_of_a_pending_request_prints_a_202_and_exits_0(here, request_file, capsys):
