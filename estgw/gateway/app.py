@@ -83,6 +83,7 @@ class App:
                     response = exchange.refuse(Unavailable(shortage.PUBLIC, retry_after=patience))
                 else:
                     log.exception("unexpected error", **exchange.entry)
+                    taping.explain(exchange, "unexpected error; the log has a traceback", recorder)
                     response = exchange.refuse(HandlerFailed(apology(exchange.request_id)))
             finally:
                 if exchange.tmp_dir is not None:
