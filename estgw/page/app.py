@@ -91,6 +91,11 @@ class Page:
             (re.compile("/api/replay/([0-9a-f]{1,32})"), "POST", self._post_replay),
         )
 
+    @property
+    def listeners(self) -> int:
+        """Pages that listen for new rows."""
+        return self._events.open
+
     def close(self) -> None:
         """End the streams of all listeners, so that the server can stop."""
         self._events.close()

@@ -33,13 +33,14 @@ class Events:
 
     def __init__(self, ring: Ring) -> None:
         self._ring = ring
-        self._open = 0
+        self.open = 0
+        """Pages that listen now."""
         self._closing = asyncio.Event()
 
     @property
     def are_many(self) -> bool:
         """Whether one more listener would be too many."""
-        return self._open >= LISTENERS
+        return self.open >= LISTENERS
 
     def close(self) -> None:
         """End all streams soon."""
@@ -48,7 +49,7 @@ class Events:
     async def stream(self, request: web.BaseRequest, after: int) -> web.StreamResponse:
         """Send the rows after a number, and each new one, until the page goes away."""
         response = web.StreamResponse(headers={**guard.HEADERS, hdrs.CONTENT_TYPE: "text/event-stream"})
-        self._open += 1
+        self.open += 1
         try:
             await response.prepare(request)
             await self._send(request, response, after)
@@ -56,7 +57,7 @@ class Events:
             if request.transport is not None:
                 request.transport.abort()
         finally:
-            self._open -= 1
+            self.open -= 1
         return response
 
     async def _send(self, request: web.BaseRequest, response: web.StreamResponse, after: int) -> None:

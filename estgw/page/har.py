@@ -26,7 +26,8 @@ def entry(record: Record, base_url: str) -> dict[str, Any] | None:
     if not request or not response:
         return None
     connection, tls = record.get("connection") or {}, record.get("tls") or {}
-    took, reading = _ms(record.get("ms")), _ms(request.get("ms"))
+    took = _ms(record.get("ms"))
+    reading = min(took, _ms(request.get("ms")))
     # Only a connection's first request pays for its handshake.
     handshake = _ms(tls.get("handshake_ms")) if connection.get("request") == 1 else -1
     return {

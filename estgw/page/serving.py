@@ -107,7 +107,7 @@ async def served(page: Page, address: Address, shown_as: str | None, token: str)
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         tls.minimum_version = ssl.TLSVersion.TLSv1_2  # RFC 8996
         tls.load_cert_chain(*address.tls)
-    sock = _bind(address)
+    sock = bind(address)
     host, port = sock.getsockname()[:2]
     # auto_decompress: no request has a body here, and a compressed one would be a bomb.
     made = _Server(
@@ -134,7 +134,7 @@ async def served(page: Page, address: Address, shown_as: str | None, token: str)
         await made.shutdown(1.0)
 
 
-def _bind(address: Address) -> socket.socket:
+def bind(address: Address) -> socket.socket:
     """A listening socket at the address or, if that is allowed, at the next free port."""
     for port in range(address.port, min(address.port + TRIES, 65536)):
         sock = None

@@ -26,8 +26,14 @@ class Shown:
     def __init__(self, loop: asyncio.AbstractEventLoop, ring: Ring, token: str) -> None:
         self._loop, self.ring, self.token = loop, ring, token
         self.served: Served
+        self.application: Page
         self.replayed: list[str] = []
         self.replays: Callable[[str], Any] | None = None
+
+    @property
+    def listeners(self) -> int:
+        """Pages that listen now."""
+        return self.application.listeners
 
     @property
     def url(self) -> str:
@@ -96,8 +102,8 @@ def shown(
         page = Shown(loop, ring, token or guard.new_token())
         address = Address("127.0.0.1", port, tls=tls)
         access = Access(page.token, hosts, address.scheme)
-        application = Page(ring, facts, access, page.replay if replays else None)
-        async with served(application, address, None, page.token) as page.served:
+        page.application = Page(ring, facts, access, page.replay if replays else None)
+        async with served(page.application, address, None, page.token) as page.served:
             for record in records:
                 ring.add(record)
             made.append(page)
