@@ -6,9 +6,9 @@ import asyncio
 import contextlib
 import http.client
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from estgw.page import guard
@@ -16,6 +16,8 @@ from estgw.page.app import Access, Facts, Page, ReplayFailed
 from estgw.page.serving import Address, Served, served
 from estgw.record.ring import Ring
 from tests.kit.processes import DEADLINE
+
+T = TypeVar("T")
 
 FACTS = Facts("lab", "https://localhost:8443", "/lab", "/lab/conf.yaml", "/lab/openssl-ca/anchors.pem")
 
@@ -51,11 +53,11 @@ class Shown:
             for record in records:
                 self.ring.add(record)
 
-        asyncio.run_coroutine_threadsafe(put(), self._loop).result(DEADLINE)
+        self.start(put())
 
-    def call(self, function: Callable[[], None]) -> None:
-        """Run a function in the thread of the server."""
-        self._loop.call_soon_threadsafe(function)
+    def start(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine in the thread of the server, and return its result."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(DEADLINE)
 
     async def replay(self, identifier: str) -> str:
         self.replayed.append(identifier)

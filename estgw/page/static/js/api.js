@@ -28,7 +28,7 @@ export async function ask(path, { method = "GET", headers = {}, signal } = {}) {
 const json = async (path, options) => (await ask(path, options)).json();
 
 export const facts = () => json("/api/facts");
-export const record = (id, signal) => json(`/api/records/${id}`, { signal });
+export const record = (id) => json(`/api/records/${id}`);
 export const explained = (id) => json(`/api/records/${id}/explain`);
 export const replay = (id) => json(`/api/replay/${id}`, { method: "POST" });
 

@@ -12,8 +12,8 @@ export function quoted(text) {
   const escaped = [...text].map((character) => {
     if (character === "'" || character === "\\") return `\\${character}`;
     if (!/[\p{C}\p{Zl}\p{Zp}]/u.test(character)) return character;
-    const point = character.codePointAt(0);
-    return point < 0x100 ? `\\x${point.toString(16).padStart(2, "0")}` : `\\U${point.toString(16).padStart(8, "0")}`;
+    // Bytes, not code points: how Bash writes those depends on the locale.
+    return [...new TextEncoder().encode(character)].map((byte) => `\\x${byte.toString(16).padStart(2, "0")}`).join("");
   });
   return `$'${escaped.join("")}'`;
 }

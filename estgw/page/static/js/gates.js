@@ -1,7 +1,7 @@
 // The eight gates of a request as a bar: what each said, in words and in colour.
 
 import { el, foreign } from "./dom.js";
-import { withUnit } from "./words.js";
+import { plain, withUnit } from "./words.js";
 
 const NAMES = ["TLS", "path", "password", "requires", "CSR", "linking", "authorize", "handler"];
 const RESULTS = { pass: "passed", skip: "not asked", refuse: "refused" };
@@ -44,5 +44,5 @@ export function bar(record) {
 
 function title(gate) {
   const took = withUnit(gate.ms);
-  return [RESULTS[gate.result] ?? gate.result, took, gate.reason].filter(Boolean).join(", ");
+  return plain([RESULTS[gate.result] ?? gate.result, took, gate.reason].filter(Boolean).join(", "));
 }

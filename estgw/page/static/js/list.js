@@ -34,7 +34,9 @@ export class List {
   }
 
   measure() {
-    this.height = parseFloat(getComputedStyle(this.box).getPropertyValue("--row")) * parseFloat(getComputedStyle(document.documentElement).fontSize);
+    const letters = parseFloat(getComputedStyle(document.documentElement).fontSize);
+    this.height = Math.round(parseFloat(getComputedStyle(this.box).getPropertyValue("--rems")) * letters);
+    this.box.style.setProperty("--row", `${this.height}px`);
     this.head = byId("table").tHead.offsetHeight;
     this.draw(true);
   }
@@ -58,12 +60,13 @@ export class List {
 
   drawNow() {
     const { store, height } = this;
-    if (this.scrolledBy) {
+    // At the top stays at the top, where the newest row is; the reader may have gone there since the rows came.
+    if (this.scrolledBy && this.box.scrollTop > 0) {
       // The space has to be there before it can be scrolled.
       this.above.firstChild.style.height = `${parseFloat(this.above.firstChild.style.height || "0") + this.scrolledBy}px`;
       this.box.scrollTop += this.scrolledBy;
-      this.scrolledBy = 0;
     }
+    this.scrolledBy = 0;
     const first = Math.max(0, Math.floor(this.box.scrollTop / height) - BEYOND);
     const last = Math.min(store.size, Math.ceil((this.box.scrollTop + this.box.clientHeight) / height) + BEYOND);
     if (!this.all && first === this.first && last === this.last) return;

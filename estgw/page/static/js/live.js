@@ -4,6 +4,7 @@
 import { ask } from "./api.js";
 
 const SILENCE = 40_000; // ms; the gateway says something every 15 s
+const ANSWER = 10_000; // ms until the gateway has to begin its answer; a connection from before a sleep never does
 const FIRST_WAIT = 1_000; // ms, doubled with each failure
 const LONGEST_WAIT = 15_000;
 const UNSEEN = 60_000; // ms after which a hidden page closes its stream: a browser has six connections for a host
@@ -23,7 +24,7 @@ export class Live {
   start() {
     this.run();
     // After a sleep of the machine the connection may be dead without a word: time has passed, and nothing has come.
-    setInterval(() => this.open && Date.now() - this.heard > SILENCE && this.again(), 5_000);
+    setInterval(() => this.open && Date.now() - this.heard > (this.answered ? SILENCE : ANSWER) && this.again(), 5_000);
     addEventListener("online", () => this.again());
     document.addEventListener("visibilitychange", () => {
       clearTimeout(this.unseen);
@@ -37,6 +38,7 @@ export class Live {
     if (this.stopped) return;
     this.hiding = false;
     this.failures = 0;
+    this.hurries = true;
     this.open?.abort();
     this.wake?.();
     if (!this.running) this.run();
@@ -56,8 +58,10 @@ export class Live {
   async run() {
     this.running = true;
     while (!this.stopped && !this.hiding) {
+      this.hurries = false;
       const status = await this.listen();
       if (this.stopped || this.hiding) break;
+      if (this.hurries) continue;
       if (status === 403) {
         this.stopped = true;
         this.onState("locked");
@@ -78,10 +82,12 @@ export class Live {
   async listen() {
     const open = (this.open = new AbortController());
     this.heard = Date.now();
+    this.answered = false;
     try {
       const headers = this.last ? { "Last-Event-ID": String(this.last) } : {};
       const response = await ask("/api/events", { headers, signal: open.signal });
       this.failures = 0;
+      this.answered = true;
       this.onState("live");
       const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
       let text = "";

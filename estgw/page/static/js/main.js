@@ -1,13 +1,9 @@
 // The page: the stream fills the store, the filter chooses, the list and the detail draw.
 
-import { bar as actions } from "./actions.js";
 import * as address from "./address.js";
 import * as api from "./api.js";
-import * as comparison from "./compare.js";
 import { announce } from "./copied.js";
-import * as detail from "./detail.js";
 import { byId, el, put } from "./dom.js";
-import { save, scope } from "./export.js";
 import { List } from "./list.js";
 import { Live } from "./live.js";
 import { MOST, Store } from "./store.js";
@@ -16,6 +12,7 @@ import { count, failure, title } from "./words.js";
 const TYPING = 120; // ms after a key in the filter
 const MOVING = 90; // ms after an arrow key, before the record is fetched
 const NEWS = 4_000; // ms between two announcements of new rows
+const EXPORTED = 500; // records of one export of filtered rows: the gateway takes no more ids
 const KEPT = 30; // records that were opened and are kept here
 
 const store = new Store();
@@ -41,6 +38,10 @@ function take(rows) {
   }
   const { added } = store.add(rows);
   list.grew(added);
+  if (!take.viewed) {
+    take.viewed = true;
+    requestIdleCallback(() => import("./view.js"));
+  }
   unsaid += added;
   if (!take.timer) {
     take.timer = setTimeout(() => {
@@ -60,12 +61,14 @@ function summary() {
     summary.due = false;
     const shown = store.terms.length ? `${store.size.toLocaleString("en")} of ` : "";
     const words = [shown + count(store.rows.length, "transaction"), `${store.refused(10)} refused in the last 10 minutes`];
-    if (lost) words.push(`${lost} missed while away`);
+    if (lost) words.push(`${lost} missed`);
     put(byId("count"), words.join(", "));
     const empty = byId("nothing");
     empty.hidden = store.size > 0;
     if (!empty.hidden) put(empty, store.rows.length ? "No transaction fits the filter. Escape clears it." : "Nothing yet. Each request and each failed handshake becomes a row here.");
-    put(byId("export-what"), scope(store, store.terms.length > 0));
+    put(byId("export-what"), store.terms.length
+      ? `The ${store.size > EXPORTED ? `newest ${EXPORTED} of the ${store.size} records` : count(store.size, "record")} that the filter shows.`
+      : `All ${count(store.rows.length, "record")} that the gateway keeps.`);
   }, 150);
 }
 
@@ -82,10 +85,10 @@ function filter(text, push = false) {
 
 async function record(id) {
   if (!records.has(id)) {
-    record.open?.abort();
-    record.open = new AbortController();
-    records.set(id, await api.record(id, record.open.signal));
+    const found = await api.record(id);
+    records.set(id, found);
     if (records.size > KEPT) records.delete(records.keys().next().value);
+    return found;
   }
   return records.get(id);
 }
@@ -104,16 +107,15 @@ async function open(ids, push = false) {
     return;
   }
   try {
-    const found = [];
-    for (const id of ids) found.push(await record(id));
+    const [view, ...found] = await Promise.all([import("./view.js"), ...ids.map(record)]);
     if (state.ids !== ids) return;
     node.replaceChildren(...(found.length === 2
-      ? [backButton(), ...comparison.draw(...found)]
-      : detail.draw(found[0], store.earlier(found[0]), actions(found[0], facts, page))));
+      ? [backButton(), ...view.comparison.draw(...found)]
+      : view.detail.draw(found[0], store.earlier(found[0]), view.actions(found[0], facts, page))));
     node.scrollTop = 0;
     document.title = `${title(found[0])} – estgw`;
   } catch (fault) {
-    if (fault.name !== "AbortError" && state.ids === ids) {
+    if (state.ids === ids) {
       node.replaceChildren(backButton(), el("p", { class: "hint", role: "alert", "data-tone": "bad" }, failure(fault.status ?? 0)));
     }
   }
@@ -243,7 +245,8 @@ function wire() {
     byId(`export-${format}`).addEventListener("click", async () => {
       byId("export").open = false;
       const ids = store.terms.length ? store.shown.map((row) => row.id).reverse() : [];
-      const fault = await save(format, ids, "records");
+      const { save } = await import("./export.js");
+      const fault = await save(format, ids.slice(0, EXPORTED), "records");
       if (fault) announce(fault);
     });
   }
