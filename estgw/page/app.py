@@ -91,6 +91,10 @@ class Page:
             (re.compile("/api/replay/([0-9a-f]{1,32})"), "POST", self._post_replay),
         )
 
+    def describe(self, facts: Facts) -> None:
+        """Tell other facts from now on, as a reload may change the gateway's name."""
+        self._facts = facts
+
     @property
     def listeners(self) -> int:
         """Pages that listen for new rows."""

@@ -87,6 +87,8 @@ class Address:
     port: int
     next_free: bool = False
     """Whether a port that is taken is replaced by the next one that is free."""
+    not_these: frozenset[int] = frozenset()
+    """Ports that are left to others."""
     tls: tuple[Path, Path] | None = None
     """Certificate and key, for HTTPS."""
 
@@ -97,8 +99,10 @@ class Address:
 
 
 @contextlib.asynccontextmanager
-async def served(page: Page, address: Address, shown_as: str | None, token: str) -> AsyncIterator[Served]:
-    """Serve a page while the context lasts.  Raises OSError if the address can't be listened on.
+async def served(
+    page: Page, sock: socket.socket, address: Address, shown_as: str | None, token: str
+) -> AsyncIterator[Served]:
+    """Serve a page on a socket from `bind` while the context lasts.  Raises OSError if the certificate can't be used.
 
     `shown_as` is the host name in the URL, if it is not the address.
     """
@@ -106,8 +110,11 @@ async def served(page: Page, address: Address, shown_as: str | None, token: str)
     if address.tls is not None:
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         tls.minimum_version = ssl.TLSVersion.TLSv1_2  # RFC 8996
-        tls.load_cert_chain(*address.tls)
-    sock = bind(address)
+        try:
+            tls.load_cert_chain(*address.tls)
+        except OSError:
+            sock.close()
+            raise
     host, port = sock.getsockname()[:2]
     # auto_decompress: no request has a body here, and a compressed one would be a bomb.
     made = _Server(
@@ -135,8 +142,10 @@ async def served(page: Page, address: Address, shown_as: str | None, token: str)
 
 
 def bind(address: Address) -> socket.socket:
-    """A listening socket at the address or, if that is allowed, at the next free port."""
+    """Return a listening socket at the address or, if that is allowed, at the next free port.  Raises OSError."""
     for port in range(address.port, min(address.port + TRIES, 65536)):
+        if port in address.not_these:
+            continue
         sock = None
         try:
             sock = sockets.bind(address.host, port)

@@ -67,7 +67,8 @@ class Line:
         """Make the other half of a connection."""
         place = urlsplit(self._page.base)
         loop = asyncio.get_running_loop()
-        task = loop.create_task(loop.create_connection(lambda: _End(self, end), place.hostname, place.port))
+        host, port = place.hostname or "", place.port or 0
+        task = loop.create_task(loop.create_connection(lambda: _End(self, end), host, port))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from estgw.page import guard
 from estgw.page.app import Access, Facts, Page, ReplayFailed
-from estgw.page.serving import Address, Served, served
+from estgw.page.serving import Address, Served, bind, served
 from estgw.record.ring import Ring
 from tests.kit.processes import DEADLINE
 
@@ -105,7 +105,7 @@ def shown(
         address = Address("127.0.0.1", port, tls=tls)
         access = Access(page.token, hosts, address.scheme)
         page.application = Page(ring, facts, access, page.replay if replays else None)
-        async with served(page.application, address, None, page.token) as page.served:
+        async with served(page.application, bind(address), address, None, page.token) as page.served:
             for record in records:
                 ring.add(record)
             made.append(page)

@@ -191,8 +191,16 @@ def test_the_timeline_has_the_handshake_the_401_before_the_gates_and_the_answer(
     picture = tab.locator("#detail svg")
     told = picture.get_attribute("aria-label")
     assert told is not None
-    steps = ["handshake, TLS 1.3, 2.1 ms", "POST simpleenroll, no credentials", "401 log in", "POST simpleenroll, Basic estuser",
-             "CSR: EC P-256", "linking: the CSR was signed for another connection", "authorize, handler: not reached", "400 refused"]  # fmt: skip
+    steps = [
+        "handshake, TLS 1.3, 2.1 ms",
+        "POST simpleenroll, no credentials",
+        "401 log in",
+        "POST simpleenroll, Basic estuser",
+        "CSR: EC P-256",
+        "linking: the CSR was signed for another connection",
+        "authorize, handler: not reached",
+        "400 refused",
+    ]
     places = [told.find(step) for step in steps]
     assert -1 not in places
     assert places == sorted(places)

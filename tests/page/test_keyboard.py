@@ -14,11 +14,8 @@ pytestmark = pytest.mark.client("chromium")
 
 def focused(page: Page) -> str:
     """The id of the focused row, or the id or text of another focused element."""
-    return str(
-        page.evaluate(
-            "(() => { const e = document.activeElement; return e.closest('#rows tr')?.dataset.id || e.id || e.innerText; })()"
-        )
-    )
+    focus = "document.activeElement"
+    return str(page.evaluate(f"{focus}.closest('#rows tr')?.dataset.id || {focus}.id || {focus}.innerText"))
 
 
 def test_all_by_keyboard(look: Look, page: Shown):

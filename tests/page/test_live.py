@@ -14,6 +14,14 @@ from tests.page.shown import Shown, shown
 pytestmark = pytest.mark.client("chromium")
 
 
+HIDE = """
+(hidden) => {
+  Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+  document.dispatchEvent(new Event("visibilitychange"));
+}
+"""
+
+
 def some(number: int, first: int) -> list[dict[str, object]]:
     return [samples.record(each, each, "cacerts") for each in range(first, first + number)]
 
@@ -134,11 +142,10 @@ def test_a_hidden_page_lets_go_of_its_stream_and_comes_back(look: Look, page: Sh
     window = look.window()
     window.clock.install()
     tab = look.at(page.url, window)
-    hide = "(hidden) => { Object.defineProperty(document, 'hidden', { value: hidden, configurable: true }); document.dispatchEvent(new Event('visibilitychange')); }"
-    tab.evaluate(hide, True)
+    tab.evaluate(HIDE, True)
     window.clock.fast_forward("00:01:01")
     expect(tab.locator("#state-words")).to_have_text("asleep while hidden")
     page.add(samples.enrolment(99, 500))
-    tab.evaluate(hide, False)
+    tab.evaluate(HIDE, False)
     tab.locator("tr[data-id='8f0c21ab63']").wait_for()
     expect(tab.locator("#state-words")).to_have_text("live")

@@ -75,7 +75,8 @@ def test_the_list_is_there_before_what_draws_a_record_is_loaded(look: Look):
             tab = look.at(page.url, window)
             tab.wait_for_function("performance.getEntriesByName(`${location.origin}/js/view.js`).length")
             before = tab.evaluate(
-                "performance.getEntriesByType('resource').filter((each) => each.startTime < window.firstRow).map((each) => each.name)"
+                "performance.getEntriesByType('resource').filter((each) => each.startTime < window.firstRow)"
+                ".map((each) => each.name)"
             )
             names = [name.rpartition("/")[2] for name in before if "/api/" not in name or name.endswith(".js")]
             assert len(names) <= 16, names
