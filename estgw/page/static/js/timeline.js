@@ -6,7 +6,7 @@ import { answer, plain, withUnit } from "./words.js";
 
 const STEP = 25; // from one arrow to the next; these are pixels at the page's smallest letters, and grow with them
 const NOTE = 17; // of a gate's line
-const LETTER = 6.1; // the width of a letter, on average
+const LETTERS = 11.5; // the size of them; css/timeline.css has the same
 const SMALLEST = 13.6;
 const EARLIER = 2; // requests of the same connection that are drawn before this one
 const CALLOUT_OF = { password: "authenticate", authorize: "authorize", handler: "handler" };
@@ -113,7 +113,7 @@ function arrow({ from, to, text, ms, tone, deciding }, lanes, y) {
   return svg("g", { "data-tone": tone ?? null, class: deciding ? "deciding" : null },
     svg("line", { x1: start, y1: y, x2: tip, y2: y, class: "tl-arrow" }),
     svg("path", { d: `M${tip - way * 7} ${y - 4} L${tip} ${y} L${tip - way * 7} ${y + 4}`, class: "tl-head" }),
-    words(text, { x: left + 9, y: y - 5, class: "tl-text" }, room - 24 - (took ? took.length * LETTER + 10 : 0)),
+    words(text, { x: left + 9, y: y - 5, class: "tl-text" }, room - 24 - (took ? widthOf(took) + 16 : 0)),
     took ? svg("text", { x: left + room - 10, y: y - 5, class: "tl-ms", "text-anchor": "end" }, took) : null);
 }
 
@@ -124,14 +124,27 @@ function note({ note, ms, tone, deciding }, lanes, y, width) {
   const text = isNarrow && ms ? `${note}, ${withUnit(ms)}` : note;
   return svg("g", { "data-tone": tone, class: deciding ? "deciding" : null },
     svg("circle", { cx: lanes.gateway, cy: y - 4, r: deciding ? 4 : 2.5, class: "tl-gate" }),
-    words(text, { x, y, class: "tl-note" }, width - x - 4 - (took ? 56 : 0)),
+    words(text, { x, y, class: "tl-note" }, width - x - 6 - (took ? 56 : 0), deciding),
     took ? svg("text", { x: lanes.scripts - 8, y, class: "tl-ms", "text-anchor": "end" }, took) : null);
 }
 
+const pen = new OffscreenCanvas(1, 1).getContext("2d");
+
+/** The width of a text in the picture. */
+function widthOf(text, bold) {
+  pen.font = `${bold ? "600 " : ""}${LETTERS}px ${getComputedStyle(document.body).fontFamily}`;
+  return pen.measureText(text).width;
+}
+
 /** Text that is cut to fit, with the whole as its title. */
-function words(text, attributes, room) {
+function words(text, attributes, room, bold = false) {
   const shown = plain(text);
-  const most = Math.max(4, Math.floor(room / LETTER));
-  if (shown.length <= most) return svg("text", attributes, shown);
-  return svg("text", attributes, `${shown.slice(0, most - 1)}…`, svg("title", {}, shown));
+  if (widthOf(shown, bold) <= room) return svg("text", attributes, shown);
+  let low = 1, high = Math.min(shown.length, 400);
+  while (low < high) {
+    const middle = (low + high + 1) >> 1;
+    if (widthOf(`${shown.slice(0, middle)}…`, bold) <= room) low = middle;
+    else high = middle - 1;
+  }
+  return svg("text", attributes, `${shown.slice(0, low)}…`, svg("title", {}, shown));
 }

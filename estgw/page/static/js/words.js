@@ -87,6 +87,7 @@ export const tone = (record) =>
 
 export function milliseconds(value) {
   if (value === null || value === undefined) return "";
+  if (value > 0 && value < 0.05) return "<0.1";
   if (value < 9.95) return String(Math.round(value * 10) / 10);
   return String(Math.round(value));
 }
