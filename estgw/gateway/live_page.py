@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 from estgw.config.fields import split_address
 from estgw.config.model import Config
+from estgw.gateway.replays import Replays
 from estgw.page import guard
-from estgw.page.app import Access, Facts, Page
+from estgw.page.app import Access, Facts, Page, Replay, ReplayFailed
 from estgw.page.serving import Address, Served, bind, served
+from estgw.record.folder import RecordError
+from estgw.record.recorder import Recorder
 from estgw.record.ring import Ring
+
+ARRIVAL = 10.0
+"""Seconds in which the record of a replay gets from the recorder's thread into the ring."""
 
 
 class LivePage:
@@ -42,14 +49,15 @@ class LivePage:
 
 @contextlib.asynccontextmanager
 async def shown(
-    settings: Config, config_file: Path, ring: Ring | None, addresses: Sequence[str], *, demo: bool
+    settings: Config, config_file: Path, recorder: Recorder | None, addresses: Sequence[str], *, demo: bool
 ) -> AsyncIterator[LivePage | None]:
     """Serve the page while the context lasts; None if the configuration wants none.
 
     `addresses` are the gateway's own.  A `demo` takes the next free port where the page's is taken.  Raises OSError
     when the page can't be served.
     """
-    if settings.page.listen is None or ring is None:
+    ring = recorder.ring if recorder is not None else None
+    if settings.page.listen is None or recorder is None or ring is None:
         yield None
         return
     host, port = split_address(settings.page.listen)
@@ -58,7 +66,7 @@ async def shown(
     address = Address(host, port, next_free=demo, not_these=theirs, tls=files)
     token = guard.new_token()
     access = Access(token, frozenset(settings.page.hosts), address.scheme)
-    page = Page(ring, _facts(settings, config_file, 0), access)
+    page = Page(ring, _facts(settings, config_file, 0), access, _replay(ring, Replays(recorder, config_file)))
     name = settings.page.hosts[0] if settings.page.hosts else None
     try:
         sock = bind(address)
@@ -66,6 +74,24 @@ async def shown(
         raise OSError(fault.errno, f"page.listen: {fault.strerror}") from None
     async with served(page, sock, address, name, token) as server:
         yield LivePage(page, server, config_file)
+
+
+def _replay(ring: Ring, replays: Replays) -> Replay:
+    async def replay(identifier: str) -> str:
+        try:
+            made = str((await replays.replay(identifier))["id"])
+            with ring.listening() as news:
+                async with asyncio.timeout(ARRIVAL):
+                    while ring.get(made) is None:  # the page shows it next
+                        await news.wait()
+                        news.clear()
+        except RecordError as fault:
+            raise ReplayFailed(str(fault)) from None
+        except TimeoutError:
+            raise ReplayFailed("the replay is done, and its record is larger than record.memory allows") from None
+        return made
+
+    return replay
 
 
 def _facts(settings: Config, config_file: Path, port: int) -> Facts:

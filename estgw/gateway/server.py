@@ -36,7 +36,6 @@ from estgw.metrics.table import CONNECTIONS, HANDSHAKE_FAILURES, OF_ALL, OF_WORK
 from estgw.record import explain as hints
 from estgw.record.gates import Gate
 from estgw.record.recorder import Recorder, recorder
-from estgw.record.ring import Ring
 from estgw.record.tape import Verdict
 from estgw.tls.adapter import TLSObject
 from estgw.tls.listener import Listener, Observer
@@ -120,9 +119,9 @@ class Server:
         self._stop = asyncio.Event()
 
     @property
-    def ring(self) -> Ring | None:
-        """The records in memory, if any are kept there."""
-        return self._recorder.ring if self._recorder is not None else None
+    def recorder(self) -> Recorder | None:
+        """What records requests, if anything does."""
+        return self._recorder
 
     @property
     def config(self) -> Config:
@@ -255,7 +254,7 @@ def serve(config_file: Path, *, listen: str | None, ready: Ready, demo: bool = F
         ):
             async with (
                 exposed(settings.metrics.listen, (*OF_WORKERS, *OF_ALL)),
-                live_page.shown(settings, config_file, server.ring, addresses, demo=demo) as page,
+                live_page.shown(settings, config_file, server.recorder, addresses, demo=demo) as page,
             ):
                 await server.run(sockets, accepting, reload)
 

@@ -16,7 +16,6 @@ from typing import Any, TypeAlias
 
 from aiohttp import hdrs, web
 
-from estgw.errors import RequestError
 from estgw.logs import log
 from estgw.page import explain, export, guard, rows
 from estgw.page.events import Events
@@ -35,7 +34,7 @@ TYPES = {
 """The kinds of file that are served; what else lies there, such as a licence, is not."""
 
 REPLAYS = 4
-"""Replays that run or wait; one more gets a 503.  They run one at a time."""
+"""Replays that run or wait; one more gets a 503."""
 EXPLANATIONS = 4
 """Messages that are explained at once, in threads."""
 PATIENCE = {"Retry-After": "5"}
@@ -77,7 +76,7 @@ class Page:
         self._facts = facts
         self._access = access
         self._replay = replay
-        self._replaying, self._replays = asyncio.Lock(), 0
+        self._replays = 0
         self._explaining = asyncio.Semaphore(EXPLANATIONS)
         self._events = Events(ring)
         self._files = static_files()
@@ -211,9 +210,8 @@ class Page:
             return empty(503, PATIENCE)
         self._replays += 1
         try:
-            async with self._replaying:
-                return as_json({"id": await self._replay(identifier), "error": None})
-        except (ReplayFailed, RequestError) as fault:
+            return as_json({"id": await self._replay(identifier), "error": None})
+        except ReplayFailed as fault:
             # A fault in words is a result: the page shows the sentence.
             return as_json({"id": None, "error": str(fault)})
         finally:

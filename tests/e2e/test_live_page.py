@@ -93,10 +93,30 @@ def test_what_happens_at_the_gateway_is_on_the_page(own_lab: Workspace):
         assert facts["anchor"] == str(own_lab.ca / "anchors.pem")
 
 
+def test_a_replay_makes_a_record_of_its_own_and_issues_nothing(own_lab: Workspace):
+    with paged(own_lab) as (gateway, page):
+        gateway.post("simpleenroll", csr("again"))
+        (row,) = page.rows(1)
+        books = own_lab.books()
+        connection = page.connect()
+        headers = {"Authorization": f"Bearer {page.token}", "Origin": page.base.rstrip("/")}
+        connection.request("POST", f"/api/replay/{row['id']}", headers=headers)
+        told = json.loads(connection.getresponse().read())
+        assert told["error"] is None
+        made = page.get(f"/api/records/{told['id']}", connection)
+        assert (made["kind"], made["of"], made["outcome"]["status"]) == ("replay", row["id"], 200)
+        assert own_lab.books() == books
+        own_lab.edit("handlers/openssl/simpleenroll", "#### Policy", 'refuse "not today"\n#### Policy')
+        connection.request("POST", f"/api/replay/{row['id']}", headers=headers)
+        told = json.loads(connection.getresponse().read())
+        assert page.get(f"/api/records/{told['id']}", connection)["outcome"]["status"] == 403
+        connection.close()
+
+
 def test_a_reload_keeps_the_page_its_token_and_its_connections(own_lab: Workspace):
     with paged(own_lab) as (gateway, page):
         connection = page.connect()
-        assert page.get("/api/facts", connection)["replay"] is False
+        assert page.get("/api/facts", connection)["replay"] is True
         port = connection.sock.getsockname()[1]
         assert gateway.reload()["event"] == "reloaded"
         assert page.get("/api/records", connection)["rows"] == []
