@@ -67,13 +67,20 @@ async def shown(
     token = guard.new_token()
     access = Access(token, frozenset(settings.page.hosts), address.scheme)
     page = Page(ring, _facts(settings, config_file, 0), access, _replay(ring, Replays(recorder, config_file)))
-    name = settings.page.hosts[0] if settings.page.hosts else None
+    name = _name(settings, host)
     try:
         sock = bind(address)
     except OSError as fault:
         raise OSError(fault.errno, f"page.listen: {fault.strerror}") from None
     async with served(page, sock, address, name, token) as server:
         yield LivePage(page, server, config_file)
+
+
+def _name(settings: Config, host: str) -> str | None:
+    """A host name for the link: one of `page.hosts` where others come from elsewhere; None for the address itself."""
+    if settings.page.public and settings.page.hosts:
+        return settings.page.hosts[0]
+    return {"0.0.0.0": "localhost", "::": "[::1]"}.get(host)  # noqa: S104 - to a browser these are no addresses
 
 
 def _replay(ring: Ring, replays: Replays) -> Replay:

@@ -150,6 +150,12 @@ def test_a_public_page_has_the_gateways_certificate_and_the_new_one_after_a_relo
         assert page.get("/api/records")["rows"] == []
 
 
+def test_a_page_on_all_addresses_is_linked_by_a_name_that_works_here(own_lab: Workspace):
+    with paged(own_lab, {**ON, "page": {"listen": "0.0.0.0:0", "public": True}}) as (gateway, page):
+        assert page.base.startswith("https://localhost:")
+        assert page.get("/api/facts")["url"] == gateway.url
+
+
 def certificate_at(place: tuple[str, int]) -> x509.Certificate:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE

@@ -495,6 +495,27 @@ def hostile(number: int, seconds: float) -> dict[str, Any]:
     )
 
 
+def least(number: int) -> dict[str, Any]:
+    """A record without any part that may be missing."""
+    return {"format": 1, "id": f"{0x8F0C21AB00 + number:010x}", "at": at(500), "kind": "request", "outcome": {}}
+
+
+def unreadable(number: int, seconds: float) -> dict[str, Any]:
+    """What a client sent was no HTTP, so there is no request."""
+    return record(
+        number,
+        seconds,
+        None,
+        request=None,
+        auth=None,
+        binding=None,
+        profile=None,
+        gates=gates("path", "not HTTP: Bad status line"),
+        response=response(400, "text/plain", b"no HTTP\n"),
+        outcome={"status": 400, "gate": "path", "reason": "not HTTP: Bad status line", "hint": None},
+    )
+
+
 def replayed(number: int, seconds: float) -> dict[str, Any]:
     """A replay of the refusal by policy, after the policy was edited."""
     return enrolment(number, seconds, kind="replay", of="8f0c21ab09", ms=15.2)

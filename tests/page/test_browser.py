@@ -15,7 +15,7 @@ from tests.page import samples
 from tests.page.conftest import Look
 from tests.page.shown import Shown, shown
 
-pytestmark = pytest.mark.client("chromium")
+pytestmark = [pytest.mark.client("chromium"), pytest.mark.slow]
 
 LINKING, POLICY, HOSTILE, ENROLLED, CMC, CSRATTRS, REPLAY, HANDSHAKE = (
     f"8f0c21ab{number:02x}" for number in (18, 9, 12, 20, 11, 2, 19, 5)
@@ -118,29 +118,29 @@ def test_only_rows_in_sight_exist(look: Look):
 # The filter.
 
 
-@pytest.mark.parametrize(
-    ("text", "number"),
-    [
-        ("status:4xx", 7),
-        ("status:401", 3),
-        ("status:failed", 1),
-        ("label:iot", 2),
-        ("label:-", 15),
-        ("op:csrattrs", 1),
-        ("who:device-3", 1),
-        ("gate:linking", 1),
-        ("kind:replay", 1),
-        ("kind:handshake", 1),
-        ("estuser status:2xx", 5),
-        ("-status:2xx -kind:handshake", 7),
-        ('"another connection"', 1),
-        ("nothing-has-this", 0),
-    ],
-)
-def test_the_filter_shows_what_fits(look: Look, page: Shown, text: str, number: int):
+FILTERS = {
+    "status:4xx": 7,
+    "status:401": 3,
+    "status:failed": 1,
+    "label:iot": 2,
+    "label:-": 15,
+    "op:csrattrs": 1,
+    "who:device-3": 1,
+    "gate:linking": 1,
+    "kind:replay": 1,
+    "kind:handshake": 1,
+    "estuser status:2xx": 5,
+    "-status:2xx -kind:handshake": 7,
+    '"another connection"': 1,
+    "nothing-has-this": 0,
+}
+
+
+def test_the_filter_shows_what_fits(look: Look, page: Shown):
     tab = look.at(page.url)
-    tab.fill("#filter", text)
-    expect(tab.locator("#rows tr:not(.space)")).to_have_count(number)
+    for text, number in FILTERS.items():
+        tab.fill("#filter", text)
+        expect(tab.locator("#rows tr:not(.space)"), text).to_have_count(number)
 
 
 def test_the_filter_and_the_open_record_stay_over_a_reload(look: Look, page: Shown):
@@ -277,6 +277,26 @@ def test_a_record_that_is_gone_says_so(look: Look):
         expect(tab.locator("#detail [role=alert]")).to_have_text("This record is no longer kept.")
 
 
+def test_a_record_without_its_optional_parts_is_shown(look: Look):
+    with shown(samples.least(1), samples.unreadable(2, 501)) as page:
+        tab = look.at(page.url)
+        assert texts(tab, "c-operation") == ["not HTTP", "not HTTP"]
+        detail = opened(tab, "8f0c21ab02")
+        assert detail.locator("h2").inner_text() == "not HTTP, refused by path"
+        assert "something that is no HTTP" in (detail.locator("svg").get_attribute("aria-label") or "")
+        assert detail.get_by_role("button", name="Copy as curl").count() == 0
+        opened(tab, "8f0c21ab01")
+
+
+def test_a_record_of_another_format_is_refused_in_words(look: Look):
+    with shown(samples.least(1) | {"format": 2}) as page:
+        tab = look.at(page.url)
+        row(tab, "8f0c21ab01").click()
+        expect(tab.locator("#detail [role=alert]")).to_have_text(
+            "This record has format 2, and this page reads format 1."
+        )
+
+
 # What peers send.
 
 
@@ -318,6 +338,7 @@ def test_two_records_are_compared_with_what_differs_first(look: Look, page: Show
     table = tab.get_by_role("table", name="Differences")
     table.wait_for()
     assert tab.url.endswith(f"id={POLICY},{ENROLLED}")
+    assert table.locator("tbody th").first.inner_text() == "outcome.status"
     cells = {
         cells[0]: cells[1:]
         for cells in (line.locator("th, td").all_inner_texts() for line in table.locator("tbody tr").all())

@@ -43,28 +43,29 @@ export async function tree(bytes) {
   const { ASN1 } = await import("../vendor/asn1js/asn1.js");
   try {
     const left = { nodes: MOST };
-    return el("ul", { class: "asn1" }, draw(ASN1.decode(bytes), left), left.nodes < 0 ? el("li", {}, "…") : null);
+    return el("ul", { class: "asn1" }, draw(ASN1.decode(bytes), bytes, left), left.nodes < 0 ? el("li", {}, "…") : null);
   } catch (fault) {
     return el("p", { class: "quiet" }, foreign(`This is not DER: ${fault.message}`));
   }
 }
 
-function draw(node, left) {
+function draw(node, bytes, left) {
   left.nodes -= 1;
   if (left.nodes < 0) return null;
   const size = node.length < 0 ? "indefinite length" : `${node.length} bytes`;
   const head = [
     el("span", { class: "asn1-type" }, node.typeName().replaceAll("_", " ")),
-    value(node),
+    value(node, bytes),
     el("span", { class: "asn1-place" }, `at ${node.posStart()}, ${size}`),
   ];
   if (!node.sub?.length) return el("li", {}, head);
   return el("li", {}, el("details", { open: true }, el("summary", {}, head),
-    el("ul", {}, node.sub.map((each) => draw(each, left)))));
+    el("ul", {}, node.sub.map((each) => draw(each, bytes, left)))));
 }
 
-function value(node) {
-  if (node.sub !== null && node.tag.tagConstructed) return null;
+function value(node, bytes) {
+  if (node.sub !== null) return null; // what is inside follows
+  if (node.tag.isUniversal() && node.tag.tagNumber === 3) return bits(bytes.subarray(node.posContent(), node.posEnd()));
   const content = (node.content(CONTENT) ?? "").toString();
   if (node.tag.isUniversal() && node.tag.tagNumber === 6) {
     const [oid, name] = content.split("\n");
@@ -73,4 +74,11 @@ function value(node) {
   const [first, ...rest] = content.split("\n");
   const shown = /^\(\d+ (bit|byte)\)$/.test(first) ? `${first.slice(1, -1)}${first.endsWith("1 byte)") ? "" : "s"} ${rest.join(" ")}` : content;
   return content ? foreign(shown.slice(0, CONTENT), { tag: "code" }) : null;
+}
+
+/** A BIT STRING in hex, in which keys and signatures are read. */
+function bits(content) {
+  const hex = [...content.subarray(1, CONTENT / 2)].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+  const unused = content[0] ?? 0;
+  return el("code", {}, `${(content.length - 1) * 8 - unused} bits ${hex}${content.length > CONTENT / 2 ? "…" : ""}`);
 }

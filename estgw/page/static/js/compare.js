@@ -9,8 +9,9 @@ const VOLATILE = [
   /^(id|at|of|ms|kind)$/, /(^|\.)(ms|\w+_ms)$/, /^connection\./, /^binding\.(expected|found)$/, /^issued\.(serial|pem|not_after)$/,
   /^auth\.digest\.(nonce|cnonce|nc|response)$/, /\.headers\.(date|x-request-id)$/i, /^(request|response)\.(body|text)$/,
   /\.environment\.(EST_REQUEST_ID|REQUEST_ID|EST_TMPDIR|TMPDIR|HOME|REMOTE_PORT|EST_CSR_FILE|EST_\w+_FILE|TLS_UNIQUE\w*)$/,
-  /^callouts\.\w+\.stdout(_length)?$/, /^request\.csr\.(sha256|pem)$/,
+  /^callouts\.\w+\.stdout(_length)?$/, /^(request|response)\.(length|headers\.content-length)$/i, /^request\.csr\.(sha256|pem)$/,
 ];
+const ORDER = ["outcome", "gates", "callouts", "response", "issued", "auth", "binding"]; // then the rest, as recorded
 const LONGEST = 600; // characters of a value that is shown
 
 /** Path and text of every value in a record, with lists by their names where they have some. */
@@ -53,6 +54,8 @@ export function sorted(one, other) {
     const list = a === b ? "same" : VOLATILE.some((each) => each.test(path)) ? "volatile" : "differs";
     lists[list].push([path, a, b]);
   }
+  const rank = ([path]) => (ORDER.indexOf(path.split(".")[0]) + ORDER.length + 1) % (ORDER.length + 1);
+  for (const list of Object.values(lists)) list.sort((a, b) => rank(a) - rank(b));
   return lists;
 }
 

@@ -10,8 +10,14 @@ import { asn1OfBody, asn1OfPem, body, facts, folded, headers, pem, raw, section 
 import { figure } from "./timeline.js";
 import { clock, count, failure, ordinal, title, tone, withUnit } from "./words.js";
 
+const FORMAT = 1; // of docs/records.md
+
 /** The nodes of a record's detail; `earlier` are rows of the same connection, `buttons` its actions. */
 export function draw(record, earlier, buttons) {
+  if (record.format !== FORMAT) {
+    const words = `This record has format ${record.format}, and this page reads format ${FORMAT}.`;
+    return [foreign(words, { tag: "p", class: "hint", "data-tone": "bad", role: "alert" })];
+  }
   return [
     el("h2", { tabindex: "-1" }, foreign(title(record))),
     head(record),
@@ -21,7 +27,7 @@ export function draw(record, earlier, buttons) {
     el("div", { class: "columns" },
       figure(record, earlier),
       linking(record), certificate(record), request(record), credentials(record)),
-    scripts(record), answered(record), words(record), tls(record), wire(record), trees(record),
+    words(record), scripts(record), answered(record), tls(record), wire(record), trees(record),
   ].flat().filter(Boolean);
 }
 

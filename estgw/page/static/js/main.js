@@ -7,7 +7,7 @@ import { byId, el, put } from "./dom.js";
 import { List } from "./list.js";
 import { Live } from "./live.js";
 import { MOST, Store } from "./store.js";
-import { count, failure, title } from "./words.js";
+import { count, failure, plain, title } from "./words.js";
 
 const TYPING = 120; // ms after a key in the filter
 const MOVING = 90; // ms after an arrow key, before the record is fetched
@@ -40,7 +40,8 @@ function take(rows) {
   list.grew(added);
   if (!take.viewed) {
     take.viewed = true;
-    requestIdleCallback(() => import("./view.js"));
+    // Only to have it at hand; whoever opens a record loads it, and hears of a fault.
+    requestIdleCallback(() => import("./view.js").catch(() => {}));
   }
   unsaid += added;
   if (!take.timer) {
@@ -103,7 +104,7 @@ async function open(ids, push = false) {
   const node = byId("detail");
   if (!ids.length) {
     node.replaceChildren(el("p", { class: "nothing" }, "Choose a transaction: click it, or press the arrow keys."));
-    document.title = facts.name ? `estgw ${facts.name}` : "estgw";
+    document.title = facts.name ? `estgw ${plain(facts.name)}` : "estgw";
     return;
   }
   try {
@@ -113,7 +114,7 @@ async function open(ids, push = false) {
       ? [backButton(), ...view.comparison.draw(...found)]
       : view.detail.draw(found[0], store.earlier(found[0]), view.actions(found[0], facts, page))));
     node.scrollTop = 0;
-    document.title = `${title(found[0])} – estgw`;
+    document.title = `${plain(title(found[0]))} – estgw`;
   } catch (fault) {
     if (state.ids === ids) {
       node.replaceChildren(backButton(), el("p", { class: "hint", role: "alert", "data-tone": "bad" }, failure(fault.status ?? 0)));

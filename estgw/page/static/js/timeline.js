@@ -30,11 +30,12 @@ export function steps(record, earlier = []) {
   }
   const [method = "", path = ""] = (record.request?.line ?? "").split(" ");
   const sent = record.auth?.scheme ? `${record.auth.scheme} ${record.auth.user ?? ""}` : tls?.subject ? "a certificate" : "no credentials";
-  arrow("client", "gateway", `${method} ${record.operation ?? path}, ${sent}`, { ms: record.request?.ms });
+  const asked = method ? `${method} ${record.operation ?? path}, ${sent}` : "something that is no HTTP";
+  arrow("client", "gateway", asked, { ms: record.request?.ms });
   ask(record, found, arrow);
   const given = record.response ?? {};
-  const words = answer({ status: outcome.status, issued: record.issued }).text;
-  arrow("gateway", "client", given.reason && !words.includes(" ") ? `${words} ${given.reason}` : words,
+  const said = answer({ status: outcome.status, issued: record.issued }).text;
+  arrow("gateway", "client", given.reason && !said.includes(" ") ? `${said} ${given.reason}` : said,
     { ms: record.ms, whole: true, tone: outcome.gate ? (outcome.status === 202 ? "wait" : "bad") : "good", deciding: !!outcome.gate });
   return found;
 }
@@ -108,7 +109,9 @@ function arrow({ from, to, text, ms, tone, deciding }, lanes, y) {
   const start = lanes[from], end = lanes[to];
   const left = Math.min(start, end), room = Math.abs(end - start);
   const way = Math.sign(end - start);
-  const took = withUnit(ms);
+  // Where both do not fit, the words are worth more; the label of the picture has all.
+  const isTight = room < 200 && widthOf(plain(text)) + widthOf(withUnit(ms)) + 40 > room;
+  const took = isTight ? "" : withUnit(ms);
   const tip = end - way * 3;
   return svg("g", { "data-tone": tone ?? null, class: deciding ? "deciding" : null },
     svg("line", { x1: start, y1: y, x2: tip, y2: y, class: "tl-arrow" }),

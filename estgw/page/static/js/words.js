@@ -59,7 +59,7 @@ function commonName(subject) {
 /** What was asked for: label and operation, or the path of a request for nothing that there is. */
 export function operation(row) {
   if (row.kind === "handshake") return "handshake";
-  const name = row.operation ?? (row.line ?? "").split(" ")[1] ?? "";
+  const name = row.operation ?? row.line?.split(" ")[1] ?? "not HTTP";
   return row.label ? `${row.label} / ${name}` : name;
 }
 

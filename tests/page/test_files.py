@@ -1,4 +1,4 @@
-"""What is not our own: byte for byte as published, with its licence; and nothing else comes from elsewhere."""
+"""The files of the page: what is not our own is as published, and what is our own hangs together."""
 
 from __future__ import annotations
 
@@ -44,6 +44,16 @@ def test_every_module_that_is_imported_is_there():
             continue
         for name in re.findall(r"(?:from|import\()\s*\"(\.[^\"]+)\"", path.read_text()):
             assert f"/{(path.parent / name).resolve().relative_to(STATIC)}" in files, (path.name, name)
+
+
+def test_every_name_that_is_imported_is_used():
+    for path in OWN:
+        if path.suffix != ".js":
+            continue
+        text = path.read_text()
+        for names, star in re.findall(r"import (?:\{([^}]+)\}|\* as (\w+)) from", text):
+            for name in [each.split(" as ")[-1].strip() for each in names.split(",")] if names else [star]:
+                assert len(re.findall(rf"\b{name}\b", text)) > 1, (path.name, name)
 
 
 def test_every_file_that_the_page_names_is_there():
