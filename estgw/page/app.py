@@ -118,6 +118,8 @@ class Page:
         local = request.transport.get_extra_info("sockname")[0] if request.transport else ""
         if not guard.is_own_host(headers.getall(hdrs.HOST, []), local, self._access.hosts):
             return empty(403)
+        if not request.raw_path.startswith("/"):  # a form for proxies, whose authority takes the place of Host
+            return empty(404)
         if _has_body(request):  # no request here has one
             refused = empty(413)
             refused.force_close()

@@ -126,6 +126,11 @@ def test_a_body_of_10_megabytes_is_refused_unread(page):
     assert status(page, "POST", "/", body=b"{}") == 413
 
 
+def test_a_target_for_proxies_is_not_found(page):
+    """Its authority would take the place of Host (RFC 9112 3.2.2)."""
+    assert status(page, "GET", "http://evil.example/api/facts", Host="localhost") == 404
+
+
 def test_what_is_no_http_gets_an_empty_400(page):
     for sent in (b"nonsense\r\n\r\n", b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n"):
         with socket.create_connection(("127.0.0.1", int(page.base.rpartition(":")[2]))) as raw:
