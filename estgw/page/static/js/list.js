@@ -154,11 +154,11 @@ function draw(row) {
   const said = answer(row), asker = who(row), decision = decided(row);
   const kind = row.kind === "replay" ? el("span", { class: "replay", title: `a replay of ${row.of}` }, "↻", el("span", { class: "visually-hidden" }, " replay ")) : null;
   return el("tr", { role: "row", "data-id": row.id, class: `kind-${row.kind}` },
-    el("td", { role: "cell", class: "c-time" }, el("button", { type: "button", class: "row" }, kind, clock(row.at))),
+    el("td", { role: "cell", class: "c-time", title: row.at?.replace("T", " ").replace("Z", " UTC") }, el("button", { type: "button", class: "row" }, kind, clock(row.at))),
     el("td", { role: "cell", class: `c-who${asker.named ? "" : " quiet"}` }, foreign(asker.text)),
     el("td", { role: "cell", class: `c-operation${row.kind === "handshake" ? " quiet" : ""}` }, foreign(operation(row))),
     el("td", { role: "cell", class: "c-answer", "data-tone": said.tone }, said.text),
     el("td", { role: "cell", class: `c-reason${decision.quiet ? " quiet" : ""}` }, foreign(decision.text)),
     el("td", { role: "cell", class: "c-scripts" }, milliseconds(row.scripts)),
-    el("td", { role: "cell", class: "c-ms" }, milliseconds(row.ms)));
+    el("td", { role: "cell", class: "c-ms", title: row.scripts === null ? null : `${milliseconds(row.scripts)} ms of it in scripts` }, milliseconds(row.ms)));
 }

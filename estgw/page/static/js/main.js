@@ -13,6 +13,7 @@ const TYPING = 120; // ms after a key in the filter
 const MOVING = 90; // ms after an arrow key, before the record is fetched
 const NEWS = 4_000; // ms between two announcements of new rows
 const EXPORTED = 500; // records of one export of filtered rows: the gateway takes no more ids
+const AT_LEISURE = 150; // ms after the first rows
 const KEPT = 30; // records that were opened and are kept here
 
 const store = new Store();
@@ -41,7 +42,7 @@ function take(rows) {
   if (!take.viewed) {
     take.viewed = true;
     // Only to have it at hand; whoever opens a record loads it, and hears of a fault.
-    requestIdleCallback(() => import("./view.js").catch(() => {}));
+    setTimeout(() => import("./view.js").catch(() => {}), AT_LEISURE);
   }
   unsaid += added;
   if (!take.timer) {
