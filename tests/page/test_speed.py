@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.client("chromium"), pytest.mark.slow]
 LONG = 100.0
 """Milliseconds for which a page may be busy at most: a person notices more."""
 MOST = 400.0
-"""Milliseconds of work before the first row, a new process of the browser included, which takes half of them or more."""
+"""Milliseconds of work before the first row, of which the start of the browser's process takes half or more."""
 CATEGORIES = ["disabled-by-default-devtools.timeline", "blink.user_timing", "__metadata"]
 FIRST_ROW = """
 new MutationObserver(() => {
