@@ -117,9 +117,8 @@ async function open(ids, push = false) {
     node.scrollTop = 0;
     document.title = `${plain(title(found[0]))} – estgw`;
   } catch (fault) {
-    if (state.ids === ids) {
-      node.replaceChildren(backButton(), el("p", { class: "hint", role: "alert", "data-tone": "bad" }, failure(fault.status ?? 0)));
-    }
+    const words = fault.status === undefined ? `This page can't draw the record: ${plain(fault.message)}` : failure(fault.status);
+    if (state.ids === ids) node.replaceChildren(backButton(), el("p", { class: "hint", role: "alert", "data-tone": "bad" }, words));
   }
 }
 
