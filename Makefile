@@ -10,7 +10,7 @@ WORKERS := $(shell echo $$(($$(nproc) + 1)))
 FAST := $(addprefix tests/,auth cmc cms config est gateway test_architecture.py test_errors.py test_logs.py)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo test test-fast lint bench fuzz campaign docs man dist lock clean
+.PHONY: help demo test test-fast test-page lint bench fuzz campaign docs man dist lock clean
 
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /make \1  \t/'
@@ -26,6 +26,10 @@ test: lint ## everything: lint, types, and all tests with real clients
 
 test-fast: $(VENV)/tests ## what needs no gateway, no CA and no script
 	$(BIN)/python -m pytest -n auto $(FAST)
+
+test-page: $(VENV)/tests ## the live page, in a browser; PICTURES=write takes the pictures of the README anew
+	tests/install-clients
+	$(BIN)/python -m pytest -n $(WORKERS) tests/page tests/e2e/test_live_page.py
 
 lint: $(VENV)/tests ## ruff, mypy, shellcheck and shfmt
 	$(BIN)/ruff check .

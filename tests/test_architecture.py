@@ -31,6 +31,7 @@ ORDER = [
     "callout",
     "register",
     "record",
+    "page",
     "gateway",
     "cmc_service",
     "supervision",
@@ -41,7 +42,7 @@ FREE = {"__init__", "__main__"}
 
 # Libraries, and the only folders that may import them.  No process of ours decodes with pyasn1.
 ONLY_IN: dict[str, set[str]] = {
-    "aiohttp": {"gateway", "cli"},
+    "aiohttp": {"gateway", "cli", "page"},
     "OpenSSL": {"tls", "client"},
     "passlib": {"auth"},
     "pydantic": {"config"},

@@ -62,6 +62,15 @@ def test_the_wheel_has_all_shipped_files_and_no_secrets(wheel):
     assert not [name for name in names if name.endswith((".key", ".htpasswd", ".pyc")) or "private" in name]
 
 
+def test_the_live_page_travels_in_the_wheel_with_what_is_vendored(wheel):
+    static = ROOT / "estgw/page/static"
+    files = [path for path in static.rglob("*") if path.is_file()]
+    assert len(files) > 25
+    with zipfile.ZipFile(wheel) as archive:
+        for path in files:
+            assert archive.read(str(path.relative_to(ROOT))) == path.read_bytes()
+
+
 def ca_files() -> list[Path]:
     """The project's files in openssl-ca/, by the list in .gitignore; all others are made by a run."""
     ignored = (ROOT / ".gitignore").read_text().splitlines()

@@ -146,7 +146,10 @@ def test_handlers_readme_has_the_tables_of_the_code() -> None:
         assert f"<!-- table: {name} -->" in text
 
 
-@pytest.mark.parametrize("name", ["README.md", "handlers/README.md", "openssl-ca/README.md", "CHANGELOG.md"])
+@pytest.mark.parametrize(
+    "name",
+    ["README.md", "handlers/README.md", "openssl-ca/README.md", "CHANGELOG.md", "docs/page.md", "docs/records.md"],
+)
 def test_links_in_the_documents_lead_to_files(name: str) -> None:
     text = (ROOT / name).read_text(encoding="utf-8")
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):

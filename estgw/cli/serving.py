@@ -33,9 +33,9 @@ def demo(arguments: Namespace) -> int:
     directory: Path = arguments.dir or (Path() if Path("conf.yaml").exists() else Path("estgw-demo"))
     made = workspace.prepare_demo(directory)
 
-    def ready(url: str) -> None:
-        print(_welcome(directory, url, made=made), file=sys.stderr, flush=True)
-        print(f"estgw ready {url}", flush=True)
+    def ready(url: str, page: str | None) -> None:
+        print(_welcome(directory, url, page, made=made), file=sys.stderr, flush=True)
+        _say_where(url, page)
 
     again = ["estgw", "demo", *(["--dir", str(arguments.dir)] if arguments.dir else [])]
     return _serve(directory / "conf.yaml", arguments.listen, ready, again, demo=True)
@@ -72,7 +72,13 @@ def serve(arguments: Namespace) -> int:
     """Run the gateway."""
     path = config_file(arguments.config)
     again = ["estgw", "serve", "-c", str(path)]
-    return _serve(path, arguments.listen, lambda url: print(f"estgw ready {url}", flush=True), again)
+    return _serve(path, arguments.listen, _say_where, again)
+
+
+def _say_where(url: str, page: str | None) -> None:
+    print(f"estgw ready {url}", flush=True)
+    if page is not None:
+        print(f"page {page}", flush=True)
 
 
 def check(arguments: Namespace) -> int:
@@ -98,7 +104,7 @@ def _serve(path: Path, listen: str | None, ready: server.Ready, again: list[str]
             raise ConfigError([f"--listen {listen}: {fault}"]) from None
     try:
         if settings.server.workers > 1:
-            supervisor.serve(path, listen=listen, ready=ready, demo=demo)
+            supervisor.serve(path, listen=listen, ready=lambda url: ready(url, None), demo=demo)
         else:
             server.serve(path, listen=listen, ready=ready, demo=demo)
     except OSError as fault:
@@ -139,11 +145,12 @@ def _program(name: str) -> str:
     return shlex.quote(str(beside.relative_to(Path.cwd()) if inside else beside))
 
 
-def _welcome(directory: Path, url: str, *, made: bool) -> str:
+def _welcome(directory: Path, url: str, page: str | None, *, made: bool) -> str:
     """The first page for a newcomer, with commands to paste."""
     anchor = shlex.quote(str(directory / workspace.ANCHOR))
     handler = shlex.quote(str(directory / "handlers/openssl/simpleenroll"))
     login = f"{workspace.DEMO_USER}:{workspace.DEMO_PASSWORD}"
+    seen = f"\nSee what happens, request by request, in a browser on this machine:\n  {page}\n" if page else ""
     return f"""
 A demo CA {"was made" if made else "is"} in {directory / "openssl-ca"}; its fingerprint (SHA-256) is
   {workspace.fingerprint(directory)}
@@ -158,7 +165,7 @@ Paste this into another terminal for a first certificate, with openssl and curl:
 or with estclient, which links the request to its TLS connection:
   {_program("estclient")} enroll -u {url} -p {login} -c {anchor} \\
     --new-key ec:P-256 --subject CN=device-2 -o device-2.pem
-
+{seen}
 Then edit the policy block of {handler} and enrol again, or let this
 repeat the last request on each save, on a copy of the CA:
   {_program("estgw")} watch -c {shlex.quote(str(directory / "conf.yaml"))} simpleenroll

@@ -103,6 +103,12 @@ def _value(text: str) -> str:
     return text
 
 
+def _host(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,252})", name):
+        raise ValueError("a host name without a port is expected, such as lab.example")
+    return name.lower()
+
+
 def _header(name: str) -> str:
     if name.lower() in FORBIDDEN_HEADERS or not re.fullmatch(r"[A-Za-z0-9-]{1,64}", name):
         raise ValueError(f"{name} can't be passed to a script")
@@ -133,6 +139,7 @@ TLSVersion = Literal["1.2", "1.3"]
 LabelName = Annotated[str, AfterValidator(_label)]
 VariableName = Annotated[str, AfterValidator(_variable)]
 VariableValue = Annotated[str, AfterValidator(_value)]
+HostName = Annotated[str, AfterValidator(_host)]
 HeaderName = Annotated[str, AfterValidator(_header)]
 Fingerprint = Annotated[str, AfterValidator(_fingerprint)]
 Network = Annotated[str, AfterValidator(_network)]

@@ -5,6 +5,7 @@ Paths are relative to the file.  The shipped conf.yaml explains the keys.
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,6 +15,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -30,6 +32,7 @@ from estgw.config.fields import (
     FilePath,
     Fingerprint,
     HeaderName,
+    HostName,
     LabelName,
     Listen,
     Listens,
@@ -39,6 +42,7 @@ from estgw.config.fields import (
     TLSVersion,
     VariableName,
     VariableValue,
+    split_address,
 )
 from estgw.config.route import Linking, RunnerName
 from estgw.errors import ConfigError
@@ -250,6 +254,28 @@ DEMO_RECORDS, DEMO_KEEP = "records", 200
 """Where a demo records, and how many it keeps in memory, if conf.yaml says nothing about it."""
 
 
+class Page(_Model):
+    """The live page: what is recorded, in a browser."""
+
+    listen: Listen | None = None
+    hosts: tuple[HostName, ...] = Field((), strict=False)
+    public: bool = False
+
+    @model_validator(mode="after")
+    def _local_or_public(self) -> Page:
+        host = None if self.listen is None else split_address(self.listen)[0]
+        if host is not None and not self.public and not ipaddress.ip_address(host).is_loopback:
+            raise ValueError(
+                f"{self.listen} can be reached from other machines: listen on 127.0.0.1 or [::1], "
+                "or say public: true, for TLS with the gateway's certificate"
+            )
+        return self
+
+
+DEMO_PAGE = "127.0.0.1:8444"
+"""Where a demo serves the page, if conf.yaml says nothing about it and the port is free."""
+
+
 class Config(_Model):
     """The whole of conf.yaml."""
 
@@ -262,13 +288,36 @@ class Config(_Model):
     log: Log = Log()
     metrics: Metrics = Metrics()
     record: Recording = Recording()
+    page: Page = Page()
+
+    @field_validator("page")
+    @classmethod
+    def _can_be_shown(cls, page: Page, info: ValidationInfo) -> Page:
+        server, record = info.data.get("server"), info.data.get("record")
+        if page.listen is None or server is None or record is None:  # what is wrong with these is told anyway
+            return page
+        if server.workers > 1:
+            raise ValueError(
+                "each worker has records of its own, and a page shows those of one: set server.workers to 1"
+            )
+        if not record.keep:
+            raise ValueError("the page shows the records in memory: set record.keep, such as 200")
+        if page.listen in server.listen and not page.listen.endswith(":0"):
+            raise ValueError(f"{page.listen} is an address of the gateway itself: take another port")
+        return page
 
     def for_demo(self, folder: Path) -> Config:
-        """The same for `estgw demo`, which records if conf.yaml, which lies in `folder`, does not mention that."""
-        if "record" in self.model_fields_set:
-            return self
-        record = Recording(keep=DEMO_KEEP).model_copy(update={"dir": folder.absolute() / DEMO_RECORDS})
-        return self.model_copy(update={"record": record})
+        """The same for `estgw demo`, which records and shows that if conf.yaml does not mention it.
+
+        `folder` is where conf.yaml lies.
+        """
+        made = self
+        if "record" not in self.model_fields_set:
+            record = Recording(keep=DEMO_KEEP).model_copy(update={"dir": folder.absolute() / DEMO_RECORDS})
+            made = made.model_copy(update={"record": record})
+        if "page" not in self.model_fields_set and made.record.keep and self.server.workers == 1:
+            made = made.model_copy(update={"page": Page(listen=DEMO_PAGE)})
+        return made
 
 
 def load(path: Path, text: str | None = None) -> Config:

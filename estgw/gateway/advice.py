@@ -12,6 +12,8 @@ from estgw.gateway.worker_share import ALONE, WorkerShare
 
 OWN = 48
 """Descriptors of a gateway process at rest, with its log, its metrics and the files that a reload reads."""
+PAGE = 66
+"""Descriptors of the live page: its connections, as `estgw.page.serving` bounds them, and its socket."""
 CALLOUT = 10
 """Descriptors of one running callout, or of a decision and a handler that run in one process."""
 
@@ -70,6 +72,7 @@ def _others(settings: Config, share: WorkerShare) -> int:
     waiting = share != ALONE and any(route.serialize for route in served)
     return (
         OWN
+        + PAGE * (settings.page.listen is not None)
         + CALLOUT * share.part(limits.max_running)
         + 2 * share.part(limits.max_waiting) * waiting
         + 2 * share.part(limits.pool_size) * len(pooled)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from estgw.callout import shortage
-from estgw.config.model import Config, Log, Metrics, Recording
+from estgw.config.model import Config, Log, Metrics, Page, Recording
 from estgw.config.model import Server as ServerSettings
 from estgw.errors import ConfigError
 from estgw.logs import log
@@ -23,6 +23,7 @@ FIXED = {
     "log": Log.model_fields.keys(),
     "metrics": Metrics.model_fields.keys(),
     "record": Recording.model_fields.keys(),
+    "page": Page.model_fields.keys(),
 }
 """The keys that only a restart changes; all others take effect with a reload."""
 

@@ -21,7 +21,7 @@ from estgw.callout.warm import Warm
 from estgw.config.fields import split_address
 from estgw.config.model import Config
 from estgw.errors import apology
-from estgw.gateway import advice, state, taping
+from estgw.gateway import advice, live_page, state, taping
 from estgw.gateway.app import App
 from estgw.gateway.labels import Snapshot
 from estgw.gateway.notices import Notices
@@ -41,8 +41,8 @@ from estgw.tls.adapter import TLSObject
 from estgw.tls.listener import Listener, Observer
 from estgw.tls.sockets import bind
 
-Ready = Callable[[str], None]
-"""Called with the URL once connections are accepted."""
+Ready = Callable[[str, str | None], None]
+"""Called with the URL once connections are accepted, and with the link of the live page, if there is one."""
 
 LINGER = 5.0
 """Seconds for which the rest of a refused body is read and dropped, so that the answer is not lost."""
@@ -117,6 +117,11 @@ class Server:
             raise
         self._listener: Listener | None = None
         self._stop = asyncio.Event()
+
+    @property
+    def recorder(self) -> Recorder | None:
+        """What records requests, if anything does."""
+        return self._recorder
 
     @property
     def config(self) -> Config:
@@ -230,12 +235,16 @@ def serve(config_file: Path, *, listen: str | None, ready: Ready, demo: bool = F
             notices.adopt(snapshot)
             log.info("listening", addresses=", ".join(addresses), port=ports[0])
             meter.set(WORKERS, 1)
-            ready(f"https://{settings.server.name}:{ports[0]}")
+            if page is not None:
+                page.opened(settings, ports[0])
+            ready(f"https://{settings.server.name}:{ports[0]}", page.link if page is not None else None)
 
         def reload() -> None:
             with told(config_file):
                 fresh = Snapshot.take(config_file, demo=demo)
                 server.adopt(server.load(fresh))
+                if page is not None:
+                    page.adopt(fresh.settings)
                 notices.adopt(fresh)
 
         sockets = (bind(*split_address(address)) for address in addresses)
@@ -243,7 +252,10 @@ def serve(config_file: Path, *, listen: str | None, ready: Ready, demo: bool = F
             contextlib.closing(Server(config_file, snapshot)) as server,
             contextlib.closing(Notices(config_file, settings)) as notices,
         ):
-            async with exposed(settings.metrics.listen, (*OF_WORKERS, *OF_ALL)):
+            async with (
+                exposed(settings.metrics.listen, (*OF_WORKERS, *OF_ALL)),
+                live_page.shown(settings, config_file, server.recorder, addresses, demo=demo) as page,
+            ):
                 await server.run(sockets, accepting, reload)
 
     asyncio.run(main())

@@ -41,6 +41,8 @@ def test_a_process_needs_descriptors_for_all_that_the_configuration_allows():
     assert advice.descriptors(settings()) == 1000 + 48 + 8 * 10
     assert advice.descriptors(settings("server: {max_connections: 10}\n")) == 10 + 48 + 8 * 10
     assert advice.descriptors(settings("server: {workers: 2}\n")) == 500 + 48 + 4 * 10
+    paged = settings("record: {keep: 1}\npage: {listen: 127.0.0.1:0}\n")
+    assert advice.descriptors(paged) == 1000 + 48 + 66 + 8 * 10
     pooled = CONF.replace("ca_dir: c", "ca_dir: c, runner: pool")
     assert advice.descriptors(model.load(Path("/x/conf.yaml"), pooled)) == 1000 + 48 + 8 * 10 + 2 * 4 * 4
     serial = CONF.replace("ca_dir: c", "ca_dir: c, operations: {simpleenroll: {serialize: x}}")

@@ -1,0 +1,113 @@
+"""The live page of a gateway process: from its records to a link for a browser."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+from estgw.config.fields import split_address
+from estgw.config.model import Config
+from estgw.gateway.replays import Replays
+from estgw.page import guard
+from estgw.page.app import Access, Facts, Page, Replay, ReplayFailed
+from estgw.page.serving import Address, Served, bind, served
+from estgw.record.folder import RecordError
+from estgw.record.recorder import Recorder
+from estgw.record.ring import Ring
+
+ARRIVAL = 10.0
+"""Seconds in which the record of a replay gets from the recorder's thread into the ring."""
+
+
+class LivePage:
+    """A page that is being served; its token lasts as long as the process."""
+
+    def __init__(self, page: Page, server: Served, config_file: Path) -> None:
+        self._page, self._server, self._config_file = page, server, config_file
+        self._port = 0
+
+    @property
+    def link(self) -> str:
+        """Its URL, with the token behind `#`."""
+        return self._server.url
+
+    def opened(self, settings: Config, port: int) -> None:
+        """Tell where the gateway listens."""
+        self._port = port
+        self._page.describe(_facts(settings, self._config_file, port))
+
+    def adopt(self, settings: Config) -> None:
+        """Go on under a configuration that was read again: the page, its token and its connections stay.
+
+        Raises OSError if the gateway's certificate can't be used.
+        """
+        self.opened(settings, self._port)
+        self._server.reload(settings.tls.certificate, settings.tls.key)
+
+
+@contextlib.asynccontextmanager
+async def shown(
+    settings: Config, config_file: Path, recorder: Recorder | None, addresses: Sequence[str], *, demo: bool
+) -> AsyncIterator[LivePage | None]:
+    """Serve the page while the context lasts; None if the configuration wants none.
+
+    `addresses` are the gateway's own.  A `demo` takes the next free port where the page's is taken.  Raises OSError
+    when the page can't be served.
+    """
+    ring = recorder.ring if recorder is not None else None
+    if settings.page.listen is None or recorder is None or ring is None:
+        yield None
+        return
+    host, port = split_address(settings.page.listen)
+    files = (settings.tls.certificate, settings.tls.key) if settings.page.public else None
+    theirs = frozenset(split_address(address)[1] for address in addresses) - {0}
+    address = Address(host, port, next_free=demo, not_these=theirs, tls=files)
+    token = guard.new_token()
+    access = Access(token, frozenset(settings.page.hosts), address.scheme)
+    page = Page(ring, _facts(settings, config_file, 0), access, _replay(ring, Replays(recorder, config_file)))
+    name = _name(settings, host)
+    try:
+        sock = bind(address)
+    except OSError as fault:
+        raise OSError(fault.errno, f"page.listen: {fault.strerror}") from None
+    async with served(page, sock, address, name, token) as server:
+        yield LivePage(page, server, config_file)
+
+
+def _name(settings: Config, host: str) -> str | None:
+    """A host name for the link: one of `page.hosts` where others come from elsewhere; None for the address itself."""
+    if settings.page.public and settings.page.hosts:
+        return settings.page.hosts[0]
+    return {"0.0.0.0": "localhost", "::": "[::1]"}.get(host)  # noqa: S104 - to a browser these are no addresses
+
+
+def _replay(ring: Ring, replays: Replays) -> Replay:
+    async def replay(identifier: str) -> str:
+        try:
+            made = str((await replays.replay(identifier))["id"])
+            with ring.listening() as news:
+                async with asyncio.timeout(ARRIVAL):
+                    while ring.get(made) is None:  # the page shows it next
+                        await news.wait()
+                        news.clear()
+        except RecordError as fault:
+            raise ReplayFailed(str(fault)) from None
+        except TimeoutError:
+            raise ReplayFailed("the replay is done, and its record is larger than record.memory allows") from None
+        return made
+
+    return replay
+
+
+def _facts(settings: Config, config_file: Path, port: int) -> Facts:
+    folder = config_file.absolute().parent
+    anchors = settings.client_auth.explicit
+    return Facts(
+        name=folder.name,
+        url=f"https://{settings.server.name}:{port}",
+        folder=str(folder),
+        config=str(config_file.absolute()),
+        anchor=str(anchors[0]) if anchors else None,
+    )

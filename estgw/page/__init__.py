@@ -1,0 +1,1 @@
+"""The live page: what the records say, in a browser on this machine."""
