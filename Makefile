@@ -5,8 +5,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 VENV := .venv
 BIN := $(VENV)/bin
-# One more than there are processors, as many tests wait for something.
-WORKERS := $(shell echo $$(($$(nproc) + 1)))
+# Two more than there are processors, as many tests wait for something.
+WORKERS := $(shell echo $$(($$(nproc) + 2)))
 FAST := $(addprefix tests/,auth cmc cms config est gateway test_architecture.py test_errors.py test_logs.py)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
