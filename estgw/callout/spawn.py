@@ -117,8 +117,8 @@ def _start(program: Path, env: Mapping[str, str], files: Files, file_limit: int)
     """Start a program as `run` promises, and return its process id.  Raises OSError.
 
     posix_spawn takes half the time of `subprocess`.  It can't set the working directory or the umask, which a child
-    inherits, so both are changed in this process meanwhile.  The only thread of ours that may run
-    at that time, `record.recorder`'s, gives absolute paths and modes.
+    inherits, so both are changed in this process meanwhile.  The thread of `record.recorder` may run at that time, and
+    gives absolute paths and modes.
     """
     with _surroundings(program.parent), inherited_file_limit(file_limit):
         try:
