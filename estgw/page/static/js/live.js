@@ -7,7 +7,17 @@ const SILENCE = 40_000; // ms; the gateway says something every 15 s
 const ANSWER = 10_000; // ms until the gateway has to begin its answer; a connection from before a sleep never does
 const FIRST_WAIT = 1_000; // ms, doubled with each failure
 const LONGEST_WAIT = 15_000;
+const SHORT = 16; // ms of work without a pause
 const UNSEEN = 60_000; // ms after which a hidden page closes its stream: a browser has six connections for a host
+
+let breathed = 0;
+
+/** Let the browser draw, if it has not for a while: what has arrived already would else be read without a pause. */
+async function breathe() {
+  if (performance.now() - breathed < SHORT) return;
+  await new Promise((resolve) => setTimeout(resolve));
+  breathed = performance.now();
+}
 
 export class Live {
   /** `onRows(rows)`, `onLost(number)`, `onState(state, seconds)`: live, offline, locked, busy, hidden. */
@@ -96,7 +106,10 @@ export class Live {
         text += part.value;
         const events = text.split("\n\n");
         text = events.pop();
-        for (const event of events) this.take(event);
+        for (const event of events) {
+          this.take(event);
+          await breathe();
+        }
       }
       return 0;
     } catch (fault) {
