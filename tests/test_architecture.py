@@ -167,8 +167,10 @@ def test_no_modules_import_each_other_in_a_circle():
         visit(module, ())
 
 
-def test_the_module_that_runs_programs_imports_nothing_of_estgw():
-    assert own(MODULES["callout.process"]) == set()
+def test_the_modules_that_run_programs_know_nothing_of_est():
+    assert own(MODULES["callout.header"]) == set()
+    assert own(MODULES["callout.process"]) == {"callout.header"}
+    assert own(MODULES["callout.spawn"]) == {"callout.process"}
 
 
 def test_a_call_is_constructed_in_one_module_only():

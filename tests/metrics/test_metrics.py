@@ -84,7 +84,7 @@ def test_requests_callouts_faults_and_reloads_are_counted(own_lab, workers):
         script = "handlers/openssl/simpleenroll"
         assert value(found, "estgw_callouts_total", handler=script, runner="exec", end="0") == 4
         script = "handlers/python/simpleenroll"
-        assert value(found, "estgw_callouts_total", handler=script, runner="fork", end="0") == 1
+        assert value(found, "estgw_callouts_total", handler=script, runner="pool", end="0") == 1
         assert value(found, "estgw_callout_seconds_count", handler=script) == 1
         assert value(found, "estgw_handshake_failures_total") == 1
         assert value(found, "estgw_reloads_total", result="done") == 1
