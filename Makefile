@@ -7,10 +7,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Two more than there are processors, as many tests wait for something.
 WORKERS := $(shell echo $$(($$(nproc) + 2)))
+# Whose coverage is measured: their tests run in the test processes, and nearly nothing in others.
+MEASURED = $(FAST) $(addprefix tests/,client cmc_service commandline record register tls)
 FAST := $(addprefix tests/,auth cmc cms config est gateway test_architecture.py test_errors.py test_logs.py)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo test test-fast test-page lint bench fuzz campaign docs man dist lock clean
+.PHONY: help demo test test-all test-fast test-page lint bench fuzz campaign docs man dist lock clean
 
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /make \1  \t/'
@@ -18,18 +20,22 @@ help: ## say what there is
 demo: $(VENV)/runtime ## a demo CA and a gateway on 127.0.0.1:8443, or on LISTEN=ADDRESS:PORT
 	$(BIN)/estgw demo --dir . $(if $(LISTEN),--listen $(LISTEN))
 
-test: lint ## everything: lint, types, and all tests with real clients
+test: lint ## lint, types, and the tests, with real clients
 	tests/install-clients
 	mkdir -p dist
-	$(BIN)/python -W ignore::RuntimeWarning:slipcover.importer -m slipcover -m pytest -n $(WORKERS)
+	$(BIN)/python -W ignore::RuntimeWarning:slipcover.importer -m slipcover -m pytest -n $(WORKERS) $(MEASURED)
 	$(BIN)/python -m tests.coverage
+	$(BIN)/python -m pytest -n $(WORKERS) $(addprefix --ignore=,$(MEASURED))
+
+test-all: test ## the same, and the exhaustive tests, which prove over many more cases what others prove over some
+	$(BIN)/python -m pytest -n $(WORKERS) -m exhaustive
 
 test-fast: $(VENV)/tests ## what needs no gateway, no CA and no script
 	$(BIN)/python -m pytest -n auto $(FAST)
 
 test-page: $(VENV)/tests ## the live page, in a browser; PICTURES=write takes the pictures of the README anew
 	tests/install-clients
-	$(BIN)/python -m pytest -n $(WORKERS) tests/page tests/e2e/test_live_page.py
+	$(BIN)/python -m pytest -n $(WORKERS) -m '' tests/page tests/e2e/test_live_page.py
 
 lint: $(VENV)/tests ## ruff, mypy, shellcheck and shfmt
 	$(BIN)/ruff check .

@@ -17,7 +17,11 @@ from estgw.callout.process import Limits, Outcome
 
 PROBE_SECONDS = 5.0
 """How long bwrap may take to start `true`."""
-_COMMON = ("--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--unshare-net", "--unshare-ipc")
+# --dev makes an empty /dev/shm, where a workspace may lie as anywhere else.
+_COMMON = (
+    *("--ro-bind", "/", "/", "--dev", "/dev", "--ro-bind-try", "/dev/shm", "/dev/shm"),  # noqa: S108 - it is only read
+    *("--proc", "/proc", "--unshare-net", "--unshare-ipc"),
+)
 
 
 def find() -> Path | None:

@@ -417,7 +417,7 @@ def test_a_record_that_somebody_has_edited_is_refused_in_words(here, capsys, cha
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["../../etc/passwd"], "is no id of a record"),
+        (["../../etc/no-such-record"], "is no id of a record"),
         (["0123456789"], "has no record 0123456789"),
         (["0123456789", "--handler", "nowhere"], "nowhere: no such file"),
         (["0123456789", "--ca-copy", "nowhere"], "no such directory; make it with: cp -a"),

@@ -101,6 +101,11 @@ class Line:
 
         async def close() -> None:
             self._server.close()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            for end in list(self.ends):
+                if end.transport is not None:
+                    end.transport.abort()
+            await asyncio.sleep(0.05)  # the loop closes an aborted transport in its next turn
 
         self.cut()
         self._page.start(close())

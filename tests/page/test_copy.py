@@ -74,6 +74,7 @@ def called(command: str, programs: Path) -> Any:
     return json.loads((programs.parent / "called").read_text())
 
 
+@pytest.mark.exhaustive
 def test_each_record_is_a_command_for_bash_without_hidden_characters(look: Look, page: Shown, programs: Path):
     tab = tab_of(look, page)
     for record in (record for _, record in page.ring.since(0) if record["request"]):

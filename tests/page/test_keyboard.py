@@ -187,6 +187,7 @@ CONTRAST = """
 """
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_texts_stand_out_from_what_is_behind_them(look: Look, page: Shown, scheme: str):
     tab = look.at(page.url, color_scheme=scheme)

@@ -65,7 +65,9 @@ def test_the_picture_of_the_readme_is_there_and_small(scheme):
 
 
 @chromium
-@pytest.mark.parametrize("width", [360, 768, 1024, 1400, 2560, 3840])
+@pytest.mark.parametrize(
+    "width", [360, 1400, *(pytest.param(width, marks=pytest.mark.exhaustive) for width in (768, 1024, 2560, 3840))]
+)
 def test_nothing_is_cut_off_at_any_width(look: Look, page: Shown, width: int):
     tab = look.at(page.url, width=width, height=max(640, width // 2))
     wide = "document.documentElement.scrollWidth <= innerWidth"
