@@ -23,7 +23,7 @@ from estgw.record.table import FREE, KEYS, fill, markdown
 from tests.kit.clients import bound, digest_answer, digest_challenge, digest_file
 from tests.kit.connection import V12
 from tests.kit.connection import request as connection_request
-from tests.kit.csr import csr
+from tests.kit.csr import challenge, csr
 from tests.kit.gateway import LOGIN, enrol, running_gateway
 from tests.kit.processes import DEADLINE, ROOT, until
 from tests.kit.workspace import Workspace
@@ -314,7 +314,12 @@ def test_the_page_lists_the_keys_of_the_code():
 
 
 def test_records_have_the_keys_of_the_table_and_no_others(recorder):
-    recorder.of(lambda: recorder.gateway.get("cacerts"))
+    with recorder.gateway.connect() as connection:  # between them, these have every key
+        request = csr("device-1", challenge(bound(connection)))
+        asked = digest_challenge(connection.ask("POST", "simpleenroll", request))
+        header = {"Authorization": digest_answer(asked, LOGIN)}
+        recorder.of(lambda: connection.ask("POST", "simpleenroll", request, headers=header))
+    recorder.of(lambda: recorder.gateway.get("/nowhere"))
     listed = {key for key, _ in KEYS}
     found = set().union(*(paths(record, free=FREE) for record in recorder.records))
     branches = {key.rpartition(".")[0] for key in listed}
