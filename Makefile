@@ -7,8 +7,6 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Two more than there are processors, as many tests wait for something.
 WORKERS := $(shell echo $$(($$(nproc) + 2)))
-# Whose coverage is measured: their tests run in the test processes, and nearly nothing in others.
-MEASURED = $(FAST) $(addprefix tests/,client cmc_service commandline record register tls)
 FAST := $(addprefix tests/,auth cmc cms config est gateway test_architecture.py test_errors.py test_logs.py)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
@@ -23,9 +21,9 @@ demo: $(VENV)/runtime ## a demo CA and a gateway on 127.0.0.1:8443, or on LISTEN
 test: lint ## lint, types, and the tests, with real clients
 	tests/install-clients
 	mkdir -p dist
-	$(BIN)/python -W ignore::RuntimeWarning:slipcover.importer -m slipcover -m pytest -n $(WORKERS) $(MEASURED)
+	$(BIN)/python -W ignore::RuntimeWarning:slipcover.importer -m slipcover -m pytest -n $(WORKERS) $(FAST)
 	$(BIN)/python -m tests.coverage
-	$(BIN)/python -m pytest -n $(WORKERS) $(addprefix --ignore=,$(MEASURED))
+	$(BIN)/python -m pytest -n $(WORKERS) $(addprefix --ignore=,$(FAST))
 
 test-all: test ## the same, and the exhaustive tests, which prove over many more cases what others prove over some
 	$(BIN)/python -m pytest -n $(WORKERS) -m exhaustive

@@ -68,6 +68,7 @@ def test_a_handler_after_a_decision_ends_as_one_that_is_run_alone(machine: Runni
         assert result(two) == wanted, runner
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", ALIKE)
 def test_a_decision_before_a_handler_ends_as_one_that_is_run_alone(machine: Running, folder: Path, name: str) -> None:
     first, second, left = script(folder, ALIKE[name], "authorize"), script(folder, "print('handled')"), folder / "left"

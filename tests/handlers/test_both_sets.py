@@ -152,7 +152,7 @@ HOSTILE = {
 }
 
 
-@pytest.mark.parametrize("operation", ["simpleenroll", "serverkeygen"])
+@pytest.mark.parametrize("operation", ["simpleenroll", pytest.param("serverkeygen", marks=pytest.mark.exhaustive)])
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_subject_is_issued_byte_for_byte(shared: HandlerSet, name: str, operation: str) -> None:
     text = HOSTILE[name]

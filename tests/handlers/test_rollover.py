@@ -268,10 +268,10 @@ def test_private_keys_are_readable_by_their_owner_only(rolled: Rolled) -> None:
 @pytest.mark.parametrize(
     ("before", "options", "kind", "size"),
     [
-        ([], ["--rsa"], rsa.RSAPublicKey, 3072),
+        pytest.param([], ["--rsa"], rsa.RSAPublicKey, 3072, marks=pytest.mark.exhaustive),
         ([], ["--curve", "P-384"], ec.EllipticCurvePublicKey, 384),
         (["--curve", "P-521"], [], ec.EllipticCurvePublicKey, 521),
-        (["--curve", "Ed25519"], [], ed25519.Ed25519PublicKey, 0),
+        pytest.param(["--curve", "Ed25519"], [], ed25519.Ed25519PublicKey, 0, marks=pytest.mark.exhaustive),
         (["--curve", "Ed25519"], ["--curve", "P-256"], ec.EllipticCurvePublicKey, 256),
     ],
 )

@@ -21,7 +21,7 @@ from tests.page import samples
 from tests.page.conftest import Look
 from tests.page.shown import FACTS, Shown, shown
 
-pytestmark = [pytest.mark.client("chromium"), pytest.mark.slow]
+pytestmark = [pytest.mark.client("chromium"), pytest.mark.slow, pytest.mark.exhaustive]
 
 HIDDEN = set(map(chr, [*range(32), 127, 0x200B, 0x2028, 0x202E, 0x2066])) - {"\n"}
 
@@ -74,7 +74,6 @@ def called(command: str, programs: Path) -> Any:
     return json.loads((programs.parent / "called").read_text())
 
 
-@pytest.mark.exhaustive
 def test_each_record_is_a_command_for_bash_without_hidden_characters(look: Look, page: Shown, programs: Path):
     tab = tab_of(look, page)
     for record in (record for _, record in page.ring.since(0) if record["request"]):

@@ -50,6 +50,7 @@ def test_all_by_keyboard(look: Look, page: Shown):
     assert tab.input_value("#filter") == ""
 
 
+@pytest.mark.exhaustive
 def test_two_records_are_compared_by_keyboard(look: Look, page: Shown):
     tab = look.at(page.url)
     press = tab.keyboard.press
@@ -67,6 +68,7 @@ def test_two_records_are_compared_by_keyboard(look: Look, page: Shown):
     expect(tab.locator("#detail")).to_contain_text("Choose a transaction")
 
 
+@pytest.mark.exhaustive
 def test_escape_ends_a_comparison_that_has_not_begun(look: Look, page: Shown):
     tab = look.at(page.url)
     tab.keyboard.press("ArrowDown")
@@ -78,6 +80,7 @@ def test_escape_ends_a_comparison_that_has_not_begun(look: Look, page: Shown):
     assert tab.url.endswith("id=8f0c21ab14")
 
 
+@pytest.mark.exhaustive
 def test_the_focus_stays_in_its_row_while_others_come(look: Look, page: Shown):
     tab = look.at(page.url)
     for _ in range(3):
@@ -90,6 +93,7 @@ def test_the_focus_stays_in_its_row_while_others_come(look: Look, page: Shown):
     assert focused(tab) == "8f0c21ab13"
 
 
+@pytest.mark.exhaustive
 def test_the_focus_is_visible(look: Look, page: Shown):
     tab = look.at(page.url)
     for key, style in (
@@ -101,6 +105,7 @@ def test_the_focus_is_visible(look: Look, page: Shown):
         assert tab.evaluate(f"{style}.outlineWidth") == "2px"
 
 
+@pytest.mark.exhaustive
 def test_the_list_is_a_table_of_buttons_to_a_screen_reader(look: Look, page: Shown):
     tab = look.at(page.url)
     snapshot = tab.locator("#list").aria_snapshot()
@@ -116,6 +121,7 @@ def test_the_list_is_a_table_of_buttons_to_a_screen_reader(look: Look, page: Sho
     assert '- cell "400 refused"' in lines
 
 
+@pytest.mark.exhaustive
 def test_the_detail_is_headings_lists_and_buttons_to_a_screen_reader(look: Look, page: Shown):
     tab = look.at(page.url)
     tab.locator("tr[data-id='8f0c21ab12']").click()
@@ -134,6 +140,7 @@ def test_the_detail_is_headings_lists_and_buttons_to_a_screen_reader(look: Look,
     assert 'img "Timeline: handshake, TLS 1.3, 2.1 ms; POST simpleenroll, no credentials; ' in snapshot
 
 
+@pytest.mark.exhaustive
 def test_there_is_one_live_region_and_it_tells_new_rows_together(look: Look, page: Shown):
     tab = look.at(page.url)
     assert tab.locator("[aria-live]").count() == 1
@@ -142,6 +149,7 @@ def test_there_is_one_live_region_and_it_tells_new_rows_together(look: Look, pag
     expect(tab.locator("#announce")).to_have_text("5 new transactions", timeout=10_000)
 
 
+@pytest.mark.exhaustive
 def test_reduced_motion_is_respected(look: Look, page: Shown):
     moving = look.at(page.url, reduced_motion="no-preference")
     still = look.at(page.url, reduced_motion="reduce")
@@ -149,6 +157,7 @@ def test_reduced_motion_is_respected(look: Look, page: Shown):
     assert (moving.evaluate(animations), still.evaluate(animations)) == (1, 0)
 
 
+@pytest.mark.exhaustive
 def test_keys_of_the_page_do_nothing_in_its_texts(look: Look):
     with shown(*samples.lesson()) as page:
         tab = look.at(page.url)

@@ -91,6 +91,7 @@ def test_nothing_is_cut_off_at_any_width(look: Look, page: Shown, width: int):
 
 
 @chromium
+@pytest.mark.exhaustive
 def test_a_telephone_shows_one_record_and_goes_back_to_the_list(look: Look, page: Shown):
     tab = look.at(page.url, width=360, height=740)
     row = tab.locator("tr[data-id='8f0c21ab12']")
@@ -108,6 +109,7 @@ def test_a_telephone_shows_one_record_and_goes_back_to_the_list(look: Look, page
 
 
 @chromium
+@pytest.mark.exhaustive
 def test_paper_shows_the_open_record_without_buttons(look: Look, page: Shown):
     tab = opened(look, page)
     tab.emulate_media(media="print")
