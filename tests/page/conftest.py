@@ -67,7 +67,7 @@ class Look:
             context.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Chromium as Debian ships it."""
     program = shutil.which("chromium")
