@@ -1,4 +1,4 @@
-"""Print the branch coverage of `estgw` by folder, and fail below the floor: `make coverage` does that after the fast tests.
+"""Print the branch coverage of `estgw` by folder, and fail below the floor: `make coverage`, after the fast tests.
 
 slipcover measures the test processes.  Gateways, commands and scripts that a test starts as processes of their own are
 not measured, so a folder's figure is a lower bound.
