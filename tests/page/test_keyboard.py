@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import Page, expect
 
+from tests.kit.processes import until
 from tests.page import samples
 from tests.page.conftest import Look
 from tests.page.shown import Shown, shown
@@ -23,22 +24,22 @@ def test_all_by_keyboard(look: Look, page: Shown):
     tab = look.at(page.url)
     press = tab.keyboard.press
     press("/")
-    assert focused(tab) == "filter"
+    until(lambda: focused(tab) == "filter")
     tab.keyboard.type("status:4xx")
     expect(tab.locator("#rows tr:not(.space)")).to_have_count(7)
     press("ArrowDown")
     expect(tab.locator("#detail h2")).to_have_text("simpleenroll, refused by linking")
-    assert focused(tab) == "8f0c21ab12"
+    until(lambda: focused(tab) == "8f0c21ab12")
     press("ArrowDown")
     expect(tab.locator("#detail h2")).to_have_text("simpleenroll, refused by requires")
-    assert focused(tab) == "8f0c21ab11"
+    until(lambda: focused(tab) == "8f0c21ab11")
     press("End")
-    assert focused(tab) == "8f0c21ab06"
+    until(lambda: focused(tab) == "8f0c21ab06")
     press("Home")
-    assert focused(tab) == "8f0c21ab12"
+    until(lambda: focused(tab) == "8f0c21ab12")
     press("Enter")
     press("Tab")
-    assert focused(tab) == "detail" or focused(tab) == "Replay"
+    until(lambda: focused(tab) in ("detail", "Replay"))
     while focused(tab) != "Replay":
         press("Tab")
     press("Enter")
