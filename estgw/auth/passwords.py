@@ -39,7 +39,7 @@ class Passwords:
         return (
             self._users is not None
             and claimed.password is not None
-            and (self._users.remembers(claimed.username, claimed.password))
+            and self._users.remembers(claimed.username, claimed.password)
         )
 
     async def verify(self, claimed: Credentials, method: str, targets: Sequence[str]) -> bool:

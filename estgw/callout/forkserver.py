@@ -254,10 +254,10 @@ class _Parent:
         interpreter.take_files(first.files[1:], keep=later)
         interpreter.limit_files(first.file_limit)
         interpreter.enter(first.program, one, interpreter.directory(first.program), self._fresh)
-        traces = Traces()
+        traces, record = Traces(), _recorder(pages[0])
         code = interpreter.execute(first.program, source)
         if code != 0 or not traces.is_clean(first.program):
-            interpreter.leave(code, self._fresh, _recorder(pages[0]))
+            interpreter.leave(code, self._fresh, record)
         code = 0 if traces.clear(self._fresh) else interpreter.BROKEN_OUTPUT
         too_much = interpreter.printed() > first.stdout_limit
         pages[0].report(code)
@@ -267,8 +267,9 @@ class _Parent:
         interpreter.limit_files(second.file_limit)
         pages[1].begin()
         interpreter.enter(second.program, two, interpreter.directory(second.program), self._fresh)
+        record = _recorder(pages[1])
         code = interpreter.execute(second.program, self._sources.get(second.program))
-        interpreter.leave(code, self._fresh, _recorder(pages[1]))
+        interpreter.leave(code, self._fresh, record)
 
     def _reap(self, descriptor: int) -> None:
         """Kill what is left of the group, report, then reap: until it is reaped, no other process can get its pid."""
@@ -292,7 +293,10 @@ class _Parent:
 
 
 def _recorder(page: Page) -> Callable[[int], None]:
-    """A function that reports an exit status in the head of an environment file, from this process alone."""
+    """A function that reports an exit status in the head of an environment file, from this process alone.
+
+    It must be made before the script runs: a process that the script forks reaches the script's end as well.
+    """
     me = os.getpid()
 
     def record(code: int) -> None:

@@ -177,8 +177,9 @@ async def supervise_both(child: Child, first: Stage, second: Stage) -> tuple[Out
             await _terminate(child, outputs)
     code, now = await child.finish(), time.monotonic()
     if not header.has_begun(second.environment):
-        reported = header.status(first.environment)
-        return _outcome(code if reported is None else reported, first.files, first.limits, (end, now - began)), None
+        # The process's own end counts.  What its environment's head says is for the case that this end is lost.
+        status = header.status(first.environment) if code is None else code
+        return _outcome(status, first.files, first.limits, (end, now - began)), None
     went_on = header.ended_at(first.environment)
     allowed = _outcome(0, first.files, first.limits, (_End.ENDED, went_on - began))
     return allowed, _outcome(code, second.files, second.limits, (end, now - went_on))

@@ -240,6 +240,17 @@ def test_no_handler_follows_a_decision_that_is_over_its_time(
     assert (one.timed_out, one.signal, two) == (True, signal.SIGKILL, None)
 
 
+@pytest.mark.parametrize("end", ["os._exit(77)", "sys.exit(77)"])
+def test_a_process_that_a_decision_forks_does_not_decide(
+    machine: Running, runner: str, folder: Path, end: str
+) -> None:
+    """It reaches the end of the script with 0, before the decision itself says no."""
+    text = f"import os, sys, time\nif os.fork() == 0:\n    sys.exit(0)\nos.wait()\n{end}"
+    one, two = machine.run_both(runner, script(folder, text, "authorize"), script(folder, "open('ran', 'w')"))
+    assert (one.exit, two) == (77, None)
+    assert not (folder / "ran").exists()
+
+
 def test_no_handler_follows_a_decision_that_prints_too_much(machine: Running, runner: str, folder: Path) -> None:
     few = Limits(LIMITS.seconds, 1000, LIMITS.stderr)
     first, second = script(folder, "print('x' * 2000)", "authorize"), script(folder, "open('ran', 'w')")
