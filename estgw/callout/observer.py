@@ -75,7 +75,7 @@ def note(watches: tuple[Watch | None, Watch | None], outcomes: tuple[Outcome, Ou
 
 
 def version_of(script: Path) -> Stamp | None:
-    """The stamp of a script's file as it is now; None if there is none."""
+    """The stamp of a script's file as it is now; None if the file is missing."""
     try:
         return stamp(script.stat())
     except OSError:

@@ -56,7 +56,7 @@ class Exec:
         return await spawn.run(program, env, stdin, limits)
 
     def close(self) -> None:
-        """Nothing is kept between two runs."""
+        """Do nothing: each run starts and ends its own process."""
 
 
 class Fork:
@@ -78,7 +78,7 @@ class Fork:
         return await self._warm.run_both(first, second)
 
     def close(self) -> None:
-        """Nothing is kept between two runs."""
+        """Do nothing: each run starts and ends its own process."""
 
 
 KINDS: Mapping[str, type[Runner]] = {"exec": Exec, "fork": Fork, "pool": Pool}

@@ -67,4 +67,4 @@ class Sandbox:
             wrapper.unlink()
 
     def close(self) -> None:
-        """Nothing is kept between two runs."""
+        """Do nothing: each run starts and ends its own process."""

@@ -1,4 +1,4 @@
-"""Who may ask the page for anything: the token, the Host, the Origin, and the headers of every answer.
+"""Access to the page: the token, the Host, the Origin, and the headers of every answer.
 
 A page on another site can make a browser send requests here, and a name of its own can be made to lead to this address
 (DNS rebinding).  Against the first stand the token, which no other site knows and no browser sends by itself, and the

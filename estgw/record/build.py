@@ -29,7 +29,7 @@ from estgw.record.tape import Connection, Reply, Tape, Verdict
 from estgw.tls.info import TLSInfo
 
 _SCHEMES = ("Basic", "Digest", "Bearer", "Negotiate", "NTLM")
-"""Of an Authorization header, a first word that is none of these may be a password."""
+"""The schemes whose names are recorded: any other first word of an Authorization header may be a password."""
 
 
 @dataclass

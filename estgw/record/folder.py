@@ -69,7 +69,7 @@ def _files(directory: Path) -> Iterator[Path]:
 
 
 def read(path: Path) -> Record:
-    """The record in a file; raises `RecordError` for what is none."""
+    """The record in a file.  Raises `RecordError` with a sentence if the file holds no sound record."""
     try:
         with path.open("rb") as file:
             content = file.read(MOST + 1)
@@ -131,7 +131,7 @@ def _require_sound(data: dict[str, Any], name: str) -> None:
         if data.get(key) is not None and not isinstance(data[key], kind):
             raise RecordError(f'{name}: no sound record: "{key}" is of another kind')
     if not _ID.fullmatch(data["id"]) or data["kind"] not in _KINDS:
-        raise RecordError(f'{name}: no sound record: "id" or "kind" is none')
+        raise RecordError(f'{name}: no sound record: "id" or "kind" is missing or has an impossible value')
     gates = [gate.get("name") if isinstance(gate, dict) else None for gate in data["gates"]]
     if gates != [gate.value for gate in GATES]:
         raise RecordError(f'{name}: no sound record: "gates" are not the eight, in their order')

@@ -240,7 +240,7 @@ ROWS: tuple[Row, ...] = (
     Row(Gate.HANDLER, "said 0",
         "The script printed Status with 400 or more, and its words went to the client: open it, and look for them."),
     Row(Gate.PASSWORD, "said",
-        "The script authenticate ended with a status that is none of yes (0) and no (77): run it alone with `estgw "
+        "The script authenticate ended with a status that is neither yes (0) nor no (77): run it alone with `estgw "
         "run authenticate --user NAME`."),
     Row(None, "^The value for|^More than \\d+ values|environment that is too large|^[A-Z_]+: ",
         "Something in the request can't be passed to a script as a variable: shorten the names in the CSR, or leave "

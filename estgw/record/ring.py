@@ -46,7 +46,7 @@ class Ring:
             event.set()
 
     def get(self, identifier: str) -> Record | None:
-        """The record of that id; None if there is none, or none any more."""
+        """The record of that id; None if it was never kept, or has been dropped."""
         number = self._numbers.get(identifier)
         return None if number is None else self._records[number][0]
 

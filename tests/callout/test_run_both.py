@@ -148,7 +148,7 @@ UNTIDY = {
     "a module of its own": "import policy; policy.fault = 'mine'",
     "a module of Python": "import csv",
     "a submodule": "import xml.dom.minidom",
-    "a module that is none": "import sys; sys.modules['mine'] = sys",
+    "an entry of sys.modules that is no module of that name": "import sys; sys.modules['mine'] = sys",
     "a module replaced": "import sys, types; sys.modules['json'] = types.ModuleType('json')",
     "a module removed": "import sys; del sys.modules['json']",
     "globals": "mine = 1",
@@ -208,7 +208,7 @@ def test_an_edited_decision_module_and_handler_count_at_once(machine: Running, r
         assert one.stdout == two.stdout == f"{word} {word}\n".encode()
 
 
-# Nothing of a refused decision runs on.
+# After a refused decision, no handler runs.
 
 
 @pytest.mark.parametrize(
@@ -241,9 +241,7 @@ def test_no_handler_follows_a_decision_that_is_over_its_time(
 
 
 @pytest.mark.parametrize("end", ["os._exit(77)", "sys.exit(77)"])
-def test_a_process_that_a_decision_forks_does_not_decide(
-    machine: Running, runner: str, folder: Path, end: str
-) -> None:
+def test_a_process_that_a_decision_forks_does_not_decide(machine: Running, runner: str, folder: Path, end: str) -> None:
     """It reaches the end of the script with 0, before the decision itself says no."""
     text = f"import os, sys, time\nif os.fork() == 0:\n    sys.exit(0)\nos.wait()\n{end}"
     one, two = machine.run_both(runner, script(folder, text, "authorize"), script(folder, "open('ran', 'w')"))
