@@ -5,8 +5,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 VENV := .venv
 BIN := $(VENV)/bin
-# Two more than there are processors, as many tests wait for something.
-WORKERS := $(shell echo $$(($$(nproc) + 2)))
+# Two and a half for each processor, as many tests wait for something.  A worker that has none left takes some of another.
+WORKERS := $(shell echo $$(($$(nproc) * 5 / 2))) --dist worksteal
 FAST := $(addprefix tests/,auth cmc cms config est gateway test_architecture.py test_errors.py test_logs.py)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
