@@ -1,0 +1,219 @@
+"""/simpleenroll (RFC 7030 4.2)."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import replace
+
+from cryptography import x509
+
+from estgw.client import keys
+from estgw.conform import checks, csrs, facts
+from estgw.conform.http import Reply
+from estgw.conform.model import Case, Level, Need, failed, noted, skipped, warned
+from estgw.conform.probe import Form, Probe
+from estgw.est import certs, encoding, names
+from estgw.est.csrattrs import ExtensionWish
+from estgw.est.operations import CERTS_ONLY
+
+_UNKNOWN = ExtensionWish("2.25.312593274", value=b"\x05\x00")
+"""An extension that no program knows (X.667)."""
+_SEALING = x509.KeyUsage(False, False, True, False, False, False, False, False, False)
+_SIGNING = x509.KeyUsage(True, False, False, False, False, False, False, False, False)
+
+
+def issue(probe: Probe) -> str:
+    """E1, E2."""
+    done = facts.first(probe)
+    certificate = checks.issued(done)
+    linked = "linked" if probe.way.is_linked else "not linked"
+    return f"200, {names.dn_text(certificate.subject)}; the CSR was {linked}"
+
+
+def cte(probe: Probe) -> str:
+    """E3."""
+    _need(probe)
+    seen = []
+    for value in ("binary", "7bit", "base64"):
+        done = facts.enrol(probe, form=Form(headers={"Content-Transfer-Encoding": value}))
+        if done.reply.status != 200:
+            raise failed(f"with Content-Transfer-Encoding: {value}, a base64 body is {done.reply}")
+        seen.append(f"{value}: 200")
+    return ", ".join(seen)
+
+
+def whitespace(probe: Probe) -> str:
+    """E4."""
+    _need(probe)
+    forms = {
+        "one line": base64.b64encode,
+        "76 columns with CRLF": lambda der: base64.encodebytes(der).replace(b"\n", b"\r\n"),
+        "blanks and tabs": lambda der: b" \r\n\t" + encoding.encode_base64(der).replace(b"\n", b" \n\t") + b"\r\n ",
+    }
+    found = []
+    for what, encode in forms.items():
+        done = facts.enrol(probe, form=Form(encode=encode))
+        if done.reply.status != 200:
+            found.append(f"{what}: {done.reply}")
+    return checks.faults(found, ", ".join(f"{what}: 200" for what in forms))
+
+
+def anonymous(probe: Probe) -> str:
+    """E5."""
+    return checks.refusal_or_end(lambda: facts.anonymous(probe).reply, "the request has no credentials")
+
+
+def bad_signature(probe: Probe) -> str:
+    """E6."""
+    return checks.refused(_spoiled(probe), "the CSR's signature is wrong")
+
+
+def _spoiled(probe: Probe) -> Reply:
+    return probe.once("bad signature", lambda probe: facts.enrol(probe, form=Form(change=csrs.spoiled)).reply)
+
+
+def encipherment_key(probe: Probe) -> str:
+    """E7."""
+    _need(probe)
+    wish = replace(
+        facts.wish(probe), key=keys.generate(keys.parse_spec("rsa:2048")), extensions=(csrs.extension(_SEALING),)
+    )
+    done = facts.enrol(probe, wish)
+    if done.reply.status >= 500:
+        raise warned(str(done.reply))
+    if not done.reply.is_success:
+        raise noted(f"a key that only enciphers is refused: {done.reply}")
+    return f"{done.reply.status}"
+
+
+def extensions(probe: Probe) -> str:
+    """E8."""
+    _need(probe)
+    asked = (
+        csrs.extension(_SIGNING, critical=True),
+        csrs.extension(x509.BasicConstraints(ca=False, path_length=None), critical=True),
+        _UNKNOWN,
+    )
+    done = facts.enrol(probe, replace(facts.wish(probe), extensions=asked))
+    if done.reply.status >= 500:
+        raise failed(f"keyUsage, basicConstraints and an unknown extension: {done.reply}")
+    if not done.reply.is_success:
+        return f"refused: {done.reply}"
+    certificate = checks.issued(done)
+    inverted = _inverted(certificate)
+    if inverted:
+        raise failed("; ".join(inverted))
+    return "issued without a contradiction to what was asked"
+
+
+def _inverted(certificate: x509.Certificate) -> list[str]:
+    """What a certificate says against the wish for digitalSignature and no CA (RFC 5272 3.1)."""
+    found = []
+    try:
+        for extension in certificate.extensions:
+            if isinstance(extension.value, x509.BasicConstraints) and extension.value.ca:
+                found.append("CA:FALSE was asked for, and the certificate is a CA's")
+            if isinstance(extension.value, x509.KeyUsage) and not extension.value.digital_signature:
+                found.append("digitalSignature was asked for, and the certificate forbids it")
+            if isinstance(extension.value, x509.KeyUsage) and extension.value.key_cert_sign:
+                found.append("the certificate may sign certificates, and nobody asked for that")
+    except certs.UNREADABLE as fault:
+        found.append(f"the certificate's extensions can't be read: {fault}")
+    return found
+
+
+def type_(probe: Probe) -> str:
+    """E16."""
+    reply = _issued(probe)
+    value = reply.get("Content-Type") or "missing"
+    kind = reply.answer.headers.get_param("smime-type")
+    if reply.type != "application/pkcs7-mime" or not isinstance(kind, str) or kind.lower() != "certs-only":
+        raise failed(f"Content-Type: {value}")
+    if value != CERTS_ONLY:
+        raise warned(f"Content-Type: {value}; libest compares the bytes of {CERTS_ONLY!r}")
+    return f"Content-Type: {value}"
+
+
+def one(probe: Probe) -> str:
+    """E17."""
+    reply = _issued(probe)
+    checks.der_of(reply)
+    found = checks.certificates(reply)
+    if len(found) != 1:
+        raise failed(f"{len(found)} certificates; the answer holds the issued one alone")
+    return "one certificate"
+
+
+def failure(probe: Probe) -> str:
+    """E18, E20."""
+    reply = _spoiled(probe)
+    if reply.status < 400:
+        raise failed(f"a CSR with a wrong signature: {reply}")
+    if reply.type in ("", "text/plain"):
+        if not reply.body.strip():
+            raise warned(f"{reply.status} without a reason for the client's user")
+        try:
+            text = reply.body.decode()
+        except UnicodeDecodeError:
+            raise failed(f"{reply.status} with bytes that are no text, and the type says text") from None
+        if text.lstrip()[:5].lower() in ("<html", "<!doc"):
+            raise failed(f"{reply.status} with HTML, and the type says plain text")
+        return str(reply)
+    if reply.type == "application/pkcs7-mime":
+        return f"{reply.status} with a PKI Response"
+    raise warned(f"{reply.status} of type {reply.type}; clients read plain text or a PKI Response")
+
+
+def later(probe: Probe) -> str:
+    """E21, E22."""
+    done = facts.first(probe)
+    if done.reply.status != 202:
+        raise skipped("no request was answered with 202: name a label whose requests wait for a person")
+    value = done.reply.get("Retry-After")
+    if value is None:
+        raise failed("202 without Retry-After")
+    again = probe.post(lambda _: done.der)
+    if again.status not in (200, 202):
+        raise failed(f"the same request again: {again}")
+    if not value.isdigit():
+        raise warned(f"Retry-After: {value}; strongSwan and Bouncy Castle read whole seconds only")
+    return f"202, Retry-After: {value}; the same request again: {again.status}"
+
+
+def _need(probe: Probe) -> None:
+    """Skip a case that proves nothing where a plain enrolment does not work."""
+    status = facts.first(probe).reply.status
+    if status != 200:
+        raise skipped(f"a plain enrolment is answered with {status}: see enroll.issue")
+
+
+def _issued(probe: Probe) -> Reply:
+    _need(probe)
+    return facts.first(probe).reply
+
+
+BOTH = (Need.ISSUE, Need.LOGIN)
+CASES = (
+    Case("issue", "enroll", Level.MUST, "RFC 7030 4.2, 4.2.1", ("E1", "E2", "E5", "X2"),
+         "A CSR of a client that is logged in is answered with a certificate for its key.", issue, BOTH),
+    Case("cte", "enroll", Level.MUST, "RFC 8951 3", ("E3", "X1"),
+         "Content-Transfer-Encoding is ignored: the body is base64 whatever it says.", cte, BOTH),
+    Case("whitespace", "enroll", Level.SHOULD, "RFC 8951 3.1", ("E4",),
+         "White space in base64 is ignored.", whitespace, BOTH),
+    Case("anonymous", "enroll", Level.MUST, "RFC 7030 4.2", ("E5", "Z4"),
+         "A CSR without any credentials gets no certificate.", anonymous, (Need.ISSUE,)),
+    Case("bad-signature", "enroll", Level.MUST, "RFC 7030 4.2.1", ("E6",),
+         "A CSR whose signature is wrong is refused.", bad_signature, BOTH),
+    Case("encipherment-key", "enroll", Level.SHOULD, "RFC 7030 4.2.1", ("E7",),
+         "A CSR for a key that only enciphers is taken, or refused in words.", encipherment_key, BOTH),
+    Case("extensions", "enroll", Level.MUST, "RFC 5272 3.1", ("E8",),
+         "Wishes for extensions are met, changed or dropped, and never turned into the opposite.", extensions, BOTH),
+    Case("type", "enroll", Level.MUST, "RFC 7030 4.2.3", ("E16", "U10"),
+         "The type is application/pkcs7-mime; smime-type=certs-only.", type_, BOTH),
+    Case("one", "enroll", Level.MUST, "RFC 7030 4.2.3, RFC 8951 3", ("E17", "X1"),
+         "The answer is base64 of DER, and holds the issued certificate alone.", one, BOTH),
+    Case("failure", "enroll", Level.MUST, "RFC 7030 4.2.3, RFC 8951 5.1", ("E18", "E20", "E19"),
+         "A refusal is a 4xx or 5xx with a reason in plain text or a PKI Response.", failure, BOTH),
+    Case("later", "enroll", Level.MUST, "RFC 7030 4.2.3", ("E21", "E22"),
+         "A 202 has Retry-After, and the same request may be sent again.", later, BOTH),
+)  # fmt: skip
