@@ -29,6 +29,25 @@ def refused(reply: Reply, what: str) -> str:
     raise failed(f"{what}, and the server answers {reply}")
 
 
+def reason(reply: Reply, what: str) -> str:
+    """The words of a refusal for a person (RFC 7030 4.2.3, RFC 8951 5.1); `what` was refused."""
+    if reply.status < 400:
+        raise failed(f"{what}: {reply}")
+    if reply.type == "application/pkcs7-mime":
+        return f"{reply.status} with a PKI Response"
+    if reply.type not in ("", "text/plain"):
+        raise warned(f"{reply.status} of type {reply.type}; clients read plain text or a PKI Response")
+    if not reply.body.strip():
+        raise warned(f"{reply.status} without a reason for the client's user")
+    try:
+        text = reply.body.decode()
+    except UnicodeDecodeError:
+        raise failed(f"{reply.status} with bytes that are no text, and the type says text") from None
+    if text.lstrip()[:5].lower() in ("<html", "<!doc"):
+        raise failed(f"{reply.status} with HTML, and the type says plain text")
+    return str(reply)
+
+
 def refusal_or_end(ask: Callable[[], Reply], what: str) -> str:
     """The same for a request that may also end the connection, in TLS or in HTTP."""
     try:

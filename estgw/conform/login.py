@@ -71,7 +71,8 @@ class Login:
             self.was_accepted = self.was_accepted or reply.is_success or reply.status in (400, 403, 415)
             return False
         values = reply.all("WWW-Authenticate")
-        if self._authorizer is not None and values and self._authorizer.learn(values, again=True):
+        # After a password was good once, another 401 means another nonce, whether it says stale=true or not.
+        if self._authorizer is not None and values and self._authorizer.learn(values, again=not self.was_accepted):
             return True
         if not self.was_accepted:
             self._refusals += 1

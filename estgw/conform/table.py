@@ -19,11 +19,18 @@ UNTESTABLE = {
     "POP8": "what the back end is told of the outcome is not visible from outside",
     "U5": "which labels a server refuses to be configured with is not visible from outside",
     "E23": "a request that waits, sent again with another signature, needs a person who approves it meanwhile",
+    "F10": "a message that waits needs a person who approves it meanwhile",
     "POP10": "RFC 7894's other attributes need secrets that this CA has given out",
     "POP12": "RFC 7894's other attributes need secrets that this CA has given out",
     "POP13": "a binding in a serverkeygen request: nothing tells a server that ignores it from one that verifies it",
     "T15": "suites without certificates (TLS-SRP) are not offered by any library that this program can use",
     "Q7": "what a CA insists on can't be told from what it merely likes without knowing its policy",
+    "E9": "an enrolment for new names needs a maker's certificate that the server trusts for it",
+    "K14": "an order that means nothing can't be told from one that means something",
+    "F9": "clients get the anchors from /cacerts; a server may publish them in CMC, and need not",
+    "X4": "BRSKI has paths of its own",
+    "Q13": "a server may refuse a CSR that follows its wishes, so a refusal proves nothing",
+    "T14": "suites without certificates (TLS-SRP) are not offered by any library that this program can use",
     "Q9": "how a CA would like its wishes to be understood is not visible from outside",
 }
 """Rows about servers that no case tests, and why."""

@@ -80,7 +80,7 @@ def error_body(probe: Probe) -> str:
     found = _response(reply)
     if found.worst is None or found.worst.status == CMCStatus.SUCCESS:
         raise failed(f"{reply.status} with a CMC response that names no failure")
-    if found.worst.is_old:
+    if found.content is None or not found.content.find("statusInfoV2"):
         raise warned("the old CMCStatusInfo alone; RFC 5272 6.1 wants CMCStatusInfoV2")
     return f"{reply.status}, {pki_response.said(found.worst)}"
 
@@ -88,12 +88,12 @@ def error_body(probe: Probe) -> str:
 def status(probe: Probe) -> str:
     """F6, F7."""
     found = _response(_good(probe).reply)
-    if found.is_simple:
+    if found.content is None:
         raise skipped("a Simple PKI Response has no status")
     worst = found.worst
     if worst is None:
         raise failed("a CMC response without any status")
-    if all(each.is_old for each in found.statuses):
+    if not found.content.find("statusInfoV2"):
         raise failed("the old CMCStatusInfo alone; RFC 5272 6.1 wants CMCStatusInfoV2")
     if worst.status != CMCStatus.SUCCESS:
         raise failed(f"HTTP 200 around {pki_response.said(worst)}")

@@ -14,6 +14,7 @@ from estgw.conform.model import Case, Level, Need, failed, noted, skipped, warne
 from estgw.conform.probe import Form, Probe
 from estgw.est import certs, encoding, names
 from estgw.est.csrattrs import ExtensionWish
+from estgw.est.der import elements, whole
 from estgw.est.operations import CERTS_ONLY
 
 _UNKNOWN = ExtensionWish("2.25.312593274", value=b"\x05\x00")
@@ -56,6 +57,20 @@ def whitespace(probe: Probe) -> str:
         if done.reply.status != 200:
             found.append(f"{what}: {done.reply}")
     return checks.faults(found, ", ".join(f"{what}: 200" for what in forms))
+
+
+def indefinite(probe: Probe) -> str:
+    """X3."""
+    _need(probe)
+    reply = facts.enrol(probe, form=Form(change=_ber)).reply
+    if reply.status != 200:
+        raise warned(f"{reply}; a receiver should read BER (RFC 5967 2.1)")
+    return "200"
+
+
+def _ber(der: bytes) -> bytes:
+    """The same CSR with an indefinite length outside; what is signed stays as it is."""
+    return b"\x30\x80" + b"".join(map(whole, elements(der, "a CSR"))) + b"\0\0"
 
 
 def anonymous(probe: Probe) -> str:
@@ -146,22 +161,7 @@ def one(probe: Probe) -> str:
 
 def failure(probe: Probe) -> str:
     """E18, E20."""
-    reply = _spoiled(probe)
-    if reply.status < 400:
-        raise failed(f"a CSR with a wrong signature: {reply}")
-    if reply.type in ("", "text/plain"):
-        if not reply.body.strip():
-            raise warned(f"{reply.status} without a reason for the client's user")
-        try:
-            text = reply.body.decode()
-        except UnicodeDecodeError:
-            raise failed(f"{reply.status} with bytes that are no text, and the type says text") from None
-        if text.lstrip()[:5].lower() in ("<html", "<!doc"):
-            raise failed(f"{reply.status} with HTML, and the type says plain text")
-        return str(reply)
-    if reply.type == "application/pkcs7-mime":
-        return f"{reply.status} with a PKI Response"
-    raise warned(f"{reply.status} of type {reply.type}; clients read plain text or a PKI Response")
+    return checks.reason(_spoiled(probe), "a CSR with a wrong signature")
 
 
 def later(probe: Probe) -> str:
@@ -200,6 +200,8 @@ CASES = (
          "Content-Transfer-Encoding is ignored: the body is base64 whatever it says.", cte, BOTH),
     Case("whitespace", "enroll", Level.SHOULD, "RFC 8951 3.1", ("E4",),
          "White space in base64 is ignored.", whitespace, BOTH),
+    Case("ber", "enroll", Level.SHOULD, "RFC 5967 2.1", ("X3",),
+         "A CSR in BER, with an indefinite length outside, is read.", indefinite, BOTH),
     Case("anonymous", "enroll", Level.MUST, "RFC 7030 4.2", ("E5", "Z4"),
          "A CSR without any credentials gets no certificate.", anonymous, (Need.ISSUE,)),
     Case("bad-signature", "enroll", Level.MUST, "RFC 7030 4.2.1", ("E6",),

@@ -12,7 +12,7 @@ from estgw.client.faults import ClientError, InvalidAnswer, NoConnection, Untrus
 from estgw.conform import facts, http
 from estgw.conform.http import Reply
 from estgw.conform.line import Line
-from estgw.conform.model import Case, Level, Need, failed, noted, warned
+from estgw.conform.model import Case, Level, Need, failed, warned
 from estgw.conform.probe import Form, Probe
 from estgw.est.der import SEQUENCE, wrap
 from estgw.est.operations import PKCS10
@@ -123,8 +123,6 @@ def _parsed(probe: Probe, make: Callable[..., bytes], what: str) -> str:
     seen = _survives(probe, ask, what)
     if replies and replies[0].status >= 500 and replies[0].status != 503:
         raise warned(f"{what}: {replies[0]}; a 4xx would say whose fault it is")
-    if replies and replies[0].is_success:
-        raise noted(f"{what}: {replies[0].status}")
     return seen
 
 

@@ -93,7 +93,8 @@ def no_capabilities(probe: Probe) -> str:
     """G8."""
     wish = replace(facts.wish(probe), attributes=(AttributeWish(DECRYPT_KEY_ID, (_UNKNOWN_ID,)),))
     reply = facts.enrol(probe, wish, _OPERATION).reply
-    return checks.refused(reply, "the CSR names a key to encrypt with, and no algorithms")
+    checks.refused(reply, "the CSR names a key to encrypt with, and no algorithms")
+    return checks.reason(reply, "a CSR that names a key to encrypt with, and no algorithms")
 
 
 def unknown_id(probe: Probe) -> str:
@@ -175,8 +176,8 @@ CASES = (
          "A key that is not encrypted is base64 of PKCS#8 in DER.", pkcs8, _ALL),
     Case("certificate", "keygen", Level.MUST, "RFC 7030 4.4.2", ("G7",),
          "The certificate comes as in simpleenroll, and is for the key beside it.", certificate, _ALL),
-    Case("no-capabilities", "keygen", Level.MUST, "RFC 7030 4.4.1", ("G8",),
-         "A CSR that names a key to encrypt with and no algorithms is refused.", no_capabilities, _ALL),
+    Case("no-capabilities", "keygen", Level.MUST, "RFC 7030 4.4.1", ("G8", "G15"),
+         "A CSR that names a key to encrypt with and no algorithms is refused, with a reason.", no_capabilities, _ALL),
     Case("unknown-id", "keygen", Level.MUST, "RFC 7030 4.4.1.1, 4.4.1.2", ("G9", "G10"),
          "A CSR that names an unknown key to encrypt with is refused; no key comes in the clear.", unknown_id, _ALL),
     Case("sealed", "keygen", Level.MUST, "RFC 7030 4.4.2", ("G11", "G12", "G13", "G14"),

@@ -69,12 +69,12 @@ def not_base64(probe: Probe) -> str:
 
 def string_types(probe: Probe) -> str:
     """POP6."""
-    if _send(probe, None, "1.2").status != 200:
+    replies = {name: _send(probe, _as(tag, codec), "1.2") for name, (tag, codec) in _MUST_READ.items()}
+    wrong = [f"the right binding as {name}: {reply}" for name, reply in replies.items() if reply.status != 200]
+    if len(wrong) == len(replies):
         raise skipped("the right binding is not taken: see pop.right-1.2")
-    for name, (tag, codec) in _MUST_READ.items():
-        reply = _send(probe, _as(tag, codec), "1.2")
-        if reply.status != 200:
-            raise failed(f"the right binding as {name}: {reply}")
+    if wrong:
+        raise failed("; ".join(wrong))
     found = []
     for name, (tag, codec) in _MAY_READ.items():
         reply = _send(probe, _as(tag, codec), "1.2")

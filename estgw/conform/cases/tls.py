@@ -101,7 +101,9 @@ def asks_client(probe: Probe) -> str:
     """T7."""
     seen = []
     for version in handshake.versions(probe):
-        if not handshake.asks_for_certificate(probe.setup, handshake.VERSIONS[version]):
+        is_asked = handshake.asks_for_certificate(probe.setup, handshake.VERSIONS[version])
+        probe.transcript.add(f"* handshake of TLS {version}: {'a' if is_asked else 'no'} CertificateRequest")
+        if not is_asked:
             raise failed(f"TLS {version}: no CertificateRequest in the handshake")
         seen.append(f"TLS {version}: yes")
     if not seen:
