@@ -236,7 +236,7 @@ def cmc(answer: Callable[[Good, Any], bytes]) -> Fault:
     return Fault(on("fullcmc", answered))
 
 
-def issued(good: Good, data: Any, *infos: Any, **echo: Any) -> bytes:
+def issued(good: Good, data: Any, *infos: Any, **echo: Any) -> Any:
     return good.respond(data, [good.certificate(data.requests[0].csr)], 200, *infos, **echo)
 
 

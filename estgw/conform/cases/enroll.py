@@ -12,7 +12,7 @@ from estgw.conform import checks, csrs, facts
 from estgw.conform.http import Reply
 from estgw.conform.model import Case, Level, Need, failed, noted, skipped, warned
 from estgw.conform.probe import Form, Probe
-from estgw.est import certs, encoding, names
+from estgw.est import certs, csr, encoding, names
 from estgw.est.csrattrs import ExtensionWish
 from estgw.est.der import elements, whole
 from estgw.est.operations import CERTS_ONLY
@@ -172,7 +172,9 @@ def later(probe: Probe) -> str:
     value = done.reply.get("Retry-After")
     if value is None:
         raise failed("202 without Retry-After")
-    again = probe.post(lambda _: done.der)
+    # A new connection has a new binding, so the same request is signed again (RFC 7030 3.5).
+    asked = csr.parse(done.der)
+    again = facts.enrol(probe, replace(facts.wish(probe), subject=asked.subject)).reply
     if again.status not in (200, 202):
         raise failed(f"the same request again: {again}")
     if not value.isdigit():
