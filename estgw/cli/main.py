@@ -32,7 +32,11 @@ PROGRAM = Program(
         (0, "done", "Done."),
         (1, "failed, and stderr says why", "The command failed; a message on standard error says why."),
         (2, "wrong command line", "The command line itself is wrong."),
-        (3, "a replay differs", "replay: the outcome differs from the recorded one."),
+        (
+            3,
+            "a replay differs, or no judgement",
+            "replay: the outcome differs from the recorded one.  conform: the server could not be judged.",
+        ),
         (130, "interrupted", "Ctrl-C ended the command."),
     ),
     example="demo",

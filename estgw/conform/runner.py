@@ -10,8 +10,9 @@ from OpenSSL import SSL
 
 from estgw.client.faults import ClientError, InvalidAnswer, NoConnection, Untrusted, UsageError, clean
 from estgw.conform import facts
+from estgw.conform.case import Case, Counts, Result
 from estgw.conform.line import Transcript
-from estgw.conform.model import Case, Counts, Finding, Level, Result, Setup, Status
+from estgw.conform.model import Finding, Level, Setup, Status
 from estgw.conform.probe import JUNK, Form, Probe
 from estgw.conform.table import missing
 from estgw.errors import Malformed

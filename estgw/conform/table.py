@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from estgw.client.faults import UsageError, clean
 from estgw.conform import handshake
+from estgw.conform.case import Case
 from estgw.conform.cases import cacerts, cmc, core, csrattrs, enroll, hostile, http, keygen, pop, reenroll, tls
-from estgw.conform.model import Case, Need, Setup
+from estgw.conform.model import Need, Setup
 from estgw.conform.probe import Probe
 
 _GROUPS = (core, tls, http, cacerts, enroll, reenroll, pop, csrattrs, keygen, cmc, hostile)

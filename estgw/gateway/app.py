@@ -119,6 +119,8 @@ class Exchange(Pipeline):
         if self.request.transport is None:
             raise ConnectionResetError
         peer = self.request.transport.get_extra_info("peername")
+        if peer is None:  # the transport under TLS has ended, as after half a body and a close
+            raise ConnectionResetError
         self.entry["peer"] = peer[0]
         try:
             tls = tls_info(self.request.transport, self.state.context)

@@ -10,7 +10,8 @@ from estgw.client.transport.challenge import Credentials
 from estgw.client.transport.tls import Identity
 from estgw.client.transport.trust import Trust
 from estgw.conform import runner, table
-from estgw.conform.model import Result, Setup
+from estgw.conform.case import Result
+from estgw.conform.model import Setup
 from estgw.conform.runner import Report
 from tests.conform.server import EST, LABEL, LOGIN
 from tests.kit.ca import CA, Credential

@@ -11,8 +11,9 @@ from estgw.client.bag import Entry
 from estgw.client.transport import trust
 from estgw.cms import signed
 from estgw.conform import checks, facts
+from estgw.conform.case import Case
 from estgw.conform.http import Reply
-from estgw.conform.model import Case, Level, Need, failed, noted, skipped, warned
+from estgw.conform.model import Level, Need, failed, noted, skipped, warned
 from estgw.conform.probe import Probe
 from estgw.errors import Malformed
 from estgw.est import ber, names

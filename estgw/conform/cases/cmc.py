@@ -17,9 +17,10 @@ from estgw.cms import signed
 from estgw.cms.identifiers import key_id_of
 from estgw.cms.signed import Signer
 from estgw.conform import checks, facts
+from estgw.conform.case import Case
 from estgw.conform.cases import core
 from estgw.conform.http import Reply
-from estgw.conform.model import Case, Level, Need, failed, noted, skipped, warned
+from estgw.conform.model import Level, Need, failed, noted, skipped, warned
 from estgw.conform.probe import Form, Probe
 from estgw.errors import Malformed
 from estgw.est.binding import Binding

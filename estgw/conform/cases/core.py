@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from estgw.client.transport import url
 from estgw.conform import facts
+from estgw.conform.case import Case
 from estgw.conform.http import Reply
-from estgw.conform.model import Case, Level, Need, failed, noted, skipped, warned
+from estgw.conform.model import Level, Need, failed, noted, skipped, warned
 from estgw.conform.probe import JUNK, Form, Probe
 from estgw.est.operations import PREFIX
 

@@ -6,7 +6,8 @@ from collections import Counter
 
 from estgw.client import keys
 from estgw.conform import checks, facts
-from estgw.conform.model import Case, Level, failed, noted, skipped, warned
+from estgw.conform.case import Case
+from estgw.conform.model import Level, failed, noted, skipped, warned
 from estgw.conform.probe import Probe
 from estgw.errors import Malformed
 from estgw.est import csrattrs, oids

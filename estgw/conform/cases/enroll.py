@@ -9,8 +9,9 @@ from cryptography import x509
 
 from estgw.client import keys
 from estgw.conform import checks, csrs, facts
+from estgw.conform.case import Case
 from estgw.conform.http import Reply
-from estgw.conform.model import Case, Level, Need, failed, noted, skipped, warned
+from estgw.conform.model import Level, Need, failed, noted, skipped, warned
 from estgw.conform.probe import Form, Probe
 from estgw.est import certs, csr, encoding, names
 from estgw.est.csrattrs import ExtensionWish

@@ -10,9 +10,10 @@ from cryptography import x509
 
 from estgw.client.faults import ClientError, InvalidAnswer, NoConnection, Untrusted
 from estgw.conform import facts, http
+from estgw.conform.case import Case
 from estgw.conform.http import Reply
 from estgw.conform.line import Line
-from estgw.conform.model import Case, Level, Need, failed, warned
+from estgw.conform.model import Level, Need, failed, warned
 from estgw.conform.probe import Form, Probe
 from estgw.est.der import SEQUENCE, wrap
 from estgw.est.operations import PKCS10

@@ -7,8 +7,9 @@ import re
 
 from estgw.client.faults import ClientError, clean
 from estgw.conform import checks, facts
+from estgw.conform.case import Case
 from estgw.conform.http import Reply
-from estgw.conform.model import Case, Level, Need, failed, noted, skipped, warned
+from estgw.conform.model import Level, Need, failed, noted, skipped, warned
 from estgw.conform.probe import JUNK, Form, Probe
 
 _QUOTED = ("realm", "domain", "nonce", "opaque", "qop")

@@ -13,9 +13,10 @@ from estgw.client.sealing import Secret
 from estgw.client.transport import answers, multipart
 from estgw.client.transport.multipart import Part
 from estgw.conform import checks, csrs, facts
+from estgw.conform.case import Case
 from estgw.conform.cases import core
 from estgw.conform.http import Reply
-from estgw.conform.model import Case, Level, Need, failed, noted, skipped
+from estgw.conform.model import Level, Need, failed, noted, skipped
 from estgw.conform.probe import Form, Probe
 from estgw.errors import Malformed
 from estgw.est import certs, csr, encoding

@@ -7,9 +7,10 @@ from dataclasses import replace
 
 from estgw.client.request import string
 from estgw.conform import checks, csrs, facts
+from estgw.conform.case import Case
 from estgw.conform.csrs import Linking
 from estgw.conform.http import Reply
-from estgw.conform.model import Case, Level, Need, failed, noted, skipped, warned
+from estgw.conform.model import Level, Need, failed, noted, skipped, warned
 from estgw.conform.probe import Form, Probe
 from estgw.errors import Malformed
 from estgw.est import csr, csrattrs, encoding

@@ -10,9 +10,10 @@ from cryptography.x509.oid import NameOID
 from estgw.client import keys
 from estgw.client.transport.tls import Identity
 from estgw.conform import checks, csrs, facts
+from estgw.conform.case import Case
 from estgw.conform.csrs import Wish
 from estgw.conform.facts import NAME, Enrolment
-from estgw.conform.model import Case, Level, Need, failed, noted, skipped, warned
+from estgw.conform.model import Level, Need, failed, noted, skipped, warned
 from estgw.conform.probe import Form, Probe
 from estgw.est import certs, names
 from estgw.est.csr import CHANGE_SUBJECT_NAME

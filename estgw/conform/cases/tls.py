@@ -11,7 +11,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from estgw.conform import handshake, hello
-from estgw.conform.model import Case, Level, failed, noted, skipped, warned
+from estgw.conform.case import Case
+from estgw.conform.model import Level, failed, noted, skipped, warned
 from estgw.conform.probe import Probe
 from estgw.est import certs
 

@@ -8,7 +8,8 @@ from typing import Any
 from xml.etree import ElementTree
 
 from estgw import __version__
-from estgw.conform.model import Result, Status
+from estgw.conform.case import Result
+from estgw.conform.model import Status
 from estgw.conform.runner import Report
 from estgw.conform.table import UNTESTABLE
 

@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 from html import escape
 
 from estgw import __version__
-from estgw.conform.model import Result, Status
+from estgw.conform.case import Result
+from estgw.conform.model import Status
 from estgw.conform.runner import Report
 from estgw.conform.table import GROUPS, UNTESTABLE
 

@@ -6,7 +6,8 @@ import textwrap
 from collections.abc import Iterator
 
 from estgw.client.faults import clean
-from estgw.conform.model import Result, Status
+from estgw.conform.case import Result
+from estgw.conform.model import Status
 from estgw.conform.runner import Report
 from estgw.conform.table import UNTESTABLE
 
