@@ -84,7 +84,7 @@ COMMANDS = (
     Command(
         name="conform",
         summary="Judge an EST server by RFC 7030, from outside.",
-        description="It gets some 60 certificates issued, for names that begin with estgw-conform; with --read-only "
+        description="It gets about 30 certificates issued, for names that begin with estgw-conform; with --read-only "
         "none.  Exit status: 0 no FAIL, 1 some, 2 usage, 3 could not run.",
         run=conform,
         options=[

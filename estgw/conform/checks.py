@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from cryptography import x509
 
-from estgw.client.faults import ClientError, Untrusted
+from estgw.client.faults import ClientError, Untrusted, clean
 from estgw.client.transport import answers
 from estgw.conform.csrs import Wish
 from estgw.conform.facts import Enrolment
@@ -27,6 +27,13 @@ def refused(reply: Reply, what: str) -> str:
     if reply.status >= 500:
         raise warned(f"{what}: {reply}; a 4xx would tell the client that the fault is its own")
     raise failed(f"{what}, and the server answers {reply}")
+
+
+def no_redirect(reply: Reply) -> None:
+    """WARN for a redirect, which a server may send and few clients follow (RFC 7030 3.2.1)."""
+    if 300 <= reply.status < 400:
+        where = clean(reply.get("Location") or "nowhere", 200)
+        raise warned(f"a redirect to {where}; few clients follow it: judge that address instead")
 
 
 def reason(reply: Reply, what: str) -> str:

@@ -172,6 +172,13 @@ def first(probe: Probe) -> Enrolment:
     return probe.once("first", find)
 
 
+def require_enrolment(probe: Probe) -> None:
+    """Skip a case that proves nothing where a plain enrolment does not work."""
+    status = first(probe).reply.status
+    if status != 200:
+        raise skipped(f"a plain enrolment is answered with {status}: see enroll.issue")
+
+
 def own(probe: Probe) -> Identity:
     """A certificate to renew: the one of the first enrolment, else --cert."""
     return _certificate(probe, first)

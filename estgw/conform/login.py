@@ -6,13 +6,15 @@ A server may lock an account after a few wrong passwords, so a password that was
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Sequence
 
 from estgw.client.transport.challenge import Authorizer, Challenge, Credentials, parse
 from estgw.conform.http import Reply
 
 _MAXIMUM_REFUSALS = 2
-"""With the wrong password of `http.wrong-password`, three at most reach the server."""
+"""`http.wrong-password` and `http.empty-user`, which send one wrong password each, need one that was not refused."""
+_DIGEST = re.compile(r"(?i)(response=\W?)[0-9a-f]{32,128}")
 
 
 class Login:
@@ -60,10 +62,13 @@ class Login:
         values = reply.all("WWW-Authenticate")
         if reply.status != 401 or not values:
             return
-        if not self.challenges:
-            self.challenges, self.raw_challenges = parse(values), values
+        self._remember(values)
         if self._authorizer is not None:
             self._authorizer.learn(values)
+
+    def _remember(self, values: Sequence[str]) -> None:
+        if not self.challenges:
+            self.challenges, self.raw_challenges = parse(values), values
 
     def judge(self, reply: Reply) -> bool:
         """Take note of the answer to a request with the password; True if another try is due (a stale nonce)."""
@@ -72,7 +77,9 @@ class Login:
             return False
         values = reply.all("WWW-Authenticate")
         # After a password was good once, another 401 means another nonce, whether it says stale=true or not.
-        if self._authorizer is not None and values and self._authorizer.learn(values, again=not self.was_accepted):
+        again = bool(self.challenges) and not self.was_accepted
+        if self._authorizer is not None and values and self._authorizer.learn(values, again=again):
+            self._remember(values)
             return True
         if not self.was_accepted:
             self._refusals += 1
@@ -89,9 +96,11 @@ class Login:
         return Authorizer(self._credentials or Credentials("", ""))
 
     def masked(self, text: str) -> str:
-        """A text without the password, in the clear or in the base64 of Basic, should a server send it back."""
+        """A text without the password, should a server send it back: in the clear, as Basic's base64, as a Digest."""
+        text = _DIGEST.sub(r"\1***", text)
         if self._credentials is None or not self._credentials.password:
             return text
         pair = f"{self._credentials.user}:{self._credentials.password}"
         text = text.replace(base64.b64encode(pair.encode()).decode(), "***")
-        return text.replace(self._credentials.password, "***")
+        # A password of one letter must not take that letter out of every word.
+        return re.sub(rf"(?<!\w){re.escape(self._credentials.password)}(?!\w)", "***", text)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from OpenSSL import SSL
 
-from estgw.client.faults import ClientError, InvalidAnswer, NoConnection, Untrusted, UsageError, clean
+from estgw.client.faults import ClientError, Dropped, InvalidAnswer, NoConnection, Untrusted, UsageError, clean
 from estgw.conform import facts
 from estgw.conform.case import Case, Counts, Result
 from estgw.conform.line import Transcript
@@ -99,7 +99,7 @@ def _look(probe: Probe) -> None:
     except UsageError as fault:
         raise CannotRun(str(fault)) from None
     except (NoConnection, Untrusted) as fault:
-        if not _was_connected(probe):
+        if not _was_connected(probe) or not isinstance(fault, Dropped):
             raise CannotRun(str(fault)) from None
     except ClientError:
         pass  # an answer, if a bad one: the cases judge it

@@ -42,7 +42,7 @@ def select(only: Sequence[str], skip: Sequence[str]) -> list[Case]:
     known = {*GROUPS, *(case.id for case in CASES)}
     for word in (*only, *skip):
         if word not in known:
-            near = ", ".join(sorted(each for each in known if word.partition(".")[2] and each.endswith(word)))
+            near = ", ".join(sorted(each for each in known if each.endswith(f".{word}")))
             raise UsageError(
                 f"there is no group or case {clean(word, 80)!r}; {near or 'estgw conform --list'} names them all"
             )

@@ -302,7 +302,12 @@ class EST(rogue.Server):
             answer = self.answer(request)
             if answer is None:
                 return
-            connection.sendall(answer)
+            for piece in [answer] if isinstance(answer, bytes) else answer:
+                connection.sendall(piece)
+                if not self._open:
+                    return
+            if not isinstance(answer, bytes):
+                return
 
 
 def server_hello(version: int, suite: int) -> bytes:

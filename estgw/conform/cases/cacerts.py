@@ -24,6 +24,7 @@ TYPE = "application/pkcs7-mime"
 def status(probe: Probe) -> str:
     """K2."""
     reply = facts.cacerts(probe)
+    checks.no_redirect(reply)
     if reply.status != 200:
         raise failed(str(reply))
     return "200"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from estgw.client.transport import url
-from estgw.conform import facts
+from estgw.conform import checks, facts
 from estgw.conform.case import Case
 from estgw.conform.http import Reply
 from estgw.conform.model import Level, Need, failed, noted, skipped, warned
@@ -17,6 +17,7 @@ _MANDATORY = ("simpleenroll", "simplereenroll")
 def prefix(probe: Probe) -> str:
     """U1."""
     reply = facts.cacerts(probe)
+    checks.no_redirect(reply)
     if reply.status != 200:
         raise failed(f"GET {probe.target('cacerts')}: {reply}")
     return f"GET {probe.target('cacerts')}: 200"

@@ -34,7 +34,7 @@ def issue(probe: Probe) -> str:
 
 def cte(probe: Probe) -> str:
     """E3."""
-    _need(probe)
+    facts.require_enrolment(probe)
     seen = []
     for value in ("binary", "7bit", "base64"):
         done = facts.enrol(probe, form=Form(headers={"Content-Transfer-Encoding": value}))
@@ -46,7 +46,7 @@ def cte(probe: Probe) -> str:
 
 def whitespace(probe: Probe) -> str:
     """E4."""
-    _need(probe)
+    facts.require_enrolment(probe)
     forms = {
         "one line": base64.b64encode,
         "76 columns with CRLF": lambda der: base64.encodebytes(der).replace(b"\n", b"\r\n"),
@@ -62,7 +62,7 @@ def whitespace(probe: Probe) -> str:
 
 def indefinite(probe: Probe) -> str:
     """X3."""
-    _need(probe)
+    facts.require_enrolment(probe)
     reply = facts.enrol(probe, form=Form(change=_ber)).reply
     if reply.status != 200:
         raise warned(f"{reply}; a receiver should read BER (RFC 5967 2.1)")
@@ -81,6 +81,7 @@ def anonymous(probe: Probe) -> str:
 
 def bad_signature(probe: Probe) -> str:
     """E6."""
+    facts.require_enrolment(probe)
     return checks.refused(_spoiled(probe), "the CSR's signature is wrong")
 
 
@@ -90,7 +91,7 @@ def _spoiled(probe: Probe) -> Reply:
 
 def encipherment_key(probe: Probe) -> str:
     """E7."""
-    _need(probe)
+    facts.require_enrolment(probe)
     wish = replace(
         facts.wish(probe), key=keys.generate(keys.parse_spec("rsa:2048")), extensions=(csrs.extension(_SEALING),)
     )
@@ -104,7 +105,7 @@ def encipherment_key(probe: Probe) -> str:
 
 def extensions(probe: Probe) -> str:
     """E8."""
-    _need(probe)
+    facts.require_enrolment(probe)
     asked = (
         csrs.extension(_SIGNING, critical=True),
         csrs.extension(x509.BasicConstraints(ca=False, path_length=None), critical=True),
@@ -183,15 +184,8 @@ def later(probe: Probe) -> str:
     return f"202, Retry-After: {value}; the same request again: {again.status}"
 
 
-def _need(probe: Probe) -> None:
-    """Skip a case that proves nothing where a plain enrolment does not work."""
-    status = facts.first(probe).reply.status
-    if status != 200:
-        raise skipped(f"a plain enrolment is answered with {status}: see enroll.issue")
-
-
 def _issued(probe: Probe) -> Reply:
-    _need(probe)
+    facts.require_enrolment(probe)
     return facts.first(probe).reply
 
 

@@ -29,7 +29,7 @@ _MAY_READ = {
 
 def right_12(probe: Probe) -> str:
     """POP1, POP5."""
-    reply = _send(probe, None, "1.2")
+    reply = _right(probe)
     if reply.status != 200:
         raise failed(f"tls-unique of this connection in challengePassword: {reply}")
     return "tls-unique of this connection: 200"
@@ -89,8 +89,7 @@ def advertised(probe: Probe) -> str:
     alone = facts.enrol(probe, replace(facts.wish(probe), linking=csrs.unlinked), Form(version="1.2"))
     if alone.reply.status in (200, 202):
         raise skipped("linking is optional here: a CSR without it is taken")
-    if _send(probe, None, "1.2").status != 200:
-        raise skipped("the right binding is not taken either: see pop.right-1.2")
+    _require_right(probe)
     reply = facts.attrs_reply(probe)
     try:
         found = csrattrs.decode_csrattrs(encoding.decode(reply.body, ())) if reply.status == 200 else None
@@ -123,7 +122,19 @@ def _send(probe: Probe, linking: Linking | None, version: str) -> Reply:
     return facts.enrol(probe, replace(facts.wish(probe), linking=linking), Form(version=version)).reply
 
 
+def _right(probe: Probe) -> Reply:
+    return probe.once("right binding", lambda probe: _send(probe, None, "1.2"))
+
+
+def _require_right(probe: Probe) -> None:
+    """A refusal of a wrong binding proves nothing where the right one is refused too."""
+    if _right(probe).status != 200:
+        raise skipped("the right binding is not taken: see pop.right-1.2")
+
+
 def _refused(probe: Probe, change: Callable[[str], str], what: str) -> str:
+    _require_right(probe)
+
     def linking(binding: Binding | None) -> AttributeWish | None:
         assert binding is not None
         return AttributeWish(csr.CHALLENGE_PASSWORD, (string(change(binding.text)),))
