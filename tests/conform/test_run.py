@@ -86,12 +86,13 @@ def test_a_run_without_a_fail_ends_with_0_and_counts_the_musts(estgw, server, an
 
 def test_a_fail_ends_with_1_and_shows_clause_exchange_and_command(estgw, ca, holder, anchor):
     with EST(holder, broken(ca, lambda _, request: reply(404) if request.operation == "cacerts" else ...)) as server:
-        ended = estgw("conform", server.url, "-c", anchor, "-p", LOGIN, "--only", "core.prefix")
+        url = server.url
+        ended = estgw("conform", url, "-c", anchor, "-p", LOGIN, "--only", "core.prefix")
     assert ended.status == 1
     assert "FAIL core.prefix: RFC 7030 3.2.2" in ended.out
     assert "expected: GET /.well-known/est/cacerts is answered with 200." in ended.out
     assert "> GET /.well-known/est/cacerts HTTP/1.1" in ended.out
-    assert f"estgw conform {server.url} -c {anchor} -p estuser --only core.prefix" in ended.out
+    assert f"estgw conform {url} -c {anchor} -p estuser --only core.prefix" in ended.out
     assert ended.last == "MUST: 0 passed, 1 failed, 0 not tested"
 
 
