@@ -324,9 +324,11 @@ def test_http_1_0_and_chunks_and_ber_are_read_and_warned_about(ca, holder):
         "chunked": b"HTTP/1.1 200 OK\r\n" + head + b"Transfer-Encoding: chunked\r\n\r\n" + chunked,
     }
     for words, raw in answers.items():
-        with EST(
-            holder, broken(ca, lambda _, request, raw=raw: [raw] if request.operation == "cacerts" else ...)
-        ) as server:
+
+        def answer(_: Any, request: Any, raw: bytes = raw) -> Any:
+            return [raw] if request.operation == "cacerts" else ...
+
+        with EST(holder, broken(ca, answer)) as server:
             results = {each.case.id: each for each in judge(setup(server, ca), "cacerts", "http.framing").results}
         assert results["cacerts.status"].status is Status.PASS
         assert (results["cacerts.form"].status, "BER" in results["cacerts.form"].seen) == (Status.WARN, True)
