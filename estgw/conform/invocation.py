@@ -35,7 +35,7 @@ def setup(arguments: Namespace) -> Setup:
         options.identity(arguments.ra_cert, arguments.ra_key),
         options.identity(arguments.other_cert, arguments.other_key),
         options.sealing_secret(arguments),
-        arguments.subject or DEFAULT_SUBJECT,
+        arguments.subject,
         arguments.read_only,
         arguments.timeout,
     )
@@ -83,7 +83,7 @@ def repeat(arguments: Namespace) -> Callable[[Case], str]:
                 words += [spelling, str(each)]
     if arguments.userpass is not None:
         words += ["-p", arguments.userpass.partition(":")[0]]
-    if arguments.subject is not None:
+    if arguments.subject != DEFAULT_SUBJECT:
         words += ["--subject", arguments.subject]
     start = shlex.join(words)
     return lambda case: f"{start} --only {case.id}"

@@ -74,7 +74,8 @@ def run(
             result = Result(case, Status.ERROR, f"not run: {report.ended_early}")
         else:
             result = _judge(probe, case)
-            silent = silent + 1 if result.status is Status.ERROR else 0
+            if result.status is not Status.SKIP:
+                silent = silent + 1 if result.status is Status.ERROR else 0
             if silent >= _PATIENCE:
                 report.ended_early = f"{_PATIENCE} cases in a row could not be carried out"
         result.command = command(case)
@@ -99,15 +100,15 @@ def _look(probe: Probe) -> None:
     except UsageError as fault:
         raise CannotRun(str(fault)) from None
     except (NoConnection, Untrusted) as fault:
-        if not _was_connected(probe) or not isinstance(fault, Dropped):
+        if not _was_asked(probe) or not isinstance(fault, Dropped):
             raise CannotRun(str(fault)) from None
     except ClientError:
         pass  # an answer, if a bad one: the cases judge it
 
 
-def _was_connected(probe: Probe) -> bool:
-    """Whether a request went out, so that the fault is an answer and not a connection."""
-    return any(line.startswith("> ") for line in probe.transcript.lines)
+def _was_asked(probe: Probe) -> bool:
+    """Whether a request went out last, so that the fault is in place of its answer, and not of a connection."""
+    return bool(lines := probe.transcript.lines) and lines[-1].startswith(">")
 
 
 def _judge(probe: Probe, case: Case) -> Result:
@@ -130,7 +131,7 @@ def _outcome(probe: Probe, case: Case) -> tuple[Status, str]:
         return _broken(case), str(fault)
     except (NoConnection, Untrusted) as fault:
         # A server that takes a connection and a request and then says nothing has answered wrongly.
-        return (_broken(case) if _was_connected(probe) else Status.ERROR), str(fault)
+        return (_broken(case) if _was_asked(probe) else Status.ERROR), str(fault)
     except (ClientError, Malformed, OSError, SSL.Error, *certs.UNREADABLE) as fault:
         return Status.ERROR, f"{type(fault).__name__}: {fault}"
 

@@ -299,6 +299,7 @@ class EST(rogue.Server):
                 raise
             body, buffered = buffered[:length], buffered[length:]
             request = Request(method, target, headers, body, binding, finished, number, peer)
+            self.requests.append(request)
             answer = self.answer(request)
             if answer is None:
                 return
