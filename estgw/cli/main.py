@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from estgw import __version__
-from estgw.cli import cmc, conform, csrattrs, log, passwd, pending_commands, replaying, serving, trying, watching
+from estgw.cli import cmc, conform, csrattrs, log, passwd, pending_commands, quirks, replaying, serving, trying, watching
 from estgw.cli.pending import PendingError
 from estgw.cli.workspace import WorkspaceError
 from estgw.commandline.table import Program
@@ -27,6 +27,7 @@ PROGRAM = Program(
         *passwd.COMMANDS,
         *log.COMMANDS,
         *conform.COMMANDS,
+        *quirks.COMMANDS,
     ),
     exit_status=(
         (0, "done", "Done."),
