@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 import tempfile
@@ -17,13 +18,13 @@ from estgw.errors import ConfigError
 
 if TYPE_CHECKING:
     from estgw.quirks.seen import Event
-    from estgw.quirks.server import QuirkServer
 
 FAILED, USAGE, NOT_RUN = 1, 2, 3
 
 
 def serve(arguments: Namespace) -> int:
     """Serve until a signal, and print a line for each event at a quirk."""
+    from estgw.quirks import welcome
     from estgw.quirks.scores import Scores
     from estgw.quirks.server import QuirkServer, Settings
     from estgw.quirks.table import QUIRKS
@@ -40,20 +41,20 @@ def serve(arguments: Namespace) -> int:
 
     def observe(event: Event) -> None:
         scores.note(event)
-        print(_event(event), flush=True)
+        with contextlib.suppress(OSError):  # a full disk or a closed terminal must not end the connection
+            print(_event(event), flush=True)
 
     settings = Settings(host, port, tuple(arguments.name), default)
     with QuirkServer(settings, observe, scores) as server, tempfile.TemporaryDirectory(prefix="estgw-quirks-") as room:
-        print(_welcome(server, arguments.name, Path(room)), flush=True)
+        print(welcome.text(server, arguments.name[0] if arguments.name else "localhost", Path(room)), flush=True)
         ended.wait()
     return 0
 
 
 def run(arguments: Namespace) -> int:
     """Drive a client through the quirks and print each verdict."""
-    from estgw.client.faults import UsageError
     from estgw.quirks import clients, report, runner
-    from estgw.quirks.command import CannotRunError
+    from estgw.quirks.faults import CannotRunError, UsageError
     from estgw.quirks.seen import Result
 
     try:
@@ -103,31 +104,6 @@ def _event(event: Event) -> str:
     return logs.escape(f"quirk-{event.quirk} ({event.place.value}) {who}: {words}")
 
 
-def _welcome(server: QuirkServer, names: list[str], room: Path) -> str:
-    """What a person needs to point a client at the server."""
-    from cryptography.hazmat.primitives.serialization import Encoding
-
-    from estgw.client.transport.trust import fingerprint
-    from estgw.quirks.material import USER
-    from estgw.quirks.table import listing
-
-    certificate = server.material.old.certificate
-    anchor = room / "ca.pem"
-    anchor.write_bytes(certificate.public_bytes(Encoding.PEM))
-    host = names[0] if names else "localhost"
-    ports = [f"  {port}  quirk-{name}" for name, port in server.ports.items()]
-    ports += [f"  {port}  where the redirect of quirk-{name} leads" for name, port in server.aside.items()]
-    base = f"https://{host}:{server.port}"
-    return f"""estgw quirks ready {base}
-CA      {anchor}  (SHA-256 {fingerprint(certificate)}; trust it nowhere else)
-login   {USER}:{server.material.password}
-scores  {base}/scores, and a page at {base}/
-quirks  {base}/.well-known/est/quirk-NAME[.CLIENT]/simpleenroll
-{listing()}ports of faults of TLS
-{chr(10).join(sorted(ports))}
-"""
-
-
 COMMANDS = (
     Command(
         name="quirks",
@@ -156,8 +132,8 @@ COMMANDS = (
     Command(
         name="quirks run",
         summary="Drive a client's command through the quirks and judge it.",
-        description="The exit status is 0 if none failed, 1 if some did, 2 for a wrong command line, and 3 if the client "
-        "could not be run or does not even enrol at a server without faults.",
+        description="The exit status is 0 if none failed, 1 if some did, 2 for a wrong command line, and 3 if the "
+        "client could not be run or does not even enrol at a server without faults.",
         run=run,
         options=[
             Option(

@@ -12,7 +12,8 @@ from typing import Any
 
 import yaml
 
-from estgw.client.faults import UsageError, clean
+from estgw.client.faults import clean
+from estgw.quirks.faults import UsageError
 from estgw.quirks.seen import OPERATION_OF
 
 PLACEHOLDERS: Mapping[str, str] = {

@@ -11,11 +11,8 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import IO
 
+from estgw.quirks.faults import CannotRunError
 from estgw.quirks.kept import MAXIMUM_FILE, STDOUT, Kept, new_files
-
-
-class CannotRunError(Exception):
-    """The client can't be started, or nothing can be judged."""
 
 
 def run(words: Sequence[str], directory: Path, seconds: float, own: Collection[bytes]) -> Kept:

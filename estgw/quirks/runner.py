@@ -13,11 +13,10 @@ from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from estgw.client import keys, request
-from estgw.client.faults import UsageError
 from estgw.est import encoding
 from estgw.quirks import command
 from estgw.quirks.clients import Client
-from estgw.quirks.command import CannotRunError
+from estgw.quirks.faults import CannotRunError, UsageError
 from estgw.quirks.material import AES_KEY_ID, USER, common_name
 from estgw.quirks.seen import Event, Result, Step, Verdict, untried
 from estgw.quirks.server import QuirkServer, Settings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import time
 from collections.abc import Iterator, Mapping
@@ -22,6 +23,7 @@ from estgw.quirks.wire import Link, Reply, Request
 
 _LABEL = re.compile(r"quirk-(?P<quirk>[a-z0-9-]{1,40})(?:\.(?P<client>[A-Za-z0-9_.-]{1,40}))?")
 _LONGEST_AGENT = 100
+_HIGHEST_PORT = 65535
 
 
 class Pages(Protocol):
@@ -68,6 +70,8 @@ class QuirkServer:
 
     def _listen(self, settings: Settings, number: int, place: Place, quirk: Quirk | None, face: Face) -> None:
         address = (settings.host, settings.port + number if settings.port else 0)
+        if address[1] > _HIGHEST_PORT:
+            raise OSError(errno.EINVAL, f"port {address[1]} does not exist; choose a lower first port")
         context = context_of(face, self.material.face(face))
         try:
             listener = Listener(address, context, _Port(self, place, quirk), settings.bounds)

@@ -98,6 +98,12 @@ def no_type(asked: Asked, good: Reply, desk: Desk) -> Reply:
     return replace(good, content_type=None)
 
 
+def wrong_type(asked: Asked, good: Reply, desk: Desk) -> Reply:
+    """Send the right bytes under the type of a web page."""
+    del asked, desk
+    return replace(good, content_type="text/html")
+
+
 def later(asked: Asked, good: Reply, desk: Desk) -> Reply:
     """Say 202 with seconds."""
     del desk

@@ -61,6 +61,8 @@ _ROWS = (
           judge=judges.refuses, spoil=spoiling.junk),
     Quirk(name="no-type", server="leaves Content-Type out", client="refuses", clause="RFC 7030 3.2.1",
           judge=judges.refuses, spoil=spoiling.no_type),
+    Quirk(name="wrong-type", server="sends the certificate as text/html", client="refuses", clause="RFC 7030 3.2.1",
+          judge=judges.refuses, spoil=spoiling.wrong_type),
     Quirk(name="later", server="says 202 and Retry-After: 2, twice",
           client="comes back, not sooner, with the CSR linked anew", clause="RFC 7030 4.2.3",
           judge=judges.returns(spoiling.SECONDS, must=True), spoil=spoiling.later),

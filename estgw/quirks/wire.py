@@ -106,58 +106,52 @@ class Reader:
 
     def __init__(self, stream: Stream, link: Link) -> None:
         self._stream = stream
+        self._file = stream.makefile("rb")
         self._link = link
-        self._buffer = b""
 
     def request(self) -> Request | None:
-        """The next request; None if the client has ended the connection in good order.
+        """The next request; None if the client has ended the connection, or sends nothing.
 
         Raises `RequestError` for one that is too large, too slow or no HTTP.
         """
+        first = b""
         try:
-            head = self._head()
-            if head is None:
-                return None
-            first, _, rest = head.partition(b"\r\n")
+            while first in (b"", b"\r\n", b"\n"):  # libest sends a CRLF behind its body
+                first = self._file.readline(MAXIMUM_HEAD)
+                if not first:
+                    return None
+            _require_end(first, len(first))
+            head = first + self._fields(len(first))
             method, target = _request_line(first)
-            headers = _headers(rest)
+            headers = _headers(head[len(first) :])
             if headers.get("Expect", "").strip().lower() == "100-continue":
                 self._stream.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
             return Request(self._link, method, target, headers, self._body(headers))
         except TimeoutError:
-            if self._stream.received == 0 and not self._buffer:
+            if not first.strip() and not self._stream.received:
                 return None
             raise RequestTimedOut("The request took too long.") from None
 
-    def _more(self) -> bool:
-        data = self._stream.receive(65536)
-        self._buffer += data
-        return bool(data)
-
-    def _head(self) -> bytes | None:
-        self._buffer = self._buffer.lstrip(b"\r\n")  # libest sends a CRLF behind its body
-        while b"\r\n\r\n" not in self._buffer:
-            if len(self._buffer) > MAXIMUM_HEAD:
-                raise TooLarge(f"The head of the request is longer than {MAXIMUM_HEAD} bytes.")
-            if not self._more():
-                return None
-            self._buffer = self._buffer.lstrip(b"\r\n")
-        head, _, self._buffer = self._buffer.partition(b"\r\n\r\n")
-        if len(head) > MAXIMUM_HEAD:
-            raise TooLarge(f"The head of the request is longer than {MAXIMUM_HEAD} bytes.")
-        return head
+    def _fields(self, length: int) -> bytes:
+        """The header lines, with the empty line behind them."""
+        lines: list[bytes] = []
+        while not lines or lines[-1] not in (b"\r\n", b"\n"):
+            line = self._file.readline(MAXIMUM_HEAD)
+            length += len(line)
+            _require_end(line, length)
+            lines.append(line)
+        return b"".join(lines)
 
     def _take(self, size: int) -> bytes:
-        while len(self._buffer) < size:
-            if not self._more():
-                raise BadRequest("The request is cut off.")
-        data, self._buffer = self._buffer[:size], self._buffer[size:]
+        data = self._file.read(size)
+        if len(data) < size:
+            raise BadRequest("The request is cut off.")
         return data
 
     def _body(self, headers: Message) -> bytes:
-        coding, lengths = headers.get("Transfer-Encoding"), headers.get_all("Content-Length", [])
-        if coding is not None:
-            if coding.strip().lower() != "chunked" or lengths:
+        coding, lengths = headers.get_all("Transfer-Encoding", []), headers.get_all("Content-Length", [])
+        if coding:
+            if [each.strip().lower() for each in coding] != ["chunked"] or lengths:
                 raise BadRequest("Transfer-Encoding is chunked and nothing else, and excludes Content-Length.")
             return self._chunks()
         if not lengths:
@@ -170,16 +164,18 @@ class Reader:
         return self._take(int(length))
 
     def _chunks(self) -> bytes:
-        body = b""
+        parts: list[bytes] = []
+        left = MAXIMUM_BODY
         while size := self._chunk_size():
-            if len(body) + size > MAXIMUM_BODY:
+            left -= size
+            if left < 0:
                 raise TooLarge(f"A body of more than {MAXIMUM_BODY} bytes.")
-            body += self._take(size)
+            parts.append(self._take(size))
             if self._take(2) != b"\r\n":
                 raise BadRequest("A chunk does not end where its length says.")
-        while self._line():
+        while self._line() != b"\r\n":
             pass  # trailers; the allowance bounds them
-        return body
+        return b"".join(parts)
 
     def _chunk_size(self) -> int:
         digits = self._line().partition(b";")[0].strip()
@@ -188,24 +184,31 @@ class Reader:
         return int(digits, 16)
 
     def _line(self) -> bytes:
-        while b"\r\n" not in self._buffer:
-            if len(self._buffer) > _MAXIMUM_CHUNK_LINE or not self._more():
-                raise BadRequest("The line of a chunk does not end.")
-        line, _, self._buffer = self._buffer.partition(b"\r\n")
+        line = self._file.readline(_MAXIMUM_CHUNK_LINE)
+        if not line.endswith(b"\r\n"):
+            raise BadRequest("The line of a chunk does not end.")
         return line
 
 
+def _require_end(line: bytes, length: int) -> None:
+    """Raise `RequestError` for a head of that `length` so far that is too long or does not go on."""
+    if length > MAXIMUM_HEAD or (length == MAXIMUM_HEAD and not line.endswith(b"\n")):
+        raise TooLarge(f"The head of the request is longer than {MAXIMUM_HEAD} bytes.")
+    if not line.endswith(b"\n"):
+        raise BadRequest("The request is cut off.")
+
+
 def _request_line(line: bytes) -> tuple[str, str]:
-    words = line.split(b" ")
+    words = line.rstrip(b"\r\n").split(b" ")
     is_sound = len(words) == 3 and words[2] in (b"HTTP/1.1", b"HTTP/1.0") and words[0].isalpha() and words[1]
     if not is_sound or not line.isascii():
         raise BadRequest("Not an HTTP/1.1 request.")
     return words[0].decode(), words[1].decode()
 
 
-def _headers(rest: bytes) -> Message:
+def _headers(lines: bytes) -> Message:
     try:
-        return http.client.parse_headers(io.BytesIO(rest + b"\r\n\r\n" if rest else b"\r\n"))
+        return http.client.parse_headers(io.BytesIO(lines))
     except (http.client.HTTPException, ValueError):
         raise BadRequest("The header lines can't be read.") from None
 

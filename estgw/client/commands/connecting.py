@@ -36,6 +36,7 @@ def open_session(arguments: argparse.Namespace, report: Report, *, may_bootstrap
         timeout=arguments.timeout,
         finished_binding=getattr(arguments, "pop_finished", False),
         allow_redirect=arguments.allow_redirect,
+        any_certificate=getattr(arguments, "any_certificate", False),
         observer=trace.tracer(report.say) if arguments.trace else None,
     )
 

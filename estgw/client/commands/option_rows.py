@@ -131,6 +131,8 @@ POP = Group(
         Option("--pop-finished", "at TLS 1.3 link by the Finished message, as libest's servers want it"),
     ),
 )
+ANY_CERTIFICATE = Option("--any-certificate",
+                         "accept other names than the CSR's, and an issuer that the server does not show")  # fmt: skip
 WAIT = Option("--wait", "repeat a request that gets 202 during that time (also 10m, 2h; default: 0)", "SECONDS",
               type=_seconds, default=0.0)  # fmt: skip
 RENEWAL = (

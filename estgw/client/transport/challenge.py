@@ -85,15 +85,17 @@ class Authorizer:
         """Read the challenges of a 401; False if none of them can be answered (again).
 
         `again` says that the challenge before this one has been answered: then the credentials are wrong,
-        unless Digest says that only the nonce was stale (RFC 7616 3.3).  Basic that has been sent before is the same
-        the next time, so its refusal is final at once.
+        unless Digest says that only the nonce was stale (RFC 7616 3.3), or is offered in the place of Basic: another
+        challenge may be answered (RFC 9110 15.5.2).  Basic that has been sent before is the same the next time, so its
+        refusal is final at once.
         """
         best = self._best(parse(headers))
         if best is None:
             return False
         challenge, algorithm = best
         is_stale = bool(algorithm) and challenge.parameters.get("stale", "").lower() == "true"
-        if not is_stale and (again or (self.scheme == "Basic" and not algorithm)):
+        is_other = bool(algorithm) and self.scheme == "Basic"
+        if not is_stale and not is_other and (again or (self.scheme == "Basic" and not algorithm)):
             return False
         self._challenge, self._algorithm, self._count = challenge, algorithm, 0
         return True

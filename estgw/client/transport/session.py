@@ -21,13 +21,13 @@ from cryptography import x509
 
 from estgw import __version__
 from estgw.client.faults import ClientError, Dropped, InvalidAnswer, NotOffered, Refused, Untrusted, UsageError, clean
-from estgw.client.transport import answers, tls, unauthorized, url
+from estgw.client.transport import answers, issued, tls, unauthorized, url
 from estgw.client.transport.challenge import Authorizer, Credentials
 from estgw.client.transport.trust import Trust
 from estgw.client.transport.url import Place
 from estgw.client.transport.wire import Answer, Exchange, Link, Observer, values
 from estgw.errors import Malformed
-from estgw.est import certs, csr, csrattrs, encoding
+from estgw.est import csr, csrattrs, encoding
 from estgw.est.binding import Binding
 from estgw.est.operations import CERTS_ONLY, OPERATIONS, PKCS10
 
@@ -61,6 +61,7 @@ class Session:
         timeout: float = 30.0,
         finished_binding: bool = False,
         allow_redirect: bool = False,
+        any_certificate: bool = False,
         observer: Observer | None = None,
     ) -> None:
         """Prepare a session; the first operation connects.
@@ -68,7 +69,8 @@ class Session:
         `server` is a URL in any form (`url.parse`), `label` the CA label when the URL has none, `tls_version`
         `1.2` or `1.3` or None for both, `timeout` in seconds for each of TCP, TLS and every answer.
         `finished_binding` links by the Finished message at TLS 1.3, as libest does and no standard says.  Redirects to
-        another origin are followed with `allow_redirect` only.  `observer` gets every exchange, secrets included.
+        another origin are followed with `allow_redirect` only.  `any_certificate` accepts a certificate for the CSR's
+        key whatever its names and its issuer (`issued`).  `observer` gets every exchange, secrets included.
         A bootstrapping session takes neither credentials nor identity (RFC 7030 4.1.1).
         """
         if trust.bootstrap and (credentials or identity):
@@ -81,6 +83,7 @@ class Session:
         self._timeout = timeout
         self._finished = finished_binding
         self._allow_redirect = allow_redirect
+        self._any_certificate = any_certificate
         self._observer = observer
         self._link: Link | None = None
         self._asked = ""
@@ -176,15 +179,12 @@ class Session:
             return sent[-1]
 
         found = answers.bag(self._post(operation, make, PKCS10, CERTS_ONLY))
-        try:
-            wanted = csr.parse(sent[-1]).spki
-            fitting = [certificate for certificate in found if certs.spki(certificate) == wanted]
-        except Malformed as fault:
-            raise InvalidAnswer(str(fault)) from None
-        # RFC 7030 4.2.3 allows only the issued certificate; some servers add the chain, which does no harm.
-        if len(fitting) != 1:
-            raise InvalidAnswer("the certificate in the answer is for another key than the CSR's")
-        return fitting[0]
+        wanted = csr.parse(sent[-1])
+        certificate = issued.for_key(found, wanted)
+        if not self._any_certificate:
+            issued.require_names(certificate, wanted)
+            issued.require_issuer(certificate, self._trust.explicit, self.cacerts)
+        return certificate
 
     @staticmethod
     def _der(request: bytes | RequestMaker, binding: Binding | None) -> bytes:

@@ -233,9 +233,10 @@ def test_the_chain_stays_in_the_file_if_it_fits_the_new_certificate(
     def answer(request):
         return rogue.reply(body=rogue.bag(sub.certify(request.der)), content_type=rogue.CERTS_ONLY)
 
+    shown = rogue.reply(body=rogue.bag(ca.certificate, above))
     path = tmp_path / "device.pem"
     path.write_bytes(path.read_bytes() + above.public_bytes(Encoding.PEM))
-    with rogue.Server(holder, enroller(simplereenroll=answer)) as server:
+    with rogue.Server(holder, enroller(simplereenroll=answer, cacerts=shown)) as server:
         for more in ((), ("--new-key",)):
             assert estclient("reenroll", "-u", server.url, "-c", anchor, *device, *more).status == Exit.DONE
             renewed, *chain = certs.load_pem(path.read_bytes())
