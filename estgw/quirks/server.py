@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import errno
+import os
 import re
 import time
 from collections.abc import Iterator, Mapping
@@ -71,12 +71,16 @@ class QuirkServer:
     def _listen(self, settings: Settings, number: int, place: Place, quirk: Quirk | None, face: Face) -> None:
         address = (settings.host, settings.port + number if settings.port else 0)
         if address[1] > _HIGHEST_PORT:
-            raise OSError(errno.EINVAL, f"port {address[1]} does not exist; choose a lower first port")
+            raise OSError(f"port {address[1]} does not exist; choose a lower first port")
         context = context_of(face, self.material.face(face))
         try:
             listener = Listener(address, context, _Port(self, place, quirk), settings.bounds)
         except OSError as fault:
-            raise OSError(fault.errno, f"{address[0]}:{address[1]}: {fault.strerror}") from None
+            words = os.strerror(fault.errno) if fault.errno else str(fault)
+            count = sum(1 for _ in _faces())
+            raise OSError(
+                f"{address[0]}:{address[1]}: {words}; the server takes {count} ports in a row, from --listen on"
+            ) from None
         self._listeners.append(listener)
         if place is Place.OWN and quirk is not None:
             self.ports[quirk.name] = listener.port

@@ -92,7 +92,7 @@ def serving():
     with contextlib.ExitStack() as stack:
 
         def start(pages=None, **settings):
-            events = []
+            events: list[object] = []
             server = stack.enter_context(QuirkServer(Settings(**settings), events.append, pages))
             return Served(server, events)
 

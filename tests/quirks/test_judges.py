@@ -6,6 +6,7 @@ import base64
 from dataclasses import replace
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
@@ -60,7 +61,7 @@ def handshake(place=Place.OWN, fault=""):
 
 
 def kept(status=0, stderr=b"", **files):
-    return Kept(status, {name: data for name, data in files.items()}, stderr, MATERIAL.own)
+    return Kept(status, dict(files), stderr, MATERIAL.own)
 
 
 def verdict(judge, *events, kept=None, operation="enroll"):
@@ -322,7 +323,7 @@ def test_a_template_must_be_obeyed_and_nothing_beside_it():
     asked = attributes(wishes)
 
     def made(subject, curve):
-        plan = request.plan(request.Wanted(request.x509.Name.from_rfc4514_string(subject)), None)
+        plan = request.plan(request.Wanted(x509.Name.from_rfc4514_string(subject)), None)
         return exchange(csr=request.build(plan, keys.generate(keys.parse_spec(curve)), None))
 
     assert verdict(judges.obeys_the_template, asked, made("O=x", "ec:P-384"), kept=GOOD) is PASS

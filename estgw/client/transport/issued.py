@@ -10,7 +10,7 @@ from cryptography.x509.oid import NameOID
 from estgw.client.faults import ClientError, InvalidAnswer, clean
 from estgw.client.transport import trust
 from estgw.errors import Malformed
-from estgw.est import certs, csr, hostnames, names
+from estgw.est import certs, csr, names
 from estgw.est.csr import CSR
 
 _OWN = (NameOID.COMMON_NAME, NameOID.SERIAL_NUMBER, NameOID.USER_ID, NameOID.EMAIL_ADDRESS)
@@ -46,8 +46,8 @@ def require_names(certificate: x509.Certificate, request: CSR) -> None:
         wanted |= _names(changed.subject, changed.san)
     if wanted and not wanted & _names(certificate.subject, certs.san(certificate)):
         raise InvalidAnswer(
-            f"the certificate in the answer is for {clean(hostnames.identities(certificate), 300)}, and for none of "
-            f"the names in the CSR ({clean(names.dn_text(request.subject), 300)}); {_HINT}"
+            f"the certificate in the answer has none of the names in the CSR: it is for {_shown(certificate)}, "
+            f"and the CSR is for {clean(', '.join(sorted(wanted)), 300)}; {_HINT}"
         )
 
 
@@ -82,6 +82,12 @@ def _is_signed_by_one_of(certificate: x509.Certificate, issuers: Sequence[x509.C
     """Whether one of them has signed it.  OpenSSL also compares names whose encodings differ."""
     direct = any(trust.is_signed_by(certificate, issuer) for issuer in issuers)
     return direct or trust.path_fault(certificate, issuers, ()) is None
+
+
+def _shown(certificate: x509.Certificate) -> str:
+    """The names in a certificate, for a message."""
+    entries = [names.san_text(entry) for entry in certs.san(certificate) or ()][:5]
+    return clean(", ".join([names.dn_text(certificate.subject) or "no subject", *entries]), 300)
 
 
 def _names(subject: x509.Name, san: x509.SubjectAlternativeName | None) -> set[str]:

@@ -31,6 +31,17 @@ def test_basic_answers_a_challenge_once():
     assert not authorizer.learn(['Basic realm="foo"'], again=True)
 
 
+def test_digest_in_the_place_of_refused_basic_is_answered_once():
+    """RFC 9110 15.5.2: a challenge that differs from the last one may be answered."""
+    authorizer = Authorizer(Credentials("u", "p"))
+    digest = ['Digest realm="x", nonce="n", qop="auth"']
+    assert authorizer.learn(["Basic realm=x"])
+    assert authorizer.learn(digest, again=True)
+    assert authorizer.scheme == "Digest MD5"
+    assert not authorizer.learn(digest, again=True)
+    assert not authorizer.learn(["Basic realm=x"], again=True)
+
+
 def test_basic_accepts_an_empty_user_and_a_password_in_utf_8():
     authorizer = Authorizer(Credentials("", "pässword:x"))
     authorizer.learn(["Basic realm=x"])

@@ -1,0 +1,62 @@
+"""Real clients through all quirks: ours passes, and the others have the verdicts that were measured."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+
+import pytest
+
+from estgw.quirks import runner
+from estgw.quirks.clients import client_of
+from estgw.quirks.seen import Result
+from estgw.quirks.table import QUIRKS
+
+pytestmark = pytest.mark.slow
+
+CURL = {
+    Result.FAIL: "wrong-key wrong-issuer wrong-name html junk no-type wrong-type later later-date later-none "
+    "pop-wanted keygen-other-key ra-wrong-host",
+    Result.UNCLEAR: "two-certs rollover-bag shuffled-bag",
+    Result.UNTRIED: "template-only unknown-attrs keygen-clear",
+}
+"""curl keeps whatever comes, and does not know what 202 means in EST."""
+PKI = {
+    Result.FAIL: "wrong-key wrong-issuer wrong-name no-type wrong-type later-date basic-then-digest digest-sha256 "
+    "redirect-same crlf-76 chunked pop-wanted not-serverauth ra-wrong-host tls13",
+    Result.UNTRIED: "template-only unknown-attrs keygen-clear keygen-other-key",
+}
+"""strongSwan 5.9.8."""
+
+
+def failures(name):
+    """The verdicts that are no PASS, by result, and the lines of the report for a test that fails."""
+    trials = runner.run(client_of(name), list(QUIRKS.values()), lambda _: None)
+    assert [trial.quirk.name for trial in trials] == list(QUIRKS)
+    found: dict[Result, list[str]] = {}
+    for trial in trials:
+        if trial.verdict.result is not Result.PASS:
+            found.setdefault(trial.verdict.result, []).append(trial.quirk.name)
+    return {result: " ".join(names) for result, names in found.items()}, [
+        (trial.quirk.name, trial.verdict) for trial in trials
+    ]
+
+
+def test_estclient_passes_every_quirk():
+    found, lines = failures("estclient")
+    assert found == {}, lines
+
+
+@pytest.mark.client("curl")
+def test_curl_has_the_verdicts_that_were_measured():
+    found, lines = failures("curl")
+    assert found == CURL, lines
+
+
+@pytest.mark.client("pki")
+def test_pki_has_the_verdicts_that_were_measured():
+    version = subprocess.run(["pki", "--help"], capture_output=True, text=True, check=False)
+    if not re.search(r"strongSwan 5\.9\.8\b", version.stdout + version.stderr):
+        pytest.skip("the verdicts were measured with strongSwan 5.9.8")
+    found, lines = failures("strongswan")
+    assert found == PKI, lines
