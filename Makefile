@@ -60,6 +60,7 @@ docs: $(VENV)/runtime ## write the generated tables of handlers/README.md and do
 	$(BIN)/python -m estgw.record.table docs/records.md
 	$(BIN)/python -m tests.rooms
 	$(BIN)/python -m tests.conform.page
+	$(BIN)/python -m tests.quirks.tables
 
 dist: $(VENV)/runtime ## a wheel in dist/, for pip or pipx on another machine
 	$(BIN)/python -m hatchling build -t wheel -d dist

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from estgw.callout.contract import ENV_VARS
@@ -64,9 +64,9 @@ def upper_bounds() -> str:
 TABLES = {"ENV_VARS": environment, "EXIT_STATUS": exit_status, "UPPER_BOUNDS": upper_bounds}
 
 
-def fill(text: str) -> str:
-    """Replace what stands between the markers `<!-- table: NAME -->` and `<!-- end -->`."""
-    return _MARKED.sub(lambda found: found[1] + TABLES[found[2]]() + found[3], text)
+def fill(text: str, tables: Mapping[str, Callable[[], str]] = TABLES) -> str:
+    """Replace what stands between the markers `<!-- table: NAME -->` and `<!-- end -->` by these tables."""
+    return _MARKED.sub(lambda found: found[1] + tables[found[2]]() + found[3], text)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ MANUAL = Manual(
         ("Give each participant of a course a password:", "estgw passwd users.htpasswd --from names.txt"),
         ("Show the last failure of a participant:", "estgw log gateway.log --user p7 --failures --last 1"),
         ("Let a request that waits be issued:", "estgw pending approve 1a2b"),
+        ("Judge an EST client by a server that misbehaves:", "estgw quirks run --client estclient"),
     ),
     see_also="estclient(1), openssl(1), RFC 7030, RFC 8951, RFC 9908",
 )

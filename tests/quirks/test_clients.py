@@ -11,22 +11,9 @@ from estgw.quirks import runner
 from estgw.quirks.clients import client_of
 from estgw.quirks.seen import Result
 from estgw.quirks.table import QUIRKS
+from tests.quirks.measured import CURL, PKI
 
 pytestmark = pytest.mark.slow
-
-CURL = {
-    Result.FAIL: "wrong-key wrong-issuer wrong-name html junk no-type wrong-type later later-date later-none "
-    "pop-wanted keygen-other-key ra-wrong-host",
-    Result.UNCLEAR: "two-certs rollover-bag shuffled-bag",
-    Result.UNTRIED: "template-only unknown-attrs keygen-clear",
-}
-"""curl keeps whatever comes, and does not know what 202 means in EST."""
-PKI = {
-    Result.FAIL: "wrong-key wrong-issuer wrong-name no-type wrong-type later-date basic-then-digest digest-sha256 "
-    "redirect-same crlf-76 chunked pop-wanted not-serverauth ra-wrong-host tls13",
-    Result.UNTRIED: "template-only unknown-attrs keygen-clear keygen-other-key",
-}
-"""strongSwan 5.9.8."""
 
 
 def failures(name):
