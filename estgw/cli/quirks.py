@@ -84,7 +84,7 @@ def _write(path: Path | None, content: Callable[[], str]) -> None:
 
 
 def _address(listen: str) -> tuple[str, int]:
-    from estgw.config.model import split_address
+    from estgw.config.fields import split_address
 
     try:
         return split_address(listen)

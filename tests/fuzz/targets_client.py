@@ -106,7 +106,7 @@ def headers(**values: str) -> Message:
 # A connection whose peer has already sent everything.
 
 
-class _Wire:
+class Wire:
     """Replaces a socket and pyOpenSSL's connection on it."""
 
     def __init__(self, data: bytes) -> None:
@@ -129,7 +129,7 @@ class _Wire:
 
 
 def link(data: bytes) -> Link:
-    end: Any = _Wire(data)
+    end: Any = Wire(data)
     verdict = Verdict(HOLDER.certificate, Anchor.EXPLICIT, "name")
     return Link(Connected(Stream(end, end), PLACE, verdict, BINDING, "TLSv1.3", "none"))
 
