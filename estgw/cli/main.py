@@ -6,7 +6,19 @@ import sys
 from collections.abc import Sequence
 
 from estgw import __version__
-from estgw.cli import cmc, conform, csrattrs, log, passwd, pending_commands, quirks, replaying, serving, trying, watching
+from estgw.cli import (
+    cmc,
+    conform,
+    csrattrs,
+    log,
+    passwd,
+    pending_commands,
+    quirks,
+    replaying,
+    serving,
+    trying,
+    watching,
+)
 from estgw.cli.pending import PendingError
 from estgw.cli.workspace import WorkspaceError
 from estgw.commandline.table import Program
