@@ -53,7 +53,7 @@ ONLY_IN: dict[str, set[str]] = {
     "pydantic_core": {"config"},
     "structlog": {"logs", "gateway"},
     "prometheus_client": {"metrics"},
-    "yaml": {"config", "client"},
+    "yaml": {"config", "client", "quirks"},
     "pyasn1": set(),
     "pyasn1_alt_modules": set(),
     "pyasn1_modules": set(),

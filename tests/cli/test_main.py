@@ -85,8 +85,8 @@ def test_help_explains_the_exit_status(capsys):
     assert ended.value.code == 0
     text = capsys.readouterr().out
     assert (
-        "exit status:\n  0 done\n  1 failed, and stderr says why\n  2 wrong command line\n  3 a replay differs\n"
-        "  130 interrupted\n" in text
+        "exit status:\n  0 done\n  1 failed, and stderr says why\n  2 wrong command line\n"
+        "  3 a replay differs, or no judgement\n  130 interrupted\n" in text
     )
     assert "example: estgw demo" in text
     assert all(command in text for command in COMMANDS)
