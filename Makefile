@@ -7,7 +7,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Two and a half for each processor, as many tests wait for something.  A worker that has none left takes some of another.
 WORKERS := $(shell echo $$(($$(nproc) * 5 / 2))) --dist worksteal
+SCRATCH := TMPDIR=$$(tests/scratch)
+PYTEST := $(SCRATCH) $(BIN)/python -m pytest
 FAST := $(addprefix tests/,auth cmc cms config est gateway test_architecture.py test_errors.py test_logs.py)
+# The tests start hundreds of interpreters, and each would compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .PHONY: help demo test test-all coverage test-fast test-page lint bench fuzz campaign docs man dist lock clean
@@ -20,22 +24,22 @@ demo: $(VENV)/runtime ## a demo CA and a gateway on 127.0.0.1:8443, or on LISTEN
 
 test: lint ## lint, types, and the tests, with real clients
 	tests/install-clients
-	$(BIN)/python -m pytest -n $(WORKERS)
+	$(PYTEST) -n $(WORKERS)
 
 test-all: test ## the same, and the exhaustive tests, which prove over many more cases what others prove over some
-	$(BIN)/python -m pytest -n $(WORKERS) -m exhaustive
+	$(PYTEST) -n $(WORKERS) -m exhaustive
 
 test-fast: $(VENV)/tests ## what needs no gateway, no CA and no script
-	$(BIN)/python -m pytest -n auto $(FAST)
+	$(PYTEST) -n auto $(FAST)
 
 coverage: $(VENV)/tests ## branch coverage by folder of what the fast tests run, and its floor
 	mkdir -p dist
-	$(BIN)/python -W ignore::RuntimeWarning:slipcover.importer -m slipcover -m pytest -n $(WORKERS) $(FAST)
+	$(SCRATCH) $(BIN)/python -W ignore::RuntimeWarning:slipcover.importer -m slipcover -m pytest -n $(WORKERS) $(FAST)
 	$(BIN)/python -m tests.coverage
 
 test-page: $(VENV)/tests ## the live page, in a browser; PICTURES=write takes the pictures of the README anew
 	tests/install-clients
-	$(BIN)/python -m pytest -n $(WORKERS) -m '' tests/page tests/e2e/test_live_page.py
+	$(PYTEST) -n $(WORKERS) -m '' tests/page tests/e2e/test_live_page.py
 
 lint: $(VENV)/tests ## ruff, mypy, shellcheck and shfmt
 	$(BIN)/ruff check .
@@ -53,7 +57,7 @@ fuzz: $(VENV)/tests ## every parser under mutated input: SECONDS=60 for all, TAR
 
 campaign: $(VENV)/tests ## kills and full disks, one after the other; takes long; as root, and with strace
 	tests/install-clients
-	CAMPAIGN=large $(BIN)/python -m pytest -n auto -o timeout=3600 tests/campaign
+	CAMPAIGN=large $(PYTEST) -n auto -o timeout=3600 tests/campaign
 
 docs: $(VENV)/runtime ## write the generated tables of handlers/README.md and docs/ anew
 	$(BIN)/python -m estgw.callout.tables handlers/README.md
