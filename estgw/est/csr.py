@@ -86,6 +86,11 @@ class CSR:
         return names.san_of(self.extensions)
 
     @cached_property
+    def subject_text(self) -> str:
+        """The subject as an RFC 4514 string."""
+        return names.dn_text(self.subject)
+
+    @cached_property
     def pem(self) -> bytes:
         """The request as canonical PEM."""
         return encoding.encode_pem(self.der, PEM_LABELS[0])

@@ -21,7 +21,7 @@ from estgw.callout.call import Call, ChannelFacts, CSRFacts, ExchangeFacts, HTTP
 from estgw.callout.verdicts import Kind
 from estgw.config.route import Route
 from estgw.errors import RequestError, StaleNonce, Unauthenticated
-from estgw.est import certs, names, operations
+from estgw.est import certs, operations
 from estgw.est.answers import Answer
 from estgw.gateway import renewal, reply, request
 from estgw.gateway.request import Found
@@ -132,7 +132,7 @@ class Pipeline(ABC):
         csr = request.read_csr(call.http.body)
         if self.tape is not None:
             self.tape.csr = csr
-        self.entry["subject"] = names.dn_text(csr.subject)[:500]
+        self.entry["subject"] = csr.subject_text[:500]
         request.require_acceptable(csr, route)
         renewed = await renewal.renewed_certificate(call.client, csr, route) if route.operation.renews else None
         facts = CSRFacts(csr, renewed, request.new_names(call.client, csr, route))

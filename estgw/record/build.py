@@ -69,7 +69,7 @@ def record(tape: Tape, verdict: Verdict, folder: Path, digests: Digests, ended: 
     end = time.monotonic() if ended is None else ended
     head, call = tape.head, tape.call
     given = tuple(head.headers) if head else ()
-    sent = Sent(head.target if head else "", given, call.http.body if call else b"")
+    sent = Sent(head.target if head else "", given, call.http.body if call else b"", is_csr=tape.csr is not None)
     redactor = Redactor(call, sent, (ran.environment for ran in tape.callouts))
     # Words of a script may quote a secret.  Our own do not, and a password may be a word in them, such as "wrong".
     reason, hint = verdict.reason, verdict.hint
@@ -204,7 +204,8 @@ def _claim(csr: CSR) -> tuple[str | None, str | None]:
 def _auth(tape: Tape, verdict: Verdict, given: Iterable[tuple[str, str]]) -> dict[str, Any]:
     call = tape.call
     values = [value for name, value in given if name.lower() == "authorization"]
-    scheme, claimed = _sent(values)
+    scheme, claimed = _scheme(values), call.client.claimed if call else None
+    claimed = claimed or _claimed(values)
     user = call.client.user if call else None
     refused = verdict.gate is Gate.PASSWORD
     verified = True if user is not None else False if refused and values else None
@@ -223,16 +224,17 @@ def _auth(tape: Tape, verdict: Verdict, given: Iterable[tuple[str, str]]) -> dic
     return found
 
 
-def _sent(values: list[str]) -> tuple[str | None, Credentials | None]:
-    """The scheme of an Authorization header, and what it claims if it can be read."""
-    if not values:
-        return None, None
-    word = values[0].strip().partition(" ")[0].lower()
-    scheme = next((known for known in _SCHEMES if known.lower() == word), None)
+def _scheme(values: list[str]) -> str | None:
+    word = values[0].strip().partition(" ")[0].lower() if values else None
+    return next((known for known in _SCHEMES if known.lower() == word), None)
+
+
+def _claimed(values: list[str]) -> Credentials | None:
+    """What an Authorization header claims, if it can be read."""
     try:
-        return scheme, http.parse(values)
+        return http.parse(values)
     except Unauthenticated:
-        return scheme, None
+        return None
 
 
 def _request(tape: Tape, given: tuple[tuple[str, str], ...], redactor: Redactor) -> dict[str, Any]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from datetime import UTC, datetime
 from typing import Any
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import dsa, ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from estgw.est import certs, names, oids
@@ -19,7 +19,13 @@ CUT = 262_144
 
 def moment(seconds: float) -> str:
     """A time as a record has it: UTC, with milliseconds."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    whole, part = divmod(int(seconds * 1000), 1000)
+    return f"{_second(whole)}.{part:03}Z"
+
+
+@functools.lru_cache(maxsize=8)
+def _second(whole: int) -> str:
+    return datetime.fromtimestamp(whole, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def pem(certificate: x509.Certificate) -> str:
@@ -31,7 +37,7 @@ def csr(csr: CSR, *, is_secret: bool) -> dict[str, Any]:
     """A CSR as a record has it; the whole of one that holds a secret is left out."""
     san = csr.san
     return {
-        "subject": names.dn_text(csr.subject),
+        "subject": csr.subject_text,
         "names": [names.san_text(entry) for entry in san or ()],
         "key": _key(csr),
         "signature": _signature(csr),
@@ -46,17 +52,13 @@ _CURVES = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
 def _key(csr: CSR) -> str:
     """The kind of key, such as `EC P-256`, in words."""
     try:
-        key = csr.request.public_key()
+        key: Any = csr.request.public_key()
     except certs.UNREADABLE:
         return "unknown"
-    match key:
-        case rsa.RSAPublicKey():
-            return f"RSA {key.key_size}"
-        case ec.EllipticCurvePublicKey():
-            return f"EC {_CURVES.get(key.curve.name, key.curve.name)}"
-        case dsa.DSAPublicKey():
-            return f"DSA {key.key_size}"
-    return type(key).__name__.strip("_").removesuffix("PublicKey")
+    kind = type(key).__name__.removesuffix("PublicKey")  # isinstance is slow with these abstract classes
+    if kind == "EC":
+        return f"EC {_CURVES.get(key.curve.name, key.curve.name)}"
+    return f"{kind} {key.key_size}" if hasattr(key, "key_size") else kind
 
 
 def _signature(csr: CSR) -> str:

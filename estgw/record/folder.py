@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from estgw.callout import shortage
+from estgw.record import kinds
 from estgw.record.gates import GATES
 from estgw.record.ring import Record
 
@@ -99,44 +100,16 @@ def parse(content: bytes, name: str) -> Record:
 
 
 _KINDS = ("request", "handshake", "replay")
-_PARTS: dict[str, type | tuple[type, ...]] = {
-    "id": str,
-    "at": str,
-    "kind": str,
-    "connection": dict,
-    "tls": dict,
-    "gates": list,
-    "callouts": list,
-    "outcome": dict,
-}
-_OPTIONAL: dict[str, type | tuple[type, ...]] = {
-    "label": str,
-    "operation": str,
-    "profile": str,
-    "of": str,
-    "binding": dict,
-    "auth": dict,
-    "request": dict,
-    "response": dict,
-    "issued": dict,
-}
 
 
 def _require_sound(data: dict[str, Any], name: str) -> None:
     """Raise `RecordError` for a record whose parts are not of the right kind; somebody may have edited it."""
-    for key, kind in _PARTS.items():
-        if not isinstance(data.get(key), kind):
-            raise RecordError(f'{name}: no whole record: "{key}" is missing or of another kind')
-    for key, kind in _OPTIONAL.items():
-        if data.get(key) is not None and not isinstance(data[key], kind):
-            raise RecordError(f'{name}: no sound record: "{key}" is of another kind')
+    if words := kinds.fault(data):
+        raise RecordError(f"{name}: no sound record: {words}")
     if not _ID.fullmatch(data["id"]) or data["kind"] not in _KINDS:
-        raise RecordError(f'{name}: no sound record: "id" or "kind" is missing or has an impossible value')
-    gates = [gate.get("name") if isinstance(gate, dict) else None for gate in data["gates"]]
-    if gates != [gate.value for gate in GATES]:
+        raise RecordError(f'{name}: no sound record: "id" or "kind" has an impossible value')
+    if [gate["name"] for gate in data["gates"]] != [gate.value for gate in GATES]:
         raise RecordError(f'{name}: no sound record: "gates" are not the eight, in their order')
-    if not all(isinstance(each, dict) for each in data["callouts"]):
-        raise RecordError(f'{name}: no sound record: "callouts" has something else in it')
 
 
 # Writing.

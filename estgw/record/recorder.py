@@ -1,7 +1,7 @@
 """Records of one gateway process: made and written by a thread, kept in memory for the live page.
 
 Theory of operation.  The event loop fills a tape for each request and puts it into a queue when the answer is ready.
-One thread takes the tapes in their order, makes the record of each, turns it into JSON once, writes the file, and hands
+One thread takes the tapes in their order, makes the record of each, writes it as JSON if files are wanted, and hands
 record and size to the event loop, which adds it to the ring.  So nothing is built, written or serialised on the event
 loop.  If the thread can't keep up, records are lost and not requests: the queue is bounded in number and in bytes.
 """
@@ -26,7 +26,7 @@ from estgw.config.model import Recording
 from estgw.errors import ConfigError
 from estgw.est import certs
 from estgw.logs import log, new_request_id
-from estgw.record import build, folder
+from estgw.record import build, folder, ring
 from estgw.record.build import Digests
 from estgw.record.explain import Bindings
 from estgw.record.folder import Folder, RecordError, file_name
@@ -37,6 +37,10 @@ WAITING = 1000
 """Records that may wait for the thread."""
 WAITING_BYTES = 64 << 20
 """Bytes of bodies and outputs that may wait for it."""
+FIXED = 24 << 10
+"""Bytes that a record takes in memory without bodies and outputs."""
+REPEATED = 4
+"""How often a record repeats a body at most: as base64, as a CSR, and in the environment of two scripts."""
 PAUSE = 0.02
 """Seconds that the thread waits for more records before it begins: each time it wakes costs the event loop a moment."""
 QUIET = 60.0
@@ -169,27 +173,28 @@ class Recorder:
 
     def _hand_over(self, made: list[tuple[Record, int]]) -> None:
         """Give records to the ring, all in one turn of the event loop."""
-        ring, loop = self.ring, self._loop
-        if ring is None or loop is None:
+        kept, loop = self.ring, self._loop
+        if kept is None or loop is None:
             return
 
         def add() -> None:
             for record, size in made:
-                ring.add(record, size)
+                kept.add(record, size)
 
         with contextlib.suppress(RuntimeError):  # the loop has ended
             loop.call_soon_threadsafe(add)
 
     def _do(self, job: _Job) -> tuple[Record, int]:
         record = job.make()
+        if self._folder is None:
+            return record, FIXED + REPEATED * job.size
         text = json.dumps(record, ensure_ascii=False, separators=(",", ":"))
         content = text.encode("utf-8", "backslashreplace")  # a header may have lone surrogates
-        if self._folder is not None:
-            try:
-                self._folder.write(file_name(record), content)
-            except OSError as fault:
-                self._warn(self._folder.words(fault))
-        return record, len(content)
+        try:
+            self._folder.write(file_name(record), content)
+        except OSError as fault:
+            self._warn(self._folder.words(fault))
+        return record, ring.PER_BYTE * len(content)
 
     def _warn(self, reason: str) -> None:
         """Say that records are lost, once a minute for each reason."""

@@ -93,6 +93,8 @@ class Sent:
     target: str = ""
     headers: Sequence[tuple[str, str]] = ()
     body: bytes = b""
+    is_csr: bool = False
+    """The body was read as a CSR, so that it is no private key."""
 
 
 class Redactor:
@@ -101,7 +103,7 @@ class Redactor:
     def __init__(self, call: Call | None, sent: Sent, environments: Iterable[Mapping[str, str]] = ()) -> None:
         """`environments` are those of its scripts, which may print what is in them."""
         body = sent.body[:SCANNED]
-        self.has_secret_body = holds_secret(body)
+        self.has_secret_body = holds_secret(body, is_csr=sent.is_csr)
         """Whether the body holds a secret, so that it is kept nowhere."""
         found = set(_secrets_of_target(sent.target))
         found |= {each for name, value in sent.headers if is_secret_name(name) for each in _of_header(name, value)}
@@ -177,12 +179,15 @@ def _pattern(secrets: Iterable[str]) -> re.Pattern[str] | None:
 # Bodies.
 
 
-def holds_secret(body: bytes) -> bool:
+def holds_secret(body: bytes, *, is_csr: bool = False) -> bool:
     """Whether a body, in any encoding, holds an attribute or a control whose value is a secret, or a private key.
 
     The OIDs are looked for byte by byte, so a request that can't be parsed is covered as well.
     """
-    return any(next(_secret_values(der), None) is not None for der in _readings(body)) or _is_private_key(body)
+    readings = list(_readings(body))
+    if any(next(_secret_values(der), None) is not None for der in readings):
+        return True
+    return not is_csr and _is_private_key(body, readings)
 
 
 _REMOVED_OIDS = (
@@ -272,11 +277,11 @@ LONGEST_KEY = 32768
 """Bytes of a private key, in any encoding."""
 
 
-def _is_private_key(body: bytes) -> bool:
+def _is_private_key(body: bytes, readings: Iterable[bytes]) -> bool:
     """Whether the body is a private key, sent in place of a request."""
     if b"PRIVATE KEY-----" in body:
         return True
-    for der in _readings(body) if len(body) <= LONGEST_KEY else ():
+    for der in readings if len(body) <= LONGEST_KEY else ():
         try:
             serialization.load_der_private_key(der, password=None)
         except TypeError:  # it is encrypted

@@ -11,13 +11,15 @@ from typing import Any, TypeAlias
 
 Record: TypeAlias = Mapping[str, Any]
 """One transaction as JSON values; `docs/records.md` lists the keys."""
+PER_BYTE = 3
+"""Bytes that a record takes in memory for each byte of its JSON, measured with an enrolment."""
 
 
 class Ring:
     """The newest records, by a sequence number that grows by one with each."""
 
     def __init__(self, keep: int, memory: int) -> None:
-        """`keep` records at most, of `memory` bytes of JSON together; the oldest go first."""
+        """`keep` records at most, which take `memory` bytes together; the oldest go first."""
         self._keep = keep
         self._memory = memory
         self._bytes = 0
@@ -30,10 +32,10 @@ class Ring:
     def add(self, record: Record, size: int | None = None) -> None:
         """Keep a record, and wake the listeners.  A record that alone is larger than the bound is not kept.
 
-        `size` is the length of its JSON, if that is known.
+        `size` is the bytes that it takes in memory, if that is known.
         """
         self.last += 1
-        size = len(json.dumps(record)) if size is None else size
+        size = PER_BYTE * len(json.dumps(record)) if size is None else size
         self._records[self.last] = (record, size)
         self._numbers[record["id"]] = self.last
         self._bytes += size

@@ -89,6 +89,7 @@ def gateway(
     server: Mapping[str, Any] | None = None,
     callouts: Mapping[str, Any] | None = None,
     labels: Mapping[str, Any] | None = None,
+    record: Mapping[str, Any] | None = None,
 ) -> Iterator[Server]:
     """The gateway as it is shipped, with the changes in the mappings.
 
@@ -101,6 +102,7 @@ def gateway(
     config["server"] = {"listen": ["127.0.0.1:0"], **(server or {})}
     config["callouts"] |= callouts or {}
     config["labels"] |= labels or {}
+    config["record"] = dict(record or {})
     for name in ("trivial", "enrol"):
         config["callouts"]["operations"][name] = {**shape, **open_to_all, "handler": f"bench/cgi/{name}"}
     file = lab.path / "bench.yaml"

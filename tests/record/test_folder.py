@@ -24,11 +24,12 @@ def sound(**changes: Any) -> dict[str, Any]:
         "id": "0123456789",
         "at": "2026-11-29T15:02:37.114Z",
         "kind": "request",
-        "connection": {},
+        "connection": {"number": 1, "request": 1, "peer": "127.0.0.1", "port": 50000, "at": "2026-11-29T15:02:37.014Z"},
         "tls": {},
         "gates": gates,
         "callouts": [],
         "outcome": {"status": None, "gate": None, "reason": "", "hint": None},
+        "ms": 1.5,
     }
     return made | changes
 
@@ -129,13 +130,19 @@ def test_a_missing_directory_names_the_setting(tmp_path):
         ("{}", 'JSON, and no record: it has no "format"'),
         (json.dumps(sound(format=2)), "a record of format 2, and this version of estgw reads format 1"),
         (json.dumps(sound(format="x" * 1000)), f"a record of format {'x' * 40}, and"),
-        (json.dumps(sound(id="../../etc")), 'no sound record: "id" or "kind" is missing or has an impossible value'),
-        (json.dumps(sound(kind="story")), 'no sound record: "id" or "kind" is missing or has an impossible value'),
+        (json.dumps(sound(id="../../etc")), 'no sound record: "id" or "kind" has an impossible value'),
+        (json.dumps(sound(kind="story")), 'no sound record: "id" or "kind" has an impossible value'),
         (json.dumps(sound(gates=[])), 'no sound record: "gates" are not the eight, in their order'),
-        (json.dumps(sound(gates=[1] * 8)), 'no sound record: "gates" are not the eight, in their order'),
-        (json.dumps(sound(callouts=["x"])), 'no sound record: "callouts" has something else in it'),
-        (json.dumps(sound(request="x")), 'no sound record: "request" is of another kind'),
-        (json.dumps(sound(outcome=None)), 'no whole record: "outcome" is missing or of another kind'),
+        (json.dumps(sound(gates=[1] * 8)), 'no sound record: "gates" is missing or not of the kind: list of objects'),
+        (
+            json.dumps(sound(callouts=["x"])),
+            'no sound record: "callouts" is missing or not of the kind',
+        ),
+        (json.dumps(sound(request="x")), 'no sound record: "request" is missing or not of the kind: object or null'),
+        (json.dumps(sound(outcome=None)), 'no sound record: "outcome" is missing or not of the kind: object'),
+        (json.dumps(sound(ms=float("nan"))), 'no sound record: "ms" is missing or not of the kind: number'),
+        (json.dumps(sound(at="2026-11-29T15:02:37")), 'no sound record: "at" is missing or not of the kind: time'),
+        (json.dumps(sound(label="\ud800")), 'no sound record: "label" is missing or not of the kind: text or null'),
     ],
 )
 def test_what_is_no_record_is_refused_in_words(tmp_path, content, words):

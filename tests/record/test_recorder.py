@@ -150,7 +150,6 @@ def test_no_thread_left_costs_records_and_no_request(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("requests", [5_000, pytest.param(50_000, marks=[pytest.mark.slow, pytest.mark.exhaustive])])
 def test_memory_stays_within_its_bound_over_many_requests(requests):
-    """Small records; what Python needs for the values is a small multiple of their JSON."""
     bound = 1 << 20
     ring = Ring(10_000, bound)
     gc.collect()
@@ -158,12 +157,12 @@ def test_memory_stays_within_its_bound_over_many_requests(requests):
     try:
         for number in range(requests):
             text = json.dumps(numbered(number, text=f"{number:010}" * 20))
-            ring.add(json.loads(text), len(text))
+            ring.add(json.loads(text))
         gc.collect()
         used, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert ring.last == requests
     kept = ring.since(0)
-    assert sum(len(json.dumps(record)) for _, record in kept) <= bound
-    assert used < 6 * bound, used
+    assert len(kept) > 300
+    assert used < 1.5 * bound, used
