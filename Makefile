@@ -10,6 +10,8 @@ WORKERS := $(shell echo $$(($$(nproc) * 5 / 2))) --dist worksteal
 SCRATCH := TMPDIR=$$(tests/scratch)
 PYTEST := $(SCRATCH) $(BIN)/python -m pytest
 FAST := $(addprefix tests/,auth cmc cms config est gateway test_architecture.py test_errors.py test_logs.py)
+# What is measured: tests that run the code in their own process.
+COVERED := $(FAST) $(addprefix tests/,client cmc_service commandline conform quirks record register tls)
 # The tests start hundreds of interpreters, and each would compile the package anew.
 unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
@@ -22,9 +24,8 @@ help: ## say what there is
 demo: $(VENV)/runtime ## a demo CA and a gateway on 127.0.0.1:8443, or on LISTEN=ADDRESS:PORT
 	$(BIN)/estgw demo --dir . $(if $(LISTEN),--listen $(LISTEN))
 
-test: lint ## lint, types, and the tests, with real clients
-	tests/install-clients
-	$(PYTEST) -n $(WORKERS)
+test: lint coverage ## lint, types, and the tests, with real clients
+	$(PYTEST) -n $(WORKERS) $(addprefix --ignore=,$(COVERED))
 
 test-all: test ## the same, and the exhaustive tests, which prove over many more cases what others prove over some
 	$(PYTEST) -n $(WORKERS) -m exhaustive
@@ -32,9 +33,10 @@ test-all: test ## the same, and the exhaustive tests, which prove over many more
 test-fast: $(VENV)/tests ## what needs no gateway, no CA and no script
 	$(PYTEST) -n auto $(FAST)
 
-coverage: $(VENV)/tests ## branch coverage by folder of what the fast tests run, and its floor
+coverage: $(VENV)/tests ## branch coverage by folder of what the tests run in their own process, and its floor
 	mkdir -p dist
-	$(SCRATCH) $(BIN)/python -W ignore::RuntimeWarning:slipcover.importer -m slipcover -m pytest -n $(WORKERS) $(FAST)
+	tests/install-clients
+	$(SCRATCH) $(BIN)/python -W ignore::RuntimeWarning:slipcover.importer -m slipcover -m pytest -n $(WORKERS) $(COVERED)
 	$(BIN)/python -m tests.coverage
 
 test-page: $(VENV)/tests ## the live page, in a browser; PICTURES=write takes the pictures of the README anew

@@ -194,7 +194,7 @@ class Recorder:
             self._folder.write(file_name(record), content)
         except OSError as fault:
             self._warn(self._folder.words(fault))
-        return record, ring.PER_BYTE * len(content)
+        return record, ring.in_memory(len(content))
 
     def _warn(self, reason: str) -> None:
         """Say that records are lost, once a minute for each reason."""

@@ -11,8 +11,11 @@ from typing import Any, TypeAlias
 
 Record: TypeAlias = Mapping[str, Any]
 """One transaction as JSON values; `docs/records.md` lists the keys."""
-PER_BYTE = 3
-"""Bytes that a record takes in memory for each byte of its JSON, measured with an enrolment."""
+
+
+def in_memory(characters: int) -> int:
+    """Bytes that a record with so much JSON takes in memory, roughly, as measured with small and large ones."""
+    return 2048 + 3 * characters
 
 
 class Ring:
@@ -35,7 +38,7 @@ class Ring:
         `size` is the bytes that it takes in memory, if that is known.
         """
         self.last += 1
-        size = PER_BYTE * len(json.dumps(record)) if size is None else size
+        size = in_memory(len(json.dumps(record))) if size is None else size
         self._records[self.last] = (record, size)
         self._numbers[record["id"]] = self.last
         self._bytes += size

@@ -23,14 +23,14 @@ def test_the_oldest_record_goes_when_there_are_too_many():
 
 
 def test_the_oldest_record_goes_when_they_take_too_many_bytes():
-    ring = Ring(100, 750)
+    ring = Ring(100, 7000)
     for number in range(10):
         ring.add(record(str(number), "x" * 50))
     assert [kept["id"] for _, kept in ring.since(0)] == ["7", "8", "9"]
 
 
 def test_a_record_larger_than_the_bound_is_not_kept_and_the_next_one_is():
-    ring = Ring(10, 300)
+    ring = Ring(10, 3000)
     ring.add(record("large", "x" * 1000))
     filled(ring, "small")
     assert [kept["id"] for _, kept in ring.since(0)] == ["small"]
