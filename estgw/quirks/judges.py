@@ -76,7 +76,7 @@ def gives_up(steps: Sequence[Step]) -> Verdict:
     sent = [one for one in step.exchanges if one.scheme]
     if not sent:
         return _unmet(step, "it sent no password")
-    words = f"it sent its password {len(sent)} times"
+    words = f"it sent its password {'once' if len(sent) == 1 else f'{len(sent)} times'}"
     if len(sent) > MOST_PASSWORDS:
         return fails(f"{words}; {MOST_PASSWORDS} would have been enough")
     if step.kept is None:

@@ -19,6 +19,27 @@ PKI: Mapping[Result, str] = {
     Result.UNTRIED: "template-only unknown-attrs keygen-clear keygen-other-key",
 }
 """strongSwan 5.9.8."""
+LIBEST: Mapping[Result, str] = {
+    Result.FAIL: "wrong-key wrong-issuer wrong-name two-certs later later-date later-none busy basic-then-digest "
+    "digest-sha256 redirect-same one-line chunked lower-case rollover-bag shuffled-bag pop-wanted ra-wrong-host tls13",
+    Result.UNCLEAR: "html junk no-type wrong-type endless-401 cut-body",
+    Result.UNTRIED: "template-only unknown-attrs keygen-clear keygen-other-key",
+}
+"""The example client of libest 3.2.0p, with OpenSSL 3.0; it ends with exit status 0 whatever happens."""
+GLOBALSIGN: Mapping[Result, str] = {
+    Result.FAIL: "wrong-key wrong-issuer wrong-name basic-then-digest digest-sha256 redirect-same pop-wanted "
+    "keygen-other-key ra-wrong-host",
+    Result.UNCLEAR: "later later-date",
+    Result.UNTRIED: "template-only unknown-attrs keygen-clear",
+}
+"""GlobalSign's estclient 1.0.6, built with Go 1.19."""
+MEASURED: Mapping[str, Mapping[Result, str]] = {
+    "curl 7.88": CURL,
+    "pki 5.9.8": PKI,
+    "libest 3.2.0p": LIBEST,
+    "GlobalSign 1.0.6": GLOBALSIGN,
+}
+"""The columns of docs/judge-my-client.md."""
 
 
 def result(measured: Mapping[Result, str], quirk: str) -> str:

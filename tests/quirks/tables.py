@@ -7,20 +7,21 @@ from pathlib import Path
 from estgw.callout import tables
 from estgw.quirks.clients import PLACEHOLDERS
 from estgw.quirks.table import QUIRKS
-from tests.quirks.measured import CURL, PKI, result
+from tests.quirks.measured import MEASURED, result
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/judge-my-client.md"
 
 
 def quirks() -> str:
-    """The quirks, one row each, with the verdicts of two clients."""
+    """The quirks, one row each, with the verdicts of real clients."""
     rows = [
-        f"| `{row.name}` | {row.server} | {row.client} | {row.clause} | {result(CURL, row.name)} | "
-        f"{result(PKI, row.name)} |\n"
+        f"| `{row.name}` | {row.server} | {row.client} | {row.clause} | "
+        + " | ".join(result(verdicts, row.name) for verdicts in MEASURED.values())
+        + " |\n"
         for row in QUIRKS.values()
     ]
-    head = "| quirk | the server … | a good client … | see | curl 7.88 | pki 5.9.8 |\n"
-    return head + "| --- | --- | --- | --- | --- | --- |\n" + "".join(rows)
+    head = f"| quirk | the server … | a good client … | see | {' | '.join(MEASURED)} |\n"
+    return head + "| --- " * (4 + len(MEASURED)) + "|\n" + "".join(rows)
 
 
 def placeholders() -> str:

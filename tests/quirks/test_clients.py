@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 
@@ -11,7 +12,7 @@ from estgw.quirks import runner
 from estgw.quirks.clients import client_of
 from estgw.quirks.seen import Result
 from estgw.quirks.table import QUIRKS
-from tests.quirks.measured import CURL, PKI
+from tests.quirks.measured import CURL, GLOBALSIGN, LIBEST, PKI
 
 pytestmark = pytest.mark.slow
 
@@ -47,3 +48,19 @@ def test_pki_has_the_verdicts_that_were_measured():
         pytest.skip("the verdicts were measured with strongSwan 5.9.8")
     found, lines = failures("strongswan")
     assert found == PKI, lines
+
+
+@pytest.mark.timeout(600)  # libest waits ten seconds for each connection that a server keeps open
+@pytest.mark.parametrize(
+    ("name", "variable", "measured"),
+    [("libest", "LIBEST_ESTCLIENT", LIBEST), ("globalsign", "GLOBALSIGN_ESTCLIENT", GLOBALSIGN)],
+)
+def test_a_client_built_elsewhere_has_the_verdicts_that_were_measured(name, variable, measured, tmp_path, monkeypatch):
+    """Both programs are called estclient, and Debian 12 has neither."""
+    program = os.environ.get(variable)
+    if not program:
+        pytest.skip(f"{variable} does not name the estclient of {name}")
+    (tmp_path / "estclient").symlink_to(program)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    found, lines = failures(name)
+    assert found == measured, lines

@@ -14,6 +14,9 @@ from estgw.quirks.scores import Scores
 from estgw.quirks.seen import Exchange, Handshake, Place
 from estgw.quirks.table import QUIRKS
 from tests.kit.csr import csr
+from tests.page.conftest import browser, look
+
+__all__ = ["browser", "look"]
 
 PLAIN = Exchange(
     quirk="endless-401",
@@ -162,3 +165,19 @@ def test_the_board_is_bounded_in_bytes(monkeypatch):
     for number in range(20):
         board.note(replace(PLAIN, client=f"c{number}", csr=bytes(30_000)))
     assert list(verdicts(board)) == ["c19", "c18", "c17"]
+
+
+@pytest.mark.client("chromium")
+def test_a_browser_shows_the_verdicts_as_they_come_and_markup_as_text(board, look):
+    _, served = board
+    markup = "<img src=x onerror=alert(1)>"
+    with served.peer() as peer:
+        peer.ask("GET", "quirk-pop-wanted/csrattrs", User_Agent=markup)
+        shown = look.at(f"https://127.0.0.1:{served.server.port}/", ready="section", ignore_https_errors=True)
+        assert shown.locator("h2").all_inner_texts() == [f"127.0.0.1 {markup}"]
+        for _ in range(2):
+            peer.enrol("endless-401.ann")
+    row = shown.locator("section", has=shown.get_by_role("heading", name="ann")).locator("tr[data-verdict=pass]")
+    row.wait_for()
+    assert row.locator("td").nth(1).inner_text() == "endless-401"
+    assert shown.locator("#state").inner_text() == "2 clients"

@@ -52,7 +52,8 @@ def certs_only(der: bytes) -> str:
         raise failed(f"{len(message.certificates) - len(message.bag)} of the certificates can't be read")
     if ber.to_der(der) != der:
         raise warned("the SignedData is BER; senders should write DER (RFC 5967 2.1)")
-    return f"a certs-only SignedData with {len(message.bag)} certificates"
+    count = len(message.bag)
+    return f"a certs-only SignedData with {count} certificate{'' if count == 1 else 's'}"
 
 
 def type_(probe: Probe) -> str:
