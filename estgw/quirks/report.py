@@ -10,15 +10,24 @@ from xml.etree import ElementTree
 from estgw.client.faults import clean
 from estgw.quirks.runner import Trial
 from estgw.quirks.seen import Result
+from estgw.quirks.table import Quirk
 
 FORMAT = 1
 """The version of the JSON; readers ignore keys that they do not know."""
 
 
 def line(trial: Trial) -> str:
-    """One trial for a person."""
+    """One trial for a person; one that failed has a second line."""
     words = clean("; ".join(trial.verdict.evidence), 400).replace("\n", " ")
-    return f"{trial.verdict.result.value.upper():8} {trial.quirk.name:18} {words}"
+    found = f"{trial.verdict.result.value.upper():8} {trial.quirk.name:18} {words}"
+    if trial.verdict.result is not Result.FAIL:
+        return found
+    return f"{found}\n{'':9}{good(trial.quirk)}"
+
+
+def good(quirk: Quirk) -> str:
+    """What a good client does, where that is written, and why it matters."""
+    return f"The server {quirk.server}; a good client {quirk.client} ({quirk.clause}): {quirk.why}."
 
 
 def summary(trials: Sequence[Trial]) -> str:
@@ -38,6 +47,7 @@ def to_json(client: str, trials: Sequence[Trial]) -> str:
             "server": trial.quirk.server,
             "client": trial.quirk.client,
             "clause": trial.quirk.clause,
+            "why": trial.quirk.why,
             "seconds": round(trial.seconds, 3),
         }
         for trial in trials
@@ -62,9 +72,8 @@ def to_junit(client: str, trials: Sequence[Trial]) -> str:
             suite, "testcase", classname="quirks", name=trial.quirk.name, time=f"{trial.seconds:.3f}"
         )
         words = clean("; ".join(trial.verdict.evidence))
-        good = f"The server {trial.quirk.server}; a good client {trial.quirk.client} ({trial.quirk.clause})."
         if trial.verdict.result is Result.FAIL:
-            ElementTree.SubElement(case, "failure", message=words).text = good
+            ElementTree.SubElement(case, "failure", message=words).text = good(trial.quirk)
         elif trial.verdict.result is not Result.PASS:
             ElementTree.SubElement(case, "skipped", message=f"{trial.verdict.result.value}: {words}")
         else:

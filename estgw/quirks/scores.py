@@ -106,7 +106,7 @@ class Scores:
         return {
             "format": FORMAT,
             "quirks": [
-                {"quirk": row.name, "server": row.server, "client": row.client, "clause": row.clause}
+                {"quirk": row.name, "server": row.server, "client": row.client, "clause": row.clause, "why": row.why}
                 for row in QUIRKS.values()
             ],
             "clients": [{"client": name, "verdicts": _judged(events)} for name, events in found.items()],

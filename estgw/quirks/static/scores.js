@@ -13,7 +13,8 @@ function visible(text) {
 function row(quirk, found) {
   const line = document.createElement("tr");
   line.dataset.verdict = found.verdict;
-  const words = [found.verdict, quirk.quirk, quirk.server, quirk.client, found.evidence.join("; ")];
+  const good = found.verdict === "fail" ? `${quirk.client} (${quirk.clause}): ${quirk.why}` : quirk.client;
+  const words = [found.verdict, quirk.quirk, quirk.server, good, found.evidence.join("; ")];
   for (const text of words) {
     const cell = document.createElement("td");
     cell.textContent = visible(text);
