@@ -148,16 +148,18 @@ class Server:
                 buffered += connection.recv(65536)
             body, buffered = buffered[:length], buffered[length:]
             request = Request(method, target, headers, body, binding, finished, number, peer)
-            self.requests.append(request)
-            answer = self.answer(request)
-            if answer is None:
+            if not self._give(connection, request):
                 return
-            for piece in [answer] if isinstance(answer, bytes) else answer:
-                connection.sendall(piece)
-                if not self._open:
-                    return
-            if not isinstance(answer, bytes) or b"\r\nConnection: close\r\n" in answer:
-                return
+
+    def _give(self, connection, request):
+        """Answer a request; False if the connection ends with that."""
+        self.requests.append(request)
+        answer = self.answer(request)
+        for piece in [answer] if isinstance(answer, bytes) else answer or ():
+            connection.sendall(piece)
+            if not self._open:
+                return False
+        return isinstance(answer, bytes) and b"\r\nConnection: close\r\n" not in answer
 
 
 def bindings(connection):

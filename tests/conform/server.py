@@ -299,15 +299,7 @@ class EST(rogue.Server):
                 raise
             body, buffered = buffered[:length], buffered[length:]
             request = Request(method, target, headers, body, binding, finished, number, peer)
-            self.requests.append(request)
-            answer = self.answer(request)
-            if answer is None:
-                return
-            for piece in [answer] if isinstance(answer, bytes) else answer:
-                connection.sendall(piece)
-                if not self._open:
-                    return
-            if not isinstance(answer, bytes):
+            if not self._give(connection, request):
                 return
 
 
