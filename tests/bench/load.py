@@ -59,12 +59,13 @@ class Load:
         login: str | None = LOGIN,
         certificate: tuple[Path, Path] | None = None,
         greet: bool = False,
+        ack: bool = False,
         csrs: Path | None = None,
     ) -> Result:
         """Ask for `seconds`, or `count` times if that is over first.
 
         `expect` is `pkcs7` for a certificate with the CSR's key, else a text that a good answer has.  `greet` makes
-        handshakes and asks nothing; `csrs` is another file of CSRs.
+        handshakes and asks nothing; `ack` acknowledges what comes at once; `csrs` is another file of CSRs.
         """
         command: list[str | Path] = [
             self.program,
@@ -78,6 +79,7 @@ class Load:
         command += [f"--cert={certificate[0]}", f"--key={certificate[1]}"] if certificate else []
         command += ["--keep"] if keep else []
         command += ["--greet"] if greet else []
+        command += ["--ack"] if ack else []
         done = subprocess.run(command, capture_output=True, check=True, timeout=seconds + 60)
         return Result(**json.loads(done.stdout))
 

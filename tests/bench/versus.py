@@ -38,7 +38,13 @@ def ask(load: Load, server: Server, script: str, cell: Cell, seconds: float) -> 
     expect = "nothing to see" if cell.script == "trivial" else "pkcs7"
     before, parts = server.cpu(), server.cpu_by_part()
     result = load.run(
-        server.port, server.base + script, clients=cell.clients, keep=cell.keep, seconds=seconds, expect=expect
+        server.port,
+        server.base + script,
+        clients=cell.clients,
+        keep=cell.keep,
+        seconds=seconds,
+        expect=expect,
+        ack=cell.who.endswith("acknowledged"),
     )
     done = max(result.done, 1)
     gateway, scripts = (now - then for now, then in zip(server.cpu_by_part(), parts, strict=True))
