@@ -35,6 +35,7 @@ ORDER = [
     "gateway",
     "cmc_service",
     "supervision",
+    "labs",
     "cli",
 ]
 CLIENT_STANDS_ON = {"errors", "commandline", "est", "cms", "cmc"}

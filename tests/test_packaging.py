@@ -25,7 +25,8 @@ TEMPLATE = "estgw/template"
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A wheel from a copy of the checkout in which a demo has run, so that there are keys that must be left out."""
     source = tmp_path_factory.mktemp("source")
-    for part in ("pyproject.toml", "README.md", "LICENSE", "Makefile", "conf.yaml", "estgw", "handlers", "openssl-ca"):
+    files = ("pyproject.toml", "README.md", "LICENSE", "Makefile", "conf.yaml")
+    for part in (*files, "estgw", "handlers", "openssl-ca", "docs"):
         run("cp", "-R", ROOT / part, source)
     for made in ("cacert.pem", "index.txt", "ca.lock"):
         (source / "openssl-ca" / made).write_text("made by a run")
@@ -69,6 +70,12 @@ def test_the_live_page_travels_in_the_wheel_with_what_is_vendored(wheel):
     with zipfile.ZipFile(wheel) as archive:
         for path in files:
             assert archive.read(str(path.relative_to(ROOT))) == path.read_bytes()
+
+
+def test_the_sheets_of_the_labs_travel_in_the_wheel(unpacked, tmp_path):
+    for path in (ROOT / "docs/labs").iterdir():
+        assert (unpacked / TEMPLATE / path.relative_to(ROOT)).read_bytes() == path.read_bytes()
+    assert b"# Lab 10: " in estgw(unpacked, "lab", "show", "10", cwd=tmp_path).stdout
 
 
 def ca_files() -> list[Path]:

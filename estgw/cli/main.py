@@ -10,6 +10,7 @@ from estgw.cli import (
     cmc,
     conform,
     csrattrs,
+    labs,
     log,
     passwd,
     pending_commands,
@@ -40,6 +41,7 @@ PROGRAM = Program(
         *log.COMMANDS,
         *conform.COMMANDS,
         *quirks.COMMANDS,
+        *labs.COMMANDS,
     ),
     exit_status=(
         (0, "done", "Done."),
@@ -47,8 +49,11 @@ PROGRAM = Program(
         (2, "wrong command line", "The command line itself is wrong."),
         (
             3,
-            "a replay differs, or no judgement",
-            "replay: the outcome differs from the recorded one.  conform: the server could not be judged.",
+            "a replay differs, no judgement, or a lab is not done",
+            (
+                "replay: the outcome differs from the recorded one.  conform: the server could not be judged.  "
+                "lab check: some step is not done."
+            ),
         ),
         (130, "interrupted", "Ctrl-C ended the command."),
     ),

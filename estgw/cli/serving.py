@@ -170,6 +170,9 @@ Then edit the policy block of {handler} and enrol again, or let this
 repeat the last request on each save, on a copy of the CA:
   {_program("estgw")} watch -c {shlex.quote(str(directory / "conf.yaml"))} simpleenroll
 
+Ten lessons that check themselves begin with
+  {_program("estgw")} lab show 1 -c {shlex.quote(str(directory / "conf.yaml"))}
+
 What happened to each request is in {shlex.quote(str(directory / "records"))}. Ctrl-C stops the gateway.
 """
 

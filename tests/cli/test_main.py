@@ -86,7 +86,7 @@ def test_help_explains_the_exit_status(capsys):
     text = capsys.readouterr().out
     assert (
         "exit status:\n  0 done\n  1 failed, and stderr says why\n  2 wrong command line\n"
-        "  3 a replay differs, or no judgement\n  130 interrupted\n" in text
+        "  3 a replay differs, no judgement, or a lab is not done\n  130 interrupted\n" in text
     )
     assert "example: estgw demo" in text
     assert all(command in text for command in COMMANDS)

@@ -85,17 +85,18 @@ class Shell:
         return subprocess.run(
             command,
             cwd=self.lab.path,
-            env={
-                **os.environ,
-                "PATH": self._path,
-                "PYTHONPATH": str(ROOT),
-                "VARIABLES": str(self.lab.path / ".variables"),
-            },
+            env=self.environment,
             capture_output=True,
             text=True,
             timeout=120,
             check=False,
         )
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """That of the terminal."""
+        ours = {"PATH": self._path, "PYTHONPATH": str(ROOT), "VARIABLES": str(self.lab.path / ".variables")}
+        return {**os.environ, **ours}
 
     def paste(self, text: str, language: str = "sh") -> str:
         """Run a block, and return its output; it must succeed."""
@@ -111,6 +112,8 @@ class Shell:
         if not block.is_run:
             return ""
         before = len(self.gateway.log)
+        if RELOAD in block.text:
+            self.gateway.configure(self._overrides)
         done = self.run(block.text, block.language)
         assert done.returncode == 0, f"{block.text}\n{done.stdout}\n{done.stderr}"
         if RELOAD in block.text:

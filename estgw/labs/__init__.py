@@ -1,0 +1,1 @@
+"""Lessons that check themselves: what was done is read from records, the CA and files; nothing is changed."""
