@@ -69,7 +69,15 @@ def tls_subject(record: Record) -> str:
 
 def issued(record: Record) -> x509.Certificate | None:
     """The certificate that was issued."""
-    pem = (record.get("issued") or {}).get("pem")
+    return _loaded((record.get("issued") or {}).get("pem"))
+
+
+def client(record: Record) -> x509.Certificate | None:
+    """The client's certificate in TLS, whether it verifies or not."""
+    return _loaded((record.get("tls") or {}).get("certificate"))
+
+
+def _loaded(pem: object) -> x509.Certificate | None:
     try:
         return x509.load_pem_x509_certificate(pem.encode()) if isinstance(pem, str) else None
     except certs.UNREADABLE:
@@ -80,15 +88,6 @@ def login_fault(record: Record) -> str:
     """Why the client's certificate in TLS does not count; empty if it does."""
     verify = record["tls"].get("verify")
     return "" if verify == "SUCCESS" else f"The certificate was shown, and does not count: {verify}."
-
-
-def client(record: Record) -> x509.Certificate | None:
-    """The client's certificate in TLS, whether it verifies or not."""
-    pem = (record.get("tls") or {}).get("certificate")
-    try:
-        return x509.load_pem_x509_certificate(pem.encode()) if isinstance(pem, str) else None
-    except certs.UNREADABLE:
-        return None
 
 
 def is_signed_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:

@@ -14,19 +14,18 @@ from estgw.labs import (
     renewal,
     rollover,
 )
+from estgw.labs.step import Lab
 
-LABS = {
-    lab.LAB.number: lab.LAB
-    for lab in (
-        first_certificate,
-        eight_gates,
-        policy,
-        renewal,
-        linking,
-        approval,
-        rollover,
-        full_cmc,
-        post_quantum,
-        judges,
-    )
-}
+_ALL: tuple[Lab, ...] = (
+    first_certificate.LAB,
+    eight_gates.LAB,
+    policy.LAB,
+    renewal.LAB,
+    linking.LAB,
+    approval.LAB,
+    rollover.LAB,
+    full_cmc.LAB,
+    post_quantum.LAB,
+    judges.LAB,
+)
+LABS = {lab.number: lab for lab in _ALL}
