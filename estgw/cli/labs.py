@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 import time
 from argparse import Namespace
@@ -59,17 +58,19 @@ def _url(path: Path) -> str:
 
 def start(arguments: Namespace) -> int:
     """Add a lab's settings to conf.yaml, and let only count what happens from now on."""
-    from estgw.labs import outcomes, settings
+    from estgw.config import model
+    from estgw.labs import files, outcomes, settings
     from estgw.labs.sheets import LabError
 
     sheet, path = _find(arguments.number), config_file(arguments.config)
+    model.load(path)  # a fault that is there already is named as one of this file
     text = path.read_text(encoding="utf-8")
     try:
         new = settings.added(text, sheet.settings, path)
     except LabError as fault:
         raise ConfigError([str(fault)]) from None
     if new != text:
-        _replace(path, new)
+        files.write(path, new, approve=model.load)
         print(f"{path} has these lines now:\n{sheet.settings}")
         print('Make the gateway read them: pkill -HUP -f "estgw demo", or stop it with Ctrl-C and start it again.')
     now = time.time()
@@ -77,20 +78,6 @@ def start(arguments: Namespace) -> int:
     outcomes.start(path.absolute().parent, sheet.number, at)
     print(f"Lab {sheet.number} begins: what came before does not count. The sheet: estgw lab show {sheet.number}")
     return 0
-
-
-def _replace(path: Path, text: str) -> None:
-    """Put a new conf.yaml in place of the old one, if the gateway could read it."""
-    from estgw.config import model
-
-    new = path.with_name(f".{path.name}.new")
-    try:
-        new.write_text(text, encoding="utf-8")
-        shutil.copymode(path, new)
-        model.load(new)
-        new.replace(path)
-    finally:
-        new.unlink(missing_ok=True)
 
 
 def check(arguments: Namespace) -> int:
@@ -109,7 +96,10 @@ def check(arguments: Namespace) -> int:
         print(logs.escape(f"  {finding.outcome.value:8}  {step:{width}}  {finding.sentence}"))
     if not place.records.is_dir():
         print(f"note: there are no records in {place.records}: estgw demo makes them, or `record` in conf.yaml")
-    outcomes.keep(place.workspace, sheet.number, findings)
+    try:
+        outcomes.keep(place.workspace, sheet.number, findings)
+    except OSError as fault:
+        print(f"note: this outcome could not be written down: {fault.filename}: {fault.strerror}", file=sys.stderr)
     return 0 if all(finding.outcome is Outcome.DONE for finding in findings.values()) else NOT_YET
 
 

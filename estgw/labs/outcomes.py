@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from estgw.labs import files
 from estgw.labs.step import Finding, Outcome
 
 OUTCOMES = Path(".estgw/labs.json")
@@ -58,14 +56,5 @@ def _read(path: Path) -> dict[str, object]:
 
 
 def _write(path: Path, content: Mapping[str, object]) -> None:
-    """Write an object whole, for the user alone."""
-    with contextlib.suppress(FileExistsError):
-        path.parent.mkdir(mode=0o755)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # with mode 0600
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(content, file, indent=1)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    files.make_directory(path.parent)
+    files.write(path, json.dumps(content, indent=1), mode=0o600)

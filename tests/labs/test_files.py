@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -83,7 +85,9 @@ def test_a_start_that_would_spoil_conf_yaml_leaves_it_as_it_was(here, capsys):
     path.write_text(path.read_text() + "\nnonsense: 1\n")
     before = path.read_bytes()
     assert command_line.main(["lab", "start", "4"]) == 1
-    assert "nonsense" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "nonsense" in said
+    assert ".conf" not in said
     assert path.read_bytes() == before
     assert not (here.path / ".estgw/labs.json").exists()
     assert not list(here.path.glob(".conf*"))
@@ -111,6 +115,27 @@ def test_outcomes_are_kept_for_the_user_alone_and_those_of_other_labs_stay(tmp_p
     assert json.loads(path.read_text()) == {"1": {"a": "done", "b": "not yet"}, "2": {"c": "wrong"}}
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert [each.name for each in path.parent.iterdir()] == ["labs.json"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to others")
+def test_what_root_writes_for_a_learner_belongs_to_the_learner(here, capsys):
+    learner = 12345
+    for path in (here.path, here.path / "conf.yaml"):
+        os.chown(path, learner, learner)
+    shutil.rmtree(here.path / ".estgw")
+    assert command_line.main(["lab", "start", "4"]) == 0
+    made = [here.path / "conf.yaml", here.path / ".estgw", *(here.path / ".estgw").iterdir()]
+    assert len(made) == 4
+    assert {path.stat().st_uid for path in made} == {learner}
+
+
+def test_an_outcome_that_can_t_be_written_down_is_still_said(here, capsys):
+    shutil.rmtree(here.path / ".estgw")
+    (here.path / ".estgw").write_text("a file")
+    assert command_line.main(["lab", "check", "1"]) == 3
+    said = capsys.readouterr()
+    assert "not yet   certificate" in said.out
+    assert "this outcome could not be written down: " in said.err
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"1": 7}', '{"1": {"a": "perhaps"}}', "[" * 100_000])
