@@ -225,11 +225,12 @@ def test_demo_prints_the_commands_of_the_readme(here):
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     ) as process:
         assert process.stdout is not None
-        ready = process.stdout.readline()
+        ready, page = process.stdout.readline(), process.stdout.readline()
         process.send_signal(signal.SIGTERM)
         out, err = process.communicate(timeout=DEADLINE)
     url = ready.removeprefix("estgw ready ").strip()
     assert re.fullmatch(r"https://localhost:\d+", url)
+    assert page.startswith("page http://127.0.0.1:")
     assert (process.returncode, out) == (0, "")
     readme = (ROOT / "README.md").read_text().partition("## The first certificate")[2]
     shown = readme.partition("```sh\n")[2].partition("```")[0].replace("https://localhost:8443", url)
