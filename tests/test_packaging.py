@@ -33,7 +33,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for folder, made in (("private", "cakey.pem"), ("newcerts", "01.pem"), ("pending", "a.request")):
         (source / "openssl-ca" / folder).mkdir(exist_ok=True)
         (source / "openssl-ca" / folder / made).write_text("made by a run")
-    (source / "users.htpasswd").write_text("made by a run")
+    for made in ("users.htpasswd", "handlers/examples/one-time-passwords", "handlers/lab10/authorize"):
+        (source / made).parent.mkdir(exist_ok=True)
+        (source / made).write_text("made by a run")
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
     run("make", f"VENV={sys.prefix}", "-o", f"{sys.prefix}/runtime", "dist", cwd=source, env=environment)
     (built,) = (source / "dist").iterdir()
