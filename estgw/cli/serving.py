@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import ipaddress
 import shlex
 import shutil
 import sys
@@ -31,14 +32,43 @@ def demo(arguments: Namespace) -> int:
     """Make the missing parts of a demo, serve it, and print commands to paste on stderr."""
     spawn.disown_inheritance()
     directory: Path = arguments.dir or (Path() if Path("conf.yaml").exists() else Path("estgw-demo"))
-    made = workspace.prepare_demo(directory)
+    names: list[str] = arguments.name
+    made = workspace.prepare_demo(directory, names)
 
     def ready(url: str, page: str | None) -> None:
-        print(_welcome(directory, url, page, made=made), file=sys.stderr, flush=True)
+        print(
+            _welcome(directory, url, page, made=made, beyond=not all(map(_is_local, names))),
+            file=sys.stderr,
+            flush=True,
+        )
         _say_where(url, page)
 
     again = ["estgw", "demo", *(["--dir", str(arguments.dir)] if arguments.dir else [])]
-    return _serve(directory / "conf.yaml", arguments.listen, ready, again, demo=True)
+    again += [part for name in names for part in ("--name", name)]
+    listen = arguments.listen or _everywhere(directory / "conf.yaml", names)
+    return _serve(directory / "conf.yaml", listen, ready, again, demo=names[0] if names else "")
+
+
+def _everywhere(config: Path, names: Sequence[str]) -> str | None:
+    """Where a demo with these names listens, for them to be of use: on all IPv4 addresses, at the configured port.
+
+    IPv6 if all names are such addresses.  None for the configured addresses, if these are no loopback ones, or if the
+    names lead to this machine alone.
+    """
+    from estgw.config import fields, model
+
+    hosts, ports = zip(*map(fields.split_address, model.load(config).server.listen), strict=True)
+    if all(map(_is_local, names)) or not all(map(_is_local, hosts)):
+        return None
+    return sockets.endpoint(("::" if all(":" in name for name in names) else "0.0.0.0", ports[0]))  # noqa: S104
+
+
+def _is_local(name: str) -> bool:
+    """Whether a host name or an IP address leads to this machine alone."""
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return name.lower() == "localhost"
 
 
 def init(arguments: Namespace) -> int:
@@ -88,7 +118,7 @@ def check(arguments: Namespace) -> int:
     return checks.check(config_file(arguments.config))
 
 
-def _serve(path: Path, listen: str | None, ready: server.Ready, again: list[str], *, demo: bool = False) -> int:
+def _serve(path: Path, listen: str | None, ready: server.Ready, again: list[str], *, demo: str | None = None) -> int:
     """Serve until a signal; `again` is the command line to suggest when an address is in use."""
     from estgw.config import fields, model
     from estgw.gateway import server
@@ -145,16 +175,21 @@ def _program(name: str) -> str:
     return shlex.quote(str(beside.relative_to(Path.cwd()) if inside else beside))
 
 
-def _welcome(directory: Path, url: str, page: str | None, *, made: bool) -> str:
+def _welcome(directory: Path, url: str, page: str | None, *, made: bool, beyond: bool) -> str:
     """The first page for a newcomer, with commands to paste."""
     anchor = shlex.quote(str(directory / workspace.ANCHOR))
     handler = shlex.quote(str(directory / "handlers/openssl/simpleenroll"))
     login = f"{workspace.DEMO_USER}:{workspace.DEMO_PASSWORD}"
+    open_door = (
+        f"\nOther machines reach this gateway, and the password {workspace.DEMO_PASSWORD} is public.\n"
+        if beyond
+        else ""
+    )
     seen = f"\nSee what happens, request by request, in a browser on this machine:\n  {page}\n" if page else ""
     return f"""
 A demo CA {"was made" if made else "is"} in {directory / "openssl-ca"}; its fingerprint (SHA-256) is
   {workspace.fingerprint(directory)}
-
+{open_door}
 Paste this into another terminal for a first certificate, with openssl and curl:
   openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout key.pem -subj /CN=device-1 -out req.pem
   curl -sS --fail-with-body {url}/.well-known/est/simpleEnroll --anyauth -u {login} \\
@@ -184,6 +219,14 @@ def _init_fault(arguments: Namespace) -> str:
 
 
 _LISTEN = Option("--listen", "listen here, in place of the configured addresses; port 0 is any", "ADDR:PORT")
+_DEMO_NAME = Option(
+    "--name",
+    "a host name or IP address of this machine, for the server's certificate and the printed lines; may be given more "
+    "than once, the first is printed. With one that other machines reach, the gateway listens on all addresses. "
+    "(default: localhost, for this machine alone)",
+    "HOST_OR_IP",
+    repeatable=True,
+)
 _DEMO_DIR = Option("--dir", "the workspace (default: here if conf.yaml is here, else estgw-demo)", "DIR", type=Path)
 
 COMMANDS = (
@@ -191,8 +234,9 @@ COMMANDS = (
         name="demo",
         summary="Make a workspace and its CA if they are missing, then serve.",
         run=demo,
-        options=[_DEMO_DIR, _LISTEN],
-        example="demo --dir lab",
+        options=[_DEMO_DIR, _LISTEN, _DEMO_NAME],
+        description="A CA that is there stays; names that are not in the server's certificate yet get a new one by it.",
+        example="demo --dir lab --name est.lab.example --name 192.0.2.10",
     ),
     Command(
         name="init",

@@ -6,13 +6,14 @@ import shutil
 import stat
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from estgw import __version__
 from estgw.auth import users
 from estgw.callout.program import WRITABLE_BY_OTHERS
-from estgw.est import certs
+from estgw.errors import Malformed
+from estgw.est import certs, hostnames
 
 PARTS = ("conf.yaml", "handlers", "openssl-ca")
 CA_FILES = (
@@ -26,6 +27,7 @@ VERSION = "VERSION"
 """In `SHIPPED`: the version of estgw that shipped them."""
 DEMO_USER, DEMO_PASSWORD = "estuser", "estpwd"
 ANCHOR = Path("openssl-ca/cacert.pem")
+SERVER = Path("openssl-ca/server.pem")
 USERS = Path("users.htpasswd")
 
 
@@ -105,22 +107,40 @@ def tighten(directory: Path) -> None:
                 path.chmod(wanted)
 
 
-def prepare_demo(directory: Path) -> bool:
+def prepare_demo(directory: Path, names: Sequence[str] = ()) -> bool:
     """Make the missing parts of a demo: workspace, CA and demo user; returns whether a CA was made.
 
-    Raises `WorkspaceError`.
+    `names` are host names and IP addresses for the server's certificate, besides localhost.  An existing CA makes a new
+    one for the gateway, if its certificate lacks one of them.  Raises `WorkspaceError`.
     """
     if not (directory / "conf.yaml").exists():
         init(directory)
     tighten(directory)
     made = not (directory / ANCHOR).exists()
+    options = [part for name in names for part in ("--name", name)]
     if made:
-        run = subprocess.run([(directory / "openssl-ca/create-ca").absolute()], capture_output=True, check=False)
-        if run.returncode:
-            raise WorkspaceError(f"create-ca failed: {run.stderr.decode(errors='replace').strip()}")
+        _create_ca(directory, *options)
+    elif names and not _has_names(directory / SERVER, names):
+        _create_ca(directory, "--server-only", *options)
     if not (directory / USERS).exists():
         users.set_password(directory / USERS, DEMO_USER, DEMO_PASSWORD)
     return made
+
+
+def _create_ca(directory: Path, *options: str) -> None:
+    command = [str((directory / "openssl-ca/create-ca").absolute()), *options]
+    run = subprocess.run(command, capture_output=True, check=False)
+    if run.returncode:
+        raise WorkspaceError(f"create-ca failed: {run.stderr.decode(errors='replace').strip()}")
+
+
+def _has_names(file: Path, names: Sequence[str]) -> bool:
+    """Whether the first certificate of a PEM file is for all of these names; False if it can't be read."""
+    try:
+        certificate = certs.load_pem(file.read_bytes())[0]
+    except (OSError, Malformed, IndexError):
+        return False
+    return all(hostnames.matches(certificate, name) for name in names)
 
 
 def fingerprint(directory: Path) -> str:

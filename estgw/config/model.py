@@ -306,12 +306,14 @@ class Config(_Model):
             raise ValueError(f"{page.listen} is an address of the gateway itself: take another port")
         return page
 
-    def for_demo(self, folder: Path) -> Config:
+    def for_demo(self, folder: Path, name: str = "") -> Config:
         """The same for `estgw demo`, which records and shows that if conf.yaml does not mention it.
 
-        `folder` is where conf.yaml lies.
+        `folder` is where conf.yaml lies.  A `name` takes the place of `server.name`.
         """
         made = self
+        if name:
+            made = made.model_copy(update={"server": made.server.model_copy(update={"name": name})})
         if "record" not in self.model_fields_set:
             record = Recording(keep=DEMO_KEEP).model_copy(update={"dir": folder.absolute() / DEMO_RECORDS})
             made = made.model_copy(update={"record": record})

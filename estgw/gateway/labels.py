@@ -36,11 +36,14 @@ class Snapshot:
     faults: Faults = field(default_factory=dict)
     templates: Mapping[Path, str] = field(default_factory=dict)
     """The text of each sound `csr_template`."""
-    demo: bool = False
-    """Whether it is for `estgw demo`, which records if conf.yaml is silent about that."""
+    demo: str | None = None
+    """For `estgw demo`, which records if conf.yaml is silent: its host name, or empty for the configured one.
+
+    None: not for a demo.
+    """
 
     @classmethod
-    def take(cls, path: Path, *, demo: bool = False) -> Snapshot:
+    def take(cls, path: Path, *, demo: str | None = None) -> Snapshot:
         """Read conf.yaml and check its labels; raises `ConfigError` for a fault of conf.yaml itself."""
         text = text_of(path)
         settings = _settings(path, text, demo=demo)
@@ -83,9 +86,9 @@ class Snapshot:
         return sentences(self.faults, only_one=not self.settings.labels)
 
 
-def _settings(path: Path, text: str, *, demo: bool) -> Config:
+def _settings(path: Path, text: str, *, demo: str | None) -> Config:
     settings = model.load(path, text)
-    return settings.for_demo(path.parent) if demo else settings
+    return settings if demo is None else settings.for_demo(path.parent, demo)
 
 
 def sentences(faults: Faults, *, only_one: bool = False) -> list[str]:

@@ -16,6 +16,7 @@ from estgw.page.serving import Address, Served, bind, served
 from estgw.record.folder import RecordError
 from estgw.record.recorder import Recorder
 from estgw.record.ring import Ring
+from estgw.tls.sockets import endpoint
 
 ARRIVAL = 10.0
 """Seconds in which the record of a replay gets from the recorder's thread into the ring."""
@@ -106,7 +107,7 @@ def _facts(settings: Config, config_file: Path, port: int) -> Facts:
     anchors = settings.client_auth.explicit
     return Facts(
         name=folder.name,
-        url=f"https://{settings.server.name}:{port}",
+        url=f"https://{endpoint((settings.server.name, port))}",
         folder=str(folder),
         config=str(config_file.absolute()),
         anchor=str(anchors[0]) if anchors else None,

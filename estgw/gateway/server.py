@@ -39,7 +39,7 @@ from estgw.record.recorder import Recorder, recorder
 from estgw.record.tape import Verdict
 from estgw.tls.adapter import TLSObject
 from estgw.tls.listener import Listener, Observer
-from estgw.tls.sockets import bind
+from estgw.tls.sockets import bind, endpoint
 
 Ready = Callable[[str, str | None], None]
 """Called with the URL once connections are accepted, and with the link of the live page, if there is one."""
@@ -220,10 +220,11 @@ def _note_exhausted(fault: OSError) -> None:
         log.error("no connection can be accepted", reason=fault.strerror)
 
 
-def serve(config_file: Path, *, listen: str | None, ready: Ready, demo: bool = False) -> None:
+def serve(config_file: Path, *, listen: str | None, ready: Ready, demo: str | None = None) -> None:
     """Run a gateway in this process until SIGTERM or SIGINT.  Raises `ConfigError` or OSError.
 
-    `listen` replaces the configured addresses; a `demo` records requests if the configuration is silent about that.
+    `listen` replaces the configured addresses.  A `demo` records requests if the configuration is silent about that,
+    and its text, if it is not empty, takes the place of `server.name`.
     """
     snapshot = Snapshot.take(config_file, demo=demo)
     settings = snapshot.settings
@@ -237,7 +238,7 @@ def serve(config_file: Path, *, listen: str | None, ready: Ready, demo: bool = F
             meter.set(WORKERS, 1)
             if page is not None:
                 page.opened(settings, ports[0])
-            ready(f"https://{settings.server.name}:{ports[0]}", page.link if page is not None else None)
+            ready(f"https://{endpoint((settings.server.name, ports[0]))}", page.link if page is not None else None)
 
         def reload() -> None:
             with told(config_file):
@@ -254,7 +255,7 @@ def serve(config_file: Path, *, listen: str | None, ready: Ready, demo: bool = F
         ):
             async with (
                 exposed(settings.metrics.listen, (*OF_WORKERS, *OF_ALL)),
-                live_page.shown(settings, config_file, server.recorder, addresses, demo=demo) as page,
+                live_page.shown(settings, config_file, server.recorder, addresses, demo=demo is not None) as page,
             ):
                 await server.run(sockets, accepting, reload)
 

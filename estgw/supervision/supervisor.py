@@ -102,7 +102,7 @@ class Supervisor:
         self._notices.adopt(self._first)
         port = self._addresses[0][1]
         log.info("listening", addresses=", ".join(self._listen), port=port, workers=len(self._slots))
-        ready(f"https://{self._settings.server.name}:{port}")
+        ready(f"https://{sockets.endpoint((self._settings.server.name, port))}")
         aside = [asyncio.create_task(self._reload_when_told()), asyncio.create_task(self._sweep_now_and_then())]
         await self._ending.wait()
         for task in aside:
@@ -287,7 +287,7 @@ class Supervisor:
                 self._start(slot)
 
 
-def serve(config_file: Path, *, listen: str | None, ready: Callable[[str], None], demo: bool = False) -> None:
+def serve(config_file: Path, *, listen: str | None, ready: Callable[[str], None], demo: str | None = None) -> None:
     """Run a gateway of several processes until SIGTERM or SIGINT.  Raises `ConfigError` or OSError."""
     snapshot = Snapshot.take(config_file, demo=demo)
     load_check.require_loadable(config_file, snapshot)

@@ -28,6 +28,7 @@ from estgw import __version__
 from estgw.auth import users
 from estgw.callout.contract import ENV_VARS
 from estgw.cli import main as command_line
+from estgw.cli import serving
 from estgw.gateway import advice
 from tests.kit.csr import challenge, csr, san
 from tests.kit.der import VECTORS, armoured
@@ -236,6 +237,52 @@ def test_demo_prints_the_commands_of_the_readme(here):
     shown = readme.partition("```sh\n")[2].partition("```")[0].replace("https://localhost:8443", url)
     assert textwrap.indent(shown, "  ") in err, "demo and README show the same lines"
     assert "openssl verify -CAfile openssl-ca/cacert.pem cert.pem" in err
+
+
+@pytest.mark.client("curl")
+def test_a_demo_prints_its_first_name_and_is_reached_by_it(here):
+    command = [
+        sys.executable,
+        "-W",
+        "error",
+        "-m",
+        "estgw",
+        "demo",
+        "--name",
+        "est.lab.example",
+        "--listen",
+        "127.0.0.2:0",
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().removeprefix("estgw ready ").strip()
+        port = url.removeprefix("https://est.lab.example:")
+        asked = run("curl", "-sS", "--fail", "--cacert", here.anchor, "--resolve", f"est.lab.example:{port}:127.0.0.2",
+                    f"{url}/.well-known/est/cacerts")  # fmt: skip
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=DEADLINE)
+    assert asked.stdout
+    assert f"{url}/.well-known/est/simpleEnroll" in err
+    assert "Other machines reach this gateway, and the password estpwd is public." in err
+
+
+@pytest.mark.parametrize(
+    ("configured", "names", "everywhere"),
+    [
+        ("127.0.0.1:8443", ["est.example"], "0.0.0.0:8443"),
+        ("127.0.0.1:9443", ["2001:db8::1"], "[::]:9443"),
+        ("127.0.0.1:8443", ["2001:db8::1", "est.example"], "0.0.0.0:8443"),
+        ("127.0.0.1:8443", ["localhost", "127.0.0.1"], None),
+        ("192.0.2.1:8443", ["est.example"], None),
+        ("127.0.0.1:8443", [], None),
+    ],
+)
+def test_a_demo_listens_beyond_loopback_only_for_a_name_beyond_it(own_lab, configured, names, everywhere):
+    own_lab.edit("conf.yaml", "listen: [127.0.0.1:8443]", f"listen: [{configured}]")
+    assert serving._everywhere(own_lab.path / "conf.yaml", names) == everywhere
 
 
 # init.

@@ -12,6 +12,7 @@ import pytest
 
 from estgw.cli import workspace
 from estgw.cli.workspace import WorkspaceError
+from estgw.est import certs, names
 from estgw.gateway import state
 from tests.kit.processes import ROOT, run
 from tests.kit.workspace import Workspace
@@ -153,6 +154,37 @@ def test_prepare_demo_makes_ca_and_users_once(tmp_path):
     assert Workspace(tmp_path / "lab").books() == books
     assert (tmp_path / "lab/users.htpasswd").read_bytes() == users
     state.load(tmp_path / "lab/conf.yaml")
+
+
+def test_a_demo_with_names_has_them_in_its_certificate_and_keeps_its_ca(tmp_path):
+    path = tmp_path / "lab"
+    assert workspace.prepare_demo(path, ["est.lab.example", "192.0.2.10"])
+    lab = Workspace(path)
+    assert {"DNS:est.lab.example", "IP:192.0.2.10", "DNS:localhost"} <= names_in(lab)
+    root, key, books = lab.root, (lab.ca / "private/serverkey.pem").read_bytes(), lab.books()
+    assert not workspace.prepare_demo(path, ["192.0.2.10"])
+    assert lab.books() == books, "the certificate has this name already"
+    assert not workspace.prepare_demo(path, ["192.0.2.11", "2001:db8::1"])
+    assert lab.root == root
+    assert {"IP:192.0.2.11", "IP:2001:db8::1", "DNS:localhost"} <= names_in(lab)
+    assert (lab.ca / "private/serverkey.pem").read_bytes() != key
+    assert not [row for row in lab.rows if row[0] == "R"]
+
+
+def names_in(lab: Workspace) -> set[str]:
+    return {names.san_text(entry) for entry in certs.san(lab.load("server.pem")[0]) or ()}
+
+
+@pytest.mark.parametrize(
+    "name", ["a_b.example", "est.example:8443", "https://est.example", "192.0.2.256", "-x.example", ""]
+)
+def test_a_name_that_no_certificate_can_hold_makes_no_demo(tmp_path, name):
+    with pytest.raises(
+        WorkspaceError, match=r"create-ca failed: create-ca: .*(not a host name or IP address|wants a value)"
+    ):
+        workspace.prepare_demo(tmp_path / "lab", [name])
+    assert not (tmp_path / "lab" / workspace.ANCHOR).exists()
+    assert not (tmp_path / "lab" / workspace.USERS).exists()
 
 
 def test_prepare_demo_makes_a_missing_users_file(own_lab):
