@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import subprocess
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 from estgw.callout import program
@@ -37,12 +36,19 @@ def faults(script: Path, search_path: str) -> list[str]:
 
 def library_faults(folder: Path, search_path: str) -> list[str]:
     """The same for modules and packages beside scripts, and for files that Bash scripts read with `source`."""
-    found: Iterator[str | None] = (
-        _python(path) if path.suffix == ".py" else _shell(path, ["bash"], search_path)
-        for path in program.libraries(folder)
-        if path.suffix in (".py", ".sh")
-    )
-    return [fault for fault in found if fault]
+    return [fault for path in program.libraries(folder) for fault in library_fault(path, search_path)]
+
+
+def library_fault(path: Path, search_path: str) -> list[str]:
+    """The same for one such file, by its suffix."""
+    match path.suffix:
+        case ".py":
+            found = _python(path)
+        case ".sh":
+            found = _shell(path, ["bash"], search_path)
+        case _:
+            found = None
+    return [found] if found else []
 
 
 def _shell(script: Path, command: list[str], search_path: str) -> str | None:

@@ -12,7 +12,7 @@ from estgw.config.routes import Service
 from estgw.errors import ConfigError, Malformed
 from estgw.est import certs, hostnames
 from estgw.est.printable import printable
-from estgw.gateway import advice, labels, openness, state, validity
+from estgw.gateway import advice, labels, live_page, openness, state, validity
 from estgw.gateway.labels import Snapshot
 
 
@@ -26,7 +26,7 @@ def check(config_file: Path) -> int:
         print(f"{config_file}: {sentence}")
     found = {label: (*snapshot.faults.get(label, ()), *_deeper(service)) for label, service in services.items()}
     faults = [*_general_faults(config_file, snapshot), *labels.sentences(found, only_one=not settings.labels)]
-    faults += _name_faults(settings)
+    faults += [*_name_faults(settings), *live_page.faults(settings)]
     if faults:
         raise ConfigError(faults)
     print(f"{config_file}: {'it can be served as it is' if warnings else 'all well'}")

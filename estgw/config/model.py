@@ -260,6 +260,9 @@ class Page(_Model):
     listen: Listen | None = None
     hosts: tuple[HostName, ...] = Field((), strict=False)
     public: bool = False
+    tokens: FilePath | None = None
+    edit: FilePath | None = None
+    hand: bool = False
 
     @model_validator(mode="after")
     def _local_or_public(self) -> Page:

@@ -31,7 +31,7 @@ def build(config: Config) -> Mapping[str | None, Service]:
     return services
 
 
-def _search_path(common: Callouts) -> str:
+def search_path(common: Callouts) -> str:
     """The PATH of all scripts.  In a virtual environment, its programs come first.
 
     So `#!/usr/bin/env python3` in a handler starts the interpreter that has the gateway's libraries.
@@ -100,7 +100,7 @@ def _route(label: str | None, name: str, own: ServiceSettings, common: Callouts)
         pass_credentials=chosen.pass_credentials,
         pass_headers=common.pass_headers,
         serialize=chosen.serialize,
-        search_path=_search_path(common),
+        search_path=search_path(common),
         handler_env=chosen.handler_env,
         runner=chosen.runner or own.runner or common.runner,
         decision_runner=own.runner or common.runner,

@@ -7,17 +7,25 @@ import contextlib
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
+from estgw.config import routes
 from estgw.config.fields import split_address
 from estgw.config.model import Config
+from estgw.errors import ConfigError
 from estgw.gateway.replays import Replays
-from estgw.page import guard
-from estgw.page.app import Access, Facts, Page, Replay, ReplayFailed
+from estgw.page import guard, viewers
+from estgw.page.app import Desk, Facts, Page, Replay, ReplayFailed
+from estgw.page.files import Files
 from estgw.page.serving import Address, Served, bind, served
+from estgw.page.site import Access
+from estgw.page.standing import Standing
+from estgw.page.viewers import Tokens
 from estgw.record.folder import RecordError
 from estgw.record.recorder import Recorder
 from estgw.record.ring import Ring
 from estgw.tls.sockets import endpoint
 
+VERSIONS = Path(".estgw/versions")
+"""Beside conf.yaml: earlier versions of what was edited in the page."""
 ARRIVAL = 10.0
 """Seconds in which the record of a replay gets from the recorder's thread into the ring."""
 
@@ -52,7 +60,7 @@ class LivePage:
 async def shown(
     settings: Config, config_file: Path, recorder: Recorder | None, addresses: Sequence[str], *, demo: bool
 ) -> AsyncIterator[LivePage | None]:
-    """Serve the page while the context lasts; None if the configuration wants none.
+    """Serve the page while the context lasts; None if the configuration wants none.  Raises `ConfigError`.
 
     `addresses` are the gateway's own.  A `demo` takes the next free port where the page's is taken.  Raises OSError
     when the page can't be served.
@@ -61,13 +69,17 @@ async def shown(
     if settings.page.listen is None or recorder is None or ring is None:
         yield None
         return
+    if found := faults(settings):
+        raise ConfigError(found)
     host, port = split_address(settings.page.listen)
     files = (settings.tls.certificate, settings.tls.key) if settings.page.public else None
     theirs = frozenset(split_address(address)[1] for address in addresses) - {0}
     address = Address(host, port, next_free=demo, not_these=theirs, tls=files)
-    token = guard.new_token()
-    access = Access(token, frozenset(settings.page.hosts), address.scheme)
-    page = Page(ring, _facts(settings, config_file, 0), access, _replay(ring, Replays(recorder, config_file)))
+    tokens = _tokens(settings)
+    token = next(iter(tokens))
+    access = Access(tokens, frozenset(settings.page.hosts), address.scheme)
+    desk = _desk(settings, config_file, _replay(ring, Replays(recorder, config_file)))
+    page = Page(ring, _facts(settings, config_file, 0), access, desk)
     name = _name(settings, host)
     try:
         sock = bind(address)
@@ -75,6 +87,37 @@ async def shown(
         raise OSError(fault.errno, f"page.listen: {fault.strerror}") from None
     async with served(page, sock, address, name, token) as server:
         yield LivePage(page, server, config_file)
+
+
+def faults(settings: Config) -> list[str]:
+    """The faults of the files that `page` names."""
+    found = []
+    try:
+        _tokens(settings)
+    except ConfigError as refusal:
+        found += refusal.faults
+    if settings.page.edit is not None and not settings.page.edit.is_dir():
+        found.append(f"page.edit: {settings.page.edit}: no such directory")
+    return found
+
+
+def _tokens(settings: Config) -> Tokens:
+    """The tokens of `page.tokens`, or a new one that shows all.  Raises `ConfigError`."""
+    if settings.page.tokens is None:
+        return {guard.new_token(): None}
+    try:
+        return viewers.read(settings.page.tokens)
+    except ValueError as fault:
+        raise ConfigError([f"page.tokens: {fault}"]) from None
+
+
+def _desk(settings: Config, config_file: Path, replay: Replay) -> Desk:
+    folder, edit = config_file.absolute().parent, settings.page.edit
+    return Desk(
+        replay=replay,
+        files=None if edit is None else Files(edit, folder / VERSIONS, routes.search_path(settings.callouts)),
+        standing=Standing(folder) if settings.page.hand else None,
+    )
 
 
 def _name(settings: Config, host: str) -> str | None:

@@ -12,7 +12,7 @@ import json
 from aiohttp import hdrs, web
 
 from estgw.page import guard, rows
-from estgw.record.ring import Ring
+from estgw.page.viewers import View
 
 LISTENERS = 16
 """Pages that listen at once; one more gets a 503."""
@@ -29,10 +29,9 @@ STALLED = 30.0
 
 
 class Events:
-    """The listeners of one ring."""
+    """The listeners of one page."""
 
-    def __init__(self, ring: Ring) -> None:
-        self._ring = ring
+    def __init__(self) -> None:
         self.open = 0
         """Pages that listen now."""
         self._closing = asyncio.Event()
@@ -46,13 +45,13 @@ class Events:
         """End all streams soon."""
         self._closing.set()
 
-    async def stream(self, request: web.BaseRequest, after: int) -> web.StreamResponse:
-        """Send the rows after a number, and each new one, until the page goes away."""
+    async def stream(self, request: web.BaseRequest, view: View, after: int) -> web.StreamResponse:
+        """Send the rows of a view after a number, and each new one, until the page goes away."""
         response = web.StreamResponse(headers={**guard.HEADERS, hdrs.CONTENT_TYPE: "text/event-stream"})
         self.open += 1
         try:
             await response.prepare(request)
-            await self._send(request, response, after)
+            await self._send(request, response, view, after)
         except TimeoutError:  # the page is stuck, and so is what was written last
             if request.transport is not None:
                 request.transport.abort()
@@ -60,16 +59,16 @@ class Events:
             self.open -= 1
         return response
 
-    async def _send(self, request: web.BaseRequest, response: web.StreamResponse, after: int) -> None:
+    async def _send(self, request: web.BaseRequest, response: web.StreamResponse, view: View, after: int) -> None:
         # A page that has come further than this ring belongs to an earlier gateway: begin anew.
-        after = after if after <= self._ring.last else 0
+        after = after if after <= view.last else 0
         silent = 0.0
-        with self._ring.listening() as news:
+        with view.listening() as news:
             while request.transport is not None and not self._closing.is_set():
                 news.clear()
-                found, last = self._ring.since(after), self._ring.last
-                lost = (found[0][0] if found else last + 1) - after - 1
-                if lost and after:  # a page that has just begun has lost nothing
+                found, last = view.since(after), view.last
+                lost = view.first - after - 1
+                if lost > 0 and after:  # a page that has just begun has lost nothing
                     await _write(response, f"event: lost\ndata: {lost}\n\n")
                 for start in range(0, len(found), BATCH):
                     part = found[start : start + BATCH]

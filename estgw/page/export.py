@@ -6,14 +6,15 @@ import json
 from collections.abc import Iterator, Sequence
 
 from estgw.page import har
-from estgw.record.ring import Record, Ring
+from estgw.page.viewers import View
+from estgw.record.ring import Record
 
 FORMATS = ("json", "har")
 IDS = 500
 """The most ids of one export; without ids it is all that is kept."""
 
 
-def chosen(ring: Ring, identifiers: Sequence[str]) -> list[Record]:
+def chosen(ring: View, identifiers: Sequence[str]) -> list[Record]:
     """Return the records with these ids, those that are gone left out; all of them without ids.  Oldest first."""
     if not identifiers:
         return [record for _, record in ring.since(0)]

@@ -12,7 +12,7 @@ import hmac
 import ipaddress
 import re
 import secrets
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 TOKEN_BYTES = 16
 """128 bits: RFC 6750 5.3 wants a token that can't be guessed."""
@@ -37,14 +37,18 @@ def new_token() -> str:
     return secrets.token_hex(TOKEN_BYTES)
 
 
-def has_token(authorization: Sequence[str], token: str) -> bool:
-    """Whether the Authorization headers are one, and it bears the token (RFC 6750 2.1); takes the same time for all."""
+def find_token(authorization: Sequence[str], tokens: Iterable[str]) -> str | None:
+    """The token that the Authorization headers bear, if they are one (RFC 6750 2.1); takes the same time for all."""
     if len(authorization) != 1:
-        return False
+        return None
     scheme, _, given = authorization[0].partition(" ")
     # Lone surrogates stand for bytes that are not UTF-8.
-    same = hmac.compare_digest(given.strip().encode("utf-8", "surrogateescape"), token.encode())
-    return same and scheme.lower() == "bearer"
+    wanted = given.strip().encode("utf-8", "surrogateescape")
+    found = None
+    for token in tokens:
+        if hmac.compare_digest(wanted, token.encode()):
+            found = token
+    return found if scheme.lower() == "bearer" else None
 
 
 def is_own_host(host: Sequence[str], local: str, hosts: Collection[str]) -> bool:

@@ -15,7 +15,7 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 from estgw.logs import log
-from estgw.page.app import Page, empty
+from estgw.page.site import Site, empty
 from estgw.tls import sockets
 
 CONNECTIONS = 64
@@ -44,7 +44,7 @@ class _Protocol(RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """Answer input that can't be parsed, or is too long; `Page` answers all requests."""
+        """Answer input that can't be parsed, or is too long; `Site` answers all requests."""
         response = empty(status)
         response.force_close()
         return response
@@ -100,7 +100,7 @@ class Address:
 
 @contextlib.asynccontextmanager
 async def served(
-    page: Page, sock: socket.socket, address: Address, shown_as: str | None, token: str
+    page: Site, sock: socket.socket, address: Address, shown_as: str | None, token: str
 ) -> AsyncIterator[Served]:
     """Serve a page on a socket from `bind` while the context lasts.  Raises OSError if the certificate can't be used.
 
@@ -116,7 +116,7 @@ async def served(
             sock.close()
             raise
     host, port = sock.getsockname()[:2]
-    # auto_decompress: no request has a body here, and a compressed one would be a bomb.
+    # auto_decompress: a body is a text to save, and a compressed one would be a bomb.
     made = _Server(
         page,
         keepalive_timeout=IDLE,

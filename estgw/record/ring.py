@@ -50,6 +50,11 @@ class Ring:
         for event in self._listeners:
             event.set()
 
+    @property
+    def first(self) -> int:
+        """The number of the oldest record that is kept; the next one's if none is."""
+        return next(iter(self._records), self.last + 1)
+
     def get(self, identifier: str) -> Record | None:
         """The record of that id; None if it was never kept, or has been dropped."""
         number = self._numbers.get(identifier)

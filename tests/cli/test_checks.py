@@ -25,6 +25,17 @@ def as_before() -> Iterator[None]:
         yield
 
 
+def test_files_that_the_page_names_are_looked_at(own_lab, capsys):
+    conf = own_lab.path / "conf.yaml"
+    page = "page: {listen: 127.0.0.1:8444, tokens: page.tokens, edit: nowhere}"
+    conf.write_text(f"{conf.read_text()}\nrecord: {{keep: 10}}\n{page}\n")
+    (own_lab.path / "page.tokens").write_text("no token\n")
+    status, faults = check(own_lab, capsys)
+    assert status == 1
+    assert any("page.tokens: " in fault and "others can read it" in fault for fault in faults), faults
+    assert any("page.edit: " in fault and "no such directory" in fault for fault in faults), faults
+
+
 def check(lab: Workspace, capsys: pytest.CaptureFixture[str]) -> tuple[int, list[str]]:
     """Exit status, and the faults without the folder."""
     status = command_line.main(["check", "-c", str(lab.path / "conf.yaml")])

@@ -39,6 +39,13 @@ def test_an_address_that_others_reach_needs_public(tmp_path, address):
     assert load(tmp_path, LEAST + public).page.public
 
 
+def test_tokens_editor_and_hand_are_off_unless_they_are_named(tmp_path):
+    page = load(tmp_path, LEAST).page
+    assert (page.tokens, page.edit, page.hand) == (None, None, False)
+    made = load(tmp_path, f"{LEAST}{KEEP}page: {{tokens: tokens, edit: handlers, hand: true}}\n").page
+    assert (made.tokens, made.edit, made.hand) == (tmp_path / "tokens", tmp_path / "handlers", True)
+
+
 def test_several_workers_have_no_page(tmp_path):
     text = f"{KEEP}server: {{workers: 2}}\npage: {{listen: 127.0.0.1:8444}}\n"
     assert "page: each worker has records of its own, and a page shows those of one: set server.workers to 1" in fault(

@@ -12,10 +12,13 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from estgw.page import guard
-from estgw.page.app import Access, Facts, Page, ReplayFailed
+from estgw.page.app import Desk, Facts, Page, ReplayFailed
+from estgw.page.files import Files
 from estgw.page.serving import Address, Served, bind, served
+from estgw.page.site import Access
+from estgw.page.standing import Standing
 from estgw.record.ring import Ring
-from tests.kit.processes import DEADLINE
+from tests.kit.processes import DEADLINE, PATH
 
 T = TypeVar("T")
 
@@ -92,8 +95,13 @@ def shown(
     port: int = 0,
     token: str | None = None,
     tls: tuple[Path, Path] | None = None,
+    tokens: Mapping[str, str | None] | None = None,
+    folder: Path | None = None,
 ) -> Iterator[Shown]:
-    """Serve the page with these records in its ring."""
+    """Serve the page with these records in its ring.
+
+    With a `folder`, the files of its handlers/ can be edited, and hands raised.
+    """
     ready, done = threading.Event(), threading.Event()
     made: list[Shown] = []
     failures: list[BaseException] = []
@@ -103,8 +111,13 @@ def shown(
         ring = Ring(keep, 1 << 30)
         page = Shown(loop, ring, token or guard.new_token())
         address = Address("127.0.0.1", port, tls=tls)
-        access = Access(page.token, hosts, address.scheme)
-        page.application = Page(ring, facts, access, page.replay if replays else None)
+        access = Access({page.token: None, **(tokens or {})}, hosts, address.scheme)
+        desk = Desk(
+            page.replay if replays else None,
+            Files(folder / "handlers", folder / "versions", PATH) if folder else None,
+            Standing(folder) if folder else None,
+        )
+        page.application = Page(ring, facts, access, desk)
         async with served(page.application, bind(address), address, None, page.token) as page.served:
             for record in records:
                 ring.add(record)

@@ -167,6 +167,9 @@ def test_the_facts_are_those_of_the_gateway(page):
         "config": "/lab/conf.yaml",
         "anchor": "/lab/openssl-ca/anchors.pem",
         "replay": True,
+        "edit": False,
+        "hand": None,
+        "label": None,
     }
 
 

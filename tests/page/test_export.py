@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from estgw.page import export, har
+from estgw.page.viewers import View
 from estgw.record.ring import Ring
 from tests.page import samples
 
@@ -125,8 +126,8 @@ def test_the_ring_gives_the_records_that_are_asked_for_once():
     for record in LESSON:
         ring.add(record)
     ids = [LESSON[3]["id"], LESSON[1]["id"], LESSON[3]["id"], "0000000000"]
-    assert export.chosen(ring, ids) == [LESSON[1], LESSON[3]]
-    assert export.chosen(ring, []) == LESSON
+    assert export.chosen(View(ring), ids) == [LESSON[1], LESSON[3]]
+    assert export.chosen(View(ring), []) == LESSON
 
 
 def test_no_records_are_an_empty_array_and_an_empty_har():

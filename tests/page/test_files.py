@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from estgw.page.app import STATIC, TYPES, static_files
+from estgw.page.site import STATIC, TYPES, static_files
 
 VENDOR = STATIC / "vendor/asn1js"
 

@@ -10,11 +10,11 @@ export class Failed extends Error {
 }
 
 /** Ask; returns the response.  Throws `Failed` for a status that is not 200, and with 0 where nothing answers. */
-export async function ask(path, { method = "GET", headers = {}, signal } = {}) {
+export async function ask(path, { method = "GET", headers = {}, signal, body } = {}) {
   let response;
   try {
     response = await fetch(path, {
-      method, signal, cache: "no-store", credentials: "omit", redirect: "error",
+      method, signal, body, cache: "no-store", credentials: "omit", redirect: "error",
       headers: { ...headers, Authorization: `Bearer ${token() ?? ""}` },
     });
   } catch (fault) {
@@ -31,6 +31,14 @@ export const facts = () => json("/api/facts");
 export const record = (id) => json(`/api/records/${id}`);
 export const explained = (id) => json(`/api/records/${id}/explain`);
 export const replay = (id) => json(`/api/replay/${id}`, { method: "POST" });
+
+
+export const standing = () => json("/api/standing");
+export const hand = (up) => json(`/api/hand/${up ? "up" : "down"}`, { method: "POST" });
+export const files = () => json("/api/files");
+const query = (values) => new URLSearchParams(values).toString();
+export const text = (name, version = null) => json(`/api/file?${query(version === null ? { name } : { name, version })}`);
+export const saveText = (name, body, instead) => json(`/api/file?${query({ name, instead })}`, { method: "PUT", body });
 
 /** A file of some records, or of all with an empty list. */
 export async function file(format, ids) {

@@ -164,6 +164,12 @@ function startCompare(id = state.ids[0] ?? null) {
   if (row) list.select(row, true);
 }
 
+/** The id of a record that can be replayed: the open one, else that of the newest request. */
+function latest() {
+  const isRequest = (row) => row?.kind === "request" && row.operation;
+  return [store.get(state.ids[0] ?? ""), ...store.rows.slice(-200).reverse()].find(isRequest)?.id ?? null;
+}
+
 // State of the connection.
 
 function live(state_, seconds) {
@@ -288,6 +294,7 @@ async function start() {
     facts = await api.facts();
     put(byId("name"), facts.name);
     put(byId("url"), facts.url);
+    if (facts.edit || facts.hand !== null) (await import("./desk.js")).open(facts, { replayed: latest, page });
   } catch (fault) {
     if (fault.status !== 403) announce(failure(fault.status ?? 0));
   }
