@@ -36,6 +36,7 @@ ORDER = [
     "cmc_service",
     "supervision",
     "labs",
+    "workshop",
     "cli",
 ]
 CLIENT_STANDS_ON = {"errors", "commandline", "est", "cms", "cmc"}
@@ -47,13 +48,14 @@ FREE = {"__init__", "__main__"}
 
 # Libraries, and the only folders that may import them.  No process of ours decodes with pyasn1.
 ONLY_IN: dict[str, set[str]] = {
-    "aiohttp": {"gateway", "cli", "page"},
+    "aiohttp": {"gateway", "cli", "page", "workshop"},
     "OpenSSL": {"tls", "client", *JUDGES},
     "passlib": {"auth"},
     "pydantic": {"config"},
     "pydantic_core": {"config"},
     "structlog": {"logs", "gateway"},
     "prometheus_client": {"metrics"},
+    "segno": {"workshop"},
     "yaml": {"config", "client", "quirks"},
     "pyasn1": set(),
     "pyasn1_alt_modules": set(),

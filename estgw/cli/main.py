@@ -19,11 +19,13 @@ from estgw.cli import (
     serving,
     trying,
     watching,
+    workshop,
 )
 from estgw.cli.pending import PendingError
 from estgw.cli.workspace import WorkspaceError
 from estgw.commandline.table import Program
 from estgw.errors import ConfigError, Malformed
+from estgw.workshop.plan import WorkshopError
 
 PROGRAM = Program(
     name="estgw",
@@ -42,6 +44,7 @@ PROGRAM = Program(
         *conform.COMMANDS,
         *quirks.COMMANDS,
         *labs.COMMANDS,
+        *workshop.COMMANDS,
     ),
     exit_status=(
         (0, "done", "Done."),
@@ -70,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for fault in refusal.faults:
             print(f"estgw: {fault}", file=sys.stderr)
         return 1
-    except (WorkspaceError, PendingError, Malformed, OSError) as fault:
+    except (WorkspaceError, WorkshopError, PendingError, Malformed, OSError) as fault:
         print(f"estgw: {fault}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

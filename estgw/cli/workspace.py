@@ -12,6 +12,7 @@ from pathlib import Path
 from estgw import __version__
 from estgw.auth import users
 from estgw.callout.program import WRITABLE_BY_OTHERS
+from estgw.config.shipped import template as template
 from estgw.errors import Malformed
 from estgw.est import certs, hostnames
 
@@ -33,13 +34,6 @@ USERS = Path("users.htpasswd")
 
 class WorkspaceError(Exception):
     """A workspace can't be made or used; the text says why."""
-
-
-def template() -> Path:
-    """The directory of the shipped files: inside the installed package, or beside it in a checkout."""
-    package = Path(__file__).parents[1]
-    installed = package / "template"
-    return installed if installed.is_dir() else package.parent
 
 
 def init(directory: Path) -> None:

@@ -1,0 +1,153 @@
+"""Handouts: a page to print for each participant, with what to paste."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+import segno
+from cryptography.hazmat.primitives.hashes import SHA256
+
+from estgw.errors import Malformed
+from estgw.est import certs
+from estgw.workshop import identity, layout, plan
+from estgw.workshop.plan import Seat, Workshop, WorkshopError
+
+FOLDER = "handouts"
+ALL = "all.html"
+_STYLE = """
+@page { size: A4; margin: 14mm; }
+body { font: 10.5pt/1.4 system-ui, "Liberation Sans", sans-serif; color: #111; margin: 0; }
+section { break-after: page; break-inside: avoid; padding: 1rem; max-width: 182mm; margin: auto; }
+section:last-child { break-after: auto; }
+h1 { font-size: 20pt; margin: 0 0 .4rem; }
+h2 { font-size: 11.5pt; margin: 1rem 0 .2rem; }
+p { margin: .3rem 0; }
+pre, code { font-family: "DejaVu Sans Mono", "Liberation Mono", monospace; font-size: 8pt; }
+pre { background: #f4f4f2; padding: .5rem; margin: .2rem 0; white-space: pre-wrap; overflow-wrap: anywhere; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem .8rem; margin: 0; }
+dt { color: #555; } dd { margin: 0; overflow-wrap: anywhere; }
+.head { display: flex; gap: 1.5rem; justify-content: space-between; }
+.code svg { width: 34mm; height: 34mm; }
+.quiet { color: #555; font-size: 9pt; }
+"""
+
+
+def write(workshop: Workshop) -> list[Path]:
+    """Write a page for each participant, and one file with all of them.  Raises `WorkshopError` or OSError."""
+    folder = workshop.folder / FOLDER
+    folder.mkdir(mode=0o700, exist_ok=True)
+    seats = plan.seats(workshop)
+    sections = [section(workshop, seat) for seat in seats]
+    made = []
+    for name, parts in (
+        (ALL, sections),
+        *((f"{seat.id}.html", [part]) for seat, part in zip(seats, sections, strict=True)),
+    ):
+        plan.write(folder / name, document(parts))
+        made.append(folder / name)
+    return made
+
+
+def document(sections: Sequence[str]) -> str:
+    """A whole HTML file."""
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>estgw workshop</title>\n'
+        f"<style>{_STYLE}</style></head><body>\n{''.join(sections)}</body></html>\n"
+    )
+
+
+def section(workshop: Workshop, seat: Seat) -> str:
+    """The page of one participant."""
+    link = page_link(workshop, seat)
+    facts = {
+        "EST server": base_url(workshop, seat),
+        "User": seat.id,
+        "Password": seat.password,
+        "Fingerprint of the CA (SHA-256)": fingerprint(layout.anchor_of(workshop, seat).encode()),
+        "Your page": link,
+    }
+    served = server_fingerprint(workshop, seat)
+    rows = "".join(f"<dt>{escape(key)}</dt><dd><code>{escape(value)}</code></dd>" for key, value in facts.items())
+    return f"""<section>
+<div class="head"><div><h1>{escape(seat.id)}</h1>
+<p>Your own EST server (RFC 7030), its scripts and its CA. Nobody else's depend on it: try everything.</p></div>
+<div class="code">{qr(link)}</div></div>
+<dl>{rows}</dl>
+<p class="quiet">Your browser does not know your CA, and warns. Go on if the certificate has the SHA-256 fingerprint
+<code>{escape(served)}</code>. The page shows each of your requests, and why one was refused.</p>
+<h2>Linux, macOS, WSL: Bash, with openssl and curl</h2>
+<pre>{escape(bash(workshop, seat))}</pre>
+<h2>Windows: PowerShell, with its curl.exe <span class="quiet">(not run by our tests)</span></h2>
+<pre>{escape(powershell(workshop, seat))}</pre>
+</section>
+"""
+
+
+def base_url(workshop: Workshop, seat: Seat) -> str:
+    """The URL of the EST server, with the participant's label if there are labels."""
+    host = layout.endpoint(layout.url_name(workshop), seat.port)
+    return f"https://{host}/.well-known/est" + ("" if workshop.isolated else f"/{seat.id}")
+
+
+def page_link(workshop: Workshop, seat: Seat) -> str:
+    """The link to the participant's page, with the token."""
+    return f"https://{layout.endpoint(layout.url_name(workshop), seat.page_port)}/#{seat.token}"
+
+
+def qr(text: str) -> str:
+    """A QR code as SVG, for a phone or a tablet."""
+    out = io.BytesIO()
+    segno.make(text, error="m", micro=False).save(
+        out, kind="svg", xmldecl=False, svgns=True, border=2, scale=4, omitsize=True
+    )
+    return out.getvalue().decode("ascii").strip()
+
+
+def fingerprint(pem: bytes) -> str:
+    """SHA-256 of the first certificate of a PEM file, as `openssl x509 -fingerprint -sha256` prints it."""
+    return str(certs.load_pem(pem)[0].fingerprint(SHA256()).hex(":").upper())
+
+
+def server_fingerprint(workshop: Workshop, seat: Seat) -> str:
+    """The same of the server's certificate, which the participant's own process reads."""
+    try:
+        return fingerprint(identity.run_as(seat, ["timeout", "5", "head", "-c", "65536", "openssl-ca/server.pem"]))
+    except (Malformed, IndexError):
+        raise WorkshopError(
+            f"{seat.id}: openssl-ca/server.pem holds no certificate; estgw workshop reset {seat.id}"
+        ) from None
+
+
+def bash(workshop: Workshop, seat: Seat) -> str:
+    """Three commands for Bash: the CA by its fingerprint, a key with a request, the certificate."""
+    url, digest = base_url(workshop, seat), fingerprint(layout.anchor_of(workshop, seat).encode())
+    return f"""# 1. The CA's certificate; it is kept only if its fingerprint is the one above.
+curl -sSk {url}/cacerts -o cacerts.b64 && openssl base64 -d -in cacerts.b64 | openssl pkcs7 -inform DER -print_certs -out ca.pem
+openssl x509 -in ca.pem -noout -fingerprint -sha256 | grep -q {digest} || rm ca.pem
+# 2. A key, and a request for a certificate.
+openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout key.pem -subj /CN={seat.id}-device -out req.pem
+# 3. The certificate.
+curl -sS --fail-with-body {url}/simpleenroll -u {seat.id}:{seat.password} --cacert ca.pem --data-binary @req.pem \\
+  -H "Content-Type: application/pkcs10" -o answer.b64 \\
+  && openssl base64 -d -in answer.b64 | openssl pkcs7 -inform DER -print_certs -out cert.pem || cat answer.b64
+openssl verify -CAfile ca.pem cert.pem"""
+
+
+def powershell(workshop: Workshop, seat: Seat) -> str:
+    """The same for PowerShell 5.1 and later, without openssl."""
+    url, digest = base_url(workshop, seat), fingerprint(layout.anchor_of(workshop, seat).encode()).replace(":", "")
+    return f"""# 1. The CA's certificate; go on only if True is printed.
+curl.exe -sSk {url}/cacerts -o cacerts.b64
+$p7 = [Convert]::FromBase64String((Get-Content -Raw cacerts.b64)); $bag = [Security.Cryptography.X509Certificates.X509Certificate2Collection]::new(); $bag.Import($p7)
+$sha = [BitConverter]::ToString([Security.Cryptography.SHA256]::Create().ComputeHash($bag[0].RawData)) -replace '-'; $sha -eq '{digest}'
+"-----BEGIN CERTIFICATE-----`n" + [Convert]::ToBase64String($bag[0].RawData, 'InsertLineBreaks') + "`n-----END CERTIFICATE-----" | Set-Content -Encoding ascii ca.pem
+# 2. A key, and a request for a certificate.
+$key = [Security.Cryptography.RSA]::Create(2048)
+$request = [Security.Cryptography.X509Certificates.CertificateRequest]::new('CN={seat.id}-device', $key, [Security.Cryptography.HashAlgorithmName]::SHA256, [Security.Cryptography.RSASignaturePadding]::Pkcs1)
+[Convert]::ToBase64String($request.CreateSigningRequest()) | Set-Content -Encoding ascii -NoNewline req.b64
+# 3. The certificate.
+curl.exe -sS --ssl-no-revoke --cacert ca.pem -u {seat.id}:{seat.password} -H "Content-Type: application/pkcs10" --data-binary "@req.b64" -o answer.b64 {url}/simpleenroll
+certutil -f -decode answer.b64 cert.p7b; certutil -dump cert.p7b"""
