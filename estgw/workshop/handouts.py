@@ -18,19 +18,19 @@ from estgw.workshop.plan import Seat, Workshop, WorkshopError
 FOLDER = "handouts"
 ALL = "all.html"
 _STYLE = """
-@page { size: A4; margin: 14mm; }
-body { font: 10.5pt/1.4 system-ui, "Liberation Sans", sans-serif; color: #111; margin: 0; }
-section { break-after: page; break-inside: avoid; padding: 1rem; max-width: 182mm; margin: auto; }
+@page { size: A4; margin: 10mm; }
+body { font: 9.5pt/1.35 system-ui, "Liberation Sans", sans-serif; color: #111; margin: 0; }
+section { break-after: page; break-inside: avoid; padding: .5rem; max-width: 190mm; margin: auto; }
 section:last-child { break-after: auto; }
 h1 { font-size: 20pt; margin: 0 0 .4rem; }
-h2 { font-size: 11.5pt; margin: 1rem 0 .2rem; }
+h2 { font-size: 11.5pt; margin: .7rem 0 .15rem; }
 p { margin: .3rem 0; }
-pre, code { font-family: "DejaVu Sans Mono", "Liberation Mono", monospace; font-size: 8pt; }
-pre { background: #f4f4f2; padding: .5rem; margin: .2rem 0; white-space: pre-wrap; overflow-wrap: anywhere; }
+pre, code { font-family: "DejaVu Sans Mono", "Liberation Mono", monospace; font-size: 7.4pt; }
+pre { background: #f4f4f2; padding: .4rem; margin: .15rem 0; white-space: pre-wrap; overflow-wrap: anywhere; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem .8rem; margin: 0; }
 dt { color: #555; } dd { margin: 0; overflow-wrap: anywhere; }
 .head { display: flex; gap: 1.5rem; justify-content: space-between; }
-.code svg { width: 34mm; height: 34mm; }
+.code svg { width: 32mm; height: 32mm; }
 .quiet { color: #555; font-size: 9pt; }
 """
 

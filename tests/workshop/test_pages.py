@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from playwright.sync_api import expect
 
@@ -28,6 +30,19 @@ def test_a_trainer_sees_a_hand_and_resets_a_participant(look: Look, shared: Cour
     tab.get_by_role("button", name="Reset p02").click()
     expect(tab.locator("#said")).to_contain_text("p02 is reset; the old files are in")
     look.wrong[:] = [each for each in look.wrong if not each.startswith("a dialog: Reset p02?")]
+
+
+def test_each_handout_is_one_printed_page(look: Look, shared: Course) -> None:
+    shared.run("handouts", shared.own)
+    # The longest host name of a course in practice makes the longest lines.
+    text = (shared.folder / "handouts/all.html").read_text().replace("localhost", "est.workshop.laboratory.example.org")
+    (shared.folder / "handouts/long.html").write_text(text)
+    window = look.window()
+    tab = window.new_page()
+    tab.goto(f"file://{shared.folder}/handouts/long.html")
+    printed = tab.pdf(format="A4", prefer_css_page_size=True)
+    assert len(re.findall(rb"/Type\s*/Page[^s]", printed)) == 2
+    assert text.count("<section>") == 2
 
 
 def test_without_the_token_the_page_shows_nothing(look: Look, shared: Course) -> None:
