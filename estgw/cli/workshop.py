@@ -37,6 +37,8 @@ def init(arguments: Namespace) -> int:
         made = layout.make(workshop, lambda line: print(line, flush=True))
     if not made:
         print("nothing is missing")
+    elif control.ask(folder / layout.RUN / "control", do="status") is not None:
+        print("the running `estgw workshop serve` does not know them yet: start it anew")
     if not workshop.isolated:
         print(_SAME_USER, file=sys.stderr)
     where = shlex.quote(str(arguments.dir))
@@ -160,7 +162,8 @@ def addresses(arguments: Namespace) -> int:
         failed = []
         trainer, seats = plan.trainer(workshop), plan.seats(workshop)
         for seat in (trainer, *(seats if workshop.isolated else seats[:1])):
-            layout.mount(workshop, seat) if seat is not trainer else None
+            if seat is not trainer:
+                layout.mount(workshop, seat)
             try:
                 layout.name_anew(renamed, seat, anew=False)
             except WorkshopError as fault:

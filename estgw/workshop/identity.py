@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -92,10 +93,12 @@ _BOUNDS = Bounds(300, 1024)
 def _wrapped(seat: Seat, bounds: Bounds, command: Sequence[str]) -> list[str]:
     """A command line for root to run, which is the command as a participant."""
     if seat.uid is None:
-        return list(command)
+        own = ["setpriv", "--pdeathsig=TERM", "--"] if shutil.which("setpriv") else []
+        return [*own, *command]
     limits = [f"--nproc={bounds.tasks}", f"--data={bounds.memory << 20}", f"--fsize={FILE_SIZE}", "--core=0"]
     identity = [f"--reuid={seat.uid}", f"--regid={seat.uid}", "--clear-groups", "--no-new-privs"]
-    identity += ["--inh-caps=-all", "--bounding-set=-all"]
+    # A gateway ends with the supervisor, even if that is killed.
+    identity += ["--pdeathsig=TERM", "--inh-caps=-all", "--bounding-set=-all"]
     # prlimit runs after setpriv: the program that setpriv itself starts is still found with root's rights.
     inside = ["setpriv", *identity, "--", "prlimit", *limits, "--", *command]
     return ["unshare", "--mount", "--", "sh", "-ec", f'{_PRIVATE}exec "$@"', "sh", *inside]

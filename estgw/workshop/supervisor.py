@@ -154,7 +154,9 @@ class Supervisor:
             loop.add_signal_handler(number, self._ending.set)
         loop.add_signal_handler(signal.SIGHUP, self._hangup)
         for child in self._children.values():
-            layout.mount(self.workshop, child.seat) if child.seat.id != plan.TRAINER else None
+            identity.end_all(child.seat)  # what a supervisor that was killed has left
+            if child.seat.id != plan.TRAINER:
+                layout.mount(self.workshop, child.seat)
             child.want()
         tasks = [loop.create_task(child.keep()) for child in self._children.values()]
         tasks.append(loop.create_task(self._watch_memory()))

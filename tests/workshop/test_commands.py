@@ -242,6 +242,27 @@ def test_ctrl_c_ends_all_processes(python):
         shutil.rmtree(folder)
 
 
+def test_a_killed_supervisor_leaves_no_gateway_and_the_next_one_starts(python):
+    import tempfile
+
+    folder = Path(tempfile.mkdtemp(prefix="estgw-test-", dir="/srv"))
+    folder.chmod(0o711)
+    course = Course(folder / "course", python)
+    try:
+        course.init(1)
+        with pytest.raises(AssertionError), course.served():  # as its end is not a clean one
+            pids = [course.child(name)["pid"] for name in ("p01", "trainer")]
+            assert course.process is not None
+            course.process.kill()
+            until(lambda: not any(map(alive, pids)))
+        with course.served():
+            assert course.enrol("p01")[0] == 200
+            course.init(2)
+            assert "does not know them yet" in course.run("init", course.own, "--participants", "3").stdout
+    finally:
+        shutil.rmtree(folder)
+
+
 def test_a_fresh_password_has_no_letters_that_look_alike():
     made = {plan.new_password() for _ in range(100)}
     assert len(made) == 100
