@@ -70,11 +70,11 @@ def run_as(seat: Seat, command: Sequence[str], stdin: bytes = b"", *, output: IO
 def confined(workshop: Workshop, seat: Seat, command: Sequence[str], log: str) -> list[str]:
     """The command line of a participant's gateway, for root to run.
 
-    What it prints goes to the file `log` in its own directory, as its own user: root opens nothing there.
+    Its log goes to the file `log` in its own directory, as its own user: root opens nothing there.  Its standard output
+    is dropped, since that has the link of the page with the token.
     """
-    logged = (
-        f'test "$(stat -c %s {log} 2>/dev/null || echo 0)" -lt 10000000 || mv {log} {log}.1; exec "$@" >>{log} 2>&1'
-    )
+    rotated = f'test "$(stat -c %s {log} 2>/dev/null || echo 0)" -lt 10000000 || mv {log} {log}.1'
+    logged = f'{rotated}; exec "$@" 2>>{log} >/dev/null'
     return _wrapped(seat, Bounds(workshop.tasks, workshop.memory), ["sh", "-c", logged, "sh", *command])
 
 

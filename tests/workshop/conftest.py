@@ -109,7 +109,10 @@ class Course:
                 assert ended == 0, (self.folder / "log").read_text()
 
     def all_up(self) -> bool:
-        return all("  up" in line for line in self.run("status", self.own).stdout.splitlines())
+        try:
+            return all(self.page(name, "GET", "/api/standing")[0] == 200 for name in self.workshop.ids())
+        except OSError:
+            return False
 
     def child(self, name: str) -> dict[str, Any]:
         """What the supervisor says of a process."""
@@ -187,7 +190,7 @@ def python() -> Iterator[Path]:
         shutil.rmtree(folder)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def course(python: Path) -> Iterator[Course]:
     """Two participants with a user id each, served."""
     folder = Path(tempfile.mkdtemp(prefix="estgw-test-", dir="/srv" if Path("/srv").is_dir() else "/opt"))
@@ -204,7 +207,7 @@ def course(python: Path) -> Iterator[Course]:
 OPTIONS = ("--memory", "400", "--tasks", "80")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Course]:
     """The same with a label each, as any user may have it."""
     made = Course(tmp_path_factory.mktemp("shared") / "course", Path(sys.executable))

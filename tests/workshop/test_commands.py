@@ -54,6 +54,7 @@ def test_status_tells_the_last_refusal_with_its_hint_and_the_raised_hand(course)
     found = course.edit("p02", SCRIPT, '#!/bin/bash\necho "not on a Monday"; exit 77\n')
     assert course.enrol("p02") == (403, b"not on a Monday\n")
     assert course.page("p02", "POST", "/api/hand/up")[0] == 200
+    until(lambda: course.page("p02", "GET", "/api/standing")[1]["refusal"])
     line = until(lambda: next((line for line in course.run("status", course.own).stdout.splitlines()
                                if line.startswith("p02") and "refused" in line), None))  # fmt: skip
     assert "HAND RAISED" in line
@@ -137,6 +138,7 @@ def test_the_commands_of_a_handout_get_a_certificate_in_bash(course, tmp_path):
         assert fact not in (course.folder / "handouts/p02.html").read_text()
 
 
+@pytest.mark.exhaustive
 def test_a_handout_whose_ca_is_another_is_told_and_gets_no_certificate(course, tmp_path):
     import html
 
@@ -204,6 +206,7 @@ def test_a_second_serve_and_a_wipe_of_a_served_workshop_are_refused(course):
     assert "is being served; stop that first" in course.run("wipe", "--yes", course.own, status=1).stderr
 
 
+@pytest.mark.exhaustive
 def test_what_is_interrupted_in_init_is_completed_by_the_next(python):
     import tempfile
 
@@ -225,6 +228,7 @@ def test_what_is_interrupted_in_init_is_completed_by_the_next(python):
         shutil.rmtree(folder)
 
 
+@pytest.mark.exhaustive
 def test_ctrl_c_ends_all_processes(python):
     import tempfile
 
@@ -242,6 +246,7 @@ def test_ctrl_c_ends_all_processes(python):
         shutil.rmtree(folder)
 
 
+@pytest.mark.exhaustive
 def test_a_killed_supervisor_leaves_no_gateway_and_the_next_one_starts(python):
     import tempfile
 

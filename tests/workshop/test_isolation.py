@@ -160,7 +160,7 @@ def test_a_dead_gateway_is_started_again_without_what_its_scripts_have_left(cour
     assert course.child("p02")["restarts"] == before["restarts"] + 1
 
 
-@pytest.mark.parametrize("kind", ["symlink", "fifo"])
+@pytest.mark.parametrize("kind", ["symlink", pytest.param("fifo", marks=pytest.mark.exhaustive)])
 def test_what_lies_in_a_participants_directory_leads_root_nowhere(course, script, kind):
     """Root opens nothing there: the handouts need the server's certificate, and the owner's rights read it."""
     place = "openssl-ca/server.pem"
@@ -175,6 +175,7 @@ def test_what_lies_in_a_participants_directory_leads_root_nowhere(course, script
     course.run("handouts", course.own)
 
 
+@pytest.mark.exhaustive
 def test_a_file_system_of_ones_own_is_filled_by_its_owner_alone(python):
     import tempfile
 
