@@ -11,6 +11,7 @@ from estgw.config import routes
 from estgw.config.fields import split_address
 from estgw.config.model import Config
 from estgw.errors import ConfigError
+from estgw.gateway.lab_sheets import LabSheets
 from estgw.gateway.replays import Replays
 from estgw.page import guard, viewers
 from estgw.page.app import Desk, Facts, Page, Replay, ReplayFailed
@@ -116,6 +117,7 @@ def _desk(settings: Config, config_file: Path, replay: Replay) -> Desk:
     return Desk(
         replay=replay,
         files=None if edit is None else Files(edit, folder / VERSIONS, routes.search_path(settings.callouts)),
+        labs=LabSheets(config_file).run if settings.page.hand else None,
         standing=Standing(folder) if settings.page.hand else None,
     )
 

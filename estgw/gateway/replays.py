@@ -7,13 +7,10 @@ anew, and ends with its copy of the CA.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-import os
-import signal
-import sys
 from pathlib import Path
 
+from estgw.gateway import own_program
 from estgw.record import folder
 from estgw.record.folder import RecordError
 from estgw.record.recorder import Recorder
@@ -25,8 +22,6 @@ SECONDS = 120.0
 """How long a replay may take, its copy of the CA included."""
 WAITING = 16
 """Replays that may wait."""
-_ROOT = str(Path(__file__).resolve().parents[2])
-_PROGRAM = "import sys; sys.path.insert(0, sys.argv.pop(1)); from estgw.cli.main import main; sys.exit(main())"
 _DONE = (0, 3)
 """Exit statuses of a replay whose outcome is the same, or differs."""
 
@@ -60,26 +55,12 @@ class Replays:
     async def _run(self, origin: bytes) -> Record:
         arguments = ["replay", "-", "--json", "-c", str(self._config_file.absolute())]
         try:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-I", "-c", _PROGRAM, _ROOT, *arguments),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-                start_new_session=True,
-            )
+            status, stdout, stderr = await own_program.run(arguments, origin, SECONDS)
         except OSError as fault:
             raise RecordError(f"a replay could not start: {fault.strerror}") from None
-        try:
-            async with asyncio.timeout(SECONDS):
-                stdout, stderr = await process.communicate(origin)
         except TimeoutError:
             raise RecordError(f"the replay took more than {SECONDS:.0f} s and was ended") from None
-        finally:
-            if process.returncode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                await process.wait()
-        if process.returncode not in _DONE:
-            words = stderr.decode("utf-8", "replace").strip().splitlines() or [f"exit status {process.returncode}"]
+        if status not in _DONE:
+            words = stderr.decode("utf-8", "replace").strip().splitlines() or [f"exit status {status}"]
             raise RecordError(words[-1].removeprefix("estgw: "))
         return folder.parse(json.dumps(json.loads(stdout)["record"]).encode(), "the replay")

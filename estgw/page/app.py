@@ -21,8 +21,13 @@ from estgw.record.ring import Record, Ring
 Replay: TypeAlias = Callable[[str], Awaitable[str]]
 """Replays the record of that id and returns the id of the new one.  Raises `ReplayFailed`."""
 
+Labs: TypeAlias = Callable[[str, str], Awaitable[tuple[str, str]]]
+"""Runs list, show, start or check with the number of a lab or empty: what it says, and why it failed or empty."""
+
 REPLAYS = 4
 """Replays that run or wait; one more gets a 503."""
+LABS = 4
+"""Checks of labs that run or wait; one more gets a 503."""
 EXPLANATIONS = 4
 """Messages that are explained at once, in threads."""
 PATIENCE = {"Retry-After": "5"}
@@ -53,6 +58,8 @@ class Desk:
     """Behind the button; without one there is no button."""
     files: Files | None = None
     """What may be edited, by viewers that see all."""
+    labs: Labs | None = None
+    """`estgw lab`, for viewers that see all."""
     standing: Standing | None = None
     """Hands to be raised, and what a trainer asks."""
 
@@ -64,7 +71,7 @@ class Page(Site):
         self._views = {label: View(ring, label) for label in access.tokens.values()}
         self._facts = facts
         self._desk = desk or Desk()
-        self._replays = 0
+        self._replays = self._lab_runs = 0
         self._explaining = asyncio.Semaphore(EXPLANATIONS)
         self._saving = asyncio.Lock()
         self._events = Events()
@@ -78,6 +85,9 @@ class Page(Site):
             ("/api/replay/([0-9a-f]{1,32})", "POST", self._post_replay),
             ("/api/standing", "GET", self._get_standing),
             ("/api/hand/(up|down)", "POST", self._post_hand),
+            ("/api/labs", "GET", self._get_labs),
+            ("/api/labs/([0-9]{1,2})", "GET", self._get_lab),
+            ("/api/labs/([0-9]{1,2})/(start|check)", "POST", self._post_lab),
             ("/api/files", "GET", self._get_files),
             ("/api/file", "GET", self._get_file),
             ("/api/file", "PUT", self._put_file),
@@ -102,7 +112,8 @@ class Page(Site):
 
     async def _get_facts(self, asked: Asked) -> web.StreamResponse:
         desk = self._desk
-        may = {"replay": desk.replay is not None, "edit": self._files_for(asked) is not None}
+        labs = desk.labs is not None and asked.label is None
+        may = {"replay": desk.replay is not None, "edit": self._files_for(asked) is not None, "labs": labs}
         hand = desk.standing.hand(asked.label) if desk.standing is not None else None
         return as_json({**asdict(self._facts), **may, "hand": hand, "label": asked.label})
 
@@ -186,6 +197,27 @@ class Page(Site):
         except OSError as fault:
             return as_json({"hand": way != "up", "error": f"the hand can't be kept: {fault.strerror}"})
         return as_json({"hand": way == "up", "error": None})
+
+    async def _get_labs(self, asked: Asked) -> web.StreamResponse:
+        return await self._lab(asked, "list", "")
+
+    async def _get_lab(self, asked: Asked, number: str) -> web.StreamResponse:
+        return await self._lab(asked, "show", number)
+
+    async def _post_lab(self, asked: Asked, number: str, what: str) -> web.StreamResponse:
+        return await self._lab(asked, what, number)
+
+    async def _lab(self, asked: Asked, what: str, number: str) -> web.StreamResponse:
+        if self._desk.labs is None or asked.label is not None:
+            return empty(404)
+        if self._lab_runs >= LABS:
+            return empty(503, PATIENCE)
+        self._lab_runs += 1
+        try:
+            said, fault = await self._desk.labs(what, number)
+        finally:
+            self._lab_runs -= 1
+        return as_json({"said": said, "error": fault or None})
 
     def _files_for(self, asked: Asked) -> Files | None:
         """What the viewer may edit: nothing for one label's, since its scripts run as everybody's do."""

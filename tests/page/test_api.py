@@ -168,6 +168,7 @@ def test_the_facts_are_those_of_the_gateway(page):
         "anchor": "/lab/openssl-ca/anchors.pem",
         "replay": True,
         "edit": False,
+        "labs": False,
         "hand": None,
         "label": None,
     }

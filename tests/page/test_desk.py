@@ -146,6 +146,38 @@ def test_the_labs_are_those_of_the_file_and_a_spoiled_one_counts_as_none(desk, f
     assert get(desk, "/api/standing")["labs"] == labs
 
 
+def test_labs_are_listed_shown_and_checked_for_the_viewer_of_all_alone(folder):
+    label = "b" * 32
+    with shown(folder=folder, tokens={label: "iot"}) as desk:
+        assert "First" in get(desk, "/api/labs")["said"]
+        assert get(desk, "/api/labs/1") == {"said": "show of lab 1\n", "error": None}
+        response, body = desk.ask("POST", "/api/labs/1/check", Origin=desk.base)
+        assert json.loads(body) == {"said": "check of lab 1\n", "error": None}
+        _, body = desk.ask("POST", "/api/labs/2/start", Origin=desk.base)
+        assert json.loads(body) == {"said": "", "error": "conf.yaml can't be read"}
+        assert desk.ask("POST", "/api/labs/1/check", Origin="https://evil.example")[0].status == 403
+        assert desk.ask("POST", "/api/labs/1/check", token=label, Origin=desk.base)[0].status == 404
+        for path in ("/api/labs/1/solve", "/api/labs/001/check", "/api/labs/-c/check"):
+            assert desk.ask("POST", path, Origin=desk.base)[0].status == 404
+        assert response.status == 200
+
+
+@pytest.mark.client("chromium")
+def test_a_lab_is_read_and_checked_in_a_browser(look: Look, desk: Shown):
+    tab = look.at(desk.url)
+    tab.get_by_role("button", name="Labs").click()
+    expect(tab.get_by_role("region", name="Sheet")).to_contain_text("show of lab 1")
+    tab.get_by_role("combobox", name="Lab").select_option("2")
+    expect(tab.get_by_role("region", name="Sheet")).to_contain_text("show of lab 2")
+    tab.get_by_role("button", name="Check", exact=True).click()
+    expect(tab.locator("#labs .said")).to_contain_text("check of lab 2")
+    tab.get_by_role("button", name="Start", exact=True).click()
+    expect(tab.locator("#labs .said")).to_contain_text("conf.yaml can't be read")
+    tab.get_by_role("button", name="Edit scripts").click()
+    expect(tab.locator("#labs")).to_be_hidden()
+    expect(tab.get_by_role("textbox", name="Text of the file")).to_be_visible()
+
+
 @pytest.mark.client("chromium")
 def test_a_script_is_edited_undone_and_replayed_in_a_browser(look: Look, desk: Shown, folder: Path):
     script = folder / "handlers" / NAME

@@ -181,6 +181,20 @@ def test_the_trainers_page_resets_through_the_supervisor_and_lowers_a_hand(cours
     until(course.all_up)
 
 
+def test_a_participant_checks_a_lab_in_the_page_and_the_trainer_sees_it(course):
+    assert course.enrol("p01")[0] == 200
+    status, found = course.page("p01", "GET", "/api/labs")
+    assert (status, found["error"]) == (200, None)
+    assert len(found["said"].splitlines()) == 10
+    status, found = course.page("p01", "POST", "/api/labs/1/check")
+    assert (status, found["error"]) == (200, None)
+    assert found["said"].startswith("Lab 1:")
+    checked = course.page("p01", "GET", "/api/standing")[1]["labs"]["1"]
+    assert set(checked.values()) <= {"done", "not yet", "wrong"}
+    (course.seat("p01").folder / ".estgw/labs.json").write_text('{"1": {"a": "done"}, "2": {"a": "not yet"}}')
+    until(lambda: course.page("trainer", "GET", "/api/participants")[1]["participants"][0]["labs"] == ["1"])
+
+
 def test_units_are_accepted_by_systemd(course):
     if shutil.which("systemd-analyze") is None:
         pytest.skip("systemd-analyze is not installed")

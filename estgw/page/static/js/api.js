@@ -35,6 +35,9 @@ export const replay = (id) => json(`/api/replay/${id}`, { method: "POST" });
 
 export const standing = () => json("/api/standing");
 export const hand = (up) => json(`/api/hand/${up ? "up" : "down"}`, { method: "POST" });
+export const labs = () => json("/api/labs");
+export const lab = (number) => json(`/api/labs/${number}`);
+export const doLab = (number, what) => json(`/api/labs/${number}/${what}`, { method: "POST" });
 export const files = () => json("/api/files");
 const query = (values) => new URLSearchParams(values).toString();
 export const text = (name, version = null) => json(`/api/file?${query(version === null ? { name } : { name, version })}`);

@@ -9,26 +9,35 @@ import { failure } from "./words.js";
 export function open(facts, tools) {
   const place = byId("desk");
   place.replaceChildren();
-  if (facts.edit) place.append(editing(tools));
+  if (facts.labs) place.append(panel("labs", "Labs", async (node) => new (await import("./labs.js")).Labs(node)));
+  if (facts.edit) place.append(panel("editor", "Edit scripts", async (node) => new (await import("./editor.js")).Editor(node, tools)));
   if (facts.hand !== null) place.append(raising(facts.hand));
 }
 
-function editing(tools) {
-  let editor = null;
-  const button = el("button", { type: "button", id: "edit", "aria-expanded": "false", "aria-controls": "editor" }, "Edit scripts");
+/** A button that opens a panel in the place of the list; the panel is made when it is first opened. */
+function panel(id, words, make) {
+  let made = null;
+  const place = byId(id);
+  const button = el("button", { type: "button", id: `open-${id}`, "aria-expanded": "false", "aria-controls": id }, words);
+  const show = (open) => {
+    place.hidden = !open;
+    button.setAttribute("aria-expanded", String(open));
+    put(button, open ? "Back to the list" : words);
+    document.body.classList.toggle("editing", panels.some((each) => !byId(each.id).hidden));
+  };
   button.addEventListener("click", async () => {
-    const place = byId("editor");
-    place.hidden = !place.hidden;
-    document.body.classList.toggle("editing", !place.hidden);
-    button.setAttribute("aria-expanded", String(!place.hidden));
-    put(button, place.hidden ? "Edit scripts" : "Back to the list");
-    if (place.hidden) return;
-    const { Editor } = await import("./editor.js");
-    editor ??= new Editor(place, tools);
-    editor.show();
+    const open = place.hidden;
+    for (const each of panels) if (each.id !== id) each.show(false);
+    show(open);
+    if (!open) return;
+    made ??= await make(place);
+    made.show();
   });
+  panels.push({ id, show });
   return button;
 }
+
+const panels = [];
 
 function raising(hand) {
   let up = hand;

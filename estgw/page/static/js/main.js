@@ -294,7 +294,7 @@ async function start() {
     facts = await api.facts();
     put(byId("name"), facts.name);
     put(byId("url"), facts.url);
-    if (facts.edit || facts.hand !== null) (await import("./desk.js")).open(facts, { replayed: latest, page });
+    if (facts.edit || facts.labs || facts.hand !== null) (await import("./desk.js")).open(facts, { replayed: latest, page });
   } catch (fault) {
     if (fault.status !== 403) announce(failure(fault.status ?? 0));
   }
