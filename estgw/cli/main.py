@@ -25,7 +25,7 @@ from estgw.cli.pending import PendingError
 from estgw.cli.workspace import WorkspaceError
 from estgw.commandline.table import Program
 from estgw.errors import ConfigError, Malformed
-from estgw.workshop.plan import WorkshopError
+from estgw.workshop.fault import WorkshopError
 
 PROGRAM = Program(
     name="estgw",

@@ -10,12 +10,14 @@ import sys
 from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from estgw import logs
 from estgw.commandline.table import Command, Option
-from estgw.workshop import control, layout, plan
-from estgw.workshop.plan import LABELS, PROCESSES, Workshop, WorkshopError
+from estgw.workshop.fault import WorkshopError
+
+if TYPE_CHECKING:
+    from estgw.workshop.plan import Workshop
 
 _SAME_USER = (
     "All scripts run as one user, on one CA: each participant's scripts can read the CA's key and everybody's files, "
@@ -26,6 +28,8 @@ _SETTINGS = ("isolation", "listen", "port", "page_port", "trainer_port", "uid_ba
 
 def init(arguments: Namespace) -> int:
     """Make a workshop, or what is missing of it."""
+    from estgw.workshop import control, layout, plan
+
     folder: Path = arguments.dir.absolute()
     given = {key: getattr(arguments, key) for key in _SETTINGS if getattr(arguments, key) is not None}
     workshop = _extended(folder, arguments, given) if (folder / plan.FILE).exists() else _new(folder, arguments, given)
@@ -48,6 +52,8 @@ def init(arguments: Namespace) -> int:
 
 
 def _new(folder: Path, arguments: Namespace, given: dict[str, Any]) -> Workshop:
+    from estgw.workshop.plan import LABELS, PROCESSES, Workshop
+
     if arguments.participants is None or not arguments.name:
         raise WorkshopError("a new workshop needs --participants N and --name HOST_OR_IP")
     isolation = PROCESSES if os.geteuid() == 0 else LABELS
@@ -58,6 +64,8 @@ def _new(folder: Path, arguments: Namespace, given: dict[str, Any]) -> Workshop:
 
 def _extended(folder: Path, arguments: Namespace, given: dict[str, Any]) -> Workshop:
     """An existing workshop with more participants; nothing else changes."""
+    from estgw.workshop import plan
+
     workshop = plan.load(folder)
     wanted = workshop.participants if arguments.participants is None else arguments.participants
     others = [key for key, value in given.items() if value != getattr(workshop, key)]
@@ -104,7 +112,7 @@ def check(arguments: Namespace) -> int:
 
 def status(arguments: Namespace) -> int:
     """A line for each participant."""
-    from estgw.workshop import checking
+    from estgw.workshop import checking, control, layout
     from estgw.workshop.standings import Standings
 
     workshop = _ready(arguments)
@@ -147,7 +155,7 @@ def _line(standing: dict[str, Any], child: dict[str, Any]) -> str:
 
 def addresses(arguments: Namespace) -> int:
     """Give the workshop the addresses that this machine has now, or the names that were given."""
-    from estgw.workshop import checking
+    from estgw.workshop import checking, control, layout, plan
 
     workshop = _ready(arguments)
     here = checking.addresses()
@@ -193,6 +201,8 @@ def _moved(names: tuple[str, ...], here: list[str]) -> tuple[str, ...]:
 
 def reset(arguments: Namespace) -> int:
     """Give one participant fresh scripts and the CA of the first day."""
+    from estgw.workshop import control, layout, plan
+
     workshop = _ready(arguments)
     seat = plan.seat(workshop, arguments.participant)
     answer = control.ask(workshop.folder / layout.RUN / "control", do="reset", who=seat.id)
@@ -217,6 +227,8 @@ def handouts(arguments: Namespace) -> int:
 
 def export(arguments: Namespace) -> int:
     """Write an archive for each participant."""
+    from estgw.workshop import layout
+
     made = layout.export(_ready(arguments))
     print(f"made {len(made)} archives in {made[0].parent}; private keys and passwords are not in them")
     return 0
@@ -224,6 +236,8 @@ def export(arguments: Namespace) -> int:
 
 def wipe(arguments: Namespace) -> int:
     """Remove a workshop."""
+    from estgw.workshop import control, layout, plan
+
     workshop = plan.load(arguments.dir)
     if control.ask(workshop.folder / layout.RUN / "control", do="status") is not None:
         raise WorkshopError(f"{workshop.folder} is being served; stop that first")
@@ -237,6 +251,8 @@ def wipe(arguments: Namespace) -> int:
 
 
 def _ready(arguments: Namespace) -> Workshop:
+    from estgw.workshop import plan
+
     workshop = plan.load(arguments.dir)
     if workshop.isolated and os.geteuid() != 0:
         raise WorkshopError(f"{workshop.folder} has a user id for each participant: this needs root")
@@ -268,7 +284,7 @@ COMMANDS = (
             Option("--participants", "how many, from 1 to 99", "N", type=_number),
             _NAMES,
             Option("--isolation", "a process and a user id each, or a label each (default: processes as root)",
-                   choices=(PROCESSES, LABELS)),
+                   choices=("processes", "labels")),
             Option("--listen", "the IP address to listen on (default: 0.0.0.0)", "ADDR"),
             Option("--port", "the port of p01's gateway (default: 8501)", "PORT", type=_number),
             Option("--page-port", "the port of p01's page (default: 8601)", "PORT", type=_number),

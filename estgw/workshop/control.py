@@ -10,7 +10,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from estgw.workshop.plan import WorkshopError
+from estgw.workshop.fault import WorkshopError
 
 SECONDS = 120.0
 """How long an answer may take; a reset waits for running requests."""

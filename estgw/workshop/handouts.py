@@ -13,7 +13,8 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from estgw.errors import Malformed
 from estgw.est import certs
 from estgw.workshop import identity, layout, plan
-from estgw.workshop.plan import Seat, Workshop, WorkshopError
+from estgw.workshop.fault import WorkshopError
+from estgw.workshop.plan import Seat, Workshop
 
 FOLDER = "handouts"
 ALL = "all.html"

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from estgw.workshop.plan import Seat, Workshop, WorkshopError
+from estgw.workshop.fault import WorkshopError
+from estgw.workshop.plan import Seat, Workshop
 
 ROOT = str(Path(__file__).resolve().parents[2])
 _RUN = "import sys; sys.path.insert(0, sys.argv.pop(1)); "

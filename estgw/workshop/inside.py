@@ -18,7 +18,8 @@ from estgw.auth import users
 from estgw.config.shipped import template
 from estgw.errors import Malformed
 from estgw.est import certs, hostnames
-from estgw.workshop.plan import WorkshopError, write
+from estgw.workshop.fault import WorkshopError
+from estgw.workshop.plan import write
 
 DONE = Path(".estgw/workshop")
 """Made last: a directory without it is one that `init` has not finished."""

@@ -19,7 +19,8 @@ from typing import Any
 from estgw.config.shipped import template
 from estgw.errors import ConfigError
 from estgw.workshop import identity, inside, plan
-from estgw.workshop.plan import Seat, Workshop, WorkshopError
+from estgw.workshop.fault import WorkshopError
+from estgw.workshop.plan import Seat, Workshop
 
 PRISTINE, OLD, IMAGES, EXPORT, RUN = ".pristine", "old", ".images", "export", ".run"
 KEEP_FOR_LABELS = 2000

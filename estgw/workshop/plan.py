@@ -18,6 +18,7 @@ from typing import Any
 from estgw.config import marked_yaml
 from estgw.config.shipped import template
 from estgw.errors import ConfigError
+from estgw.workshop.fault import WorkshopError
 
 FILE = "workshop.yaml"
 SECRETS = "secrets.json"
@@ -26,10 +27,6 @@ PROCESSES, LABELS = "processes", "labels"
 TRAINER = "trainer"
 _ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
 """Letters and digits that nobody takes for one another on paper."""
-
-
-class WorkshopError(Exception):
-    """A workshop can't be made, changed or used; the text says why, and what to do."""
 
 
 @dataclass(frozen=True)

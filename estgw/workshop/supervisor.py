@@ -21,7 +21,8 @@ from typing import Any
 
 from estgw.logs import log
 from estgw.workshop import control, identity, layout, plan
-from estgw.workshop.plan import Seat, Workshop, WorkshopError
+from estgw.workshop.fault import WorkshopError
+from estgw.workshop.plan import Seat, Workshop
 
 LOG = "gateway.log"
 SHORTEST, LONGEST = 0.5, 30.0

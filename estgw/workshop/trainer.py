@@ -21,7 +21,7 @@ from estgw.config.fields import split_address
 from estgw.page.serving import Address, bind, served
 from estgw.page.site import Access, Asked, Route, Site, as_json, empty
 from estgw.workshop import control
-from estgw.workshop.plan import WorkshopError
+from estgw.workshop.fault import WorkshopError
 from estgw.workshop.standings import Standings
 
 FRESH = 1.5

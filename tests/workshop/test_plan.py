@@ -9,7 +9,8 @@ import pytest
 from estgw.cli import workshop as commands
 from estgw.errors import ConfigError
 from estgw.workshop import inside, plan, standings
-from estgw.workshop.plan import Workshop, WorkshopError
+from estgw.workshop.fault import WorkshopError
+from estgw.workshop.plan import Workshop
 from tests.kit.processes import ROOT
 
 GOOD = "participants: 3\nnames: [est.lab.example, 192.0.2.10]\n"
