@@ -12,7 +12,8 @@ PYTEST := $(SCRATCH) $(BIN)/python -m pytest
 FAST := $(addprefix tests/,auth cmc cms config est gateway test_architecture.py test_errors.py test_logs.py)
 # What is measured: tests that run the code in their own process.
 COVERED := $(FAST) $(addprefix tests/,client cmc_service commandline conform quirks record register tls)
-COVERED += $(addprefix tests/,page/test_editing.py page/test_viewers.py workshop/test_plan.py)
+COVERED += $(addprefix tests/,labs/test_checks.py labs/test_files.py workshop/test_plan.py)
+COVERED += $(addsuffix .py,$(addprefix tests/page/test_,api desk editing events export guard viewers))
 # The tests start hundreds of interpreters, and each would compile the package anew.
 unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet

@@ -27,10 +27,10 @@ class LabSheets:
         try:
             async with self._turn:
                 status, stdout, stderr = await own_program.run(arguments, b"", SECONDS)
+        except TimeoutError:  # which is an OSError, too
+            return "", f"this took more than {SECONDS:.0f} s and was ended"
         except OSError as fault:
             return "", f"the lab could not be run: {fault.strerror}"
-        except TimeoutError:
-            return "", f"this took more than {SECONDS:.0f} s and was ended"
         said = stdout.decode("utf-8", "replace")
         if status not in (0, _NOT_YET):
             words = stderr.decode("utf-8", "replace").strip().splitlines() or [f"exit status {status}"]

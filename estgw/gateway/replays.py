@@ -56,10 +56,10 @@ class Replays:
         arguments = ["replay", "-", "--json", "-c", str(self._config_file.absolute())]
         try:
             status, stdout, stderr = await own_program.run(arguments, origin, SECONDS)
+        except TimeoutError:  # which is an OSError, too
+            raise RecordError(f"the replay took more than {SECONDS:.0f} s and was ended") from None
         except OSError as fault:
             raise RecordError(f"a replay could not start: {fault.strerror}") from None
-        except TimeoutError:
-            raise RecordError(f"the replay took more than {SECONDS:.0f} s and was ended") from None
         if status not in _DONE:
             words = stderr.decode("utf-8", "replace").strip().splitlines() or [f"exit status {status}"]
             raise RecordError(words[-1].removeprefix("estgw: "))
