@@ -5,8 +5,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 VENV := .venv
 BIN := $(VENV)/bin
-# Two and a half for each processor, as many tests wait for something.  A worker that has none left takes some of another.
-WORKERS := $(shell echo $$(($$(nproc) * 5 / 2))) --dist worksteal
+# One and a half for each processor, as some tests wait for something.  A worker that has none left takes some of another.
+WORKERS := $(shell echo $$(($$(nproc) * 3 / 2))) --dist worksteal
 SCRATCH := TMPDIR=$$(tests/scratch)
 PYTEST := $(SCRATCH) $(BIN)/python -m pytest
 FAST := $(addprefix tests/,auth cmc cms config est gateway test_architecture.py test_errors.py test_logs.py)
@@ -18,7 +18,7 @@ COVERED += $(addsuffix .py,$(addprefix tests/page/test_,api desk editing events 
 unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo test test-all coverage test-fast test-page lint bench fuzz campaign docs man dist lock clean
+.PHONY: help demo test test-all coverage test-fast test-page lint types shells bench fuzz campaign docs man dist lock clean
 
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /make \1  \t/'
@@ -46,9 +46,14 @@ test-page: $(VENV)/tests ## the live page, in a browser; PICTURES=write takes th
 	$(PYTEST) -n $(WORKERS) -m '' tests/page tests/e2e/test_live_page.py
 
 lint: $(VENV)/tests ## ruff, mypy, shellcheck and shfmt
+	$(MAKE) --jobs=2 --output-sync types shells
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: $(VENV)/tests
 	$(BIN)/mypy
+
+shells: $(VENV)/tests
 	$(BIN)/shellcheck $$(tests/scripts)
 	$(BIN)/shfmt -d -i 4 -ci $$(tests/scripts)
 

@@ -14,6 +14,7 @@ import pytest
 from tests.campaign.ledger import Ledger
 from tests.campaign.size import LARGE, step
 from tests.campaign.traced import RENAMES, WRITES, Change, Traced, needs_strace
+from tests.kit.cases import some
 from tests.kit.csr import csr
 from tests.kit.der import armoured
 from tests.kit.processes import PATH
@@ -57,7 +58,7 @@ def require_next_request(ledger: Ledger, bench: HandlerSet, operation: str = ENR
 @needs_strace
 @pytest.mark.parametrize(
     ("name", "operation"),
-    [(name, operation) for name in ("openssl", "python") for operation in ISSUING],
+    some([(name, operation) for name in ("openssl", "python") for operation in ISSUING], 3),
 )
 def test_a_kill_while_issuing_loses_no_certificate(
     bench: HandlerSet, ledger: Ledger, name: str, operation: str
@@ -76,7 +77,7 @@ def test_a_kill_while_issuing_loses_no_certificate(
 
 
 @needs_strace
-@pytest.mark.parametrize("script", TOOLS)
+@pytest.mark.parametrize("script", some(TOOLS, 2))
 def test_a_kill_of_a_script_of_the_ca_loses_no_certificate(
     bench: HandlerSet, ledger: Ledger, tmp_path: Path, script: str
 ) -> None:
@@ -218,7 +219,7 @@ def test_a_certificate_is_synced_before_its_row_and_printed_last(bench: HandlerS
 
 
 @needs_strace
-@pytest.mark.parametrize("script", [*TOOLS, "create-ca"])
+@pytest.mark.parametrize("script", some([*TOOLS, "create-ca"], 3))
 def test_a_script_of_the_ca_syncs_files_before_it_renames_them(
     bench: HandlerSet, ledger: Ledger, tmp_path: Path, script: str
 ) -> None:

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from estgw.est import names
+from tests.kit.cases import some
 from tests.kit.csr import csr, subject
 from tests.kit.processes import PATH, ROOT
 from tests.kit.scripts import HandlerSet
@@ -159,7 +160,7 @@ REQUESTS: dict[str, tuple[x509.Name | str, list[x509.GeneralName], bool]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", REQUESTS)
+@pytest.mark.parametrize("case", some(REQUESTS, 4))
 def test_allowed_suffix_is_the_same_in_both_languages(case: str) -> None:
     name, san, verdict = REQUESTS[case]
     assert verdicts("allowed_suffix", "example.org", ".example.com", **asking(name, san)) == both(verdict)
@@ -198,7 +199,7 @@ RAW = {
 }
 
 
-@pytest.mark.parametrize("case", RAW)
+@pytest.mark.parametrize("case", some(RAW, 3))
 def test_allowed_suffix_refuses_variables_that_no_gateway_writes(case: str) -> None:
     assert verdicts("allowed_suffix", "example.org", **RAW[case]) == both(False)
 
@@ -214,7 +215,7 @@ LONG = {
 
 
 @pytest.mark.parametrize("helper", ["allowed_suffix", "only_user_name", "only_certificate_names"])
-@pytest.mark.parametrize("filler", LONG)
+@pytest.mark.parametrize("filler", some(LONG, 3))
 def test_a_long_name_is_refused_within_seconds(helper: str, filler: str) -> None:
     """The kernel allows variables of 128 kB. Some patterns of Bash would take minutes for them."""
     text = LONG[filler] * (100_000 // len(LONG[filler]))
@@ -257,7 +258,7 @@ USERS: dict[str, tuple[str | None, x509.Name | str, list[x509.GeneralName], bool
 }
 
 
-@pytest.mark.parametrize("case", USERS)
+@pytest.mark.parametrize("case", some(USERS, 4))
 def test_only_user_name_is_the_same_in_both_languages(case: str) -> None:
     user, name, san, verdict = USERS[case]
     env = asking(name, san) | ({} if user is None else {"REMOTE_USER": user})
@@ -298,7 +299,7 @@ OWN: dict[str, tuple[dict[str, str], x509.Name | str, list[x509.GeneralName], bo
 }
 
 
-@pytest.mark.parametrize("case", OWN)
+@pytest.mark.parametrize("case", some(OWN, 3))
 def test_only_certificate_names_is_the_same_in_both_languages(case: str) -> None:
     changed, name, san, verdict = OWN[case]
     assert verdicts("only_certificate_names", **CLIENT | changed, **asking(name, san)) == both(verdict)
@@ -406,7 +407,7 @@ def test_is_revoked_and_ends_within_are_the_same_in_both_languages(bench: Handle
             assert said.strip() != "exit 78:", "the log says why"
 
 
-@pytest.mark.parametrize("span", NO_SPANS)
+@pytest.mark.parametrize("span", some(NO_SPANS, 4))
 def test_a_malformed_length_of_time_is_a_fault_in_both_languages(bench: HandlerSet, span: str) -> None:
     env = {"EST_CA_DIR": str(bench.ca), "EST_TIMEOUT": "10"}
     for said in answers("ends_within", span, bench.ca / "cacert.pem", **env).values():

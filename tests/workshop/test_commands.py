@@ -29,6 +29,7 @@ def content(folder: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in files if path.name not in ("gateway.log", "ca.lock", ".lock")}
 
 
+@pytest.mark.exhaustive
 def test_a_second_init_overwrites_nothing_and_adds_participants(course, python):
     script = course.seat("p01").folder / "handlers" / SCRIPT
     script.write_text(script.read_text() + "# mine\n")
@@ -91,6 +92,7 @@ def test_reset_brings_back_scripts_and_ca_and_lets_a_running_request_finish(cour
     assert "there is no participant" in course.run("reset", "../p01", course.own, status=1).stderr
 
 
+@pytest.mark.exhaustive
 def test_addresses_renew_the_server_certificates_and_keep_the_cas(course):
     seat = course.seat("p01")
     anchor, before = seat.anchor.read_bytes(), certs.load_pem((seat.folder / "openssl-ca/server.pem").read_bytes())[0]
