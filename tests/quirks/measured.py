@@ -19,6 +19,8 @@ PKI: Mapping[Result, str] = {
     Result.UNTRIED: "template-only unknown-attrs keygen-clear keygen-other-key",
 }
 """strongSwan 5.9.8."""
+PKI_BY_CHANCE = "split"
+"""It reads the records of TLS that have arrived, so on a busy machine it may miss some: PASS or FAIL."""
 LIBEST: Mapping[Result, str] = {
     Result.FAIL: "wrong-key wrong-issuer wrong-name two-certs later later-date later-none busy basic-then-digest "
     "digest-sha256 redirect-same one-line chunked lower-case rollover-bag shuffled-bag pop-wanted ra-wrong-host tls13",
