@@ -27,19 +27,22 @@ LIBEST: Mapping[Result, str] = {
     Result.UNCLEAR: "html junk no-type wrong-type endless-401 cut-body",
     Result.UNTRIED: "template-only unknown-attrs keygen-clear keygen-other-key",
 }
-"""The example client of libest 3.2.0p, with OpenSSL 3.0; it ends with exit status 0 whatever happens."""
+"""The example client of libest 3.2.0p (a464ba8), which ends with exit status 0 whatever happens.
+
+Built without safec, and with OpenSSL 3.0, where FIPS_mode counts as off.
+"""
 GLOBALSIGN: Mapping[Result, str] = {
     Result.FAIL: "wrong-key wrong-issuer wrong-name basic-then-digest digest-sha256 redirect-same pop-wanted "
     "keygen-other-key ra-wrong-host",
     Result.UNCLEAR: "later later-date",
     Result.UNTRIED: "template-only unknown-attrs keygen-clear",
 }
-"""GlobalSign's estclient 1.0.6, built with Go 1.19."""
+"""GlobalSign's estclient, 30 commits after 1.0.6 (a0d54bb): Go 1.19, another version of go-tpm, and no HSM."""
 MEASURED: Mapping[str, Mapping[Result, str]] = {
     "curl 7.88": CURL,
     "pki 5.9.8": PKI,
     "libest 3.2.0p": LIBEST,
-    "GlobalSign 1.0.6": GLOBALSIGN,
+    "GlobalSign 1.0.6+30": GLOBALSIGN,
 }
 """The columns of docs/judge-my-client.md."""
 
