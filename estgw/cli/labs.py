@@ -39,7 +39,8 @@ def _word(found: dict[str, str]) -> str:
 
 def show(arguments: Namespace) -> int:
     """Print a sheet."""
-    sys.stdout.write(_find(arguments.number).shown(_url(arguments.config), hints=arguments.hints))
+    sheet, url = _find(arguments.number), _url(arguments.config)
+    sys.stdout.write(sheet.markdown(url) if arguments.markdown else sheet.shown(url, hints=arguments.hints))
     return 0
 
 
@@ -163,7 +164,12 @@ COMMANDS = (
         name="lab show",
         summary="Print the sheet of a lab.",
         run=show,
-        options=[CONFIG, _NUMBER, Option("--hints", "with the hints, which give the solution away")],
+        options=[
+            CONFIG,
+            _NUMBER,
+            Option("--hints", "with the hints, which give the solution away"),
+            Option("--markdown", "as Markdown, with folded hints, for a page"),
+        ],
         example="lab show 1",
     ),
     Command(

@@ -183,6 +183,7 @@ async def replay(gateway: State, origin: Origin, place: Place, changes: Changes)
     tape.label, tape.operation = attempt.entry.get("label"), attempt.entry.get("operation")
     folder = place.config_file.absolute().parent
     record = build.record(tape, taping.verdict(attempt, response), folder, Digests())
+    record["auth"]["scheme"] = origin.scheme  # the header with the password is in no record
     stderr = attempt.stderr
     if place.copy is not None:
         stderr = zeroing.without_certificates("\n".join(stderr)).splitlines()

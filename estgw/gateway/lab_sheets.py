@@ -22,8 +22,9 @@ class LabSheets:
         self._turn = asyncio.Semaphore(1)
 
     async def run(self, what: str, number: str) -> tuple[str, str]:
-        """What `estgw lab` says, and why it failed or empty; `what` is list, show, start or check."""
+        """What `estgw lab` says, and why it failed or empty; `what` is list, show (Markdown), start or check."""
         arguments = ["lab", what, *([number] if number else []), "-c", str(self._config_file.absolute())]
+        arguments += ["--markdown"] if what == "show" else []
         try:
             async with self._turn:
                 status, stdout, stderr = await own_program.run(arguments, b"", SECONDS)

@@ -40,8 +40,11 @@ class Sheet:
     def shown(self, url: str, *, hints: bool) -> str:
         """The sheet for a terminal, with the address of a gateway; without hints, it says where they would be."""
         fold = f"(Here is a hint: estgw lab show {self.number} --hints)\n"
-        text = _HINT.sub(lambda hint: f"{hint[1]}\n{hint[2]}" if hints else fold, self.text)
-        return _COMMENT.sub("", text).replace(DEFAULT_URL, url)
+        return _HINT.sub(lambda hint: f"{hint[1]}\n{hint[2]}" if hints else fold, self.markdown(url))
+
+    def markdown(self, url: str) -> str:
+        """The sheet as Markdown, with the address of a gateway, and hints in `<details>`."""
+        return _COMMENT.sub("", self.text).replace(DEFAULT_URL, url)
 
 
 def sheets(shipped: Path) -> dict[int, Sheet]:

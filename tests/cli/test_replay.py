@@ -200,6 +200,7 @@ def test_refusals_and_linked_requests_replay_as_they_were(here, capsys, name):
     assert made["outcome"]["gate"] == record["outcome"]["gate"]
     assert made["outcome"]["reason"] == record["outcome"]["reason"]
     assert made["binding"]["result"] == record["binding"]["result"]
+    assert made["auth"]["scheme"] == record["auth"]["scheme"]
 
 
 # What an edit changes.

@@ -182,6 +182,14 @@ def test_a_sheet_hides_its_hints_until_they_are_asked_for(here, capsys):
         assert "<details>" not in text
 
 
+def test_a_sheet_in_markdown_keeps_its_hints_folded(here, capsys):
+    assert command_line.main(["lab", "show", "3", "--markdown"]) == 0
+    text = capsys.readouterr().out
+    assert "<!--" not in text
+    assert "<details>\n<summary>Hint: the line</summary>\n" in text
+    assert "sed -i 's/^# allowed_suffix" in text
+
+
 def test_a_sheet_has_the_address_of_the_gateway(here, capsys):
     here.edit("conf.yaml", "listen: [127.0.0.1:8443]", "listen: [127.0.0.1:9443]\n  name: lab.example")
     assert command_line.main(["lab", "show", "1"]) == 0

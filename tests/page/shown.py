@@ -66,6 +66,8 @@ class Shown:
         """Two labs, as `estgw lab` prints them; the second can't be started."""
         if what == "list":
             return " 1  done      First (10 min)\n 2            Second (20 min)\n", ""
+        if what == "show":
+            return SHEET.format(number), ""
         return (
             (f"{what} of lab {number}\n", "") if (what, number) != ("start", "2") else ("", "conf.yaml can't be read")
         )
@@ -91,6 +93,27 @@ class Shown:
             connection.request(method, path, body, given)
             response = connection.getresponse()
             return response, response.read()
+
+
+SHEET = """# Lab {}: A sheet
+
+Two lines of `one`
+paragraph.
+
+```sh
+est=https://localhost:8443 # <b>
+```
+
+```
+shown
+```
+
+<details>
+<summary>Hint: the solution</summary>
+
+Nothing.
+</details>
+"""
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from playwright.sync_api import expect
 
 from tests.page import samples
 from tests.page.conftest import Look
-from tests.page.shown import Shown, shown
+from tests.page.shown import SHEET, Shown, shown
 
 BASH = "#!/bin/bash\necho one\n"
 NAME = "openssl/simpleenroll"
@@ -150,7 +150,7 @@ def test_labs_are_listed_shown_and_checked_for_the_viewer_of_all_alone(folder):
     label = "b" * 32
     with shown(folder=folder, tokens={label: "iot"}) as desk:
         assert "First" in get(desk, "/api/labs")["said"]
-        assert get(desk, "/api/labs/1") == {"said": "show of lab 1\n", "error": None}
+        assert get(desk, "/api/labs/1") == {"said": SHEET.format(1), "error": None}
         response, body = desk.ask("POST", "/api/labs/1/check", Origin=desk.base)
         assert json.loads(body) == {"said": "check of lab 1\n", "error": None}
         _, body = desk.ask("POST", "/api/labs/2/start", Origin=desk.base)
@@ -166,9 +166,16 @@ def test_labs_are_listed_shown_and_checked_for_the_viewer_of_all_alone(folder):
 def test_a_lab_is_read_and_checked_in_a_browser(look: Look, desk: Shown):
     tab = look.at(desk.url)
     tab.get_by_role("button", name="Labs").click()
-    expect(tab.get_by_role("region", name="Sheet")).to_contain_text("show of lab 1")
+    sheet = tab.get_by_role("region", name="Sheet")
+    expect(sheet.get_by_role("heading")).to_have_text("Lab 1: A sheet")
+    expect(sheet.get_by_text("Two lines of one paragraph.")).to_be_visible()
+    expect(sheet.locator("pre").first).to_have_text("est=https://localhost:8443 # <b>")
+    expect(sheet.get_by_role("button", name="Copy")).to_have_count(1)
+    expect(sheet.get_by_text("Nothing.")).to_be_hidden()
+    sheet.get_by_text("Hint: the solution").click()
+    expect(sheet.get_by_text("Nothing.")).to_be_visible()
     tab.get_by_role("combobox", name="Lab").select_option("2")
-    expect(tab.get_by_role("region", name="Sheet")).to_contain_text("show of lab 2")
+    expect(sheet.get_by_role("heading")).to_have_text("Lab 2: A sheet")
     tab.get_by_role("button", name="Check", exact=True).click()
     expect(tab.locator("#labs .said")).to_contain_text("check of lab 2")
     tab.get_by_role("button", name="Start", exact=True).click()

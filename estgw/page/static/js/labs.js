@@ -3,7 +3,11 @@
 import * as api from "./api.js";
 import { announce } from "./copied.js";
 import { el, foreign } from "./dom.js";
+import { sheet } from "./sheet.js";
 import { failure } from "./words.js";
+
+const NOTE = "Start and Check below are for what the sheet does with estgw lab start and estgw lab check. " +
+  "In a workshop, user and password are those of your handout.";
 
 export class Labs {
   constructor(place) {
@@ -19,6 +23,7 @@ export class Labs {
   }
 
   async show() {
+    if (!this.choice.value) this.sheet.replaceChildren(el("p", { class: "quiet" }, "Loading…"));
     const answer = await this.ask(api.labs());
     if (!answer) return;
     const before = this.choice.value;
@@ -30,8 +35,9 @@ export class Labs {
 
   async read() {
     this.said.replaceChildren();
+    this.sheet.replaceChildren(el("p", { class: "quiet" }, "Loading…"));
     const answer = await this.ask(api.lab(this.choice.value));
-    if (answer) this.sheet.replaceChildren(foreign(answer.said, { tag: "pre", lines: true }));
+    if (answer) this.sheet.replaceChildren(el("p", { class: "quiet" }, NOTE), ...sheet(answer.said));
     this.sheet.scrollTop = 0;
   }
 
