@@ -5,8 +5,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 VENV := .venv
 BIN := $(VENV)/bin
-# One and a half for each processor, as some tests wait for something.  A worker that has none left takes some of another.
-WORKERS := $(shell echo $$(($$(nproc) * 3 / 2))) --dist worksteal
+# Two for each processor, as some tests wait for something.  A worker that has none left takes some of another.
+WORKERS := $(shell echo $$(($$(nproc) * 2))) --dist worksteal
 SCRATCH := TMPDIR=$$(tests/scratch)
 PYTEST := $(SCRATCH) $(BIN)/python -m pytest
 FAST := $(addprefix tests/,auth cmc cms config est gateway test_architecture.py test_errors.py test_logs.py)

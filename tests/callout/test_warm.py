@@ -151,7 +151,9 @@ def test_a_module_named_later_is_loaded_by_the_next_parent(machine, tmp_path):
 def test_the_cmc_service_is_loaded_only_where_fullcmc_is_enabled(own_lab, enabled):
     own_lab.script("handlers/python/csrattrs", "#!/usr/bin/env python3\nimport sys\n"
                    "print('estgw.cmc_service.service' in sys.modules, file=sys.stderr)\n")  # fmt: skip
-    with running_gateway(own_lab, {"callouts": {"operations": {"fullcmc": {"enabled": enabled}}}}) as gateway:
+    with running_gateway(
+        own_lab, {"callouts": {"operations": {"fullcmc": {"enabled": enabled}}}}, python=True
+    ) as gateway:
         gateway.get("python/csrattrs")
         assert gateway.wait_for("handler stderr", line=str(enabled))
 

@@ -24,7 +24,7 @@ def server(lab, tmp_path_factory):
     secrets = own.ca / "cmc-secrets"
     secrets.write_text(f"device-7 {SECRET}\n")
     secrets.chmod(0o600)
-    with running_gateway(own) as running:
+    with running_gateway(own, python=True) as running:
         yield running
 
 

@@ -32,7 +32,7 @@ PROFILES = ("rfc", "draft")
 def server(lab, tmp_path_factory):
     """A gateway with all operations, and a label for each test that needs other settings."""
     own = lab.copy(tmp_path_factory.mktemp("client"))
-    with running_gateway(own, bench.furnish(own)) as running:
+    with running_gateway(own, bench.furnish(own), python=True) as running:
         yield running
 
 

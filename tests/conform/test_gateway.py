@@ -66,7 +66,7 @@ def bench(lab: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         "pop": {"default": "required", "rules": [{"ra": True, "pop": "waived"}]},
         "callouts": {"operations": {"serverkeygen": {"enabled": True}, "fullcmc": {"enabled": True}}},
     }
-    with running_gateway(own, overrides) as running:
+    with running_gateway(own, overrides, python=True) as running:
         yield Bench(running, ra, other, secret)
 
 
@@ -100,7 +100,7 @@ def test_the_python_handlers_pass_with_everything_on(bench: Bench, tmp_path: Pat
 @pytest.mark.parametrize("version", ["1.2", "1.3"])
 def test_one_tls_version_alone_passes(version: str, lab: Workspace, tmp_path: Path) -> None:
     own = lab.copy(tmp_path / "lab")
-    with running_gateway(own, {"tls": {"minimum": version, "maximum": version}}) as gateway:
+    with running_gateway(own, {"tls": {"minimum": version, "maximum": version}}, python=True) as gateway:
         groups = [word for group in ("tls", "enroll", "pop") for word in ("--only", group)]
         found = judged(gateway, tmp_path / "r.json", *groups, "--label", "python")
     other = {"1.2": {"pop.right-1.3"}, "1.3": {name for name in found if name.startswith("pop.")} - {"pop.right-1.3"}}
@@ -111,7 +111,7 @@ def test_a_request_that_waits_is_a_202_with_a_time(lab: Workspace, tmp_path: Pat
     own = lab.copy(tmp_path / "lab")
     later = own.script("handlers/openssl/later", "exit 75")
     waiting = {"labels": {"later": {"operations": {"simpleenroll": {"handler": str(later)}}}}}
-    with running_gateway(own, waiting) as gateway:
+    with running_gateway(own, waiting, python=True) as gateway:
         found = judged(gateway, tmp_path / "r.json", "--only", "enroll.later", "--label", "later")
     assert of("PASS", found) == {"enroll.later"}
 

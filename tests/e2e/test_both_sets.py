@@ -30,7 +30,7 @@ LABELS = {"openssl": "", "python": "/python"}
 def gateway(lab: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     own = lab.copy(tmp_path_factory.mktemp("both"))
     overrides = {"callouts": {"operations": {"serverkeygen": {"enabled": True}}}}
-    with running_gateway(own, overrides) as running:
+    with running_gateway(own, overrides, python=True) as running:
         yield running
 
 

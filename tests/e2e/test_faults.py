@@ -37,7 +37,9 @@ def out_of_service(gateway: Gateway, *, after: int = 0) -> list[str]:
 def test_a_label_with_a_fault_answers_503_and_the_others_serve(own_lab, workers):
     script = own_lab.path / "handlers/python/simpleenroll"
     script.chmod(0o644)
-    with running_gateway(own_lab, {"server": {"workers": workers}, "metrics": {"listen": "127.0.0.1:0"}}) as gateway:
+    with running_gateway(
+        own_lab, {"server": {"workers": workers}, "metrics": {"listen": "127.0.0.1:0"}}, python=True
+    ) as gateway:
         said = gateway.wait_for("label out of service")
         assert (said["level"], said["label"]) == ("error", "python")
         assert said["faults"] == [f"{script}: not executable; chmod +x {script}"]
@@ -58,7 +60,7 @@ def test_a_label_with_a_fault_answers_503_and_the_others_serve(own_lab, workers)
 def test_all_workers_have_the_same_labels_in_service(own_lab):
     """After a reload, and after a worker is replaced while the files have changed."""
     script = own_lab.path / "handlers/python/cacerts"
-    with two_workers(own_lab) as gateway, ExitStack() as stack:
+    with two_workers(own_lab, python=True) as gateway, ExitStack() as stack:
 
         def statuses() -> set[int]:
             return {each.ask("GET", "python/cacerts").status for each in one_each(gateway, stack).values()}
@@ -84,7 +86,7 @@ def test_all_workers_have_the_same_labels_in_service(own_lab):
 
 def test_the_default_label_can_have_a_fault_while_others_serve(own_lab):
     (own_lab.path / "handlers/openssl/cacerts").unlink()
-    with running_gateway(own_lab) as gateway:
+    with running_gateway(own_lab, python=True) as gateway:
         answer = gateway.get("csrattrs")
         assert answer.status == 503
         assert answer.words.startswith("The default label is out of service, because its configuration has a fault.")
@@ -94,7 +96,7 @@ def test_the_default_label_can_have_a_fault_while_others_serve(own_lab):
 
 @WORKERS
 def test_a_fault_of_all_labels_refuses_the_reload(own_lab, workers):
-    with running_gateway(own_lab, {"server": {"workers": workers}}) as gateway:
+    with running_gateway(own_lab, {"server": {"workers": workers}}, python=True) as gateway:
         gateway.configure({"server": {"workers": workers}, "callouts": {"ca_dir": "no-ca"}})
         said = gateway.reload()
         assert said["event"] == "reload failed, the old configuration stays"
@@ -107,7 +109,7 @@ def test_a_fault_of_all_labels_refuses_the_reload(own_lab, workers):
 
 @WORKERS
 def test_the_log_names_requirements_and_scripts_per_label(own_lab, workers):
-    with running_gateway(own_lab, {"server": {"workers": workers}}) as gateway:
+    with running_gateway(own_lab, {"server": {"workers": workers}}, python=True) as gateway:
         lines = {line["label"]: line["operations"] for line in gateway.log if line["event"] == "label"}
     assert lines.keys() == {"", "python"}
     assert lines["python"][1] == (
@@ -128,7 +130,7 @@ def test_the_shipped_configuration_says_that_python_has_a_policy_of_its_own():
 
 @WORKERS
 def test_a_reload_names_the_settings_that_it_cannot_change(own_lab, workers):
-    with running_gateway(own_lab, {"server": {"workers": workers}}) as gateway:
+    with running_gateway(own_lab, {"server": {"workers": workers}}, python=True) as gateway:
         assert gateway.reload()["event"] == "reloaded"
         assert not [line for line in gateway.log if line["event"] == "not changed by a reload"]
         changed = {

@@ -55,7 +55,7 @@ def gateway(request, former, tmp_path_factory):
         overrides = {"callouts": callouts}
     else:  # Python scripts alone can be forked
         overrides = {"labels": {"python": callouts | {"authorize": str(lab.path / "handlers/python/authorize")}}}
-    with running_gateway(lab, overrides) as running:
+    with running_gateway(lab, overrides, python=True) as running:
         yield running
 
 

@@ -260,7 +260,7 @@ def test_a_pkcs10_inside_must_have_the_binding_where_required(own_lab):
     rules = {"pop": {"rules": [{"operation": "simpleenroll", "pop": "required"}]}}
     key = cmc.new_key()
     person = cmc.Person(key)
-    with running_gateway(own_lab, rules) as gateway, gateway.connect(version=V12) as connection:
+    with running_gateway(own_lab, rules, python=True) as gateway, gateway.connect(version=V12) as connection:
 
         def ask(challenge=None):
             asked = PKCS10Request(3, csr("linked", key=key, challenge=challenge))
@@ -290,7 +290,7 @@ def test_authorize_decides_about_each_request_inside(own_lab, path):
     )
     key = cmc.new_key()
     wanted = tuple(cmc.pkcs10(number, name, key=key) for number, name in enumerate(("good", "evil", "later"), 1))
-    with running_gateway(own_lab) as gateway:
+    with running_gateway(own_lab, python=True) as gateway:
         answer = post(gateway, path, cmc.message(PKIData(tuple(cmc.fresh()), wanted), cmc.Person(key)))
         assert answer.status == 200
         found = statuses(answer)

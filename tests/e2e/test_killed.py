@@ -85,7 +85,7 @@ def release(lab: Workspace) -> None:
 
 
 def test_the_warm_parent_removes_the_key_of_its_dead_gateway(own_lab):
-    with running_gateway(own_lab, holding(own_lab), status=-signal.SIGKILL) as gateway, begun(gateway):
+    with running_gateway(own_lab, holding(own_lab), status=-signal.SIGKILL, python=True) as gateway, begun(gateway):
         kill(gateway)
         release(own_lab)
         until(lambda: not list(scratch(own_lab).iterdir()))
@@ -93,7 +93,10 @@ def test_the_warm_parent_removes_the_key_of_its_dead_gateway(own_lab):
 
 @pytest.mark.parametrize("command", ["serve", "run"])
 def test_the_next_start_removes_the_key_of_a_gateway_without_warm_parent(own_lab, command):
-    with running_gateway(own_lab, without_python(own_lab), status=-signal.SIGKILL) as gateway, begun(gateway):
+    with (
+        running_gateway(own_lab, without_python(own_lab), status=-signal.SIGKILL, python=True) as gateway,
+        begun(gateway),
+    ):
         kill(gateway)
         release(own_lab)
         until(lambda: dead(script_of(own_lab)))
@@ -112,7 +115,10 @@ def test_the_next_start_removes_the_key_of_a_gateway_without_warm_parent(own_lab
 
 
 def test_a_running_script_keeps_its_files_when_another_gateway_starts(own_lab):
-    with running_gateway(own_lab, without_python(own_lab), status=-signal.SIGKILL) as gateway, begun(gateway):
+    with (
+        running_gateway(own_lab, without_python(own_lab), status=-signal.SIGKILL, python=True) as gateway,
+        begun(gateway),
+    ):
         kill(gateway)
         run_cacerts(gateway)
         assert keys(own_lab)
@@ -123,7 +129,7 @@ def test_a_running_script_keeps_its_files_when_another_gateway_starts(own_lab):
 
 
 def test_a_killed_workers_key_is_removed_while_the_others_serve(own_lab):
-    with two_workers(own_lab, holding(own_lab)) as gateway, begun(gateway):
+    with two_workers(own_lab, holding(own_lab), python=True) as gateway, begun(gateway):
         (key,) = keys(own_lab)
         worker = int(key.relative_to(scratch(own_lab)).parts[1].removeprefix("tmp-"))
         os.kill(pids(gateway)[worker], signal.SIGKILL)
@@ -136,7 +142,7 @@ def test_a_killed_workers_key_is_removed_while_the_others_serve(own_lab):
 def test_the_supervisor_removes_the_key_of_a_worker_that_cannot_restart(own_lab):
     """There is no warm parent, and no worker takes the place of the dead one."""
     overrides = merged({"server": {"workers": 2}}, without_python(own_lab))
-    with running_gateway(own_lab, overrides) as gateway, begun(gateway):
+    with running_gateway(own_lab, overrides, python=True) as gateway, begun(gateway):
         release(own_lab)
         until(lambda: dead(script_of(own_lab)) and not keys(own_lab))
         (own_lab.ca / "go").unlink()
@@ -154,7 +160,7 @@ def test_the_supervisor_removes_the_key_of_a_worker_that_cannot_restart(own_lab)
 
 
 def test_a_supervisor_and_workers_killed_together_leave_no_key(own_lab):
-    with two_workers(own_lab, holding(own_lab), status=-signal.SIGKILL) as gateway, begun(gateway):
+    with two_workers(own_lab, holding(own_lab), status=-signal.SIGKILL, python=True) as gateway, begun(gateway):
         for pid in (gateway.process.pid, *pids(gateway).values()):
             os.kill(pid, signal.SIGKILL)
         gateway.process.wait()
@@ -168,7 +174,7 @@ def test_a_supervisor_and_workers_killed_together_leave_no_key(own_lab):
 def test_a_key_is_removed_when_its_request_times_out(own_lab):
     overrides = holding(own_lab)
     overrides["callouts"]["operations"]["serverkeygen"]["timeout"] = 1
-    with running_gateway(own_lab, overrides) as gateway, ThreadPoolExecutor(1) as aside:
+    with running_gateway(own_lab, overrides, python=True) as gateway, ThreadPoolExecutor(1) as aside:
         answer = aside.submit(gateway.post, "serverkeygen", GOOD)
         until(lambda: keys(own_lab) or None)
         assert answer.result().status == 504
@@ -176,7 +182,7 @@ def test_a_key_is_removed_when_its_request_times_out(own_lab):
 
 
 def test_a_key_is_removed_when_its_client_has_left(own_lab):
-    with running_gateway(own_lab, holding(own_lab)) as gateway:
+    with running_gateway(own_lab, holding(own_lab), python=True) as gateway:
         with gateway.connect() as connection:
             connection.send(request("POST", "serverkeygen", GOOD, login=LOGIN))
             until(lambda: keys(own_lab) or None)

@@ -62,7 +62,7 @@ def test_the_policies_of_the_readme_refuse_foreign_hosts_and_odd_hours(
     weekend = re.sub(r"\(\(day < 6 && (.*)\)\)", r"((\1))", (own_lab.path / "handlers/openssl/policy.sh").read_text())
     (own_lab.path / "handlers/openssl/policy.sh").write_text(weekend)
     own_lab.edit("handlers/python/policy.py", "now.isoweekday() < 6 and ", "")
-    with running_gateway(own_lab) as gateway:
+    with running_gateway(own_lab, python=True) as gateway:
         assert words(gateway, path, "a.example.org") == (200, "")
         evil = x509.DNSName("evil.example.com")
         refusal = (403, "not ours to certify: CN=evil.example.com")
@@ -77,7 +77,7 @@ def test_the_policies_of_the_readme_refuse_foreign_hosts_and_odd_hours(
 
 def test_the_first_script_of_the_readme_refuses_every_request(own_lab: Workspace) -> None:
     (own_lab.path / "handlers/openssl/simpleenroll").write_text(shown("handler: simpleenroll"))
-    with running_gateway(own_lab) as gateway:
+    with running_gateway(own_lab, python=True) as gateway:
         assert words(gateway, "simpleenroll", "device-1") == (403, "Not on a Monday.")
 
 
@@ -123,7 +123,7 @@ def test_a_script_can_ask_another_service_over_https(own_lab: Workspace, monkeyp
         block = shown("policy: openssl/simpleenroll")
         assert "https://inventory.example.org" in block
         add_policy(own_lab, "openssl/simpleenroll", block.replace("https://inventory.example.org", url))
-        with running_gateway(own_lab, config) as gateway:
+        with running_gateway(own_lab, config, python=True) as gateway:
             refusal = (403, "the inventory does not know this key")
             assert words(gateway, "simpleenroll", "device-1") == refusal
             monkeypatch.setattr(Inventory, "known", parse(csr("device-1")).spki_sha256)
@@ -141,7 +141,7 @@ def test_a_program_that_a_script_starts_has_the_systems_roots(own_lab: Workspace
     if here.strip() == "0":
         pytest.skip("this machine has no roots")
     own_lab.script("handlers/openssl/simpleenroll", f'source "${{0%/*}}/issue.sh"; python3 -c "{COUNT}"; exit 77')
-    with running_gateway(own_lab) as gateway:
+    with running_gateway(own_lab, python=True) as gateway:
         assert words(gateway, "simpleenroll", "device-1") == (403, here.strip())
 
 
@@ -207,6 +207,6 @@ if not knows(env["EST_CSR_SUBJECT"]):
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert checked.returncode == 0, checked.stderr
-    with running_gateway(own_lab) as gateway:
+    with running_gateway(own_lab, python=True) as gateway:
         assert words(gateway, "python/simpleenroll", "device-1") == (200, "")
         assert words(gateway, "python/simpleenroll", "device-2") == (403, "the inventory does not know you")

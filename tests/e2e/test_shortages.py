@@ -55,7 +55,7 @@ def post(connection: Connection, path: str) -> Any:
 @pytest.mark.parametrize("spare", range(6))
 def test_a_callout_without_a_descriptor_is_a_503_and_the_next_succeeds(own_lab, spare):
     """Any descriptor may be the one that fails. All others are closed again."""
-    with running_gateway(own_lab, POOLED) as gateway, gateway.connect() as kept:
+    with running_gateway(own_lab, POOLED, python=True) as gateway, gateway.connect() as kept:
         for path in ("simpleenroll", "python/simpleenroll", "pooled/simpleenroll"):
             assert post(kept, path).status == 200
         before, lines = open_descriptors(gateway), len(gateway.log)
@@ -91,7 +91,7 @@ def test_a_renewal_by_look_up_without_a_descriptor_is_503_not_403(own_lab, tmp_p
 
 
 def test_a_reload_without_a_descriptor_fails_and_says_why(own_lab):
-    with running_gateway(own_lab) as gateway, gateway.connect() as kept:
+    with running_gateway(own_lab, python=True) as gateway, gateway.connect() as kept:
         assert post(kept, "simpleenroll").status == 200
         with limited(gateway, resource.RLIMIT_NOFILE, open_descriptors(gateway)):
             said = gateway.reload()
@@ -103,7 +103,7 @@ def test_a_reload_without_a_descriptor_fails_and_says_why(own_lab):
 
 def test_new_connections_without_a_descriptor_wait_without_a_busy_loop(own_lab):
     """Meanwhile the accept loop sleeps, the log says so once, and open connections get an answer, if only a 503."""
-    with running_gateway(own_lab) as gateway, gateway.connect() as kept:
+    with running_gateway(own_lab, python=True) as gateway, gateway.connect() as kept:
         assert post(kept, "simpleenroll").status == 200
         waiting: list[socket.socket] = []
         with limited(gateway, resource.RLIMIT_NOFILE, open_descriptors(gateway)):
@@ -228,7 +228,7 @@ def test_a_full_temporary_directory_is_a_503_until_there_is_room(own_lab, small_
 
 def test_a_gateway_without_memory_answers_503_and_recovers(own_lab):
     """The address space is used up, so no thread and no program can be started."""
-    with running_gateway(own_lab) as gateway, gateway.connect() as kept:
+    with running_gateway(own_lab, python=True) as gateway, gateway.connect() as kept:
         assert post(kept, "simpleenroll").status == 200
         size = int(Path(f"/proc/{gateway.process.pid}/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
         seen = set()

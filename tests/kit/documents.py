@@ -141,5 +141,5 @@ def shell(lab: Workspace, overrides: Mapping[str, Any] | None = None) -> Iterato
         program = programs / name
         program.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m {module} "$@"\n')
         program.chmod(0o755)
-    with running_gateway(lab, overrides) as gateway:
+    with running_gateway(lab, overrides, python=True) as gateway:
         yield Shell(lab, gateway, f"{programs}:{os.environ['PATH']}", overrides or {})

@@ -122,16 +122,23 @@ def running_gateway(
     status: int = 0,
     temporary: Path | None = None,
     fresh: bool = False,
+    python: bool = False,
 ) -> Iterator[Gateway]:
     """Serve a workspace on a port of the kernel's choice; SIGTERM at the end must be a clean end, or else `status`.
 
     `overrides` are merged into the shipped conf.yaml; None as a value takes a key away.  `clean` is whether a
     traceback in the log fails the test; what is left in its temporary directory always does, unless that is given.
     A `fresh` gateway is an interpreter of its own, as a user starts it; others are forked (`tests.kit.preloaded`).
+    The shipped label `python` is there for a fresh one, with `python`, and where `overrides` name it: its warm parent
+    costs as much as seven starts of a gateway.
     """
+    overrides = overrides or {}
+    labels = overrides.get("labels", {})
+    if labels is not None and "python" not in labels and not (python or fresh):
+        overrides = {**overrides, "labels": {**labels, "python": None}}
     number = next(_numbers)
     config, log_file = lab.path / f"conf-{number}.yaml", lab.path / f"log-{number}"
-    _write_config(lab, config, overrides or {})
+    _write_config(lab, config, overrides)
     command = ["serve", "-c", str(config), *options]
     own = temporary is None
     temporary = temporary or lab.path / f"tmp-{number}"

@@ -16,6 +16,7 @@ from estgw.cli import workspace
 from estgw.errors import Malformed
 from estgw.est import keygen
 from estgw.est.csr import parse
+from tests.kit import warm
 from tests.kit.ca import pem
 from tests.kit.der import armoured
 from tests.kit.processes import PATH, run
@@ -199,27 +200,31 @@ class Workspace:
     def run(self, script: str, request: bytes | None = None, **env: str) -> Result:
         """Run handlers/SCRIPT as the contract says: environment from empty, plain files, a new session."""
         path = self.path / "handlers" / script
-        with (
-            tempfile.TemporaryDirectory() as private,
-            tempfile.TemporaryFile() as stdin,
-            tempfile.TemporaryFile() as stdout,
-            tempfile.TemporaryFile() as stderr,
-        ):
-            environment = self.environment(path, Path(private), request)
-            status = subprocess.run(
-                [path],
-                cwd=path.parent,
-                env=environment | env,
-                stdin=stdin,
-                stdout=stdout,
-                stderr=stderr,
-                umask=0o077,
-                start_new_session=True,
-                check=False,
-            ).returncode
-            stdout.seek(0)
-            stderr.seek(0)
-            return Result(status, stdout.read(), stderr.read().decode())
+        with tempfile.TemporaryDirectory() as private:
+            environment = self.environment(path, Path(private), request) | env
+            if warm.serves(path):
+                ended = warm.run(path, environment)
+                status = ended.exit if ended.exit is not None else -(ended.signal or 0)
+                return Result(status, ended.stdout, ended.stderr.decode())
+            return _spawned(path, environment)
+
+
+def _spawned(path: Path, environment: dict[str, str]) -> Result:
+    with tempfile.TemporaryFile() as stdin, tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
+        status = subprocess.run(
+            [path],
+            cwd=path.parent,
+            env=environment,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            umask=0o077,
+            start_new_session=True,
+            check=False,
+        ).returncode
+        stdout.seek(0)
+        stderr.seek(0)
+        return Result(status, stdout.read(), stderr.read().decode())
 
 
 def csr_environment(request: bytes) -> dict[str, str]:

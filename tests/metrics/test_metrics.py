@@ -52,7 +52,7 @@ def test_metric_names_are_unique():
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_requests_callouts_faults_and_reloads_are_counted(own_lab, workers):
-    with running_gateway(own_lab, {**ON, "server": {"workers": workers}}) as gateway:
+    with running_gateway(own_lab, {**ON, "server": {"workers": workers}}, python=True) as gateway:
         began = time.time()
         for _ in range(4):
             assert gateway.post("simpleenroll", GOOD).status == 200

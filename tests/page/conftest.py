@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
+from tests.kit.processes import DEADLINE
 from tests.page import samples
 from tests.page.shown import Shown, shown
 
@@ -72,6 +73,7 @@ def browser() -> Iterator[Browser]:
     """Chromium as Debian ships it."""
     program = shutil.which("chromium")
     assert program is not None  # the marker has skipped the test
+    expect.set_options(timeout=1000 * DEADLINE)
     with sync_playwright() as playwright:
         running = playwright.chromium.launch(executable_path=program)
         yield running

@@ -38,6 +38,7 @@ def test_all_by_keyboard(look: Look, page: Shown):
     press("Home")
     until(lambda: focused(tab) == "8f0c21ab12")
     press("Enter")
+    expect(tab.locator("#detail .head")).to_contain_text("request 8f0c21ab12")
     press("Tab")
     until(lambda: focused(tab) in ("detail", "Replay"))
     while focused(tab) != "Replay":
