@@ -6,6 +6,7 @@ log.  Any other exception becomes a 500 with the request id (`estgw.gateway.app`
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 
 
@@ -128,6 +129,14 @@ class UnsupportedMediaType(RequestError):
     """415: the operation does not accept this Content-Type."""
 
     status = 415
+
+
+def spread(seconds: int) -> int:
+    """Between once and twice so many seconds, at random.
+
+    A fleet that was refused in one second would otherwise come back in one second.
+    """
+    return seconds + secrets.randbelow(seconds + 1)
 
 
 class TooManyGuesses(RequestError):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import resource
 import shutil
 import subprocess
@@ -32,7 +33,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 @functools.cache
 def _missing(client: str) -> str | None:
     """Why a real client can't be used here; None if it can."""
-    if not shutil.which(client):
+    if not shutil.which(client, path=f"{os.environ['PATH']}:/usr/sbin"):
         return f"{client} is not installed"
     if client == "pki":
         # strongSwan's fetcher is a plugin, and old versions know no EST.

@@ -26,6 +26,7 @@ from estgw.errors import (
     Unauthenticated,
     Unavailable,
     apology,
+    spread,
 )
 from estgw.est import answers
 from estgw.est.operations import Body
@@ -39,6 +40,7 @@ class CalloutLimits:
     max_stdout: int
     max_stderr: int
     retry_after: int
+    """Seconds until a client comes back, where a script does not say: at least so many (`errors.spread`)."""
     max_file: int = process.FILE_LIMIT
 
 
@@ -147,7 +149,7 @@ class Caller:
         except Busy:
             raise Unavailable(
                 "Too many requests at once; try again soon.",
-                retry_after=self._limits.retry_after,
+                retry_after=spread(self._limits.retry_after),
                 log="the queue of callouts is full",
             ) from None
         except CouldNotStart as fault:
@@ -227,7 +229,7 @@ class Caller:
             case 202 if call.route.operation.may_wait:
                 return self._pending(said.headers, reason)
             case 202 | 503:
-                retry_after = int(said.headers.get("Retry-After", self._limits.retry_after))
+                retry_after = int(said.headers.get("Retry-After") or spread(self._limits.retry_after))
                 return Unavailable(words or "Try again later.", retry_after=retry_after, log=reason)
             case 400:
                 return BadRequest(words or "The request was refused.", log=f"{reason}: {words}")
@@ -248,10 +250,10 @@ class Caller:
         """A PKI Response that means "later", with Retry-After."""
         if output.status != 202 or "Retry-After" in output.headers:
             return output
-        return replace(output, headers={**output.headers, "Retry-After": str(self._limits.retry_after)})
+        return replace(output, headers={**output.headers, "Retry-After": str(spread(self._limits.retry_after))})
 
     def _pending(self, headers: Mapping[str, str], reason: str) -> Pending:
-        return Pending(int(headers.get("Retry-After", self._limits.retry_after)), log=f"pending: {reason}")
+        return Pending(int(headers.get("Retry-After") or spread(self._limits.retry_after)), log=f"pending: {reason}")
 
 
 @dataclass(frozen=True)

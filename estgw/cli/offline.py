@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from estgw.callout import cgi, shortage
 from estgw.callout.call import Call, HTTPFacts
 from estgw.callout.process import CouldNotStart, Outcome
-from estgw.errors import Malformed, Unavailable
+from estgw.errors import Malformed, Unavailable, spread
 from estgw.est import certs, zeroing
 from estgw.est.operations import Body
 from estgw.gateway.pipeline import Pipeline
@@ -63,7 +63,7 @@ class Offline(Pipeline):
         try:
             outcome = await self.state.caller.run(call)
         except CouldNotStart as fault:
-            patience = self.state.config.callouts.retry_after
+            patience = spread(self.state.config.callouts.retry_after)
             raise Unavailable(shortage.PUBLIC, retry_after=patience, log=shortage.words(fault) or "") from None
         self.stderr += stderr_lines(outcome.stderr, truncated=outcome.stderr_truncated)
         return outcome

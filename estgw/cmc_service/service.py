@@ -24,7 +24,7 @@ from estgw.cmc_service.exchange import Exchange, Service
 from estgw.cmc_service.policy import Policy
 from estgw.cmc_service.state import Full, State
 from estgw.cms import signed
-from estgw.errors import Malformed
+from estgw.errors import Malformed, spread
 from estgw.est import certs, encoding
 from estgw.gateway import enclosed
 
@@ -66,7 +66,7 @@ def main(policy: Policy, ca: CA) -> int:
     body = answer.seal(key, chain)
     head = [f"Status: {answer.http_status}"]
     if answer.http_status in (202, 503):
-        head.append(f"Retry-After: {policy.retry}")
+        head.append(f"Retry-After: {spread(policy.retry)}")
     sys.stdout.buffer.write("\n".join([*head, "", ""]).encode() + body)
     sys.stdout.flush()
     return os.EX_OK

@@ -67,11 +67,13 @@ class Server(_Model):
     listen: Listens = ("127.0.0.1:8443",)
     name: str = "localhost"
     workers: Annotated[int, COUNT, Field(ge=1, le=64)] = 1
+    proxies: tuple[Network, ...] = Field((), strict=False)
     max_connections: Count = 1000
     handshake_timeout: Seconds = 10
     idle_timeout: Seconds = 30
     max_connection_age: Seconds = 3600
     body_timeout: Seconds = 30
+    drain_delay: Annotated[float, SECONDS, Field(ge=0, le=3600)] = 0
     drain_timeout: Seconds = 40
     max_body: Bytes = 256 * 1024
 

@@ -26,6 +26,7 @@ from estgw.errors import (
     Unauthenticated,
     Unavailable,
     apology,
+    spread,
 )
 from estgw.est import operations
 from estgw.gateway import body, reply, taping
@@ -79,7 +80,7 @@ class App:
             except Exception as fault:  # noqa: BLE001 - the client gets an answer, and the log words or a traceback
                 if short := shortage.words(fault):
                     taping.explain(exchange, short, recorder)
-                    patience = exchange.state.config.callouts.retry_after
+                    patience = spread(exchange.state.config.callouts.retry_after)
                     response = exchange.refuse(Unavailable(shortage.PUBLIC, retry_after=patience))
                 else:
                     log.exception("unexpected error", **exchange.entry)

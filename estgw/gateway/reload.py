@@ -16,7 +16,7 @@ from estgw.logs import log
 from estgw.metrics.meter import meter
 from estgw.metrics.table import CONFIGURED, RELOADS
 
-RELOADED_OF_SERVER = frozenset({"name", "max_connection_age", "body_timeout", "max_body"})
+RELOADED_OF_SERVER = frozenset({"name", "proxies", "max_connection_age", "body_timeout", "max_body"})
 """The keys of `server` that a reload changes."""
 FIXED = {
     "server": ServerSettings.model_fields.keys() - RELOADED_OF_SERVER,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import ipaddress
 import re
 import signal
 import socket
@@ -37,6 +38,7 @@ from estgw.record import explain as hints
 from estgw.record.gates import Gate
 from estgw.record.recorder import Recorder, recorder
 from estgw.record.tape import Verdict
+from estgw.tls import proxy
 from estgw.tls.adapter import TLSObject
 from estgw.tls.listener import Listener, Observer
 from estgw.tls.sockets import bind, endpoint
@@ -117,6 +119,8 @@ class Server:
             raise
         self._listener: Listener | None = None
         self._stop = asyncio.Event()
+        self.is_ready = False
+        """Whether connections are accepted and will be: not from the order to stop on."""
 
     @property
     def recorder(self) -> Recorder | None:
@@ -146,9 +150,11 @@ class Server:
         self._app.reload(fresh)
         if self._listener is not None:
             self._listener.context = fresh.context
+            self._listener.proxies = _proxies(fresh.config)
 
     def stop(self) -> None:
         """Drain, and let `run` come to its end."""
+        self.is_ready = False
         self._stop.set()
 
     async def run(
@@ -175,6 +181,7 @@ class Server:
             self._observer(),
             handshake_timeout=settings.handshake_timeout,
             max_connections=advice.connections(self.config, self._resources.share, limit),
+            proxies=_proxies(self.config),
         )
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(shortage.note)
@@ -183,8 +190,12 @@ class Server:
             loop.add_signal_handler(number, self.stop)
         sweeping = loop.create_task(self._sweep_now_and_then())
         try:
-            ready([listener.take(sock) for sock in sockets])
+            ports = [listener.take(sock) for sock in sockets]
+            self.is_ready = not self._stop.is_set()
+            ready(ports)
             await self._stop.wait()
+            if self._resources.share is ALONE:  # else the supervisor has waited, for all
+                await linger(settings.drain_delay)
             log.info("draining", seconds=settings.drain_timeout)
         finally:
             sweeping.cancel()
@@ -213,6 +224,17 @@ class Server:
         while True:
             await asyncio.sleep(INTERVAL)
             await scratch.aside(sweep, self._home.path.parent)
+
+
+def _proxies(config: Config) -> list[proxy.Network]:
+    return [ipaddress.ip_network(each) for each in config.server.proxies]
+
+
+async def linger(seconds: float) -> None:
+    """Let a load balancer see that the gateway is not ready, while connections are still accepted."""
+    if seconds:
+        log.info("no longer ready", text="connections are accepted for these seconds", seconds=seconds)
+        await asyncio.sleep(seconds)
 
 
 def _note_exhausted(fault: OSError) -> None:
@@ -254,7 +276,7 @@ def serve(config_file: Path, *, listen: str | None, ready: Ready, demo: str | No
             contextlib.closing(Notices(config_file, settings)) as notices,
         ):
             async with (
-                exposed(settings.metrics.listen, (*OF_WORKERS, *OF_ALL)),
+                exposed(settings.metrics.listen, (*OF_WORKERS, *OF_ALL), lambda: server.is_ready),
                 live_page.shown(settings, config_file, server.recorder, addresses, demo=demo is not None) as page,
             ):
                 await server.run(sockets, accepting, reload)

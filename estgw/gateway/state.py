@@ -26,7 +26,7 @@ from estgw.callout.warm import Warm
 from estgw.config import routes
 from estgw.config.model import Config
 from estgw.config.route import Route
-from estgw.errors import ConfigError, Malformed
+from estgw.errors import ConfigError, Malformed, spread
 from estgw.est import certs
 from estgw.est.template_check import TemplateCheck
 from estgw.gateway.labels import Faults, Snapshot, out_of_service
@@ -72,7 +72,7 @@ class State:
     def require_in_service(self, label: str | None) -> None:
         """Raise `Unavailable` for a label with faults."""
         if found := self.label_faults.get(label):
-            raise out_of_service(label, found, self.config.callouts.retry_after)
+            raise out_of_service(label, found, spread(self.config.callouts.retry_after))
 
 
 def load(path: Path, resources: ProcessResources | None = None, snapshot: Snapshot | None = None) -> State:

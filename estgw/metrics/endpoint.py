@@ -1,6 +1,8 @@
-"""GET /metrics over plain HTTP, for a Prometheus on this machine or behind a proxy of its own.
+"""GET /metrics, /healthz and /readyz over plain HTTP, for Prometheus and load balancers on an internal network.
 
-The endpoint serves one path and authenticates no client.  A connection gets one answer and ends within a few seconds.
+The endpoint serves these paths and authenticates no client.  A connection gets one answer and ends within a few
+seconds.  Neither health path asks a CA or a database: if one of those fails, clients are to get a 503 with Retry-After
+from a gateway, and not a reset because all gateways have been taken out of service.
 """
 
 from __future__ import annotations
@@ -31,8 +33,10 @@ TEXT = "text/plain; version=0.0.4; charset=utf-8"
 
 
 @contextlib.asynccontextmanager
-async def exposed(listen: str | None, metrics: Iterable[Metric], view: Path | None = None) -> AsyncIterator[None]:
-    """Count `metrics` from now on, and serve them at an address while the context lasts.
+async def exposed(
+    listen: str | None, metrics: Iterable[Metric], is_ready: Callable[[], bool], view: Path | None = None
+) -> AsyncIterator[None]:
+    """Count `metrics` from now on, and serve them and `is_ready` at an address while the context lasts.
 
     Without an address (None) this counts and serves nothing.  `view` is the directory into which other processes write
     their counts.  Raises OSError when the address can't be listened on.
@@ -43,7 +47,7 @@ async def exposed(listen: str | None, metrics: Iterable[Metric], view: Path | No
     with meter.switched_on(metrics, view=view):
         meter.set(BUILD, 1, __version__)
         meter.set(CONFIGURED, time.time())
-        endpoint = _Endpoint(meter.text)
+        endpoint = _Endpoint(meter.text, is_ready)
         sock = sockets.bind(*split_address(listen))
         port = sock.getsockname()[1]
         try:
@@ -60,8 +64,9 @@ async def exposed(listen: str | None, metrics: Iterable[Metric], view: Path | No
 
 
 class _Endpoint:
-    def __init__(self, text: Callable[[], bytes]) -> None:
-        self._text = text
+    def __init__(self, text: Callable[[], bytes], is_ready: Callable[[], bool]) -> None:
+        self._text, self._is_ready = text, is_ready
+        self._answers = {b"/metrics": self._metrics, b"/healthz": self._health, b"/readyz": self._readiness}
         self._open: set[asyncio.StreamWriter] = set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -92,16 +97,28 @@ class _Endpoint:
         target, _, version = rest.partition(b" ")
         if not version.startswith(b"HTTP/1."):
             return _response(HTTPStatus.BAD_REQUEST)
-        if target.partition(b"?")[0] != b"/metrics":
+        answer = self._answers.get(target.partition(b"?")[0])
+        if answer is None:
             return _response(HTTPStatus.NOT_FOUND)
-        if method != b"GET":
-            return _response(HTTPStatus.METHOD_NOT_ALLOWED, b"Allow: GET\r\n")
+        if method == b"GET":
+            return answer()
+        if method == b"HEAD":  # some load balancers check so
+            return answer().partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
+        return _response(HTTPStatus.METHOD_NOT_ALLOWED, b"Allow: GET, HEAD\r\n")
+
+    def _metrics(self) -> bytes:
         try:
-            text = self._text()
+            return _response(HTTPStatus.OK, body=self._text(), kind=TEXT)
         except Exception:  # noqa: BLE001 - another process may be writing its file; the next scrape will work
             log.exception("the metrics could not be read")
             return _response(HTTPStatus.INTERNAL_SERVER_ERROR)
-        return _response(HTTPStatus.OK, body=text, kind=TEXT)
+
+    def _health(self) -> bytes:
+        """The event loop turns."""
+        return _response(HTTPStatus.OK)
+
+    def _readiness(self) -> bytes:
+        return _response(HTTPStatus.OK if self._is_ready() else HTTPStatus.SERVICE_UNAVAILABLE)
 
 
 def _response(status: HTTPStatus, more: bytes = b"", *, body: bytes = b"", kind: str = "text/plain") -> bytes:

@@ -25,6 +25,12 @@ LOOK = "look at the CSR with: openssl req -in FILE -noout -text -verify"
 
 ROWS: tuple[Row, ...] = (
     # Handshakes that fail.
+    Row(Gate.TLS, "not come from a load balancer in server.proxies",
+        "With server.proxies, clients reach the gateway through a load balancer alone: connect to that, or add the "
+        "address to server.proxies and reload (SIGHUP)."),
+    Row(Gate.TLS, "PROXY header",
+        "server.proxies is set, so each connection must begin with a header of the PROXY protocol: in HAProxy, write "
+        "send-proxy-v2 behind the server's address; or take the address out of server.proxies."),
     Row(Gate.TLS, "^http request$",
         "The client speaks plain HTTP, and this port takes HTTPS alone: write https:// in its URL."),
     Row(Gate.TLS, "alert unknown ca",
@@ -37,7 +43,7 @@ ROWS: tuple[Row, ...] = (
         "The client ended it with a TLS alert, which names its reason; its own log has more."),
     Row(Gate.TLS, "unsupported protocol|version too low|wrong version number|no protocols available",
         "The client offers no TLS version that tls.minimum and tls.maximum allow, or it does not speak TLS: let it use "
-        "TLS 1.2 or 1.3."),
+        "TLS 1.2 or 1.3. Every connection of a load balancer: it sends PROXY headers, so add it to server.proxies."),
     Row(Gate.TLS, "no shared cipher|no suitable|no shared group|no shared signature",
         "Client and gateway have no cipher suite or key type in common: update the client's TLS library, or take "
         "away its restrictions."),

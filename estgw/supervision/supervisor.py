@@ -31,6 +31,7 @@ from estgw.errors import ConfigError
 from estgw.gateway.labels import Snapshot
 from estgw.gateway.notices import Notices
 from estgw.gateway.reload import told
+from estgw.gateway.server import linger
 from estgw.logs import log
 from estgw.metrics.endpoint import exposed
 from estgw.metrics.meter import DIRECTORY_VARIABLE, meter
@@ -80,7 +81,7 @@ class Supervisor:
             loop.add_signal_handler(number, self._on_stop)
         loop.add_signal_handler(signal.SIGHUP, self._hangup.set)
         try:
-            async with exposed(self._settings.metrics.listen, OF_ALL, self._directory.metrics):
+            async with exposed(self._settings.metrics.listen, OF_ALL, self._is_ready, self._directory.metrics):
                 try:
                     await self._supervise(ready)
                 finally:
@@ -107,7 +108,12 @@ class Supervisor:
         await self._ending.wait()
         for task in aside:
             task.cancel()
+        await linger(self._settings.server.drain_delay)
         log.info("draining", seconds=self._settings.server.drain_timeout)
+
+    def _is_ready(self) -> bool:
+        """Whether a worker accepts connections, and will: not from the order to stop on."""
+        return not self._ending.is_set() and any(slot.is_ready for slot in self._slots)
 
     # Sockets.
 

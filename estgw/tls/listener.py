@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import socket
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, cast
 
-from estgw.tls import sockets
+from estgw.tls import proxy, sockets
 from estgw.tls.adapter import TLSContext, TLSObject
 from estgw.tls.sockets import endpoint
 
@@ -19,6 +20,9 @@ _ACCEPT_BATCH = 32
 """Connections accepted in one turn of the event loop, so that a flood leaves time for open connections."""
 _ACCEPT_PAUSE = 0.25
 """Seconds of pause after a failed accept, during which the kernel would report the connection again and again."""
+_SHORTEST = 0.001
+"""Seconds for TLS when a PROXY header has used up the time; asyncio takes no 0."""
+_CLOSED = "closed by the peer during the handshake"
 _FULL_REPORT_INTERVAL = 1.0
 """Seconds between two reports that the limit of connections is reached."""
 
@@ -48,9 +52,12 @@ class Listener:
         *,
         handshake_timeout: float = 10.0,
         max_connections: int = 1000,
+        proxies: Sequence[proxy.Network] = (),
     ) -> None:
         self.context = context
         """Used by the next handshake: assign a new one to reload."""
+        self.proxies = proxies
+        """Load balancers.  If there are any, every connection comes from one, and begins with a PROXY header."""
         self._protocol_factory = protocol_factory
         self._handshake_timeout = handshake_timeout
         self._max_connections = max_connections
@@ -139,17 +146,26 @@ class Listener:
 
     async def _handshake(self, sock: _Socket, peer: str) -> None:
         attempt = _Attempt(self.context)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._handshake_timeout
+        is_own = False
         try:
-            transport, _ = await asyncio.get_running_loop().connect_accepted_socket(
+            if self.proxies:
+                async with asyncio.timeout_at(deadline):
+                    is_own = not await self._read_header(sock)
+                peer = endpoint(sock.getpeername())
+            transport, _ = await loop.connect_accepted_socket(
                 self._protocol_factory,
                 sock,
                 ssl=cast(ssl.SSLContext, attempt),
-                ssl_handshake_timeout=self._handshake_timeout,
+                ssl_handshake_timeout=max(deadline - loop.time(), _SHORTEST),
             )
-        except OSError as exc:
+        except (OSError, proxy.HeaderError) as exc:
             sock.close()
             made = attempt.made
-            self._observer.on_failure(peer, (made and made.failure) or _reason(exc), made)
+            reason = (made and made.failure) or _reason(exc)
+            if not (is_own and reason == _CLOSED):  # the health check of a load balancer
+                self._observer.on_failure(peer, reason, made)
         except BaseException:
             sock.close()
             raise
@@ -159,6 +175,18 @@ class Listener:
             if self._observer.on_open is not None and attempt.made is not None:
                 self._observer.on_open(attempt.made)
 
+    async def _read_header(self, sock: _Socket) -> bool:
+        """Whether the header names a client, whose addresses are the socket's from now on.
+
+        Raises `HeaderError` or OSError.
+        """
+        host = ipaddress.ip_address(sock.getpeername()[0])
+        if not any(host in network for network in self.proxies):
+            raise proxy.HeaderError("refused: it does not come from a load balancer in server.proxies")
+        sock.setblocking(False)
+        sock.ends = await proxy.read_header(sock)
+        return sock.ends is not None
+
     def _forget(self, sock: _Socket) -> None:
         self._open.pop(sock, None)
         self._observer.on_count(len(self._open))
@@ -167,11 +195,21 @@ class Listener:
 
 
 class _Socket(socket.socket):
-    """An accepted connection that calls `on_close` when its file descriptor is closed, by any caller."""
+    """An accepted connection that calls `on_close` when its file descriptor is closed, by any caller.
+
+    Behind a load balancer its addresses are those of the PROXY header, for asyncio and all that asks asyncio.
+    """
 
     def __init__(self, plain: socket.socket, on_close: Callable[[_Socket], None]) -> None:
         super().__init__(plain.family, plain.type, plain.proto, fileno=plain.detach())
         self._on_close = on_close
+        self.ends: proxy.Ends | None = None
+
+    def getpeername(self) -> Any:
+        return super().getpeername() if self.ends is None else self.ends.client
+
+    def getsockname(self) -> Any:
+        return super().getsockname() if self.ends is None else self.ends.server
 
     def close(self) -> None:
         super().close()
@@ -197,10 +235,12 @@ class _Attempt:
         return self.made
 
 
-def _reason(exc: OSError) -> str:
+def _reason(exc: OSError | proxy.HeaderError) -> str:
     """The reason for a failed handshake for which TLS has none."""
-    if isinstance(exc, ConnectionAbortedError):
+    if isinstance(exc, proxy.HeaderError):
+        return str(exc)
+    if isinstance(exc, ConnectionAbortedError | TimeoutError) and exc.errno is None:
         return "handshake timed out"
     if exc.errno is None:
-        return "closed by the peer during the handshake"
+        return _CLOSED
     return f"handshake failed: {exc.strerror}"

@@ -29,6 +29,12 @@ from tests.kit.scripts import script
 LIMITS = CalloutLimits(max_stdout=64 * 1024, max_stderr=4096, retry_after=60)
 
 
+@pytest.fixture(autouse=True)
+def exact_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`retry_after` as it stands; tests/e2e/test_load_balancer.py looks at the spread."""
+    monkeypatch.setattr("estgw.callout.caller.spread", lambda seconds: seconds)
+
+
 def caller(limits: CalloutLimits = LIMITS, running: int = 8, waiting: int = 100) -> Caller:
     return Caller(Slots(running, waiting), limits)
 

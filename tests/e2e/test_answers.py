@@ -173,10 +173,11 @@ def test_csrattrs_that_are_off_are_an_empty_404(own_lab):
         assert (answer.status, answer.body, answer.header("Content-Length")) == (404, b"", "0")
 
 
-@pytest.mark.parametrize(("label", "seconds"), [("later", "60"), ("soon", "7")])
+@pytest.mark.parametrize(("label", "seconds"), [("later", range(60, 121)), ("soon", [7])])
 def test_retry_after_is_whole_seconds(bench, label, seconds):
     answer = bench.post(f"{label}/simpleenroll", GOOD)
-    assert (answer.status, answer.header("Retry-After")) == (202, seconds)
+    assert answer.status == 202
+    assert answer.header("Retry-After") in map(str, seconds)
 
 
 def test_csrattrs_without_attributes_are_a_204(bench):
@@ -326,7 +327,7 @@ MESSAGE = 'openssl crl2pkcs7 -nocrl -certfile "$EST_CA_DIR/cacert.pem" -outform 
         ("Status: 400", 400, {}),
         ("Status: 403\\nX-Why: badIdentity", 403, {"X-Why": "badIdentity"}),
         ("Status: 500", 500, {}),
-        ("Status: 202", 202, {"Retry-After": "60"}),
+        ("Status: 202", 202, {}),
         ("Status: 202\\nRetry-After: 7", 202, {"Retry-After": "7"}),
     ],
 )

@@ -165,7 +165,8 @@ def test_e21_e22_e23_an_approved_request_gets_one_certificate(server):
     """202 with whole seconds until the approval, then the same certificate, however often it is fetched."""
     for _ in range(2):
         answer = ask(server, "yes")
-        assert (answer.status, answer.body, answer.header("Retry-After")) == (202, b"", "1")
+        assert (answer.status, answer.body) == (202, b"")
+        assert answer.header("Retry-After") in ("1", "2")
     assert state(server.lab, "yes") == "waiting"
     assert rows(server.lab, "yes") == []
     decide(server, "yes", "approve")

@@ -258,7 +258,7 @@ def test_a_faulty_label_is_refused_with_503_and_the_others_are_served(own_lab):
     assert str(refusal.value).startswith(
         f"label python is out of service: {own_lab.path}/handlers/python/authorize: not "
     )
-    assert refusal.value.headers == {"Retry-After": "60"}
+    assert 60 <= int(refusal.value.headers["Retry-After"]) <= 120
 
 
 def test_the_pool_runner_is_a_fault_for_a_shell_script(own_lab):

@@ -81,7 +81,8 @@ class Connection:
     """One TLS connection to a gateway, raw: bytes out, bytes in.
 
     `version` pins TLS to one version, `certificate` is a pair of PEM files, `pyopenssl` takes that library for the
-    standard one, whose sockets can't export keying material; `source` is the address to come from.
+    standard one, whose sockets can't export keying material; `source` is the address to come from, and `header` what a
+    load balancer sends before TLS.
     """
 
     def __init__(
@@ -93,10 +94,12 @@ class Connection:
         anchor: Path | None = None,
         pyopenssl: bool = False,
         source: str = "127.0.0.1",
+        header: bytes = b"",
     ) -> None:
         address = ("127.0.0.1", server.port)
         self.plain = socket.create_connection(address, timeout=DEADLINE, source_address=(source, 0))
         try:
+            self.plain.sendall(header)
             anchor = anchor or server.anchor
             make = self._pyopenssl if pyopenssl else self._standard
             self.tls: Any = make(anchor, version, certificate)

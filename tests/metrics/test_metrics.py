@@ -185,7 +185,7 @@ def play(scene: Callable[[int], Any]) -> Any:
     """Run a blocking scene against its own endpoint."""
 
     async def main() -> Any:
-        served = endpoint._Endpoint(lambda: b"estgw_x 1\n")
+        served = endpoint._Endpoint(lambda: b"estgw_x 1\n", lambda: True)
         server = await asyncio.start_server(served.serve, "127.0.0.1", 0, limit=endpoint.HEAD)
         async with server:
             made = await asyncio.to_thread(scene, server.sockets[0].getsockname()[1])
@@ -221,7 +221,7 @@ def test_only_get_metrics_is_answered_with_the_view(sent, status):
     assert answer.startswith(b"HTTP/1.1 " + status)
     assert answer.endswith(b"estgw_x 1\n") == (status == b"200 OK")
     assert b"Connection: close\r\n" in answer
-    assert (b"Allow: GET\r\n" in answer) == status.startswith(b"405")
+    assert (b"Allow: GET, HEAD\r\n" in answer) == status.startswith(b"405")
 
 
 def test_a_request_head_without_end_is_cut_off():
@@ -243,7 +243,7 @@ def test_a_client_that_does_not_read_is_cut_off(monkeypatch):
     monkeypatch.setattr(endpoint, "SECONDS", 0.3)
 
     async def main() -> None:
-        served = endpoint._Endpoint(lambda: bytes(50_000_000))
+        served = endpoint._Endpoint(lambda: bytes(50_000_000), lambda: True)
         server = await asyncio.start_server(served.serve, "127.0.0.1", 0)
         async with server:
             with socket.create_connection(server.sockets[0].getsockname()) as plain:
@@ -279,10 +279,14 @@ def test_a_fault_in_the_view_costs_one_scrape(tmp_path):
     (tmp_path / "counter_0.db").write_bytes(b"")  # another process has just created its file
     meter = Meter()
     meter.switch_on(table.OF_ALL, view=tmp_path)
-    answer = endpoint._Endpoint(meter.text)._answer(b"GET /metrics HTTP/1.1\r\n\r\n")
+    answer = endpoint._Endpoint(meter.text, lambda: True)._answer(b"GET /metrics HTTP/1.1\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 500 ")
     (tmp_path / "counter_0.db").unlink()
-    assert endpoint._Endpoint(meter.text)._answer(b"GET /metrics HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 200 ")
+    assert (
+        endpoint._Endpoint(meter.text, lambda: True)
+        ._answer(b"GET /metrics HTTP/1.1\r\n\r\n")
+        .startswith(b"HTTP/1.1 200 ")
+    )
 
 
 def test_another_path_of_the_endpoint_is_a_404(own_lab):

@@ -349,6 +349,8 @@ CASES: dict[tuple[Gate | None, str], Provocation] = {
 }
 
 ELSEWHERE = {
+    (Gate.TLS, "not come from a load balancer in server.proxies"): "tests/e2e/test_load_balancer.py",
+    (Gate.TLS, "PROXY header"): "tests/e2e/test_load_balancer.py",
     (Gate.TLS, "alert"): "an alert with another reason, which no client library here sends",
     (Gate.TLS, "certificate verify failed"): "test_a_certificate_that_is_rejected_has_its_hint",
     (Gate.TLS, "connections are open"): "test_a_full_gateway_has_its_hint",

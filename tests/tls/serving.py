@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
@@ -77,14 +78,16 @@ def _self_signed() -> tuple[Any, Any]:
 
 
 class Echo(asyncio.Protocol):
-    """Writes back what it gets, after noting what the handshake established."""
+    """Writes back what it gets, after noting what the handshake established and who is at either end."""
 
-    def __init__(self, infos: list[TLSInfo]) -> None:
+    def __init__(self, infos: list[TLSInfo], ends: list[Any] | None = None) -> None:
         self._infos = infos
+        self._ends = [] if ends is None else ends
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        self._ends.append((transport.get_extra_info("peername"), transport.get_extra_info("sockname")))
         self._infos.append(tls_info(transport, transport.get_extra_info("ssl_object").context))
 
     def data_received(self, data: bytes) -> None:
@@ -97,6 +100,8 @@ class Serving:
 
     infos: list[TLSInfo] = field(default_factory=list)
     failures: list[tuple[str, str]] = field(default_factory=list)
+    ends: list[Any] = field(default_factory=list)
+    counts: list[int] = field(default_factory=list)
     listener: Listener = field(init=False)
     port: int = field(init=False)
 
@@ -112,11 +117,12 @@ async def serving(
     """A listener on 127.0.0.1. When it closes, it must leave no task and no connection behind."""
     state = Serving()
     state.listener = Listener(
-        factory or (lambda: Echo(state.infos)),
+        factory or (lambda: Echo(state.infos, state.ends)),
         context,
         Observer(
             on_failure=lambda peer, reason, _: state.failures.append((peer, reason)),
             on_exhausted=lambda fault: state.failures.append(("", f"can't accept: {fault.strerror}")),
+            on_count=state.counts.append,
         ),
         **limits,
     )
@@ -142,13 +148,14 @@ def exchange(
     *,
     host: str = "127.0.0.1",
     session: ssl.SSLSession | None = None,
+    header: bytes = b"",
     then: Callable[[ssl.SSLSocket], Any] = lambda tls: None,
 ) -> Any:
     """Connect with the standard library, send a word and get it back. Returns `then` of the open socket."""
-    with (
-        socket.create_connection((host, port), timeout=DEADLINE) as plain,
-        context.wrap_socket(plain, server_hostname="localhost", session=session) as tls,
-    ):
+    with contextlib.ExitStack() as stack:
+        plain = stack.enter_context(socket.create_connection((host, port), timeout=DEADLINE))
+        plain.sendall(header)
+        tls = stack.enter_context(context.wrap_socket(plain, server_hostname="localhost", session=session))
         tls.sendall(b"word")
         assert tls.recv(100) == b"word"
         result = then(tls)
