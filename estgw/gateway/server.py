@@ -28,6 +28,7 @@ from estgw.gateway.labels import Snapshot
 from estgw.gateway.notices import Notices
 from estgw.gateway.reload import told
 from estgw.gateway.reply import SERVER
+from estgw.gateway.service_manager import READY, ServiceManager
 from estgw.gateway.state import ProcessResources, State
 from estgw.gateway.worker_share import ALONE, WorkerShare
 from estgw.logs import escape, log, new_request_id
@@ -250,8 +251,10 @@ def serve(config_file: Path, *, listen: str | None, ready: Ready, demo: str | No
     """
     snapshot = Snapshot.take(config_file, demo=demo)
     settings = snapshot.settings
+    manager = ServiceManager()
 
     async def main() -> None:
+        feeding = asyncio.create_task(manager.feed())
         addresses = (listen,) if listen else settings.server.listen
 
         def accepting(ports: list[int]) -> None:
@@ -260,6 +263,7 @@ def serve(config_file: Path, *, listen: str | None, ready: Ready, demo: str | No
             meter.set(WORKERS, 1)
             if page is not None:
                 page.opened(settings, ports[0])
+            manager.say(READY)
             ready(f"https://{endpoint((settings.server.name, ports[0]))}", page.link if page is not None else None)
 
         def reload() -> None:
@@ -280,5 +284,6 @@ def serve(config_file: Path, *, listen: str | None, ready: Ready, demo: str | No
                 live_page.shown(settings, config_file, server.recorder, addresses, demo=demo is not None) as page,
             ):
                 await server.run(sockets, accepting, reload)
+        feeding.cancel()
 
     asyncio.run(main())

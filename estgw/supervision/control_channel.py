@@ -5,9 +5,11 @@ The channel is a pair of connected sockets that preserve packets.  A packet is a
     from a worker          ready             connections are accepted
                            prepared          another configuration has been read, and could be used
                            refused, faults   a configuration can't be used: the one it was started with, or another
+                           pong              the event loop turns
     from the supervisor    prepare           read another configuration: the file that comes with the packet
                            adopt             use the prepared configuration
                            abandon           drop the prepared configuration
+                           ping              answer with pong
 
 When the channel closes, the other side has ended.  A worker whose supervisor has ended drains and ends.
 """

@@ -9,6 +9,9 @@ A reload takes two steps.  The supervisor reads the file once and sends its text
 answers `prepared`, all are told to `adopt`; if one refuses, all are told to `abandon`, and the log has its faults.  So
 workers never serve different configurations.  A worker that starts meanwhile has the old one and is started again.
 
+Every few seconds each worker gets a `ping`.  One that has not answered `MISSED` of them is killed, and replaced as any
+other that ends.  systemd hears that the service is alive if no worker owes an answer and one at least is ready.
+
 A worker that ends early is started again after a pause that doubles up to `LONGEST_PAUSE`.  If no worker has ever been
 ready, the supervisor gives up, because the fault lies in the configuration or the machine.
 """
@@ -32,6 +35,7 @@ from estgw.gateway.labels import Snapshot
 from estgw.gateway.notices import Notices
 from estgw.gateway.reload import told
 from estgw.gateway.server import linger
+from estgw.gateway.service_manager import ALIVE, READY, ServiceManager
 from estgw.logs import log
 from estgw.metrics.endpoint import exposed
 from estgw.metrics.meter import DIRECTORY_VARIABLE, meter
@@ -46,6 +50,10 @@ MARGIN = 10.0
 """Seconds beyond `drain_timeout` until workers that have not ended are killed."""
 ANSWER = 30.0
 """Seconds in which a worker must have read another configuration."""
+PING = 3.0
+"""Seconds between pings; less if systemd's watchdog is impatient."""
+MISSED = 5
+"""Unanswered pings after which a worker is killed."""
 
 
 class Supervisor:
@@ -53,6 +61,7 @@ class Supervisor:
 
     def __init__(self, config_file: Path, snapshot: Snapshot, listen: str | None = None) -> None:
         """`listen` replaces the configured addresses."""
+        self._manager = ServiceManager()
         self._file = config_file
         self._first = snapshot
         self._settings: Config = snapshot.settings
@@ -82,11 +91,13 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGHUP, self._hangup.set)
         try:
             async with exposed(self._settings.metrics.listen, OF_ALL, self._is_ready, self._directory.metrics):
+                pinging = loop.create_task(self._ping_now_and_then())
                 try:
                     await self._supervise(ready)
                 finally:
                     self._notices.close()
                     await self._end()
+                    pinging.cancel()
         finally:
             for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
@@ -104,6 +115,7 @@ class Supervisor:
         port = self._addresses[0][1]
         log.info("listening", addresses=", ".join(self._listen), port=port, workers=len(self._slots))
         ready(f"https://{sockets.endpoint((self._settings.server.name, port))}")
+        self._manager.say(READY)
         aside = [asyncio.create_task(self._reload_when_told()), asyncio.create_task(self._sweep_now_and_then())]
         await self._ending.wait()
         for task in aside:
@@ -248,6 +260,21 @@ class Supervisor:
                 if slot.process is not None:
                     slot.process.kill()
             await self._empty.wait()
+
+    async def _ping_now_and_then(self) -> None:
+        pause = min(PING, (self._manager.watchdog or 60) / (2 * MISSED))
+        while True:
+            for slot in self._slots:
+                slot.ping()
+            await asyncio.sleep(pause)
+            for slot in self._slots:
+                if slot.missed >= MISSED and slot.process is not None:
+                    seconds = round(slot.missed * pause, 1)
+                    text = f"it has not answered for {seconds} seconds"
+                    log.error("worker killed", worker=slot.index + 1, pid=slot.process.pid, reason=text)
+                    slot.process.kill()
+            if any(slot.is_ready for slot in self._slots) and not any(slot.owes_an_answer for slot in self._slots):
+                self._manager.say(ALIVE)
 
     async def _sweep_now_and_then(self) -> None:
         while True:

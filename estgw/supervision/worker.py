@@ -78,6 +78,8 @@ class _Worker:
             return
         word, _, descriptors = heard
         match word:
+            case "ping":
+                self._say("pong")
             case "prepare":
                 self._prepare(self._snapshot(descriptors[0]))
             case "adopt" if self._prepared is not None:

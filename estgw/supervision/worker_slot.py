@@ -67,6 +67,11 @@ class WorkerSlot:
         """Why the last worker could not start, if it reported that."""
         self.known_faults: list[str] = []
         """The faults that have been logged."""
+        self.missed = 0
+        """Pings in a row that the worker has not answered.
+
+        Pings are counted, not seconds: if a whole machine stood still, its workers have missed one.
+        """
         self.deaths = 0
         """Workers in a row that ended early."""
         self.timer: asyncio.TimerHandle | None = None
@@ -92,7 +97,7 @@ class WorkerSlot:
             self._channel.close()
             raise
         loop = asyncio.get_running_loop()
-        self.faults, self._started = [], loop.time()
+        self.faults, self.missed, self._started = [], 0, loop.time()
         self._descriptor = os.pidfd_open(self.process.pid)
         loop.add_reader(self._channel, self._hear)
         loop.add_reader(self._descriptor, self._end)
@@ -102,6 +107,22 @@ class WorkerSlot:
         self._answer = asyncio.get_running_loop().create_future()
         self.say("prepare", config)
         return self._answer
+
+    @property
+    def owes_an_answer(self) -> bool:
+        """Whether the worker has been asked something and has not answered."""
+        return self.missed > 0 or self._answer is not None
+
+    def ping(self) -> None:
+        """Ask a worker that is ready whether it is alive.
+
+        A worker that reads another configuration is busy with that, and `give_up` ends it if it takes too long.
+        """
+        if not self.is_ready or self._answer is not None:
+            return
+        if not self.missed:
+            self.say("ping")
+        self.missed += 1
 
     def give_up(self) -> list[str]:
         """Kill a worker that has not answered.  Returns that as a fault."""
@@ -136,7 +157,9 @@ class WorkerSlot:
             asyncio.get_running_loop().remove_reader(self._channel)
             return False
         word, faults, _ = heard
-        if word == "ready":
+        if word == "pong":
+            self.missed = 0
+        elif word == "ready":
             self.is_ready, self.known_faults = True, []
             self._keeper.on_ready(self)
         elif self._answer is not None:
@@ -162,5 +185,5 @@ class WorkerSlot:
         self._settle([])
         lasted = self.is_ready and loop.time() - self._started > LONG_ENOUGH
         end = End(self.process.pid, self.process.wait(), self.is_ready, lasted)
-        self.process, self.is_ready = None, False
+        self.process, self.is_ready, self.missed = None, False, 0
         self._keeper.on_end(self, end)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import json
 import os
@@ -11,6 +12,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -106,6 +108,93 @@ def test_a_worker_that_does_not_answer_is_replaced_and_others_stay(two_worker_la
     asyncio.run(main())
     (refused,) = [line for line in log_lines() if line["event"].startswith("reload")]
     assert refused["faults"] == ["worker 2 did not answer in time"]
+
+
+class Systemd:
+    """A socket that hears what systemd would."""
+
+    def __init__(self, path: str) -> None:
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind(path)
+        self.socket.setblocking(False)
+
+    def heard(self) -> list[str]:
+        """What came since the last call."""
+        found = []
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                found.append(self.socket.recv(4096).decode())
+        return found
+
+
+@pytest.fixture
+def systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Systemd]:
+    made = Systemd(str(tmp_path / "notify"))
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    monkeypatch.setenv("WATCHDOG_USEC", "60000000")
+    with made.socket:
+        yield made
+
+
+def test_a_worker_that_answers_no_ping_is_replaced_and_the_watchdog_waits_for_it(
+    two_worker_lab, log_lines, monkeypatch, systemd
+):
+    monkeypatch.setattr(supervisor, "PING", 0.4)
+
+    async def main() -> None:
+        made = supervisor_of(two_worker_lab)
+        assert "NOTIFY_SOCKET" not in os.environ
+        up = asyncio.Event()
+        running = asyncio.create_task(made.run(lambda _: up.set()))
+        await up.wait()
+        await asyncio.to_thread(until, lambda: "WATCHDOG=1" in systemd.heard())
+        first = [each.process.pid for each in made._slots if each.process]
+        os.kill(first[1], signal.SIGSTOP)
+        await asyncio.sleep(0.5)
+        systemd.heard()
+        await asyncio.to_thread(until, lambda: dead(first[1]))
+        while made._slots[1].process and made._slots[1].process.pid == first[1]:
+            assert systemd.heard() == []
+            await asyncio.sleep(0)
+        # The other one has stayed, and all answer again.
+        assert next(each.process.pid for each in made._slots if each.process) == first[0]
+        await asyncio.to_thread(until, lambda: made._slots[1].is_ready)
+        await asyncio.to_thread(until, lambda: "WATCHDOG=1" in systemd.heard())
+        os.kill(os.getpid(), signal.SIGTERM)
+        await running
+
+    asyncio.run(main())
+    (killed,) = [line for line in log_lines() if line["event"] == "worker killed"]
+    assert (killed["worker"], killed["level"]) == (2, "error")
+    assert killed["reason"].startswith("it has not answered for ")
+    (ended,) = [line for line in log_lines() if line["event"] == "worker ended"]
+    assert ended["end"] == "SIGKILL"
+
+
+def test_a_worker_that_reads_another_configuration_is_not_pinged_to_death():
+    made = worker_slot.WorkerSlot(0, None)  # type: ignore[arg-type]
+    made.ping()
+    assert not made.owes_an_answer, "it is not ready"
+    made.is_ready = True
+    made._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with made._channel, theirs:
+        for number in range(1, 4):
+            made.ping()
+            assert made.missed == number
+        heard = control_channel.hear(theirs)
+        assert heard is not None
+        assert heard[0] == "ping"
+        control_channel.say(theirs, "pong")
+        made._hear()
+        assert not made.owes_an_answer
+
+        async def main() -> None:
+            made.ask(theirs.fileno())
+            for _ in range(9):
+                made.ping()
+            assert (made.missed, made.owes_an_answer) == (0, True)
+
+        asyncio.run(main())
 
 
 def test_the_supervisor_gives_up_if_no_worker_can_start(two_worker_lab, log_lines, monkeypatch):
