@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from estgw.errors import spread
+from tests.kit.clients import digest_answer, digest_challenge, digest_file
 from tests.kit.connection import Connection, request
 from tests.kit.csr import csr
 from tests.kit.gateway import LOGIN, Gateway, merged, running_gateway
@@ -187,3 +188,28 @@ def test_a_rolling_restart_behind_haproxy_loses_no_request(own_lab, tmp_path):
             until(lambda: front.states() == {"gateway-1": "UP", "gateway-2": "DOWN"})
         assert {*before, *during, *after} == {200}
         assert len(stays.access) + len(goes.access) == len(before + during + after)
+
+
+@pytest.mark.client("haproxy")
+def test_a_recorded_digest_request_is_refused_by_both_gateways(own_lab, tmp_path):
+    """A nonce is authenticated with a secret of its process: the other gateway does not know that it was used."""
+    digest = {"client_auth": {"digest": ["MD5"], "digest_users": str(digest_file(own_lab, LOGIN))}}
+    overrides = merged(BALANCED, digest)
+    with running_gateway(own_lab, overrides) as first, running_gateway(own_lab, overrides) as second:
+        gateways = [(each.port, health_port(each)) for each in (first, second)]
+        with running_haproxy(tmp_path, gateways, first.anchor) as front:
+            with Connection(front) as connection:
+                challenge = digest_challenge(connection.ask("POST", "simpleenroll", GOOD))
+                recorded = {"Authorization": digest_answer(challenge, LOGIN)}
+                assert connection.ask("POST", "simpleenroll", GOOD, headers=recorded).status == 200
+            issued = own_lab.books()
+            stale = []
+            for _ in range(4):  # HAProxy takes one gateway after the other
+                with Connection(front) as connection:
+                    answer = connection.ask("POST", "simpleenroll", GOOD, headers=recorded)
+                    stale.append("stale" in digest_challenge(answer))
+        assert own_lab.books() == issued
+        # The gateway that made the nonce knows that it was used.  The other one says that it is not of this time.
+        assert sorted(stale) == [False, False, True, True]
+        refused = [[entry["status"] for entry in each.access].count(401) for each in (first, second)]
+        assert sorted(refused) == [2, 3], refused  # the first question is one of them
