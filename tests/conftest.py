@@ -12,6 +12,7 @@ import hypothesis
 import pytest
 
 from tests.kit.gateway import Gateway, enrol, running_gateway
+from tests.kit.postgres import Cluster, program, running_cluster
 from tests.kit.workspace import Workspace
 
 # Tests let scripts flood their outputs on purpose. If one outlives its test, the kernel stops it at this limit.
@@ -61,6 +62,15 @@ def gateway(lab: Workspace) -> Iterator[Gateway]:
 def own_lab(lab: Workspace, tmp_path: Path) -> Workspace:
     """A copy of the workspace, which the test may change."""
     return lab.copy(tmp_path / "lab")
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """A PostgreSQL of the tests' own, started once in each test process."""
+    if program("initdb") is None:
+        pytest.skip("PostgreSQL's initdb is not installed")
+    with running_cluster() as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ def install(directory: Path, apt_get: str | None, *present: str) -> subprocess.C
         found = shutil.which(program)
         assert found
         (directory / program).symlink_to(found)
-    for program in ("haproxy", *present):
+    for program in ("haproxy", "pg_createcluster", *present):
         script(directory, "", program)
     if apt_get is not None:
         script(directory, apt_get, "apt-get")

@@ -204,6 +204,8 @@ ENV_VARS: tuple[EnvVar, ...] = (
     EnvVar("EST", "EST_LABEL", "the CA label", "a label in the URL", lambda c: c.route.label),
     EnvVar("EST", "EST_PROFILE", "`rfc` or `draft`", _ALWAYS, lambda c: c.profile.value),
     EnvVar("EST", "EST_CA_DIR", "directory of the CA that serves this label", _ALWAYS, lambda c: str(c.route.ca_dir)),
+    EnvVar("EST", "EST_REGISTER", "URL of the CA's register, without a password", "`register` names one",
+           lambda c: c.route.register),
     EnvVar("EST", "EST_TMPDIR", "private 0700 directory, shared by the callouts of one request, removed after it",
            _ALWAYS, lambda c: str(c.exchange.tmp_dir), passing=True),
     EnvVar("EST", "EST_TIMEOUT", "whole seconds this callout may take", _ALWAYS,

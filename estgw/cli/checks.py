@@ -14,6 +14,8 @@ from estgw.est import certs, hostnames
 from estgw.est.printable import printable
 from estgw.gateway import advice, labels, live_page, openness, state, validity
 from estgw.gateway.labels import Snapshot
+from estgw.register import engines
+from estgw.register.engine import RegisterError
 
 
 def check(config_file: Path) -> int:
@@ -53,7 +55,22 @@ def _deeper(service: Service) -> list[str]:
         found += syntax.library_faults(folder, path)
     for folder, path in sorted({(route.ca_dir, route.search_path) for route in service.routes.values()}):
         found += ca_check.faults(folder, path)
+    for url, folder in sorted({(route.register, route.ca_dir) for route in service.routes.values() if route.register}):
+        found += _register_faults(url, folder)
     return list(dict.fromkeys(found))
+
+
+def _register_faults(url: str, folder: Path) -> list[str]:
+    """Whether a register in PostgreSQL can be used now."""
+    try:
+        engines.open_register(url, folder, PATIENCE).rows("SELECT 1 FROM certificates LIMIT 1")
+    except RegisterError as fault:
+        return [str(fault)]
+    return []
+
+
+PATIENCE = 5.0
+"""Seconds in which a register must answer."""
 
 
 def _name_faults(settings: Config) -> list[str]:

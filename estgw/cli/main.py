@@ -15,6 +15,7 @@ from estgw.cli import (
     passwd,
     pending_commands,
     quirks,
+    register,
     replaying,
     serving,
     trying,
@@ -25,6 +26,7 @@ from estgw.cli.pending import PendingError
 from estgw.cli.workspace import WorkspaceError
 from estgw.commandline.table import Program
 from estgw.errors import ConfigError, Malformed
+from estgw.register.engine import RegisterError
 from estgw.workshop.fault import WorkshopError
 
 PROGRAM = Program(
@@ -39,6 +41,7 @@ PROGRAM = Program(
         *csrattrs.COMMANDS,
         *cmc.COMMANDS,
         *pending_commands.COMMANDS,
+        *register.COMMANDS,
         *passwd.COMMANDS,
         *log.COMMANDS,
         *conform.COMMANDS,
@@ -73,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for fault in refusal.faults:
             print(f"estgw: {fault}", file=sys.stderr)
         return 1
-    except (WorkspaceError, WorkshopError, PendingError, Malformed, OSError) as fault:
+    except (WorkspaceError, WorkshopError, PendingError, RegisterError, Malformed, OSError) as fault:
         print(f"estgw: {fault}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -40,9 +40,11 @@ class Offline(Pipeline):
         """The certificates in the answer that were not in the CA's own files before."""
 
     def find_route(self, http: HTTPFacts) -> Found:
-        """The route; its CA is the copy, if there is one."""
+        """The route; its CA is the copy, if there is one, and its register is in there, too."""
         found = super().find_route(http)
-        return found if self.copy is None else replace(found, route=replace(found.route, ca_dir=self.copy))
+        if self.copy is None:
+            return found
+        return replace(found, route=replace(found.route, ca_dir=self.copy, register=None))
 
     async def decide(self, call: Call) -> None:
         """Ask a decision script."""

@@ -85,7 +85,8 @@ class Bench:
         copy = home.directory()
         service = self.gateway.services.get(record.get("label")) or self.gateway.services[None]
         route = service.routes.get(str(record.get("operation"))) or next(iter(service.routes.values()))
-        for sentence in ca_copy.copy_ca(route.ca_dir, copy, "; make a copy yourself and name it with --ca-copy DIR"):
+        way_out = "; make a copy yourself and name it with --ca-copy DIR"
+        for sentence in ca_copy.copy_ca(route.ca_dir, copy, way_out, route.register):
             print(f"note: {logs.escape(sentence)}", file=sys.stderr)
         return copy
 

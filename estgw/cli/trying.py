@@ -59,13 +59,14 @@ def run(arguments: Namespace) -> int:
     wanted = _trial(arguments)
     if wanted.operation in _DECISIONS and not trial.is_operation(gateway, wanted):
         wanted = _about_a_decision(arguments, wanted)
-    ca_dir = trial.served(gateway, wanted).ca_dir
+    served = trial.served(gateway, wanted)
+    ca_dir = served.ca_dir
     with contextlib.closing(Home(scratch.place())) as home:
         directory, copy = home.directory(), None
         directory.mkdir(mode=0o700)
         if arguments.dry_run:
             copy = home.directory()
-            for sentence in ca_copy.copy_ca(ca_dir, copy):
+            for sentence in ca_copy.copy_ca(ca_dir, copy, register=served.register):
                 _note(sentence)
         _note(f"the scripts get a copy of {ca_dir}, which is removed" if copy else f"the scripts write to {ca_dir}")
         attempt = trial.decide if wanted.decision else trial.run

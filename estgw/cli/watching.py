@@ -80,7 +80,8 @@ def _dry_run(bench: Bench, arguments: Namespace) -> None:
     with contextlib.closing(Home(scratch.place())) as home:
         directory, copy = home.directory(), home.directory()
         directory.mkdir(mode=0o700)
-        ca_copy.copy_ca(trial.served(bench.gateway, wanted).ca_dir, copy)
+        served = trial.served(bench.gateway, wanted)
+        ca_copy.copy_ca(served.ca_dir, copy, register=served.register)
         gateway = bench.gateway
         if bench.bwrap is not None:
             gateway = replay.confined(gateway, bench.bwrap, replay.Place(directory, copy, bench.path))

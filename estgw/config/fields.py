@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import parse_qs, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 
@@ -127,6 +128,27 @@ def _network(text: str) -> str:
     return text
 
 
+def _register(url: str) -> str:
+    """What psycopg will read; no sentence here repeats it, as there may be a password in it."""
+    if not re.match(r"postgres(ql)?://", url):
+        raise ValueError("postgresql://ROLE@HOST/DATABASE is expected; without a register it is certs.sqlite in ca_dir")
+    try:
+        parts = urlsplit(url)
+        query = parse_qs(parts.query)
+    except ValueError:
+        raise ValueError("this URL can't be read: postgresql://ROLE@HOST/DATABASE is expected") from None
+    if ":" in parts.netloc.rpartition("@")[0] or not query.keys().isdisjoint({"password", "sslpassword"}):
+        raise ValueError(
+            "a password has no place in this file, which scripts and logs may show: take it out, change it, and write "
+            "?passfile=/etc/estgw/pgpass, or use a client certificate (?sslcert=...&sslkey=...)"
+        )
+    if "options" in query:
+        raise ValueError("PgBouncer refuses options: set them for the role, by ALTER ROLE ... SET")
+    if not url.isprintable() or len(url) > 2000:
+        raise ValueError("a URL has at most 2000 characters, and no control character")
+    return url
+
+
 FilePath = Annotated[Path, BeforeValidator(_resolve)]
 Listen = Annotated[str, BeforeValidator(_listen)]
 Seconds = Annotated[float, SECONDS, Field(gt=0, le=86400)]
@@ -140,6 +162,7 @@ LabelName = Annotated[str, AfterValidator(_label)]
 VariableName = Annotated[str, AfterValidator(_variable)]
 VariableValue = Annotated[str, AfterValidator(_value)]
 HostName = Annotated[str, AfterValidator(_host)]
+RegisterURL = Annotated[str, AfterValidator(_register)]
 HeaderName = Annotated[str, AfterValidator(_header)]
 Fingerprint = Annotated[str, AfterValidator(_fingerprint)]
 Network = Annotated[str, AfterValidator(_network)]

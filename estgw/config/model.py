@@ -38,6 +38,7 @@ from estgw.config.fields import (
     Listens,
     NameBytes,
     Network,
+    RegisterURL,
     Seconds,
     TLSVersion,
     VariableName,
@@ -164,6 +165,7 @@ class ServiceSettings(_Model):
 
     handlers: FilePath | None = None
     ca_dir: FilePath | None = None
+    register_url: RegisterURL | None = Field(None, alias="register")
     profile: Literal["rfc", "draft", "auto"] | None = None
     base64_lines: Literal["auto", "64", "none"] | None = None
     authenticate: FilePath | None = None

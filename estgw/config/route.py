@@ -45,6 +45,8 @@ class Route:
     runner: RunnerName = "auto"
     decision_runner: RunnerName = "auto"
     """The runner of the authenticate and authorize scripts; `runner` is the handler's."""
+    register: str | None = None
+    """The URL of the CA's register; None for `certs.sqlite` in its directory."""
 
     @property
     def programs(self) -> tuple[Path, ...]:

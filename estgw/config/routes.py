@@ -104,6 +104,15 @@ def _route(label: str | None, name: str, own: ServiceSettings, common: Callouts)
         handler_env=chosen.handler_env,
         runner=chosen.runner or own.runner or common.runner,
         decision_runner=own.runner or common.runner,
+        register=_register(own, common),
+    )
+
+
+def _register(own: ServiceSettings, common: Callouts) -> str | None:
+    """A register belongs to a CA: a label with a directory of its own does not inherit the register of another CA."""
+    is_same_ca = own.ca_dir in (None, common.ca_dir)
+    return own.register_url or (
+        common.register_url if is_same_ca and "register_url" not in own.model_fields_set else None
     )
 
 

@@ -154,6 +154,7 @@ def _route(environ: Mapping[str, str]) -> Route:
         pass_headers=tuple(name for name, _ in _headers(environ) if name != "Content-Type"),
         serialize=None,
         search_path=environ["PATH"],
+        register=environ.get("EST_REGISTER"),
         handler_env={name: value for name, value in environ.items() if not _is_known(name)},
     )
 

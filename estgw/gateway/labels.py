@@ -18,6 +18,7 @@ from estgw.config.model import Config
 from estgw.config.route import Route
 from estgw.config.routes import Service
 from estgw.errors import ConfigError, Unavailable
+from estgw.est.operations import Body
 from estgw.est.template_check import TemplateCheck
 
 Faults = Mapping[str | None, tuple[str, ...]]
@@ -141,7 +142,20 @@ def _routes_without_a_runner(service: Service) -> list[Route]:
 
 def _ca_faults(service: Service) -> list[str]:
     folders = {route.ca_dir for route in service.routes.values()}
-    return [f"{folder}: not a directory" for folder in sorted(folders) if not folder.is_dir()]
+    found = [f"{folder}: not a directory" for folder in sorted(folders) if not folder.is_dir()]
+    return found + [
+        f"{route.handler}: it would not use the register in PostgreSQL, or would connect to it for each request: "
+        "`register` is for scripts in Python with runner: fork or pool"
+        for route in service.routes.values()
+        if route.register and route.operation.body in ISSUING and not _keeps_connections(route)
+    ]
+
+
+ISSUING = (Body.ISSUED, Body.KEYGEN, Body.CMC)
+
+
+def _keeps_connections(route: Route) -> bool:
+    return runners.choose(route.runner, language(route.handler)) in ("fork", "pool")
 
 
 def _template_faults(service: Service, templates: dict[Path, str]) -> list[str]:

@@ -28,7 +28,7 @@ async def renewed_certificate(client: Client, csr: CSR, route: Route) -> x509.Ce
     if not route.renew_without_certificate:
         why = client.why_not or "; there was none"
         raise Forbidden(f"A reenroll renews the certificate that the client presents in TLS{why}.")
-    found = await asyncio.to_thread(lookup.newest_valid, route.ca_dir, csr)
+    found = await asyncio.to_thread(lookup.newest_valid, route.ca_dir, csr, route.register)
     if found is None:
         raise Forbidden("No valid certificate with the CSR's subject and subject alternative name is known here.")
     return found

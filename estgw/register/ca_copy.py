@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from estgw.errors import ConfigError
+from estgw.register.copying import into_copy
+from estgw.register.engine import RegisterError
 
 LOCK = "ca.lock"
 """What openssl-ca/register.sh locks while it writes to the register."""
@@ -52,8 +54,11 @@ class _Copying:
             raise ConfigError([words])
 
 
-def copy_ca(source: Path, target: Path, way_out: str | None = None) -> list[str]:
+def copy_ca(source: Path, target: Path, way_out: str | None = None, register: str | None = None) -> list[str]:
     """Copy a CA's directory to a new one (0700); a sentence for each file that can't be copied, such as a socket.
+
+    Of a `register` in PostgreSQL the newest certificates are put into the copy, and a sentence says so: no script that
+    works on the copy is told where that register is.
 
     Symbolic links become what they point to, so that nothing in the copy leads back.  Raises `ConfigError` for a
     directory that is too large, can't be read, or is written to all the time.  `way_out` ends the sentence about a
@@ -67,9 +72,12 @@ def copy_ca(source: Path, target: Path, way_out: str | None = None) -> list[str]
         trail = (_identity(source),)
         for folder in folders:
             _copy_folder(copying, source / folder, target / folder, trail)
+        told = [into_copy(register, target)] if register is not None else []
     except OSError as fault:
         raise ConfigError([f"{fault.filename or source}: {fault.strerror}; the CA was not copied"]) from None
-    return copying.left_out
+    except RegisterError as fault:
+        raise ConfigError([f"{fault}; the CA was not copied"]) from None
+    return [*copying.left_out, *told]
 
 
 @contextlib.contextmanager

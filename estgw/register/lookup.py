@@ -17,22 +17,26 @@ from estgw.errors import Malformed
 from estgw.est import certs, names
 from estgw.est import csr as csrs
 from estgw.est.csr import CSR
+from estgw.register import engines, schema, sqlite
 
 INDEX, ARCHIVES, ISSUED = "index.txt", "index-archive", "newcerts"
 """The index of `openssl ca`, the directory of openssl-ca/rotate for older rows, and the directory of certificates."""
 
-STORE = "certs.sqlite"
-"""The register of handlers/python; `store.py` there has its schema."""
+STORE = sqlite.NAME
+"""The register of handlers/python."""
+
+PATIENCE = 5.0
+"""Seconds in which PostgreSQL must answer."""
 
 MOST = 1000
 """Certificates of a register that are read at most.  Rows with another subject do not count and cost almost nothing."""
 
 
-def newest_valid(ca_dir: Path, csr: CSR) -> x509.Certificate | None:
+def newest_valid(ca_dir: Path, csr: CSR, url: str | None = None) -> x509.Certificate | None:
     """Return the newest certificate with the CSR's subject and SAN that is valid now and not revoked, or None.
 
-    Blocks while it reads.  Raises `sqlite3.Error` for a store that can't be read, and OSError if the machine has no
-    descriptor or no memory left.
+    `url` is that of the register, if it is not `certs.sqlite`.  Blocks while it reads.  Raises `sqlite3.Error` or
+    `RegisterError` for a register that can't be read, and OSError if the machine has no descriptor or no memory left.
     """
     now = datetime.now(UTC)
     wanted = _Subject(csr.subject)
@@ -41,7 +45,8 @@ def newest_valid(ca_dir: Path, csr: CSR) -> x509.Certificate | None:
     current = _read(index if index.exists() else index.with_suffix(".txt.old"))
     revoked = {row[3] for row in map(_fields, current.splitlines()) if row[0] == b"R"}
     found = []
-    for register in (_index(ca_dir, current, wanted), _store(ca_dir / STORE, revoked, wanted)):
+    store = _store(ca_dir / STORE, revoked, wanted) if url is None else _far_store(url, csr, revoked)
+    for register in (_index(ca_dir, current, wanted), store):
         for certificate in itertools.islice(register, MOST):
             valid = certificate.not_valid_before_utc <= now < certificate.not_valid_after_utc
             if valid and csrs.difference(csr, certificate) is None:
@@ -156,3 +161,14 @@ def _store(path: Path, revoked: set[bytes], wanted: _Subject) -> Iterator[x509.C
             for serial, der in found:
                 if serial.encode() not in revoked:
                     yield x509.load_der_x509_certificate(der)
+
+
+def _far_store(url: str, csr: CSR, revoked: set[bytes]) -> Iterator[x509.Certificate]:
+    """The same of a register in PostgreSQL, on a connection of its own: a thread of the gateway asks."""
+    engine = engines.connect(url)
+    engine.patience = PATIENCE
+    query = "SELECT serial, der FROM certificates WHERE subject_key = :key AND status = 'valid' ORDER BY rowid DESC"
+    with closing(engine):
+        for serial, der in engine.rows(f"{query} LIMIT {MOST}", {"key": schema.subject_key(csr.subject)}):
+            if serial.encode() not in revoked:
+                yield x509.load_der_x509_certificate(der)

@@ -14,15 +14,17 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NoReturn
 
-import store
+import store as store  # policies use it as ca.store
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, rsa
 from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes, CertificatePublicKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, PublicKeyAlgorithmOID
 from policy import refuse
+
+from estgw.register.crls import issuer_key_id
+from estgw.register.crls import signing_hash as signing_hash
 
 KEYS: dict[str, Callable[[], CertificateIssuerPrivateKeyTypes]] = {
     "p-256": lambda: ec.generate_private_key(ec.SECP256R1()),
@@ -192,15 +194,6 @@ def _usage(key: CertificatePublicKeyTypes, signs: bool) -> x509.KeyUsage:
     )
 
 
-def issuer_key_id(issuer: x509.Certificate) -> x509.AuthorityKeyIdentifier:
-    """What names the key that signs: the identifier in its certificate, else the usual one."""
-    try:
-        known = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
-    except x509.ExtensionNotFound:
-        return x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.public_key())  # type: ignore[arg-type]
-    return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(known)
-
-
 def _load() -> tuple[x509.Certificate, CertificateIssuerPrivateKeyTypes]:
     """The CA's key and its certificate, which is the first that has this key."""
     folder = Path(os.environ["EST_CA_DIR"])
@@ -215,17 +208,6 @@ def _load() -> tuple[x509.Certificate, CertificateIssuerPrivateKeyTypes]:
         except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as fault:
             fail(f"the CA in {folder} can't be used: {fault}")
     fail(f"the CA in {folder} can't be used: it has no certificate for the key in private/cakey.pem")
-
-
-def signing_hash(key: CertificateIssuerPrivateKeyTypes) -> hashes.SHA256 | hashes.SHA384 | None:
-    """What a CA with this key hashes with: as strong as the key, or nothing where the key's algorithm has its own."""
-    match key:
-        case rsa.RSAPrivateKey():
-            return hashes.SHA256()
-        case ec.EllipticCurvePrivateKey():
-            return hashes.SHA256() if key.curve.key_size <= 256 else hashes.SHA384()
-        case _:
-            return None
 
 
 def pem(what: x509.Certificate | CertificateIssuerPrivateKeyTypes) -> str:

@@ -28,7 +28,6 @@ from estgw.errors import Malformed
 from estgw.est import certs
 
 WORKSPACE = Path(__file__).resolve().parents[2] / "openssl-ca"
-CRL_LASTS = timedelta(days=7)
 SAME_REQUEST = timedelta(days=30)  # for how long a request that comes again gets its first certificate
 
 
@@ -132,13 +131,13 @@ class DirectoryCA:
 
     @_exit_is_an_error()
     def crls(self, moment: datetime | None) -> list[bytes]:
-        """Those of openssl-ca, made anew when they have ended, or one made of certs.sqlite where that is all."""
+        """Those of openssl-ca, made anew when they have ended, or one made of the register where that is all."""
         found = self._listed() or (self._listed() if self._script("crl") else [])
         if not found and (self.directory / "index.txt").exists():
             raise CAFailed(f"no CRL in {self.directory} is in force, and there is no script to make one")
         if moment is not None and any(moment < crl.last_update_utc for crl in found):
             raise CADeclined("lists of the past are not kept here")
-        return [crl.public_bytes(Encoding.DER) for crl in found] or [self._new_crl()]
+        return [crl.public_bytes(Encoding.DER) for crl in found] or [self._of_the_register()]
 
     def _listed(self) -> list[x509.CertificateRevocationList]:
         """The CRLs of openssl-ca that are in force, one for each key that signs or has signed."""
@@ -169,23 +168,10 @@ class DirectoryCA:
             raise CAFailed(f"{script}: {done.stdout.strip()}")
         return True
 
-    def _new_crl(self) -> bytes:
-        """A CRL of everything that certs.sqlite calls revoked."""
+    def _of_the_register(self) -> bytes:
+        """A CRL of everything that the register calls revoked."""
         key, issuer = self._signing
-        now = datetime.now(UTC).replace(microsecond=0)
-        builder = x509.CertificateRevocationListBuilder().issuer_name(issuer.subject)
-        builder = builder.last_update(now).next_update(now + CRL_LASTS)
-        builder = builder.add_extension(x509.CRLNumber(int(now.timestamp())), critical=False)
-        builder = builder.add_extension(ca.issuer_key_id(issuer), critical=False)
-        for serial, at, reason in store.revoked():
-            entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(at or now)
-            if reason in _FLAGS and reason != "unspecified":
-                entry = entry.add_extension(x509.CRLReason(_FLAGS[reason]), critical=False)
-            builder = builder.add_revoked_certificate(entry.build())
-        return builder.sign(key, ca.signing_hash(key)).public_bytes(Encoding.DER)
-
-
-_FLAGS = {each.value: each for each in x509.ReasonFlags} | {"cACompromise": x509.ReasonFlags.ca_compromise}
+        return store.crl(issuer, key)
 
 
 def _key(file: Path) -> Any:

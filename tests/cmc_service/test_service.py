@@ -153,7 +153,8 @@ def test_wrong_proofs_are_refused_alike_and_then_locked(shared, tmp_path, identi
         assert reply.status.text == "the proof of identity is wrong"
     reply = office.enrol(asked, by=Person(key), controls=controls)
     assert fails(reply, CMCFailInfo.TRY_LATER, controls[1].body_part_id)
-    assert (reply.http, reply.headers["Retry-After"]) == (503, "60")
+    assert reply.http == 503
+    assert 60 <= int(reply.headers["Retry-After"]) <= 120
     good = proof([asked], "device-7") if identification == "device-7" else []
     if good:
         assert office.enrol(asked, by=Person(key), controls=good).failure is CMCFailInfo.TRY_LATER, "it rests"
@@ -644,7 +645,8 @@ def test_a_busy_register_is_a_503_and_a_broken_one_a_500(shared, tmp_path):
         db.execute("BEGIN IMMEDIATE")
         reply = office.enrol(pkcs10(1, key=key), by=Person(key))
     assert fails(reply, CMCFailInfo.TRY_LATER, 1)
-    assert (reply.http, reply.headers["Retry-After"]) == (503, "60")
+    assert reply.http == 503
+    assert 60 <= int(reply.headers["Retry-After"]) <= 120
     (office.ca / "certs.sqlite").write_bytes(b"no database")
     for name in ("certs.sqlite-wal", "certs.sqlite-shm"):
         (office.ca / name).unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import subprocess
 import tempfile
@@ -193,7 +194,7 @@ class Workspace:
             file = private / "csr-of-the-client.pem"
             file.write_bytes(armoured(request))
             environment |= keygen_environment(request) | csr_environment(request)
-            environment |= {"EST_CSR_FILE": str(file), "EST_PENDING_ID": "0a1b2c"}
+            environment |= {"EST_CSR_FILE": str(file), "EST_PENDING_ID": os.urandom(8).hex()}
             environment["EST_RENEW_CERT_FILE"] = str(self.ca / "server.pem")  # any certificate of this CA
         return environment
 
