@@ -53,7 +53,7 @@ class CA(Protocol):
 
     @property
     def directory(self) -> Path:
-        """Where the service keeps what is its own: `cmc.sqlite`, `cmc-secrets` and `pending/`."""
+        """Where the service keeps what is its own: `cmc-secrets` and `pending/`."""
 
     @property
     def issuers(self) -> Sequence[x509.Certificate]:

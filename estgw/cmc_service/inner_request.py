@@ -61,7 +61,7 @@ def _require_fresh(exchange: Exchange, csr: CSR, proof: Possession) -> None:
 
     An identity proof is good for ever, for the same requests in any message (RFC 5272 6.2.1).  Only a signing time by
     the new key, or the answer to our challenge, tells the sender's message from a copy.  The register remembers keys
-    for longer than cmc.sqlite could remember messages.
+    for longer than the register could remember messages.
     """
     signer = exchange.signer
     by_secret = signer.certificate is None and signer.identification is not None

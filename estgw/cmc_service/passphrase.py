@@ -1,6 +1,6 @@
 """Passphrases for revocation (RFC 5272 6.11).
 
-A request sets one by revocationChallenge (RFC 7894 3.2), and a revokeRequest shows it again.  cmc.sqlite has them
+A request sets one by revocationChallenge (RFC 7894 3.2), and a revokeRequest shows it again.  the register has them
 stretched by scrypt.  The number of guesses for each certificate is limited.
 """
 

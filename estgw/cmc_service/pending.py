@@ -1,4 +1,4 @@
-"""Requests that wait, in cmc.sqlite: the client comes back with a token (RFC 5272 6.13, queryPending)."""
+"""Requests that wait, in the register: the client comes back with a token (RFC 5272 6.13, queryPending)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class PendingRequest:
     """The names that an RA gave to it."""
 
     def encode(self) -> bytes:
-        """Its row in cmc.sqlite."""
+        """Its row in the register."""
         san = self.changes.san.public_bytes().hex() if self.changes and self.changes.san else None
         subject = self.changes.subject.public_bytes().hex() if self.changes else None
         data = {"owner": self.owner, "request": base64.b64encode(self.request).decode(), "pop": self.pop.value}

@@ -5,9 +5,7 @@ Every end but one is a signed response: a client gets none only from a CA that c
 
 from __future__ import annotations
 
-import contextlib
 import os
-import sqlite3
 import sys
 import time
 from collections.abc import Callable
@@ -27,6 +25,7 @@ from estgw.cms import signed
 from estgw.errors import Malformed, spread
 from estgw.est import certs, encoding
 from estgw.gateway import enclosed
+from estgw.register.engine import RegisterBusy, RegisterError
 
 AUTHENTICATED_DATA = "1.2.840.113549.1.9.16.1.2"
 MARGIN = 2
@@ -59,8 +58,8 @@ def main(policy: Policy, ca: CA) -> int:
         data = pki_data(message)
         answer.echo = data.controls
         _require_sound(data)
-        with contextlib.closing(State(ca.directory, outer.timeout / 4)) as state:
-            _serve(Service(policy, ca, state, outer, deadline), message, data, der, answer)
+        state = State(ca.directory, outer.timeout / 4)
+        _serve(Service(policy, ca, state, outer, deadline), message, data, der, answer)
 
     guarded(answer, (), receive)
     body = answer.seal(key, chain)
@@ -83,7 +82,7 @@ def guarded(answer: Answer, parts: tuple[int, ...], work: Callable[[], None]) ->
             answer.echo = fault.controls
         answer.bad(Refused.by(fault), *parts)
     except Full as why:
-        print(f"cmc.sqlite has no room for more of the kind {why.kind}", file=sys.stderr)
+        print(f"the register has no room for more of the kind {why.kind}", file=sys.stderr)
         answer.bad(Refused(CMCFailInfo.TRY_LATER, str(why)), *parts)
     except CADeclined as why:
         answer.bad(Refused(CMCFailInfo.BAD_REQUEST, str(why)), *parts)
@@ -92,9 +91,9 @@ def guarded(answer: Answer, parts: tuple[int, ...], work: Callable[[], None]) ->
     except CAError as fault:
         print(fault, file=sys.stderr)
         answer.bad(_excuse(busy=False), *parts)
-    except (sqlite3.Error, OSError) as fault:
+    except (RegisterError, OSError) as fault:
         print(f"{type(fault).__name__}: {fault}", file=sys.stderr)
-        answer.bad(_excuse(busy=getattr(fault, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY), *parts)
+        answer.bad(_excuse(busy=isinstance(fault, RegisterBusy)), *parts)
     except SystemExit as end:  # a function of the policy may end so, with words in the log
         answer.bad(_excuse(busy=end.code == os.EX_UNAVAILABLE), *parts)
     except Exception:  # noqa: BLE001 - certificates may have been issued, which the client is to get

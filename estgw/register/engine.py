@@ -43,6 +43,9 @@ class Engine(Protocol):
     def transaction(self) -> AbstractContextManager[None]:
         """The statements inside are committed together, or not at all.  Raises `RegisterError`."""
 
+    def exclusive(self, name: str) -> AbstractContextManager[None]:
+        """A transaction, and no other process is in one with this name.  Raises `RegisterBusy` if it takes too long."""
+
     def alone(self, name: str) -> AbstractContextManager[None]:
         """Only one process at a time is inside with this name.  Raises `RegisterBusy` if it takes too long."""
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import threading
 from pathlib import Path
 
 from estgw.register.engine import Engine, RegisterUnfit
@@ -23,10 +24,11 @@ from estgw.register.sqlite import NAME, SQLite
 def open_register(url: str | None, folder: Path, patience: float) -> Engine:
     """The register of a CA: `postgresql://...`, or `certs.sqlite` in its directory if there is no URL.
 
-    `patience` is how many seconds a statement may take.  The same one is returned again in one process.  Raises
-    `RegisterUnfit` where psycopg is missing.
+    `patience` is how many seconds a statement may take.  Each thread of a process has one connection to a register, as
+    SQLite loses its locks on a file of which another descriptor is closed.  Raises `RegisterUnfit` where psycopg is
+    missing.
     """
-    which = (os.getpid(), url or str(folder.absolute()))
+    which = (os.getpid(), threading.get_ident(), url or str(folder.absolute()))
     engine = _open.get(which)
     if engine is None:
         engine = _open[which] = connect(url) if url else SQLite(folder.absolute() / NAME)
@@ -34,7 +36,7 @@ def open_register(url: str | None, folder: Path, patience: float) -> Engine:
     return engine
 
 
-_open: dict[tuple[int, str], Engine] = {}
+_open: dict[tuple[int, int, str], Engine] = {}
 
 
 def connect(url: str) -> Engine:
@@ -51,7 +53,6 @@ def connect(url: str) -> Engine:
 @atexit.register
 def close_all() -> None:
     """Close what this process has opened."""
-    for (pid, _), engine in list(_open.items()):
-        if pid == os.getpid():
+    for (pid, thread, _), engine in list(_open.items()):
+        if (pid, thread) == (os.getpid(), threading.get_ident()):
             engine.close()
-    _open.clear()

@@ -75,6 +75,8 @@ class PostgreSQL:
             self.rows("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))", {"name": name})
             yield
 
+    exclusive = alone
+
     def create(self) -> None:
         """Make the tables, if there are none.  Raises `RegisterError`."""
         with self._errors_told(), contextlib.closing(self._connect(self.patience)) as connection:

@@ -9,6 +9,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from estgw.register import schema
@@ -57,6 +58,9 @@ class SQLite:
             raise
         finally:
             self._inside = False
+
+    def exclusive(self, name: str) -> AbstractContextManager[None]:
+        return self.transaction()  # which is exclusive for all names
 
     @contextlib.contextmanager
     def alone(self, name: str) -> Iterator[None]:

@@ -23,6 +23,7 @@ from estgw.cmc_service.answer import Refused
 from estgw.cmc_service.state import mark
 from estgw.cms import signed
 from estgw.cms.identifiers import key_id_of
+from estgw.register import engines
 from tests.cmc_service import office as cmc
 from tests.cmc_service.office import Person, control, fresh, message, new_key, pkcs10, proof
 from tests.kit.ca import common_name
@@ -58,7 +59,7 @@ def office(lab, tmp_path):
 
 @contextlib.contextmanager
 def table(office):
-    with contextlib.closing(sqlite3.connect(office.ca / "cmc.sqlite")) as db, db:
+    with contextlib.closing(sqlite3.connect(office.ca / "certs.sqlite")) as db, db:
         yield db
 
 
@@ -360,15 +361,16 @@ def at_once(office, ask):
     """Count the outcomes of twelve guesses, each with its own connection, which all wait for the same lock."""
 
     def one(_):
-        with contextlib.closing(state.State(office.ca, 50)) as table:
-            try:
-                ask(table)
-            except Refused as why:
-                return why.failure
+        try:
+            ask(state.State(office.ca, 50))
+        except Refused as why:
+            return why.failure
+        finally:
+            engines.close_all()
 
     with (
         cmc._environ(office.environment(EST_TIMEOUT="200")),
-        contextlib.closing(sqlite3.connect(office.ca / "cmc.sqlite", isolation_level=None)) as db,
+        contextlib.closing(sqlite3.connect(office.ca / "certs.sqlite", isolation_level=None)) as db,
         ThreadPoolExecutor(12) as pool,
     ):
         db.execute("BEGIN IMMEDIATE")
@@ -414,7 +416,8 @@ def test_right_secrets_at_once_do_not_count_as_guesses(office):
 # The table.
 
 
-def test_a_table_of_version_1_is_upgraded_in_place(office):
+@pytest.mark.parametrize("version", [1, 2])
+def test_what_cmc_sqlite_remembers_is_taken_over(office, version):
     person = office.person()
     nonce = control("senderNonce", b"used before")
     name = signer.name_of(person.certificate)
@@ -422,10 +425,13 @@ def test_a_table_of_version_1_is_upgraded_in_place(office):
     end = int(time.time()) + 1000
     with contextlib.closing(sqlite3.connect(office.ca / "cmc.sqlite")) as db:
         db.executescript(VERSION_1)
+        if version == 2:
+            db.execute("ALTER TABLE kept ADD COLUMN owner TEXT NOT NULL DEFAULT ''")
+            db.execute("PRAGMA user_version = 2")
         old = [("message", mark(name, "nonce", b"used before"), b"", end), ("message", mark(name, without), b"", end)]
         old += [("wrong", mark("device-7"), b"5", end)]
         old += [("message", hashlib.sha256(b"%d" % number).hexdigest(), b"", end) for number in range(25_000)]
-        db.executemany("INSERT INTO kept VALUES (?, ?, ?, ?)", old)
+        db.executemany("INSERT INTO kept (kind, key, value, until) VALUES (?, ?, ?, ?)", old)
         db.commit()
     reused = office.ask(message(PKIData((nonce,), (pkcs10(1, key=person.key),)), person))
     assert reused.failure is REQUEST
@@ -433,9 +439,10 @@ def test_a_table_of_version_1_is_upgraded_in_place(office):
     assert office.ask(without).failure is REQUEST
     assert enrols(office, person).status.status == DONE
     assert office.ask(guess(secret=cmc.SECRETS["device-7"]), EST_AUTH_METHODS="").failure is LATER
+    assert not (office.ca / "cmc.sqlite").exists()
+    assert (office.ca / "cmc.sqlite.taken-over").exists()
     with table(office) as db:
-        assert db.execute("PRAGMA user_version").fetchone() == (2,)
-        db.execute("INSERT INTO kept (kind, key, value, until) VALUES ('message', 'as version 1 writes', x'', 1)")
+        assert db.execute("SELECT count(*) FROM kept WHERE kind = 'message'").fetchone()[0] > 25_000
 
 
 def test_failing_revocations_cost_another_client_one_attempt(office):

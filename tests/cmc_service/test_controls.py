@@ -394,8 +394,8 @@ def test_a_passphrase_revokes_its_certificate_and_no_other(office):
     for _ in range(office.policy.tries - 1):
         assert ask(b"guess", other.certificate.serial_number).failure is CMCFailInfo.BAD_IDENTITY
     assert ask(b"guess", other.certificate.serial_number).failure is CMCFailInfo.TRY_LATER
-    assert b"sesame" not in (office.ca / "cmc.sqlite").read_bytes()
-    assert (office.ca / "cmc.sqlite").stat().st_mode & 0o777 == 0o600
+    assert b"sesame" not in (office.ca / "certs.sqlite").read_bytes()
+    assert (office.ca / "certs.sqlite").stat().st_mode & 0o777 == 0o600
 
 
 def test_an_unsigned_message_gets_the_anchors_and_nothing_else(office, member):

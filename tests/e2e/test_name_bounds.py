@@ -113,7 +113,7 @@ def test_a_long_name_inside_a_full_cmc_message_is_refused(bounded, path):
         assert answer.status == 400
         assert re.search("65 characters, and RFC 5280 allows 64|60[0-9]+ bytes.*max_subject", str(status))
         changed = set(bounded.lab.books().items()) ^ set(before.items())
-        assert {name for name, _ in changed} <= {"cmc.sqlite", "cmc.sqlite-wal", "cmc.sqlite-shm"}
+        assert {name for name, _ in changed} <= {"certs.sqlite", "certs.sqlite-wal", "certs.sqlite-shm"}
 
 
 def test_estgw_run_refuses_long_names_in_the_same_words(bounded, own, tmp_path):

@@ -41,7 +41,7 @@ def client(
 
 
 def route(ca_dir: Path = Path("/nowhere"), *, change: bool = False, without: bool = False) -> Any:
-    return SimpleNamespace(ca_dir=ca_dir, change_subject_name=change, renew_without_certificate=without)
+    return SimpleNamespace(ca_dir=ca_dir, register=None, change_subject_name=change, renew_without_certificate=without)
 
 
 def renewed(of: Client, csr: bytes, on: Any = None) -> x509.Certificate:
