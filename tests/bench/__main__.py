@@ -15,10 +15,9 @@ from pathlib import Path
 from tests.bench import bare, growth, handshakes, memory, recording, rivals, versus
 from tests.bench.load import Load, can_build
 from tests.bench.rounds import Row
-from tests.bench.run import Run
+from tests.bench.run import Run, pattern
 from tests.bench.table import render
 from tests.bench.targets import Target
-from tests.kit.workspace import Workspace
 
 Part = Callable[[Run], tuple[Mapping[str, list[Row]], list[Target]]]
 
@@ -61,7 +60,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         directory = Path(folder)
         directory.chmod(0o755)  # as root, the other servers run under another account
-        run = Run(directory, Workspace.demo(directory / "lab"), Load(directory), arguments.quick)
+        run = Run(directory, pattern(directory / "lab"), Load(directory), arguments.quick)
         for letter in wanted:
             run.noise.listen()
             tables, found = PARTS[letter](run)

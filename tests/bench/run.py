@@ -11,6 +11,14 @@ from tests.bench.rounds import Noise
 from tests.kit.workspace import Workspace
 
 
+def pattern(path: Path) -> Workspace:
+    """The demo's workspace.  Its Python scripts issue for each request; the load, one CSR, would get one certificate."""
+    made = Workspace.demo(path)
+    for name in ("simpleenroll", "simplereenroll"):
+        made.edit(f"handlers/python/{name}", "certificate = before or ca.issue(", "certificate = ca.issue(")
+    return made
+
+
 @dataclass(frozen=True)
 class Run:
     """One run of the benchmarks."""

@@ -25,6 +25,7 @@ from estgw.callout.runners import Runners
 from estgw.callout.warm import Warm
 from estgw.cli import trial
 from estgw.cli.trial import Trial
+from tests.bench.run import pattern
 from tests.kit.csr import csr
 from tests.kit.workspace import Workspace
 
@@ -141,7 +142,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="as JSON")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        lab, directory = Workspace.demo(Path(folder) / "lab"), Path(folder) / "tmp"
+        lab, directory = pattern(Path(folder) / "lab"), Path(folder) / "tmp"
         directory.mkdir(mode=0o700)
         table = asyncio.run(bench(lab, directory, arguments.rounds))
     if arguments.json:

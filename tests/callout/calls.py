@@ -161,6 +161,7 @@ def full(directory: Path, operation: str = "simplereenroll", **changes: Any) -> 
         headers=HEADERS,
         pass_headers=("User-Agent", "X-Forwarded-For", "X-Absent"),
         handler_env={"POLICY": "strict"},
+        register="postgresql://ca@db.example/certs",
         binding=BINDING,
         csr=parse(CSR),
         pop=POP.LINKED,

@@ -91,6 +91,7 @@ def expected(tmp: Path) -> dict[str, dict[str, str]]:
         "EST_LABEL": "iot",
         "EST_PROFILE": "draft",
         "EST_CA_DIR": "/srv/ca",
+        "EST_REGISTER": "postgresql://ca@db.example/certs",
         "EST_TMPDIR": str(tmp),
         "EST_TIMEOUT": "12",
         "EST_REQUEST": base64.b64encode(CSR).decode(),

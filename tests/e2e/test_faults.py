@@ -46,7 +46,7 @@ def test_a_label_with_a_fault_answers_503_and_the_others_serve(own_lab, workers)
         assert said["text"] == "its requests get a 503; mend the faults, then reload (SIGHUP)"
         assert out_of_service(gateway) == ["python"]  # once, also with several workers
         for answer in (gateway.get("python/cacerts"), gateway.post("python/simpleenroll", GOOD)):
-            assert (answer.status, answer.words, answer.header("Retry-After")) == (503, WORDS, "60")
+            assert (answer.status, answer.words, answer.retries_after(60)) == (503, WORDS, True)
         assert gateway.access[-1]["label"] == "python"
         assert gateway.access[-1]["reason"].startswith(f"label python is out of service: {script}: not executable")
         assert gateway.post("simpleenroll", GOOD).status == 200

@@ -62,6 +62,14 @@ def conf(lab: Workspace, overrides: Mapping[str, Any]) -> Path:
     return path
 
 
+@pytest.fixture
+def own_lab(own_lab: Workspace) -> Workspace:
+    """Without what other tests have issued."""
+    for file in own_lab.ca.glob("certs.sqlite*"):
+        file.unlink()
+    return own_lab
+
+
 @pytest.fixture(scope="module")
 def own_cluster() -> Iterator[Cluster]:
     if program("initdb") is None:

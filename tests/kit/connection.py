@@ -54,6 +54,10 @@ class Response:
         assert len(values) <= 1, values
         return values[0] if values else None
 
+    def retries_after(self, seconds: int) -> bool:
+        """Whether the client is told to come back after between once and twice so many seconds."""
+        return seconds <= int(self.header("Retry-After") or 0) <= 2 * seconds
+
     @property
     def words(self) -> str:
         """What a person reads: the text, which is plain."""
