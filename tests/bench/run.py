@@ -12,7 +12,7 @@ from tests.kit.workspace import Workspace
 
 
 def pattern(path: Path) -> Workspace:
-    """The demo's workspace.  Its Python scripts issue for each request; the load, one CSR, would get one certificate."""
+    """The demo's workspace.  Its Python scripts issue for each request: the load is one CSR all the time."""
     made = Workspace.demo(path)
     for name in ("simpleenroll", "simplereenroll"):
         made.edit(f"handlers/python/{name}", "certificate = before or ca.issue(", "certificate = ca.issue(")
