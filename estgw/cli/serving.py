@@ -106,9 +106,8 @@ def serve(arguments: Namespace) -> int:
 
 
 def _say_where(url: str, page: str | None) -> None:
-    print(f"estgw ready {url}", flush=True)
-    if page is not None:
-        print(f"page {page}", flush=True)
+    """Print the lines that a program waits for, in one write: after the first it may close the pipe."""
+    print("\n".join([f"estgw ready {url}", *([f"page {page}"] if page is not None else [])]), flush=True)
 
 
 def check(arguments: Namespace) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import subprocess
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,15 +17,21 @@ from tests.kit.processes import PATH
 
 @dataclass
 class Ledger:
-    """The certificates that clients of one CA got, and the revoked ones, by serial number in hex."""
+    """The certificates that clients of one CA got, and the revoked ones, by serial number in hex.
+
+    `held` has a serial number for each answer, so a certificate that was handed out again is there again.
+    """
 
     ca: Path
     held: list[str] = field(default_factory=list)
     revoked: list[str] = field(default_factory=list)
+    _requests: dict[str, list[object]] = field(default_factory=lambda: defaultdict(list))
 
-    def hold(self, certificate: x509.Certificate) -> x509.Certificate:
-        """Record a certificate that a client got."""
-        self.held.append(serial_hex(certificate))
+    def hold(self, certificate: x509.Certificate, request: object = None) -> x509.Certificate:
+        """Record a certificate that a client got; requests that are equal may get it again, and None equals nothing."""
+        serial = serial_hex(certificate)
+        self.held.append(serial)
+        self._requests[serial].append(object() if request is None else request)
         return certificate
 
     def revoke(self, serial: str) -> None:
@@ -69,7 +75,9 @@ class Ledger:
     def check(self) -> None:
         """Each certificate that a client holds is in one register, once, and a revoked one is revoked there."""
         index, store = self.index, self.store
-        assert len(set(self.held)) == len(self.held), "a certificate was handed out twice"
+        assert [serial for serial, requests in self._requests.items() if len(set(requests)) > 1] == [], (
+            "a certificate was handed out for two requests"
+        )
         for serial in self.held:
             # A revoked certificate of the Python register has a row in the index as well.
             assert (index.get(serial) is not None) + store[serial] == 1 + (serial in self.revoked and store[serial])

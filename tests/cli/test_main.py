@@ -239,6 +239,27 @@ def test_demo_prints_the_commands_of_the_readme(here):
     assert "openssl verify -CAfile openssl-ca/cacert.pem cert.pem" in err
 
 
+def test_a_ready_gateway_does_not_end_when_the_reader_of_its_first_line_closes_the_pipe(monkeypatch):
+    class Pipe(io.RawIOBase):
+        """The reader goes away after the first write."""
+
+        seen = b""
+
+        def writable(self) -> bool:
+            return True
+
+        def write(self, data: Any) -> int:
+            if self.seen:
+                raise BrokenPipeError
+            self.seen = bytes(data)
+            return len(data)
+
+    pipe = Pipe()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(io.BufferedWriter(pipe)))
+    serving._say_where("https://localhost:1", "http://127.0.0.1:2/#token")
+    assert pipe.seen == b"estgw ready https://localhost:1\npage http://127.0.0.1:2/#token\n"
+
+
 @pytest.mark.client("curl")
 def test_a_demo_prints_its_first_name_and_is_reached_by_it(here):
     command = [

@@ -134,7 +134,7 @@ def test_a_full_queue_answers_503_with_retry_after(hasty):
     assert sorted(answer.status for answer in answers) == [200, 200, 503, 503]
     for answer in turned_away:
         assert answer.words == "Too many requests at once; try again soon."
-        assert answer.header("Retry-After") == "17"
+        assert answer.retries_after(17)
     line = next(line for line in hasty.access if line["status"] == 503)
     assert line["reason"] == "the queue of callouts is full"
     assert line["ms"] < 600

@@ -315,7 +315,7 @@ def test_manual_approval_limits_the_number_of_waiting_requests(workspace: Worksp
 def test_manual_approval_issues_after_approval_and_refuses_with_the_reason(workspace: Workspace) -> None:
     script = "examples/manual-approval"
     pending = workspace.ca / "pending"
-    env = {"EST_OPERATION": "simpleenroll", "REMOTE_USER": "zoe", "EST_LABEL": ""}
+    env = {"EST_OPERATION": "simpleenroll", "REMOTE_USER": "zoe", "EST_LABEL": "", "EST_PENDING_ID": "0a1b2c"}
     for _ in range(2):
         result = workspace.run(script, csr("patient"), **env)
         assert (result.status, result.out, result.err) == (75, b"", "")

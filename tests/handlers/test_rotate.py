@@ -271,7 +271,7 @@ def test_the_gateway_looks_up_certificates_in_archives(workspace: Workspace) -> 
 
 def test_an_approved_request_with_an_archived_row_is_not_issued_twice(workspace: Workspace) -> None:
     """The state after a kill of manual-approval after issuing, and after more enrolments."""
-    script, env = "examples/manual-approval", {"EST_OPERATION": "simpleenroll"}
+    script, env = "examples/manual-approval", {"EST_OPERATION": "simpleenroll", "EST_PENDING_ID": "0a1b2c"}
     assert workspace.run(script, csr("patient"), **env).status == 75
     pending = workspace.ca / "pending"
     approved = (pending / "waiting/0a1b2c").rename(pending / "approved/0a1b2c")

@@ -158,7 +158,10 @@ class Workspace:
     # Its handlers.
 
     def environment(self, path: Path, private: Path, request: bytes | None) -> dict[str, str]:
-        """What the gateway would tell the script at that path; the CSR lies in the private directory afterwards."""
+        """What the gateway would tell the script at that path; the CSR lies in the private directory afterwards.
+
+        EST_PENDING_ID is new each time: to the script, each run is a request of its own, not a repeat of another one.
+        """
         environment = {
             "GATEWAY_INTERFACE": "CGI/1.1",
             "SERVER_NAME": "localhost",
