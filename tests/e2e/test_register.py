@@ -167,7 +167,7 @@ def test_a_replay_with_a_register_in_postgresql_issues_nothing(own_lab, cluster)
 
 
 def test_certs_sqlite_is_taken_over_by_one_command(own_lab, cluster, tmp_path):
-    with running_gateway(own_lab) as gateway:
+    with running_gateway(own_lab, python=True) as gateway:
         made = [enrol(gateway, csr(f"device-{number}")).certificate for number in range(3)]
     url = ready(cluster.register())
     with closing(SQLite(own_lab.ca / "certs.sqlite")) as old:
