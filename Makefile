@@ -114,5 +114,5 @@ $(VENV)/runtime: requirements.lock pyproject.toml | $(BIN)/python
 	@touch $@
 
 $(VENV)/tests: tests/requirements.lock $(VENV)/runtime
-	$(PIP) install --require-hashes -r tests/requirements.lock
+	$(PIP) install --no-compile --require-hashes -r tests/requirements.lock
 	@touch $@
