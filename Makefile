@@ -18,7 +18,7 @@ COVERED += $(addsuffix .py,$(addprefix tests/page/test_,api desk editing events 
 unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo test test-all coverage test-fast test-page lint types shells bench fuzz campaign docs man dist lock clean
+.PHONY: help demo test test-all coverage test-fast test-page lint types shells bench fuzz campaign test-scale docs man dist lock clean
 
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /make \1  \t/'
@@ -67,6 +67,10 @@ fuzz: $(VENV)/tests ## every parser under mutated input: SECONDS=60 for all, TAR
 campaign: $(VENV)/tests ## kills and full disks, one after the other; takes long; as root, and with strace
 	tests/install-clients
 	CAMPAIGN=large $(PYTEST) -n auto -o timeout=3600 tests/campaign
+
+test-scale: $(VENV)/tests ## kills of a gateway and of the primary under load; FULL=1 enrols 2,100 devices, and prints what it counts
+	tests/install-clients
+	$(if $(FULL),CAMPAIGN=large) $(PYTEST) -o timeout=3600 -rP tests/scale
 
 docs: $(VENV)/runtime ## write the generated tables of handlers/README.md and docs/ anew
 	$(BIN)/python -m estgw.callout.tables handlers/README.md

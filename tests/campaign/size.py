@@ -1,4 +1,4 @@
-"""How large a campaign is: small in `make test`, large in `make campaign`."""
+"""How large a campaign is: small in `make test`, large in `make campaign` and `make test-scale FULL=1`."""
 
 import os
 

@@ -6,9 +6,10 @@ import contextlib
 import os
 import pwd
 import shutil
+import signal
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ class Cluster:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port: int = free.getsockname()[1]
         self._count = 0
+        self._name = ""
 
     def as_server(self, *command: str | Path, status: int | None = 0) -> str:
         """Run a program as the server's user."""
@@ -53,6 +55,8 @@ class Cluster:
             self.directory,
             "-p",
             str(self.port),
+            "-U",
+            USER,
             "-d",
             database,
             "-X",
@@ -70,6 +74,40 @@ class Cluster:
     def stop(self, how: str = "immediate") -> None:
         self.as_server(self.bin / "pg_ctl", "-D", self.directory / "data", "-w", "-m", how, "stop")
 
+    def kill(self) -> None:
+        """Kill its first process; the others end when they notice."""
+        pid = int((self.directory / "data/postmaster.pid").read_text().split()[0])
+        os.kill(pid, signal.SIGKILL)
+
+    # As a standby.
+
+    def copy_of(self, primary: Cluster, name: str) -> None:
+        """Be a standby of that one from the start, with a name for `synchronous_standby_names`."""
+        data = self.directory / "data"
+        source = ("-h", primary.directory, "-p", str(primary.port), "-U", USER)
+        self.as_server(self.bin / "pg_basebackup", *source, "-D", data, "-c", "fast", "--no-sync")
+        self.as_server("touch", data / "standby.signal")
+        self._name = name
+        self._set_primary(primary)
+
+    def follow(self, primary: Cluster) -> None:
+        """Be a standby of another one from now on."""
+        self._set_primary(primary)
+        self.sql("SELECT pg_reload_conf()")
+
+    def _set_primary(self, primary: Cluster) -> None:
+        place = f"host={primary.directory} port={primary.port} user={USER} application_name={self._name}"
+        with (self.directory / "data/postgresql.auto.conf").open("a") as file:
+            file.write(f"primary_conninfo = '{place}'\n")
+
+    def received(self) -> int:
+        """How much of the primary's log it has, in bytes."""
+        return int(self.sql("SELECT pg_wal_lsn_diff(pg_last_wal_receive_lsn(), '0/0')"))
+
+    def promote(self) -> None:
+        """Become a primary, and wait for that."""
+        self.sql("SELECT pg_promote()")
+
     def register(self, *, schema: bool = True) -> str:
         """The URL of a new role with a database and, unless it is left out, a schema of its own."""
         self._count += 1
@@ -85,21 +123,50 @@ class Cluster:
 
 @contextlib.contextmanager
 def running_cluster() -> Iterator[Cluster]:
-    """A cluster in a temporary directory of a short name, as the path of a socket is short."""
+    """A cluster in a temporary directory."""
+    with _home() as made:
+        data = made.directory / "data"
+        made.as_server(made.bin / "initdb", "-D", data, "-U", USER, "-A", "trust", "-E", "UTF8", "--no-sync")
+        with _started(made):
+            yield made
+
+
+@contextlib.contextmanager
+def replicated(names: Sequence[str]) -> Iterator[list[Cluster]]:
+    """A primary and standbys of those names, one of which must have a commit before it counts."""
+    with running_cluster() as primary, contextlib.ExitStack() as stack:
+        all_ = [primary]
+        for name in names:
+            standby = stack.enter_context(_home())
+            standby.copy_of(primary, name)
+            stack.enter_context(_started(standby))
+            all_.append(standby)
+        for each in all_:  # a standby needs it when it is promoted
+            each.sql(f"ALTER SYSTEM SET synchronous_standby_names = 'ANY 1 ({', '.join(names)})'")
+            each.sql("SELECT pg_reload_conf()")
+        yield all_
+
+
+@contextlib.contextmanager
+def _home() -> Iterator[Cluster]:
+    """A place for a cluster; its name is short, as the path of a socket is short."""
     initdb = program("initdb")
     assert initdb is not None
     directory = Path(tempfile.mkdtemp(prefix="pg-"))
     try:
         if os.geteuid() == 0:
             shutil.chown(directory, USER)
-        made = Cluster(directory, initdb.parent)
-        # Without fsync a power cut would lose it, which no test causes.
-        made.as_server(initdb, "-D", directory / "data", "-U", USER, "-A", "trust", "-E", "UTF8", "--no-sync")
-        made.start("fsync=off", "max_connections=60", "shared_buffers=16MB")
-        try:
-            yield made
-        finally:
-            with contextlib.suppress(AssertionError):  # a test may have stopped it
-                made.stop()
+        yield Cluster(directory, initdb.parent)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _started(cluster: Cluster) -> Iterator[None]:
+    # Without fsync a power cut would lose it, which no test causes.
+    cluster.start("fsync=off", "max_connections=60", "shared_buffers=16MB")
+    try:
+        yield
+    finally:
+        with contextlib.suppress(AssertionError):  # a test may have stopped it
+            cluster.stop()

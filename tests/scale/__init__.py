@@ -1,0 +1,1 @@
+"""Several gateways on one register under load: small in `make test`, large with `make test-scale FULL=1`."""
