@@ -67,7 +67,8 @@ class Caller:
         scripts, asked = (decision.script, call.script), (route.decision_runner, route.runner)
         # A handler with `serialize` holds a lock that its decision must not hold, and a kept answer needs no handler.
         together = route.serialize is None and route.operation.takes_body
-        if not (together and self._runners.can_run_both(asked, scripts)):
+        by = self._runners.for_both(asked, scripts) if together else None
+        if by is None:
             await self.decide(decision)
             decided(0.0)
             return await self.handle(call)
@@ -76,9 +77,9 @@ class Caller:
         environment = contract.environment(call, environment)
         second = Script(call.script, environment, call.http.body, self._limits_of(call))
         scratch.lay_out(call)
-        watches = self._watch(decision, environment), self._watch(call, second.env)
+        watches = self._watch(decision, first.env, by), self._watch(call, second.env, by)
         async with self._started(call, watch=watches[0]):
-            one, two = await self._runners.run_both(route.runner, first, second)
+            one, two = await self._runners.run_both(by, first, second)
         note(watches, (one, two))
         _log_stderr(decision, one)
         self.judge_decision(decision, one)
@@ -128,13 +129,16 @@ class Caller:
     def _limits_of(self, call: Call) -> Limits:
         return Limits(call.timeout, self._limits.max_stdout, self._limits.max_stderr, self._limits.max_file)
 
-    def _watch(self, call: Call, environment: Mapping[str, str]) -> Watch | None:
-        """What tells the request's observer of this callout; None where nobody observes."""
+    def _watch(self, call: Call, environment: Mapping[str, str], by: str | None = None) -> Watch | None:
+        """What tells the request's observer of this callout, by the runner `by`; None where nobody observes."""
         observer = call.exchange.observer
         if observer is None:
             return None
-        asked = call.route.runner if call.kind is Kind.HANDLER else call.route.decision_runner
-        return Watch(observer, call.kind, call.script, self._runners.choice(asked, call.script), environment)
+        if by is None:
+            asked = call.route.runner if call.kind is Kind.HANDLER else call.route.decision_runner
+            by = self._runners.choice(asked, call.script)
+        script = call.script
+        return Watch(observer, (call.kind, script, by, environment, self._runners.version(script)))
 
     @contextlib.asynccontextmanager
     async def _started(

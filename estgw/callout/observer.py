@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol, TypeAlias
 
 from estgw.callout.interpreter import Stamp, stamp
 from estgw.callout.process import Outcome
 from estgw.callout.verdicts import Kind
 
 
-@dataclass(frozen=True)
-class Ran:
+class Ran(NamedTuple):
     """One callout that has ended, was answered from the cache, or could not start."""
 
     kind: Kind
@@ -35,6 +33,10 @@ class Ran:
     """Why it could not start."""
 
 
+What: TypeAlias = tuple[Kind, Path, str, Mapping[str, str], Stamp | None]
+"""The first fields of `Ran`, which are known before it runs."""
+
+
 class Observer(Protocol):
     """Takes note of the callouts of one request."""
 
@@ -45,9 +47,9 @@ class Observer(Protocol):
 class Watch:
     """Takes the times of one callout, and tells an observer when it has ended."""
 
-    def __init__(self, observer: Observer, kind: Kind, script: Path, runner: str, environment: Mapping[str, str]):
+    def __init__(self, observer: Observer, what: What) -> None:
         self._observer = observer
-        self._what = kind, script, runner, environment, version_of(script)
+        self._what = what
         self._asked = self._began = time.monotonic()
 
     def begin(self) -> None:

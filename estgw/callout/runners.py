@@ -12,6 +12,7 @@ from typing import ClassVar, Protocol, cast
 from estgw.callout import shortage, spawn
 from estgw.callout.interpreter import Stamp, stamp
 from estgw.callout.language import Language, language, read_language
+from estgw.callout.observer import version_of
 from estgw.callout.pool import Pool
 from estgw.callout.process import CouldNotStart, Limits, Outcome, Script
 from estgw.callout.warm import Warm
@@ -139,14 +140,14 @@ class Runners:
         self._count(program, by, outcome)
         return outcome
 
-    def can_run_both(self, asked: tuple[str, str], programs: tuple[Path, Path]) -> bool:
-        """Whether one process can run both scripts: they have one runner, for Python, and lie in one directory."""
+    def for_both(self, asked: tuple[str, str], programs: tuple[Path, Path]) -> str | None:
+        """The key of the runner that runs both scripts in one process: they have it in common, and a directory."""
         first, second = map(self.choice, asked, programs)
-        return first == second and hasattr(self._table[first], "run_both") and programs[0].parent == programs[1].parent
+        is_one = first == second and programs[0].parent == programs[1].parent
+        return first if is_one and hasattr(self._table[first], "run_both") else None
 
-    async def run_both(self, asked: str, first: Script, second: Script) -> tuple[Outcome, Outcome | None]:
-        """Run two scripts for which `can_run_both` is true, as `PairRunner.run_both` does."""
-        by = self.choice(asked, first.program)
+    async def run_both(self, by: str, first: Script, second: Script) -> tuple[Outcome, Outcome | None]:
+        """Run two scripts by the runner that `for_both` has found, as `PairRunner.run_both` does."""
         try:
             one, two = await cast("PairRunner", self._table[by]).run_both(first, second)
         except CouldNotStart:
@@ -161,6 +162,11 @@ class Runners:
         """The key of the runner that will run a program."""
         by = choose(asked, self._language(program)) if len(self._table) > 1 else "exec"
         return by if by in self._table else "exec"
+
+    def version(self, program: Path) -> Stamp | None:
+        """Which version of a script's file the last `choice` has seen; None if there is no such file."""
+        known = self._languages.get(program)
+        return version_of(program) if known is None else known[0]
 
     def _count(self, program: Path, by: str, outcome: Outcome) -> None:
         meter.add(CALLOUTS, self._name(program), by, _end(outcome))
@@ -189,5 +195,6 @@ class Runners:
         except OSError as fault:
             if shortage.words(fault):
                 raise
+            self._languages.pop(program, None)
             return Language.OTHER
         return known[1]

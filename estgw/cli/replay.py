@@ -25,7 +25,8 @@ from estgw.gateway.request import Found
 from estgw.gateway.state import State
 from estgw.logs import new_request_id
 from estgw.record import build
-from estgw.record.build import Digests
+from estgw.record.digests import Digests
+from estgw.record.draft import draft
 from estgw.record.gates import Gate
 from estgw.record.origin import Origin
 from estgw.record.ring import Record
@@ -69,7 +70,7 @@ class _Tape(Tape):
                 stdout=zeroing.without_signatures(outcome.stdout, self.known),
                 stderr=stderr.encode("utf-8", "surrogateescape"),
             )
-        super().callout(replace(ran, outcome=outcome))
+        super().callout(ran._replace(outcome=outcome))
 
 
 class Replay(Offline):
@@ -182,12 +183,12 @@ async def replay(gateway: State, origin: Origin, place: Place, changes: Changes)
     tape = attempt.tape
     tape.label, tape.operation = attempt.entry.get("label"), attempt.entry.get("operation")
     folder = place.config_file.absolute().parent
-    record = build.record(tape, taping.verdict(attempt, response), folder, Digests())
-    record["auth"]["scheme"] = origin.scheme  # the header with the password is in no record
+    made = draft(tape, taping.verdict(attempt, response), Digests(folder))
+    made.values["auth"]["scheme"] = origin.scheme  # the header with the password is in no record
     stderr = attempt.stderr
     if place.copy is not None:
         stderr = zeroing.without_certificates("\n".join(stderr)).splitlines()
-    return Replayed(record, stderr)
+    return Replayed(build.record(made), stderr)
 
 
 def confined(gateway: State, bwrap: Path, place: Place) -> State:

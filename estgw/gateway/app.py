@@ -75,7 +75,7 @@ class App:
             except ConnectionError:
                 log.info("client went away", **exchange.entry)
                 if recorder is not None:
-                    taping.keep(recorder, exchange, None)
+                    taping.keep(recorder, exchange, request, None)
                 return web.Response(status=400)  # it is not sent; raising would log a traceback
             except Exception as fault:  # noqa: BLE001 - the client gets an answer, and the log words or a traceback
                 if short := shortage.words(fault):
@@ -97,7 +97,7 @@ class App:
             seconds = time.monotonic() - started
             meter.answered(exchange.entry, response.status, seconds)
             if recorder is not None:
-                taping.keep(recorder, exchange, response)
+                taping.keep(recorder, exchange, request, response)
             write = log.error if short else log.warning if response.status >= 500 else log.info
             write("request", status=response.status, ms=round(seconds * 1000, 1), **exchange.entry)
             return response

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -27,8 +26,6 @@ from estgw.tls.sockets import endpoint
 
 VERSIONS = Path(".estgw/versions")
 """Beside conf.yaml: earlier versions of what was edited in the page."""
-ARRIVAL = 10.0
-"""Seconds in which the record of a replay gets from the recorder's thread into the ring."""
 
 
 class LivePage:
@@ -133,15 +130,10 @@ def _replay(ring: Ring, replays: Replays) -> Replay:
     async def replay(identifier: str) -> str:
         try:
             made = str((await replays.replay(identifier))["id"])
-            with ring.listening() as news:
-                async with asyncio.timeout(ARRIVAL):
-                    while ring.get(made) is None:  # the page shows it next
-                        await news.wait()
-                        news.clear()
         except RecordError as fault:
             raise ReplayFailed(str(fault)) from None
-        except TimeoutError:
-            raise ReplayFailed("the replay is done, and its record is larger than record.memory allows") from None
+        if ring.get(made) is None:
+            raise ReplayFailed("the replay is done, and its record is larger than record.memory allows")
         return made
 
     return replay

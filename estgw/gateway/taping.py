@@ -24,16 +24,19 @@ SAID_BY_THE_ANSWER = "the answer of the script refuses"
 
 def begin(request: web.BaseRequest, request_id: str) -> Tape:
     """The tape of a request that has just arrived."""
-    head = Head(
+    tape = Tape(request_id, _connection(request.transport))
+    tape.enter(Gate.TLS)
+    return tape
+
+
+def _head(request: web.BaseRequest) -> Head:
+    return Head(
         method=request.method,
         target=request.raw_path,
         version=f"HTTP/{request.version.major}.{request.version.minor}",
         headers=tuple(request.headers.items()),
         length=request.content_length,
     )
-    tape = Tape(request_id, _connection(request.transport), head)
-    tape.enter(Gate.TLS)
-    return tape
 
 
 def unreadable(recorder: Recorder, transport: asyncio.BaseTransport | None, request_id: str, said: Verdict) -> None:
@@ -41,7 +44,7 @@ def unreadable(recorder: Recorder, transport: asyncio.BaseTransport | None, requ
     tape = Tape(request_id, _connection(transport))
     tape.enter(Gate.TLS)
     tape.enter(Gate.PATH)
-    recorder.keep(tape, said)
+    recorder.keep(tape, lambda: said)
 
 
 def _connection(transport: asyncio.BaseTransport | None) -> Connection:
@@ -88,13 +91,18 @@ def _provenance(exchange: Pipeline, known: Bindings | None) -> str:
     return ""
 
 
-def keep(recorder: Recorder, exchange: Pipeline, response: web.Response | None) -> None:
+def keep(recorder: Recorder, exchange: Pipeline, request: web.BaseRequest, response: web.Response | None) -> None:
     """Record a request; no response means that the client has gone away."""
     tape = exchange.tape
     if tape is None:
         return
-    tape.label, tape.operation = exchange.entry.get("label"), exchange.entry.get("operation")
-    recorder.keep(tape, verdict(exchange, response))
+
+    def end() -> Verdict:
+        tape.head = _head(request)
+        tape.label, tape.operation = exchange.entry.get("label"), exchange.entry.get("operation")
+        return verdict(exchange, response)
+
+    recorder.keep(tape, end)
 
 
 def verdict(exchange: Pipeline, response: web.Response | None) -> Verdict:

@@ -11,12 +11,12 @@ from typing import Any, TypeAlias
 from aiohttp import hdrs, web
 
 from estgw.page import explain, export, guard, rows
-from estgw.page.events import Events
+from estgw.page.events import BATCH, Events
 from estgw.page.files import FileFault, Files
 from estgw.page.site import Access, Asked, Handler, Route, Site, as_json, empty
 from estgw.page.standing import Standing
 from estgw.page.viewers import View
-from estgw.record.ring import Record, Ring
+from estgw.record.ring import Entry, Ring
 
 Replay: TypeAlias = Callable[[str], Awaitable[str]]
 """Replays the record of that id and returns the id of the new one.  Raises `ReplayFailed`."""
@@ -122,18 +122,23 @@ class Page(Site):
         if not re.fullmatch("[0-9]{1,15}", since):
             return empty(400)
         view = self._view(asked)
-        return as_json({"last": view.last, "rows": [rows.row(*each) for each in view.since(int(since))]})
+        found, last = view.since(int(since)), view.last
+        made = []
+        for start in range(0, len(found), BATCH):
+            made += [rows.row(number, entry.outline()) for number, entry in found[start : start + BATCH]]
+            await asyncio.sleep(0)  # let the gateway serve others
+        return as_json({"last": last, "rows": made})
 
     async def _get_record(self, asked: Asked, identifier: str) -> web.StreamResponse:
-        record = self._view(asked).get(identifier)
-        return empty(404) if record is None else as_json(record)
+        entry = self._view(asked).get(identifier)
+        return empty(404) if entry is None else as_json(entry.record())
 
     async def _get_words(self, asked: Asked, identifier: str) -> web.StreamResponse:
-        record = self._view(asked).get(identifier)
-        if record is None:
+        entry = self._view(asked).get(identifier)
+        if entry is None:
             return empty(404)
         async with self._explaining:
-            return as_json(await asyncio.to_thread(explain.explained, record))
+            return as_json(await asyncio.to_thread(explain.explained, entry.record()))
 
     async def _get_events(self, asked: Asked) -> web.StreamResponse:
         after = asked.request.headers.get("Last-Event-ID", "0")
@@ -149,13 +154,13 @@ class Page(Site):
         wanted = [each for text in query.getall("id", []) for each in text.split(",")]
         if form not in export.FORMATS or len(wanted) > export.IDS:
             return empty(400)
-        records = export.chosen(self._view(asked), wanted)
-        if wanted and not records:
+        entries = export.chosen(self._view(asked), wanted)
+        if wanted and not entries:
             return empty(404)
-        return await self._download(asked.request, records, form)
+        return await self._download(asked.request, entries, form)
 
-    async def _download(self, request: web.BaseRequest, records: list[Record], form: str) -> web.StreamResponse:
-        name = export.file_name(records, form)
+    async def _download(self, request: web.BaseRequest, entries: list[Entry], form: str) -> web.StreamResponse:
+        name = export.file_name(entries, form)
         response = web.StreamResponse(
             headers={
                 **guard.HEADERS,
@@ -164,7 +169,7 @@ class Page(Site):
             }
         )
         await response.prepare(request)
-        for piece in export.pieces(records, form, self._facts.url):
+        for piece in export.pieces(entries, form, self._facts.url):
             await response.write(piece.encode("utf-8", "backslashreplace"))
             await asyncio.sleep(0)  # let the gateway serve others
         await response.write_eof()

@@ -72,8 +72,9 @@ class Events:
                     await _write(response, f"event: lost\ndata: {lost}\n\n")
                 for start in range(0, len(found), BATCH):
                     part = found[start : start + BATCH]
-                    data = json.dumps([rows.row(*each) for each in part])
+                    data = json.dumps([rows.row(number, entry.outline()) for number, entry in part])
                     await _write(response, f"id: {part[-1][0]}\ndata: {data}\n\n")
+                    await asyncio.sleep(0)  # let the gateway serve others
                 after = last
                 silent = 0.0 if found else silent + GLANCE
                 if silent >= HEARTBEAT:

@@ -30,7 +30,8 @@ class Standing:
 
     def of(self, view: View) -> dict[str, Any]:
         """Return the standing as JSON values: rows of the list, or null where there is none."""
-        found = [each for each in view.since(0) if each[1].get("kind") != "replay"]
+        every = [(number, entry.outline()) for number, entry in view.since(0)]
+        found = [each for each in every if each[1].get("kind") != "replay"]
         refused = [is_refusal(record) for _, record in found]
         last = next(iter(found[::-1]), None)
         refusal = next((each for each, no in zip(found[::-1], refused[::-1], strict=True) if no), None)

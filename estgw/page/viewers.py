@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from estgw.config.fields import LABEL
-from estgw.record.ring import Record, Ring
+from estgw.record.ring import Entry, Ring
 
 TOKEN = re.compile("[0-9a-f]{32}")
 MOST = 1000
@@ -36,12 +36,12 @@ class View:
         """The number of the oldest record that the ring still has."""
         return self._ring.first
 
-    def get(self, identifier: str) -> Record | None:
+    def get(self, identifier: str) -> Entry | None:
         """The record of that id; None if it is not here."""
-        record = self._ring.get(identifier)
-        return record if record is not None and self._shows(record) else None
+        entry = self._ring.get(identifier)
+        return entry if entry is not None and self._shows(entry) else None
 
-    def since(self, number: int) -> list[tuple[int, Record]]:
+    def since(self, number: int) -> list[tuple[int, Entry]]:
         """The records after that number, oldest first, each with its own number."""
         return [each for each in self._ring.since(number) if self._shows(each[1])]
 
@@ -49,8 +49,8 @@ class View:
         """As the ring's."""
         return self._ring.listening()
 
-    def _shows(self, record: Record) -> bool:
-        return self.label is None or record.get("label") == self.label
+    def _shows(self, entry: Entry) -> bool:
+        return self.label is None or entry.label == self.label
 
 
 Tokens = Mapping[str, str | None]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, overload
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -26,6 +26,19 @@ def moment(seconds: float) -> str:
 @functools.lru_cache(maxsize=8)
 def _second(whole: int) -> str:
     return datetime.fromtimestamp(whole, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+@overload
+def milliseconds(seconds: float) -> float: ...
+
+
+@overload
+def milliseconds(seconds: None) -> None: ...
+
+
+def milliseconds(seconds: float | None) -> float | None:
+    """A duration as a record has it; None is unknown."""
+    return None if seconds is None else round(seconds * 1000, 2)
 
 
 def pem(certificate: x509.Certificate) -> str:
@@ -65,12 +78,26 @@ def _signature(csr: CSR) -> str:
     return oids.name_of(csr.request.signature_algorithm_oid.dotted_string)
 
 
+def read(certificate: x509.Certificate) -> None:
+    """Let cryptography parse what a record shows of a certificate: it does so once, and warns of odd names."""
+    with certs.without_warnings():
+        _ = subject(certificate), certs.san(certificate)
+
+
+def subject(certificate: x509.Certificate) -> str:
+    """The subject as an RFC 4514 string; a script may have made a certificate whose names can't be read."""
+    try:
+        return names.dn_text(certificate.subject)
+    except certs.UNREADABLE:
+        return "unreadable"
+
+
 def issued(certificate: x509.Certificate) -> dict[str, Any]:
     """An issued certificate as a record has it."""
     san = certs.san(certificate)
     return {
         "serial": certs.serial_hex(certificate),
-        "subject": names.dn_text(certificate.subject),
+        "subject": subject(certificate),
         "names": [names.san_text(entry) for entry in san or ()],
         "not_after": moment(certificate.not_valid_after_utc.timestamp()),
         "pem": pem(certificate),

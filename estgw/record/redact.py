@@ -52,8 +52,8 @@ def _is_secret_name(name: str) -> bool:
 
 
 def headers(given: Iterable[tuple[str, str]]) -> list[list[str]]:
-    """Headers without the values of those that are secret."""
-    return [[name, REMOVED if is_secret_name(name) else value] for name, value in given]
+    """Headers without the values of those that are secret; all are plain `str`, and not of a class of aiohttp's."""
+    return [[str(name), REMOVED if is_secret_name(name) else str(value)] for name, value in given]
 
 
 def target(text: str) -> str:
@@ -73,17 +73,22 @@ def _secrets_of_target(text: str) -> Iterator[str]:
     yield from (part.partition("=")[2] for _, part, is_secret in _parts(text.partition("?")[2]) if is_secret)
 
 
-def environment(call: Call, given: Mapping[str, str]) -> dict[str, str]:
+def environment(call: Call, given: Mapping[str, str]) -> Mapping[str, str]:
     """The variables of a callout without the values of those that are secret."""
-
-    found = dict(given)
-    own = [name for name in found if name.startswith("HTTP_")]
-    for name in (*_SECRET_VARIABLES, *(name for name in (*own, *call.route.handler_env) if is_secret_name(name))):
-        if name in found:
-            found[name] = REMOVED
-    if found.get("QUERY_STRING"):
-        found["QUERY_STRING"] = target(f"?{found['QUERY_STRING']}")[1:]
+    secret, query = _secret_variables(tuple(given), tuple(call.route.handler_env)), given.get("QUERY_STRING")
+    if not secret and not query:
+        return given
+    found = {**given, **dict.fromkeys(secret, REMOVED)}
+    if query:
+        found["QUERY_STRING"] = target(f"?{query}")[1:]
     return found
+
+
+@functools.lru_cache(maxsize=256)
+def _secret_variables(names: tuple[str, ...], own: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of the names whose values are secret; `own` are those of `handler_env`.  Most requests have the same."""
+    judged = {name for name in names if name.startswith("HTTP_") or name in own}
+    return tuple(name for name in names if name in _SECRET_VARIABLES or (name in judged and is_secret_name(name)))
 
 
 @dataclass(frozen=True)
@@ -93,8 +98,8 @@ class Sent:
     target: str = ""
     headers: Sequence[tuple[str, str]] = ()
     body: bytes = b""
-    is_csr: bool = False
-    """The body was read as a CSR, so that it is no private key."""
+    csr: bytes | None = None
+    """The body as DER if it was read as a CSR, so that it is no private key."""
 
 
 class Redactor:
@@ -103,36 +108,37 @@ class Redactor:
     def __init__(self, call: Call | None, sent: Sent, environments: Iterable[Mapping[str, str]] = ()) -> None:
         """`environments` are those of its scripts, which may print what is in them."""
         body = sent.body[:SCANNED]
-        self.has_secret_body = holds_secret(body, is_csr=sent.is_csr)
+        self.has_secret_body = holds_secret(body, sent.csr)
         """Whether the body holds a secret, so that it is kept nowhere."""
         found = set(_secrets_of_target(sent.target))
-        found |= {each for name, value in sent.headers if is_secret_name(name) for each in _of_header(name, value)}
+        for name, value in sent.headers:
+            if is_secret_name(name):
+                found.update(_of_header(name, value))
         for given in environments:
             found.update(given[name] for name in _SECRET_VARIABLES if name in given)
         if call is not None:
             found.update(_secrets_of_call(call))
         if self.has_secret_body:
-            found.update(_secrets_of_body(body))
+            found.update(_secrets_of_body(body, _readings_of(body, sent.csr)))
         found = {secret for secret in found if secret.strip()}
         self._long = sorted((each for each in found if len(each) >= SHORT), key=len, reverse=True)
-        self._short = _pattern(each for each in found if len(each) < SHORT)
+        self._short = [each for each in found if len(each) < SHORT]
 
     def text(self, text: str) -> str:
         """A text without secrets and private keys."""
-        text = masked(text)
+        if "PRIVATE KEY" in text:
+            text = masked(text)
         if self.has_secret_body:
             text = _PEM_CSR.sub(REMOVED, text)
         for secret in self._long:  # a search for one text takes linear time, and a pattern of many does not
             text = text.replace(secret, REMOVED)
-        return self._short.sub(REMOVED, text) if self._short else text
+        # A pattern looks at each place of a text, and nearly no text has a secret in it.
+        found = [secret for secret in self._short if secret in text]
+        return _pattern(found).sub(REMOVED, text) if found else text
 
     def bytes(self, content: bytes) -> bytes:
         """The same for bytes that may be a text; other bytes stay as they are."""
-        text = content.decode("latin-1")
-        plain = content.decode("utf-8", "surrogateescape")
-        if not plain.isascii():
-            return self.text(plain).encode("utf-8", "surrogateescape")
-        return self.text(text).encode("latin-1")
+        return self.text(content.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
 
 
 def _of_header(name: str, value: str) -> Iterator[str]:
@@ -159,35 +165,44 @@ def _secrets_of_call(call: Call) -> Iterator[str]:
     yield from (value for name, value in call.route.handler_env.items() if is_secret_name(name))
 
 
-def _secrets_of_body(body: bytes) -> Iterator[str]:
+def _secrets_of_body(body: bytes, readings: Iterable[bytes]) -> Iterator[str]:
     """The body as text, with and without line breaks, and the texts of its secret attributes."""
-    text = body.decode("latin-1")
-    yield text.strip()
-    for der in _readings(body):
+    yield body.decode("latin-1").strip()
+    for der in readings:
         yield base64.b64encode(der).decode()
         for value in _secret_values(der):
             yield value.decode("utf-8", "replace")
             yield value.decode("latin-1")
 
 
-def _pattern(secrets: Iterable[str]) -> re.Pattern[str] | None:
+def _pattern(secrets: Iterable[str]) -> re.Pattern[str]:
     """Matches each of these short secrets where it stands alone."""
     parts = [re.escape(secret) for secret in sorted(secrets, key=len, reverse=True)]
-    return re.compile(rf"(?<![A-Za-z0-9+/])(?:{'|'.join(parts)})(?![A-Za-z0-9+/])") if parts else None
+    return re.compile(rf"(?<![A-Za-z0-9+/])(?:{'|'.join(parts)})(?![A-Za-z0-9+/])")
 
 
 # Bodies.
 
 
-def holds_secret(body: bytes, *, is_csr: bool = False) -> bool:
+def holds_secret(body: bytes, csr: bytes | None = None) -> bool:
     """Whether a body, in any encoding, holds an attribute or a control whose value is a secret, or a private key.
 
-    The OIDs are looked for byte by byte, so a request that can't be parsed is covered as well.
+    The OIDs are looked for byte by byte, so a request that can't be parsed is covered as well.  `csr` is the body as
+    DER if it was read as a CSR.
     """
-    readings = list(_readings(body))
-    if any(next(_secret_values(der), None) is not None for der in readings):
-        return True
-    return not is_csr and _is_private_key(body, readings)
+    readings = _readings_of(body, csr)
+    for der in readings:
+        if any(oid in der for oid in _OIDS) and next(_secret_values(der), None) is not None:
+            return True
+    # A PEM may have a key beside the CSR.
+    return b"PRIVATE KEY-----" in body or (csr is None and _is_private_key(body, readings))
+
+
+def _readings_of(body: bytes, csr: bytes | None) -> tuple[bytes, ...]:
+    """The bytes themselves unless they are the text of a CSR, and the DER in them as far as it can be had."""
+    if csr is None:
+        return tuple(_readings(body))
+    return (csr[:SCANNED],) if body.isascii() else (body, csr[:SCANNED])
 
 
 _REMOVED_OIDS = (
@@ -199,6 +214,7 @@ _REMOVED_OIDS = (
 _BINDING_OIDS = (encode_oid("1.2.840.113549.1.9.7"), encode_oid("1.2.840.113549.1.9.16.2.58"))
 """challengePassword and estIdentityLinking: a channel binding, or else perhaps a password."""
 _REVOKE = encode_oid("1.3.6.1.5.5.7.7.17")
+_OIDS = (*_REMOVED_OIDS, *_BINDING_OIDS, _REVOKE)
 
 
 def is_binding(text: bytes | str) -> bool:
@@ -278,9 +294,7 @@ LONGEST_KEY = 32768
 
 
 def _is_private_key(body: bytes, readings: Iterable[bytes]) -> bool:
-    """Whether the body is a private key, sent in place of a request."""
-    if b"PRIVATE KEY-----" in body:
-        return True
+    """Whether the body is a private key in DER or base64, sent in place of a request."""
     for der in readings if len(body) <= LONGEST_KEY else ():
         try:
             serialization.load_der_private_key(der, password=None)

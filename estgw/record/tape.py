@@ -1,7 +1,7 @@
 """What one request notes while it is served.
 
-A tape holds references to what the pipeline has anyway, so that noting costs little on the event loop.  `build` makes
-a record of it, later and in another thread.  A tape holds secrets; a record does not.
+A tape holds references to what the pipeline has anyway, so that noting costs little.  It holds secrets, and ends with
+its request: what is kept is a `draft.Draft`, without secrets.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from estgw.auth.identity import Client
 from estgw.callout.call import Call
 from estgw.callout.observer import Ran
 from estgw.config.route import Linking
-from estgw.est import names
 from estgw.est.csr import CSR
 from estgw.record.gates import Gate
 from estgw.tls.info import TLSInfo
@@ -94,8 +93,6 @@ class Tape:
     arrived: float | None = None
     """When the whole request had arrived, by the monotonic clock."""
     tls: TLSInfo | None = None
-    subject: str | None = None
-    """That of the client's certificate, of which a handshake has proved the key."""
     client: Client | None = None
     call: Call | None = None
     """The facts as the last gate that was reached had them."""
@@ -112,8 +109,11 @@ class Tape:
     def identified(self, tls: TLSInfo, client: Client | None = None) -> None:
         """What TLS has established."""
         self.tls, self.client = tls, client
-        if tls.certificate is not None:
-            self.subject = names.dn_text(tls.certificate.subject)
+
+    def clear(self) -> None:
+        """Let go of what leads back here: memory is free at once then, and not when the collector of cycles comes."""
+        self.head = self.call = self.csr = None
+        self.marks, self.callouts = [], []
 
     def callout(self, ran: Ran) -> None:
         """A callout has ended."""

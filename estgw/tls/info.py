@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from estgw.est.binding import Binding, BindingType
+
+_PARSED = 4096
+"""Bytes of what is read of one certificate."""
 
 
 @dataclass(frozen=True)
@@ -37,3 +42,9 @@ class TLSInfo:
     """The fault of the certificate, mostly in OpenSSL's words; None if it was verified or absent."""
     bindings: Mapping[BindingType, Binding] = field(default_factory=dict)
     """The channel bindings of this connection."""
+
+    @cached_property
+    def size(self) -> int:
+        """Bytes that its certificates take in memory, roughly."""
+        found = [*self.chain, *self.verified_chain, *filter(None, [self.certificate])]
+        return sum(2 * len(each.public_bytes(Encoding.DER)) + _PARSED for each in found)

@@ -65,9 +65,10 @@ class Running:
         stdin: bytes = b"",
     ) -> tuple[Outcome, Outcome | None]:
         """Run a decision and a handler in one process."""
-        assert self.runners.can_run_both((runner, runner), (first, second))
+        by = self.runners.for_both((runner, runner), (first, second))
+        assert by is not None
         scripts = Script(first, ENV, b"", limits[0]), Script(second, ENV, stdin, limits[1])
-        return self.do(self.runners.run_both(runner, *scripts))
+        return self.do(self.runners.run_both(by, *scripts))
 
     def close(self) -> None:
         async def end() -> None:

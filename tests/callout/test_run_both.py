@@ -337,13 +337,13 @@ def test_scripts_of_two_directories_or_languages_are_not_run_in_one_process(mach
     bash = folder / "bash"
     bash.write_text("#!/bin/bash\n")
     bash.chmod(0o755)
-    can = machine.runners.can_run_both
-    assert can(("auto", "fork"), (here, here))
-    assert not can(("pool", "fork"), (here, here))
-    assert not can(("fork", "fork"), (there, here))
-    assert not can(("auto", "auto"), (bash, here))
-    assert not can(("auto", "auto"), (bash, bash))
-    assert not can(("exec", "exec"), (here, here))
+    by = machine.runners.for_both
+    assert by(("auto", "fork"), (here, here)) == "fork"
+    assert by(("pool", "fork"), (here, here)) is None
+    assert by(("fork", "fork"), (there, here)) is None
+    assert by(("auto", "auto"), (bash, here)) is None
+    assert by(("auto", "auto"), (bash, bash)) is None
+    assert by(("exec", "exec"), (here, here)) is None
 
 
 def test_a_worker_serves_pairs_until_it_has_served_its_share(folder: Path) -> None:

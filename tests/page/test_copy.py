@@ -14,6 +14,7 @@ import pytest
 from playwright.sync_api import Page
 
 from estgw.est import encoding
+from estgw.record.ring import Record
 from tests.kit.csr import csr
 from tests.kit.gateway import Gateway
 from tests.kit.processes import ROOT
@@ -74,9 +75,15 @@ def called(command: str, programs: Path) -> Any:
     return json.loads((programs.parent / "called").read_text())
 
 
+def recorded(page: Shown, identifier: str) -> Record:
+    entry = page.ring.get(identifier)
+    assert entry is not None
+    return entry.record()
+
+
 def test_each_record_is_a_command_for_bash_without_hidden_characters(look: Look, page: Shown, programs: Path):
     tab = tab_of(look, page)
-    for record in (record for _, record in page.ring.since(0) if record["request"]):
+    for record in (made for _, entry in page.ring.since(0) if (made := entry.record())["request"]):
         command = copied(tab, record["id"], "Copy as curl")
         assert not HIDDEN & set(command)
         argv = called(command, programs)["argv"]
@@ -91,8 +98,7 @@ def test_each_record_is_a_command_for_bash_without_hidden_characters(look: Look,
 
 
 def test_curl_sends_what_was_sent_and_a_placeholder_for_the_password(look: Look, page: Shown, programs: Path):
-    record = page.ring.get("8f0c21ab08")
-    assert record is not None
+    record = recorded(page, "8f0c21ab08")
     found = called(copied(tab_of(look, page), record["id"], "Copy as curl"), programs)
     assert found["argv"][3:] == [
         "-u", "estuser:PLACEHOLDER", "--cacert", "/lab/openssl-ca/anchors.pem", "-H", "Accept: */*",
@@ -120,9 +126,7 @@ def test_a_certificate_is_a_file_to_put_in(look: Look, page: Shown, programs: Pa
     assert argv[argv.index("--cert") :][:4] == ["--cert", "client.pem", "--key", "client.key"]
     found = called(copied(tab, "8f0c21ab04", "Copy as estgw run"), programs)
     (sent,) = found["files"]
-    record = page.ring.get("8f0c21ab04")
-    assert record is not None
-    assert sent == record["tls"]["certificate"]
+    assert sent == recorded(page, "8f0c21ab04")["tls"]["certificate"]
 
 
 def test_a_csr_that_was_linked_warns_that_it_cant_be_sent_again(look: Look, page: Shown):
@@ -134,8 +138,7 @@ def test_a_csr_that_was_linked_warns_that_it_cant_be_sent_again(look: Look, page
 
 
 def test_a_peers_text_is_no_command(look: Look, page: Shown, programs: Path):
-    hostile = page.ring.get("8f0c21ab0c")
-    assert hostile is not None
+    hostile = recorded(page, "8f0c21ab0c")
     tab = tab_of(look, page)
     argv = called(copied(tab, hostile["id"], "Copy as curl"), programs)["argv"]
     assert f"{hostile['auth']['user']}:PLACEHOLDER" in argv

@@ -10,7 +10,7 @@ import pytest
 
 from estgw.page import export, har
 from estgw.page.viewers import View
-from estgw.record.ring import Ring
+from estgw.record.ring import Made, Ring
 from tests.page import samples
 
 LESSON = samples.lesson()
@@ -18,7 +18,7 @@ BASE = "https://localhost:8443"
 
 
 def as_har(*records: dict[str, Any]) -> Any:
-    return json.loads("".join(export.pieces(records, "har", BASE)))["log"]
+    return json.loads("".join(export.pieces(list(map(Made, records)), "har", BASE)))["log"]
 
 
 def only(record: dict[str, Any]) -> Any:
@@ -126,8 +126,8 @@ def test_the_ring_gives_the_records_that_are_asked_for_once():
     for record in LESSON:
         ring.add(record)
     ids = [LESSON[3]["id"], LESSON[1]["id"], LESSON[3]["id"], "0000000000"]
-    assert export.chosen(View(ring), ids) == [LESSON[1], LESSON[3]]
-    assert export.chosen(View(ring), []) == LESSON
+    assert [entry.record() for entry in export.chosen(View(ring), ids)] == [LESSON[1], LESSON[3]]
+    assert [entry.record() for entry in export.chosen(View(ring), [])] == LESSON
 
 
 def test_no_records_are_an_empty_array_and_an_empty_har():

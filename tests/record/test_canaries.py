@@ -25,7 +25,7 @@ from tests.kit.csr import csr
 from tests.kit.gateway import enrol
 from tests.kit.keys import KEY, KEY_PEM
 from tests.kit.workspace import Workspace
-from tests.record.kit import Record, Recording, recording
+from tests.record.kit import Record, Recording, readings, recording
 
 LOGIN = "canary:Correct-Horse-1"
 CANARIES = {
@@ -113,21 +113,6 @@ def texts(value: Any) -> Iterator[str]:
             yield from texts(inner)
     elif isinstance(value, str):
         yield value
-
-
-def readings(text: str) -> Iterator[bytes]:
-    """A text, and what it is when its base64 is decoded, up to three times."""
-    found = [text.encode("utf-8", "surrogateescape")]
-    for _ in range(4):
-        yield from found
-        decoded = []
-        for content in found:
-            for run in re.findall(rb"[A-Za-z0-9+/=\s]{16,}", content):
-                plain = re.sub(rb"[\s=]", b"", run)
-                for start in range(4):
-                    part = plain[start:]
-                    decoded.append(base64.b64decode(part[: len(part) // 4 * 4]))
-        found = decoded if len(decoded) < 4000 else []
 
 
 SHORT = re.compile(rb"(?<![A-Za-z0-9+/])q7(?![A-Za-z0-9+/=])")

@@ -6,7 +6,6 @@ import asyncio
 import gc
 import json
 import threading
-import time
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,10 @@ import structlog
 
 from estgw.config.model import Recording
 from estgw.errors import ConfigError
-from estgw.record import recorder as recorders
 from estgw.record.recorder import Recorder, recorder
 from estgw.record.ring import Ring
+from tests.callout import calls
+from tests.record.tapes import taped, verdict
 from tests.record.test_folder import sound
 
 
@@ -55,26 +55,9 @@ def test_nothing_is_made_where_nothing_is_recorded(tmp_path):
 def test_records_reach_ring_and_files_in_their_order(tmp_path):
     made = recorded(tmp_path, 20, into(tmp_path / "records", keep=10))
     assert made.ring is not None
-    assert [record["id"] for _, record in made.ring.since(0)] == [f"{number:010x}" for number in range(10, 20)]
+    assert [kept.id for _, kept in made.ring.since(0)] == [f"{number:010x}" for number in range(10, 20)]
     files = sorted((tmp_path / "records").iterdir())
     assert [json.loads(path.read_text())["id"] for path in files] == [f"{number:010x}" for number in range(20)]
-
-
-def test_records_are_made_in_a_thread_of_their_own(tmp_path):
-    threads = []
-
-    class Noted(dict[str, Any]):
-        def __getitem__(self, key: str) -> Any:
-            threads.append(threading.current_thread().name)
-            return super().__getitem__(key)
-
-    async def scene() -> None:
-        made = Recorder(into(tmp_path / "records"), tmp_path / "conf.yaml")
-        made.add(Noted(numbered(1)))
-        await asyncio.to_thread(made.close)
-
-    asyncio.run(scene())
-    assert set(threads) == {"record"}
 
 
 def test_a_ring_alone_writes_no_file(tmp_path):
@@ -91,61 +74,37 @@ def test_a_directory_that_cannot_be_made_refuses_the_start(tmp_path):
     assert refused.value.faults == [f"record.dir: {tmp_path}/file/records: Not a directory"]
 
 
-def test_a_full_queue_loses_records_and_delays_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(recorders, "WAITING", 5)
-    held = threading.Event()
+def test_a_request_in_memory_alone_needs_no_thread(tmp_path):
+    async def scene() -> Recorder:
+        made = Recorder(Recording(keep=5), tmp_path / "conf.yaml")
+        before = threading.active_count()
+        made.keep(taped(calls.full(tmp_path)), verdict)
+        made.close()
+        assert threading.active_count() == before
+        return made
 
-    class Slow(dict[str, Any]):
-        def __getitem__(self, key: str) -> Any:
-            held.wait(10)
-            return super().__getitem__(key)
-
-    async def scene() -> tuple[Recorder, float]:
-        made = Recorder(into(tmp_path / "records"), tmp_path / "conf.yaml")
-        started = time.monotonic()
-        made.add(Slow(numbered(0)))
-        for number in range(1, 50):
-            made.add(numbered(number))
-        spent = time.monotonic() - started
-        held.set()
-        await asyncio.to_thread(made.close)
-        return made, spent
-
-    with structlog.testing.capture_logs() as lines:
-        _, spent = asyncio.run(scene())
-    assert spent < 1
-    assert len(list((tmp_path / "records").iterdir())) == 5
-    assert [line["event"] for line in lines] == ["records are lost"], "one warning a minute"
+    made = asyncio.run(scene())
+    assert made.ring is not None
+    (kept,) = (entry for _, entry in made.ring.since(0))
+    assert kept.record()["request"]["csr"]["subject"] == "CN=device-1,O=Ours"
 
 
 def test_a_record_that_cannot_be_made_costs_that_record_alone(tmp_path):
-    async def scene() -> None:
-        made = Recorder(into(tmp_path / "records"), tmp_path / "conf.yaml")
-        made.add({"id": "no time in it"})
-        made.add(numbered(1))
-        await asyncio.to_thread(made.close)
+    broken = taped(calls.full(tmp_path))
+    broken.callouts.append(None)  # type: ignore[arg-type]
 
-    with structlog.testing.capture_logs() as lines:
-        asyncio.run(scene())
-    assert [line["event"] for line in lines] == ["a record is lost"]
-    assert len(list((tmp_path / "records").iterdir())) == 1
-
-
-def test_no_thread_left_costs_records_and_no_request(tmp_path, monkeypatch):
-    def refuse(_: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
-    async def scene() -> None:
+    async def scene() -> Recorder:
         made = Recorder(Recording(keep=5), tmp_path / "conf.yaml")
-        made.add(numbered(1))
-        made.add(numbered(2))
+        made.keep(broken, verdict)
+        made.keep(taped(calls.full(tmp_path)), verdict)
         made.close()
+        return made
 
-    monkeypatch.setattr(threading.Thread, "start", refuse)
     with structlog.testing.capture_logs() as lines:
-        asyncio.run(scene())
-    assert len(lines) == 1
-    assert "no process or thread can be started" in lines[0]["reason"]
+        made = asyncio.run(scene())
+    assert [line["event"] for line in lines] == ["a record is lost"]
+    assert made.ring is not None
+    assert made.ring.last == 1
 
 
 @pytest.mark.parametrize("requests", [5_000, pytest.param(50_000, marks=[pytest.mark.slow, pytest.mark.exhaustive])])

@@ -18,7 +18,9 @@ def filled(ring: Ring, *identifiers: str) -> Ring:
 def test_the_oldest_record_goes_when_there_are_too_many():
     ring = filled(Ring(2, 10_000), "a", "b", "c")
     assert ring.get("a") is None
-    assert ring.get("c") == record("c")
+    kept = ring.get("c")
+    assert kept is not None
+    assert kept.record() == kept.outline() == record("c")
     assert [number for number, _ in ring.since(0)] == [2, 3]
 
 
@@ -26,19 +28,19 @@ def test_the_oldest_record_goes_when_they_take_too_many_bytes():
     ring = Ring(100, 7000)
     for number in range(10):
         ring.add(record(str(number), "x" * 50))
-    assert [kept["id"] for _, kept in ring.since(0)] == ["7", "8", "9"]
+    assert [kept.id for _, kept in ring.since(0)] == ["7", "8", "9"]
 
 
 def test_a_record_larger_than_the_bound_is_not_kept_and_the_next_one_is():
     ring = Ring(10, 3000)
     ring.add(record("large", "x" * 1000))
     filled(ring, "small")
-    assert [kept["id"] for _, kept in ring.since(0)] == ["small"]
+    assert [kept.id for _, kept in ring.since(0)] == ["small"]
 
 
 def test_since_gives_what_a_listener_has_missed_in_order():
     ring = filled(Ring(10, 10_000), "a", "b", "c")
-    assert [kept["id"] for _, kept in ring.since(1)] == ["b", "c"]
+    assert [kept.id for _, kept in ring.since(1)] == ["b", "c"]
     assert ring.since(3) == []
     assert ring.since(99) == []
 
