@@ -18,6 +18,7 @@ from aiohttp import hdrs, web
 
 from estgw.logs import log
 from estgw.page import guard
+from estgw.page.bundle import bundled
 from estgw.page.viewers import Tokens
 
 STATIC = Path(__file__).parent / "static"
@@ -75,7 +76,8 @@ class Site:
 
     def __init__(self, access: Access, routes: tuple[Route, ...]) -> None:
         self._access = access
-        self._files = static_files()
+        self.files = bundled(static_files())
+        """Type and content of each file by its path."""
         self._routes = routes
 
     def close(self) -> None:
@@ -130,7 +132,7 @@ class Site:
         return guard.is_own_origin(origins, request.headers[hdrs.HOST], self._access.scheme)
 
     def _file(self, request: web.BaseRequest, path: str) -> web.Response:
-        file = self._files.get(self.index if path == "/" else path)
+        file = self.files.get(self.index if path == "/" else path)
         if file is None:
             return empty(404)
         if request.method not in ("GET", "HEAD"):

@@ -58,7 +58,7 @@ def test_nothing_is_told_without_the_token(page, path):
     assert status(page, "POST", path, token="0" * 32) == 403
 
 
-@pytest.mark.parametrize("path", [*API, "/", "/js/main.js"])
+@pytest.mark.parametrize("path", [*API, "/", "/index.js"])
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:8444", "localhost.evil.example"])
 def test_a_foreign_host_is_refused_with_the_right_token_too(page, path, host):
     assert status(page, "GET", path, Host=host) == 403
@@ -71,7 +71,12 @@ def test_a_name_of_hosts_is_ours():
 
 
 def test_the_files_need_no_token_and_have_the_policy(page):
-    for path, kind in (("/", "text/html"), ("/js/main.js", "text/javascript"), ("/css/base.css", "text/css")):
+    for path, kind in (
+        ("/", "text/html"),
+        ("/index.js", "text/javascript"),
+        ("/index.css", "text/css"),
+        ("/js/view.js", "text/javascript"),
+    ):
         response, body = page.ask("GET", path, token="")
         assert response.status == 200
         assert body

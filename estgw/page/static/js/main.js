@@ -25,6 +25,11 @@ let comparing = null; // id of the record that waits for a second one
 let unsaid = 0;
 let lost = 0;
 
+// Asked for before anything is laid out: the gateway answers meanwhile.
+const stream = new Live({ onRows: take, onLost: (number) => { lost += number; summary(); }, onState: live });
+const asked = address.token() ? api.facts() : null;
+asked?.catch(() => {}); // `start` hears of it
+if (asked) stream.start();
 const list = new List(store, { onOpen: (row) => choose(row, true), onMove: (row) => choose(row, false) });
 const page = { open: (ids) => open(ids, true), close: () => close(), startCompare };
 
@@ -284,14 +289,12 @@ function wire() {
 
 async function start() {
   wire();
-  if (!address.token()) return lock("Open the link that the gateway printed at its start, with all that follows #, or paste it here.");
+  if (!asked) return lock("Open the link that the gateway printed at its start, with all that follows #, or paste it here.");
   state = address.read();
   byId("filter").value = state.filter;
   store.filter(state.filter);
-  const stream = new Live({ onRows: take, onLost: (number) => { lost += number; summary(); }, onState: live });
-  stream.start();
   try {
-    facts = await api.facts();
+    facts = await asked;
     put(byId("name"), facts.name);
     put(byId("url"), facts.url);
     if (facts.edit || facts.labs || facts.hand !== null) (await import("./desk.js")).open(facts, { replayed: latest, page });
