@@ -58,6 +58,7 @@ shells: $(VENV)/tests
 	$(BIN)/shfmt -d -i 4 -ci $$(tests/scripts)
 
 bench: $(VENV)/tests ## what enrolments cost, beside other servers: dist/bench.txt in 25 minutes; BENCH=--quick
+	tests/install-clients
 	tests/bench/install
 	$(BIN)/python -m tests.bench $(BENCH)
 

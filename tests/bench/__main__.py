@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from tests.bench import bare, growth, handshakes, memory, opening, recording, rivals, versus
+from tests.bench import bare, growth, handshakes, memory, opening, recording, registers, rivals, versus
 from tests.bench.load import Load, can_build
 from tests.bench.rounds import Row
 from tests.bench.run import Run, pattern
@@ -38,6 +38,7 @@ PARTS: Mapping[str, Part] = {
     "f": _one("(f) memory", memory.measure),
     "g": _one("(g) openssl ca as its register grows", lambda run: (growth.rows(3 if run.quick else 15), [])),
     "h": _one("(h) enrolments beside other EST servers", rivals.measure),
+    "i": _one("(i) enrolments by the label python, by where its register is", registers.measure),
     "p": _one("(p) opening the live page in Chromium", opening.measure),
     "r": _one("(r) enrolments by the label python, recorded or not", recording.measure),
 }

@@ -15,8 +15,8 @@ from tests.bench.targets import Target
 from tests.bench.versus import Cell
 
 CLIENTS = (1, 8)
-SETTINGS: Mapping[str, Mapping[str, Any] | None] = {
-    "none": None,
+SETTINGS: Mapping[str, Mapping[str, Any]] = {
+    "none": {},
     "in memory": {"keep": 200},
     "in memory and files": {"keep": 200, "dir": "records"},
 }

@@ -12,10 +12,12 @@ from tests.kit.workspace import Workspace
 
 
 def pattern(path: Path) -> Workspace:
-    """The demo's workspace.  Its Python scripts issue for each request: the load is one CSR all the time."""
+    """The demo's workspace.  To its Python scripts each request is another one: the load is one CSR all the time."""
     made = Workspace.demo(path)
     for name in ("simpleenroll", "simplereenroll"):
-        made.edit(f"handlers/python/{name}", "certificate = before or ca.issue(", "certificate = ca.issue(")
+        made.edit(
+            f"handlers/python/{name}", "once(timedelta(minutes=10), ", "once(timedelta(minutes=10), os.urandom(8), "
+        )
     return made
 
 

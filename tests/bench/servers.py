@@ -66,6 +66,12 @@ class Server:
         os.truncate(self.lab.ca / "index.txt", 0)
 
 
+def settings(server: Server) -> dict[str, Any]:
+    """The configuration of a gateway."""
+    found: dict[str, Any] = yaml.safe_load((server.lab.path / "bench.yaml").read_text())
+    return found
+
+
 def missing(names: tuple[str, ...] = RIVALS) -> dict[str, list[str]]:
     """The programs that are not installed, by server."""
     places = f"{os.environ['PATH']}:/usr/sbin:/sbin"
@@ -82,16 +88,8 @@ def lay_out(pattern: Workspace, directory: Path) -> Workspace:
 
 
 @contextlib.contextmanager
-def gateway(
-    pattern: Workspace,
-    directory: Path,
-    *,
-    server: Mapping[str, Any] | None = None,
-    callouts: Mapping[str, Any] | None = None,
-    labels: Mapping[str, Any] | None = None,
-    record: Mapping[str, Any] | None = None,
-) -> Iterator[Server]:
-    """The gateway as it is shipped, with the changes in the mappings.
+def gateway(pattern: Workspace, directory: Path, **changes: Mapping[str, Any]) -> Iterator[Server]:
+    """The gateway as it is shipped, without records; `changes` add to sections of conf.yaml, or replace keys of them.
 
     It has two more operations: the scripts of all servers, raw and without authentication as in the others.
     """
@@ -99,10 +97,8 @@ def gateway(
     shape = {"method": "POST", "body": "raw", "response_type": "text/plain", "raw_output": True, "runner": "exec"}
     open_to_all = {"requires": "none", "authorize": None}
     config = yaml.safe_load((lab.path / "conf.yaml").read_text())
-    config["server"] = {"listen": ["127.0.0.1:0"], **(server or {})}
-    config["callouts"] |= callouts or {}
-    config["labels"] |= labels or {}
-    config["record"] = dict(record or {})
+    config |= {"server": {"listen": ["127.0.0.1:0"]}, "record": {}}
+    config |= {section: {**config.get(section, {}), **values} for section, values in changes.items()}
     for name in ("trivial", "enrol"):
         config["callouts"]["operations"][name] = {**shape, **open_to_all, "handler": f"bench/cgi/{name}"}
     file = lab.path / "bench.yaml"

@@ -49,6 +49,7 @@ def ask(load: Load, server: Server, script: str, cell: Cell, seconds: float) -> 
     done = max(result.done, 1)
     gateway, scripts = (now - then for now, then in zip(server.cpu_by_part(), parts, strict=True))
     return {
+        "done": result.done,
         "gateway": gateway * 1000 / done,
         "scripts": scripts * 1000 / done,
         "rate": result.rate,

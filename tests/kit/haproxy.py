@@ -33,8 +33,8 @@ def _config(directory: Path, port: int, header: str, balance: str) -> str:
 class HAProxy:
     """It counts as a server for `Connection`."""
 
-    def __init__(self, port: int, anchor: Path, control: Path) -> None:
-        self.port, self.anchor, self._control = port, anchor, control
+    def __init__(self, port: int, anchor: Path, control: Path, process: subprocess.Popen[bytes]) -> None:
+        self.port, self.anchor, self._control, self.process = port, anchor, control, process
 
     def states(self) -> dict[str, str]:
         """UP or DOWN of each gateway."""
@@ -64,7 +64,7 @@ def running_haproxy(
     with (directory / "haproxy.log").open("w") as log:
         process = subprocess.Popen([program, "-db", "-f", file], stdout=log, stderr=log)
     try:
-        made = HAProxy(port, anchor, directory / "stats")
+        made = HAProxy(port, anchor, directory / "stats", process)
 
         def is_up() -> bool:
             assert process.poll() is None, (directory / "haproxy.log").read_text()

@@ -74,10 +74,14 @@ class Cluster:
     def stop(self, how: str = "immediate") -> None:
         self.as_server(self.bin / "pg_ctl", "-D", self.directory / "data", "-w", "-m", how, "stop")
 
+    @property
+    def pid(self) -> int:
+        """Its first process."""
+        return int((self.directory / "data/postmaster.pid").read_text().split()[0])
+
     def kill(self) -> None:
         """Kill its first process; the others end when they notice."""
-        pid = int((self.directory / "data/postmaster.pid").read_text().split()[0])
-        os.kill(pid, signal.SIGKILL)
+        os.kill(self.pid, signal.SIGKILL)
 
     # As a standby.
 
