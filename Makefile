@@ -37,12 +37,12 @@ test-fast: $(VENV)/tests ## what needs no gateway, no CA and no script
 
 coverage: $(VENV)/tests ## branch coverage by folder of what the tests run in their own process, and its floor
 	mkdir -p dist
-	tests/install-clients
+	tests/install-clients $(BIN)/python
 	$(SCRATCH) $(BIN)/python -W ignore::RuntimeWarning:slipcover.importer -m slipcover -m pytest -n $(WORKERS) $(COVERED)
 	$(BIN)/python -m tests.coverage
 
 test-page: $(VENV)/tests ## the live page, in a browser; PICTURES=write takes the pictures of the README anew
-	tests/install-clients
+	tests/install-clients $(BIN)/python
 	$(PYTEST) -n $(WORKERS) -m '' tests/page tests/e2e/test_live_page.py
 
 lint: $(VENV)/tests ## ruff, mypy, shellcheck and shfmt
@@ -66,7 +66,7 @@ fuzz: $(VENV)/tests ## every parser under mutated input: SECONDS=60 for all, TAR
 	$(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),60) $(TARGET)
 
 campaign: $(VENV)/tests ## kills and full disks, one after the other; takes long; as root, and with strace
-	tests/install-clients
+	tests/install-clients $(BIN)/python
 	CAMPAIGN=large $(PYTEST) -n auto -o timeout=3600 tests/campaign
 
 test-scale: $(VENV)/tests ## kills of a gateway and of the primary under load; FULL=1 enrols 2,100 devices, and prints what it counts
@@ -96,6 +96,8 @@ lock: ## resolve the dependencies anew (needs uv)
 	uv pip compile --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
 	    --group build --group test --constraint requirements.lock pyproject.toml \
 	    --output-file tests/requirements.lock --upgrade
+	uv pip compile --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
+	    --group pyproject.toml:clients --output-file tests/clients.lock --upgrade
 
 clean: ## remove what the build made; the demo's CA and users stay
 	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

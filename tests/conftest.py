@@ -5,6 +5,7 @@ import os
 import resource
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 @functools.cache
 def _missing(client: str) -> str | None:
     """Why a real client can't be used here; None if it can."""
-    if not shutil.which(client, path=f"{os.environ['PATH']}:/usr/sbin"):
+    if not shutil.which(client, path=f"{os.environ['PATH']}:/usr/sbin:{Path(sys.executable).parent}"):
         return f"{client} is not installed"
     if client == "pki":
         # strongSwan's fetcher is a plugin, and old versions know no EST.

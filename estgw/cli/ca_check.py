@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
+from estgw.register.ca_copy import SECRETS
 from estgw.register.lookup import INDEX, ISSUED, STORE
 
 PROFILES = "profiles"
@@ -30,8 +31,22 @@ SECONDS = 10.0
 def faults(folder: Path, search_path: str) -> list[str]:
     """What is wrong with a CA directory, a sentence each; none for one without a register, as a remote CA has."""
     if not any((folder / name).exists() for name in (INDEX, STORE, "openssl.cnf", "private")):
+        return _readable_secrets(folder)
+    return [
+        *_readable_secrets(folder),
+        *_unwritable(folder),
+        *_index_faults(folder),
+        *_profile_faults(folder, search_path),
+    ]
+
+
+def _readable_secrets(folder: Path) -> list[str]:
+    """Tokens, PINs and keys that others can read: scripts do not use these."""
+    try:
+        found = sorted(path for path in (folder / SECRETS).iterdir() if path.is_file())
+    except OSError:
         return []
-    return [*_unwritable(folder), *_index_faults(folder), *_profile_faults(folder, search_path)]
+    return [f"{path}: others can read it; chmod 600 {path}" for path in found if path.stat().st_mode & 0o077]
 
 
 def _unwritable(folder: Path) -> list[str]:

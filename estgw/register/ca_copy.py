@@ -1,6 +1,7 @@
 """A private copy of a CA's directory: what a script does with it touches the CA itself in no way.
 
 The registers are copied whole: `index.txt` and its like under the CA's lock, those of SQLite by SQLite's own backup.
+What lets a script issue with another machine stays behind (`SECRETS`).
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from estgw.register.engine import RegisterError
 
 LOCK = "ca.lock"
 """What openssl-ca/register.sh locks while it writes to the register."""
+SECRETS = "secrets"
+"""What lets a script issue elsewhere, such as the token for a CA that others run: no copy has it."""
 PATIENCE = 5.0
 """Seconds to wait for that lock."""
 TRIES, PAUSE = 5, 0.05
@@ -60,9 +63,9 @@ def copy_ca(source: Path, target: Path, way_out: str | None = None, register: st
     Of a `register` in PostgreSQL the newest certificates are put into the copy, and a sentence says so: no script that
     works on the copy is told where that register is.
 
-    Symbolic links become what they point to, so that nothing in the copy leads back.  Raises `ConfigError` for a
-    directory that is too large, can't be read, or is written to all the time.  `way_out` ends the sentence about a
-    large one.
+    `SECRETS` stays behind, and a sentence says so.  Symbolic links become what they point to, so that nothing in the
+    copy leads back.  Raises `ConfigError` for a directory that is too large, can't be read, or is written to all the
+    time.  `way_out` ends the sentence about a large one.
     """
     copying = _Copying(source) if way_out is None else _Copying(source, way_out=way_out)
     try:
@@ -71,6 +74,11 @@ def copy_ca(source: Path, target: Path, way_out: str | None = None, register: st
             folders = _copy_files(copying, source, target)
         trail = (_identity(source),)
         for folder in folders:
+            if folder == SECRETS:
+                copying.left_out.append(
+                    f"{source / folder}: left out of the copy, as scripts could issue elsewhere with it"
+                )
+                continue
             _copy_folder(copying, source / folder, target / folder, trail)
         told = [into_copy(register, target)] if register is not None else []
     except OSError as fault:

@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tests.kit.processes import DEADLINE, ROOT, until
+from tests.kit.processes import DEADLINE, ROOT, free_port, until
 
 SHIPPED = ROOT / "docs/deploy/haproxy.cfg"
 
@@ -56,8 +56,7 @@ def running_haproxy(
     """`gateways` are pairs of ports: of TLS, and of /readyz.  It is up when all of them are."""
     program = shutil.which("haproxy", path=f"{os.environ['PATH']}:/usr/sbin")
     assert program, "the test lacks pytest.mark.client('haproxy')"
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     servers = [f"    server gateway-{n} 127.0.0.1:{tls} port {health}" for n, (tls, health) in enumerate(gateways, 1)]
     file = directory / "haproxy.cfg"
     file.write_text("\n".join([_config(directory, port, header, balance).rstrip(), *servers, ""]))

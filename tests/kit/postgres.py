@@ -7,13 +7,12 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.kit.processes import run
+from tests.kit.processes import free_port, run
 
 USER = "nobody"
 """PostgreSQL does not run as root."""
@@ -33,8 +32,7 @@ class Cluster:
 
     def __init__(self, directory: Path, bin: Path) -> None:  # noqa: A002
         self.directory, self.bin = directory, bin
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port: int = free.getsockname()[1]
+        self.port = free_port()
         self._count = 0
         self._name = ""
 

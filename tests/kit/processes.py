@@ -1,7 +1,8 @@
-"""Programs and processes: run one to its end, wait for a condition, ask whether a process is alive."""
+"""Programs and processes: run one to its end, wait for a condition, find a free port, see who is alive."""
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -33,6 +34,13 @@ def until(found: Callable[[], T | None]) -> T:
             return result
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.01)
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nothing listens on, for a server that can't be told to take any."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+    return port
 
 
 def alive(pid: int) -> bool:

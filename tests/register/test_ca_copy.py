@@ -51,6 +51,16 @@ def test_a_copy_has_every_file_and_is_private(ca, tmp_path):
     assert (tmp_path / "copy/index.txt").stat().st_mtime_ns == (ca / "index.txt").stat().st_mtime_ns
 
 
+def test_secrets_for_other_machines_are_left_out_and_reported(ca, tmp_path):
+    (ca / "secrets").mkdir()
+    (ca / "secrets/token").write_text("s.secret")
+    (ca / "more").mkdir()
+    left_out = copy_ca(ca, tmp_path / "copy")
+    assert left_out == [f"{ca}/secrets: left out of the copy, as scripts could issue elsewhere with it"]
+    assert (tmp_path / "copy/more").is_dir()
+    assert not (tmp_path / "copy/secrets").exists()
+
+
 def test_writing_to_the_copy_does_not_change_the_ca(ca, tmp_path):
     outside = tmp_path / "outside"
     outside.mkdir()
