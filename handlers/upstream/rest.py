@@ -83,13 +83,21 @@ class Server:
             upstream.refuse(missing)
         return self._require_yes(answer)
 
-    def post(self, path: str, question: object, **headers: str) -> Answer:
-        """Ask for what changes something, such as a certificate: never in a dry run.  A no ends the handler."""
-        return self._require_yes(self.exchange("POST", path, json.dumps(question).encode(), **headers))
+    def post(
+        self, path: str, question: object, *, harmless: bool = False, ours: str | None = None, **headers: str
+    ) -> Answer:
+        """Ask for something, in a dry run only for what is `harmless`: what issues nothing.  A no ends the handler.
 
-    def exchange(self, method: str, path: str, body: bytes | None = None, **headers: str) -> Answer:
+        `ours` are words in which the CA blames this gateway, though its status blames the client.
+        """
+        answer = self.exchange("POST", path, json.dumps(question).encode(), harmless=harmless, **headers)
+        return self._require_yes(answer, ours)
+
+    def exchange(
+        self, method: str, path: str, body: bytes | None = None, *, harmless: bool = False, **headers: str
+    ) -> Answer:
         """One request and its answer, whatever that is.  `Content_Type` becomes Content-Type."""
-        if method != "GET":
+        if method != "GET" and not harmless:
             upstream.require_for_real()
         url = urljoin(self.url, path)
         place = urlsplit(url)
@@ -136,6 +144,6 @@ class Server:
         raise ValueError(f"more than {MOST} bytes")
 
     @staticmethod
-    def _require_yes(answer: Answer) -> Answer:
-        upstream.answered(answer.status, answer.words, answer.url)
+    def _require_yes(answer: Answer, ours: str | None = None) -> Answer:
+        upstream.answered(answer.status, answer.words, answer.url, ours)
         return answer

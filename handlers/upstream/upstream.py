@@ -10,10 +10,13 @@ Not a program.  What a CA says ends a handler in one of these ways:
 import os
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from estgw.client import faults
 from estgw.client.faults import clean
 from estgw.errors import Malformed
 from estgw.est import certs, csr, oids
@@ -44,14 +47,27 @@ def unavailable(words: str) -> NoReturn:
     sys.exit(os.EX_UNAVAILABLE)
 
 
-def answered(status: int, words: str, where: str) -> None:
-    """Return if an HTTP status says yes; else end as the table above has it.  `where` is for the log."""
+def answered(status: int, words: str, where: str, ours: str | None = None) -> None:
+    """Return if an HTTP status says yes; else end as the table above has it.  `where` is for the log.
+
+    `ours` are words in which a CA blames this gateway by another status.
+    """
     if 200 <= status < 300:
         return
-    if status in OURS or not 400 <= status < 500:
+    if status in OURS or not 400 <= status < 500 or (ours is not None and ours in words):
         unavailable(f"{where}: HTTP {status}: {words}")
     print(clean(f"{where}: HTTP {status}: {words}"), file=sys.stderr)
     refuse(f"the CA refused: {clean(words) or f'HTTP {status}'}")
+
+
+def est_fault(fault: faults.ClientError) -> NoReturn:
+    """End as an EST server, or its absence, has it; its 202 is ours, too."""
+    if isinstance(fault, faults.TryLater) and fault.answer is not None and fault.answer.status == 202:
+        print(f"Status: 202\nRetry-After: {fault.seconds}\n")
+        sys.exit(os.EX_TEMPFAIL)
+    if isinstance(fault, faults.Refused) and not isinstance(fault, faults.NotOffered):
+        answered(fault.http_status, fault.words, fault.url)
+    unavailable(f"{fault.url}: {fault}")
 
 
 def require_for_real() -> None:
@@ -88,6 +104,27 @@ def secret(name: str) -> str:
     if not text.isprintable() or not text:
         fail(f"{file}: it must have one line of plain text")
     return text
+
+
+def secret_bytes(name: str) -> bytes:
+    """The bytes that are in such a file, as hex."""
+    try:
+        return bytes.fromhex(secret(name))
+    except ValueError:
+        fail(f"{secret_file(name)}: it must have hex digits")
+
+
+def key_and_certificates(name: str) -> tuple[Any, ...]:
+    """The key in such a file, its certificate, and the others above that."""
+    file = secret_file(name)
+    try:
+        content = file.read_bytes()
+        key, chain = load_pem_private_key(content, None), x509.load_pem_x509_certificates(content)
+        if key.public_key() == chain[0].public_key():
+            return key, *chain
+    except (OSError, ValueError, TypeError, UnsupportedAlgorithm):
+        pass
+    fail(f"{file}: it must have a key and its certificate in PEM")
 
 
 def request(*usages: str) -> csr.CSR:

@@ -124,6 +124,14 @@ def test_what_the_ca_refuses_is_a_403_in_its_own_words(vault):
     assert vault.run("simpleenroll", csr("device.example.org")).status == 0
 
 
+def test_a_role_that_is_missing_is_the_operators_fault_though_its_status_is_400(vault):
+    vault.lab.edit(vault.script, "/sign-verbatim/est", "/sign-verbatim/nobody")
+    vault.write("secrets/token", ROOT_TOKEN)
+    result = vault.run("simpleenroll", csr())
+    assert (result.status, result.words) == (69, "The CA can't be asked now; come back later.")
+    assert "HTTP 400: unknown role: nobody" in result.err
+
+
 def test_a_wrong_path_is_the_operators_fault_and_not_the_clients(vault):
     vault.lab.edit(vault.script, 'mount, lifetime = "pki"', 'mount, lifetime = "pkix"')
     vault.write("secrets/token", ROOT_TOKEN)

@@ -31,7 +31,7 @@ from tests.kit.workspace import Result, Workspace
 
 FOLDER = ROOT / "handlers/upstream"
 SCRIPTS = sorted(path.name for path in FOLDER.iterdir() if path.is_file() and path.read_bytes().startswith(b"#!"))
-LONGEST = {"openbao": 40}
+LONGEST = {"cfssl": 40, "est": 46, "openbao": 40}
 
 
 class Anything(http.server.ThreadingHTTPServer):
