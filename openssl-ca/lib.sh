@@ -122,13 +122,20 @@ on_disk() {
     find "$1" ! -type l -exec sync {} +
 }
 
-# by_the_book OPTION...: run `openssl ca` with openssl.cnf on a copy of the register. The copy replaces the register when
-# it is complete.
+# find_key_or_file DIR: set `key` to the options for the key of the CA in DIR, which is in an HSM or in a file.
+find_key_or_file() {
+    find_key "$1" || exit 1
+    ((${#key[@]})) || key=(-keyfile "$1/private/cakey.pem")
+}
+
+# by_the_book DIR OPTION...: run `openssl ca` with openssl.cnf on a copy of the register, with key and certificate of the
+# generation in DIR. The copy replaces the register when it is complete.
 by_the_book() {
-    local number
+    local number key
     has_register_dir openssl.cnf || exit 1
     cp index.txt* crlnumber "$REGISTER_DIR"
-    quietly openssl ca -config openssl.cnf -cert issuer.pem -keyfile private/cakey.pem "$@"
+    find_key_or_file "$1"
+    quietly openssl ca -config openssl.cnf -cert "$1/issuer.pem" "${key[@]}" "${@:2}"
     number=$(<"$REGISTER_DIR/crlnumber")
     if ! [[ $number =~ ^[0-9A-F]+$ ]] || ! holds_all index.txt "$REGISTER_DIR/index.txt"; then
         die "openssl ca has written no whole register, and nothing has changed; is the disk full?"
@@ -229,12 +236,13 @@ is_ipv6() {
 # make_server DIR NEXT NAMES [OUT]: make the gateway's certificate for the key in $tmp/csr, and its links to all anchors,
 # in NEXT/server.pem or OUT. DIR is the CA whose register gets it.
 make_server() {
-    local end=$((EPOCHSECONDS + 397 * 86400)) last
+    local end=$((EPOCHSECONDS + 397 * 86400)) last key
     last=$(ends "$2/issuer.pem")
     sed "s/crl-[0-9]*\.der/crl-${2##*/}.der/" profiles/est-server >"$tmp/extensions"
     echo "subjectAltName = $3" >>"$tmp/extensions"
+    find_key_or_file "$2"
     sign "$1" "$tmp/server.pem" -enddate "$(moment $((end < last ? end : last)))" \
-        -cert "$2/issuer.pem" -keyfile "$2/private/cakey.pem" -extfile "$tmp/extensions" -in "$tmp/csr"
+        -cert "$2/issuer.pem" "${key[@]}" -extfile "$tmp/extensions" -in "$tmp/csr"
     cat "$tmp/server.pem" "$2/links.pem" >"${4-"$2/server.pem"}"
 }
 
@@ -257,8 +265,8 @@ make_crl() {
     local one end
     for one in "${@:2}"; do
         end=$(ends "$one/issuer.pem")
-        [[ -e $one/private/cakey.pem && $end -gt $EPOCHSECONDS ]] || continue
-        by_the_book -gencrl -cert "$one/issuer.pem" -keyfile "$one/private/cakey.pem" -out "$tmp/crl"
+        [[ (-e $one/private/cakey.pem || -e $one/private/cakey.uri) && $end -gt $EPOCHSECONDS ]] || continue
+        by_the_book "$one" -gencrl -out "$tmp/crl"
         whole "$tmp/crl"
         openssl crl -in "$tmp/crl" -outform DER -out "$tmp/der"
         quietly openssl crl -in "$tmp/der" -inform DER -noout

@@ -41,10 +41,36 @@ has_register_dir() {
     return 1
 }
 
+# find_key DIR: set `key` to the options of `openssl ca` for the key of the CA in DIR, if it is in an HSM. Its PKCS#11 URI
+# (RFC 7512) is in private/cakey.uri, in place of cakey.pem, with `module-path` and `pin-source`, a file with mode 0600.
+# In a dry run the HSM is not asked: another key takes its place, with the CA's certificate for that key, since the
+# signatures of a dry run count for nothing.
+find_key() {
+    local uri module pin algorithm=(EC -pkeyopt ec_paramgen_curve:P-256)
+    key=()
+    slurp uri "$1/private/cakey.uri"
+    [[ $uri ]] || return 0
+    if [[ ${EST_REPLAY-} ]]; then
+        [[ $(openssl x509 -in "$1/issuer.pem" -noout -text) != *rsaEncryption* ]] || algorithm=(RSA)
+        key=(-cert "$REGISTER_DIR/dry.crt" -keyfile "$REGISTER_DIR/dry.key")
+        openssl genpkey -algorithm "${algorithm[@]}" -out "${key[3]}" &&
+            openssl x509 -in "$1/issuer.pem" -signkey "${key[3]}" -out "${key[1]}"
+        return
+    fi
+    [[ $uri =~ ^pkcs11:[^?]+\?.*module-path=(/[^&%[:space:]]+) ]] && module=${BASH_REMATCH[1]} &&
+        [[ $uri =~ pin-source=(/[^&%[:space:]]+) ]] && pin=${BASH_REMATCH[1]} && [[ ! -e $1/private/cakey.pem ]] || {
+        echo "$1/private: it must have cakey.pem or cakey.uri, and that module-path and pin-source, absolute paths" >&2
+        return 1
+    }
+    [[ -e $pin && $(stat -c %a "$pin") == ?00 ]] || { echo "$pin: not there, or others can read it" >&2 && return 1; }
+    export PKCS11_MODULE_PATH=$module
+    key=(-engine pkcs11 -keyform engine -keyfile "${uri%%\?*}?pin-source=$pin")
+}
+
 # certify DIR OPTION...: run `openssl ca` for the CA in DIR. Sets `certificate`, in PEM, its `serial` and its `row`. The
 # CA has not changed yet, except for a file `serial`. The output of `openssl ca` is in $REGISTER_DIR/log.
 certify() {
-    local rows count=0 copy
+    local rows count=0 copy key
     certificate=''
     if needs_all "$1"; then
         mend_register "$1" && cp "$1"/index.txt* "$REGISTER_DIR" || return 1
@@ -54,7 +80,8 @@ certify() {
         : >"$REGISTER_DIR/index.txt"
         echo 'unique_subject = no' >"$REGISTER_DIR/index.txt.attr"
     fi
-    EST_CA_DIR=$1 openssl ca -batch -notext "${@:2}" -outdir "$REGISTER_DIR" \
+    find_key "$1" 2>"$REGISTER_DIR/log" || return 1
+    EST_CA_DIR=$1 openssl ca -batch -notext "${key[@]}" "${@:2}" -outdir "$REGISTER_DIR" \
         -out "$REGISTER_DIR/certificate" 2>"$REGISTER_DIR/log" || return 1
     # It succeeds on a full disk as well, so check that the row and both copies of the certificate are complete.
     mapfile rows <"$REGISTER_DIR/index.txt"

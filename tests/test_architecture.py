@@ -55,6 +55,7 @@ ONLY_IN: dict[str, set[str]] = {
     "pydantic_core": {"config"},
     "structlog": {"logs", "gateway"},
     "prometheus_client": {"metrics"},
+    "pkcs11": {"register"},
     "psycopg": {"register"},
     "segno": {"workshop"},
     "yaml": {"config", "client", "quirks"},

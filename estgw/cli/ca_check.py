@@ -16,7 +16,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
+from estgw.register import hsm
 from estgw.register.ca_copy import SECRETS
+from estgw.register.engine import RegisterError
 from estgw.register.lookup import INDEX, ISSUED, STORE
 
 PROFILES = "profiles"
@@ -34,6 +36,7 @@ def faults(folder: Path, search_path: str) -> list[str]:
         return _readable_secrets(folder)
     return [
         *_readable_secrets(folder),
+        *_hsm_faults(folder),
         *_unwritable(folder),
         *_index_faults(folder),
         *_profile_faults(folder, search_path),
@@ -47,6 +50,17 @@ def _readable_secrets(folder: Path) -> list[str]:
     except OSError:
         return []
     return [f"{path}: others can read it; chmod 600 {path}" for path in found if path.stat().st_mode & 0o077]
+
+
+def _hsm_faults(folder: Path) -> list[str]:
+    """Whether a key in an HSM can be used now: it is asked for a signature."""
+    if not hsm.is_used(folder):
+        return []
+    try:
+        hsm.load(folder)
+    except RegisterError as fault:
+        return [str(fault)]
+    return []
 
 
 def _unwritable(folder: Path) -> list[str]:

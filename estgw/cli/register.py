@@ -16,7 +16,7 @@ from estgw.commandline.table import Command, Option
 from estgw.config.route import Route
 from estgw.errors import ConfigError, Malformed
 from estgw.est import certs
-from estgw.register import copying, crls, engines, schema, sqlite
+from estgw.register import copying, crls, engines, hsm, schema, sqlite
 from estgw.register.engine import Engine
 from estgw.register.sqlite import SQLite
 
@@ -108,6 +108,8 @@ def crl(arguments: Namespace) -> int:
 
 def _issuer(folder: Path) -> crls.Issuer:
     """The CA's key and the certificate that fits it."""
+    if hsm.is_used(folder):
+        return crls.Issuer(*hsm.load(folder))
     file = folder / "private/cakey.pem"
     try:
         key = load_pem_private_key(file.read_bytes(), None)

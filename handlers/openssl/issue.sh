@@ -73,7 +73,7 @@ issue() {
         [[ -e $REGISTER_DIR/log ]] || exit 70
         cat "$REGISTER_DIR/log" >&2
         # The client reads what the policy in openssl.cnf has against its request, and nothing else.
-        grep -aE '^(The .*(missing|between|type)|CA cert.* request|emailAddress type|ERROR:There)' "$REGISTER_DIR/log" ||
+        grep -aE '^(The .*(missing|between|ASN.1 type)$|CA cert.* request|emailAddress type|ERROR:There)' "$REGISTER_DIR/log" ||
             exit 70
         exit 77
     }

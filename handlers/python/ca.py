@@ -147,7 +147,8 @@ def issue(
     builder = builder.add_extension(issuer_key_id(issuer), critical=False)
     if names:  # critical where they are all there is (RFC 5280 4.2.1.6)
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=not subject.rdns)
-    certificate = builder.sign(ca_key, signing_hash(ca_key))
+    with store.ending():  # an HSM may be away
+        certificate = builder.sign(ca_key, signing_hash(ca_key))
     store.add(certificate, ", ".join(text(name) for name in names), profile)
     return certificate
 
@@ -197,6 +198,8 @@ def _usage(key: CertificatePublicKeyTypes, signs: bool) -> x509.KeyUsage:
 def _load() -> tuple[x509.Certificate, CertificateIssuerPrivateKeyTypes]:
     """The CA's key and its certificate, which is the first that has this key."""
     folder = Path(os.environ["EST_CA_DIR"])
+    if (folder / "private/cakey.uri").exists():
+        return in_hsm(folder)
     for _ in range(2):  # twice, because a roll-over may come between the reading of key and certificate
         try:
             key = load_pem_private_key((folder / "private/cakey.pem").read_bytes(), None)
@@ -208,6 +211,14 @@ def _load() -> tuple[x509.Certificate, CertificateIssuerPrivateKeyTypes]:
         except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as fault:
             fail(f"the CA in {folder} can't be used: {fault}")
     fail(f"the CA in {folder} can't be used: it has no certificate for the key in private/cakey.pem")
+
+
+def in_hsm(folder: Path) -> tuple[x509.Certificate, CertificateIssuerPrivateKeyTypes]:
+    """The same for a key in an HSM, which private/cakey.uri names.  In a dry run another key takes its place."""
+    from estgw.register import hsm
+
+    with store.ending():
+        return hsm.load(folder, is_dry="EST_REPLAY" in os.environ)
 
 
 def pem(what: x509.Certificate | CertificateIssuerPrivateKeyTypes) -> str:

@@ -82,6 +82,10 @@ class DirectoryCA:
     @cached_property
     def _signing(self) -> tuple[Any, x509.Certificate]:
         """The CA's key and its certificate."""
+        if (self.directory / "private/cakey.uri").exists():
+            with _exit_is_an_error():
+                certificate, held = ca.in_hsm(self.directory)
+            return held, certificate
         key = _key(self.directory / "private/cakey.pem")
         issuer = next((each for each in self.issuers if each.public_key() == key.public_key()), None)
         if issuer is None:

@@ -31,7 +31,7 @@ def _engine() -> Engine:
 
 
 @contextlib.contextmanager
-def _ending() -> Iterator[None]:
+def ending() -> Iterator[None]:
     """A fault ends the handler: with 69 if the client is to come back, as nothing was handed out."""
     try:
         yield
@@ -42,7 +42,7 @@ def _ending() -> Iterator[None]:
 
 def _do(statement: str, values: Mapping[str, object] | None = None) -> list[tuple[Any, ...]]:
     """The rows of one statement, a transaction of its own unless it is inside `once`; a fault ends the handler."""
-    with _ending():
+    with ending():
         return _engine().rows(statement, values or {})
 
 
@@ -57,7 +57,7 @@ def once(within: timedelta, *decided: object) -> Iterator[x509.Certificate | Non
     global _key
     pieces = [os.environ["EST_PENDING_ID"], _scripts(), *map(repr, decided)]
     key = hashlib.sha256("\0".join(pieces).encode("utf-8", "surrogatepass")).hexdigest()
-    with _ending(), _engine().alone(key):
+    with ending(), _engine().alone(key):
         _key = key
         try:
             yield _last("request_key = :key AND issued_at > :since AND not_after > :now", key=key, since=_ago(within))
@@ -139,7 +139,7 @@ def revoke(certificate: x509.Certificate, reason: str) -> bool:
 
 def crl(issuer: x509.Certificate, key: Any) -> bytes:
     """The CRL of all that is revoked and has not expired, as DER, signed by the holder of `issuer`."""
-    with _ending():
+    with ending():
         return crls.current(_engine(), crls.Issuer(issuer, key))
 
 
