@@ -23,7 +23,16 @@ def install(
         found = shutil.which(program)
         assert found
         (directory / program).symlink_to(found)
-    for program in ("cfssl", "haproxy", "p11-kit", "pg_createcluster", "pkcs11-tool", "softhsm2-util", *present):
+    for program in (
+        "cfssl",
+        "haproxy",
+        "p11-kit",
+        "pebble",
+        "pg_createcluster",
+        "pkcs11-tool",
+        "softhsm2-util",
+        *present,
+    ):
         script(directory, "", program)
     if apt_get is not None:
         script(directory, apt_get, "apt-get")

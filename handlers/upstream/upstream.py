@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.x509.oid import NameOID
 
 from estgw.client import faults
 from estgw.client.faults import clean
@@ -114,17 +115,25 @@ def secret_bytes(name: str) -> bytes:
         fail(f"{secret_file(name)}: it must have hex digits")
 
 
-def key_and_certificates(name: str) -> tuple[Any, ...]:
-    """The key in such a file, its certificate, and the others above that."""
+def key(name: str) -> Any:
+    """The private key in such a file."""
     file = secret_file(name)
     try:
-        content = file.read_bytes()
-        key, chain = load_pem_private_key(content, None), x509.load_pem_x509_certificates(content)
-        if key.public_key() == chain[0].public_key():
-            return key, *chain
+        return load_pem_private_key(file.read_bytes(), None)
     except (OSError, ValueError, TypeError, UnsupportedAlgorithm):
-        pass
-    fail(f"{file}: it must have a key and its certificate in PEM")
+        fail(f"{file}: it must have a private key in PEM")
+
+
+def key_and_certificates(name: str) -> tuple[Any, ...]:
+    """The key in such a file, its certificate, and the others above that."""
+    own, file = key(name), secret_file(name)
+    try:
+        chain = x509.load_pem_x509_certificates(file.read_bytes())
+    except (OSError, ValueError):
+        chain = []
+    if not chain or chain[0].public_key() != own.public_key():
+        fail(f"{file}: it must have the key's certificate, too, in PEM")
+    return own, *chain
 
 
 def request(*usages: str) -> csr.CSR:
@@ -149,6 +158,16 @@ def request(*usages: str) -> csr.CSR:
             name = oids.name_of(extension.oid.dotted_string)
             refuse(f"Leave {name} out of the CSR, or ask for less in it: the CA would copy it.")
     return asked
+
+
+def hosts(asked: csr.CSR) -> list[str]:
+    """The hosts that a CSR names, for a CA that certifies nothing else."""
+    names = list(asked.san or ())
+    found = {each.value.lower() for each in names if isinstance(each, x509.DNSName)}
+    common = {str(each.value).lower() for each in asked.subject.get_attributes_for_oid(NameOID.COMMON_NAME)}
+    if not found or len(found) != len(names) or not common <= found:
+        refuse("The CA certifies hosts alone: name them as DNS names in the SAN, one of them as CN or no CN.")
+    return sorted(found)
 
 
 def renewed_serial() -> str:

@@ -30,8 +30,8 @@ from tests.kit.upstream import Upstream
 from tests.kit.workspace import Result, Workspace
 
 FOLDER = ROOT / "handlers/upstream"
-SCRIPTS = sorted(path.name for path in FOLDER.iterdir() if path.is_file() and path.read_bytes().startswith(b"#!"))
-LONGEST = {"cfssl": 40, "est": 46, "openbao": 40}
+SCRIPTS = sorted(path.name for path in FOLDER.iterdir() if path.is_file() and path.read_bytes().startswith(b"#!/usr"))
+LONGEST = {"acme": 70, "cfssl": 40, "est": 46, "openbao": 40}
 
 
 class Anything(http.server.ThreadingHTTPServer):
