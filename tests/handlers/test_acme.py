@@ -99,12 +99,14 @@ def test_a_host_without_its_proof_is_refused_in_the_servers_words(acme):
     assert orders(acme) == 0
 
 
+@pytest.mark.exhaustive
 def test_a_name_that_the_server_does_not_certify_is_refused_in_its_words(acme):
     result = enrol(acme, csr("a.blocked.example", x509.DNSName("a.blocked.example")))
     assert result.status == 77
     assert "blocked.example" in result.words
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     "wanted",
     [
@@ -121,6 +123,7 @@ def test_a_csr_for_anything_but_hosts_is_refused_before_the_server_is_asked(acme
     assert not (acme.folder / "certs.sqlite").exists()
 
 
+@pytest.mark.exhaustive
 def test_a_solver_that_fails_is_ours_to_mend(acme):
     acme.lab.script("handlers/upstream/solve", "echo no web server; exit 3")
     result = enrol(acme, csr("one.example", HOST))
@@ -129,6 +132,7 @@ def test_a_solver_that_fails_is_ours_to_mend(acme):
     assert "./solve ended with 3" in result.err
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("key", [b"none", key_pem(ec.generate_private_key(ec.SECP384R1()))])
 def test_a_key_that_an_account_cannot_have_is_told(acme, key):
     acme.write("secrets/account.pem", key)

@@ -90,6 +90,7 @@ def test_a_wrong_key_is_the_operators_fault_though_its_status_is_400(cfssl):
     assert KEY[::-1] not in result.err
 
 
+@pytest.mark.exhaustive
 def test_a_key_that_is_not_hex_is_told_by_its_file_alone(cfssl):
     cfssl.write("secrets/auth-key", "not hex")
     result = cfssl.run("simpleenroll", csr())
@@ -107,6 +108,7 @@ def test_an_absent_or_slow_ca_is_a_503(server, cfssl):
     assert (absent.status, absent.words) == (69, LATER)
 
 
+@pytest.mark.exhaustive
 def test_a_dry_run_asks_for_the_cas_certificate_and_for_nothing_else(server, cfssl):
     before = server.log.count("authsign")
     result = cfssl.run("simpleenroll", csr(), EST_REPLAY="1")

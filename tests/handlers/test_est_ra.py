@@ -119,6 +119,7 @@ def test_a_403_or_404_of_the_other_server_is_ours_to_mend(outer, est, label, rea
     assert reason in result.err
 
 
+@pytest.mark.exhaustive
 def test_a_certificate_that_the_other_server_does_not_accept_is_ours_to_mend(est):
     stranger = root().issue("front desk")
     est.write("secrets/ra.pem", stranger.both)
@@ -127,6 +128,7 @@ def test_a_certificate_that_the_other_server_does_not_accept_is_ours_to_mend(est
     assert "HTTP 40" in result.err
 
 
+@pytest.mark.exhaustive
 def test_a_file_without_key_and_certificate_is_named(est):
     est.write("secrets/ra.pem", "nothing")
     result = est.run("simpleenroll", csr())
@@ -134,6 +136,7 @@ def test_a_file_without_key_and_certificate_is_named(est):
     assert result.err == f"{est.folder}/secrets/ra.pem: it must have a key and its certificate in PEM\n"
 
 
+@pytest.mark.exhaustive
 def test_a_key_that_others_can_read_is_not_used(est):
     (est.folder / "secrets/ra.pem").chmod(0o644)
     result = est.run("simpleenroll", csr())
@@ -141,6 +144,7 @@ def test_a_key_that_others_can_read_is_not_used(est):
     assert "secrets/ra.pem: others can read it" in result.err
 
 
+@pytest.mark.exhaustive
 def test_a_server_with_another_certificate_gets_no_request(outer, est):
     est.write("est-anchors.pem", root().pem)
     before = len(outer.lab.rows)

@@ -25,6 +25,7 @@ from tests.kit.softhsm import PIN, Token, create_token, missing
 from tests.kit.workspace import Workspace
 
 SETS = ("openssl", "python")
+exhaustive = pytest.mark.exhaustive
 KINDS = {"ec": ec.EllipticCurvePublicKey, "rsa": rsa.RSAPublicKey}
 
 
@@ -57,7 +58,7 @@ def use(lab: Workspace, uri: str) -> None:
     (lab.ca / "generations/1/private/cakey.uri").write_text(uri)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["ec", pytest.param("rsa", marks=exhaustive)])
 @pytest.mark.parametrize("name", SETS)
 def test_both_sets_issue_with_a_key_in_the_hsm(labs, token, name, kind):
     lab = labs[kind]
@@ -78,6 +79,7 @@ def test_the_ca_revokes_and_lists_with_the_hsm(lab, token):
     run(lab.ca / "create-ca", "--server-only", env=environment)
 
 
+@pytest.mark.exhaustive
 def test_the_commands_of_the_readme_make_such_a_ca(lab, token, tmp_path):
     """The PIN is typed; the token and the place of the PIN are the test's."""
     readme = (lab.ca / "README.md").read_text()
@@ -107,7 +109,7 @@ def test_the_list_of_a_register_is_signed_by_the_hsm(lab, token, tmp_path, monke
     assert crl.is_signature_valid(lab.root.public_key())
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["ec", pytest.param("rsa", marks=exhaustive)])
 @pytest.mark.parametrize("name", SETS)
 def test_a_dry_run_does_not_ask_the_hsm(labs, token, tmp_path, capfdbinary, monkeypatch, name, kind):
     """The HSM is not even there, and the certificate has a signature of zeros."""
@@ -139,7 +141,7 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("fault", WRONG)
+@pytest.mark.parametrize("fault", ["wrong pin", *(pytest.param(each, marks=exhaustive) for each in list(WRONG)[1:])])
 @pytest.mark.parametrize("name", SETS)
 def test_what_a_person_must_mend_is_a_500_and_named_in_the_log(lab, token, name, fault):
     (token.directory / "open-pin").write_text("5678")
@@ -154,6 +156,7 @@ def test_what_a_person_must_mend_is_a_500_and_named_in_the_log(lab, token, name,
     assert lab.rows == before
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("both", SETS)
 def test_a_key_file_beside_the_uri_is_a_fault(lab, token, both):
     (lab.ca / "private/cakey.pem").write_text("key")

@@ -100,6 +100,7 @@ def test_the_scripts_are_asked_by_the_gateway_for_cacerts_enrolment_and_renewal(
         assert (refused.status, refused.words) == (403, "your certificate is revoked")
 
 
+@pytest.mark.exhaustive
 def test_a_certificate_that_the_ca_does_not_know_is_not_renewed(bao, shared_vault):
     result = shared_vault.run("simplereenroll", csr())  # its file has a certificate of the demo's CA
     assert (result.status, result.words) == (77, "the CA does not know your certificate")
@@ -124,6 +125,7 @@ def test_what_the_ca_refuses_is_a_403_in_its_own_words(vault):
     assert vault.run("simpleenroll", csr("device.example.org")).status == 0
 
 
+@pytest.mark.exhaustive
 def test_a_role_that_is_missing_is_the_operators_fault_though_its_status_is_400(vault):
     vault.lab.edit(vault.script, "/sign-verbatim/est", "/sign-verbatim/nobody")
     vault.write("secrets/token", ROOT_TOKEN)
@@ -132,6 +134,7 @@ def test_a_role_that_is_missing_is_the_operators_fault_though_its_status_is_400(
     assert "HTTP 400: unknown role: nobody" in result.err
 
 
+@pytest.mark.exhaustive
 def test_a_wrong_path_is_the_operators_fault_and_not_the_clients(vault):
     vault.lab.edit(vault.script, 'mount, lifetime = "pki"', 'mount, lifetime = "pkix"')
     vault.write("secrets/token", ROOT_TOKEN)
@@ -148,6 +151,7 @@ def test_a_wrong_token_is_the_operators_fault_and_is_not_printed(vault):
     assert "wrong-token" not in result.err + result.words
 
 
+@pytest.mark.exhaustive
 def test_a_token_that_others_can_read_is_not_used(vault):
     vault.write("secrets/token", "root", 0o640)
     result = vault.run("simpleenroll", csr())
@@ -155,6 +159,7 @@ def test_a_token_that_others_can_read_is_not_used(vault):
     assert result.err == f"{vault.folder}/secrets/token: others can read it; chmod 600 {vault.folder}/secrets/token\n"
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("content", ["", "two\nlines", "s.t\u00f6ken", "a\x1bb"])
 def test_a_file_that_is_no_token_is_told_by_its_name_alone(vault, content):
     vault.write("secrets/token", content)
@@ -171,6 +176,7 @@ def test_an_absent_ca_is_a_503(vault, bao):
         assert "Connection refused" in result.err
 
 
+@pytest.mark.exhaustive
 def test_a_ca_with_another_tls_certificate_is_not_told_the_token(vault):
     vault.write("vault-anchors.pem", vault.lab.anchor.read_bytes())
     result = vault.run("simpleenroll", csr())
@@ -196,5 +202,6 @@ def test_a_dry_run_sends_nothing_to_the_ca(shared_vault, bao):
     assert b"BEGIN CERTIFICATE" in shared_vault.run("cacerts", EST_REPLAY="1").out
 
 
+@pytest.mark.exhaustive
 def test_another_operation_is_unknown(shared_vault):
     assert shared_vault.run("serverkeygen", csr()).status == 64

@@ -36,7 +36,7 @@ SCRIPTS = sorted(
     for path in (ROOT / folder).rglob("*")
     if path.is_file() and path.read_bytes().startswith((b"#!/bin/bash", b"#!/bin/sh"))
 )
-NOT_HANDLERS = {"authorize", "one-time-password", "genp10"}  # decisions, and a client's script
+NOT_HANDLERS = {"authorize", "one-time-password", "genp10", "solve"}  # decisions, and what a client or a handler starts
 HANDLERS = [
     str(path.relative_to(ROOT / "handlers"))
     for path in SCRIPTS
