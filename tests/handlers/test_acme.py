@@ -59,6 +59,7 @@ def orders(acme: Upstream) -> int:
     return number
 
 
+@pytest.mark.exhaustive
 def test_a_host_gets_a_certificate_and_the_order_is_forgotten(acme, pebble):
     names = [HOST, x509.DNSName("two.example")]
     result = enrol(acme, csr("one.example", *names))
@@ -141,6 +142,7 @@ def test_a_key_that_an_account_cannot_have_is_told(acme, key):
     assert "key" in result.err
 
 
+@pytest.mark.exhaustive
 def test_an_absent_or_slow_server_is_a_503(acme, pebble):
     with pebble.stopped():
         slow = acme.run("simpleenroll", csr("one.example", HOST), EST_TIMEOUT="3")

@@ -154,6 +154,7 @@ def test_a_server_with_another_certificate_gets_no_request(outer, est):
     assert len(outer.lab.rows) == before
 
 
+@pytest.mark.exhaustive
 def test_an_absent_server_is_a_503(outer, est):
     est.lab.edit(est.script, outer.gateway.url, f"https://localhost:{free_port()}")
     for operation in ("simpleenroll", "cacerts"):
@@ -161,6 +162,7 @@ def test_an_absent_server_is_a_503(outer, est):
         assert (result.status, result.words) == (69, LATER)
 
 
+@pytest.mark.exhaustive
 def test_a_slow_server_is_a_503(outer, shared_est):
     os.kill(outer.gateway.process.pid, signal.SIGSTOP)
     try:

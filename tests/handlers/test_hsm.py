@@ -98,6 +98,7 @@ def test_the_commands_of_the_readme_make_such_a_ca(lab, token, tmp_path):
     lab.verify(issued)
 
 
+@pytest.mark.exhaustive
 def test_the_list_of_a_register_is_signed_by_the_hsm(lab, token, tmp_path, monkeypatch):
     (lab.ca / "index.txt").unlink()
     for name, value in token.environment.items():

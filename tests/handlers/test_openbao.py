@@ -168,6 +168,7 @@ def test_a_file_that_is_no_token_is_told_by_its_name_alone(vault, content):
     assert result.err == f"{vault.folder}/secrets/token: it must have one line of plain text\n"
 
 
+@pytest.mark.exhaustive
 def test_an_absent_ca_is_a_503(vault, bao):
     vault.lab.edit(vault.script, bao.url, f"https://127.0.0.1:{free_port()}/v1/")
     for operation in ("simpleenroll", "cacerts"):
@@ -184,6 +185,7 @@ def test_a_ca_with_another_tls_certificate_is_not_told_the_token(vault):
     assert "certificate verify failed" in result.err
 
 
+@pytest.mark.exhaustive
 def test_a_slow_ca_is_a_503_before_the_gateways_time_is_over(shared_vault, bao):
     with bao.stopped():
         began = time.monotonic()
