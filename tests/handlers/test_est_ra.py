@@ -129,11 +129,15 @@ def test_a_certificate_that_the_other_server_does_not_accept_is_ours_to_mend(est
 
 
 @pytest.mark.exhaustive
-def test_a_file_without_key_and_certificate_is_named(est):
-    est.write("secrets/ra.pem", "nothing")
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [(b"nothing", "it must have a private key in PEM"), (KEY_PEM, "it must have the key's certificate, too, in PEM")],
+)
+def test_a_file_without_key_and_certificate_is_named(est, content, fault):
+    est.write("secrets/ra.pem", content)
     result = est.run("simpleenroll", csr())
     assert result.status == 78
-    assert result.err == f"{est.folder}/secrets/ra.pem: it must have a key and its certificate in PEM\n"
+    assert result.err == f"{est.folder}/secrets/ra.pem: {fault}\n"
 
 
 @pytest.mark.exhaustive
