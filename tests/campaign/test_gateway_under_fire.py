@@ -46,7 +46,7 @@ def test_a_gateway_that_is_killed_repeatedly_loses_no_certificate(
     dice = random.Random(17)
     for _ in range(ROUNDS):
         with (
-            running_gateway(own, CONFIGURATION, status=-9, clean=False, temporary=temporary) as gateway,
+            running_gateway(own, CONFIGURATION, status=-9, clean=False, temporary=temporary, python=True) as gateway,
             busy(clients, gateway, 4),
         ):
             clients.wait(dice.randrange(3, 12))
@@ -54,7 +54,7 @@ def test_a_gateway_that_is_killed_repeatedly_loses_no_certificate(
             gateway.process.wait()
     clients.ledger.check()
     clients.ledger.revoke(clients.ledger.held[0])
-    with running_gateway(own, CONFIGURATION, clean=False, temporary=temporary) as gateway:
+    with running_gateway(own, CONFIGURATION, clean=False, temporary=temporary, python=True) as gateway:
         require_every_operation(clients, gateway)
         until(lambda: not _keys(temporary))
         until(
@@ -72,7 +72,7 @@ def _keys(temporary: Path) -> list[Path]:
 def test_a_full_disk_of_the_ca_loses_no_certificate(lab: Workspace, tmp_path: Path, clients: Clients) -> None:
     with small_disk(tmp_path / "lab/openssl-ca", size=8 << 20) as disk:
         own = lab.copy(tmp_path / "lab")
-        with running_gateway(own, CONFIGURATION, clean=False) as gateway:
+        with running_gateway(own, CONFIGURATION, clean=False, python=True) as gateway:
             require_every_operation(clients, gateway)
             clients.ledger.revoke(clients.ledger.held[0])
             before = len(clients.statuses)

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from tests.kit.ca import DAY, NOW, root
+from tests.kit.cases import some
 from tests.kit.gateway import Gateway, enrol, running_gateway
 from tests.kit.metrics import samples, value
 from tests.kit.processes import ROOT, run, until
@@ -22,7 +23,7 @@ from tests.kit.workspace import Workspace
 
 pytestmark = pytest.mark.slow
 
-WORKERS = pytest.mark.parametrize("workers", [1, 2])
+WORKERS = pytest.mark.parametrize("workers", some([1, 2], 2))
 WORDS = "Label python is out of service, because its configuration has a fault. The server's log says which."
 
 

@@ -120,7 +120,13 @@ class Connection:
             context.minimum_version = context.maximum_version = version
         if certificate is not None:
             context.load_cert_chain(*certificate)
-        return context.wrap_socket(self.plain, server_hostname="localhost")
+        made = context.wrap_socket(self.plain, server_hostname="localhost", do_handshake_on_connect=False)
+        try:
+            made.do_handshake()
+        except BaseException:
+            made.close()
+            raise
+        return made
 
     def _pyopenssl(
         self, anchor: Path, version: ssl.TLSVersion | None, certificate: tuple[Path, Path] | None

@@ -21,6 +21,7 @@ from estgw import __version__
 from estgw.metrics import endpoint, table
 from estgw.metrics.meter import Meter
 from estgw.metrics.table import Kind
+from tests.kit.cases import some
 from tests.kit.connection import request
 from tests.kit.gateway import LOGIN, running_gateway
 from tests.kit.metrics import samples, scrape, value
@@ -50,7 +51,7 @@ def test_metric_names_are_unique():
 # A gateway.
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", some([1, 2], 2))
 def test_requests_callouts_faults_and_reloads_are_counted(own_lab, workers):
     with running_gateway(own_lab, {**ON, "server": {"workers": workers}}, python=True) as gateway:
         began = time.time()

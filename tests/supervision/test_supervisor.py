@@ -139,7 +139,7 @@ def systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Systemd
 def test_a_worker_that_answers_no_ping_is_replaced_and_the_watchdog_waits_for_it(
     two_worker_lab, log_lines, monkeypatch, systemd
 ):
-    monkeypatch.setattr(supervisor, "PING", 0.4)
+    monkeypatch.setattr(supervisor, "PING", 1.5)  # long enough for a worker on a busy machine
 
     async def main() -> None:
         made = supervisor_of(two_worker_lab)

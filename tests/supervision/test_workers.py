@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.kit.cases import some
 from tests.kit.connection import Connection, request
 from tests.kit.csr import csr
 from tests.kit.gateway import LOGIN, Gateway
@@ -300,7 +301,7 @@ def test_a_fault_at_start_is_reported_once_with_any_number_of_workers(own_lab, w
     assert list((own_lab.path / "tmp").iterdir()) == []
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", some([1, 2], 2))
 def test_a_port_of_another_gateway_is_refused(own_lab, tmp_path, workers):
     """The kernel would let two gateways of the same user share the port, and each would get half of the clients."""
     with two_workers(own_lab.copy(tmp_path / "other")) as gateway:
