@@ -58,7 +58,7 @@ shells: $(VENV)/tests
 	$(BIN)/shfmt -d -i 4 -ci $$(tests/scripts)
 
 bench: $(VENV)/tests ## what enrolments cost, beside other servers: dist/bench.txt in 25 minutes; BENCH=--quick
-	tests/install-clients
+	tests/install-clients $(BIN)/python
 	tests/bench/install
 	$(BIN)/python -m tests.bench $(BENCH)
 
@@ -70,7 +70,7 @@ campaign: $(VENV)/tests ## kills and full disks, one after the other; takes long
 	CAMPAIGN=large $(PYTEST) -n auto -o timeout=3600 tests/campaign
 
 test-scale: $(VENV)/tests ## kills of a gateway and of the primary under load; FULL=1 enrols 2,100 devices, and prints what it counts
-	tests/install-clients
+	tests/install-clients $(BIN)/python
 	$(if $(FULL),CAMPAIGN=large) $(PYTEST) -o timeout=3600 -rP tests/scale
 
 docs: $(VENV)/runtime ## write the generated tables of handlers/README.md and docs/ anew
