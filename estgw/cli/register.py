@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from argparse import Namespace
 from pathlib import Path
@@ -16,7 +17,7 @@ from estgw.commandline.table import Command, Option
 from estgw.config.route import Route
 from estgw.errors import ConfigError, Malformed
 from estgw.est import certs
-from estgw.register import copying, crls, engines, hsm, schema, sqlite
+from estgw.register import copying, crls, engines, hsm, schema, sqlite, takeover
 from estgw.register.engine import Engine
 from estgw.register.sqlite import SQLite
 
@@ -60,30 +61,38 @@ def init(arguments: Namespace) -> int:
 
 
 def upgrade(arguments: Namespace) -> int:
-    """Bring registers up to this version; what is there stays."""
+    """Bring registers up to this version, and take cmc.sqlite over; what is there stays."""
     for route in _routes(arguments):
         engine = _engine(route)
         number = engine.rows("SELECT count(*) FROM certificates")[0][0]
         print(f"{engine.place}: version {schema.VERSION}, {number} certificates")
+        _take_over(route.ca_dir, engine)
     return 0
 
 
 def copy(arguments: Namespace) -> int:
-    """Copy certs.sqlite of a CA to the register in PostgreSQL that conf.yaml names for it."""
+    """Copy certs.sqlite and cmc.sqlite of a CA to the register in PostgreSQL that conf.yaml names for it."""
     route = _route(arguments)
     if route.register is None:
         raise ConfigError([f"{_what(route)} has no register in conf.yaml: name the one to copy to"])
     source = SQLite(route.ca_dir.absolute() / sqlite.NAME)
-    if not (route.ca_dir / sqlite.NAME).exists():
+    files = [(route.ca_dir / name).exists() for name in (sqlite.NAME, takeover.OLD)]
+    if not any(files):
         raise ConfigError([f"{source.place}: no such file; there is nothing to copy"])
     source.patience = PATIENCE
     target = _engine(route)
-    try:
-        for table, number in copying.copy(source, target).items():
-            print(f"{table}: {number} copied to {target.place}")
-    finally:
-        source.close()
+    if files[0]:
+        with contextlib.closing(source):
+            for table, number in copying.copy(source, target).items():
+                print(f"{table}: {number} copied to {target.place}")
+    _take_over(route.ca_dir, target)
     return 0
+
+
+def _take_over(folder: Path, engine: Engine) -> None:
+    """Take over what fullcmc of estgw 0.1.0 kept in a file of its own, if that file is there."""
+    if (number := takeover.take_over(folder, engine)) is not None:
+        print(f"{folder / takeover.OLD}: {number} rows taken over to {engine.place}")
 
 
 def crl(arguments: Namespace) -> int:
@@ -178,13 +187,14 @@ COMMANDS = (
     Command(
         name="register upgrade",
         summary="Bring registers of an earlier version up to this one.",
+        description="What fullcmc kept in cmc.sqlite moves to the register; the file becomes cmc.sqlite.taken-over.",
         run=upgrade,
         options=[CONFIG, _LABEL],
         example="register upgrade",
     ),
     Command(
         name="register copy",
-        summary="Copy certs.sqlite to the register in PostgreSQL, in one transaction.",
+        summary="Copy certs.sqlite to the register in PostgreSQL, in one transaction; then take cmc.sqlite over.",
         description="What is there already stays.  Stop the gateway before, or certificates of meanwhile are missing.",
         run=copy,
         options=[CONFIG, _LABEL],

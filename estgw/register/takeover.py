@@ -17,15 +17,15 @@ INSERT INTO kept (kind, key, value, until, owner) VALUES (:kind, :key, :value, :
 """
 
 
-def take_over(folder: Path, register: Engine) -> None:
+def take_over(folder: Path, register: Engine) -> int | None:
     """Move the rows of cmc.sqlite to the register, if that file is there; one of several processes does it.
 
     The old file is emptied when the register has the rows, under the lock with which they were read, and renamed.
-    Raises `RegisterError`.
+    Returns how many rows it had that count; None where there is no such file.  Raises `RegisterError`.
     """
     path = folder.absolute() / OLD
     if not path.exists():
-        return
+        return None
     try:
         connection = sqlite3.connect(
             f"{path.as_uri()}?mode=rw", timeout=register.patience, isolation_level=None, uri=True
@@ -43,8 +43,9 @@ def take_over(folder: Path, register: Engine) -> None:
             old.execute("COMMIT")
         with contextlib.suppress(FileNotFoundError):
             path.rename(path.with_name(TAKEN))
+        return len(rows)
     except (sqlite3.Error, OSError) as fault:
         if not path.exists():  # another process has taken it over; SQLite does not write to a file that has moved
-            return
+            return None
         busy = getattr(fault, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
         raise (RegisterBusy if busy else RegisterError)(f"{path}: {fault}") from None

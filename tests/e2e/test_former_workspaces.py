@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import ast
 import importlib
+import shutil
+import sqlite3
 import subprocess
 import sys
 import tarfile
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 import estgw
-from estgw.cli import workspace
+from estgw.cli import main, workspace
 from estgw.cmc.messages import PKIData
 from estgw.cms import signed
+from estgw.register.postgresql import PostgreSQL
+from estgw.register.sqlite import SQLite
 from tests.cmc_service import office as cmc
 from tests.e2e.test_fullcmc import post, statuses
+from tests.kit.ca import pem
 from tests.kit.csr import csr
 from tests.kit.gateway import enrol, running_gateway
+from tests.kit.keys import KEY_PEM
 from tests.kit.processes import ROOT
 from tests.kit.workspace import Workspace
 
@@ -124,6 +131,61 @@ def test_estgw_run_runs_a_script_of_a_former_workspace(former, tmp_path):
         command += ["--csr", tmp_path / "req.der", *label]
         done = subprocess.run(command, cwd=former.path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done
+
+
+@pytest.mark.parametrize("engine", ["SQLite", "PostgreSQL"])
+def test_what_a_former_workspace_has_issued_and_remembers_is_taken_over_by_one_command(
+    former, engine, tmp_path, request, capsys
+):
+    lab = former.copy(tmp_path / "lab")
+    asked = cmc.pkcs10(1, "device-7", key=(key := cmc.new_key()))
+    message = cmc.message(PKIData(tuple(cmc.fresh()), (asked,)), cmc.Person(key))
+    with running_gateway(lab, python=True) as gateway:
+        first = gateway.post("python/simpleenroll", csr("device-1")).certificate
+        by_cmc = post(gateway, "python/fullcmc", message)
+        assert [each.words for each in statuses(by_cmc)] == ["success"]
+    before = contents(lab.ca / "certs.sqlite", "certificates"), contents(lab.ca / "cmc.sqlite", "kept")
+    assert list(map(len, before)) == [2, 1], "the scripts of that time kept the message in a file of its own"
+
+    # As docs/several-gateways.md says: the scripts are replaced, then one command.
+    shutil.rmtree(lab.path / "handlers")
+    shutil.copytree(ROOT / "handlers", lab.path / "handlers")
+    overrides, command = {}, "upgrade"
+    if engine == "PostgreSQL":
+        url = request.getfixturevalue("cluster").register()
+        with closing(PostgreSQL(url)) as made:
+            made.create()
+        overrides, command = {"labels": {"python": {"register": url}}}, "copy"
+    with running_gateway(lab, overrides, python=True) as gateway:
+        config = gateway.config
+    assert main.main(["register", command, "--label", "python", "-c", str(config)]) == 0
+    assert f"{lab.ca / 'cmc.sqlite'}: 1 rows taken over to " in capsys.readouterr().out
+    register = PostgreSQL(url) if engine == "PostgreSQL" else SQLite(lab.ca / "certs.sqlite")
+    with closing(register):
+        columns = ", ".join(before[0][0].keys())
+        found = register.rows(f"SELECT {columns} FROM certificates ORDER BY serial")
+        assert sorted(found) == sorted(map(tuple, before[0]))
+        kept = register.rows("SELECT kind, key, value, until FROM kept")
+        assert kept == [tuple(row[name] for name in ("kind", "key", "value", "until")) for row in before[1]]
+        assert len(register.rows("SELECT 1 FROM certificates WHERE subject_key <> ''")) == 2
+    assert main.main(["register", command, "--label", "python", "-c", str(config)]) == 0, "said twice, it does no harm"
+    assert "taken over" not in capsys.readouterr().out
+
+    with running_gateway(lab, overrides, python=True) as gateway:
+        answer = post(gateway, "python/fullcmc", message)
+        assert "has been used before" in statuses(answer)[0].text, "a replay is still known"
+        pair = tmp_path / "client.pem", tmp_path / "client.key"
+        pair[0].write_bytes(pem(first))
+        pair[1].write_bytes(KEY_PEM)
+        renewed = gateway.post("python/simplereenroll", csr("device-1"), login=None, certificate=pair).certificate
+        assert renewed.subject == first.subject
+    assert not (lab.ca / "cmc.sqlite").exists()
+
+
+def contents(file: Path, table: str) -> list[sqlite3.Row]:
+    with closing(sqlite3.connect(file)) as db:
+        db.row_factory = sqlite3.Row
+        return db.execute(f"SELECT * FROM {table}").fetchall()
 
 
 # Names that scripts import.
