@@ -22,11 +22,11 @@ from estgw.cli import (
     watching,
     workshop,
 )
-from estgw.cli.pending import PendingError
 from estgw.cli.workspace import WorkspaceError
 from estgw.commandline.table import Program
 from estgw.errors import ConfigError, Malformed
 from estgw.register.engine import RegisterError
+from estgw.register.requests import RequestError
 from estgw.workshop.fault import WorkshopError
 
 PROGRAM = Program(
@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for fault in refusal.faults:
             print(f"estgw: {fault}", file=sys.stderr)
         return 1
-    except (WorkspaceError, WorkshopError, PendingError, RegisterError, Malformed, OSError) as fault:
+    except (WorkspaceError, WorkshopError, RequestError, RegisterError, Malformed, OSError) as fault:
         print(f"estgw: {fault}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

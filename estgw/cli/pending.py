@@ -1,7 +1,7 @@
-"""Requests that wait for a person (RFC 7030 4.2.3), in EST_CA_DIR/pending.
+"""Requests that wait for a person (RFC 7030 4.2.3): where they are, and what a person decides.
 
-handlers/examples/manual-approval writes them, and pending.sh beside it describes the files.  This module reads,
-approves and refuses them.  Their content came from a client: show it escaped.
+They are in registers, or in folders in EST_CA_DIR/pending.  handlers/examples/manual-approval writes the folders, and
+pending.sh beside it describes the files.  What is in a request came from a client: show it escaped.
 """
 
 from __future__ import annotations
@@ -9,8 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,103 +17,74 @@ from cryptography import x509
 
 from estgw.errors import Malformed
 from estgw.est import certs
+from estgw.register.requests import MAY_BECOME, STATES, Request, RequestError, Requests
 
-STATES = ("waiting", "approved", "issued", "refused")
-
-
-class PendingError(Exception):
-    """A request can't be found or can't be moved; the text says why."""
+Place = Path | Requests
+"""A folder or a register."""
 
 
-@dataclass(frozen=True)
-class Request:
-    """One request, in the state in which it was found."""
-
-    id: str
-    state: str
-    path: Path
-    facts: Mapping[str, str]
-    """Variables of the contract by name, as the script saw them."""
-    since: datetime
-    changed: datetime
-    reason: str | None = None
-    certificate: x509.Certificate | None = None
-
-    @property
-    def names(self) -> list[str]:
-        """The subject alternative names asked for."""
-        return [text for name, text in self.facts.items() if name.startswith("EST_CSR_SAN_")]
-
-    @property
-    def client(self) -> str:
-        """The client: its verified user name, the subject of its TLS certificate, or both."""
-        who = [self.facts.get("REMOTE_USER", ""), self.facts.get("SSL_CLIENT_S_DN", "")]
-        return ", ".join(part for part in who if part) or "nobody"
-
-    def describe(self) -> dict[str, str | list[str] | None]:
-        """All facts that a person needs for a decision."""
-        fact = self.facts.get
-        return {
-            "id": self.id,
-            "state": self.state,
-            "operation": fact("EST_OPERATION"),
-            "label": fact("EST_LABEL"),
-            "subject": fact("EST_CSR_SUBJECT"),
-            "new subject": fact("EST_CHANGE_SUBJECT"),
-            "names": self.names,
-            "public key": fact("EST_CSR_SPKI_SHA256"),
-            "client": self.client,
-            "authenticated by": fact("EST_AUTH_METHODS"),
-            "certificate": fact("EST_CLIENT_CERT_SHA256"),
-            "address": fact("REMOTE_ADDR"),
-            "since": self.since.isoformat(timespec="seconds"),
-            "changed": self.changed.isoformat(timespec="seconds"),
-            "reason": self.reason,
-            "serial": certs.serial_hex(self.certificate) if self.certificate else None,
-            "csr": str(self.path / "csr.pem"),
-        }
+def requests(places: Iterable[Place]) -> list[Request]:
+    """All requests in these places, the oldest first."""
+    return sorted((found for _, found in _all(places)), key=lambda request: (request.since, request.id))
 
 
-def requests(folders: Iterable[Path]) -> list[Request]:
-    """All requests in these directories, the oldest first."""
-    found: dict[tuple[Path, str], Request] = {}  # a request that moves from state to state may be seen twice
-    for folder in folders:
-        for state in STATES:
-            for path in _entries(folder / state):
-                if (request := _read(path)) is not None:
-                    found[folder, request.id] = request
-    return sorted(found.values(), key=lambda request: (request.since, request.id))
+def find(places: Iterable[Place], prefix: str) -> Request:
+    """The one request whose id begins with `prefix`; raises `RequestError`."""
+    return _find(places, prefix)[1]
 
 
-def find(folders: Iterable[Path], prefix: str) -> Request:
-    """The one request whose id begins with `prefix`; raises `PendingError`."""
-    found = [request for request in requests(folders) if prefix and request.id.startswith(prefix.lower())]
-    if len({request.id for request in found}) > 1:
-        raise PendingError(f"{prefix}: {len(found)} requests have ids that begin so; give more of the id")
+def approve(places: Iterable[Place], prefix: str) -> Request:
+    """Let a request be issued when the client comes back; raises `RequestError`."""
+    return _decide(places, prefix, "approved")
+
+
+def refuse(places: Iterable[Place], prefix: str, reason: str) -> Request:
+    """Refuse a request, with a reason for the client; raises `RequestError`."""
+    if not reason.strip() or not reason.isprintable():
+        raise RequestError("a reason is one line of text for the client")
+    return _decide(places, prefix, "refused", reason)
+
+
+def _all(places: Iterable[Place]) -> list[tuple[Place, Request]]:
+    found: dict[tuple[Place, str], Request] = {}  # a request that moves from state to state may be seen twice
+    for place in places:
+        for request in place.all() if isinstance(place, Requests) else _in_folder(place):
+            found[place, request.id] = request
+    return [(place, request) for (place, _), request in found.items()]
+
+
+def _find(places: Iterable[Place], prefix: str) -> tuple[Place, Request]:
+    found = [each for each in _all(places) if prefix and each[1].id.startswith(prefix.lower())]
+    if len({request.id for _, request in found}) > 1:
+        raise RequestError(f"{prefix}: {len(found)} requests have ids that begin so; give more of the id")
     if not found:
-        raise PendingError(f"{prefix}: no such request")
+        raise RequestError(f"{prefix}: no such request")
     return found[-1]
 
 
-def approve(folders: Iterable[Path], prefix: str) -> Request:
-    """Let a request be issued when the client comes back; raises `PendingError`."""
-    return _move(find(folders, prefix), "approved", {"waiting", "refused"})
+def _decide(places: Iterable[Place], prefix: str, state: str, reason: str | None = None) -> Request:
+    place, request = _find(places, prefix)
+    if isinstance(place, Requests):
+        return place.decide(request.id, state, reason)
+    return _move(place, request.id, state, reason)
 
 
-def refuse(folders: Iterable[Path], prefix: str, reason: str) -> Request:
-    """Refuse a request, with a reason for the client; raises `PendingError`."""
-    if not reason.strip() or not reason.isprintable():
-        raise PendingError("a reason is one line of text for the client")
-    return _move(find(folders, prefix), "refused", {"waiting", "approved", "refused"}, reason)
+# Folders.
 
 
-def _move(request: Request, state: str, allowed: set[str], reason: str | None = None) -> Request:
-    pending = request.path.parent.parent
+def _in_folder(pending: Path) -> Iterator[Request]:
+    for state in STATES:
+        for path in _entries(pending / state):
+            if (request := _read(path)) is not None:
+                yield request
+
+
+def _move(pending: Path, request_id: str, state: str, reason: str | None) -> Request:
     with _locked(pending / "lock"):
-        here = next((each for each in STATES if (pending / each / request.id).is_dir()), None)
-        if here not in allowed:
-            raise PendingError(f"{request.id[:12]}: it is {here or 'gone'} already")
-        old, new = pending / here / request.id, pending / state / request.id
+        here = next((each for each in STATES if (pending / each / request_id).is_dir()), None)
+        if here not in MAY_BECOME[state]:
+            raise RequestError(f"{request_id[:12]}: it is {here or 'gone'} already")
+        old, new = pending / here / request_id, pending / state / request_id
         with _free(old):
             if reason is not None:
                 (old / "reason").write_text(reason + "\n", encoding="utf-8")
@@ -123,7 +93,7 @@ def _move(request: Request, state: str, allowed: set[str], reason: str | None = 
             os.utime(new)  # its time is the time of its last change
     moved = _read(new)
     if moved is None:
-        raise PendingError(f"{request.id[:12]}: gone")
+        raise RequestError(f"{request_id[:12]}: gone")
     return moved
 
 
@@ -137,15 +107,15 @@ def _locked(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _free(request: Path) -> Iterator[None]:
-    """Lock the request.  Raise `PendingError` if issuing is under way or was interrupted."""
+    """Lock the request.  Raise `RequestError` if issuing is under way or was interrupted."""
     descriptor = os.open(request, os.O_RDONLY | os.O_DIRECTORY)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise PendingError(f"{request.name[:12]}: it is being issued at this moment") from None
+            raise RequestError(f"{request.name[:12]}: it is being issued at this moment") from None
         if (request / "started").exists():
-            raise PendingError(
+            raise RequestError(
                 f"{request.name[:12]}: issuing it was interrupted, and a certificate may exist; "
                 "the script looks for it when the client comes back"
             )
@@ -175,8 +145,8 @@ def _read(path: Path) -> Request | None:
     return Request(
         id=path.name,
         state=path.parent.name,
-        path=path,
         facts={name: value for name, _, value in pairs},
+        csr=str(path / "csr.pem"),
         since=datetime.fromtimestamp(since, UTC),
         changed=datetime.fromtimestamp(changed, UTC),
         reason=reason.strip() if reason else None,

@@ -10,11 +10,16 @@ from estgw import logs
 from estgw.cli import pending
 from estgw.cli.arguments import CONFIG, config_file
 from estgw.commandline.table import Command, Option
+from estgw.register import engines, sqlite
+from estgw.register.requests import Requests
+
+PATIENCE = 10.0
+"""Seconds in which a register must answer."""
 
 
 def list_requests(arguments: Namespace) -> int:
     """Print one line for each request, the oldest first."""
-    found = pending.requests(_folders(arguments.config))
+    found = pending.requests(_places(arguments.config))
     found = [request for request in found if arguments.all or request.state in ("waiting", "approved")]
     if arguments.json:
         print(json.dumps([request.describe() for request in found], indent=2))
@@ -28,7 +33,7 @@ def list_requests(arguments: Namespace) -> int:
 
 def show(arguments: Namespace) -> int:
     """Print everything about one request."""
-    facts = pending.find(_folders(arguments.config), arguments.id).describe()
+    facts = pending.find(_places(arguments.config), arguments.id).describe()
     if arguments.json:
         print(json.dumps(facts, indent=2))
         return 0
@@ -41,24 +46,30 @@ def show(arguments: Namespace) -> int:
 
 def approve(arguments: Namespace) -> int:
     """Let a request be issued."""
-    request = pending.approve(_folders(arguments.config), arguments.id)
+    request = pending.approve(_places(arguments.config), arguments.id)
     print(f"{request.id[:12]}: approved; the certificate is issued when the client comes back")
     return 0
 
 
 def refuse(arguments: Namespace) -> int:
     """Refuse a request, with a reason for the client."""
-    request = pending.refuse(_folders(arguments.config), arguments.id, arguments.reason)
+    request = pending.refuse(_places(arguments.config), arguments.id, arguments.reason)
     print(f"{request.id[:12]}: refused; the client is told so when it comes back")
     return 0
 
 
-def _folders(path: Path) -> list[Path]:
-    """The directories of waiting requests: one in the directory of each CA."""
+def _places(path: Path) -> list[pending.Place]:
+    """Where requests of the configured CAs wait: in the folder of each, and in its register if there is one."""
     from estgw.config import model, routes
 
-    served = routes.routes(routes.build(model.load(config_file(path))))
-    return sorted({route.ca_dir / "pending" for route in served})
+    served = {(each.ca_dir, each.register) for each in routes.routes(routes.build(model.load(config_file(path))))}
+    folders = sorted({folder / "pending" for folder, _ in served})
+    registers = {
+        url or str(folder): Requests(engines.open_register(url, folder, PATIENCE))
+        for folder, url in sorted(served, key=str)
+        if url is not None or (folder / sqlite.NAME).exists()
+    }
+    return [*folders, *registers.values()]
 
 
 _ID = Option("id", "the EST_PENDING_ID of the request, or enough of its beginning", "ID")
@@ -69,7 +80,7 @@ COMMANDS = (
     Command(
         name="pending",
         summary="Decide on requests that wait for a person.",
-        description="The handler handlers/examples/manual-approval makes requests wait.",
+        description="Policies of handlers/python and the handler handlers/examples/manual-approval make requests wait.",
         run=None,
         example="pending list",
     ),

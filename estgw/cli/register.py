@@ -90,9 +90,11 @@ def copy(arguments: Namespace) -> int:
 
 
 def _take_over(folder: Path, engine: Engine) -> None:
-    """Take over what fullcmc of estgw 0.1.0 kept in a file of its own, if that file is there."""
+    """Take over what fullcmc of estgw 0.1.0 kept in files of its own, if they are there."""
     if (number := takeover.take_over(folder, engine)) is not None:
         print(f"{folder / takeover.OLD}: {number} rows taken over to {engine.place}")
+    if number := takeover.take_over_requests(folder / "pending", engine):
+        print(f"{folder / 'pending'}: {number} requests of fullcmc taken over to {engine.place}")
 
 
 def crl(arguments: Namespace) -> int:

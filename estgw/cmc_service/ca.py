@@ -53,7 +53,7 @@ class CA(Protocol):
 
     @property
     def directory(self) -> Path:
-        """Where the service keeps what is its own: `cmc-secrets` and `pending/`."""
+        """Where the service keeps what is its own: `cmc-secrets`."""
 
     @property
     def issuers(self) -> Sequence[x509.Certificate]:
@@ -69,9 +69,6 @@ class CA(Protocol):
 
     def issue(self, wanted: Certification) -> x509.Certificate:
         """Issue a certificate.  It is in the register when this returns."""
-
-    def issued_for(self, pending_id: str) -> x509.Certificate | None:
-        """The certificate that this request got before."""
 
     def find(self, serial: int) -> x509.Certificate | None:
         """The certificate with this serial number, revoked or not (RFC 5272 6.9)."""

@@ -62,13 +62,13 @@ class State:
 
     def __init__(self, directory: Path, patience: float) -> None:
         """Open the register that EST_REGISTER names, or certs.sqlite; a statement may take `patience` seconds."""
-        self._register = engines.open_register(os.environ.get("EST_REGISTER"), directory, patience)
-        takeover.take_over(directory, self._register)
+        self.register = engines.open_register(os.environ.get("EST_REGISTER"), directory, patience)
+        takeover.take_over(directory, self.register)
 
     def get(self, kind: str, key: str) -> bytes | None:
         """A value that has not ended."""
         query = "SELECT value FROM kept WHERE kind = :kind AND key = :key AND until > :now"
-        found = self._register.rows(query, {"kind": kind, "key": key, "now": _now()})
+        found = self.register.rows(query, {"kind": kind, "key": key, "now": _now()})
         return bytes(found[0][0]) if found else None
 
     def put(
@@ -78,23 +78,26 @@ class State:
 
         `is_bounded=False` puts a value back that had its place before.
         """
-        with self._register.exclusive(f"{kind} {key}"):
+        row = {"kind": kind, "key": key, "value": value, "owner": owner}
+        until = int(time.time() + lasts.total_seconds()) + 1
+        is_bounded = is_bounded and kind in BOUNDS
+        with self.register.exclusive(_room(kind, owner) if is_bounded else f"{kind} {key}"):
             if self.get(kind, key) is not None:
                 return False
             if is_bounded:
                 self._make_room(kind, owner)
-            self._insert(kind, key, value, int(time.time() + lasts.total_seconds()) + 1, owner)
-            return True
+            self._forget_ended()
+            return bool(self.register.rows(_INSERT_NEW, {**row, "until": until, "now": _now()}))
 
     def require_room(self, kind: str, owner: str) -> None:
         """Raise `Full` before work that must end with a new row."""
-        with self._register.exclusive(f"{kind} {owner}"):
+        with self.register.exclusive(_room(kind, owner)):
             self._make_room(kind, owner)
 
     def drop(self, kind: str, key: str) -> bool:
         """Forget a value; True if it was there, so that one of two processes has it."""
         drop = "DELETE FROM kept WHERE kind = :kind AND key = :key RETURNING 1"
-        return bool(self._register.rows(drop, {"kind": kind, "key": key}))
+        return bool(self.register.rows(drop, {"kind": kind, "key": key}))
 
     def wrong(self, kind: str, key: str) -> int:
         """The number of wrong guesses that count now."""
@@ -106,14 +109,15 @@ class State:
         The transaction that counts a guess also gives the verdict on it: of any number at once, `most` get one.  A
         right guess writes its row, too, so that a guess that can't be counted gets no verdict.
         """
-        with self._register.exclusive(f"{kind} {key}"):
+        with self.register.exclusive(f"{kind} {key}"):
             count, now = self.wrong(kind, key), time.time()
             if count >= most:
                 raise Spent
             query = "SELECT until FROM kept WHERE kind = :kind AND key = :key AND until > :now"
-            found = self._register.rows(query, {"kind": kind, "key": key, "now": _now()})
-            if not found:
-                self._make_room(kind, "")
+            found = self.register.rows(query, {"kind": kind, "key": key, "now": _now()})
+            if not found and kind in BOUNDS:
+                with self.register.exclusive(_room(kind, "")):
+                    self._make_room(kind, "")
             until = found[0][0] if found and is_right else int(now + lasts.total_seconds()) + 1
             self._insert(kind, key, str(count + (not is_right)).encode(), until)
         return is_right
@@ -121,15 +125,14 @@ class State:
     def ended(self, kind: str, most: int) -> list[bytes]:
         """Some values of a kind that stays after its end until it is dropped; other values the next time."""
         query = "SELECT value FROM kept WHERE kind = :kind AND until <= :now ORDER BY random() LIMIT :most"
-        return [bytes(value) for (value,) in self._register.rows(query, {"kind": kind, "now": _now(), "most": most})]
+        return [bytes(value) for (value,) in self.register.rows(query, {"kind": kind, "now": _now(), "most": most})]
 
-    def _insert(self, kind: str, key: str, value: bytes, until: int, owner: str = "") -> None:
+    def _insert(self, kind: str, key: str, value: bytes, until: int) -> None:
         self._forget_ended()
-        row = {"kind": kind, "key": key, "value": value, "until": until, "owner": owner}
-        self._register.rows(_INSERT, row)
+        self.register.rows(_INSERT, {"kind": kind, "key": key, "value": value, "until": until, "owner": ""})
 
     def _forget_ended(self) -> None:
-        self._register.rows("DELETE FROM kept WHERE until <= :now AND kind <> :stays", {"now": _now(), "stays": STAYS})
+        self.register.rows("DELETE FROM kept WHERE until <= :now AND kind <> :stays", {"now": _now(), "stays": STAYS})
 
     def _make_room(self, kind: str, owner: str) -> None:
         """Raise `Full`, or forget the oldest row where `Bound.too_many` is empty."""
@@ -145,13 +148,13 @@ class State:
             raise Full(kind, "of all clients'")
         else:  # the client with the most rows loses one
             query = "SELECT owner FROM kept WHERE kind = :kind GROUP BY owner ORDER BY count(*) DESC LIMIT 1"
-            owner = self._register.rows(query, {"kind": kind})[0][0]
+            owner = self.register.rows(query, {"kind": kind})[0][0]
         oldest = "SELECT key FROM kept WHERE kind = :kind AND owner = :owner ORDER BY until LIMIT 1"
         drop = f"DELETE FROM kept WHERE kind = :kind AND key = ({oldest})"  # noqa: S608
-        self._register.rows(drop, {"kind": kind, "owner": owner})
+        self.register.rows(drop, {"kind": kind, "owner": owner})
 
     def _count(self, condition: str, **values: str) -> int:
-        found: int = self._register.rows(f"SELECT count(*) FROM kept WHERE {condition}", values)[0][0]  # noqa: S608
+        found: int = self.register.rows(f"SELECT count(*) FROM kept WHERE {condition}", values)[0][0]  # noqa: S608
         return found
 
 
@@ -159,6 +162,20 @@ _INSERT = """
 INSERT INTO kept (kind, key, value, until, owner) VALUES (:kind, :key, :value, :until, :owner)
     ON CONFLICT (kind, key) DO UPDATE SET value = excluded.value, until = excluded.until, owner = excluded.owner
 """
+
+_INSERT_NEW = """
+INSERT INTO kept (kind, key, value, until, owner) VALUES (:kind, :key, :value, :until, :owner)
+    ON CONFLICT (kind, key) DO UPDATE SET value = excluded.value, until = excluded.until, owner = excluded.owner
+    WHERE kept.until <= :now RETURNING 1
+"""
+
+
+def _room(kind: str, owner: str) -> str:
+    """The lock under which rows of a kind are counted and entered, so that bounds hold whatever number comes at once.
+
+    Where only each client has a bound, clients do not wait for each other.
+    """
+    return f"room {kind} {owner}" if kind in BOUNDS and BOUNDS[kind].total is None else f"room {kind}"
 
 
 def _now() -> int:

@@ -18,6 +18,7 @@ PATIENCE = 30.0
 TABLES: Mapping[str, tuple[str, ...]] = {
     "certificates": schema.COLUMNS,
     "kept": ("kind", "key", "value", "until", "owner"),
+    "requests": ("id", "state", "facts", "csr", "owner", "reason", "serial", "since", "changed"),
     "crls": ("number", "this_update", "next_update", "der"),
 }
 
@@ -31,6 +32,7 @@ def copy(source: Engine, target: Engine, newest: int | None = None) -> dict[str,
         return {
             "certificates": _certificates(source, target, newest),
             "kept": _all(source, target, "kept", "WHERE until > :now"),
+            "requests": _all(source, target, "requests"),  # after the certificates that they name
             "crls": _all(source, target, "crls"),
         }
 
@@ -59,9 +61,18 @@ def _certificates(source: Engine, target: Engine, newest: int | None) -> int:
     query = f"SELECT rowid, {columns} FROM certificates WHERE rowid > :last ORDER BY rowid LIMIT {CHUNK}"  # noqa: S608
     while rows := source.rows(query, {"last": last}):
         for row in rows:
-            number += _insert(target, "certificates", row[1:])
+            number += _insert(target, "certificates", _with_key(row[1:]))
         last = rows[-1][0]
     return number
+
+
+def _with_key(row: tuple[object, ...]) -> tuple[object, ...]:
+    """A row of certificates with its subject_key, which a program of version 1 does not write."""
+    values = dict(zip(schema.COLUMNS, row, strict=True))
+    der = values["der"]
+    if values["subject_key"] == "" and isinstance(der, bytes):
+        values["subject_key"] = schema.key_of_certificate(der)
+    return tuple(values.values())
 
 
 def _all(source: Engine, target: Engine, table: str, where: str = "") -> int:

@@ -41,7 +41,10 @@ class Engine(Protocol):
         """The rows of one statement, a transaction of its own.  Raises `RegisterError`."""
 
     def transaction(self) -> AbstractContextManager[None]:
-        """The statements inside are committed together, or not at all.  Raises `RegisterError`."""
+        """The statements inside are committed together, or not at all.  Raises `RegisterError`.
+
+        A transaction inside another is a part of that one.
+        """
 
     def exclusive(self, name: str) -> AbstractContextManager[None]:
         """A transaction, and no other process is in one with this name.  Raises `RegisterBusy` if it takes too long."""

@@ -58,6 +58,9 @@ class PostgreSQL:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
+        if self._inside:
+            yield
+            return
         self.rows("BEGIN")
         self._inside = True
         try:
@@ -94,6 +97,8 @@ class PostgreSQL:
 
     def _said(self, statement: str, values: Values, deadline: float) -> Rows:
         if self._connection is None:
+            if self._inside:  # a fault has ended the transaction, and somebody goes on as if there were one
+                raise RegisterBusy(f"{self.place}: the transaction is lost")
             made = self._connect(deadline - time.monotonic())
             try:
                 self._require_known(made)

@@ -62,6 +62,19 @@ CREATE TABLE kept (                          -- what fullcmc remembers between r
 );
 CREATE INDEX by_end ON kept (until);
 CREATE INDEX by_owner ON kept (kind, owner, until);
+CREATE TABLE requests (                      -- requests that wait for a person (RFC 7030 4.2.3)
+    id      text PRIMARY KEY,                -- EST_PENDING_ID
+    state   text NOT NULL CHECK (state IN ('waiting', 'approved', 'issued', 'refused')),
+    facts   text NOT NULL,                   -- variables of the contract by name, as JSON
+    csr     text NOT NULL,                   -- PEM
+    owner   text NOT NULL,                   -- the client, where a bound counts
+    reason  text,                            -- of a refusal, for the client
+    serial  text REFERENCES certificates (serial),
+    since   text NOT NULL,
+    changed text NOT NULL
+);
+CREATE INDEX by_state ON requests (state, owner);
+CREATE INDEX by_change ON requests (changed);
 CREATE TABLE crls (
     number      bigint PRIMARY KEY,          -- cRLNumber (RFC 5280 5.2.3)
     this_update text NOT NULL,

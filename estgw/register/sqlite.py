@@ -47,6 +47,9 @@ class SQLite:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
+        if self._inside:
+            yield
+            return
         self.rows("BEGIN IMMEDIATE")
         self._inside = True
         try:

@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,6 @@ from estgw.errors import Malformed
 from estgw.est import certs
 
 WORKSPACE = Path(__file__).resolve().parents[2] / "openssl-ca"
-SAME_REQUEST = timedelta(days=30)  # for how long a request that comes again gets its first certificate
 
 
 @contextlib.contextmanager
@@ -100,11 +99,6 @@ class DirectoryCA:
         return ca.issue(
             wanted.subject, wanted.public_key, wanted.san, wanted.profile, wanted.lifetime, signs=wanted.signs
         )
-
-    @_exit_is_an_error()
-    def issued_for(self, pending_id: str) -> x509.Certificate | None:
-        os.environ["EST_PENDING_ID"] = pending_id
-        return store.handed_out(SAME_REQUEST)
 
     @_exit_is_an_error()
     def find(self, serial: int) -> x509.Certificate | None:

@@ -16,13 +16,14 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from estgw.register import crls, engines, schema
-from estgw.register.engine import Engine, RegisterError
+from estgw.register import crls, engines, requests, schema
+from estgw.register.engine import Engine, RegisterBusy, RegisterError
 from estgw.register.sqlite import NAME as NAME
 from estgw.register.sqlite import create as create  # for create-ca
 
 MOST_OF_A_SCRIPT = 1 << 20  # bytes of a file beside this one that count for `once`
 _key: str | None = None  # of the request that is being served inside `once`
+_approval: tuple[str, str] | None = None  # EST_REQUEST_ID and EST_PENDING_ID of a request that needed approval
 
 
 def _engine() -> Engine:
@@ -52,7 +53,8 @@ def once(within: timedelta, *decided: object) -> Iterator[x509.Certificate | Non
 
     It is the same request if client, key, names and operation are the same (EST_PENDING_ID), and so is all that was
     `decided` and each script in this directory: an edited policy is never answered with the old certificate.  Print the
-    certificate after the block, when it is in the register for good.
+    certificate after the block, when it is in the register for good.  What was approved is issued once, however long
+    ago that was.
     """
     global _key
     pieces = [os.environ["EST_PENDING_ID"], _scripts(), *map(repr, decided)]
@@ -60,9 +62,59 @@ def once(within: timedelta, *decided: object) -> Iterator[x509.Certificate | Non
     with ending(), _engine().alone(key):
         _key = key
         try:
-            yield _last("request_key = :key AND issued_at > :since AND not_after > :now", key=key, since=_ago(within))
+            if _is_approved():
+                yield _approved()
+            else:
+                condition = "request_key = :key AND issued_at > :since AND not_after > :now"
+                yield _last(condition, key=key, since=_ago(within))
         finally:
             _key = None
+
+
+def require_approval(days: int = 30, most: int = 1000, each: int = 200) -> None:
+    """End with 75 (202 for the client) until a person has approved this request; refused, it ends with 77.
+
+    `estgw pending` lists and decides.  At most so many requests wait, and `each` of one client; one that nothing
+    happens to for so many days is forgotten.  After this, `once` and `add` issue it once.  A key of the server's making
+    is sent once and kept nowhere, so a client that asks again waits again.
+    """
+    global _approval
+    environ = os.environ
+    _approval = environ["EST_REQUEST_ID"], environ["EST_PENDING_ID"]
+    client = hashlib.sha256(repr((environ.get("REMOTE_USER"), environ.get("SSL_CLIENT_S_DN"))).encode()).hexdigest()
+    room = requests.Room(each, most, timedelta(days=days))
+    with ending():
+        known = requests.Requests(_engine())
+        request = known.find(_approval[1])
+        try:
+            if request is None:
+                known.put(requests.new(environ, Path(environ["EST_CSR_FILE"]).read_text()), client, room)
+                sys.exit(os.EX_TEMPFAIL)
+        except requests.RequestError as full:
+            print(full)
+            sys.exit(os.EX_UNAVAILABLE)
+        if request.state == "waiting":
+            known.touch(request.id)
+            sys.exit(os.EX_TEMPFAIL)
+        if request.state == "refused":
+            print(request.reason)
+            sys.exit(os.EX_NOPERM)
+        if request.state == "issued" and (environ["EST_OPERATION"] == "serverkeygen" or not request.can_be_given):
+            known.wait_again(request.id)
+            sys.exit(os.EX_TEMPFAIL)
+
+
+def _is_approved() -> bool:
+    """Whether the request that is being served has needed approval; a worker may have served others before."""
+    return _approval == (os.environ["EST_REQUEST_ID"], os.environ.get("EST_PENDING_ID"))
+
+
+def _approved() -> x509.Certificate | None:
+    """What the approved request got before, or None if it is to be issued now."""
+    found = requests.Requests(_engine()).find(os.environ["EST_PENDING_ID"])
+    if found is None or found.state not in ("approved", "issued"):
+        raise RegisterBusy("somebody has decided otherwise at this moment")
+    return found.certificate
 
 
 def _scripts() -> str:
@@ -97,7 +149,14 @@ def add(certificate: x509.Certificate, san: str, profile: str) -> None:
     }
     places = ", ".join(f":{column}" for column in row)
     # If the connection is lost, it is said twice, and the row is entered once.
-    _do(f"INSERT INTO certificates ({', '.join(row)}) VALUES ({places}) ON CONFLICT (serial) DO NOTHING", row)  # noqa: S608
+    insert = f"INSERT INTO certificates ({', '.join(row)}) VALUES ({places}) ON CONFLICT (serial) DO NOTHING"  # noqa: S608
+    if not _is_approved():
+        _do(insert, row)
+        return
+    with ending(), _engine().transaction():
+        _engine().rows(insert, row)
+        if not requests.Requests(_engine()).close(os.environ["EST_PENDING_ID"], _serial(certificate)):
+            raise RegisterBusy("it was issued or refused at this moment, so nothing was issued now")
 
 
 def status(certificate: x509.Certificate) -> str | None:
@@ -109,11 +168,6 @@ def status(certificate: x509.Certificate) -> str | None:
 def newest(subject: x509.Name) -> x509.Certificate | None:
     """The last valid certificate that was issued for this subject, or None: the one to renew."""
     return _last("subject = :subject AND not_after > :now", subject=_text(subject))
-
-
-def handed_out(within: timedelta) -> x509.Certificate | None:
-    """What this very request got before, or None: the client may have lost the answer (EST_PENDING_ID)."""
-    return _last("pending_id = :id AND issued_at > :since", id=os.environ["EST_PENDING_ID"], since=_ago(within))
 
 
 def by_serial(serial: int) -> x509.Certificate | None:

@@ -7,13 +7,18 @@ import json
 import os
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import yaml
 
 from estgw.cli import main, pending
-from estgw.cli.pending import PendingError
+from estgw.register import engines
+from estgw.register.postgresql import PostgreSQL
+from estgw.register.requests import STATES, RequestError, Requests, Room, new
+from tests.kit.gateway import merged
 from tests.kit.processes import until
 from tests.kit.restore import logging_as_before
 from tests.kit.workspace import Workspace
@@ -44,7 +49,7 @@ def as_before() -> Iterator[None]:
 def folder(tmp_path: Path) -> Path:
     """A CA's directory of requests as the script makes it, and a conf.yaml that names the CA."""
     made = tmp_path / "ca/pending"
-    for state in pending.STATES:
+    for state in STATES:
         (made / state).mkdir(parents=True)
     (made / "lock").touch()
     settings = {
@@ -88,7 +93,7 @@ def test_list_without_requests_prints_nothing(estgw):
 
 
 def test_list_works_without_the_directories_of_the_states(folder, estgw):
-    for state in pending.STATES:
+    for state in STATES:
         (folder / state).rmdir()
     assert estgw("list", "--all") == (0, "", "")
 
@@ -239,11 +244,73 @@ def test_a_request_that_disappears_is_reported(folder, monkeypatch):
     """The request is looked up again under the lock, since it may have moved meanwhile."""
     path = put(folder, ONE)
     found = pending.find([folder], ONE)
-    monkeypatch.setattr(pending, "find", lambda *_: found)
+    monkeypatch.setattr(pending, "_find", lambda *_: (folder, found))
     path.rename(folder / "issued" / ONE)
-    with pytest.raises(PendingError, match="it is issued already"):
+    with pytest.raises(RequestError, match="it is issued already"):
         pending.approve([folder], ONE)
     (folder / "issued" / ONE / "request").unlink()
     (folder / "issued" / ONE).rmdir()
-    with pytest.raises(PendingError, match="it is gone already"):
+    with pytest.raises(RequestError, match="it is gone already"):
         pending.approve([folder], ONE)
+
+
+# Requests in registers.
+
+
+@pytest.fixture(params=["SQLite", "PostgreSQL"])
+def known(folder: Path, request: pytest.FixtureRequest) -> Iterator[Requests]:
+    """The requests in the register of the same CA."""
+    url = None
+    if request.param == "PostgreSQL":
+        url = request.getfixturevalue("cluster").register()
+        with closing(PostgreSQL(url)) as made:
+            made.create()
+        config = folder.parents[1] / "conf.yaml"
+        settings = yaml.safe_load(config.read_text())
+        settings["callouts"]["runner"] = "fork"
+        config.write_text(yaml.safe_dump(merged(settings, {"callouts": {"register": url}})))
+    yield Requests(engines.open_register(url, folder.parent, 10))
+    engines.close_all()
+
+
+def wait(known: Requests, identifier: str, **facts: str) -> None:
+    environment = {**FACTS, **facts, "EST_PENDING_ID": identifier, "EST_TMPDIR": "/x", "EST_CSR_FILE": "/x/csr.pem"}
+    assert known.put(new(environment, "-----BEGIN CERTIFICATE REQUEST-----"), "ann", Room(9, 9, timedelta(9)))
+
+
+def test_requests_of_a_register_are_decided_beside_those_of_a_folder(folder, known, estgw):
+    put(folder, OTHER)
+    wait(known, ONE)
+    wait(known, TWO, EST_CSR_SUBJECT="CN=\x1b[31mred")
+    lines = estgw("list")[1].splitlines()
+    assert [line.split()[:2] for line in lines] == [[each[:12], "waiting"] for each in (ONE, TWO, OTHER)]
+    assert "CN=\\x1b[31mred" in lines[1]
+    (shown,) = [each for each in json.loads(estgw("list", "--json")[1]) if each["id"] == ONE]
+    assert (shown["client"], shown["names"], shown["state"]) == (
+        "ann, CN=old",
+        ["DNS:one.example", "IP:192.0.2.1"],
+        "waiting",
+    )
+    assert "EST_TMPDIR" not in str(known.find(ONE)) and "csr.pem" not in str(known.find(ONE))
+    assert "BEGIN CERTIFICATE REQUEST" in estgw("show", "1a2b")[1]
+    assert estgw("approve", "1a2b")[0] == 0
+    assert estgw("approve", "1a2b")[::2] == (1, "estgw: 1a2b00000000: it is approved already\n")
+    assert estgw("refuse", "1a2b", "--reason", "ask your teacher")[0] == 0
+    assert (found := known.find(ONE)) is not None
+    assert (found.state, found.reason) == ("refused", "ask your teacher")
+    assert estgw("approve", "1a2b")[0] == 0, "a refused request may be approved"
+    assert (found := known.find(ONE)) is not None
+    assert (found.state, found.reason) == ("approved", None)
+    assert estgw("approve", "ff")[0] == 0
+    assert (folder / "approved" / OTHER).is_dir()
+    assert estgw("approve", "1a2")[0] == 1, "two begin so"
+
+
+def test_a_register_of_requests_that_is_away_is_a_fault_with_words(folder, estgw):
+    config = folder.parents[1] / "conf.yaml"
+    settings = yaml.safe_load(config.read_text())
+    settings["callouts"] |= {"runner": "fork", "register": "postgresql://ca@127.0.0.1:1/ca"}
+    config.write_text(yaml.safe_dump(settings))
+    status, out, err = estgw("list")
+    assert (status, out) == (1, "")
+    assert "Connection refused" in err

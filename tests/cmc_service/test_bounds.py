@@ -24,6 +24,7 @@ from estgw.cmc_service.state import mark
 from estgw.cms import signed
 from estgw.cms.identifiers import key_id_of
 from estgw.register import engines
+from estgw.register.requests import Requests
 from tests.cmc_service import office as cmc
 from tests.cmc_service.office import Person, control, fresh, message, new_key, pkcs10, proof
 from tests.kit.ca import common_name
@@ -274,7 +275,7 @@ def test_one_client_does_not_fill_the_requests_that_wait_for_a_human(office, mon
     for _ in range(2):
         assert human.enrol(pkcs10(1, "device-9", key=new_key()), by=loud).status.status == PENDING
     assert human.enrol(pkcs10(1, "device-9", key=new_key()), by=loud).failure is LATER
-    assert len(list((human.ca / "pending/waiting").iterdir())) == 2
+    assert len(Requests(engines.open_register(None, human.ca, 10)).all()) == 2
     assert human.enrol(pkcs10(1, key=new_key()), by=quiet).status.status == PENDING
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
+import sqlite3
 import sys
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -36,6 +38,9 @@ from estgw.cms import signed
 from estgw.cms.algorithms import HMAC_SHA256, SHA256, Algorithm
 from estgw.cms.fields import integer, sequence
 from estgw.cms.identifiers import IssuerAndSerial
+from estgw.est import certs
+from estgw.register import engines
+from estgw.register.requests import Requests
 from tests.cmc_service import office as cmc
 from tests.cmc_service.office import Person, control, fresh, message, new_key, pkcs10, proof
 from tests.kit.csr import csr
@@ -732,33 +737,31 @@ def test_only_exit_0_of_authorize_lets_a_request_pass(office, script, text, fail
 
 @pytest.mark.parametrize("verdict", ["approve", "refuse"])
 def test_a_request_that_waits_for_a_human_is_issued_or_refused(shared, tmp_path, verdict):
-    """With `human` in the policy, requests wait in EST_CA_DIR/pending, where `estgw pending` finds them."""
+    """With `human` in the policy, requests wait in the register, where `estgw pending` finds them."""
     office = cmc.Office(shared.lab.copy(tmp_path)).allow(human=True)
     member = office.person("device-7")
     asked = pkcs10(1, key=member.key)
     waits = office.enrol(asked, by=member)
     assert waits.http == 202
-    folder = office.ca / "pending"
-    (request,) = pending.requests([folder])
+    places = [Requests(engines.open_register(None, office.ca, 10))]
+    (request,) = pending.requests(places)
     assert request.state == "waiting"
     assert request.facts["EST_CSR_SUBJECT"] == "CN=device-7"
     assert request.describe()["operation"] == "simplereenroll"
     wish = control("queryPending", waits.status.pending.token, 3)
     assert office.enrol(by=member, controls=[wish]).http == 202
     if verdict == "refuse":
-        pending.refuse([folder], request.id, "ask your teacher")
+        pending.refuse(places, request.id, "ask your teacher")
         reply = office.enrol(by=member, controls=[control("queryPending", waits.status.pending.token, 3)])
         assert (reply.failure, reply.status.text) == (CMCFailInfo.BAD_REQUEST, "ask your teacher")
         return
-    pending.approve([folder], request.id)
+    pending.approve(places, request.id)
     before = office.count()
     (office.ca / "private/cakey.pem").rename(office.ca / "away")
     wish = control("queryPending", waits.status.pending.token, 3)
     assert office.enrol(by=member, controls=[wish]).failure is CMCFailInfo.INTERNAL_CA_ERROR
     (office.ca / "away").rename(office.ca / "private/cakey.pem")
-    (folder / "approved" / request.id / "started").touch()
-    assert office.enrol(by=member, controls=[wish]).http == 202, "somebody is at it, or was killed at it"
-    (folder / "approved" / request.id / "started").unlink()
+    assert pending.requests(places)[0].state == "approved"
     reply = office.enrol(by=member, controls=[control("queryPending", waits.status.pending.token, 3)])
     assert reply.status.status == DONE
     again = office.enrol(asked, by=member)
@@ -766,8 +769,11 @@ def test_a_request_that_waits_for_a_human_is_issued_or_refused(shared, tmp_path,
     assert office.count() == before + 1
     (new,) = (each for each in again.issued if each != member.certificate)
     assert new in reply.issued
-    assert pending.requests([folder])[0].state == "issued"
-    assert pending.requests([folder])[0].certificate == new
+    assert pending.requests(places)[0].state == "issued"
+    assert pending.requests(places)[0].certificate == new
+    with contextlib.closing(sqlite3.connect(office.ca / "certs.sqlite")) as db, db:
+        db.execute("UPDATE certificates SET status = 'revoked' WHERE serial = ?", [certs.serial_hex(new)])
+    assert office.enrol(asked, by=member).http == 202, "a revoked certificate is not given again: a person decides anew"
 
 
 def test_an_identity_proof_with_an_unknown_mac_is_bad_alg(office):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -81,6 +82,31 @@ def test_a_value_ends_and_a_bound_holds(opened, monkeypatch):
         kept.require_room("pending", "another")
     assert kept.put("challenge", "2", b"", HOUR, "loud")
     assert kept.get("challenge", "0") is None, "the oldest makes room"
+
+
+def test_bounds_hold_for_clients_that_come_at_once(opened, monkeypatch):
+    monkeypatch.setitem(state.BOUNDS, "message", Bound(3, None, "messages"))
+    monkeypatch.setitem(state.BOUNDS, "pending", Bound(2, 5, "requests"))
+    monkeypatch.setitem(state.BOUNDS, "challenge", Bound(2, 5, ""))
+    monkeypatch.setitem(state.BOUNDS, "unknown", Bound(4, None, ""))
+    opened()
+    numbers = itertools.count()
+
+    def put(kind: str, owners: int) -> Callable[[State], bool]:
+        def work(kept: State) -> bool:
+            number = next(numbers)
+            return kept.put(kind, f"{number}", b"", HOUR, f"client {number % owners}")
+
+        return work
+
+    assert at_once(opened, put("message", 1)) == {True: 3, Full: 9}, "of each client"
+    assert at_once(opened, put("pending", 1)) == {True: 2, Full: 10}
+    assert at_once(opened, put("pending", 12))[True] == 3, "of all together"
+    assert at_once(opened, put("challenge", 12)) == {True: 12}
+    guess = at_once(opened, lambda kept: kept.judge("unknown", f"{next(numbers)}", HOUR, most=5, is_right=False))
+    assert guess == {False: 12}
+    kinds = dict(opened().register.rows("SELECT kind, count(*) FROM kept GROUP BY kind"))
+    assert kinds == {"message": 3, "pending": 5, "challenge": 5, "unknown": 4}, "the oldest have made room"
 
 
 def test_cmc_sqlite_is_taken_over_once(opened, tmp_path):
