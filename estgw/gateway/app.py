@@ -36,6 +36,7 @@ from estgw.logs import log, new_request_id
 from estgw.metrics.meter import meter
 from estgw.record.gates import Gate
 from estgw.record.recorder import Recorder
+from estgw.register.engine import RegisterBusy
 from estgw.tls.adapter import connection_age, tls_info
 
 CLAIMED = 100
@@ -72,6 +73,11 @@ class App:
             except RequestError as refusal:
                 response = exchange.refuse(refusal)
                 taping.explain(exchange, str(refusal), recorder)
+            except RegisterBusy as fault:
+                words = "The CA's register can't be used now. Try again later."
+                patience = spread(exchange.state.config.callouts.retry_after)
+                response = exchange.refuse(Unavailable(words, retry_after=patience, log=str(fault)))
+                taping.explain(exchange, words, recorder)
             except ConnectionError:
                 log.info("client went away", **exchange.entry)
                 if recorder is not None:

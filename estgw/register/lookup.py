@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import re
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from estgw.est import certs, names
 from estgw.est import csr as csrs
 from estgw.est.csr import CSR
 from estgw.register import engines, schema, sqlite
+from estgw.register.engine import Engine
 
 INDEX, ARCHIVES, ISSUED = "index.txt", "index-archive", "newcerts"
 """The index of `openssl ca`, the directory of openssl-ca/rotate for older rows, and the directory of certificates."""
@@ -26,7 +26,7 @@ STORE = sqlite.NAME
 """The register of handlers/python."""
 
 PATIENCE = 5.0
-"""Seconds in which PostgreSQL must answer."""
+"""Seconds in which a register must answer."""
 
 MOST = 1000
 """Certificates of a register that are read at most.  Rows with another subject do not count and cost almost nothing."""
@@ -35,7 +35,7 @@ MOST = 1000
 def newest_valid(ca_dir: Path, csr: CSR, url: str | None = None) -> x509.Certificate | None:
     """Return the newest certificate with the CSR's subject and SAN that is valid now and not revoked, or None.
 
-    `url` is that of the register, if it is not `certs.sqlite`.  Blocks while it reads.  Raises `sqlite3.Error` or
+    `url` is that of the register, if it is not `certs.sqlite`.  Blocks while it reads.  Raises
     `RegisterError` for a register that can't be read, and OSError if the machine has no descriptor or no memory left.
     """
     now = datetime.now(UTC)
@@ -45,13 +45,20 @@ def newest_valid(ca_dir: Path, csr: CSR, url: str | None = None) -> x509.Certifi
     current = _read(index if index.exists() else index.with_suffix(".txt.old"))
     revoked = {row[3] for row in map(_fields, current.splitlines()) if row[0] == b"R"}
     found = []
-    store = _store(ca_dir / STORE, revoked, wanted) if url is None else _far_store(url, csr, revoked)
-    for register in (_index(ca_dir, current, wanted), store):
-        for certificate in itertools.islice(register, MOST):
-            valid = certificate.not_valid_before_utc <= now < certificate.not_valid_after_utc
-            if valid and csrs.difference(csr, certificate) is None:
-                found.append(certificate)
-                break
+    with contextlib.ExitStack() as opened:
+        registers = [_index(ca_dir, current, wanted)]
+        if url is not None or (ca_dir / STORE).exists():
+            # A connection of its own: a thread of the gateway asks.
+            engine = engines.connect(url) if url is not None else sqlite.SQLite(ca_dir.absolute() / STORE)
+            engine.patience = PATIENCE
+            opened.enter_context(contextlib.closing(engine))
+            registers += [_store(engine, csr, revoked), _store_without_keys(engine, wanted, revoked)]
+        for register in registers:
+            for certificate in itertools.islice(register, MOST):
+                valid = certificate.not_valid_before_utc <= now < certificate.not_valid_after_utc
+                if valid and csrs.difference(csr, certificate) is None:
+                    found.append(certificate)
+                    break
     return max(found, key=lambda one: one.not_valid_before_utc, default=None)
 
 
@@ -145,30 +152,21 @@ def _read(path: Path) -> bytes:
         return b""
 
 
-def _store(path: Path, revoked: set[bytes], wanted: _Subject) -> Iterator[x509.Certificate]:
-    """The certificates of the store that may have the wanted subject, newest first."""
-    if not path.exists():
-        return
-    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
-        # The sign before rowid makes SQLite read the subjects from their index, not the table.
-        plain = " AND ".join(["?", *["subject LIKE ?"] * len(wanted.needles)])
-        where = f"WHERE {plain} OR subject GLOB '*[^ -~]*' OR instr(subject, char(92))"  # a backslash
-        rows = f"SELECT rowid, subject FROM certificates {where} ORDER BY +rowid DESC"  # noqa: S608  # all ours
-        for number, subject in db.execute(rows, [wanted.is_ascii, *(f"%{needle}%" for needle in wanted.needles)]):
-            if not wanted.may_be(_of_store(subject)):
-                continue
-            found = db.execute("SELECT serial, der FROM certificates WHERE rowid = ? AND status = 'valid'", [number])
-            for serial, der in found:
-                if serial.encode() not in revoked:
-                    yield x509.load_der_x509_certificate(der)
-
-
-def _far_store(url: str, csr: CSR, revoked: set[bytes]) -> Iterator[x509.Certificate]:
-    """The same of a register in PostgreSQL, on a connection of its own: a thread of the gateway asks."""
-    engine = engines.connect(url)
-    engine.patience = PATIENCE
+def _store(engine: Engine, csr: CSR, revoked: set[bytes]) -> Iterator[x509.Certificate]:
+    """The certificates of the register that have the wanted subject, newest first."""
     query = "SELECT serial, der FROM certificates WHERE subject_key = :key AND status = 'valid' ORDER BY rowid DESC"
-    with closing(engine):
-        for serial, der in engine.rows(f"{query} LIMIT {MOST}", {"key": schema.subject_key(csr.subject)}):
+    for serial, der in engine.rows(f"{query} LIMIT {MOST}", {"key": schema.subject_key(csr.subject)}):
+        if serial.encode() not in revoked:
+            yield x509.load_der_x509_certificate(der)
+
+
+def _store_without_keys(engine: Engine, wanted: _Subject, revoked: set[bytes]) -> Iterator[x509.Certificate]:
+    """The same of rows that a program of version 1 has entered since the register was upgraded."""
+    query = "SELECT rowid, subject FROM certificates WHERE subject_key = '' ORDER BY rowid DESC"
+    for number, subject in engine.rows(query):
+        if not wanted.may_be(_of_store(subject)):
+            continue
+        one = "SELECT serial, der FROM certificates WHERE rowid = :number AND status = 'valid'"
+        for serial, der in engine.rows(one, {"number": number}):
             if serial.encode() not in revoked:
                 yield x509.load_der_x509_certificate(der)

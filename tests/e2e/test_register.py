@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import subprocess
@@ -15,9 +16,14 @@ from typing import Any
 import pytest
 import yaml
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from estgw.cmc.messages import PKIData, pki_response
+from estgw.cmc.values import RevokeRequest
+from estgw.cms import signed
 from estgw.register.postgresql import PostgreSQL
 from estgw.register.sqlite import SQLite
+from tests.cmc_service import office as cmc
 from tests.kit.ca import pem
 from tests.kit.connection import Response
 from tests.kit.csr import csr
@@ -25,6 +31,7 @@ from tests.kit.gateway import Gateway, merged, running_gateway
 from tests.kit.keys import KEY_PEM
 from tests.kit.postgres import Cluster, program, running_cluster
 from tests.kit.processes import ROOT, run
+from tests.kit.scripts import uncommented_text
 from tests.kit.workspace import Workspace
 
 GOOD = csr()
@@ -108,12 +115,15 @@ def test_a_renewal_finds_revocations_and_certificates_in_the_register(own_lab, c
 
 def test_a_postgresql_that_stops_is_a_503_and_nothing_is_lost(own_lab, own_cluster):
     url = ready(own_cluster.register())
-    with running_gateway(own_lab, settings(url)) as gateway:
+    label = settings(url, renew_without_certificate=True, operations={"simplereenroll": {"requires": "any"}})
+    with running_gateway(own_lab, label) as gateway:
         before = enrol(gateway).certificate
         own_cluster.stop()
         answer = enrol(gateway, csr("device-2"))
         assert answer.status == 503
         assert int(answer.header("Retry-After") or 0) >= 60
+        looked_up = gateway.post("python/simplereenroll", GOOD)
+        assert (looked_up.status, looked_up.words) == (503, "The CA's register can't be used now. Try again later.")
         assert gateway.get("python/cacerts").status == 200
         lines = [line for line in gateway.log if "Connection refused" in json.dumps(line)]
         assert lines, "the log says why"
@@ -202,6 +212,120 @@ def test_a_register_is_restored_from_its_dump(own_lab, cluster):
         assert enrol(gateway).certificate == made
         assert len(serials(url)) == 1
         assert enrol(gateway, csr("device-2")).status == 200
+
+
+@pytest.mark.client("sqlite3")
+def test_certs_sqlite_is_restored_from_its_backup(own_lab, tmp_path):
+    """As docs/several-gateways.md says."""
+    store, copy = own_lab.ca / "certs.sqlite", tmp_path / "copy.sqlite"
+    with running_gateway(own_lab, python=True) as gateway:
+        made = enrol(gateway).certificate
+        run("sqlite3", store, f".backup '{copy}'")  # beside a gateway that runs
+        late = enrol(gateway, csr("device-2")).certificate
+    for suffix in ("", "-wal", "-shm"):
+        store.with_name(store.name + suffix).unlink(missing_ok=True)
+    copy.rename(store)
+    with running_gateway(own_lab, python=True) as gateway:
+        assert enrol(gateway).certificate == made
+        assert enrol(gateway, csr("device-2")).certificate != late, "it is not known any more"
+    with closing(SQLite(store)) as engine:
+        found = [subject for (subject,) in engine.rows("SELECT subject FROM certificates ORDER BY rowid")]
+        assert found == ["CN=device-1", "CN=device-2"]
+        assert engine.rows("PRAGMA integrity_check") == [("ok",)]
+
+
+def test_of_two_gateways_with_other_settings_each_obeys_its_own_on_the_same_register(own_lab, cluster, tmp_path):
+    """As docs/several-gateways.md says: nothing compares them, and the register is one."""
+    url, other = ready(cluster.register()), own_lab.copy(tmp_path / "other")
+    other.edit("handlers/python/settings.py", 'lifetime = "90d"', 'lifetime = "9d"')
+    needs_tls = settings(url, operations={"simpleenroll": {"requires": "tls"}})
+    with running_gateway(own_lab, settings(url)) as first, running_gateway(other, settings(url)) as second:
+        answers = [enrol(gateway).certificate for gateway in (first, second, first, second)]
+        assert [(each.not_valid_after_utc - each.not_valid_before_utc).days for each in answers] == [90, 9, 90, 9]
+        assert len(set(answers)) == len(serials(url)) == 2, "what another policy has issued is no answer to a repeat"
+        device = tmp_path / "device.pem", tmp_path / "device.key"
+        device[0].write_bytes(pem(answers[0]))
+        device[1].write_bytes(KEY_PEM)
+        with closing(PostgreSQL(url)) as engine:
+            engine.rows(
+                "UPDATE certificates SET status = 'revoked' WHERE serial = :serial", {"serial": serials(url)[0]}
+            )
+        for gateway in (first, second):
+            answer = gateway.post("python/simplereenroll", GOOD, certificate=device, login=None)
+            assert (answer.status, answer.words) == (403, "your certificate is revoked")
+        second.configure(needs_tls)
+        assert second.reload()["event"] == "reloaded"
+        assert [enrol(gateway, csr("device-3")).status for gateway in (first, second)] == [200, 403]
+
+
+def test_fullcmc_enrols_waits_and_revokes_with_the_register_of_two_gateways(own_lab, cluster, tmp_path):
+    url = ready(cluster.register())
+    own_lab.edit("handlers/python/fullcmc", "human=False", "human=True")
+    key = cmc.new_key()
+
+    def ask(gateway: Gateway, person: cmc.Person, *controls: Any, requests: tuple[Any, ...] = ()) -> Response:
+        message = cmc.message(PKIData((*cmc.fresh(), *controls), requests), person)
+        headers = {"Content-Type": "application/pkcs7-mime; smime-type=CMC-request"}
+        return gateway.post("python/fullcmc", base64.encodebytes(message), headers=headers)
+
+    def said(answer: Response) -> Any:
+        (found,) = pki_response(signed.parse(answer.der)).statuses
+        return found
+
+    with running_gateway(own_lab, settings(url)) as first, running_gateway(own_lab, settings(url)) as second:
+        asked = cmc.pkcs10(1, "device-7", key=key)
+        waits = ask(first, cmc.Person(key), requests=(asked,))
+        assert waits.status == 202
+        query = cmc.control("queryPending", said(waits).pending.token, 3)
+        assert ask(second, cmc.Person(key), query).status == 202
+        (line,) = estgw(own_lab, first.config, "pending", "list")[0].splitlines()
+        assert line.split()[1] == "waiting"
+        assert "simpleenroll of CN=device-7, by estuser" in line
+        estgw(own_lab, first.config, "pending", "approve", line.split()[0])
+        done = ask(second, cmc.Person(key), query)
+        assert said(done).words == "success"
+        bag = signed.parse(done.der).bag
+        made = next(each for each in bag if each.public_key() == key.public_key())
+        own_lab.verify(made)
+        with closing(PostgreSQL(url)) as engine:
+            assert engine.rows("SELECT state, serial FROM requests") == [("issued", serials(url)[0])]
+        assert len(serials(url)) == 1
+        again = ask(first, cmc.Person(key), requests=(asked,))
+        assert made in signed.parse(again.der).bag, "a repeat at the other gateway gets the same"
+
+        wish = RevokeRequest(made.issuer.public_bytes(), made.serial_number, 1)
+        revoked = ask(first, cmc.Person(key, made), cmc.control("revokeRequest", wish, 1))
+        assert said(revoked).words == "success"
+        device = tmp_path / "device.pem", tmp_path / "device.key"
+        device[0].write_bytes(pem(made))
+        device[1].write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        answer = second.post("python/simplereenroll", csr("device-7", key=key), certificate=device, login=None)
+        assert (answer.status, answer.words) == (403, "your certificate is revoked")
+        assert not (own_lab.ca / "certs.sqlite").exists()
+        assert not (own_lab.ca / "pending").exists()
+
+
+def test_a_request_that_came_to_one_gateway_is_approved_and_issued_by_the_other(own_lab, cluster):
+    url = ready(cluster.register())
+    enrolling = own_lab.path / "handlers/python/simpleenroll"
+    enrolling.write_text(uncommented_text(enrolling.read_text(), "ca.store.require_approval()"))
+    with running_gateway(own_lab, settings(url)) as first, running_gateway(own_lab, settings(url)) as second:
+        answer = enrol(first)
+        assert (answer.status, int(answer.header("Retry-After") or 0) >= 60) == (202, True)
+        assert enrol(second).status == 202
+        (line,) = estgw(own_lab, second.config, "pending", "list")[0].splitlines()
+        assert "simpleenroll of CN=device-1, by estuser" in line
+        estgw(own_lab, second.config, "pending", "approve", line.split()[0])
+        with ThreadPoolExecutor(6) as pool:
+            answers = list(pool.map(lambda number: enrol((first, second)[number % 2]), range(6)))
+        assert {answer.status for answer in answers} == {200}
+        assert len({answer.certificate for answer in answers}) == len(serials(url)) == 1
+        enrol(first, csr("device-2"))
+        listed = estgw(own_lab, first.config, "pending", "list")[0]
+        refusal = ["pending", "refuse", listed.split()[0], "--reason", "ask your teacher"]
+        estgw(own_lab, first.config, *refusal)
+        refused = enrol(second, csr("device-2"))
+        assert (refused.status, refused.words) == (403, "ask your teacher")
 
 
 def test_a_crl_of_the_register_is_written_as_pem(own_lab, cluster, tmp_path):

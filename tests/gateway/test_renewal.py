@@ -19,6 +19,7 @@ from estgw.errors import BadRequest, Forbidden, Malformed
 from estgw.est import csr as csrs
 from estgw.est.certs import load_pem
 from estgw.gateway import renewal, request
+from estgw.register.engine import RegisterError
 from estgw.tls.info import TLSInfo
 from tests.kit.ca import DAY, NOW, certificate, name, root
 from tests.kit.csr import csr, san
@@ -381,8 +382,27 @@ def test_of_two_registers_the_newer_certificate_counts(store):
 def test_lookup_in_a_broken_register_raises_instead_of_refusing(store):
     store.enter("device-1")
     (store.path / "certs.sqlite").write_bytes(b"no database" * 100)
-    with pytest.raises(sqlite3.DatabaseError):
+    with pytest.raises(RegisterError, match="file is not a database"):
         store.find(csr("device-1"))
+
+
+def test_lookup_finds_what_a_program_of_version_1_has_entered(store):
+    """It writes no subject_key, and goes on after an upgrade."""
+    first, older, newer = store.enter("device-1"), store.enter("device-2"), store.enter("Gerät, 1")
+    with contextlib.closing(sqlite3.connect(store.path / "certs.sqlite")) as db, db:
+        db.execute("UPDATE certificates SET subject_key = '' WHERE subject <> 'CN=device-1'")
+    assert store.find(csr("DEVICE-2")) == older
+    assert store.find(csr("gerät, 1")) == newer
+    assert store.find(csr("device-1")) == first
+
+
+def test_lookup_of_a_name_reads_no_rows_of_other_names(store):
+    """However many there are: the subject_key has an index."""
+    store.enter("device-1")
+    with contextlib.closing(sqlite3.connect(store.path / "certs.sqlite")) as db:
+        for key in ("'x'", "''"):
+            plan = db.execute(f"EXPLAIN QUERY PLAN SELECT 1 FROM certificates WHERE subject_key = {key}").fetchall()
+            assert "USING COVERING INDEX by_subject_key" in plan[0][3]
 
 
 def test_lookup_finds_a_very_long_name(store):
