@@ -124,9 +124,9 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def running_cluster() -> Iterator[Cluster]:
-    """A cluster in a temporary directory."""
-    with _home() as made:
+def running_cluster(where: Path | None = None) -> Iterator[Cluster]:
+    """A cluster in a temporary directory, below `where` if that is given."""
+    with _home(where) as made:
         data = made.directory / "data"
         made.as_server(made.bin / "initdb", "-D", data, "-U", USER, "-A", "trust", "-E", "UTF8", "--no-sync")
         with _started(made):
@@ -150,11 +150,11 @@ def replicated(names: Sequence[str]) -> Iterator[list[Cluster]]:
 
 
 @contextlib.contextmanager
-def _home() -> Iterator[Cluster]:
+def _home(where: Path | None = None) -> Iterator[Cluster]:
     """A place for a cluster; its name is short, as the path of a socket is short."""
     initdb = program("initdb")
     assert initdb is not None
-    directory = Path(tempfile.mkdtemp(prefix="pg-"))
+    directory = Path(tempfile.mkdtemp(prefix="pg-", dir=where))
     try:
         if os.geteuid() == 0:
             shutil.chown(directory, USER)

@@ -104,6 +104,17 @@ def test_a_standby_that_never_answers_costs_the_patience_and_not_for_ever(own_cl
             with pytest.raises(RegisterBusy, match="somebody has cancelled the wait for a standby"):
                 engine.rows(KEEP, {"key": "cancelled"})
             aside.join()
+
+            # The same at the COMMIT of a transaction, such as that of `once`.
+            aside = threading.Thread(target=lambda: until(lambda: own_cluster.sql(waiting) != "0"))
+            aside.start()
+            with (
+                pytest.raises(RegisterBusy, match="somebody has cancelled the wait for a standby") as refusal,
+                engine.transaction(),
+            ):
+                engine.rows(KEEP, {"key": "in doubt"})
+            assert refusal.value.status == os.EX_UNAVAILABLE, "nothing is handed out, and the repeat finds the row"
+            aside.join()
         finally:
             own_cluster.sql("ALTER SYSTEM RESET synchronous_standby_names")
             own_cluster.sql("SELECT pg_reload_conf()")
