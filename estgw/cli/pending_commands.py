@@ -40,7 +40,8 @@ def show(arguments: Namespace) -> int:
     for name, value in facts.items():
         for text in value if isinstance(value, list) else [value]:
             if text:
-                print(logs.escape(f"{name}: {text}"))
+                for line in f"{name}: {text}".split("\n"):  # a CSR of a register is PEM
+                    print(logs.escape(line))
     return 0
 
 

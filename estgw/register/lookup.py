@@ -48,11 +48,10 @@ def newest_valid(ca_dir: Path, csr: CSR, url: str | None = None) -> x509.Certifi
     with contextlib.ExitStack() as opened:
         registers = [_index(ca_dir, current, wanted)]
         if url is not None or (ca_dir / STORE).exists():
-            # A connection of its own: a thread of the gateway asks.
-            engine = engines.connect(url) if url is not None else sqlite.SQLite(ca_dir.absolute() / STORE)
-            engine.patience = PATIENCE
-            opened.enter_context(contextlib.closing(engine))
-            registers += [_store(engine, csr, revoked), _store_without_keys(engine, wanted, revoked)]
+            engine = opened.enter_context(contextlib.closing(_opened(ca_dir, url)))
+            has_keys = url is not None or engine.rows("PRAGMA user_version")[0][0] > 1
+            registers += [_store(engine, csr, revoked)] if has_keys else []
+            registers += [_store_without_keys(engine, wanted, revoked, "subject_key = ''" if has_keys else "1 = 1")]
         for register in registers:
             for certificate in itertools.islice(register, MOST):
                 valid = certificate.not_valid_before_utc <= now < certificate.not_valid_after_utc
@@ -152,6 +151,14 @@ def _read(path: Path) -> bytes:
         return b""
 
 
+def _opened(ca_dir: Path, url: str | None) -> Engine:
+    """A connection of its own, since a thread of the gateway asks; a dry run, too, so it changes nothing."""
+    file = ca_dir.absolute() / STORE
+    engine = sqlite.SQLite(file, is_read_only=True) if url is None else engines.connect(url)
+    engine.patience = PATIENCE
+    return engine
+
+
 def _store(engine: Engine, csr: CSR, revoked: set[bytes]) -> Iterator[x509.Certificate]:
     """The certificates of the register that have the wanted subject, newest first."""
     query = "SELECT serial, der FROM certificates WHERE subject_key = :key AND status = 'valid' ORDER BY rowid DESC"
@@ -160,9 +167,11 @@ def _store(engine: Engine, csr: CSR, revoked: set[bytes]) -> Iterator[x509.Certi
             yield x509.load_der_x509_certificate(der)
 
 
-def _store_without_keys(engine: Engine, wanted: _Subject, revoked: set[bytes]) -> Iterator[x509.Certificate]:
-    """The same of rows that a program of version 1 has entered since the register was upgraded."""
-    query = "SELECT rowid, subject FROM certificates WHERE subject_key = '' ORDER BY rowid DESC"
+def _store_without_keys(
+    engine: Engine, wanted: _Subject, revoked: set[bytes], which: str
+) -> Iterator[x509.Certificate]:
+    """The same of the rows that a program of version 1 has entered, before the register was upgraded or since."""
+    query = f"SELECT rowid, subject FROM certificates WHERE {which} ORDER BY rowid DESC"  # noqa: S608
     for number, subject in engine.rows(query):
         if not wanted.may_be(_of_store(subject)):
             continue

@@ -25,11 +25,14 @@ longer one has waited, the fewer tries one has, and those who come later go firs
 
 
 class SQLite:
-    """A file.  It is made where it is missing, and one of an earlier version is upgraded when it is opened."""
+    """A file.  It is made where it is missing, and one of an earlier version is upgraded when it is opened.
 
-    def __init__(self, path: Path) -> None:
+    One that is read only is neither made nor upgraded, and stays as it is when it is closed.
+    """
+
+    def __init__(self, path: Path, *, is_read_only: bool = False) -> None:
         self.place, self.patience = str(path), 10.0
-        self._path = path
+        self._path, self._is_read_only = path, is_read_only
         self._kept: tuple[tuple[int, int], sqlite3.Connection] | None = None
         self._inside = False
 
@@ -95,16 +98,18 @@ class SQLite:
 
         Closing the last connection to a file costs more disk time than a row does.
         """
-        if not self._path.exists():
+        if not self._path.exists() and not self._is_read_only:
             create(self._path.parent)
         file = self._path.stat()
         which = (file.st_dev, file.st_ino)
         if self._kept is None or self._kept[0] != which:
             self.close()
-            made = sqlite3.connect(f"{self._path.as_uri()}?mode=rw", timeout=0, isolation_level=None, uri=True)
+            address = f"{self._path.as_uri()}?mode={'ro' if self._is_read_only else 'rw'}"
+            made = sqlite3.connect(address, timeout=0, isolation_level=None, uri=True)
             try:
-                made.execute("PRAGMA synchronous = FULL")  # committed means: it outlives a power cut
-                schema.upgrade_sqlite(made)
+                if not self._is_read_only:
+                    made.execute("PRAGMA synchronous = FULL")  # committed means: it outlives a power cut
+                    schema.upgrade_sqlite(made)
             except BaseException:
                 made.close()
                 raise

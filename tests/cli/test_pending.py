@@ -275,7 +275,7 @@ def known(folder: Path, request: pytest.FixtureRequest) -> Iterator[Requests]:
 
 def wait(known: Requests, identifier: str, **facts: str) -> None:
     environment = {**FACTS, **facts, "EST_PENDING_ID": identifier, "EST_TMPDIR": "/x", "EST_CSR_FILE": "/x/csr.pem"}
-    assert known.put(new(environment, "-----BEGIN CERTIFICATE REQUEST-----"), "ann", Room(9, 9, timedelta(9)))
+    assert known.put(new(environment, "-----BEGIN CERTIFICATE REQUEST-----\nMII"), "ann", Room(9, 9, timedelta(9)))
 
 
 def test_requests_of_a_register_are_decided_beside_those_of_a_folder(folder, known, estgw):
@@ -292,7 +292,7 @@ def test_requests_of_a_register_are_decided_beside_those_of_a_folder(folder, kno
         "waiting",
     )
     assert "EST_TMPDIR" not in str(known.find(ONE)) and "csr.pem" not in str(known.find(ONE))
-    assert "BEGIN CERTIFICATE REQUEST" in estgw("show", "1a2b")[1]
+    assert estgw("show", "1a2b")[1].endswith("csr: -----BEGIN CERTIFICATE REQUEST-----\nMII\n")
     assert estgw("approve", "1a2b")[0] == 0
     assert estgw("approve", "1a2b")[::2] == (1, "estgw: 1a2b00000000: it is approved already\n")
     assert estgw("refuse", "1a2b", "--reason", "ask your teacher")[0] == 0

@@ -26,6 +26,7 @@ from tests.kit.csr import csr, san
 from tests.kit.der import BMP, BOOLEAN, CN, PRINTABLE, SEQUENCE, UTF8, attribute, dn, tlv
 from tests.kit.keys import KEY
 from tests.kit.processes import ROOT
+from tests.register.test_engines import version_1
 
 OURS, THEIRS = root("Our CA"), root("Their CA")
 TLS = TLSInfo("TLSv1.3", "c", None, None)
@@ -394,6 +395,14 @@ def test_lookup_finds_what_a_program_of_version_1_has_entered(store):
     assert store.find(csr("DEVICE-2")) == older
     assert store.find(csr("gerät, 1")) == newer
     assert store.find(csr("device-1")) == first
+
+
+def test_lookup_reads_a_register_of_version_1_and_does_not_change_it(tmp_path):
+    made = certificate(OURS, "CN=device-1", serial=0xA1, ends=NOW + DAY)
+    version_1(tmp_path, made, certificate(OURS, "CN=device-2", serial=0xA2, ends=NOW + DAY)).close()
+    before = (tmp_path / "certs.sqlite").read_bytes()
+    assert renewed(NOBODY, csr("Device-1"), route(tmp_path, without=True)) == made
+    assert (tmp_path / "certs.sqlite").read_bytes() == before
 
 
 def test_lookup_of_a_name_reads_no_rows_of_other_names(store):
