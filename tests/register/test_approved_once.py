@@ -7,6 +7,8 @@ import random
 import runpy
 import signal
 import sys
+import tempfile
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -40,7 +42,8 @@ class Scripts:
     def start(self, pending_id: str, operation: str = "simpleenroll", kill: tuple[int, bool] | None = None) -> int:
         """Start a script, which is killed at that statement, before or after it."""
         path = self.bench.script(operation)
-        environment = self.bench.workspace.environment(path, self.private, csr(f"device-{pending_id}"))
+        own = Path(tempfile.mkdtemp(dir=self.private))
+        environment = self.bench.workspace.environment(path, own, csr(f"device-{pending_id}"))
         environment |= ENVIRONMENT | {"EST_PENDING_ID": pending_id, "REMOTE_USER": "ann"}
         if self.url is not None:
             environment["EST_REGISTER"] = self.url
@@ -60,6 +63,8 @@ class Scripts:
             runpy.run_path(str(path), run_name="__main__")
         except SystemExit as end:
             status = end.code or 0
+        except BaseException:  # noqa: BLE001 - for the words of the test that fails
+            traceback.print_exc(file=sys.stdout)
         finally:
             sys.stdout.flush()
             os._exit(status)
