@@ -37,6 +37,9 @@ from estgw.tls.context import TLSSettings, server_context
 
 FULL_CMC = "estgw.cmc_service.service"
 """What fullcmc imports.  It would take longer in each child than all else that the script does."""
+POSTGRESQL = "estgw.register.postgresql"
+"""What a register in PostgreSQL needs.  Its import starts programs (ctypes looks for a library), so a worker of the pool
+that did it would be replaced after each request."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,12 @@ def load(path: Path, resources: ProcessResources | None = None, snapshot: Snapsh
     )
 
 
+def _preloaded(routes: Iterable[Route]) -> list[str]:
+    """The modules that scripts of these routes import besides those of all scripts."""
+    found = [FULL_CMC] if any(route.operation.holds_requests for route in routes) else []
+    return [*found, POSTGRESQL] if any(route.register for route in routes) else found
+
+
 def _caller(
     settings: Config, routes: Iterable[Route], resources: ProcessResources | None, folder: Path, faults: list[str]
 ) -> Caller:
@@ -126,8 +135,7 @@ def _caller(
     asked |= {(route.decision_runner, script) for route in routes for script in route.decisions}
     if resources is not None and any(runners.needs_warm(runner, script) for runner, script in asked):
         try:
-            takes_messages = any(route.operation.holds_requests for route in routes)
-            resources.warm.start((FULL_CMC,) if takes_messages else ())
+            resources.warm.start(_preloaded(routes))
         except OSError as fault:
             faults.append(f"{sys.executable}: {fault.strerror}")
     allowed = CalloutLimits(limits.max_stdout, limits.max_stderr, limits.retry_after, limits.max_file)

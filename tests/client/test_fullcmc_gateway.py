@@ -196,11 +196,14 @@ def test_a_pending_enrolment_is_approved_and_confirmed(slow, estclient, crmf, tm
     assert ended.status == Exit.TRY_LATER, ended.err
     assert "CMC pending" in ended.err
 
+    def pending(*arguments):
+        return python("-m", "estgw", "pending", *arguments, "-c", str(slow.config), check=True)
+
     def approve():
-        (waiting,) = until(lambda: list((slow.lab.ca / "pending" / "waiting").iterdir()))
         before = len(slow.access)
         until(lambda: len(slow.access) > before)
-        python("-m", "estgw", "pending", "approve", waiting.name, "-c", str(slow.config), check=True)
+        (waiting,) = pending("list").stdout.splitlines()
+        pending("approve", waiting.split()[0])
 
     with ThreadPoolExecutor() as pool:
         human = pool.submit(approve)
