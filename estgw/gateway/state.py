@@ -38,8 +38,8 @@ from estgw.tls.context import TLSSettings, server_context
 FULL_CMC = "estgw.cmc_service.service"
 """What fullcmc imports.  It would take longer in each child than all else that the script does."""
 POSTGRESQL = "estgw.register.postgresql"
-"""What a register in PostgreSQL needs.  Its import starts programs (ctypes looks for a library), so a worker of the pool
-that did it would be replaced after each request."""
+"""What a register in PostgreSQL needs.  Its import starts programs, as ctypes looks for a library, so a worker of the
+pool that did it would be replaced after each request."""
 
 
 @dataclass(frozen=True)
