@@ -31,6 +31,8 @@ def install(
         "pg_createcluster",
         "pkcs11-tool",
         "softhsm2-util",
+        "systemd-analyze",
+        "systemd-socket-activate",
         *present,
     ):
         script(directory, "", program)

@@ -246,16 +246,19 @@ def _note_exhausted(fault: OSError) -> None:
 def serve(config_file: Path, *, listen: str | None, ready: Ready, demo: str | None = None) -> None:
     """Run a gateway in this process until SIGTERM or SIGINT.  Raises `ConfigError` or OSError.
 
-    `listen` replaces the configured addresses.  A `demo` records requests if the configuration is silent about that,
-    and its text, if it is not empty, takes the place of `server.name`.
+    `listen` replaces the configured addresses, and sockets that systemd passes replace both.  A `demo` records requests
+    if the configuration is silent about that, and its text, if it is not empty, takes the place of `server.name`.
     """
     snapshot = Snapshot.take(config_file, demo=demo)
     settings = snapshot.settings
     manager = ServiceManager()
+    passed = manager.sockets()
+    addresses = (listen,) if listen else settings.server.listen
+    if passed:
+        addresses = tuple(endpoint(sock.getsockname()) for sock in passed)
 
     async def main() -> None:
         feeding = asyncio.create_task(manager.feed())
-        addresses = (listen,) if listen else settings.server.listen
 
         def accepting(ports: list[int]) -> None:
             notices.adopt(snapshot)
@@ -274,7 +277,7 @@ def serve(config_file: Path, *, listen: str | None, ready: Ready, demo: str | No
                     page.adopt(fresh.settings)
                 notices.adopt(fresh)
 
-        sockets = (bind(*split_address(address)) for address in addresses)
+        sockets = passed or (bind(*split_address(address)) for address in addresses)
         with (
             contextlib.closing(Server(config_file, snapshot)) as server,
             contextlib.closing(Notices(config_file, settings)) as notices,

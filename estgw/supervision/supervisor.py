@@ -60,12 +60,15 @@ class Supervisor:
     """The workers of one gateway."""
 
     def __init__(self, config_file: Path, snapshot: Snapshot, listen: str | None = None) -> None:
-        """`listen` replaces the configured addresses."""
+        """`listen` replaces the configured addresses, and sockets that systemd passes replace both."""
         self._manager = ServiceManager()
+        self._passed = self._manager.sockets()
         self._file = config_file
         self._first = snapshot
         self._settings: Config = snapshot.settings
         self._listen = (listen,) if listen else self._settings.server.listen
+        if self._passed:
+            self._listen = tuple(sockets.endpoint(sock.getsockname()) for sock in self._passed)
         self._config = memory_file("conf", snapshot.encode())
         self._notices = Notices(config_file, self._settings)
         self._generation = 0
@@ -131,7 +134,9 @@ class Supervisor:
 
     def _open_first(self) -> None:
         """Open and listen on the sockets of all workers: connections wait in them while the workers start."""
-        for address in self._listen:
+        for sock in self._passed:
+            self._addresses.append(sock.getsockname()[:2])
+        for address in self._listen if not self._passed else ():
             host, port = split_address(address)
             if port:
                 # With SO_REUSEPORT another gateway of the same user could share the port and take half of the
@@ -140,13 +145,15 @@ class Supervisor:
             first = sockets.bind(host, port, shared=True)
             self._addresses.append((host, first.getsockname()[1]))
             self._slots[0].sockets.append(first)
-        for slot in self._slots[1:]:
-            slot.sockets += self._opened()
+        for slot in self._slots:
+            slot.sockets = slot.sockets or self._opened()
         for slot in self._slots:
             for sock in slot.sockets:
                 sockets.listen(sock)
 
     def _opened(self) -> list[socket.socket]:
+        if self._passed:  # all workers take connections from the same queue, which stays when this process ends
+            return [sock.dup() for sock in self._passed]
         return [sockets.bind(*address, shared=True) for address in self._addresses]
 
     # Workers.

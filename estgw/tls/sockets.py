@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from typing import Any
+
+from estgw.errors import ConfigError
 
 
 def bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
@@ -27,6 +30,27 @@ def bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
     except OSError as fault:
         sock.close()
         raise _with_address(fault, (host, port)) from fault
+    return sock
+
+
+def inherited(descriptor: int) -> socket.socket:
+    """Return a listening TCP socket that another program has opened for this one, such as systemd.
+
+    Raises `ConfigError` if it is another kind of socket, or takes IPv4 connections on an IPv6 socket: rules and the
+    throttle would see their clients as `::ffff:192.0.2.1`, all of one IPv6 network.
+    """
+    try:
+        sock = socket.socket(fileno=descriptor)
+        is_listening = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    except OSError as fault:
+        raise ConfigError([f"descriptor {descriptor} of LISTEN_FDS: {os.strerror(fault.errno or 0)}"]) from None
+    if sock.family not in (socket.AF_INET, socket.AF_INET6) or sock.type != socket.SOCK_STREAM or not is_listening:
+        sock.close()
+        raise ConfigError([f"descriptor {descriptor} of LISTEN_FDS: a TCP socket that listens is expected"])
+    if sock.family == socket.AF_INET6 and not sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY):
+        name = endpoint(sock.getsockname())
+        sock.close()
+        raise ConfigError([f"{name} takes IPv4 connections, too: write BindIPv6Only=ipv6-only in the socket unit"])
     return sock
 
 
