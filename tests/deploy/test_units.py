@@ -69,8 +69,8 @@ def test_a_gateway_and_its_scripts_need_no_system_call_that_the_unit_forbids(own
     command = ["strace", "-f", "-qq", "-o", str(trace), sys.executable, "-m", "estgw", "serve", "-c", str(config)]
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True)
+    assert process.stdout is not None
     try:
-        assert process.stdout is not None
         assert process.stdout.readline().startswith("estgw ready")
         for path in ("simpleenroll", "python/simpleenroll"):
             with Connection(Server(port, own_lab.anchor)) as connection:
@@ -81,7 +81,7 @@ def test_a_gateway_and_its_scripts_need_no_system_call_that_the_unit_forbids(own
     finally:
         process.kill()
         process.wait()
-        process.stdout.close() if process.stdout else None
+        process.stdout.close()
     called = set(re.findall(r"^\d+ +([a-z0-9_]+)\(", trace.read_text(), re.MULTILINE))
     assert {"execve", "accept4", "prlimit64"} <= called
     assert called <= allowed(), sorted(called - allowed())
