@@ -18,7 +18,7 @@ from tests.kit import documents
 from tests.kit.processes import DEADLINE, ROOT, until
 
 DEPLOY = ROOT / "docs/deploy"
-SYSTEM_ONLY = ("apt-get ", "python3 -m venv ", "/opt/estgw/bin/pip ", "useradd ")
+SYSTEM_ONLY = ("apt-get ", "python3 -m venv ", "/opt/estgw/bin/pip ", "useradd ", "userdel ", "chown ")
 """Commands that change the machine itself, which a test must not."""
 ACTIVATE = "systemd-socket-activate"
 
@@ -51,7 +51,7 @@ class Machine:
 
     def __init__(self, directory: Path) -> None:
         self.home, self.units = directory / "home", directory / "units"
-        self.said = directory / "systemctl"
+        self.archive, self.said = directory / "estgw.tar.gz", directory / "systemctl"
         self._programs = directory / "bin"
         for folder in (self.home, self.units, self._programs):
             folder.mkdir()
@@ -63,8 +63,10 @@ class Machine:
         """A text with the places of this machine."""
         places = {
             "/opt/estgw/bin/": f"{self._programs}/",
+            "/opt/estgw": str(self._programs),
             "/var/lib/estgw": str(self.home),
             "/etc/systemd/system": str(self.units),
+            "/root/estgw.tar.gz": str(self.archive),
             "runuser -u estgw -- ": "",
         }
         for before, after in places.items():
