@@ -29,6 +29,7 @@ def install(
         "p11-kit",
         "pebble",
         "pg_createcluster",
+        "pgbouncer",
         "pkcs11-tool",
         "softhsm2-util",
         "systemd-analyze",

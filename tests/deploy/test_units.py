@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -84,7 +85,9 @@ def test_a_gateway_and_its_scripts_need_no_system_call_that_the_unit_forbids(own
         process.stdout.close()
     called = set(re.findall(r"^\d+ +([a-z0-9_]+)\(", trace.read_text(), re.MULTILINE))
     assert {"execve", "accept4", "prlimit64"} <= called
-    assert called <= allowed(), sorted(called - allowed())
+    # SQLite gives a journal the owner of its database as root alone, which the service is not.
+    forbidden = called - allowed() - ({"fchown"} if os.geteuid() == 0 else set())
+    assert not forbidden, sorted(forbidden)
 
 
 def allowed() -> set[str]:
