@@ -10,10 +10,8 @@ WORKERS := $(shell echo $$(($$(nproc) * 2))) --dist worksteal
 SCRATCH := TMPDIR=$$(tests/scratch)
 PYTEST := $(SCRATCH) $(BIN)/python -m pytest
 FAST := $(addprefix tests/,auth cmc cms config est gateway test_architecture.py test_errors.py test_logs.py)
-# What is measured: tests that run the code in their own process.
-COVERED := $(FAST) $(addprefix tests/,client cmc_service commandline conform quirks record register tls)
-COVERED += $(addprefix tests/,labs/test_checks.py labs/test_files.py workshop/test_plan.py)
-COVERED += $(addsuffix .py,$(addprefix tests/page/test_,api desk editing events export guard viewers))
+# What is measured: the tests that run the code in their own process and need no server beside it.
+COVERED := $(FAST) $(addprefix tests/,cmc_service commandline register tls)
 # The tests start hundreds of interpreters, and each would compile the package anew.
 unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet

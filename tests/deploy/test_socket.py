@@ -21,6 +21,7 @@ from estgw.errors import ConfigError
 from estgw.gateway.service_manager import ServiceManager
 from estgw.tls import sockets
 from tests.deploy.machine import ACTIVATE, DEPLOY, Server, activated, settings
+from tests.kit.cases import some
 from tests.kit.connection import Connection
 from tests.kit.csr import csr
 from tests.kit.gateway import LOGIN, merged
@@ -73,7 +74,7 @@ def started(config: Path, passed: socket.socket) -> Iterator[subprocess.Popen[st
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", some([1, 2], 2))
 def test_connections_wait_while_the_gateway_restarts(own_lab, workers):
     config = conf(own_lab, workers=workers)
     with socket.create_server(("127.0.0.1", 0)) as passed:
