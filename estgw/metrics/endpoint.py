@@ -83,6 +83,8 @@ class _Endpoint:
                 await writer.wait_closed()
         except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             pass  # the client may ask again
+        except asyncio.CancelledError:
+            pass  # the gateway stops; streams would log this end of a connection as an exception
         finally:
             writer.transport.abort()
             self._open.discard(writer)

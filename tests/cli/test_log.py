@@ -235,6 +235,7 @@ def test_log_ends_silently_when_its_reader_ends_early(tmp_path):
     assert (ids(done.stdout), done.stderr) == ([f"{0:010x}"], "")
 
 
+@pytest.mark.exhaustive
 def test_memory_does_not_grow_with_the_log(tmp_path):
     """200 MB of log, with requests that never end and one with many lines, fit in 300 MB of address space."""
     word = json.dumps(event("handler stderr", "HERE", handler="x", line="y" * 4000)).encode() + b"\n"

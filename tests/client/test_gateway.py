@@ -206,7 +206,7 @@ def test_the_script_of_the_reference_client_links_its_csr(server, estclient, tmp
 def test_a_pending_request_is_the_same_on_every_connection(server, estclient, tmp_path):
     """202, then the same request with the same key on another connection with another binding."""
     options = (*common(server, label="pending"), *LOGIN)
-    ended = estclient("enroll", *options, "--new-key", "--subject", "CN=patient", "-o", "p.pem", "--wait", "2")
+    ended = estclient("enroll", *options, "--new-key", "--subject", "CN=patient", "-o", "p.pem", "--wait", "6")
     assert ended.status == Exit.TRY_LATER
     asked = (server.lab.ca / "asked").read_text().splitlines()
     assert len(asked) > 1

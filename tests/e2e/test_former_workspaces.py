@@ -145,7 +145,9 @@ def test_what_a_former_workspace_has_issued_and_remembers_is_taken_over_by_one_c
         by_cmc = post(gateway, "python/fullcmc", message)
         assert [each.words for each in statuses(by_cmc)] == ["success"]
     before = contents(lab.ca / "certs.sqlite", "certificates"), contents(lab.ca / "cmc.sqlite", "kept")
-    assert list(map(len, before)) == [2, 1], "the scripts of that time kept the message in a file of its own"
+    # Other tests enrol in that workspace as well.
+    assert len(before[0]) >= 2
+    assert len(before[1]) >= 1, "the scripts of that time kept the message in a file of its own"
 
     # As docs/several-gateways.md says: the scripts are replaced, then one command.
     shutil.rmtree(lab.path / "handlers")
@@ -167,7 +169,7 @@ def test_what_a_former_workspace_has_issued_and_remembers_is_taken_over_by_one_c
         assert sorted(found) == sorted(map(tuple, before[0]))
         kept = register.rows("SELECT kind, key, value, until FROM kept")
         assert kept == [tuple(row[name] for name in ("kind", "key", "value", "until")) for row in before[1]]
-        assert len(register.rows("SELECT 1 FROM certificates WHERE subject_key <> ''")) == 2
+        assert len(register.rows("SELECT 1 FROM certificates WHERE subject_key <> ''")) == len(before[0])
     assert main.main(["register", command, "--label", "python", "-c", str(config)]) == 0, "said twice, it does no harm"
     assert "taken over" not in capsys.readouterr().out
 

@@ -114,6 +114,7 @@ def test_the_next_start_removes_the_key_of_a_gateway_without_warm_parent(own_lab
         assert not list(scratch(own_lab).iterdir())
 
 
+@pytest.mark.exhaustive
 def test_a_running_script_keeps_its_files_when_another_gateway_starts(own_lab):
     with (
         running_gateway(own_lab, without_python(own_lab), status=-signal.SIGKILL, python=True) as gateway,
@@ -139,6 +140,7 @@ def test_a_killed_workers_key_is_removed_while_the_others_serve(own_lab):
         assert gateway.get("cacerts").status == 200
 
 
+@pytest.mark.exhaustive
 def test_the_supervisor_removes_the_key_of_a_worker_that_cannot_restart(own_lab):
     """There is no warm parent, and no worker takes the place of the dead one."""
     overrides = merged({"server": {"workers": 2}}, without_python(own_lab))

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from estgw.errors import spread
+from tests.kit.cases import some
 from tests.kit.clients import digest_answer, digest_challenge, digest_file
 from tests.kit.connection import Connection, request
 from tests.kit.csr import csr
@@ -70,6 +71,8 @@ def test_the_clients_address_counts_for_scripts_rules_log_and_guesses(own_lab):
         assert time.monotonic() - began < 15
 
 
+# ssl leaves a socket open that is reset before its handshake.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_header_that_nobody_may_send_is_refused(own_lab):
     """From an address that is no load balancer, and where there is none."""
     with running_gateway(own_lab, {"server": {"proxies": ["192.0.2.10"]}}) as gateway:
@@ -107,7 +110,7 @@ def test_a_tcp_probe_leaves_no_line_at_warning_level(own_lab, proxies):
 # Health, readiness, drain.
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", some([1, 2], 2))
 def test_readyz_says_503_from_sigterm_on_while_connections_are_still_taken(own_lab, workers):
     overrides = merged(BALANCED, {"server": {"workers": workers, "drain_delay": 1.5, "proxies": []}})
     with running_gateway(own_lab, overrides) as gateway:
@@ -129,6 +132,7 @@ def test_readyz_says_503_from_sigterm_on_while_connections_are_still_taken(own_l
         assert gateway.process.wait(30) == 0
 
 
+@pytest.mark.exhaustive
 def test_a_gateway_of_several_workers_is_ready_while_one_of_them_is(own_lab):
     with running_gateway(own_lab, merged(BALANCED, {"server": {"workers": 2, "proxies": []}})) as gateway:
         assert health(gateway) == 200

@@ -149,6 +149,7 @@ def wait_until(moment: datetime) -> None:
     time.sleep((moment - datetime.now(UTC)).total_seconds() + 1.1)
 
 
+@pytest.mark.exhaustive
 def test_each_worker_checks_open_connections_after_a_reload(revocable, tmp_path):
     with running_gateway(revocable, merged(TWO, CHECKED)) as gateway, ExitStack() as stack:
         device = enrol(gateway, tmp_path)

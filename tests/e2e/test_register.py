@@ -18,6 +18,7 @@ import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from estgw.cli import main as command_line
 from estgw.cmc.messages import PKIData, pki_response
 from estgw.cmc.values import RevokeRequest
 from estgw.cms import signed
@@ -31,6 +32,7 @@ from tests.kit.gateway import Gateway, merged, running_gateway
 from tests.kit.keys import KEY_PEM
 from tests.kit.postgres import Cluster, program, running_cluster
 from tests.kit.processes import ROOT, run
+from tests.kit.restore import logging_as_before
 from tests.kit.scripts import uncommented_text
 from tests.kit.workspace import Workspace
 
@@ -340,8 +342,16 @@ def test_a_crl_of_the_register_is_written_as_pem(own_lab, cluster, tmp_path):
     assert "say openssl-ca/crl --dir" in err
 
 
-def test_check_finds_a_register_that_cannot_be_used(own_lab, cluster):
+def test_check_finds_a_register_that_cannot_be_used(own_lab, cluster, capsys, monkeypatch):
     """No password of a URL is ever printed."""
+    monkeypatch.chdir(own_lab.path)
+
+    def check(settings: Mapping[str, Any], status: int) -> str:
+        with logging_as_before():
+            assert command_line.main(["check", "-c", str(conf(own_lab, settings))]) == status
+        said = capsys.readouterr()
+        return str(said.out + said.err)
+
     faults = {
         "postgresql://ca:hunter2@127.0.0.1/x": "a password has no place in this file",
         "postgresql://ca@127.0.0.1/x?password=hunter2": "a password has no place in this file",
@@ -349,13 +359,13 @@ def test_check_finds_a_register_that_cannot_be_used(own_lab, cluster):
         cluster.register(schema=False): "its tables are missing: say estgw register init",
     }
     for url, sentence in faults.items():
-        out, err = estgw(own_lab, conf(own_lab, settings(url)), "check", status=1)
-        assert sentence in err
-        assert "hunter2" not in out + err
+        said = check(settings(url), 1)
+        assert sentence in said
+        assert "hunter2" not in said
     good = ready(cluster.register())
-    out, err = estgw(own_lab, conf(own_lab, settings(good)), "check")
-    _, err = estgw(own_lab, conf(own_lab, settings(good, runner="exec")), "check", status=1)
-    assert "`register` is for scripts in Python with runner: fork or pool" in err
+    check(settings(good), 0)
+    said = check(settings(good, runner="exec"), 1)
+    assert "`register` is for scripts in Python with runner: fork or pool" in said
 
 
 def test_init_prints_what_an_administrator_must_say_and_then_makes_the_tables(own_lab, cluster):

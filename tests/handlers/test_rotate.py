@@ -401,6 +401,7 @@ def test_a_power_cut_during_rotate_loses_no_row(shared: Workspace, tmp_path: Pat
     assert_whole(workspace, register)
 
 
+@pytest.mark.exhaustive
 def test_rotate_repairs_the_register_after_repeated_kills(shared: Workspace, tmp_path: Path) -> None:
     """Five more rows are added before each kill."""
     workspace, register = due(shared, tmp_path / "ws")

@@ -124,6 +124,7 @@ def test_callouts_are_counted_by_how_the_script_ended(own_lab):
         assert value(found, "estgw_callouts_total", handler=name, runner="exec", end=end) == 1, name
 
 
+@pytest.mark.exhaustive
 def test_counters_go_on_after_a_worker_was_killed(own_lab):
     """Gauges of the dead worker go: its running callout and its connections."""
     with two_workers(own_lab, {**ON, **holding(own_lab)}) as gateway, ExitStack() as stack:

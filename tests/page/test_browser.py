@@ -221,6 +221,7 @@ def test_a_callout_shows_its_script_its_end_and_what_it_said(look: Look, page: S
     expect(script.locator("tr", has_text="EST_PASSWORD")).to_contain_text("[removed]")
 
 
+@pytest.mark.exhaustive
 def test_a_handshake_that_failed_has_a_detail(look: Look, page: Shown):
     tab = look.at(page.url)
     detail = opened(tab, HANDSHAKE)
@@ -243,6 +244,7 @@ def test_asn1_is_drawn_when_it_is_opened(look: Look, page: Shown):
     assert "device-1" in shown_tree
 
 
+@pytest.mark.exhaustive
 def test_asn1_that_is_nested_without_end_is_refused_at_once(look: Look, page: Shown):
     deep = b""
     for _ in range(20_000):
@@ -266,6 +268,7 @@ def test_cmc_and_csrattrs_are_in_words(look: Look, page: Shown):
     detail.get_by_text("Answer in words").wait_for()
 
 
+@pytest.mark.exhaustive
 def test_a_record_that_is_gone_says_so(look: Look):
     with shown(*samples.lesson(), keep=20) as page:
         tab = look.at(page.url)
@@ -277,6 +280,7 @@ def test_a_record_that_is_gone_says_so(look: Look):
         expect(tab.locator("#detail [role=alert]")).to_have_text("This record is no longer kept.")
 
 
+@pytest.mark.exhaustive
 def test_a_record_without_its_optional_parts_is_shown(look: Look):
     with shown(samples.least(1), samples.unreadable(2, 501)) as page:
         tab = look.at(page.url)
@@ -370,6 +374,7 @@ def test_replay_adds_a_row_that_names_its_origin(look: Look, page: Shown):
     assert row(tab, POLICY).count() == 1
 
 
+@pytest.mark.exhaustive
 def test_a_replay_that_fails_says_why(look: Look, page: Shown):
     tab = look.at(page.url)
     opened(tab, POLICY)
@@ -377,6 +382,7 @@ def test_a_replay_that_fails_says_why(look: Look, page: Shown):
     expect(tab.locator(".said [role=alert]")).to_have_text("its body was cut, so it can't be replayed")
 
 
+@pytest.mark.exhaustive
 def test_without_replay_there_is_no_button(look: Look):
     with shown(*samples.lesson(), replays=False) as page:
         tab = look.at(page.url)

@@ -98,6 +98,7 @@ def test_curl_logs_in_at_the_worker_that_has_its_connection(own_lab, settings, t
 
 
 @pytest.mark.client("curl")
+@pytest.mark.exhaustive
 def test_curl_logs_in_though_another_worker_challenged_it(own_lab, settings, tmp_path):
     """curl connects again for each request, and the kernel chooses the worker."""
     with two_workers(own_lab, settings) as gateway:
@@ -112,6 +113,7 @@ def test_curl_logs_in_though_another_worker_challenged_it(own_lab, settings, tmp
 
 
 @pytest.mark.client("curl")
+@pytest.mark.exhaustive
 def test_curl_gives_up_a_wrong_password_at_any_worker(own_lab, settings, tmp_path):
     settings["client_auth"] |= {"guess_delay": 0}
     with two_workers(own_lab, settings) as gateway:

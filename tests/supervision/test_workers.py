@@ -42,6 +42,7 @@ def test_connections_are_spread_over_all_workers(own_lab):
         assert "worker" not in gateway.wait_for("listening")
 
 
+@pytest.mark.exhaustive
 def test_workers_share_two_addresses_and_a_port_of_the_kernels_choice(own_lab):
     with two_workers(own_lab, {"server": {"listen": ["127.0.0.1:0", "[::1]:0"]}}) as gateway:
         assert gateway.get("cacerts").status == 200
@@ -66,6 +67,7 @@ def test_workers_share_two_addresses_and_a_port_of_the_kernels_choice(own_lab):
         assert (set(ports), seen) == ({ports[0]}, {1, 2})
 
 
+@pytest.mark.exhaustive
 def test_a_script_inherits_no_socket_and_no_variable_of_the_worker(own_lab):
     """Neither sockets nor the control channel, and TMPDIR is the directory of the request."""
     handler = str(own_lab.script("look", "ls -l /proc/self/fd; echo TMPDIR=$TMPDIR; env | grep PROMETHEUS; exit 77"))
@@ -230,6 +232,7 @@ def test_workers_drain_and_end_after_the_supervisor_was_killed(own_lab):
         until(lambda: all(dead(pid) for pid in workers.values()))
 
 
+@pytest.mark.exhaustive
 def test_limits_are_divided_among_the_workers(own_lab):
     """Of two callouts at once each worker may run one, and of four connections each may have two."""
     limits: dict[str, Any] = {"server": {"max_connections": 4}, "metrics": {"listen": "127.0.0.1:0"}}
@@ -313,6 +316,7 @@ def test_a_port_of_another_gateway_is_refused(own_lab, tmp_path, workers):
     assert "Traceback" not in err
 
 
+@pytest.mark.exhaustive
 def test_each_of_two_workers_serves_tls_1_2_and_1_3(own_lab):
     with two_workers(own_lab) as gateway:
         wanted = {(number, version) for number in (1, 2) for version in ("TLSv1.2", "TLSv1.3")}

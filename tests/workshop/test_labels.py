@@ -14,6 +14,7 @@ pytestmark = pytest.mark.slow
 SCRIPT = "openssl/simpleenroll"
 
 
+@pytest.mark.exhaustive
 def test_init_says_that_scripts_can_read_each_others_keys(tmp_path):
     command = [sys.executable, "-m", "estgw", "workshop", "init", str(tmp_path / "course"), "--isolation", "labels"]
     options = ["--participants", "1", "--name", "localhost"]
@@ -63,6 +64,7 @@ def test_a_hand_is_the_participants_own(shared):
     assert found == ["p02"]
 
 
+@pytest.mark.exhaustive
 def test_check_and_handouts_name_the_label(shared):
     assert shared.run("check", shared.own).stdout.endswith("all well\n")
     shared.run("handouts", shared.own)
