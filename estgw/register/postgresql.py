@@ -118,7 +118,7 @@ class PostgreSQL:
             self._url,
             autocommit=True,
             prepare_threshold=None,
-            # libpq takes 2 at least; a URL with two hosts asks each for so long.
+            # libpq takes 2 at least, and waits this long for each host of the URL.
             connect_timeout=max(2, int(seconds / 2)),
             application_name="estgw",
         )

@@ -74,7 +74,7 @@ def test_the_clients_address_counts_for_scripts_rules_log_and_guesses(own_lab):
 # ssl leaves a socket open that is reset before its handshake.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_header_that_nobody_may_send_is_refused(own_lab):
-    """From an address that is no load balancer, and where there is none."""
+    """From an address that is no load balancer, and at a gateway that has no load balancer."""
     with running_gateway(own_lab, {"server": {"proxies": ["192.0.2.10"]}}) as gateway:
         with pytest.raises((ssl.SSLError, ConnectionError)):
             gateway.post("simpleenroll", GOOD, header=line("192.0.2.1"))

@@ -100,6 +100,18 @@ def test_repeats_at_two_gateways_get_one_certificate(own_lab, cluster):
         assert not (own_lab.ca / "certs.sqlite").exists()
 
 
+def test_a_worker_of_the_pool_serves_many_requests(own_lab, cluster):
+    """The import of psycopg starts programs, so a worker that did it would be replaced after each request."""
+    own_lab.edit("handlers/python/simpleenroll", "    request = ca.Request()\n",
+                 "    request = ca.Request()\n    print(f'worker {os.getpid()}', file=sys.stderr)\n")  # fmt: skip
+    with running_gateway(own_lab, settings(ready(cluster.register()))) as gateway:
+        for number in range(3):
+            assert enrol(gateway, csr(f"device-{number}")).status == 200
+        lines = [entry["line"] for entry in gateway.log if entry["event"] == "handler stderr"]
+    assert len(lines) == 3
+    assert len(set(lines)) == 1, lines
+
+
 def test_a_renewal_finds_revocations_and_certificates_in_the_register(own_lab, cluster, tmp_path):
     url = ready(cluster.register())
     label = settings(url, renew_without_certificate=True, operations={"simplereenroll": {"requires": "any"}})
