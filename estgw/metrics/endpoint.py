@@ -51,7 +51,7 @@ async def exposed(
         sock = sockets.bind(*split_address(listen))
         port = sock.getsockname()[1]
         try:
-            server = await asyncio.start_server(endpoint.serve, sock=sock, limit=HEAD)
+            server = await asyncio.start_server(endpoint.accept, sock=sock, limit=HEAD)
         except OSError as fault:
             sock.close()
             raise OSError(fault.errno, f"can't listen on {listen}: {fault.strerror}") from None
@@ -67,14 +67,16 @@ class _Endpoint:
     def __init__(self, text: Callable[[], bytes], is_ready: Callable[[], bool]) -> None:
         self._text, self._is_ready = text, is_ready
         self._answers = {b"/metrics": self._metrics, b"/healthz": self._health, b"/readyz": self._readiness}
-        self._open: set[asyncio.StreamWriter] = set()
+        self._open: dict[asyncio.StreamWriter, asyncio.Task[None]] = {}
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve one connection."""
+    def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve a new connection, in a task of ours: streams log one that is cancelled at a stop as an exception."""
         if len(self._open) >= CONNECTIONS:
             writer.transport.abort()
-            return
-        self._open.add(writer)
+        else:
+            self._open[writer] = asyncio.create_task(self._serve(reader, writer))
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             async with asyncio.timeout(SECONDS):
                 head = await reader.readuntil(b"\r\n\r\n")
@@ -83,11 +85,9 @@ class _Endpoint:
                 await writer.wait_closed()
         except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             pass  # the client may ask again
-        except asyncio.CancelledError:
-            pass  # the gateway stops; streams would log this end of a connection as an exception
         finally:
             writer.transport.abort()
-            self._open.discard(writer)
+            self._open.pop(writer, None)
 
     def close(self) -> None:
         """Reset all connections."""

@@ -188,7 +188,7 @@ def play(scene: Callable[[int], Any]) -> Any:
 
     async def main() -> Any:
         served = endpoint._Endpoint(lambda: b"estgw_x 1\n", lambda: True)
-        server = await asyncio.start_server(served.serve, "127.0.0.1", 0, limit=endpoint.HEAD)
+        server = await asyncio.start_server(served.accept, "127.0.0.1", 0, limit=endpoint.HEAD)
         async with server:
             made = await asyncio.to_thread(scene, server.sockets[0].getsockname()[1])
             served.close()
@@ -246,7 +246,7 @@ def test_a_client_that_does_not_read_is_cut_off(monkeypatch):
 
     async def main() -> None:
         served = endpoint._Endpoint(lambda: bytes(50_000_000), lambda: True)
-        server = await asyncio.start_server(served.serve, "127.0.0.1", 0)
+        server = await asyncio.start_server(served.accept, "127.0.0.1", 0)
         async with server:
             with socket.create_connection(server.sockets[0].getsockname()) as plain:
                 plain.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
@@ -254,6 +254,23 @@ def test_a_client_that_does_not_read_is_cut_off(monkeypatch):
                 await asyncio.to_thread(until, lambda: not served._open)
 
     asyncio.run(main())
+
+
+def test_a_stop_in_the_moment_of_a_connection_is_no_exception():
+    said: list[dict[str, Any]] = []
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: said.append(context))
+        served = endpoint._Endpoint(lambda: b"", lambda: True)
+        server = await asyncio.start_server(served.accept, "127.0.0.1", 0)
+        async with server:
+            with socket.create_connection(server.sockets[0].getsockname()):
+                while not served._open:  # noqa: ASYNC110 - its task has not begun, and is cancelled with the loop
+                    await asyncio.sleep(0)
+                served.close()
+
+    asyncio.run(main())
+    assert said == []
 
 
 def test_a_connection_beyond_the_bound_is_cut_until_others_close(monkeypatch):
