@@ -107,7 +107,9 @@ def serve(arguments: Namespace) -> int:
 
 def _say_where(url: str, page: str | None) -> None:
     """Print the lines that a program waits for, in one write: after the first it may close the pipe."""
-    print("\n".join([f"estgw ready {url}", *([f"page {page}"] if page is not None else [])]), flush=True)
+    # print() writes the end of the line by itself where PYTHONUNBUFFERED is set.
+    sys.stdout.write(f"estgw ready {url}\n" + (f"page {page}\n" if page is not None else ""))
+    sys.stdout.flush()
 
 
 def check(arguments: Namespace) -> int:

@@ -239,7 +239,8 @@ def test_demo_prints_the_commands_of_the_readme(here):
     assert "openssl verify -CAfile openssl-ca/cacert.pem cert.pem" in err
 
 
-def test_a_ready_gateway_does_not_end_when_the_reader_of_its_first_line_closes_the_pipe(monkeypatch):
+@pytest.mark.parametrize("unbuffered", [False, True], ids=["", "PYTHONUNBUFFERED"])
+def test_a_ready_gateway_does_not_end_when_the_reader_of_its_first_line_closes_the_pipe(monkeypatch, unbuffered):
     class Pipe(io.RawIOBase):
         """The reader goes away after the first write."""
 
@@ -255,7 +256,8 @@ def test_a_ready_gateway_does_not_end_when_the_reader_of_its_first_line_closes_t
             return len(data)
 
     pipe = Pipe()
-    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(io.BufferedWriter(pipe)))
+    output: Any = pipe if unbuffered else io.BufferedWriter(pipe)
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(output, write_through=unbuffered))
     serving._say_where("https://localhost:1", "http://127.0.0.1:2/#token")
     assert pipe.seen == b"estgw ready https://localhost:1\npage http://127.0.0.1:2/#token\n"
 
