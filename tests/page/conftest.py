@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize, expect, sync_playwright
 
 from tests.kit.processes import DEADLINE
 from tests.page import samples
@@ -21,27 +21,38 @@ addEventListener("securitypolicyviolation", (event) =>
 """
 
 
+SIZE = ViewportSize(width=1400, height=880)
+
+
 class Look:
     """A browser's windows on pages.  What no page may do is collected, and fails the test at its end."""
 
     def __init__(self, browser: Browser) -> None:
         self._browser = browser
-        self._contexts: list[BrowserContext] = []
+        self._common = browser.contexts[0]
+        self._own: list[BrowserContext] = []
+        self._pages: list[Page] = []
         self.wrong: list[str] = []
         self.requests: list[str] = []
 
-    def window(self, width: int = 1400, height: int = 880, **options: Any) -> BrowserContext:
+    def window(self, **options: Any) -> BrowserContext:
         """A window of its own, with a storage of its own."""
-        context = self._browser.new_context(viewport={"width": width, "height": height}, **options)
-        context.add_init_script(WATCH)
-        self._contexts.append(context)
-        return context
+        self._own.append(new_window(self._browser, **options))
+        return self._own[-1]
 
     def at(
-        self, url: str, window: BrowserContext | None = None, *, ready: str = "#rows button", **options: Any
+        self,
+        url: str,
+        window: BrowserContext | None = None,
+        *,
+        ready: str = "#rows button",
+        size: ViewportSize = SIZE,
+        **options: Any,
     ) -> Page:
-        """Open a link, and wait for the first row."""
-        page = (window or self.window(**options)).new_page()
+        """Open a link, and wait for the first row.  `options` are for a window of its own."""
+        page = (window or (self.window(**options) if options else self._common)).new_page()
+        self._pages.append(page)
+        page.set_viewport_size(size)
         own = url.partition("#")[0].rstrip("/")
         page.on("pageerror", lambda fault: self.wrong.append(f"an exception: {fault}"))
         page.on("console", lambda said: self._hear(said.type, said.text))
@@ -62,20 +73,34 @@ class Look:
             self.wrong.append(f"a foreign request: {url}")
 
     def close(self) -> None:
-        for context in self._contexts:
-            for page in context.pages:
+        for page in self._pages:
+            if not page.is_closed():
                 self.wrong += page.evaluate("window.violations")
-            context.close()
+                page.close()
+        for window in self._own:
+            window.close()
+
+
+def new_window(browser: Browser, **options: Any) -> BrowserContext:
+    window = browser.new_context(viewport=SIZE, **options)
+    window.add_init_script(WATCH)
+    return window
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Chromium as Debian ships it."""
+    """Chromium as Debian ships it, with a window that stays.
+
+    An empty page of this site stays in it, so that the next ones need no process of their own: half the work of a test.
+    """
     program = shutil.which("chromium")
     assert program is not None  # the marker has skipped the test
     expect.set_options(timeout=1000 * DEADLINE)
     with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=program)
+        running = playwright.chromium.launch(executable_path=program, args=["--renderer-process-limit=1"])
+        empty = new_window(running).new_page()
+        empty.route("**/*", lambda route: route.fulfill(body=""))
+        empty.goto("http://127.0.0.1/")
         yield running
         running.close()
 

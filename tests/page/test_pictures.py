@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, ViewportSize, expect
 
 from tests.kit.processes import ROOT
 from tests.page import png
@@ -43,7 +43,8 @@ def opened(look: Look, page: Shown, **options: Any) -> Page:
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_the_picture_of_the_readme_shows_the_page(look: Look, page: Shown, scheme: str):
     # Without motion, so that each picture is the same on one machine.
-    tab = opened(look, page, width=WIDTH, height=HEIGHT, color_scheme=scheme, reduced_motion="reduce")
+    size = ViewportSize(width=WIDTH, height=HEIGHT)
+    tab = opened(look, page, size=size, color_scheme=scheme, reduced_motion="reduce")
     expect(tab.locator("#count")).to_contain_text("17 transactions")
     tab.mouse.move(0, 0)
     taken = tab.screenshot(animations="disabled")
@@ -69,7 +70,7 @@ def test_the_picture_of_the_readme_is_there_and_small(scheme):
     "width", [360, 1400, *(pytest.param(width, marks=pytest.mark.exhaustive) for width in (768, 1024, 2560, 3840))]
 )
 def test_nothing_is_cut_off_at_any_width(look: Look, page: Shown, width: int):
-    tab = look.at(page.url, width=width, height=max(640, width // 2))
+    tab = look.at(page.url, size=ViewportSize(width=width, height=max(640, width // 2)))
     wide = "document.documentElement.scrollWidth <= innerWidth"
     assert tab.evaluate(wide)
     assert tab.evaluate("document.querySelector('#list').scrollWidth <= document.querySelector('#list').clientWidth")
@@ -93,7 +94,7 @@ def test_nothing_is_cut_off_at_any_width(look: Look, page: Shown, width: int):
 @chromium
 @pytest.mark.exhaustive
 def test_a_telephone_shows_one_record_and_goes_back_to_the_list(look: Look, page: Shown):
-    tab = look.at(page.url, width=360, height=740)
+    tab = look.at(page.url, size=ViewportSize(width=360, height=740))
     row = tab.locator("tr[data-id='8f0c21ab12']")
     row.locator("button").click()
     expect(tab.locator("#detail h2")).to_be_visible()
