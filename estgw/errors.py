@@ -24,6 +24,10 @@ class Malformed(ValueError):
         return f"{text[:1].upper()}{text[1:]}."
 
 
+class Unusable(Exception):
+    """Something on this machine can't be made, changed or used; the text says why."""
+
+
 class ConfigError(Exception):
     """The configuration can't be used; `faults` has a line `file:line:column: fault` for each fault."""
 

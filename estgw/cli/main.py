@@ -2,81 +2,78 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
 import sys
 from collections.abc import Sequence
 
 from estgw import __version__
-from estgw.cli import (
-    cmc,
-    conform,
-    csrattrs,
-    labs,
-    log,
-    passwd,
-    pending_commands,
-    quirks,
-    register,
-    replaying,
-    serving,
-    trying,
-    watching,
-    workshop,
-)
-from estgw.cli.workspace import WorkspaceError
-from estgw.commandline.table import Program
-from estgw.errors import ConfigError, Malformed
-from estgw.register.engine import RegisterError
-from estgw.register.requests import RequestError
-from estgw.workshop.fault import WorkshopError
+from estgw.commandline.table import Command, Program
+from estgw.errors import ConfigError, Malformed, Unusable
 
-PROGRAM = Program(
-    name="estgw",
-    version=__version__,
-    description="A CGI-style callout server for EST (RFC 7030): one script per operation.",
-    commands=(
-        *serving.COMMANDS,
-        *trying.COMMANDS,
-        *replaying.COMMANDS,
-        *watching.COMMANDS,
-        *csrattrs.COMMANDS,
-        *cmc.COMMANDS,
-        *pending_commands.COMMANDS,
-        *register.COMMANDS,
-        *passwd.COMMANDS,
-        *log.COMMANDS,
-        *conform.COMMANDS,
-        *quirks.COMMANDS,
-        *labs.COMMANDS,
-        *workshop.COMMANDS,
-    ),
-    exit_status=(
-        (0, "done", "Done."),
-        (1, "failed, and stderr says why", "The command failed; a message on standard error says why."),
-        (2, "wrong command line", "The command line itself is wrong."),
-        (
-            3,
-            "a replay differs, no judgement, or a lab is not done",
+MODULES = {
+    "serving": ("demo", "init", "serve", "check"),
+    "trying": ("env", "run"),
+    "replaying": ("replay",),
+    "watching": ("watch",),
+    "csrattrs": ("csrattrs",),
+    "cmc": ("cmc",),
+    "pending_commands": ("pending",),
+    "register": ("register",),
+    "passwd": ("passwd",),
+    "log": ("log",),
+    "conform": ("conform",),
+    "quirks": ("quirks",),
+    "labs": ("lab",),
+    "workshop": ("workshop",),
+}
+"""The modules of this package that have commands, in the order of the help text, with the first words of these."""
+
+
+@functools.cache
+def program(first_word: str = "") -> Program:
+    """The program with the commands of one module, the one that has this word; of all modules for any other word.
+
+    So a command is not kept waiting for the libraries of the others.
+    """
+    wanted = [name for name, words in MODULES.items() if first_word in words]
+    commands: list[Command] = []
+    for name in wanted or MODULES:
+        commands += importlib.import_module(f"estgw.cli.{name}").COMMANDS
+    return Program(
+        name="estgw",
+        version=__version__,
+        description="A CGI-style callout server for EST (RFC 7030): one script per operation.",
+        commands=tuple(commands),
+        exit_status=(
+            (0, "done", "Done."),
+            (1, "failed, and stderr says why", "The command failed; a message on standard error says why."),
+            (2, "wrong command line", "The command line itself is wrong."),
             (
-                "replay: the outcome differs from the recorded one.  conform: the server could not be judged.  "
-                "lab check: some step is not done."
+                3,
+                "a replay differs, no judgement, or a lab is not done",
+                (
+                    "replay: the outcome differs from the recorded one.  conform: the server could not be judged.  "
+                    "lab check: some step is not done."
+                ),
             ),
+            (130, "interrupted", "Ctrl-C ended the command."),
         ),
-        (130, "interrupted", "Ctrl-C ended the command."),
-    ),
-    example="demo",
-)
+        example="demo",
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
-    run, arguments = PROGRAM.parse(sys.argv[1:] if argv is None else argv)
+    words = sys.argv[1:] if argv is None else argv
+    run, arguments = program(words[0] if words else "").parse(words)
     try:
         return run(arguments)
     except ConfigError as refusal:
         for fault in refusal.faults:
             print(f"estgw: {fault}", file=sys.stderr)
         return 1
-    except (WorkspaceError, WorkshopError, RequestError, RegisterError, Malformed, OSError) as fault:
+    except (Unusable, Malformed, OSError) as fault:
         print(f"estgw: {fault}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

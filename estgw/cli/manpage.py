@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from estgw.cli.main import PROGRAM
+from estgw.cli.main import program
 from estgw.commandline.documents import print_document
 from estgw.commandline.manpage import Manual
 
@@ -31,4 +31,4 @@ MANUAL = Manual(
 )
 
 if __name__ == "__main__":
-    sys.exit(print_document(PROGRAM, MANUAL))
+    sys.exit(print_document(program(), MANUAL))

@@ -122,8 +122,6 @@ def check(arguments: Namespace) -> int:
 def _serve(path: Path, listen: str | None, ready: server.Ready, again: list[str], *, demo: str | None = None) -> int:
     """Serve until a signal; `again` is the command line to suggest when an address is in use."""
     from estgw.config import fields, model
-    from estgw.gateway import server
-    from estgw.supervision import supervisor
 
     spawn.disown_inheritance()
     settings = model.load(path)
@@ -135,8 +133,12 @@ def _serve(path: Path, listen: str | None, ready: server.Ready, again: list[str]
             raise ConfigError([f"--listen {listen}: {fault}"]) from None
     try:
         if settings.server.workers > 1:
+            from estgw.supervision import supervisor
+
             supervisor.serve(path, listen=listen, ready=lambda url: ready(url, None), demo=demo)
         else:
+            from estgw.gateway import server
+
             server.serve(path, listen=listen, ready=ready, demo=demo)
     except OSError as fault:
         taken = _taken(fault, (listen,) if listen else settings.server.listen)

@@ -13,7 +13,7 @@ from estgw import __version__
 from estgw.auth import users
 from estgw.callout.program import WRITABLE_BY_OTHERS
 from estgw.config.shipped import template as template
-from estgw.errors import Malformed
+from estgw.errors import Malformed, Unusable
 from estgw.est import certs, hostnames
 
 PARTS = ("conf.yaml", "handlers", "openssl-ca")
@@ -32,7 +32,7 @@ SERVER = Path("openssl-ca/server.pem")
 USERS = Path("users.htpasswd")
 
 
-class WorkspaceError(Exception):
+class WorkspaceError(Unusable):
     """A workspace can't be made or used; the text says why."""
 
 

@@ -24,6 +24,7 @@ from estgw.config.model import Config
 from estgw.errors import apology
 from estgw.gateway import advice, live_page, state, taping
 from estgw.gateway.app import App
+from estgw.gateway.drain import linger
 from estgw.gateway.labels import Snapshot
 from estgw.gateway.notices import Notices
 from estgw.gateway.reload import told
@@ -229,13 +230,6 @@ class Server:
 
 def _proxies(config: Config) -> list[proxy.Network]:
     return [ipaddress.ip_network(each) for each in config.server.proxies]
-
-
-async def linger(seconds: float) -> None:
-    """Let a load balancer see that the gateway is not ready, while connections are still accepted."""
-    if seconds:
-        log.info("no longer ready", text="connections are accepted for these seconds", seconds=seconds)
-        await asyncio.sleep(seconds)
 
 
 def _note_exhausted(fault: OSError) -> None:

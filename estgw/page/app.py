@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 from aiohttp import hdrs, web
 
-from estgw.page import explain, export, guard, rows
+from estgw.page import export, guard, rows
 from estgw.page.events import BATCH, Events
 from estgw.page.files import FileFault, Files
 from estgw.page.site import Access, Asked, Handler, Route, Site, as_json, empty
@@ -138,7 +138,9 @@ class Page(Site):
         if entry is None:
             return empty(404)
         async with self._explaining:
-            return as_json(await asyncio.to_thread(explain.explained, entry.record()))
+            from estgw.page.explain import explained  # all of CMC, which a gateway starts without
+
+            return as_json(await asyncio.to_thread(explained, entry.record()))
 
     async def _get_events(self, asked: Asked) -> web.StreamResponse:
         after = asked.request.headers.get("Last-Event-ID", "0")

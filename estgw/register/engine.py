@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
+from estgw.errors import Unusable
+
 Values = Mapping[str, object]
 Rows = list[tuple[Any, ...]]
 
 
-class RegisterError(Exception):
+class RegisterError(Unusable):
     """The register can't be used; the text is for the log, and `status` the exit status that a script ends with."""
 
     status = os.EX_IOERR

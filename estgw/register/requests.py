@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
 
+from estgw.errors import Unusable
 from estgw.est import certs
 from estgw.register.engine import Engine
 
@@ -28,7 +29,7 @@ _SHOWN = {"EST_OPERATION", "EST_LABEL", "EST_AUTH_METHODS", "REMOTE_USER", "REMO
 _HIDDEN = {"EST_CA_DIR", "EST_CONTRACT"}
 
 
-class RequestError(Exception):
+class RequestError(Unusable):
     """A request can't be found, can't be moved, or has no room; the text says why."""
 
 

@@ -31,10 +31,10 @@ from estgw.callout.process import memory_file
 from estgw.config.fields import split_address
 from estgw.config.model import Config
 from estgw.errors import ConfigError
+from estgw.gateway.drain import linger
 from estgw.gateway.labels import Snapshot
 from estgw.gateway.notices import Notices
 from estgw.gateway.reload import told
-from estgw.gateway.server import linger
 from estgw.gateway.service_manager import ALIVE, READY, ServiceManager
 from estgw.logs import log
 from estgw.metrics.endpoint import exposed

@@ -1,7 +1,9 @@
-"""What goes wrong with a workshop; apart from all else, so that the command line knows it without loading more."""
+"""What goes wrong with a workshop."""
 
 from __future__ import annotations
 
+from estgw.errors import Unusable
 
-class WorkshopError(Exception):
+
+class WorkshopError(Unusable):
     """A workshop can't be made, changed or used; the text says why, and what to do."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import importlib
 import io
 import os
 import pty
@@ -37,7 +38,7 @@ from tests.kit.restore import logging_as_before
 from tests.kit.workspace import Workspace
 
 NO_CONFIG = "no such file; name your conf.yaml with -c FILE, or make a workspace with: estgw init DIR"
-COMMANDS = {command.name: command for command in command_line.PROGRAM.commands}
+COMMANDS = {command.name: command for command in command_line.program().commands}
 
 
 @pytest.fixture(autouse=True)
@@ -101,8 +102,21 @@ def test_help_of_each_command_has_an_example_that_parses(command, capsys):
     example = re.search(r"^example: estgw (.*)$", capsys.readouterr().out, re.MULTILINE)
     assert example is not None
     assert example[1].startswith(command)
-    run, _ = command_line.PROGRAM.parse(shlex.split(example[1]))
+    run, _ = command_line.program().parse(shlex.split(example[1]))
     assert run is (COMMANDS[command].run or COMMANDS[f"{command} {shlex.split(example[1])[1]}"].run)
+
+
+def test_each_module_has_the_commands_that_the_table_says():
+    for name, words in command_line.MODULES.items():
+        commands = importlib.import_module(f"estgw.cli.{name}").COMMANDS
+        assert list(dict.fromkeys(command.name.split()[0] for command in commands)) == list(words)
+
+
+def test_a_command_loads_no_library_of_others():
+    parse = "from estgw.cli import main; main.program('conform').parse(['conform', '--list'])"
+    loaded = run(sys.executable, "-c", f"import sys; {parse}; print([m for m in sys.modules])").stdout.decode()
+    for name in ("aiohttp", "pydantic", "structlog", "passlib", "estgw.config.model", "estgw.cli.workshop"):
+        assert f"'{name}'" not in loaded
 
 
 def test_an_unknown_command_gets_the_list_of_all_commands(capsys):

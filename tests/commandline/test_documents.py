@@ -17,7 +17,7 @@ from estgw.commandline.manpage import man
 from tests.client.common import python
 
 PAGES = {
-    "estgw": (estgw.PROGRAM, estgw_manual.MANUAL),
+    "estgw": (estgw.program(), estgw_manual.MANUAL),
     "estclient": (estclient.PROGRAM, estclient_manual.MANUAL),
 }
 MODULES = {"estgw": "estgw.cli.manpage", "estclient": "estgw.client.commands.manpage"}
