@@ -18,6 +18,7 @@ from estgw.callout.process import Limits, Outcome, Script
 from tests.callout.alike import ALIKE, NOT_IN_A_WORKER, STDIN
 from tests.callout.running import ENV, LIMITS, Running, quick, running, script
 from tests.callout.test_runners import ADDRESS, STUMBLE
+from tests.kit.cases import some
 from tests.kit.processes import dead, until
 
 YES = "import os, policy\nprint('yes', os.getcwd(), flush=True)"
@@ -49,7 +50,7 @@ def plain(outcome: Outcome) -> Outcome:
 # The contract's promises to a handler that follows a decision.
 
 
-@pytest.mark.parametrize("name", ALIKE)
+@pytest.mark.parametrize("name", some(ALIKE, 2))
 def test_a_handler_after_a_decision_ends_as_one_that_is_run_alone(machine: Running, folder: Path, name: str) -> None:
     first, second, left = script(folder, YES, "authorize"), script(folder, ALIKE[name]), folder / "left"
 

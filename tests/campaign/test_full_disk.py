@@ -42,8 +42,7 @@ def where(disk: Disk) -> Path:
     return disk.path / "ws"
 
 
-@pytest.mark.parametrize("squeeze", ROOM.values(), ids=ROOM)
-@pytest.mark.parametrize("name", ["openssl", "python"])
+@pytest.mark.parametrize(("name", "squeeze"), some(itertools.product(["openssl", "python"], ROOM.values()), 3))
 def test_a_full_disk_hands_out_no_unregistered_certificate(
     disk: Disk, bench: HandlerSet, ledger: Ledger, name: str, squeeze: Squeeze
 ) -> None:
@@ -65,8 +64,10 @@ def test_a_full_disk_hands_out_no_unregistered_certificate(
     ledger.check_list()
 
 
-@pytest.mark.parametrize("squeeze", ROOM.values(), ids=ROOM)
-@pytest.mark.parametrize("script", some(["revoke", "crl", "rollover", "rotate", "issue"], 2))
+@pytest.mark.parametrize(
+    ("script", "squeeze"),
+    some(itertools.product(["revoke", "crl", "rollover", "rotate", "issue"], ROOM.values()), 3),
+)
 def test_a_script_of_the_ca_on_a_full_disk_changes_all_or_nothing(
     disk: Disk, bench: HandlerSet, ledger: Ledger, tmp_path: Path, script: str, squeeze: Squeeze
 ) -> None:

@@ -19,7 +19,7 @@ from tests.kit.workspace import Workspace
 
 pytestmark = pytest.mark.slow
 
-ROUNDS = times(4, 60)
+ROUNDS = times(3, 60)
 
 
 @pytest.fixture

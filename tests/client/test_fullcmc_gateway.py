@@ -188,7 +188,7 @@ def slow(lab, tmp_path_factory):
         yield running
 
 
-@pytest.mark.parametrize("crmf", [(), ("--crmf",)], ids=["pkcs10", "crmf"])
+@pytest.mark.parametrize("crmf", [pytest.param((), marks=pytest.mark.exhaustive), ("--crmf",)], ids=["pkcs10", "crmf"])
 def test_a_pending_enrolment_is_approved_and_confirmed(slow, estclient, crmf, tmp_path):
     """The first run exits 3. The same request with --wait is approved meanwhile, and then confirmed."""
     enrol = ("fullcmc", "enroll", "-u", slow.url, "-c", slow.lab.anchor, *LOGIN, *crmf, "--no-csrattrs")

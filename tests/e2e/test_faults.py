@@ -58,6 +58,7 @@ def test_a_label_with_a_fault_answers_503_and_the_others_serve(own_lab, workers)
         assert value(samples(gateway), "estgw_labels_out_of_service") == 0
 
 
+@pytest.mark.exhaustive
 def test_all_workers_have_the_same_labels_in_service(own_lab):
     """After a reload, and after a worker is replaced while the files have changed."""
     script = own_lab.path / "handlers/python/cacerts"

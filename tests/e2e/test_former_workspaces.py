@@ -25,6 +25,7 @@ from estgw.register.sqlite import SQLite
 from tests.cmc_service import office as cmc
 from tests.e2e.test_fullcmc import post, statuses
 from tests.kit.ca import pem
+from tests.kit.cases import some
 from tests.kit.csr import csr
 from tests.kit.gateway import enrol, running_gateway
 from tests.kit.keys import KEY_PEM
@@ -51,7 +52,7 @@ def former(request, tmp_path_factory):
     return Workspace(path)
 
 
-@pytest.fixture(scope="module", params=["exec", "fork", "pool"])
+@pytest.fixture(scope="module", params=some(["exec", "fork", "pool"], 2))
 def gateway(request, former, tmp_path_factory):
     """The workspace is served unchanged, with the template and the authorize script that import the most."""
     lab = former.copy(tmp_path_factory.mktemp(request.param))

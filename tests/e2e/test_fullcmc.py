@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
+import itertools
 import re
 import secrets
 import sqlite3
@@ -32,6 +33,7 @@ from estgw.cmc.status import CMCFailInfo, CMCStatus
 from estgw.cms import signed
 from estgw.est import certs
 from tests.cmc_service import office as cmc
+from tests.kit.cases import some
 from tests.kit.connection import V12, Response, request
 from tests.kit.csr import csr
 from tests.kit.gateway import LOGIN, enrol, running_gateway
@@ -132,8 +134,7 @@ USAGES = {
 }
 
 
-@pytest.mark.parametrize("critical", [False, True])
-@pytest.mark.parametrize("usage", USAGES)
+@pytest.mark.parametrize(("usage", "critical"), some(itertools.product(USAGES, [False, True]), 3))
 def test_fullcmc_renews_the_certificates_that_simplereenroll_renews(gateway, tmp_path, usage, critical):
     usages, good = USAGES[usage]
     person = holder(gateway.lab, usages, critical=critical)

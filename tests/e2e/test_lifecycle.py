@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from estgw.auth import users
 from tests.kit.ca import CA, Credential, root
+from tests.kit.cases import some
 from tests.kit.connection import request
 from tests.kit.csr import csr
 from tests.kit.gateway import LOGIN, Gateway, enrol, running_gateway
@@ -73,14 +74,17 @@ def test_a_reload_swaps_configuration_certificate_anchors_and_users(reloadable, 
 
 @pytest.mark.parametrize(
     ("overrides", "fault"),
-    [
-        ({"server": {"nonsense": 1}}, "nonsense: no such key here"),
-        ({"tls": {"key": "openssl-ca/private/cakey.pem"}}, "is not the key of"),
-        ({"tls": {"certificate": "nowhere.pem"}}, "nowhere.pem: can't be read: No such file or directory"),
-        ({"client_auth": {"explicit": ["handlers/README.md"]}}, "README.md: no certificate in it"),
-        ({"client_auth": {"users": "nobody.htpasswd"}}, "nobody.htpasswd: No such file or directory"),
-        ({"callouts": {"ca_dir": "no-ca"}}, "no-ca: not a directory"),
-    ],
+    some(
+        [
+            ({"server": {"nonsense": 1}}, "nonsense: no such key here"),
+            ({"tls": {"key": "openssl-ca/private/cakey.pem"}}, "is not the key of"),
+            ({"tls": {"certificate": "nowhere.pem"}}, "nowhere.pem: can't be read: No such file or directory"),
+            ({"client_auth": {"explicit": ["handlers/README.md"]}}, "README.md: no certificate in it"),
+            ({"client_auth": {"users": "nobody.htpasswd"}}, "nobody.htpasswd: No such file or directory"),
+            ({"callouts": {"ca_dir": "no-ca"}}, "no-ca: not a directory"),
+        ],
+        2,
+    ),
 )
 def test_a_failed_reload_names_the_fault_and_keeps_the_old_configuration(reloadable, overrides, fault):
     """The faulty file is not applied in part: its new label is not served."""

@@ -176,6 +176,7 @@ def make_wheel(folder: Path, name: str, code: str) -> None:
         wheel.writestr(f"{info}/RECORD", f"{name}.py,,\n{info}/METADATA,,\n{info}/WHEEL,,\n{info}/RECORD,,\n")
 
 
+@pytest.mark.exhaustive
 @pytest.mark.timeout(360)  # `python3 -m venv` unpacks pip, which takes minutes on a busy machine
 def test_a_script_can_import_a_package_from_its_own_environment(own_lab: Workspace) -> None:
     """The lines of the README, with a package index that is a directory."""

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, ViewportSize, expect
 
+from tests.kit.cases import some
 from tests.kit.processes import ROOT
 from tests.page import png
 from tests.page.conftest import Look
@@ -40,7 +41,7 @@ def opened(look: Look, page: Shown, **options: Any) -> Page:
 
 
 @chromium
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("scheme", some(SCHEMES, 2))
 def test_the_picture_of_the_readme_shows_the_page(look: Look, page: Shown, scheme: str):
     # Without motion, so that each picture is the same on one machine.
     size = ViewportSize(width=WIDTH, height=HEIGHT)

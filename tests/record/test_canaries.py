@@ -19,6 +19,7 @@ from estgw.cmc.requests import PKCS10Request
 from estgw.cmc.values import RevokeRequest
 from estgw.est.operations import OPERATIONS
 from tests.cmc_service import office
+from tests.kit.cases import some
 from tests.kit.clients import OTP, REVOCATION, bound, digest_answer, digest_challenge, digest_file, linking
 from tests.kit.connection import V12, basic
 from tests.kit.csr import csr
@@ -70,7 +71,7 @@ def own(lab: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     return made
 
 
-@pytest.fixture(scope="module", params=RUNNERS)
+@pytest.fixture(scope="module", params=some(RUNNERS, 2))
 def recorder(own: Workspace, request: pytest.FixtureRequest) -> Iterator[Recording]:
     loud = {"pass_credentials": True, "handler_env": {"DB_PASSWORD": CANARIES["handler_env"]}, "requires": "any"}
     labels: dict[str, Any] = {}
