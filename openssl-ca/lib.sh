@@ -122,6 +122,25 @@ on_disk() {
     find "$1" ! -type l -exec sync {} +
 }
 
+# make_key GENERATION URI: make the private key of a generation, of the kind in $key; or keep the URI of one in an HSM.
+make_key() {
+    [[ $2 ]] || { quietly openssl genpkey "${key[@]}" -out "$1/private/cakey.pem" && return; }
+    [[ $2 == pkcs11:*\?*module-path=/* && $2 == *pin-source=/* ]] ||
+        die "--hsm: the URI must begin with pkcs11: and have module-path and pin-source, absolute paths; see README.md"
+    echo "$2" >"$1/private/cakey.uri"
+}
+
+# link_key DIR GENERATION: make the link to the key that signs, if this generation has the first one in a file or in an HSM.
+# After a change from one to the other the former link leads nowhere.
+link_key() {
+    local name=cakey.pem
+    [[ ! -e $2/private/cakey.uri ]] || name=cakey.uri
+    [[ -L $1/private/$name ]] || ln -s "../current/private/$name" "$1/private/$name"
+}
+
+# has_key DIR: whether the key of the CA, or of the generation, in DIR is there.
+has_key() { [[ -e $1/private/cakey.pem || -e $1/private/cakey.uri ]]; }
+
 # find_key_or_file DIR: set `key` to the options for the key of the CA in DIR, which is in an HSM or in a file.
 find_key_or_file() {
     find_key "$1" || exit 1
@@ -265,7 +284,7 @@ make_crl() {
     local one end
     for one in "${@:2}"; do
         end=$(ends "$one/issuer.pem")
-        [[ (-e $one/private/cakey.pem || -e $one/private/cakey.uri) && $end -gt $EPOCHSECONDS ]] || continue
+        if ! has_key "$one" || ((end <= EPOCHSECONDS)); then continue; fi
         by_the_book "$one" -gencrl -out "$tmp/crl"
         whole "$tmp/crl"
         openssl crl -in "$tmp/crl" -outform DER -out "$tmp/der"

@@ -67,7 +67,16 @@ find_key() {
     key=(-engine pkcs11 -keyform engine -keyfile "${uri%%\?*}?pin-source=$pin")
 }
 
-# certify DIR OPTION...: run `openssl ca` for the CA in DIR. Sets `certificate`, in PEM, its `serial` and its `row`. The
+# hsm_is_away: whether `openssl ca` has failed because it did not reach the HSM. A wrong PIN, or a key or a library that is
+# not there, is a fault that a person must mend.
+hsm_is_away() {
+    local log
+    slurp log "$REGISTER_DIR/log"
+    [[ $log == *'failed loading private key'* ]] || return
+    [[ $log == *'No matching initialized token'* || ! $log =~ 'PIN '|'private key was not found'|'Unable to load module' ]]
+}
+
+# certify DIR OPTION...: run `openssl ca` for the CA in DIR, with its key unless an option names another. Sets `certificate`, in PEM, its `serial` and its `row`. The
 # CA has not changed yet, except for a file `serial`. The output of `openssl ca` is in $REGISTER_DIR/log.
 certify() {
     local rows count=0 copy key
@@ -80,7 +89,8 @@ certify() {
         : >"$REGISTER_DIR/index.txt"
         echo 'unique_subject = no' >"$REGISTER_DIR/index.txt.attr"
     fi
-    find_key "$1" 2>"$REGISTER_DIR/log" || return 1
+    key=()
+    [[ " $* " == *' -keyfile '* ]] || find_key "$1" 2>"$REGISTER_DIR/log" || return 1
     EST_CA_DIR=$1 openssl ca -batch -notext "${key[@]}" "${@:2}" -outdir "$REGISTER_DIR" \
         -out "$REGISTER_DIR/certificate" 2>"$REGISTER_DIR/log" || return 1
     # It succeeds on a full disk as well, so check that the row and both copies of the certificate are complete.

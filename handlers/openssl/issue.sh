@@ -72,6 +72,7 @@ issue() {
         -in "$EST_CSR_FILE" ${EST_CHANGE_SUBJECT:+-utf8 -subj "$EST_CHANGE_SUBJECT"} <<<"$extensions" || {
         [[ -e $REGISTER_DIR/log ]] || exit 70
         cat "$REGISTER_DIR/log" >&2
+        ! hsm_is_away || exit 69
         # The client reads what the policy in openssl.cnf has against its request, and nothing else.
         grep -aE '^(The .*(missing|between|ASN.1 type)$|CA cert.* request|emailAddress type|ERROR:There)' "$REGISTER_DIR/log" ||
             exit 70

@@ -9,11 +9,17 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from estgw.auth import users
 from estgw.cli import ca_check
 from estgw.cli import main as command_line
+from estgw.cmc.messages import PKIData
+from estgw.cms import signed
 from estgw.est import zeroing
 from estgw.register import hsm
 from estgw.register.engine import RegisterUnfit
+from tests.cmc_service import office as cmc
+from tests.e2e.test_fullcmc import post, statuses
+from tests.kit.ca import pem
 from tests.kit.connection import Response
 from tests.kit.csr import csr
 from tests.kit.der import armoured
@@ -79,12 +85,92 @@ def test_the_ca_revokes_and_lists_with_the_hsm(lab, token):
     run(lab.ca / "create-ca", "--server-only", env=environment)
 
 
+def scripted(lab: Workspace, token: Token, *command: str, status: int = 0) -> str:
+    """Run a script of the CA; what it says on stderr."""
+    environment = {"PATH": PATH, **token.environment}
+    return run(lab.ca / command[0], *command[1:], env=environment, status=status).stderr.decode()
+
+
+def require_issued_by(lab: Workspace, token: Token, generation: int) -> None:
+    """Both sets issue by the key of that generation, and its anchors verify that and the gateway's certificate."""
+    assert (lab.ca / "current").resolve().name == str(generation)
+    for name in SETS:
+        issued = HandlerSet(name, lab).run("simpleenroll", csr(), **token.environment).certificate
+        issued.verify_directly_issued_by(lab.load("issuer.pem")[0])
+        run("openssl", "verify", "-partial_chain", "-CAfile", lab.ca / "anchors.pem", stdin=pem(issued))
+    run("openssl", "verify", "-partial_chain", "-CAfile", lab.ca / "anchors.pem", lab.ca / "server.pem")
+
+
+def test_a_ca_moves_into_the_hsm_to_its_next_key_there_and_out_again(token, tmp_path):
+    lab = Workspace.create(tmp_path / "lab")
+    first = lab.root
+    scripted(lab, token, "rollover", "--hsm", token.uri("ec"))
+    require_issued_by(lab, token, 2)
+    assert not (lab.ca / "private/cakey.pem").exists()
+    assert "name it with --hsm URI" in scripted(lab, token, "rollover", status=1)
+    scripted(lab, token, "rollover", "--hsm", token.uri("next"))
+    require_issued_by(lab, token, 3)
+    scripted(lab, token, "rollover", "--curve", "P-384")
+    require_issued_by(lab, token, 4)
+    assert not (lab.ca / "private/cakey.uri").exists()
+    assert list(lab.ca.rglob("cakey.pem"))
+    (tmp_path / "first.pem").write_bytes(pem(first))
+    run(
+        "openssl",
+        "verify",
+        "-CAfile",
+        tmp_path / "first.pem",
+        "-untrusted",
+        lab.ca / "chain.pem",
+        lab.ca / "server.pem",
+    )
+    scripted(lab, token, "crl")
+    crl = x509.load_pem_x509_crl((lab.ca / "crl.pem").read_bytes())
+    key = lab.root.public_key()
+    assert isinstance(key, ec.EllipticCurvePublicKey)
+    assert crl.is_signature_valid(key)
+
+
+@exhaustive
+def test_an_issuing_ca_below_a_root_has_its_key_in_the_hsm(lab, token):
+    scripted(lab, token, "create-ca", "--force", "--sub-ca", "--hsm", token.uri("ec"))
+    assert [file.relative_to(lab.ca).parts[0] for file in lab.ca.rglob("cakey.pem") if not file.is_symlink()] == [
+        "root"
+    ]
+    require_issued_by(lab, token, 1)
+    scripted(lab, token, "rollover", "--hsm", token.uri("next"))
+    require_issued_by(lab, token, 2)
+    scripted(lab, token, "rollover", "--dir", str(lab.ca / "root"), "--hsm", token.uri("rsa"))
+    scripted(lab, token, "rollover", "--hsm", token.uri("ec"))
+    require_issued_by(lab, token, 3)
+
+
+@pytest.mark.parametrize("responder", ["gateway", pytest.param("ca", marks=exhaustive)])
+def test_fullcmc_issues_with_a_key_in_the_hsm(lab, token, responder):
+    """Where the gateway's certificate is no RA's, the CA signs the answer."""
+    if responder == "ca":
+        profile = lab.ca / "profiles/est-server"
+        profile.write_text(profile.read_text().replace(", 1.3.6.1.5.5.7.3.28", ""))
+        scripted(lab, token, "create-ca", "--server-only")
+    users.set_password(lab.path / "users.htpasswd", "estuser", "estpwd")
+    key = cmc.new_key()
+    body = cmc.message(PKIData(tuple(cmc.fresh()), (cmc.pkcs10(1, "device-7", key=key),)), cmc.Person(key))
+    handler = {"handler_env": token.environment, "enabled": True}
+    with running_gateway(lab, {"labels": {"python": {"operations": {"fullcmc": handler}}}}) as gateway:
+        answer = post(gateway, "python/fullcmc", body)
+    assert [each.words for each in statuses(answer)] == ["success"]
+    message = signed.parse(answer.der)
+    (found,) = (each for each in message.bag if each.public_key() == key.public_key())
+    lab.verify(found)
+
+
 @pytest.mark.exhaustive
 def test_the_commands_of_the_readme_make_such_a_ca(lab, token, tmp_path):
     """The PIN is typed; the token and the place of the PIN are the test's."""
     readme = (lab.ca / "README.md").read_text()
-    section = readme.partition("## A key in an HSM")[2]
-    commands = section.partition("```bash\n")[2].partition("```")[0]
+    section = readme.partition("## A key in an HSM")[2].partition("\n## ")[0]
+    commands = "".join(block.partition("```")[0] for block in section.split("```bash\n")[1:])
+    assert commands.count("rollover") == 2
     for before, after in {
         "/srv/est/hsm-pin": f"{tmp_path}/pin",
         "--login": f"--pin {PIN}",
@@ -188,6 +274,18 @@ def test_an_absent_hsm_is_a_503_a_slow_one_a_504_and_the_pool_goes_on_when_it_is
             assert "the HSM: " in gateway.log_text
             with token.served():
                 lab.verify(ask().certificate)
+
+
+def test_the_bash_set_says_the_same_of_an_hsm_that_is_away(lab, token):
+    with token.served() as first:
+        use(lab, first.token.uri())
+        lab.verify(HandlerSet("openssl", lab).run("simpleenroll", csr(), **first.token.environment).certificate)
+        first.kill()
+        result = HandlerSet("openssl", lab).run("simpleenroll", csr(), **first.token.environment)
+        assert (result.status, result.out) == (69, b"")
+        assert "failed loading private key" in result.err
+        use(lab, token.uri().replace("token=est", "token=other"))
+        assert HandlerSet("openssl", lab).run("simpleenroll", csr(), **token.environment).status == 69
 
 
 def test_a_check_asks_the_hsm_for_a_signature(lab, token, monkeypatch):

@@ -24,7 +24,7 @@ PIN = "5678"
 
 @dataclass(frozen=True)
 class Token:
-    """A token `est` with the keys `ec` and `rsa`."""
+    """A token `est` with the keys `ec`, `rsa` and `next`, which is EC."""
 
     directory: Path
     module: Path = MODULE
@@ -97,7 +97,8 @@ def create_token(directory: Path) -> Token:
     environment = os.environ | made.environment
     init = ["--init-token", "--free", "--label", "est", "--so-pin", "1234", "--pin", PIN]
     run("softhsm2-util", *init, env=environment)
-    for number, (name, kind) in enumerate((("ec", "EC:prime256v1"), ("rsa", "rsa:2048")), 1):
+    kinds = {"ec": "EC:prime256v1", "rsa": "rsa:2048", "next": "EC:prime256v1"}
+    for number, (name, kind) in enumerate(kinds.items(), 1):
         make = ["--keypairgen", "--key-type", kind, "--label", name, "--id", f"0{number}"]
         run("pkcs11-tool", "--module", MODULE, "--token-label", "est", "--pin", PIN, *make, env=environment)
     return made
