@@ -31,6 +31,20 @@ def cpu_itself(pid: int) -> float:
     return sum(map(int, _stat(pid)[11:13])) / _TICKS
 
 
+def cpu_of_children(pid: int) -> float:
+    """Seconds of CPU of the process's living children, each alone."""
+    return sum(sum(map(int, _stat(child)[11:13])) for child in _children(pid)) / _TICKS
+
+
+def faults(pid: int) -> int:
+    """Page faults of a process's descendants, ended or not, without its living children themselves.
+
+    A page that a child copies because it was forked is one of them.
+    """
+    parents = sum(int(_stat(child)[7]) for child in _children(pid))
+    return sum(sum(map(int, fields[7:9])) for fields in _tree(pid)) - int(_stat(pid)[7]) - parents
+
+
 def resident(pid: int) -> float:
     """Megabytes of memory of the process itself."""
     return int(_stat(pid)[21]) * _PAGE / 1e6
@@ -41,15 +55,18 @@ def _stat(pid: int) -> list[str]:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 def _tree(pid: int) -> Iterator[list[str]]:
     try:
-        fields = _stat(pid)
-        below = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        fields, below = _stat(pid), _children(pid)
     except OSError:  # it has just ended, and its time counts for its parent
         return
     yield fields
     for child in below:
-        yield from _tree(int(child))
+        yield from _tree(child)
 
 
 def loop() -> float:

@@ -20,7 +20,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -35,6 +35,18 @@ RIVALS = ("apache", "lighttpd", "nginx", "webhook")
 PROGRAMS = {"apache": ["apache2"], "nginx": ["nginx", "fcgiwrap"], "lighttpd": ["lighttpd"], "webhook": ["webhook"]}
 NOBODY = "nobody"
 """The account of the other servers if the benchmark runs as root, because Apache refuses to be root."""
+
+
+class Spent(NamedTuple):
+    """Seconds of CPU by part of a gateway, and page faults."""
+
+    gateway: float
+    parent: float
+    """The warm parent of Python scripts alone."""
+    children: float
+    """All scripts and workers, ended or not."""
+    faults: float
+    """Of the children."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +68,10 @@ class Server:
         """Seconds of CPU so far, scripts excluded."""
         return sum(machine.cpu_alive(process.pid) for process in self.processes)
 
-    def cpu_by_part(self) -> tuple[float, float]:
-        """Seconds of CPU so far: of the gateway process itself, and of all that it has started, ended or not."""
-        gateway = machine.cpu_itself(self.pid)
-        return gateway, machine.cpu(self.pid) - gateway
+    def spent(self) -> Spent:
+        """What it has spent so far."""
+        gateway, parent = machine.cpu_itself(self.pid), machine.cpu_of_children(self.pid)
+        return Spent(gateway, parent, machine.cpu(self.pid) - gateway - parent, machine.faults(self.pid))
 
     def forget(self) -> None:
         """Empty the CA's index, which `openssl ca` reads as a whole each time, so that all rounds cost the same."""

@@ -11,7 +11,7 @@ from tests.bench import servers
 from tests.bench.load import Load
 from tests.bench.rounds import Candidate, Figures, Row, interleave, median, ratio, spread
 from tests.bench.run import Run
-from tests.bench.servers import Server
+from tests.bench.servers import Server, Spent
 from tests.bench.targets import Target
 
 RUNNERS = {"exec Bash": "", "exec Python": "exec/", "fork": "fork/", "pool": "pool/"}
@@ -36,7 +36,7 @@ def ask(load: Load, server: Server, script: str, cell: Cell, seconds: float) -> 
     """One round of one cell."""
     server.forget()
     expect = "nothing to see" if cell.script == "trivial" else "pkcs7"
-    before, parts = server.cpu(), server.cpu_by_part()
+    before, spent = server.cpu(), server.spent()
     result = load.run(
         server.port,
         server.base + script,
@@ -47,11 +47,13 @@ def ask(load: Load, server: Server, script: str, cell: Cell, seconds: float) -> 
         ack=cell.who.endswith("acknowledged"),
     )
     done = max(result.done, 1)
-    gateway, scripts = (now - then for now, then in zip(server.cpu_by_part(), parts, strict=True))
+    by_part = Spent(*(now - then for now, then in zip(server.spent(), spent, strict=True)))
     return {
         "done": result.done,
-        "gateway": gateway * 1000 / done,
-        "scripts": scripts * 1000 / done,
+        "gateway": by_part.gateway * 1000 / done,
+        "parent": by_part.parent * 1000 / done,
+        "children": by_part.children * 1000 / done,
+        "faults": by_part.faults / done,
         "rate": result.rate,
         "p50": result.p50 * 1000,
         "p99": result.p99 * 1000,
@@ -82,12 +84,12 @@ def rows(part: str, found: Mapping[Cell, list[Figures]]) -> list[Row]:
 
 
 def with_parts(rows_of_c: list[Row], found: Mapping[Cell, list[Figures]]) -> list[Row]:
-    """The rows with the CPU time split: the gateway process, and the scripts with the processes that run them."""
+    """The rows with the CPU time split: gateway, warm parent, and children, with the page faults of these."""
     return [
         {
             **row,
-            "gateway CPU ms": round(median(figures, "gateway"), 2),
-            "scripts CPU ms": round(median(figures, "scripts"), 2),
+            **{f"{part} CPU ms": round(median(figures, part), 2) for part in ("gateway", "parent", "children")},
+            "page faults": round(median(figures, "faults")),
         }
         for row, figures in zip(rows_of_c, found.values(), strict=True)
     ]

@@ -296,7 +296,11 @@ def test_dir_makes_a_second_ca_that_can_be_edited(workspace: Workspace, tmp_path
         (["--name", "192.0.2.999"], 1, "an IPv4 address has four numbers from 0 to 255"),
         (["--server-only"], 1, "no CA in"),
         (["--server-only", "--force"], 1, "--server-only keeps the CA as it is; leave out --force, --sub-ca and --hsm"),
-        (["--sub-ca", "--hsm", "pkcs11:"], 1, "--hsm: the URI must begin with pkcs11: and have module-path and pin-source"),
+        (
+            ["--sub-ca", "--hsm", "pkcs11:"],
+            1,
+            "--hsm: the URI must begin with pkcs11: and have module-path and pin-source",
+        ),
         (["--server-only", "--sub-ca"], 1, "--server-only keeps the CA as it is"),
     ],
 )
