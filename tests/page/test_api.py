@@ -58,6 +58,15 @@ def test_nothing_is_told_without_the_token(page, path):
     assert status(page, "POST", path, token="0" * 32) == 403
 
 
+@pytest.mark.parametrize("path", API)
+def test_a_cookie_is_no_token_and_another_gateways_token_is_none_here(page, path):
+    """Browsers send a cookie to each port of a host, so to each gateway there."""
+    with shown() as other:
+        assert status(page, "GET", path, token=other.token) == 403
+    for cookie in (page.token, f"token={page.token}", f"Authorization=Bearer {page.token}"):
+        assert status(page, "GET", path, token="", Cookie=cookie) == 403
+
+
 @pytest.mark.parametrize("path", [*API, "/", "/index.js"])
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:8444", "localhost.evil.example"])
 def test_a_foreign_host_is_refused_with_the_right_token_too(page, path, host):
