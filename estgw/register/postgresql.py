@@ -7,6 +7,7 @@ between, in its transaction mode.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import re
 import time
 from collections.abc import Iterator
@@ -58,10 +59,26 @@ class PostgreSQL:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
+        with self._transaction(""):
+            yield
+
+    @contextlib.contextmanager
+    def alone(self, name: str) -> Iterator[None]:
+        number = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], signed=True)
+        with self._transaction(f"SELECT pg_advisory_xact_lock({number})"):
+            yield
+
+    exclusive = alone
+
+    @contextlib.contextmanager
+    def _transaction(self, first: str) -> Iterator[None]:
+        """A transaction that says this statement first, in one go with its BEGIN; or the one that there is."""
         if self._inside:
+            if first:
+                self.rows(first)
             yield
             return
-        self.rows("BEGIN")
+        self.rows(f"BEGIN; {first}")
         self._inside = True
         try:
             yield
@@ -71,14 +88,6 @@ class PostgreSQL:
             raise
         finally:
             self._inside = False
-
-    @contextlib.contextmanager
-    def alone(self, name: str) -> Iterator[None]:
-        with self.transaction():
-            self.rows("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))", {"name": name})
-            yield
-
-    exclusive = alone
 
     def create(self) -> None:
         """Make the tables, if there are none.  Raises `RegisterError`."""
@@ -108,7 +117,8 @@ class PostgreSQL:
             self._connection = made
         connection = self._connection
         connection.deadline, connection.is_in_doubt = deadline, False
-        cursor = connection.execute(_translated(statement), dict(values))
+        # Without values the whole text goes out as it is, which may be several statements.
+        cursor = connection.execute(_translated(statement), dict(values) or None)
         if connection.is_in_doubt:
             raise RegisterBusy(f"{self.place}: somebody has cancelled the wait for a standby")
         return cursor.fetchall() if cursor.description else []
