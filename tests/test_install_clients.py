@@ -25,6 +25,7 @@ def install(
         (directory / program).symlink_to(found)
     for program in (
         "cfssl",
+        "debootstrap",
         "haproxy",
         "p11-kit",
         "pebble",

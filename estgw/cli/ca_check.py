@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import re
@@ -64,7 +65,9 @@ def _hsm_faults(folder: Path) -> list[str]:
 
 
 def _unwritable(folder: Path) -> list[str]:
-    user = pwd.getpwuid(os.geteuid()).pw_name
+    user = f"user id {os.geteuid()}"
+    with contextlib.suppress(KeyError):  # in a container it may have no account
+        user = pwd.getpwuid(os.geteuid()).pw_name
     return [
         f"{path}: can't be written by {user}, who runs this, so nothing can be issued; "
         f"change its owner or its mode, or run this as the gateway's user"

@@ -124,6 +124,14 @@ def test_a_ca_directory_that_cannot_be_written_is_a_fault(own_lab):
     assert "so nothing can be issued; change its owner or its mode, or run this as the gateway's user" in found[0]
 
 
+def test_a_user_without_an_account_is_named_by_its_number(own_lab, monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 4294967294)
+    assert ca_check.faults(own_lab.ca, PATH) == []
+    monkeypatch.setattr(os, "access", lambda path, mode: path != own_lab.ca)
+    (found,) = ca_check.faults(own_lab.ca, PATH)
+    assert found.startswith(f"{own_lab.ca}: can't be written by user id 4294967294, who runs this")
+
+
 def test_a_directory_of_a_remote_ca_has_no_faults(tmp_path: Path):
     assert ca_check.faults(tmp_path, PATH) == []
 
