@@ -55,10 +55,12 @@ shells: $(VENV)/tests
 	$(BIN)/shellcheck $$(tests/scripts)
 	$(BIN)/shfmt -d -i 4 -ci $$(tests/scripts)
 
-bench: $(VENV)/tests ## what enrolments cost, beside other servers: dist/bench.txt in 25 minutes; BENCH=--quick
+bench: $(VENV)/tests ## what enrolments cost, beside other servers: dist/bench.txt in 25 minutes; BENCH=--quick, PICTURES=write
 	tests/install-clients $(BIN)/python
 	tests/bench/install
 	$(BIN)/python -m tests.bench $(BENCH)
+	$(if $(PICTURES),$(PIP) install --require-hashes -r tests/bench/requirements.lock)
+	$(if $(PICTURES),$(BIN)/python -m tests.bench.picture)
 
 fuzz: $(VENV)/tests ## every parser under mutated input: SECONDS=60 for all, TARGET=csr for one
 	$(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),60) $(TARGET)
@@ -96,6 +98,8 @@ lock: ## resolve the dependencies anew (needs uv)
 	    --output-file tests/requirements.lock --upgrade
 	uv pip compile --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
 	    --group pyproject.toml:clients --output-file tests/clients.lock --upgrade
+	uv pip compile --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
+	    --group pyproject.toml:bench --output-file tests/bench/requirements.lock --upgrade
 
 clean: ## remove what the build made; the demo's CA and users stay
 	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

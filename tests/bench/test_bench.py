@@ -7,7 +7,7 @@ import base64
 import pytest
 from cryptography import x509
 
-from tests.bench import load, table, versus
+from tests.bench import load, picture, rivals, table, versus
 from tests.bench.rounds import Noise, interleave, median, ratio, spread
 from tests.bench.targets import Target
 from tests.kit.ca import root
@@ -48,6 +48,41 @@ def test_the_noise_is_half_the_distance_between_the_quartiles():
 def test_a_target_is_met_or_missed():
     assert [Target("d", "x", measured, 1.2).row()[""] for measured in (1.19, 1.2)] == ["MISSED", "met"]
     assert [Target("f", "x", measured, 3, at_most=True).row()[""] for measured in (3, 3.01)] == ["met", "MISSED"]
+
+
+CPU = {"server CPU ms": 9.0, "gateway CPU ms": 9.0, "parent CPU ms": 0.0, "children CPU ms": 30.0}
+ROW = {"part": "h", "by": "Bash, shipped", "TLS": "fresh", "per second": 40.0, **CPU}
+RESULT = {
+    "machine": {"CPUs": 2},
+    "parts": {"(h)": [{**ROW, "clients": number} for number in (1, 8)], "(i)": [{"part": "i", "by": "nobody"}]},
+    "targets": [Target("h", "met in time", 2, 1).row(), Target("i", "elsewhere", 2, 1).row()],
+}
+
+
+def test_the_page_of_figures_gets_the_rows_and_targets_of_one_part():
+    page = picture.filled("before\n<!-- figures -->\nold\n<!-- end -->\nafter\n", RESULT)
+    assert page.startswith("before\n<!-- figures -->\n```text\nCPUs: 2\n")
+    assert page.endswith("```\n<!-- end -->\nafter\n")
+    assert page.count("Bash, shipped") == 2
+    assert "met in time" in page
+    assert not any(word in page for word in ("old", "nobody", "elsewhere", "server CPU"))
+    assert picture.filled(page, RESULT) == page
+
+
+def test_the_page_of_figures_has_figures_of_both_sets_and_of_both_other_servers():
+    page = picture.PAGE.read_text()
+    for who in (*rivals.OURS, rivals.LIBEST, rivals.GLOBALSIGN):
+        assert page.count(f"\n{who} ") == 2 * len(rivals.CLIENTS)
+    for file in (picture.RATE, picture.CPU):
+        assert f"](images/{file.name})" in page
+        assert file.stat().st_size < 60_000
+
+
+def test_pictures_are_drawn_of_these_rows(tmp_path):
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed: tests/bench/requirements.lock")
+    for draw in (picture.draw_rate, picture.draw_cpu):
+        draw(picture.rows_of(RESULT, "h"), tmp_path / "drawn.svg")
+        assert "Bash, shipped" in (tmp_path / "drawn.svg").read_text()
 
 
 def test_a_target_compares_with_the_best_of_the_other_servers():
