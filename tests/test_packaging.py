@@ -158,6 +158,7 @@ def demo(unpacked: Path, folder: Path) -> subprocess.Popen[str]:
         )
 
 
+@pytest.mark.exhaustive
 def test_check_from_the_wheel_accepts_the_shipped_configuration(unpacked, lab, own_lab):
     said = estgw(unpacked, "check", "-c", own_lab.path / "conf.yaml", cwd=own_lab.path).stdout
     assert said.endswith(f"{own_lab.path}/conf.yaml: all well\n".encode())

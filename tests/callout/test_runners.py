@@ -21,6 +21,7 @@ from estgw.callout import process
 from estgw.callout.process import CouldNotStart, Limits, Outcome
 from tests.callout.alike import ALIKE, NOT_IN_A_WORKER, STDIN
 from tests.callout.running import ENV, LIMITS, Running, quick, running, script
+from tests.kit.cases import some
 from tests.kit.processes import alive, dead, until
 
 Run = Callable[..., Outcome]
@@ -55,7 +56,7 @@ def short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "TERM_GRACE", 0.2)
 
 
-@pytest.mark.parametrize("name", ALIKE)
+@pytest.mark.parametrize("name", some(ALIKE, 2))
 def test_a_script_ends_alike_with_every_runner(machine: Running, tmp_path: Path, name: str) -> None:
     program, left = script(tmp_path, ALIKE[name]), tmp_path / "left"
 

@@ -77,7 +77,7 @@ def test_a_kill_while_issuing_loses_no_certificate(
 
 
 @needs_strace
-@pytest.mark.parametrize("script", some(TOOLS, 2))
+@pytest.mark.parametrize("script", some(TOOLS, 3))
 def test_a_kill_of_a_script_of_the_ca_loses_no_certificate(
     bench: HandlerSet, ledger: Ledger, tmp_path: Path, script: str
 ) -> None:

@@ -129,6 +129,7 @@ def test_a_running_script_keeps_its_files_when_another_gateway_starts(own_lab):
         assert not list(scratch(own_lab).iterdir())
 
 
+@pytest.mark.exhaustive
 def test_a_killed_workers_key_is_removed_while_the_others_serve(own_lab):
     with two_workers(own_lab, holding(own_lab), python=True) as gateway, begun(gateway):
         (key,) = keys(own_lab)

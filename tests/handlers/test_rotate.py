@@ -391,6 +391,7 @@ def assert_whole(workspace: Workspace, register: list[Row]) -> None:
         assert len(plain) == len(set(plain))
 
 
+@pytest.mark.exhaustive
 def test_a_power_cut_during_rotate_loses_no_row(shared: Workspace, tmp_path: Path) -> None:
     workspace, register = due(shared, tmp_path / "ws")
     seen = []

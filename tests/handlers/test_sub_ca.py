@@ -216,6 +216,7 @@ def test_rollover_needs_the_root(workspace: Workspace) -> None:
     assert len(workspace.bag) == 3
 
 
+@pytest.mark.exhaustive
 def test_a_power_cut_during_rollover_leaves_the_old_or_the_new_issuer(workspace: Workspace, tmp_path: Path) -> None:
     (root,), (before,) = workspace.load("cacert.pem"), workspace.load("issuer.pem")
     seen = []

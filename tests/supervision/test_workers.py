@@ -122,6 +122,7 @@ def test_a_worker_that_is_told_to_stop_drains_and_is_replaced(own_lab):
         one_each(gateway, stack)
 
 
+@pytest.mark.exhaustive
 def test_a_worker_that_cannot_restart_leaves_connections_to_others(own_lab):
     """The log has the reason once. After the fault is fixed, a reload starts the worker at once."""
     key = own_lab.ca / "private/serverkey.pem"
