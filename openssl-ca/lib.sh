@@ -130,12 +130,12 @@ make_key() {
     echo "$2" >"$1/private/cakey.uri"
 }
 
-# link_key DIR GENERATION: make the link to the key that signs, if this generation has the first one in a file or in an HSM.
-# After a change from one to the other the former link leads nowhere.
+# link_key DIR GENERATION: make the link to a key of this generation's kind, in a file or in an HSM, unless it is there.
+# After a change from one kind to the other the former link leads nowhere.
 link_key() {
     local name=cakey.pem
     [[ ! -e $2/private/cakey.uri ]] || name=cakey.uri
-    [[ -L $1/private/$name ]] || ln -s "../current/private/$name" "$1/private/$name"
+    [[ -L $1/private/$name ]] || quietly ln -s "../current/private/$name" "$1/private/$name"
 }
 
 # has_key DIR: whether the key of the CA, or of the generation, in DIR is there.

@@ -67,8 +67,8 @@ find_key() {
     key=(-engine pkcs11 -keyform engine -keyfile "${uri%%\?*}?pin-source=$pin")
 }
 
-# hsm_is_away: whether `openssl ca` has failed because it did not reach the HSM. A wrong PIN, or a key or a library that is
-# not there, is a fault that a person must mend.
+# hsm_is_away: whether `openssl ca` has failed because it did not reach the HSM. A wrong PIN, or a key or a library that
+# is not there, is a fault that a person must mend.
 hsm_is_away() {
     local log
     slurp log "$REGISTER_DIR/log"
@@ -76,8 +76,9 @@ hsm_is_away() {
     [[ $log == *'No matching initialized token'* || ! $log =~ 'PIN '|'private key was not found'|'Unable to load module' ]]
 }
 
-# certify DIR OPTION...: run `openssl ca` for the CA in DIR, with its key unless an option names another. Sets `certificate`, in PEM, its `serial` and its `row`. The
-# CA has not changed yet, except for a file `serial`. The output of `openssl ca` is in $REGISTER_DIR/log.
+# certify DIR OPTION...: run `openssl ca` for the CA in DIR, with its key unless an option names another. Sets
+# `certificate`, in PEM, its `serial` and its `row`. The CA has not changed yet, except for a file `serial`. The output of
+# `openssl ca` is in $REGISTER_DIR/log.
 certify() {
     local rows count=0 copy key
     certificate=''

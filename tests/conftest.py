@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import hypothesis
@@ -75,10 +76,21 @@ def own_lab(lab: Workspace, tmp_path: Path) -> Workspace:
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     """A PostgreSQL of the tests' own, started once in each test process."""
+    with _started() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def own_cluster() -> Iterator[Cluster]:
+    """Another one, for the tests of a module that stop it."""
+    with _started() as running:
+        yield running
+
+
+def _started() -> AbstractContextManager[Cluster]:
     if program("initdb") is None:
         pytest.skip("PostgreSQL's initdb is not installed")
-    with running_cluster() as running:
-        yield running
+    return running_cluster()
 
 
 @pytest.fixture(scope="session")

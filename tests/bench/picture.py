@@ -94,7 +94,7 @@ def _servers(rows: Iterable[Row]) -> list[str]:
 
 
 def _figure(axes: int) -> tuple[Any, Sequence[Any]]:
-    import matplotlib  # installed by tests/bench/install, for this alone
+    import matplotlib  # installed by `make bench PICTURES=write` alone
 
     matplotlib.use("svg")
     # Text stays text, and the same figures make the same file.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
@@ -11,19 +10,9 @@ from estgw.register.postgresql import PostgreSQL
 from tests.kit.csr import csr
 from tests.kit.gateway import running_gateway
 from tests.kit.pgbouncer import running_pgbouncer
-from tests.kit.postgres import Cluster, program, running_cluster
 from tests.kit.processes import until
 
 pytestmark = pytest.mark.client("pgbouncer")
-
-
-@pytest.fixture(scope="module")
-def own_cluster() -> Iterator[Cluster]:
-    """One that the test stops."""
-    if program("initdb") is None:
-        pytest.skip("PostgreSQL's initdb is not installed")
-    with running_cluster() as running:
-        yield running
 
 
 def test_fork_and_pool_enrol_through_pgbouncer_by_few_connections_and_say_503_without_postgresql(own_lab, own_cluster):

@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -30,7 +30,6 @@ from tests.kit.connection import Response
 from tests.kit.csr import csr
 from tests.kit.gateway import Gateway, merged, running_gateway
 from tests.kit.keys import KEY_PEM
-from tests.kit.postgres import Cluster, program, running_cluster
 from tests.kit.processes import ROOT, run
 from tests.kit.restore import logging_as_before
 from tests.kit.scripts import uncommented_text
@@ -77,14 +76,6 @@ def own_lab(own_lab: Workspace) -> Workspace:
     for file in own_lab.ca.glob("certs.sqlite*"):
         file.unlink()
     return own_lab
-
-
-@pytest.fixture(scope="module")
-def own_cluster() -> Iterator[Cluster]:
-    if program("initdb") is None:
-        pytest.skip("PostgreSQL's initdb is not installed")
-    with running_cluster() as running:
-        yield running
 
 
 def test_repeats_at_two_gateways_get_one_certificate(own_lab, cluster):

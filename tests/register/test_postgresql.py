@@ -6,7 +6,6 @@ import functools
 import os
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
@@ -14,19 +13,9 @@ import pytest
 from estgw.register import engines
 from estgw.register.engine import RegisterBusy, RegisterUnfit
 from estgw.register.postgresql import PostgreSQL, shown
-from tests.kit.postgres import Cluster, program, running_cluster
 from tests.kit.processes import until
 
 KEEP = "INSERT INTO kept (kind, key, value, until) VALUES ('message', :key, '', 1) ON CONFLICT DO NOTHING"
-
-
-@pytest.fixture(scope="module")
-def own_cluster() -> Iterator[Cluster]:
-    """One that tests stop and start."""
-    if program("initdb") is None:
-        pytest.skip("PostgreSQL's initdb is not installed")
-    with running_cluster() as running:
-        yield running
 
 
 def opened(url: str, patience: float = 20.0) -> PostgreSQL:
