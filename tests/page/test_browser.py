@@ -15,7 +15,7 @@ from tests.page import samples
 from tests.page.conftest import Look
 from tests.page.shown import Shown, shown
 
-pytestmark = [pytest.mark.client("chromium"), pytest.mark.slow]
+pytestmark = [pytest.mark.client("chromium-headless-shell"), pytest.mark.slow]
 
 LINKING, POLICY, HOSTILE, ENROLLED, CMC, CSRATTRS, REPLAY, HANDSHAKE = (
     f"8f0c21ab{number:02x}" for number in (18, 9, 12, 20, 11, 2, 19, 5)

@@ -65,7 +65,7 @@ def test_only_the_index_loads_modules_later():
         assert bool(later) == (stem == "/index")
 
 
-@pytest.mark.client("chromium")
+@pytest.mark.client("chromium-headless-shell")
 @pytest.mark.slow
 def test_a_module_that_is_loaded_later_shares_those_that_are_there(look: Look, page: Shown):
     tab = look.at(page.url)

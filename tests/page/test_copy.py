@@ -22,7 +22,7 @@ from tests.page import samples
 from tests.page.conftest import Look
 from tests.page.shown import FACTS, Shown, shown
 
-pytestmark = [pytest.mark.client("chromium"), pytest.mark.slow, pytest.mark.exhaustive]
+pytestmark = [pytest.mark.client("chromium-headless-shell"), pytest.mark.slow, pytest.mark.exhaustive]
 
 HIDDEN = set(map(chr, [*range(32), 127, 0x200B, 0x2028, 0x202E, 0x2066])) - {"\n"}
 

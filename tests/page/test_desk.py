@@ -162,7 +162,7 @@ def test_labs_are_listed_shown_and_checked_for_the_viewer_of_all_alone(folder):
         assert response.status == 200
 
 
-@pytest.mark.client("chromium")
+@pytest.mark.client("chromium-headless-shell")
 def test_a_lab_is_read_and_checked_in_a_browser(look: Look, desk: Shown):
     tab = look.at(desk.url)
     tab.get_by_role("button", name="Labs").click()
@@ -185,7 +185,7 @@ def test_a_lab_is_read_and_checked_in_a_browser(look: Look, desk: Shown):
     expect(tab.get_by_role("textbox", name="Text of the file")).to_be_visible()
 
 
-@pytest.mark.client("chromium")
+@pytest.mark.client("chromium-headless-shell")
 def test_a_script_is_edited_undone_and_replayed_in_a_browser(look: Look, desk: Shown, folder: Path):
     script = folder / "handlers" / NAME
     replayed = []

@@ -15,7 +15,7 @@ from tests.kit.live_page import paged
 from tests.kit.workspace import Workspace
 from tests.page.conftest import Look
 
-pytestmark = [pytest.mark.client("chromium"), pytest.mark.slow]
+pytestmark = [pytest.mark.client("chromium-headless-shell"), pytest.mark.slow]
 
 
 @pytest.mark.client("curl")

@@ -11,7 +11,7 @@ from tests.page.conftest import Look
 from tests.page.line import line
 from tests.page.shown import Shown, shown
 
-pytestmark = [pytest.mark.client("chromium"), pytest.mark.slow, pytest.mark.exhaustive]
+pytestmark = [pytest.mark.client("chromium-headless-shell"), pytest.mark.slow, pytest.mark.exhaustive]
 
 
 HIDE = """

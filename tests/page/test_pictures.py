@@ -25,7 +25,7 @@ WIDTH, HEIGHT = 1360, 800
 LARGEST = 200_000
 """Bytes of a picture, so that the repository stays small."""
 
-chromium = pytest.mark.client("chromium")
+chromium = pytest.mark.client("chromium-headless-shell")
 
 
 def picture(scheme: str) -> Path:

@@ -20,7 +20,7 @@ from tests.page import samples
 from tests.page.conftest import Look
 from tests.page.shown import shown
 
-pytestmark = [pytest.mark.client("chromium"), pytest.mark.slow, pytest.mark.exhaustive]
+pytestmark = [pytest.mark.client("chromium-headless-shell"), pytest.mark.slow, pytest.mark.exhaustive]
 
 LONG = 100.0
 """Milliseconds for which a page may be busy at most: a person notices more."""

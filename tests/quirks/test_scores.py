@@ -167,7 +167,7 @@ def test_the_board_is_bounded_in_bytes(monkeypatch):
     assert list(verdicts(board)) == ["c19", "c18", "c17"]
 
 
-@pytest.mark.client("chromium")
+@pytest.mark.client("chromium-headless-shell")
 def test_a_browser_shows_the_verdicts_as_they_come_and_markup_as_text(board, look):
     _, served = board
     markup = "<img src=x onerror=alert(1)>"

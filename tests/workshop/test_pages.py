@@ -10,7 +10,7 @@ from playwright.sync_api import expect
 from tests.page.conftest import Look, browser, look
 from tests.workshop.conftest import Course
 
-pytestmark = [pytest.mark.slow, pytest.mark.client("chromium")]
+pytestmark = [pytest.mark.slow, pytest.mark.client("chromium-headless-shell")]
 
 __all__ = ["browser", "look"]
 
