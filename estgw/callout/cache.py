@@ -16,7 +16,7 @@ from pathlib import Path
 
 from estgw.callout.cgi import Output
 from estgw.callout.contract import ENV_VARS
-from estgw.callout.interpreter import stamp
+from estgw.callout.sources import stamp
 
 MAXIMUM_BYTES = 16 << 20
 """The bound on all kept answers: a client that varies the key, by its query for instance, evicts other answers."""

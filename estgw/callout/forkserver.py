@@ -38,7 +38,8 @@ from typing import Any, NoReturn
 
 from estgw.callout import interpreter, worker
 from estgw.callout.header import Page
-from estgw.callout.interpreter import Fresh, Source, Sources
+from estgw.callout.interpreter import Fresh
+from estgw.callout.sources import Source, Sources, directory
 from estgw.callout.traces import Traces
 
 PACKET = 64 * 1024
@@ -167,6 +168,7 @@ class _Parent:
         self._control = control
         self._fresh = fresh
         self._sources = Sources()
+        self._sources.install()
         self._children: dict[int, _Child] = {}  # by pidfd
         self._selector = selectors.DefaultSelector()
         self._selector.register(control, selectors.EVENT_READ)
@@ -192,13 +194,13 @@ class _Parent:
             case [_, int(number), *_] if flags & socket.MSG_CTRUNC:  # there was no room for all descriptors
                 self.send("failed", number, errno.EMFILE)
             case ["run", int(number), [[str(program), int(limit), _]]]:
-                self._fork(number, program, lambda source: self._run(program, source, files, limit))
+                self._fork(number, [program], lambda source: self._run(program, source, files, limit))
             case ["run", int(number), [[str(one), int(limit), int(most)], [str(two), int(other), _]]]:
                 first, second = _Order(one, limit, most, files[:4]), _Order(two, other, 0, files[4:])
-                self._fork(number, one, lambda source: self._run_both(first, second, source))
+                self._fork(number, [one, two], lambda source: self._run_both(first, second, source))
             case ["work", int(number), [*programs], int(requests)]:
                 serve = functools.partial(worker.serve, programs, self._sources, files[0], requests, self._fresh)
-                self._fork(number, programs[-1], lambda _: serve())
+                self._fork(number, programs, lambda _: serve())
             case ["signal", int(number), int(what)]:
                 for child in self._children.values():
                     if child.number == number:
@@ -206,9 +208,11 @@ class _Parent:
         for descriptor in files:
             os.close(descriptor)
 
-    def _fork(self, number: int, program: str, child: Callable[[Source | None], NoReturn]) -> None:
+    def _fork(self, number: int, programs: Sequence[str], child: Callable[[Source | None], NoReturn]) -> None:
+        """Fork a child that runs these scripts; `child` gets the first one's code, and takes that of others itself."""
         _note(number)
-        source = self._sources.get(program)
+        source, *_ = [self._sources.get(program) for program in programs]
+        self._sources.look_beside(programs[0])
         try:
             spare = os.dup(self._control.fileno())  # so that there is a descriptor left to watch the child with
             try:
@@ -243,7 +247,7 @@ class _Parent:
         interpreter.limit_files(limit)
         if not self._fresh.can_be_had_by_fork(program, environment):
             interpreter.start_anew(program, environment)
-        interpreter.enter(program, environment, interpreter.directory(program), self._fresh)
+        interpreter.enter(program, environment, directory(program), self._fresh)
         record = _recorder(page)
         interpreter.leave(interpreter.execute(program, source), self._fresh, record)
 
@@ -256,7 +260,7 @@ class _Parent:
         later = [fcntl.fcntl(file, fcntl.F_DUPFD_CLOEXEC, LATER) for file in second.files[1:]]
         interpreter.take_files(first.files[1:], keep=later)
         interpreter.limit_files(first.file_limit)
-        interpreter.enter(first.program, one, interpreter.directory(first.program), self._fresh)
+        interpreter.enter(first.program, one, directory(first.program), self._fresh)
         traces, record = Traces(), _recorder(pages[0])
         code = interpreter.execute(first.program, source)
         if code != 0 or not traces.is_clean(first.program):
@@ -269,7 +273,7 @@ class _Parent:
         interpreter.take_files(later)
         interpreter.limit_files(second.file_limit)
         pages[1].begin()
-        interpreter.enter(second.program, two, interpreter.directory(second.program), self._fresh)
+        interpreter.enter(second.program, two, directory(second.program), self._fresh)
         record = _recorder(pages[1])
         code = interpreter.execute(second.program, self._sources.get(second.program))
         interpreter.leave(code, self._fresh, record)

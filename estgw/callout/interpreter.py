@@ -21,9 +21,10 @@ import time
 import types
 import warnings
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
 from importlib.machinery import SourceFileLoader
 from typing import Any, NoReturn
+
+from estgw.callout.sources import Source, directory
 
 BROKEN_OUTPUT = 120
 """Python's exit status when the rest of its output could not be written."""
@@ -35,54 +36,6 @@ NOTE = struct.Struct("=i")
 """What the warm parent's stdout holds: the number of its current request, or 0."""
 
 _FILE_LIMITS = resource.getrlimit(resource.RLIMIT_FSIZE)
-
-Stamp = tuple[int, int, int, int]
-
-
-@dataclass(frozen=True)
-class Source:
-    """A compiled script.  `code` is None if it does not compile; the child compiles it again and reports the fault."""
-
-    stamp: Stamp
-    code: types.CodeType | None
-    complaints: tuple[warnings.WarningMessage, ...]
-    """The compiler's warnings, which each run prints."""
-
-
-class Sources:
-    """Compiled scripts.  An edit counts at once, because each `get` compares the file's stamp."""
-
-    def __init__(self) -> None:
-        self._known: dict[str, Source] = {}
-
-    def get(self, program: str) -> Source | None:
-        """The script as it is now; None when it can't be read."""
-        try:
-            with open(program, "rb") as file:
-                now = stamp(os.fstat(file.fileno()))
-                known = self._known.get(program)
-                if known is not None and known.stamp == now:
-                    return known
-                text = file.read()
-        except OSError:
-            return None
-        source = self._known[program] = Source(now, *_compiled(text, program))
-        return source
-
-
-def stamp(info: os.stat_result) -> Stamp:
-    """Facts that differ between two versions of a file."""
-    return info.st_mtime_ns, info.st_ctime_ns, info.st_size, info.st_ino
-
-
-def _compiled(text: bytes, program: str) -> tuple[types.CodeType | None, tuple[warnings.WarningMessage, ...]]:
-    with warnings.catch_warnings(record=True) as complaints:
-        warnings.simplefilter("always")
-        try:
-            code = compile(text, program, "exec", dont_inherit=True)
-        except Exception:  # noqa: BLE001 - any fault of the compiler is the script's fault
-            return None, ()
-    return code, tuple(complaints)
 
 
 class Fresh:
@@ -120,11 +73,6 @@ def _is_module(entry: os.DirEntry[str]) -> bool:
     if entry.name.endswith((".py", ".so", ".pyc")):
         return True
     return entry.is_dir() and os.path.exists(os.path.join(entry.path, "__init__.py"))
-
-
-def directory(program: str) -> str:
-    """The directory of a script's own modules; links are followed, as Python does."""
-    return os.path.dirname(os.path.realpath(program))
 
 
 def take_files(files: Collection[int], keep: Collection[int] = ()) -> None:

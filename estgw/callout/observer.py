@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple, Protocol, TypeAlias
 
-from estgw.callout.interpreter import Stamp, stamp
 from estgw.callout.process import Outcome
+from estgw.callout.sources import Stamp, stamp
 from estgw.callout.verdicts import Kind
 
 

@@ -8,10 +8,12 @@ attribute of one of Python's own modules that was replaced, and what a preloaded
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # signal.getsignal makes an enumeration of each, 64 times
 import atexit
 import builtins
 import contextlib
 import gc
+import itertools
 import locale
 import logging
 import os
@@ -28,6 +30,7 @@ from typing import Any
 
 from estgw.callout import interpreter
 from estgw.callout.interpreter import Fresh
+from estgw.callout.sources import directory
 from estgw.callout.worker import STARTS_A_PROCESS
 
 SPOILS = STARTS_A_PROCESS | {"sys.addaudithook", "resource.setrlimit", "ctypes.dlopen"}
@@ -35,11 +38,13 @@ SPOILS = STARTS_A_PROCESS | {"sys.addaudithook", "resource.setrlimit", "ctypes.d
 _LIBRARY = (sysconfig.get_path("stdlib") + os.sep, sysconfig.get_path("platstdlib") + os.sep)
 _SITE = (os.sep + "site-packages" + os.sep, os.sep + "dist-packages" + os.sep)
 
+_SIGNALS = tuple(int(number) for number in signal.valid_signals())
+
 _PROBES: tuple[Callable[[], Any], ...] = (
     threading.active_count,
     lambda: len(threading._threading_atexits),  # type: ignore[attr-defined]
     atexit._ncallbacks,
-    lambda: [signal.getsignal(number) for number in signal.valid_signals()],
+    lambda: [_signal.getsignal(number) for number in _SIGNALS],
     lambda: signal.pthread_sigmask(signal.SIG_BLOCK, ()),
     lambda: [signal.getitimer(kind) for kind in (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)],
     lambda: (os.getresuid(), os.getresgid(), os.getgroups(), os.getpriority(os.PRIO_PROCESS, 0)),
@@ -61,7 +66,9 @@ class Traces:
 
     def __init__(self) -> None:
         self._before = [probe() for probe in _PROBES]
-        self._modules = list(sys.modules.items())
+        # Values alone: a look at an object copies its page, and there are hundreds of modules.
+        self._modules = list(sys.modules.values())
+        self._main = sys.modules["__main__"]
         self._is_spoilt = False
         self._imported: list[str] = []
         os.umask(0o077)
@@ -76,11 +83,14 @@ class Traces:
         if self._is_spoilt or [probe() for probe in _PROBES] != self._before:
             return False
         # The modules that were here before must be the same; new ones follow them in the table.
-        for (name, before), (now_name, now) in zip(self._modules, sys.modules.items(), strict=False):
-            if name != now_name or (before is not now and name != "__main__"):
-                return False
-        self._imported = list(sys.modules)[len(self._modules) :]
-        own = interpreter.directory(program) + os.sep
+        new = len(sys.modules) - len(self._modules)
+        if new < 0 or any(
+            now is not before and before is not self._main
+            for before, now in zip(self._modules, sys.modules.values(), strict=False)
+        ):
+            return False
+        self._imported = [*itertools.islice(reversed(sys.modules), new)][::-1]
+        own = directory(program) + os.sep
         return all(_can_be_imported_again(sys.modules[name], own) for name in self._imported)
 
     def clear(self, fresh: Fresh) -> bool:

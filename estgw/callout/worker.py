@@ -21,7 +21,8 @@ from typing import Any, NoReturn
 
 from estgw.callout import header, interpreter
 from estgw.callout.header import Page
-from estgw.callout.interpreter import Fresh, Sources, Stamp
+from estgw.callout.interpreter import Fresh
+from estgw.callout.sources import Sources, Stamp, directory, stamp
 
 STARTS_A_PROCESS = frozenset(
     {"os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.system", "pty.spawn", "subprocess.Popen"}
@@ -70,7 +71,7 @@ class Worker:
         self._me = os.getpid()
         self._signals = {int(number): _signal.getsignal(number) for number in signal.valid_signals()}
         self._watch = _Watch()
-        self._folder = interpreter.directory(programs[0])
+        self._folder = directory(programs[0])
         self._modules = 0
         self._stamps: dict[str, Stamp | None] = {}
         self._place = _place(programs[0])
@@ -200,6 +201,6 @@ def _place(program: str) -> tuple[int, int] | None:
 
 def _stamp(path: str) -> Stamp | None:
     try:
-        return interpreter.stamp(os.stat(path))
+        return stamp(os.stat(path))
     except OSError:
         return None

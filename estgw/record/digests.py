@@ -6,8 +6,8 @@ import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from estgw.callout.interpreter import Stamp
 from estgw.callout.observer import version_of
+from estgw.callout.sources import Stamp
 
 
 @dataclass

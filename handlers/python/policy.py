@@ -45,12 +45,12 @@ def allowed_suffix(*domains: str) -> bool:
 
 
 _LABEL = "[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
-_HOST = re.compile(rf"(?:CN=|DNS:)({_LABEL}(?:\.{_LABEL})*)")
+_HOST = rf"(?:CN=|DNS:)({_LABEL}(?:\.{_LABEL})*)"
 
 
 def _is_host_in(name: str, domains: tuple[str, ...]) -> bool:
     """Whether a name such as DNS:a.example.org or CN=a.example.org is a host in one of the domains."""
-    found = _HOST.fullmatch(name) if len(name) <= 4 + 253 else None
+    found = re.fullmatch(_HOST, name) if len(name) <= 4 + 253 else None
     if found is None:
         return False
     host = found[1].lower()
