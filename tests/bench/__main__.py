@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from tests.bench import bare, growth, handshakes, memory, opening, recording, registers, rivals, versus
+from tests.bench import bare, beside, growth, handshakes, memory, opening, recording, registers, rivals, versus
 from tests.bench.load import Load, can_build
 from tests.bench.rounds import Row
 from tests.bench.run import Run, pattern
@@ -36,9 +36,10 @@ PARTS: Mapping[str, Part] = {
     "d": _one("(d) the same scripts under other servers", versus.among_others),
     "e": _one("(e) handshakes, 8 clients", handshakes.per_second),
     "f": _one("(f) memory", memory.measure),
-    "g": _one("(g) openssl ca as its register grows", lambda run: (growth.rows(3 if run.quick else 15), [])),
+    "g": _one("(g) openssl ca as its register grows", lambda run: growth.rows(3 if run.quick else 15)),
     "h": _one("(h) enrolments beside other EST servers", rivals.measure),
     "i": _one("(i) enrolments by the label python, by where its register is", registers.measure),
+    "k": _one("(k) requests without a body beside 32 clients that enrol by the Bash set", beside.measure),
     "p": _one("(p) opening the live page in Chromium", opening.measure),
     "r": _one("(r) enrolments by the label python, recorded or not", recording.measure),
 }
