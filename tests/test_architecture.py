@@ -221,8 +221,9 @@ def test_the_pipeline_of_a_request_imports_no_http_library():
     assert not {dotted.split(".")[0] for dotted in imports(MODULES["gateway.request"])} & {"aiohttp", "OpenSSL"}
 
 
-def test_the_contract_starts_no_process_and_opens_no_file():
-    path = MODULES["callout.contract"]
+@pytest.mark.parametrize("module", ["callout.contract", "callout.environment"])
+def test_the_contract_starts_no_process_and_opens_no_file(module):
+    path = MODULES[module]
     assert "callout.process" not in own(path)
     assert not {dotted.split(".")[0] for dotted in imports(path)} & {"subprocess", "asyncio", "signal", "pathlib"}
     assert not opens_files(path)

@@ -6,9 +6,10 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from estgw.callout import cgi, contract, ending, process, scratch, shortage, verdicts
+from estgw.callout import cgi, ending, process, scratch, shortage, verdicts
 from estgw.callout.cache import Cache
 from estgw.callout.call import Call
+from estgw.callout.environment import environment_of
 from estgw.callout.observer import Watch, note
 from estgw.callout.process import CouldNotStart, Limits, Outcome, Script
 from estgw.callout.runners import Runners
@@ -55,7 +56,7 @@ class Caller:
 
     async def handle(self, call: Call) -> cgi.Output:
         """Run a handler, or repeat a kept answer.  Returns its output, or raises the `RequestError` that it means."""
-        return await self._handle(call, contract.environment(call))
+        return await self._handle(call, environment_of(call))
 
     async def authorize_and_handle(self, call: Call, decided: Callable[[float], None]) -> cgi.Output:
         """Run the route's `authorize`, then the handler: in one process where both scripts are made for that.
@@ -72,9 +73,9 @@ class Caller:
             await self.decide(decision)
             decided(0.0)
             return await self.handle(call)
-        environment = contract.environment(decision)
+        environment = environment_of(decision)
         first = Script(decision.script, environment, b"", self._limits_of(decision))
-        environment = contract.environment(call, environment)
+        environment = environment_of(call, environment)
         second = Script(call.script, environment, call.http.body, self._limits_of(call))
         scratch.lay_out(call)
         watches = self._watch(decision, first.env, by), self._watch(call, second.env, by)
@@ -102,7 +103,7 @@ class Caller:
     def keep(self, call: Call, output: cgi.Output) -> None:
         """Keep a valid answer, if the handler printed `X-EST-Cache`."""
         if output.keep and not call.route.operation.takes_body:
-            self._cache.put(call.script, contract.environment(call), output)
+            self._cache.put(call.script, environment_of(call), output)
 
     async def decide(self, call: Call) -> None:
         """Run a decision.  Returns if it says yes, else raises the `RequestError`."""
@@ -112,7 +113,7 @@ class Caller:
 
     async def run(self, call: Call) -> Outcome:
         """Run the call's script and return how it ended, unjudged.  Raises a `RequestError` if it could not start."""
-        return await self._run(call, contract.environment(call))
+        return await self._run(call, environment_of(call))
 
     async def _run(self, call: Call, environment: Mapping[str, str]) -> Outcome:
         scratch.lay_out(call)

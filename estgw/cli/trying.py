@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from estgw import logs
-from estgw.callout import contract, scratch, spawn
+from estgw.callout import scratch, spawn
+from estgw.callout.environment import environment_of
 from estgw.callout.home import Home
 from estgw.callout.verdicts import Kind
 from estgw.cli.arguments import CONFIG, config_file
@@ -38,7 +39,7 @@ def env(arguments: Namespace) -> int:
     directory = Path(tempfile.mkdtemp(prefix="estgw-env-"))
     try:
         call = asyncio.run(trial.prepare(gateway, _trial(arguments), directory))
-        environment = contract.environment(call)
+        environment = environment_of(call)
     except BaseException as fault:
         shutil.rmtree(directory)
         if isinstance(fault, RequestError):

@@ -6,8 +6,8 @@ import subprocess
 from dataclasses import replace
 from pathlib import Path
 
-from estgw.callout import contract
 from estgw.callout.call import Call
+from estgw.callout.environment import environment_of
 from estgw.callout.verdicts import EXIT_STATUS, OTHERWISE, Kind
 from estgw.cmc.status import CMCFailInfo
 from estgw.cmc_service.answer import Refused
@@ -26,7 +26,7 @@ _REFUSALS = {
 def environment(call: Call) -> dict[str, str]:
     """The environment for a decision; raises `Refused` for a value that would do harm in it."""
     try:
-        return contract.environment(replace(call, kind=Kind.AUTHORIZE))
+        return environment_of(replace(call, kind=Kind.AUTHORIZE))
     except BadRequest as refusal:
         raise Refused.of(refusal) from None
 

@@ -27,7 +27,7 @@ from estgw.record.ring import Made, Record, Ring
 from estgw.record.tape import Connection, Tape, Verdict
 from estgw.record.writer import Writer
 
-GATHER = 0.05
+GATHER = 0.2
 """Seconds in which tapes gather: one draft after the other costs less, as the processor has the code at hand."""
 AT_ONCE = 32
 """Tapes that wait at most."""

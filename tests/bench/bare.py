@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from estgw.callout import contract
+from estgw.callout.environment import environment_of
 from estgw.cli import trial
 from estgw.cli.trial import Trial
 from tests.bench import machine, servers
@@ -97,7 +97,7 @@ def scripts(server: Server, directory: Path) -> Iterator[Script]:
             folder.mkdir(mode=0o700)
             call = asyncio.run(trial.prepare(state, wanted, folder))
             handler = call.route.handler
-            env, path = contract.environment(call), f"{server.base}{label + '/' if label else ''}{operation}"
+            env, path = environment_of(call), f"{server.base}{label + '/' if label else ''}{operation}"
             script = Script(f"{shipped}/{operation}", handler, env, call.http.body, path, ways.get(operation, {}))
             yield script
             if operation == "simpleenroll":

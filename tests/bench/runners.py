@@ -18,7 +18,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
-from estgw.callout import contract
+from estgw.callout.environment import environment_of
 from estgw.callout.pool import Pool
 from estgw.callout.process import Limits, Outcome
 from estgw.callout.runners import Runners
@@ -81,7 +81,7 @@ async def bench(lab: Workspace, directory: Path, rounds: int) -> list[dict[str, 
     gateway = trial.load_state(lab.path / "conf.yaml")
     wanted = Trial("simpleenroll", label="python", csr_file=directory / "csr.pem", user="estuser")
     call = await trial.prepare(gateway, wanted, directory)
-    env = contract.environment(call)
+    env = environment_of(call)
     scripts = {
         "signs": lab.script("bench/signs", SIGNER),
         "shipped": call.script,

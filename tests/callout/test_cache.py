@@ -12,7 +12,8 @@ import pytest
 from estgw.callout import cache
 from estgw.callout.cache import Cache
 from estgw.callout.cgi import Output
-from estgw.callout.contract import ENV_VARS, environment
+from estgw.callout.contract import ENV_VARS
+from estgw.callout.environment import environment_of
 from tests.callout.calls import client, full, plain
 from tests.kit.scripts import script
 
@@ -51,13 +52,13 @@ def test_any_other_variable_changes_the_key(program, name):
 
 def test_two_requests_of_one_client_share_an_answer(tmp_path, program):
     first, again = (
-        environment(plain(tmp_path / one, request_id=one, client=client(port=port)))
+        environment_of(plain(tmp_path / one, request_id=one, client=client(port=port)))
         for one, port in (("1", 40000), ("2", 40001))
     )
     made = Cache()
     made.put(program, first, KEEP)
     assert made.get(program, again) is KEEP
-    assert made.get(program, environment(full(tmp_path, "cacerts"))) is None
+    assert made.get(program, environment_of(full(tmp_path, "cacerts"))) is None
 
 
 def test_environments_with_the_same_repr_have_different_keys(program):

@@ -22,9 +22,10 @@ from estgw import __version__
 from estgw.auth.credentials import Credentials
 from estgw.auth.identity import Trust
 from estgw.auth.pop import POP
-from estgw.callout import contract, spawn
+from estgw.callout import contract, environment, spawn
 from estgw.callout.call import Call, Enclosure
-from estgw.callout.contract import ENV_VARS, environment
+from estgw.callout.contract import ENV_VARS
+from estgw.callout.environment import environment_of
 from estgw.callout.process import Limits
 from estgw.callout.verdicts import EXIT_STATUS, OTHERWISE, Kind
 from estgw.errors import BadRequest
@@ -161,7 +162,7 @@ files = {name: open(os.environ[name]).read() for name in os.environ if name.ends
 print(json.dumps([dict(os.environ), files]))
 """
     program = python(call.exchange.tmp_dir, text, name="reflect")
-    outcome = asyncio.run(spawn.run(program, environment(call), call.http.body, Limits(10, 1 << 20, 1 << 16)))
+    outcome = asyncio.run(spawn.run(program, environment_of(call), call.http.body, Limits(10, 1 << 20, 1 << 16)))
     assert outcome.exit == 0, outcome.stderr
     found, files = json.loads(outcome.stdout)
     return {**found, **{f"{name} holds": content for name, content in files.items()}}
@@ -211,7 +212,7 @@ def test_the_simplest_call_sets_exactly_the_variables_marked_always(tmp_path):
 
 
 def get(call: Call, name: str) -> str | None:
-    return environment(call).get(name)
+    return environment_of(call).get(name)
 
 
 def test_unverified_credentials_are_shown_only_where_configured(tmp_path):
@@ -280,7 +281,7 @@ def test_keygen_variables_tell_how_to_protect_the_new_key(tmp_path):
     asking = plain(tmp_path, "serverkeygen", csr=parse(csr("x", *wishes)))
     assert keygen(asking) == ["symmetric", "006b65790a", "id-aes256-wrap aes-256-cbc"]
     with pytest.raises(BadRequest, match="no SMIMECapabilities"):
-        environment(plain(tmp_path, "serverkeygen", csr=parse(csr("x", wishes[0]))))
+        environment_of(plain(tmp_path, "serverkeygen", csr=parse(csr("x", wishes[0]))))
 
 
 @pytest.mark.parametrize(("timeout", "text"), [(0.2, "1"), (1, "1"), (2.9, "2"), (30, "30")])
@@ -340,7 +341,7 @@ def test_a_value_that_begins_like_a_shell_function_is_refused(tmp_path, body):
     ]
     for call in bad:
         with pytest.raises(BadRequest, match="begins like a shell function"):
-            environment(call)
+            environment_of(call)
 
 
 def test_a_shell_function_after_other_text_is_passed_on(tmp_path):
@@ -358,7 +359,7 @@ def test_control_characters_of_a_request_are_refused(tmp_path, char, form):
         plain(tmp_path, query=form.format(char)),
     ):
         with pytest.raises(BadRequest, match=r"HTTP_USER_AGENT|REMOTE_USER|QUERY_STRING"):
-            environment(call)
+            environment_of(call)
 
 
 @pytest.mark.parametrize("text", [b"a\nb", b"a\0b", b"\x1b[31m"])
@@ -377,19 +378,19 @@ def test_a_value_longer_than_the_kernel_allows_is_refused(tmp_path):
     longest = "x" * (128 * 1024 - 1 - len("QUERY_STRING="))
     assert seen_by_a_script(plain(tmp_path, query=longest))["QUERY_STRING"] == longest
     with pytest.raises(BadRequest, match="QUERY_STRING is too long"):
-        environment(plain(tmp_path, query=longest + "x"))
+        environment_of(plain(tmp_path, query=longest + "x"))
 
 
 def test_the_length_of_a_value_is_counted_in_bytes(tmp_path):
     with pytest.raises(BadRequest, match="too long"):
-        environment(plain(tmp_path, query="€" * 44_000))
+        environment_of(plain(tmp_path, query="€" * 44_000))
 
 
 def test_an_environment_that_is_too_large_is_refused(tmp_path):
     values = {f"X-{number}": "x" * 120_000 for number in range(9)}
     with pytest.raises(BadRequest, match="too large for a script"):
-        environment(plain(tmp_path, headers=values))
-    assert environment(plain(tmp_path, headers=dict(list(values.items())[:8])))
+        environment_of(plain(tmp_path, headers=values))
+    assert environment_of(plain(tmp_path, headers=dict(list(values.items())[:8])))
 
 
 def test_more_than_128_names_are_refused(tmp_path):
@@ -399,7 +400,7 @@ def test_more_than_128_names_are_refused(tmp_path):
 
     assert get(asking(128), "EST_CSR_SAN_127") == "DNS:h127"
     with pytest.raises(BadRequest, match="More than 128 values for EST_CSR_SAN_n"):
-        environment(asking(129))
+        environment_of(asking(129))
 
 
 @pytest.mark.parametrize(
@@ -407,19 +408,19 @@ def test_more_than_128_names_are_refused(tmp_path):
 )
 def test_an_otp_that_is_not_text_is_a_400(tmp_path, value):
     with pytest.raises(BadRequest, match="EST_OTP"):
-        environment(full(tmp_path, csr=parse(csr("x", attribute(OTP_CHALLENGE, value)))))
+        environment_of(full(tmp_path, csr=parse(csr("x", attribute(OTP_CHALLENGE, value)))))
 
 
 def test_a_certificate_with_an_unreadable_name_is_a_400(tmp_path):
     with pytest.raises(BadRequest, match="SSL_CLIENT_S_DN"):
-        environment(with_common_name(b"\xff", tmp_path))
+        environment_of(with_common_name(b"\xff", tmp_path))
 
 
 @given(st.text(st.characters(), max_size=50))
 def test_any_text_reaches_a_script_unchanged_or_is_refused(text):
     call = plain(Path("/tmp"), query=text, headers={"X-Y": text})
     try:
-        made = environment(call)
+        made = environment_of(call)
     except BadRequest:
         return
     assert made["QUERY_STRING"] == text == made["HTTP_X_Y"]
@@ -504,7 +505,7 @@ def test_the_table_of_expected_values_covers_every_row(directory):
 def test_a_new_variable_needs_one_row_of_env_vars(tmp_path, monkeypatch, value, wanted):
     """A row can use all facts of a request, including those that no other variable tells."""
     row = contract.EnvVar("EST", "EST_NEW", "a new one", "always", value)
-    monkeypatch.setattr(contract, "ENV_VARS", (*ENV_VARS, row))
+    monkeypatch.setattr(environment, "ENV_VARS", (*ENV_VARS, row))
     assert get(full(tmp_path), "EST_NEW") == wanted
 
 
@@ -518,4 +519,4 @@ def test_an_environment_made_from_another_callouts_is_that_made_from_empty(tmp_p
         call, profile=profile, route=replace(call.route, pass_credentials=shown, timeout=31, decision_timeout=7)
     )
     one, two = (replace(call, kind=kind) for kind in kinds)
-    assert environment(two, environment(one)) == environment(two)
+    assert environment_of(two, environment_of(one)) == environment_of(two)

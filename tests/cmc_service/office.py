@@ -25,8 +25,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from estgw.auth.credentials import Credentials
-from estgw.callout import contract
 from estgw.callout.call import InnerRules
+from estgw.callout.environment import environment_of
 from estgw.cmc import proofs
 from estgw.cmc.controls import Control
 from estgw.cmc.messages import PKI_DATA, PKIData, PKIResponse, pki_response
@@ -196,7 +196,7 @@ class Office:
                 user="estuser", claimed=Credentials("Basic", "estuser", "")),
             binding=None, inner=InnerRules("optional", None, None, False, NameBounds()),
         )  # fmt: skip
-        made = contract.environment(call) | self.env | env
+        made = environment_of(call) | self.env | env
         if not made["EST_AUTH_METHODS"]:
             del made["REMOTE_USER"], made["AUTH_TYPE"]
         return made

@@ -11,7 +11,7 @@ from cryptography import x509
 from estgw.auth.identity import Trust
 from estgw.auth.pop import POP
 from estgw.callout.call import CSRFacts
-from estgw.callout.contract import environment
+from estgw.callout.environment import environment_of
 from estgw.cmc.status import CMCFailInfo
 from estgw.cmc_service import authorize, inner_call
 from estgw.cmc_service.answer import Refused
@@ -38,7 +38,7 @@ HOLDER = Signer("holder", CERTIFICATE, is_ra=True)
 
 def ask(outer, facts, signer):
     """The variables that authorize gets for a request in a message."""
-    call = inner_call.describe(enclosed.read(environment(outer)), signer, 7, facts)
+    call = inner_call.describe(enclosed.read(environment_of(outer)), signer, 7, facts)
     for path, content in call.files():
         path.write_bytes(content)
     return authorize.environment(call)
@@ -62,7 +62,7 @@ def test_authorize_sees_a_request_of_the_tls_client_as_if_it_came_alone(tmp_path
     alone = full(
         tmp_path, operation, csr=csr_, body=body, renewed=renewed, new_names=new_names, pop=pop, inner=None
     )  # fmt: skip
-    wanted = environment(alone)
+    wanted = environment_of(alone)
     different = different_from(made, wanted)
     assert different == {"EST_CMC_REQUEST", "EST_AUTH_METHODS"}
     assert made["EST_CMC_REQUEST"] == "7"
@@ -79,7 +79,7 @@ def test_authorize_sees_the_signer_in_place_of_the_tls_client(tmp_path, shown):
     as_client = replace(
         outer_client, tls=tls(SIGNER), certificate=SIGNER, trust=Trust.EXPLICIT, is_ra=False,
     )  # fmt: skip
-    wanted = environment(full(tmp_path, "simpleenroll", client=as_client, renewed=None, inner=None))
+    wanted = environment_of(full(tmp_path, "simpleenroll", client=as_client, renewed=None, inner=None))
     different = different_from(made, wanted)
     assert different == {"EST_CMC_REQUEST", "EST_AUTH_METHODS", "EST_CLIENT_CERT_FILE"}
     assert certs.load_pem(Path(made["EST_CLIENT_CERT_FILE"]).read_bytes()) == [SIGNER]
@@ -91,7 +91,7 @@ def test_without_a_cmc_signer_authorize_sees_the_tls_client(tmp_path):
     facts = CSRFacts(parse(CSR), pop=POP.LINKED)
     made = ask(outer, facts, Signer("client"))
     assert made["EST_AUTH_METHODS"] == "tls+http"
-    wanted = environment(full(tmp_path, "simpleenroll", renewed=None, inner=None))
+    wanted = environment_of(full(tmp_path, "simpleenroll", renewed=None, inner=None))
     different = different_from(made, wanted)
     assert different == {"EST_CMC_REQUEST"}
     secret = ask(outer, facts, Signer("secret", identification="device-7"))

@@ -13,7 +13,8 @@ from typing import Any
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from estgw.callout.call import Call
-from estgw.callout.contract import ENV_VARS, MAXIMUM_ENVIRONMENT, MAXIMUM_VARIABLE, environment
+from estgw.callout.contract import ENV_VARS
+from estgw.callout.environment import MAXIMUM_ENVIRONMENT, MAXIMUM_VARIABLE, environment_of
 from estgw.errors import BadRequest, ConfigError, Malformed, RequestError
 from estgw.est import encoding
 from tests.kit.processes import ROOT
@@ -64,7 +65,7 @@ _FAMILIES = tuple(name.removesuffix("n") for name in _FIXED if name.endswith("_n
 def check_environment(call: Call) -> None:
     """Variables for scripts have the names of the table, contain plain text, and are bounded."""
     with only(BadRequest):
-        made = environment(call)
+        made = environment_of(call)
         assert sum(len(name.encode()) + len(text.encode()) + 10 for name, text in made.items()) <= MAXIMUM_ENVIRONMENT
         for name, text in made.items():
             family = name.startswith(_FAMILIES) and name.rpartition("_")[2].isdigit()

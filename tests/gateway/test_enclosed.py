@@ -14,7 +14,7 @@ from cryptography import x509
 from estgw.auth.identity import Trust
 from estgw.auth.pop import POP
 from estgw.callout.call import CSRFacts, Enclosure
-from estgw.callout.contract import environment
+from estgw.callout.environment import environment_of
 from estgw.est import certs
 from estgw.est.csr import CSR, NewNames, parse
 from estgw.gateway import enclosed
@@ -31,7 +31,7 @@ ITS_OWN = {"CONTENT_TYPE", "CONTENT_LENGTH", "SCRIPT_NAME", "EST_CMC_REQUEST", "
 
 def outer(directory: Path, **changes: Any) -> dict[str, str]:
     """The environment of the handler of a Full PKI Request."""
-    return environment(full(directory, "fullcmc", csr=None, body=b"a message", **changes))
+    return environment_of(full(directory, "fullcmc", csr=None, body=b"a message", **changes))
 
 
 @pytest.mark.parametrize(
@@ -55,13 +55,13 @@ def outer(directory: Path, **changes: Any) -> dict[str, str]:
     ],
 )
 def test_an_environment_read_back_makes_the_same_environment(tmp_path, made):
-    told = environment(made(tmp_path))
-    assert environment(enclosed.read(told, b"0" if told["CONTENT_LENGTH"] == "1" else calls.CSR)) == told
+    told = environment_of(made(tmp_path))
+    assert environment_of(enclosed.read(told, b"0" if told["CONTENT_LENGTH"] == "1" else calls.CSR)) == told
 
 
 def test_variables_that_a_shell_adds_reach_the_next_script(tmp_path):
     told = {**outer(tmp_path), "SHLVL": "1", "PWD": "/srv"}
-    assert environment(enclosed.read(told, b"a message")) == told
+    assert environment_of(enclosed.read(told, b"a message")) == told
 
 
 def inside(told: dict[str, str], asked: CSR, renewed: bool = False, **facts: Any) -> dict[str, str]:
@@ -70,7 +70,7 @@ def inside(told: dict[str, str], asked: CSR, renewed: bool = False, **facts: Any
     operation = "simplereenroll" if renewed else "simpleenroll"
     given = CSRFacts(asked, CERTIFICATE if renewed else None, **facts)
     around = Enclosure(7, enclosed.methods(call, is_proved=True))
-    return environment(enclosed.call(call, enclosed.route(call, operation), call.client, given, around))
+    return environment_of(enclosed.call(call, enclosed.route(call, operation), call.client, given, around))
 
 
 @pytest.mark.parametrize("renewed", [False, True], ids=["enrol", "renew"])
@@ -83,7 +83,7 @@ def test_enclosed_request_has_the_environment_of_a_request_alone(tmp_path, renew
         tmp_path, operation, csr=parse(body), body=body, renewed=CERTIFICATE if renewed else None,
         new_names=new_names, pop=POP.ABSENT, inner=None,
     )  # fmt: skip
-    wanted = environment(alone)
+    wanted = environment_of(alone)
     assert {name for name in made.keys() | wanted.keys() if made.get(name) != wanted.get(name)} <= ITS_OWN
     assert (made["EST_CMC_REQUEST"], made["EST_AUTH_METHODS"]) == ("7", "tls+http+cmc")
     assert made["EST_PENDING_ID"] == wanted["EST_PENDING_ID"]
@@ -96,10 +96,10 @@ def test_a_signer_takes_the_place_of_the_tls_client(tmp_path):
     around = Enclosure(7, "tls+cmc", has_signer=True)
     asked = CSRFacts(parse(calls.CSR), pop=POP.LINKED)
     call = enclosed.call(outer_call, enclosed.route(outer_call, "simpleenroll"), signer, asked, around)
-    made = environment(call)
+    made = environment_of(call)
     alone = full(tmp_path, "simpleenroll", client=replace(KNOWN, tls=tls(SIGNER), certificate=SIGNER, is_ra=False),
                  renewed=None, inner=None)  # fmt: skip
-    wanted = environment(alone)
+    wanted = environment_of(alone)
     different = {name for name in made.keys() | wanted.keys() if made.get(name) != wanted.get(name)}
     assert different <= ITS_OWN | {"EST_CLIENT_CERT_FILE"}
     files = dict(call.files())
@@ -115,9 +115,9 @@ def test_signer_with_the_tls_certificate_keeps_the_client_as_it_is(tmp_path):
 def test_identification_is_passed_on_and_changes_the_pending_id(tmp_path):
     call = enclosed.read(outer(tmp_path))
     asked, route = CSRFacts(parse(calls.CSR)), enclosed.route(call, "simpleenroll")
-    made = environment(enclosed.call(call, route, call.client, asked, Enclosure(1, "cmc", "device-7")))
+    made = environment_of(enclosed.call(call, route, call.client, asked, Enclosure(1, "cmc", "device-7")))
     assert made["EST_CMC_IDENTIFICATION"] == "device-7"
-    plainly = environment(enclosed.call(call, route, call.client, asked, Enclosure(1, "cmc")))
+    plainly = environment_of(enclosed.call(call, route, call.client, asked, Enclosure(1, "cmc")))
     assert made["EST_PENDING_ID"] != plainly["EST_PENDING_ID"]
 
 

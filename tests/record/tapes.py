@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from estgw.callout import contract
 from estgw.callout.call import Call
+from estgw.callout.environment import environment_of
 from estgw.callout.observer import Ran, version_of
 from estgw.callout.process import Outcome
 from estgw.callout.verdicts import Kind
@@ -30,7 +30,7 @@ def taped(call: Call, stdout: bytes = b"", stderr: bytes = b"") -> Tape:
     tape.csr = call.csr.pkcs10 if call.csr else None
     for kind in (Kind.AUTHORIZE, Kind.HANDLER):
         outcome = Outcome(0, None, stdout if kind is Kind.HANDLER else b"", stderr)
-        tape.callout(Ran(kind, HERE, "pool", contract.environment(call), version_of(HERE), outcome, 0.0, 0.003))
+        tape.callout(Ran(kind, HERE, "pool", environment_of(call), version_of(HERE), outcome, 0.0, 0.003))
     return tape
 
 
