@@ -59,7 +59,7 @@ async def exposed(
         try:
             yield
         finally:
-            server.close()
+            await sockets.close(server)
             endpoint.close()
 
 

@@ -135,7 +135,7 @@ async def served(
         place = f"{shown_as}:{port}" if shown_as else sockets.endpoint((host, port))
         yield Served(f"{address.scheme}://{place}/#{token}", tls)
     finally:
-        listening.close()
+        await sockets.close(listening)
         page.close()
         made.pre_shutdown()
         await made.shutdown(1.0)

@@ -1,7 +1,8 @@
-"""Make listening sockets: the gateway or the supervisor owns them, `listener` accepts from them."""
+"""Make listening sockets: the gateway or the supervisor owns them, `listener` accepts from them; and close a server."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 from typing import Any
@@ -60,6 +61,19 @@ def listen(sock: socket.socket) -> None:
         sock.listen(socket.SOMAXCONN)
     except OSError as fault:  # another process has bound the port too, and listens already
         raise _with_address(fault, sock.getsockname()) from fault
+
+
+async def close(server: asyncio.Server) -> None:
+    """Close a server of asyncio.  Each connection that it has accepted has its protocol then, which can end it.
+
+    A server forgets what it accepted in the turn of the loop in which its own `close` is called: the socket stays open,
+    and its client waits (python/cpython#109564).
+    """
+    for sock in server.sockets:
+        server.get_loop().remove_reader(sock)
+    for _ in range(2):  # asyncio makes the transport in the next turn, and tells the protocol in the one after
+        await asyncio.sleep(0)
+    server.close()
 
 
 def endpoint(address: tuple[Any, ...]) -> str:

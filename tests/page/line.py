@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
+from estgw.tls import sockets
 from tests.page.shown import Shown
 
 
@@ -100,7 +101,7 @@ class Line:
         """Cut the line for good."""
 
         async def close() -> None:
-            self._server.close()
+            await sockets.close(self._server)
             await asyncio.gather(*self._tasks, return_exceptions=True)
             for end in list(self.ends):
                 if end.transport is not None:
