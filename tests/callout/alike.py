@@ -23,7 +23,7 @@ ALIKE = {
     "keyboard-interrupt": "print('so far')\nraise KeyboardInterrupt",
     "killed": "import os, signal\nprint('so far', flush=True)\nos.kill(os.getpid(), signal.SIGKILL)",
     "terminated": "import os, signal\nos.kill(os.getpid(), signal.SIGTERM)",
-    "interrupted": "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(5)",
+    "interrupted": "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(1)",
     "user-signal": "import os, signal\nos.kill(os.getpid(), signal.SIGUSR1)",
     "broken-pipe-is-an-error": "import os\nr, w = os.pipe()\nos.close(r)\nos.write(w, b'x')",
     "recursion": "def f():\n    f()\ntry:\n    f()\nexcept RecursionError as fault:\n    print(type(fault))",
