@@ -17,6 +17,7 @@ pytestmark = pytest.mark.exhaustive
 
 MEMORY = 70_000_000
 """Bytes of a participant's processes of its own, and its part of what it shares with others."""
+SHORT = "  # handshake_timeout: 10 "
 
 
 @pytest.mark.timeout(900)
@@ -35,8 +36,13 @@ def test_twenty_participants_enrol_ten_times_at_once_each(python):
         ]
         where = ["--name", "localhost", "--name", "127.0.0.1", "--listen", "127.0.0.1", "--uid-base", str(course.base)]
         course.run("init", course.own, "--participants", "20", *where, *ports)
+        names = course.workshop.ids()
+        for name in names:  # 200 clients in one process are slow, and slower where the machine has other work
+            config = course.seat(name).folder / "conf.yaml"
+            text = config.read_text()
+            assert SHORT in text
+            config.write_text(text.replace(SHORT, "  handshake_timeout: 300"))
         with course.served():
-            names = course.workshop.ids()
             with concurrent.futures.ThreadPoolExecutor(200) as threads:
                 jobs = [threads.submit(course.enrol, name, seconds=300) for _ in range(10) for name in names]
                 statuses = Counter(job.result()[0] for job in jobs)
