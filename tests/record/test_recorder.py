@@ -107,7 +107,8 @@ def test_a_record_that_cannot_be_made_costs_that_record_alone(tmp_path):
     assert made.ring.last == 1
 
 
-def test_memory_stays_within_its_bound_over_many_requests():
+@pytest.mark.parametrize("requests", [1_500, pytest.param(50_000, marks=[pytest.mark.slow, pytest.mark.exhaustive])])
+def test_memory_stays_within_its_bound_over_many_requests(requests):
     """What a request left behind would be 8 bytes at least, a reference; over 1,000 requests that shows."""
     bound = 1 << 20
     ring = Ring(10_000, bound)
@@ -115,7 +116,7 @@ def test_memory_stays_within_its_bound_over_many_requests():
     tracemalloc.start()
     try:
         taken = []
-        for last in (500, 1_500):
+        for last in (500, requests):
             for number in range(ring.last, last):
                 text = json.dumps(numbered(number, text=f"{number:010}" * 20))
                 ring.add(json.loads(text))
@@ -123,7 +124,7 @@ def test_memory_stays_within_its_bound_over_many_requests():
             taken.append(tracemalloc.get_traced_memory()[0])
     finally:
         tracemalloc.stop()
-    assert ring.last == 1_500
+    assert ring.last == requests
     assert 200 < len(ring.since(0)) < 400  # it was full at 500
     full, later = taken
     assert full < 1.25 * bound, full
