@@ -30,7 +30,7 @@ def init(arguments: Namespace) -> int:
     """Make a workshop, or what is missing of it."""
     from estgw.workshop import control, layout, plan
 
-    folder: Path = arguments.dir.absolute()
+    folder: Path = arguments.dir.resolve()
     given = {key: getattr(arguments, key) for key in _SETTINGS if getattr(arguments, key) is not None}
     workshop = _extended(folder, arguments, given) if (folder / plan.FILE).exists() else _new(folder, arguments, given)
     plan.require_sound(workshop)
@@ -111,7 +111,7 @@ def check(arguments: Namespace) -> int:
     faults = checking.faults(_ready(arguments), lambda line: print(line, flush=True))
     for fault in faults:
         print(f"fault: {logs.escape(fault)}", file=sys.stderr)
-    print(f"{len(faults)} faults" if faults else "all well")
+    print(f"{len(faults)} fault{'s' * (len(faults) > 1)}" if faults else "all well")
     return 1 if faults else 0
 
 
@@ -146,8 +146,8 @@ def _line(standing: dict[str, Any], child: dict[str, Any]) -> str:
     parts = [standing["id"], standing["state"]]
     if child.get("memory"):
         parts.append(f"{child['memory'] // 1_000_000} MB")
-    if child.get("restarts"):
-        parts.append(f"{child['restarts']} restarts")
+    if restarts := child.get("restarts"):
+        parts.append(f"{restarts} restart{'s' * (restarts > 1)}")
     if standing.get("hand"):
         parts.append("HAND RAISED")
     if standing.get("stuck"):

@@ -90,7 +90,8 @@ def section(workshop: Workshop, seat: Seat) -> str:
 <div class="code">{qr(link)}</div></div>
 <dl>{rows}</dl>
 <p class="quiet">Your browser does not know your CA, and warns. Go on if the certificate has the SHA-256 fingerprint
-<code>{escape(served)}</code>. The page shows each of your requests, and why one was refused.</p>
+<code>{escape(served)}</code>. The page shows each of your requests, and why one was refused. <b>Labs</b> there
+has ten lessons, with commands to copy.</p>
 <h2>Linux, macOS, WSL: a shell, with openssl and curl</h2>
 {_steps("bash", bash(workshop, seat))}
 <h2>Windows: PowerShell, with its curl.exe <span class="quiet">(not run by our tests)</span></h2>

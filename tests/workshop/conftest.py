@@ -64,10 +64,10 @@ class Course:
         self.process: subprocess.Popen[str] | None = None
         self.base = next(_ports)
 
-    def run(self, *words: str, status: int = 0) -> subprocess.CompletedProcess[str]:
+    def run(self, *words: str, status: int = 0, checkout: Path = ROOT) -> subprocess.CompletedProcess[str]:
         """Run `estgw workshop WORDS`, which must end with that status."""
         command = [str(self.python), "-W", "error", "-m", "estgw", "workshop", *words]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=4 * DEADLINE, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, cwd=checkout, timeout=4 * DEADLINE, check=False)
         assert done.returncode == status, (done.stdout, done.stderr)
         return done
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from estgw.workshop import identity
-from tests.kit.processes import alive, until
+from tests.kit.processes import ROOT, alive, until
 from tests.workshop.conftest import SYSTEM, Course, reachable_python
 
 pytestmark = pytest.mark.slow
@@ -204,7 +204,7 @@ def test_a_file_system_of_ones_own_is_filled_by_its_owner_alone(python):
         shutil.rmtree(folder)
 
 
-def test_a_directory_or_an_interpreter_that_participants_cannot_reach_is_refused_in_words(python):
+def test_a_directory_a_checkout_or_an_interpreter_that_participants_cannot_reach_is_refused_in_words(python):
     folder = Path(tempfile.mkdtemp(prefix="estgw-test-", dir="/srv"))
     options = ("--participants", "1", "--name", "localhost", "--uid-base", "57000")
     try:
@@ -213,15 +213,23 @@ def test_a_directory_or_an_interpreter_that_participants_cannot_reach_is_refused
         assert f"{folder} is closed to participants, who need {folder}" in done.stderr
         assert "open it with chmod o+x, or install estgw elsewhere" in done.stderr
         assert list(folder.iterdir()) == []
+        for part in ("estgw", "handlers", "openssl-ca"):
+            shutil.copytree(ROOT / part, folder / "checkout" / part)
+        shutil.copy2(ROOT / "conf.yaml", folder / "checkout")
+        closed = Course(python.parent / "course", python)
+        done = closed.run("init", closed.own, *options, status=1, checkout=folder / "checkout")
+        assert f"{folder} is closed to participants, who need {folder}/checkout/estgw/__init__.py" in done.stderr
+        assert "open it with chmod o+x, or install estgw elsewhere" in done.stderr
         # An interpreter of its own in a closed directory, as pyenv puts it into a home.
         reachable_python(folder / "home")
         own = folder / "home/bin/python"
         own.unlink()
         shutil.copy2(SYSTEM, own)
-        done = Course(python.parent / "course", own).run("init", str(python.parent / "course"), *options, status=1)
+        closed = Course(python.parent / "course", own)
+        done = closed.run("init", closed.own, *options, status=1)
         assert f"{folder} is closed to participants, who need {own}" in done.stderr
         assert f"estgw runs by {own}: make a virtual environment below /opt with an interpreter that" in done.stderr
-        assert not (python.parent / "course").exists()
+        assert not closed.folder.exists()
     finally:
         shutil.rmtree(folder)
 
