@@ -17,7 +17,12 @@ from playwright.sync_api import Page, expect
 from tests.page.conftest import Look, browser, look
 from tests.workshop.conftest import OPTIONS, Course
 
-pytestmark = [pytest.mark.exhaustive, pytest.mark.client("chromium"), pytest.mark.client("curl")]
+pytestmark = [
+    pytest.mark.exhaustive,
+    pytest.mark.client("chromium"),
+    pytest.mark.client("curl"),
+    pytest.mark.timeout(600),  # three labs, on a busy machine
+]
 
 __all__ = ["browser", "look"]
 
