@@ -49,6 +49,11 @@ class Users:
         self._verified: OrderedDict[bytes, float] = OrderedDict()
         self._checks: dict[bytes, asyncio.Task[bool]] = {}
 
+    @property
+    def names(self) -> list[str]:
+        """The users' names, in the order of the file."""
+        return list(self._hashes)
+
     def remembers(self, user: str, password: str) -> bool:
         """Whether the password was found right a short time ago.
 

@@ -16,7 +16,7 @@ from estgw.errors import ConfigError
 
 if TYPE_CHECKING:
     from estgw.labs.evidence import Place
-    from estgw.labs.sheets import Sheet
+    from estgw.labs.sheets import Gateway, Sheet
     from estgw.record.ring import Record
 
 NOT_YET = 3
@@ -39,22 +39,25 @@ def _word(found: dict[str, str]) -> str:
 
 def show(arguments: Namespace) -> int:
     """Print a sheet."""
-    sheet, url = _find(arguments.number), _url(arguments.config)
-    sys.stdout.write(sheet.markdown(url) if arguments.markdown else sheet.shown(url, hints=arguments.hints))
+    sheet, gateway = _find(arguments.number), _gateway(arguments.config)
+    sys.stdout.write(sheet.markdown(gateway) if arguments.markdown else sheet.shown(gateway, hints=arguments.hints))
     return 0
 
 
-def _url(path: Path) -> str:
-    """The address of the gateway; the one in the sheets if conf.yaml has none or can't be read."""
+def _gateway(path: Path) -> Gateway:
+    """Address and user as in conf.yaml; those of the sheets where it has none, or several users, or can't be read."""
+    from estgw.auth import users
     from estgw.config import fields, model
-    from estgw.labs import sheets
+    from estgw.labs.sheets import DEFAULT_URL, DEFAULT_USER, Gateway
 
     try:
         settings = model.load(path)
+        names = users.load(settings.client_auth.users).names if settings.client_auth.users else []
     except ConfigError:
-        return sheets.DEFAULT_URL
+        return Gateway()
     _, port = fields.split_address(settings.server.listen[0])
-    return f"https://{settings.server.name}:{port}" if port else sheets.DEFAULT_URL
+    url = f"https://{settings.server.name}:{port}" if port else DEFAULT_URL
+    return Gateway(url, names[0] if len(names) == 1 else DEFAULT_USER)
 
 
 def start(arguments: Namespace) -> int:

@@ -30,7 +30,7 @@ def init(arguments: Namespace) -> int:
     """Make a workshop, or what is missing of it."""
     from estgw.workshop import control, layout, plan
 
-    folder: Path = arguments.dir.absolute()
+    folder: Path = arguments.dir.resolve()
     given = {key: getattr(arguments, key) for key in _SETTINGS if getattr(arguments, key) is not None}
     workshop = _extended(folder, arguments, given) if (folder / plan.FILE).exists() else _new(folder, arguments, given)
     plan.require_sound(workshop)
@@ -39,15 +39,17 @@ def init(arguments: Namespace) -> int:
     with plan.locked(folder):
         plan.save(workshop)
         made = layout.make(workshop, lambda line: print(line, flush=True))
+    served = control.ask(folder / layout.RUN / "control", do="status") is not None
     if not made:
-        print("nothing is missing")
-    elif control.ask(folder / layout.RUN / "control", do="status") is not None:
-        print("the running `estgw workshop serve` does not know them yet: start it anew")
+        print("nothing is missing" + (", and it is served already; next:" if served else ""))
+    elif served:
+        print("the running `estgw workshop serve` does not know them yet: end it and start it again, then:")
     if not workshop.isolated:
         print(_SAME_USER, file=sys.stderr)
-    where = shlex.quote(str(arguments.dir))
-    print(f"Next:\n    estgw workshop serve {where}\nand in another terminal:\n    estgw workshop check {where}\n"
-          f"    estgw workshop handouts {where}")  # fmt: skip
+    where = _shown(arguments.dir)
+    if not served:
+        print(f"Next:\n    estgw workshop serve {where}\nand in another terminal:")
+    print(f"    estgw workshop check {where}\n    estgw workshop handouts {where}")
     return 0
 
 
@@ -91,10 +93,13 @@ def serve(arguments: Namespace) -> int:
         return 0
     logs.configure("auto", "info")
 
-    def ready() -> None:
+    def ready(silent: list[Path]) -> None:
         print(f"workshop ready, {workshop.participants} participants; Ctrl-C stops it")
+        for path in silent:
+            print(f"but {path.parent.name} does not answer yet; its last words are in {path}")
         print(checking.links(workshop)[0], flush=True)
 
+    print(f"starting {workshop.participants} participants' gateways", flush=True)
     supervisor.serve(workshop, ready)
     return 0
 
@@ -106,7 +111,7 @@ def check(arguments: Namespace) -> int:
     faults = checking.faults(_ready(arguments), lambda line: print(line, flush=True))
     for fault in faults:
         print(f"fault: {logs.escape(fault)}", file=sys.stderr)
-    print(f"{len(faults)} faults" if faults else "all well")
+    print(f"{len(faults)} fault{'s' * (len(faults) > 1)}" if faults else "all well")
     return 1 if faults else 0
 
 
@@ -127,8 +132,11 @@ def status(arguments: Namespace) -> int:
         finally:
             await standings.close()
 
-    for standing in asyncio.run(ask()):
+    found = asyncio.run(ask())
+    for standing in found:
         print(logs.escape(_line(standing, children.get(standing["id"], {}))))
+    if running is None and all(standing["state"] == "down" for standing in found):
+        print(f"nothing answers; start it with: estgw workshop serve {_shown(arguments.dir)}")
     if arguments.links:
         print("\n".join(checking.links(workshop)))
     return 0
@@ -138,8 +146,8 @@ def _line(standing: dict[str, Any], child: dict[str, Any]) -> str:
     parts = [standing["id"], standing["state"]]
     if child.get("memory"):
         parts.append(f"{child['memory'] // 1_000_000} MB")
-    if child.get("restarts"):
-        parts.append(f"{child['restarts']} restarts")
+    if restarts := child.get("restarts"):
+        parts.append(f"{restarts} restart{'s' * (restarts > 1)}")
     if standing.get("hand"):
         parts.append("HAND RAISED")
     if standing.get("stuck"):
@@ -180,7 +188,7 @@ def addresses(arguments: Namespace) -> int:
         layout.tell_trainer(renamed)
     control.ask(workshop.folder / layout.RUN / "control", do="rename")
     print(f"before: {', '.join(workshop.names)}\nnow:    {', '.join(names)}")
-    print("Print the handouts anew: estgw workshop handouts")
+    print(f"{checking.links(renamed)[0]}\nPrint the handouts anew: estgw workshop handouts {_shown(arguments.dir)}")
     for sentence in failed:
         print(f"estgw: {sentence}", file=sys.stderr)
     return 1 if failed else 0
@@ -203,6 +211,8 @@ def reset(arguments: Namespace) -> int:
     """Give one participant fresh scripts and the CA of the first day."""
     from estgw.workshop import control, layout, plan
 
+    if (Path(arguments.participant) / plan.FILE).exists():
+        raise WorkshopError(f"whom to reset is missing: estgw workshop reset p07 {_shown(Path(arguments.participant))}")
     workshop = _ready(arguments)
     seat = plan.seat(workshop, arguments.participant)
     answer = control.ask(workshop.folder / layout.RUN / "control", do="reset", who=seat.id)
@@ -248,6 +258,11 @@ def wipe(arguments: Namespace) -> int:
     layout.wipe(workshop)
     print(f"{workshop.folder} is no workshop any more")
     return 0
+
+
+def _shown(folder: Path) -> str:
+    """The directory as it is typed in the next command."""
+    return shlex.quote(str(folder))
 
 
 def _ready(arguments: Namespace) -> Workshop:

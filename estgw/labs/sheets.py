@@ -10,6 +10,8 @@ FOLDER = Path("docs/labs")
 """Below the directory of the shipped files."""
 DEFAULT_URL = "https://localhost:8443"
 """The gateway's address in the sheets."""
+DEFAULT_USER, DEFAULT_PASSWORD = "estuser", "estpwd"
+"""Those of the demo, in the sheets."""
 _TITLE = re.compile(r"# Lab (\d+): (.+)")
 _TIME = re.compile(r"^Time: (.+)\.$", re.MULTILINE)
 _SETTINGS = re.compile(r"<!-- start -->\n```yaml\n(.*?)```\n", re.DOTALL)
@@ -19,6 +21,14 @@ _COMMENT = re.compile(r"<!--.*?-->\n", re.DOTALL)
 
 class LabError(Exception):
     """A lab can't be shown, started or checked; the text says why."""
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """Whom the commands of a sheet address, and as whom."""
+
+    url: str = DEFAULT_URL
+    user: str = DEFAULT_USER
 
 
 @dataclass(frozen=True)
@@ -37,14 +47,18 @@ class Sheet:
         found = _SETTINGS.search(self.text)
         return found[1] if found else ""
 
-    def shown(self, url: str, *, hints: bool) -> str:
-        """The sheet for a terminal, with the address of a gateway; without hints, it says where they would be."""
+    def shown(self, gateway: Gateway, *, hints: bool) -> str:
+        """The sheet for a terminal and that gateway; without hints, it says where they would be."""
         fold = f"(Here is a hint: estgw lab show {self.number} --hints)\n"
-        return _HINT.sub(lambda hint: f"{hint[1]}\n{hint[2]}" if hints else fold, self.markdown(url))
+        return _HINT.sub(lambda hint: f"{hint[1]}\n{hint[2]}" if hints else fold, self.markdown(gateway))
 
-    def markdown(self, url: str) -> str:
-        """The sheet as Markdown, with the address of a gateway, and hints in `<details>`."""
-        return _COMMENT.sub("", self.text).replace(DEFAULT_URL, url)
+    def markdown(self, gateway: Gateway) -> str:
+        """The sheet as Markdown for that gateway, with hints in `<details>`; its reader replaces `PASSWORD`."""
+        text = _COMMENT.sub("", self.text).replace(DEFAULT_URL, gateway.url)
+        if gateway.user == DEFAULT_USER:
+            return text
+        login = f"{gateway.user}:PASSWORD"
+        return text.replace(f"{DEFAULT_USER}:{DEFAULT_PASSWORD}", login).replace(DEFAULT_USER, gateway.user)
 
 
 def sheets(shipped: Path) -> dict[int, Sheet]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import socket
 import ssl
 import subprocess
@@ -24,24 +25,25 @@ ENROL_SECONDS = 120.0
 def faults(workshop: Workshop, say: Callable[[str], None]) -> list[str]:
     """Check a running workshop, and return a sentence for each fault."""
     seats = plan.seats(workshop)
-    here = addresses()
-    found = [
-        _gone(name) for name in workshop.names if _is_address(name) and name not in here and not name.startswith("127.")
-    ]
-    reachable = [name for name in workshop.names if "*" not in name]
-    found += [
-        f"{name} leads to no address here: laptops need it in DNS or in their hosts file"
-        for name in reachable
-        if not _resolves(name)
-    ]
-    names = [name for name in dict.fromkeys((*reachable, "localhost")) if _resolves(name)]
-    ports = {
-        (seat.id, port): layout.anchor_of(workshop, seat) for seat in seats for port in (seat.port, seat.page_port)
-    }
+    anchors = {seat.id: layout.anchor_of(workshop, seat) for seat in seats}
+    ports = [(seat.id, port) for seat in seats for port in (seat.port, seat.page_port)]
+    own = layout.own_address(workshop).strip("[]")
+    if not any(listens(own, port) for _, port in ports):
+        folder = shlex.quote(str(workshop.folder))
+        return [f"nothing answers; run estgw workshop serve {folder} in another terminal first"]
+    found, names = [], []
+    for name in dict.fromkeys((*(name for name in workshop.names if "*" not in name), "localhost")):
+        if not _resolves(name):
+            found.append(f"{name} leads to no address here: laptops need it in DNS or in their hosts file")
+        elif _is_address(name) and not _is_here(name) and not listens(name, ports[0][1]):
+            found.append(_gone(name))
+        else:
+            names.append(name)
     with ThreadPoolExecutor(16) as threads:
-        jobs = [(name, who, port, anchor) for (who, port), anchor in ports.items() for name in names]
-        found += [fault for fault in threads.map(lambda job: _port_fault(*job), jobs) if fault]
-    say(f"{len(jobs)} connections to {len(ports)} ports by {', '.join(names)}")
+        for name in names:
+            jobs = [threads.submit(_port_fault, name, port, anchors[who]) for who, port in ports]
+            found += told(name, ports, [job.result() for job in jobs])
+    say(f"{len(names) * len(ports)} connections to {len(ports)} ports by {', '.join(names)}")
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(len(seats)) as threads:
         found += [
@@ -52,6 +54,17 @@ def faults(workshop: Workshop, say: Callable[[str], None]) -> list[str]:
     now = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
     say(f"the clock says {now}; to a laptop whose clock is behind, new certificates are not valid yet")
     return list(dict.fromkeys(found))
+
+
+def told(name: str, ports: Sequence[tuple[str, int]], reasons: Sequence[str]) -> list[str]:
+    """Sentences for the ports of a host that have a fault; one alone if all have the same.
+
+    `ports` are participants and their ports, and `reasons` say of each what is wrong; empty: nothing.
+    """
+    if len(ports) > 1 and len(set(reasons)) == 1 and reasons[0]:
+        return [f"{name}: {reasons[0]}, at each of {len(ports)} ports"]
+    pairs = zip(ports, reasons, strict=True)
+    return [f"{who}: {layout.endpoint(name, port)}: {reason}" for (who, port), reason in pairs if reason]
 
 
 def addresses() -> list[str]:
@@ -92,16 +105,31 @@ def _resolves(name: str) -> bool:
         return False
 
 
-def _port_fault(name: str, who: str, port: int, anchor: str) -> str:
-    """Connect, and verify the certificate for that name with the participant's CA."""
+def _is_here(address: str) -> bool:
+    return address in addresses() or address.startswith("127.")
+
+
+def listens(host: str, port: int) -> bool:
+    """Whether a complete handshake can be made there.  One that is broken off would be in the participant's records."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # without the anchors of the system, which take time to load
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        with socket.create_connection((host, port), SECONDS) as sock, context.wrap_socket(sock):
+            return True
+    except OSError:
+        return False
+
+
+def _port_fault(name: str, port: int, anchor: str) -> str:
+    """Connect, and verify the certificate for that name with the participant's CA: what is wrong, or empty."""
     context = ssl.create_default_context(cadata=anchor)
     try:
         with socket.create_connection((name, port), SECONDS) as sock, context.wrap_socket(sock, server_hostname=name):
             return ""
     except ssl.SSLCertVerificationError as fault:
-        return f"{who}: {layout.endpoint(name, port)}: {fault.verify_message}"
+        return fault.verify_message
     except OSError as fault:
-        return f"{who}: {layout.endpoint(name, port)}: {fault.strerror or fault}"
+        return fault.strerror or str(fault)
 
 
 def _enrol_fault(workshop: Workshop, seat: Seat, scratch: Path) -> str:

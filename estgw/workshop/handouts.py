@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import re
+import shlex
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
+from typing import NamedTuple
 
 import segno
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -15,6 +18,14 @@ from estgw.est import certs
 from estgw.workshop import identity, layout, plan
 from estgw.workshop.fault import WorkshopError
 from estgw.workshop.plan import Seat, Workshop
+
+
+class Step(NamedTuple):
+    """What to paste at once, with a sentence about it."""
+
+    what: str
+    commands: str
+
 
 FOLDER = "handouts"
 ALL = "all.html"
@@ -32,6 +43,7 @@ dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem .8rem; m
 dt { color: #555; } dd { margin: 0; overflow-wrap: anywhere; }
 .head { display: flex; gap: 1.5rem; justify-content: space-between; }
 .code svg { width: 32mm; height: 32mm; }
+.step { margin: .25rem 0 0; }
 .quiet { color: #555; font-size: 9pt; }
 """
 
@@ -78,13 +90,21 @@ def section(workshop: Workshop, seat: Seat) -> str:
 <div class="code">{qr(link)}</div></div>
 <dl>{rows}</dl>
 <p class="quiet">Your browser does not know your CA, and warns. Go on if the certificate has the SHA-256 fingerprint
-<code>{escape(served)}</code>. The page shows each of your requests, and why one was refused.</p>
-<h2>Linux, macOS, WSL: Bash, with openssl and curl</h2>
-<pre>{escape(bash(workshop, seat))}</pre>
+<code>{escape(served)}</code>. The page shows each of your requests, and why one was refused. <b>Labs</b> there
+has ten lessons, with commands to copy.</p>
+<h2>Linux, macOS, WSL: a shell, with openssl and curl</h2>
+{_steps("bash", bash(workshop, seat))}
 <h2>Windows: PowerShell, with its curl.exe <span class="quiet">(not run by our tests)</span></h2>
-<pre>{escape(powershell(workshop, seat))}</pre>
+{_steps("powershell", powershell(workshop, seat))}
 </section>
 """
+
+
+def _steps(shell: str, steps: Sequence[Step]) -> str:
+    """Only commands stand in the boxes: an interactive zsh, as macOS has, takes a comment for a command."""
+    return "\n".join(
+        f'<p class="step">{escape(step.what)}</p>\n<pre class="{shell}">{escape(step.commands)}</pre>' for step in steps
+    )
 
 
 def base_url(workshop: Workshop, seat: Seat) -> str:
@@ -122,33 +142,57 @@ def server_fingerprint(workshop: Workshop, seat: Seat) -> str:
         ) from None
 
 
-def bash(workshop: Workshop, seat: Seat) -> str:
-    """Three commands for Bash: the CA by its fingerprint, a key with a request, the certificate."""
+def bash(workshop: Workshop, seat: Seat) -> list[Step]:
+    """For Bash and zsh: the CA by its fingerprint, a key with a request, the certificate."""
     url, digest = base_url(workshop, seat), fingerprint(layout.anchor_of(workshop, seat).encode())
-    return f"""# 1. The CA's certificate; it is kept only if its fingerprint is the one above.
-curl -sSk {url}/cacerts -o cacerts.b64 && openssl base64 -d -in cacerts.b64 | openssl pkcs7 -inform DER -print_certs -out ca.pem
-openssl x509 -in ca.pem -noout -fingerprint -sha256 | grep -q {digest} || rm ca.pem
-# 2. A key, and a request for a certificate.
-openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout key.pem -subj /CN={seat.id}-device -out req.pem
-# 3. The certificate.
-curl -sS --fail-with-body {url}/simpleenroll -u {seat.id}:{seat.password} --cacert ca.pem --data-binary @req.pem \\
+    login = shlex.quote(f"{seat.id}:{seat.password}")
+    return [
+        Step(
+            "1. The CA's certificate. It is kept only if its fingerprint is the one above.",
+            f"""curl -sSk {shlex.quote(f"{url}/cacerts")} -o cacerts.b64 && openssl base64 -d -in cacerts.b64 | openssl pkcs7 -inform DER -print_certs -out ca.pem
+openssl x509 -in ca.pem -noout -fingerprint -sha256 | grep -q {digest} || {{ echo "This is another CA: do not go on."; rm ca.pem; }}""",
+        ),
+        Step(
+            "2. A key, and a request for a certificate.",
+            f"openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout key.pem -subj /CN={seat.id}-device -out req.pem",
+        ),
+        Step(
+            "3. The certificate.",
+            f"""curl -sS --fail-with-body {shlex.quote(f"{url}/simpleenroll")} -u {login} --cacert ca.pem --data-binary @req.pem \\
   -H "Content-Type: application/pkcs10" -o answer.b64 \\
   && openssl base64 -d -in answer.b64 | openssl pkcs7 -inform DER -print_certs -out cert.pem || cat answer.b64
-openssl verify -CAfile ca.pem cert.pem"""
+openssl verify -CAfile ca.pem cert.pem""",
+        ),
+    ]
 
 
-def powershell(workshop: Workshop, seat: Seat) -> str:
-    """The same for PowerShell 5.1 and later, without openssl."""
+def powershell(workshop: Workshop, seat: Seat) -> list[Step]:
+    """The same for Windows PowerShell 5.1 with .NET 4.7.2 and for PowerShell 7, without openssl."""
     url, digest = base_url(workshop, seat), fingerprint(layout.anchor_of(workshop, seat).encode()).replace(":", "")
-    return f"""# 1. The CA's certificate; go on only if True is printed.
-curl.exe -sSk {url}/cacerts -o cacerts.b64
-$p7 = [Convert]::FromBase64String((Get-Content -Raw cacerts.b64)); $bag = [Security.Cryptography.X509Certificates.X509Certificate2Collection]::new(); $bag.Import($p7)
-$sha = [BitConverter]::ToString([Security.Cryptography.SHA256]::Create().ComputeHash($bag[0].RawData)) -replace '-'; $sha -eq '{digest}'
-"-----BEGIN CERTIFICATE-----`n" + [Convert]::ToBase64String($bag[0].RawData, 'InsertLineBreaks') + "`n-----END CERTIFICATE-----" | Set-Content -Encoding ascii ca.pem
-# 2. A key, and a request for a certificate.
-$key = [Security.Cryptography.RSA]::Create(2048)
-$request = [Security.Cryptography.X509Certificates.CertificateRequest]::new('CN={seat.id}-device', $key, [Security.Cryptography.HashAlgorithmName]::SHA256, [Security.Cryptography.RSASignaturePadding]::Pkcs1)
-[Convert]::ToBase64String($request.CreateSigningRequest()) | Set-Content -Encoding ascii -NoNewline req.b64
-# 3. The certificate.
-curl.exe -sS --ssl-no-revoke --cacert ca.pem -u {seat.id}:{seat.password} -H "Content-Type: application/pkcs10" --data-binary "@req.b64" -o answer.b64 {url}/simpleenroll
-certutil -f -decode answer.b64 cert.p7b; certutil -dump cert.p7b"""
+    host, reach = layout.url_name(workshop), ""
+    if re.fullmatch(r"[0-9.]+|.*:.*", host):
+        # Windows' curl looks for no IP addresses in a certificate (curl's issue 15149, closed late in 2024), but each
+        # certificate of ours is for localhost as well.
+        reach = f'--connect-to "localhost:{seat.port}:{layout.endpoint(host, seat.port)}" '
+        url = url.replace(layout.bracketed(host), "localhost", 1)
+    types = "Security.Cryptography.X509Certificates"
+    return [
+        Step(
+            "1. The CA's certificate. Go on only if True is printed.",
+            f"""curl.exe -sSk {base_url(workshop, seat)}/cacerts -o cacerts.b64
+$bag = [{types}.X509Certificate2Collection]::new(); $bag.Import([Convert]::FromBase64String((Get-Content -Raw cacerts.b64))); $sha = [Security.Cryptography.SHA256]::Create()
+$ca = $bag | Where-Object {{ ([BitConverter]::ToString($sha.ComputeHash($_.RawData)) -replace '-') -eq '{digest}' }}; [bool]$ca
+"-----BEGIN CERTIFICATE-----`n" + [Convert]::ToBase64String($ca.RawData, 'InsertLineBreaks') + "`n-----END CERTIFICATE-----" | Set-Content -Encoding ascii ca.pem""",
+        ),
+        Step(
+            "2. A key, and a request for a certificate.",
+            f"""$key = [Security.Cryptography.RSA]::Create(2048)
+$request = [{types}.CertificateRequest]::new('CN={seat.id}-device', $key, [Security.Cryptography.HashAlgorithmName]::SHA256, [Security.Cryptography.RSASignaturePadding]::Pkcs1)
+[Convert]::ToBase64String($request.CreateSigningRequest()) | Set-Content -Encoding ascii -NoNewline req.b64""",
+        ),
+        Step(
+            "3. The certificate, or what the server says.",
+            f"""$answer = @(curl.exe -sS --ssl-no-revoke --cacert ca.pem -u "{seat.id}:{seat.password}" -H "Content-Type: application/pkcs10" --data-binary "@req.b64" -w '\\n%{{http_code}}' {reach}{url}/simpleenroll)
+$bag.Clear(); if ($answer[-1] -ne '200') {{ $answer }} else {{ $bag.Import([Convert]::FromBase64String(-join $answer[0..($answer.Count - 2)])); $bag | Format-List Subject, Issuer, NotAfter }}""",
+        ),
+    ]

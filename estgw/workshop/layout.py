@@ -48,11 +48,10 @@ def require_possible(workshop: Workshop) -> None:
             found.append(f"user id {uid} belongs to the account {account}; give --uid-base another number")
     if not (workshop.folder / plan.FILE).exists():
         ids = range(workshop.uid_base, workshop.uid_base + workshop.participants + 1)
-        used = sorted({uid for _, uid, _ in identity.processes() if uid in ids})
-        found += [
-            f"user id {uid} has running processes, perhaps another workshop's; give --uid-base another number"
-            for uid in used
-        ]
+        if used := sorted({uid for _, uid, _ in identity.processes() if uid in ids}):
+            which = f"user id {used[0]}" if len(used) == 1 else f"{len(used)} user ids from {used[0]} to {used[-1]}"
+            way_out = f"--uid-base {workshop.uid_base + 1000} takes others"
+            found.append(f"processes run under {which}, perhaps another workshop's; {way_out}")
     place = workshop.folder.resolve()
     found += [
         f"{place} lies in {each}, and each participant has a {each} of its own"
@@ -66,8 +65,19 @@ def require_possible(workshop: Workshop) -> None:
     wanted += [shipped / "conf.yaml", shipped / "openssl-ca/create-ca", _there(workshop.folder)]
     nobody = Seat("p01", workshop.uid_base + 1, 0, 0, "", "", workshop.folder)
     if closed := identity.unreachable(nobody, wanted):
-        way_out = "open it with chmod o+x, or install estgw elsewhere, such as in a virtual environment below /opt"
-        raise ConfigError([*closed, way_out])
+        raise ConfigError([*closed, _way_out(nobody)])
+
+
+def _way_out(nobody: Seat) -> str:
+    """What to do about paths that participants can't reach."""
+    python = Path(sys.executable).resolve()
+    if not identity.unreachable(nobody, [python]):
+        return "open it with chmod o+x, or install estgw elsewhere, such as in a virtual environment below /opt"
+    # A virtual environment only leads to the interpreter that has made it.
+    return (
+        f"estgw runs by {python}: make a virtual environment below /opt with an interpreter that everybody reaches, "
+        "such as /usr/bin/python3, and install estgw there"
+    )
 
 
 def _there(folder: Path) -> Path:

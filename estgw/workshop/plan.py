@@ -112,7 +112,7 @@ def load(folder: Path) -> Workshop:
     values = dict(marked.data)
     if isinstance(values["names"], list):
         values["names"] = tuple(values["names"])
-    made = Workshop(folder=folder.absolute(), **values)
+    made = Workshop(folder=folder.resolve(), **values)
     faults = [marked.fault((key,) if key in values else (), words) for key, words in _faults(made)]
     if faults:
         raise ConfigError(faults)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from estgw.logs import log
-from estgw.workshop import control, identity, layout, plan
+from estgw.workshop import checking, control, identity, layout, plan
 from estgw.workshop.fault import WorkshopError
 from estgw.workshop.plan import Seat, Workshop
 
@@ -31,6 +31,8 @@ SETTLED = 60.0
 """Seconds after which a process counts as well."""
 LOOK = 1.0
 """Seconds between two looks at the memory."""
+UP = 60.0
+"""Seconds after which a workshop is announced, even if some process does not listen yet."""
 DRAIN = 10.0
 """Seconds that running requests get, when a gateway is reset or the workshop ends."""
 
@@ -47,6 +49,16 @@ class Child:
         self.memory = 0
         self._wanted = asyncio.Event()
         self._ended = asyncio.Event()
+
+    @property
+    def log(self) -> Path:
+        """Where it says why it has ended."""
+        return self.seat.folder / LOG
+
+    async def listens(self, host: str) -> bool:
+        """Whether its last port is open: a gateway opens the page first."""
+        port = self.seat.page_port if self.seat.id == plan.TRAINER else self.seat.port
+        return await asyncio.to_thread(checking.listens, host, port)
 
     @property
     def state(self) -> dict[str, Any]:
@@ -81,7 +93,13 @@ class Child:
                 self._ended.set()
             if not self._wanted.is_set():
                 continue
-            log.warning("ended, and is started again", participant=self.seat.id, status=status, seconds=pause)
+            log.warning(
+                "ended, and is started again",
+                participant=self.seat.id,
+                status=status,
+                seconds=pause,
+                reason_in=str(self.log),
+            )
             await asyncio.to_thread(identity.end_all, self.seat)
             pause = SHORTEST if time.monotonic() - began > SETTLED else min(LONGEST, pause * 2)
             await asyncio.sleep(pause)
@@ -148,8 +166,11 @@ class Supervisor:
         self._ending = asyncio.Event()
         self._changing = asyncio.Lock()
 
-    async def run(self, ready: Callable[[], None]) -> None:
-        """Serve until SIGTERM or SIGINT; SIGHUP goes to all gateways."""
+    async def run(self, ready: Callable[[list[Path]], None]) -> None:
+        """Serve until SIGTERM or SIGINT; SIGHUP goes to all gateways.
+
+        `ready` gets the logs of those that do not listen, `UP` seconds after the start or earlier if all do.
+        """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._ending.set)
@@ -168,7 +189,7 @@ class Supervisor:
             os.chown(path, 0, self.workshop.uid_base)
         path.chmod(0o660)
         try:
-            ready()
+            ready([child.log for child in await self._late()])
             await self._ending.wait()
         finally:
             server.close()
@@ -179,6 +200,16 @@ class Supervisor:
             await asyncio.gather(*tasks, return_exceptions=True)
             for seat in plan.seats(self.workshop) if self.workshop.disk else ():
                 layout.unmount(self.workshop, seat)
+
+    async def _late(self) -> list[Child]:
+        """Wait until all processes listen; those that do not in time, or when the workshop ends before."""
+        host = layout.own_address(self.workshop).strip("[]")
+        late, deadline = list(self._children.values()), time.monotonic() + UP
+        while True:
+            late = [child for child in late if not await child.listens(host)]
+            if not late or self._ending.is_set() or time.monotonic() > deadline:
+                return late
+            await asyncio.sleep(0.2)
 
     def _hangup(self) -> None:
         for name, child in self._children.items():
@@ -239,7 +270,7 @@ class Supervisor:
             return {}
 
 
-def serve(workshop: Workshop, ready: Callable[[], None]) -> None:
+def serve(workshop: Workshop, ready: Callable[[list[Path]], None]) -> None:
     """Run a workshop in the foreground until SIGTERM or Ctrl-C.  Raises `WorkshopError` or OSError."""
     asked = [plan.trainer(workshop), *plan.seats(workshop)]
     if missing := [seat.folder.name for seat in asked if not workshop.disk and not layout.is_whole(seat)]:

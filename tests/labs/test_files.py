@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from estgw.auth import users
 from estgw.cli import main as command_line
 from estgw.cli import workspace
 from estgw.labs import outcomes, settings, sheets
@@ -194,6 +195,21 @@ def test_a_sheet_has_the_address_of_the_gateway(here, capsys):
     here.edit("conf.yaml", "listen: [127.0.0.1:8443]", "listen: [127.0.0.1:9443]\n  name: lab.example")
     assert command_line.main(["lab", "show", "1"]) == 0
     assert "est=https://lab.example:9443/.well-known/est\n" in capsys.readouterr().out
+
+
+def test_a_sheet_names_the_only_user_of_the_gateway_and_leaves_its_password_to_be_typed(here, capsys):
+    assert command_line.main(["lab", "show", "2"]) == 0
+    assert "login=estuser:estpwd\n" in capsys.readouterr().out
+    users.remove(here.path / "users.htpasswd", ["estuser"])
+    users.set_passwords(here.path / "users.htpasswd", {"p07": "not-in-a-sheet"})
+    assert command_line.main(["lab", "show", "2"]) == 0
+    text = capsys.readouterr().out
+    assert "login=p07:PASSWORD\n" in text
+    assert "-u p07:wrong" in text
+    assert "estuser" not in text
+    users.set_passwords(here.path / "users.htpasswd", {"p08": "not-in-a-sheet"})
+    assert command_line.main(["lab", "show", "2"]) == 0
+    assert "login=estuser:estpwd\n" in capsys.readouterr().out, "which of several users reads it is not known"
 
 
 @pytest.mark.parametrize("number", ["0", "11", "-1", "one", "1 ", "٣"])

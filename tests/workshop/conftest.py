@@ -64,20 +64,20 @@ class Course:
         self.process: subprocess.Popen[str] | None = None
         self.base = next(_ports)
 
-    def run(self, *words: str, status: int = 0) -> subprocess.CompletedProcess[str]:
+    def run(self, *words: str, status: int = 0, checkout: Path = ROOT) -> subprocess.CompletedProcess[str]:
         """Run `estgw workshop WORDS`, which must end with that status."""
         command = [str(self.python), "-W", "error", "-m", "estgw", "workshop", *words]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=4 * DEADLINE, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, cwd=checkout, timeout=4 * DEADLINE, check=False)
         assert done.returncode == status, (done.stdout, done.stderr)
         return done
 
-    def init(self, participants: int, *options: str) -> None:
+    def init(self, participants: int, *options: str) -> subprocess.CompletedProcess[str]:
         """Make it on ports and user ids of its own."""
         ports = ["--port", str(self.base), "--page-port", str(self.base + 6), "--trainer-port", str(self.base + 12)]
         where = ["--name", "localhost", "--name", "127.0.0.1", "--listen", "127.0.0.1"]
         # The ids as well, as a participant's processes are all that have its id.
         ports += ["--uid-base", str(self.base)]
-        self.run("init", str(self.folder), "--participants", str(participants), *where, *ports, *options)
+        return self.run("init", str(self.folder), "--participants", str(participants), *where, *ports, *options)
 
     @property
     def workshop(self) -> Workshop:
@@ -98,6 +98,7 @@ class Course:
             self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, cwd=ROOT)
             try:
                 assert self.process.stdout is not None
+                assert self.process.stdout.readline().startswith("starting"), (self.folder / "log").read_text()
                 assert self.process.stdout.readline().startswith("workshop ready"), (self.folder / "log").read_text()
                 until(self.all_up)
                 yield

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import concurrent.futures
+import html
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
 import time
+from base64 import b64decode, b64encode
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.serialization.pkcs7 import load_der_pkcs7_certificates
 
 from estgw.est import certs
-from estgw.workshop import layout, plan
+from estgw.workshop import handouts, layout, plan
 from tests.kit.processes import alive, until
 from tests.workshop.conftest import OPTIONS, Course
 
@@ -118,16 +126,20 @@ def test_addresses_renew_the_server_certificates_and_keep_the_cas(course):
     until(course.all_up)
 
 
+def pasted(handout: str, shell: str) -> str:
+    """What a participant pastes from a handout, box after box."""
+    text = html.unescape("\n".join(re.findall(f'<pre class="{shell}">(.*?)</pre>', handout, re.DOTALL)))
+    assert "\n#" not in f"\n{text}", "an interactive zsh takes a comment for a command"
+    return text
+
+
 @pytest.mark.client("curl")
 def test_the_commands_of_a_handout_get_a_certificate_in_bash(course, tmp_path):
     course.run("handouts", course.own)
     text = (course.folder / "handouts/p01.html").read_text()
     assert (course.folder / "handouts/p01.html").stat().st_mode & 0o077 == 0
-    import html
-
-    pasted = html.unescape(re.findall("<pre>(.*?)</pre>", text, re.DOTALL)[0])
     done = subprocess.run(
-        ["bash", "-c", pasted], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+        ["bash", "-c", pasted(text, "bash")], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
     )
     assert done.stdout.splitlines()[-1] == "cert.pem: OK", done
     whole = (course.folder / "handouts/all.html").read_text()
@@ -140,16 +152,47 @@ def test_the_commands_of_a_handout_get_a_certificate_in_bash(course, tmp_path):
         assert fact not in (course.folder / "handouts/p02.html").read_text()
 
 
+@pytest.mark.client("curl")
+@pytest.mark.parametrize("name", ["localhost", "127.0.0.1"])
+def test_the_curl_lines_for_powershell_work_on_what_the_other_lines_write(course, tmp_path, name):
+    """PowerShell is not run.  Python makes what its lines about .NET are to make, with 76 columns and CRLF."""
+    workshop, seat = replace(course.workshop, names=(name,)), course.seat("p01")
+    text = "\n".join(step.commands for step in handouts.powershell(workshop, seat))
+
+    def curl(words: list[str]) -> str:
+        done = subprocess.run(["curl", *words], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    fetch, enrol = (shlex.split(line) for line in re.findall(r"curl\.exe (.*?)\)?$", text, re.MULTILINE))
+    curl(fetch)
+    bag = load_der_pkcs7_certificates(b64decode((tmp_path / "cacerts.b64").read_bytes()))
+    [digest] = re.findall(r"-eq '([0-9A-F]{64})'", text)
+    [root] = [one for one in bag if one.fingerprint(SHA256()).hex().upper() == digest]
+    encoded = b64encode(root.public_bytes(Encoding.DER)).decode()
+    lines = "\r\n".join(encoded[at : at + 76] for at in range(0, len(encoded), 76))
+    (tmp_path / "ca.pem").write_bytes(
+        f"-----BEGIN CERTIFICATE-----\n{lines}\n-----END CERTIFICATE-----\r\n".encode("ascii")
+    )
+    [subject] = re.findall(r"::new\('(CN=[^']+)', \$key", text)
+    key = rsa.generate_private_key(65537, 2048)
+    request = x509.CertificateSigningRequestBuilder(x509.Name.from_rfc4514_string(subject)).sign(key, SHA256())
+    (tmp_path / "req.b64").write_bytes(b64encode(request.public_bytes(Encoding.DER)))
+    answer = curl(enrol).splitlines()
+    assert answer[-1] == "200"
+    [made] = load_der_pkcs7_certificates(b64decode("".join(answer[:-1])))
+    assert made.subject == request.subject
+    wrong = [word.replace(seat.password, "wrong") for word in enrol]
+    assert curl(wrong).splitlines() == ["", "401"], "the status is all that a wrong password is answered with"
+
+
 @pytest.mark.exhaustive
 def test_a_handout_whose_ca_is_another_is_told_and_gets_no_certificate(course, tmp_path):
-    import html
-
     course.run("handouts", course.own)
-    text = html.unescape(
-        re.findall("<pre>(.*?)</pre>", (course.folder / "handouts/p01.html").read_text(), re.DOTALL)[0]
-    )
+    text = pasted((course.folder / "handouts/p01.html").read_text(), "bash")
     wrong = re.sub(r"grep -q \S+", "grep -q 00:11", text)
-    subprocess.run(["bash", "-c", wrong], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(["bash", "-c", wrong], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert done.stdout.startswith("This is another CA: do not go on.\n")
     assert not (tmp_path / "ca.pem").exists()
     assert not (tmp_path / "cert.pem").exists() or (tmp_path / "cert.pem").stat().st_size == 0
 

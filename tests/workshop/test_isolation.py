@@ -8,6 +8,7 @@ import shutil
 import signal
 import ssl
 import subprocess
+import tempfile
 import time
 import urllib.request
 from pathlib import Path
@@ -15,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from estgw.workshop import identity
-from tests.kit.processes import alive, until
-from tests.workshop.conftest import Course
+from tests.kit.processes import ROOT, alive, until
+from tests.workshop.conftest import SYSTEM, Course, reachable_python
 
 pytestmark = pytest.mark.slow
 
@@ -177,8 +178,6 @@ def test_what_lies_in_a_participants_directory_leads_root_nowhere(course, script
 
 @pytest.mark.exhaustive
 def test_a_file_system_of_ones_own_is_filled_by_its_owner_alone(python):
-    import tempfile
-
     if shutil.which("mkfs.ext4") is None or not Path("/dev/loop-control").exists():
         pytest.skip("loop devices or mkfs.ext4 are missing")
     folder = Path(tempfile.mkdtemp(prefix="estgw-test-", dir="/srv"))
@@ -205,18 +204,32 @@ def test_a_file_system_of_ones_own_is_filled_by_its_owner_alone(python):
         shutil.rmtree(folder)
 
 
-def test_an_interpreter_that_participants_cannot_reach_is_refused_in_words(python, tmp_path_factory):
-    import tempfile
-
+def test_a_directory_a_checkout_or_an_interpreter_that_participants_cannot_reach_is_refused_in_words(python):
     folder = Path(tempfile.mkdtemp(prefix="estgw-test-", dir="/srv"))
+    options = ("--participants", "1", "--name", "localhost", "--uid-base", "57000")
     try:
         closed = Course(folder / "course", python)
-        done = closed.run(
-            "init", closed.own, "--participants", "1", "--name", "localhost", "--uid-base", "57000", status=1
-        )
+        done = closed.run("init", closed.own, *options, status=1)
         assert f"{folder} is closed to participants, who need {folder}" in done.stderr
         assert "open it with chmod o+x, or install estgw elsewhere" in done.stderr
         assert list(folder.iterdir()) == []
+        for part in ("estgw", "handlers", "openssl-ca"):
+            shutil.copytree(ROOT / part, folder / "checkout" / part)
+        shutil.copy2(ROOT / "conf.yaml", folder / "checkout")
+        closed = Course(python.parent / "course", python)
+        done = closed.run("init", closed.own, *options, status=1, checkout=folder / "checkout")
+        assert f"{folder} is closed to participants, who need {folder}/checkout/estgw/__init__.py" in done.stderr
+        assert "open it with chmod o+x, or install estgw elsewhere" in done.stderr
+        # An interpreter of its own in a closed directory, as pyenv puts it into a home.
+        reachable_python(folder / "home")
+        own = folder / "home/bin/python"
+        own.unlink()
+        shutil.copy2(SYSTEM, own)
+        closed = Course(python.parent / "course", own)
+        done = closed.run("init", closed.own, *options, status=1)
+        assert f"{folder} is closed to participants, who need {own}" in done.stderr
+        assert f"estgw runs by {own}: make a virtual environment below /opt with an interpreter that" in done.stderr
+        assert not closed.folder.exists()
     finally:
         shutil.rmtree(folder)
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-import subprocess
+import asyncio
+import os
+import signal
+import socket
 import sys
+from pathlib import Path
 
 import pytest
 
-from tests.kit.processes import ROOT, until
+from estgw.workshop import supervisor
+from tests.kit.processes import until
+from tests.workshop.conftest import Course
 
 pytestmark = pytest.mark.slow
 
@@ -15,11 +21,40 @@ SCRIPT = "openssl/simpleenroll"
 
 
 @pytest.mark.exhaustive
-def test_init_says_that_scripts_can_read_each_others_keys(tmp_path):
-    command = [sys.executable, "-m", "estgw", "workshop", "init", str(tmp_path / "course"), "--isolation", "labels"]
-    options = ["--participants", "1", "--name", "localhost"]
-    done = subprocess.run([*command, *options], capture_output=True, text=True, cwd=ROOT, check=True)
+def test_init_says_that_scripts_can_read_each_others_keys_and_each_command_says_what_is_next(tmp_path):
+    made = Course(tmp_path / "course", Path(sys.executable))
+    done = made.init(1, "--isolation", "labels")
     assert "each participant's scripts can read the CA's key and everybody's files" in done.stderr
+    for step in ("serve", "check", "handouts"):
+        assert f"    estgw workshop {step} {made.own}\n" in done.stdout
+    for command in (made.run("check", made.own, status=1).stderr, made.run("status", made.own).stdout):
+        assert "nothing answers" in command
+        assert f"estgw workshop serve {made.own}" in command
+    assert (
+        f"whom to reset is missing: estgw workshop reset p07 {made.own}" in made.run("reset", made.own, status=1).stderr
+    )
+
+
+@pytest.mark.exhaustive
+def test_a_gateway_that_cannot_start_is_named_with_its_log(tmp_path, monkeypatch):
+    made = Course(tmp_path / "course", Path(sys.executable))
+    made.init(1, "--isolation", "labels")
+    monkeypatch.setattr(supervisor, "UP", 1.0)
+    words = f"127.0.0.1:{made.seat('p01').port} is in use by another program"
+
+    async def serve() -> list[Path]:
+        told: list[list[Path]] = []
+
+        def ready(silent: list[Path]) -> None:
+            told.append(silent)
+            until(lambda: words in silent[0].read_text())
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        await supervisor.Supervisor(made.workshop).run(ready)
+        return told[0]
+
+    with socket.create_server(("127.0.0.1", made.seat("p01").port)):
+        assert (made.folder / "gateway/gateway.log") in asyncio.run(serve())
 
 
 def test_each_participant_enrols_under_a_label_and_sees_its_own_rows(shared):

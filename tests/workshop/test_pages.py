@@ -23,6 +23,7 @@ def test_a_trainer_sees_a_hand_and_resets_a_participant(look: Look, shared: Cour
     tab = look.at(f"https://127.0.0.1:{trainer.page_port}/#{trainer.token}", window, ready="#p01")
     row = tab.locator("#p01")
     expect(row).to_contain_text("raised hand")
+    expect(tab.locator("#count")).to_have_text(re.compile("2 participants, (1 calls|2 call) for you"))
     expect(row).to_contain_text("200 issued")
     row.get_by_role("button", name="Lower the hand of p01").click()
     expect(row).not_to_contain_text("raised hand")

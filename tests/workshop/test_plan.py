@@ -8,7 +8,7 @@ import pytest
 
 from estgw.cli import workshop as commands
 from estgw.errors import ConfigError
-from estgw.workshop import inside, plan, standings
+from estgw.workshop import checking, inside, plan, standings
 from estgw.workshop.fault import WorkshopError
 from estgw.workshop.plan import Workshop
 from tests.kit.processes import ROOT
@@ -142,6 +142,17 @@ def test_addresses_that_have_gone_give_way_to_the_present_ones(names, here, now)
 )
 def test_five_refusals_or_ten_silent_minutes_are_being_stuck(standing, words):
     assert standings.stuck(standing, now=1796033400.0) == words
+
+
+def test_what_is_wrong_at_all_ports_of_a_host_is_told_once():
+    ports = [("p01", 8501), ("p01", 8601)]
+    assert checking.told("192.0.2.10", ports, ["No route to host"] * 2) == [
+        "192.0.2.10: No route to host, at each of 2 ports"
+    ]
+    assert checking.told("2001:db8::1", ports, ["", "Connection refused"]) == [
+        "p01: [2001:db8::1]:8601: Connection refused"
+    ]
+    assert checking.told("localhost", ports, ["", ""]) == []
 
 
 def test_a_lab_is_done_when_all_its_steps_are():

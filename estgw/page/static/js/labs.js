@@ -7,7 +7,7 @@ import { sheet } from "./sheet.js";
 import { failure } from "./words.js";
 
 const NOTE = "Start and Check below are for what the sheet does with estgw lab start and estgw lab check. " +
-  "In a workshop, user and password are those of your handout.";
+  "In a workshop, put the password of your handout in the place of PASSWORD.";
 
 export class Labs {
   constructor(place) {

@@ -35,6 +35,8 @@ function ago(at) {
   return seconds < 90 ? `${seconds} s ago,` : `${Math.round(seconds / 60)} min ago,`;
 }
 
+const callers = (who, number) => `${who} ${number > 1 ? "call" : "calls"} for you`;
+
 function calls(one) {
   return [one.hand ? "raised hand" : null, one.stuck ? `stuck: ${one.stuck}` : null].filter(Boolean);
 }
@@ -92,10 +94,10 @@ async function look() {
     const answer = await (await ask("/api/participants")).json();
     const all = answer.participants;
     const calling = all.filter((one) => calls(one).length).map((one) => one.id);
-    put(byId("count"), `${count(all.length, "participant")}, ${calling.length} call for you`);
+    put(byId("count"), `${count(all.length, "participant")}, ${callers(calling.length || "nobody", calling.length)}`);
     if (known !== calling.join(" ")) {
       known = calling.join(" ");
-      announce(known ? `${known} call for you` : "Nobody calls for you");
+      announce(callers(known || "Nobody", calling.length));
     }
     const focused = document.activeElement?.getAttribute("aria-label");
     byId("participants").replaceChildren(...all.map((one) => row(one, answer)));
