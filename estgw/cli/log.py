@@ -9,7 +9,6 @@ from __future__ import annotations
 import gzip
 import io
 import json
-import os
 import re
 import sys
 import zlib
@@ -140,10 +139,8 @@ def log(arguments: Namespace) -> int:
                     shown.append((_day(event), text))
         for day, text in shown:
             days.show(day, text)
-        sys.stdout.flush()
-    except BrokenPipeError:  # `estgw log ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except BrokenPipeError:
+        raise  # of standard output, not of the file
     except (OSError, zlib.error) as fault:
         raise ConfigError([f"{arguments.file}: {getattr(fault, 'strerror', None) or fault}"]) from None
     for remark in reader.remarks():

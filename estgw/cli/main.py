@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import importlib
+import os
+import select
 import sys
 from collections.abc import Sequence
 
@@ -68,7 +70,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else argv
     run, arguments = program(words[0] if words else "").parse(words)
     try:
-        return run(arguments)
+        status = run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError as broken:
+        return _cut_off(broken)
     except ConfigError as refusal:
         for fault in refusal.faults:
             print(f"estgw: {fault}", file=sys.stderr)
@@ -78,3 +83,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+    return status
+
+
+def _cut_off(fault: BrokenPipeError) -> int:
+    """The exit status where nobody reads the rest, as behind `estgw ... | head`; another broken pipe is a fault."""
+    output = select.poll()
+    output.register(sys.stdout, 0)
+    if output.poll(0):  # nobody asks for an event, so it is an error
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python writes what is left at its end
+        return 0
+    print(f"estgw: {fault}", file=sys.stderr)
+    return 1

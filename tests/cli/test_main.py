@@ -762,3 +762,10 @@ def test_passwd_at_a_terminal_asks_twice_and_shows_nothing(tmp_path, answers, st
     assert os.waitstatus_to_exitcode(ended) == status
     assert b"secret" not in shown
     assert (tmp_path / "users").exists() is (status == 0)
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_command_whose_reader_has_gone_ends_silently(unbuffered):
+    command = f"{sys.executable} -m estgw lab show 3 | :; exit ${{PIPESTATUS[0]}}"
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered, "PYTHONPATH": str(ROOT)}
+    assert run("bash", "-c", command, env=environment).stderr == b""
