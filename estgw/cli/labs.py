@@ -47,11 +47,11 @@ def show(arguments: Namespace) -> int:
 def _gateway(path: Path) -> Gateway:
     """Address and user as in conf.yaml; those of the sheets where it has none, or several users, or can't be read."""
     from estgw.auth import users
-    from estgw.config import fields, model
+    from estgw.config import fields, loading
     from estgw.labs.sheets import DEFAULT_URL, DEFAULT_USER, Gateway
 
     try:
-        settings = model.load(path)
+        settings = loading.load(path)
         names = users.load(settings.client_auth.users).names if settings.client_auth.users else []
     except ConfigError:
         return Gateway()
@@ -62,19 +62,19 @@ def _gateway(path: Path) -> Gateway:
 
 def start(arguments: Namespace) -> int:
     """Add a lab's settings to conf.yaml, and let only count what happens from now on."""
-    from estgw.config import model
+    from estgw.config import loading
     from estgw.labs import files, outcomes, settings
     from estgw.labs.sheets import LabError
 
     sheet, path = _find(arguments.number), config_file(arguments.config)
-    model.load(path)  # a fault that is there already is named as one of this file
+    loading.load(path)  # a fault that is there already is named as one of this file
     text = path.read_text(encoding="utf-8")
     try:
         new = settings.added(text, sheet.settings, path)
     except LabError as fault:
         raise ConfigError([str(fault)]) from None
     if new != text:
-        files.write(path, new, approve=model.load)
+        files.write(path, new, approve=loading.load)
         print(f"{path} has these lines now:\n{sheet.settings}")
         print('Make the gateway read them: pkill -HUP -f "estgw demo", or stop it with Ctrl-C and start it again.')
     now = time.time()

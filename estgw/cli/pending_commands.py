@@ -61,9 +61,9 @@ def refuse(arguments: Namespace) -> int:
 
 def _places(path: Path) -> list[pending.Place]:
     """Where requests of the configured CAs wait: in the folder of each, and in its register if there is one."""
-    from estgw.config import model, routes
+    from estgw.config import loading, routes
 
-    served = {(each.ca_dir, each.register) for each in routes.routes(routes.build(model.load(config_file(path))))}
+    served = {(each.ca_dir, each.register) for each in routes.routes(routes.build(loading.load(config_file(path))))}
     folders = sorted({folder / "pending" for folder, _ in served})
     registers = {
         url or str(folder): Requests(engines.open_register(url, folder, PATIENCE))

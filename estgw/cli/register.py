@@ -136,9 +136,9 @@ def _issuer(folder: Path) -> crls.Issuer:
 
 def _routes(arguments: Namespace) -> list[Route]:
     """One route for each CA, those of one label if it is named."""
-    from estgw.config import model, routes
+    from estgw.config import loading, routes
 
-    services = routes.build(model.load(config_file(arguments.config)))
+    services = routes.build(loading.load(config_file(arguments.config)))
     if arguments.label is not None and arguments.label not in services:
         raise ConfigError([f"{arguments.label}: no such label in {arguments.config}"])
     chosen = services.values() if arguments.label is None else [services[arguments.label]]

@@ -55,9 +55,9 @@ def _everywhere(config: Path, names: Sequence[str]) -> str | None:
     IPv6 if all names are such addresses.  None for the configured addresses, if these are no loopback ones, or if the
     names lead to this machine alone.
     """
-    from estgw.config import fields, model
+    from estgw.config import fields, loading
 
-    hosts, ports = zip(*map(fields.split_address, model.load(config).server.listen), strict=True)
+    hosts, ports = zip(*map(fields.split_address, loading.load(config).server.listen), strict=True)
     if all(map(_is_local, names)) or not all(map(_is_local, hosts)):
         return None
     return sockets.endpoint(("::" if all(":" in name for name in names) else "0.0.0.0", ports[0]))  # noqa: S104
@@ -121,10 +121,10 @@ def check(arguments: Namespace) -> int:
 
 def _serve(path: Path, listen: str | None, ready: server.Ready, again: list[str], *, demo: str | None = None) -> int:
     """Serve until a signal; `again` is the command line to suggest when an address is in use."""
-    from estgw.config import fields, model
+    from estgw.config import fields, loading
 
     spawn.disown_inheritance()
-    settings = model.load(path)
+    settings = loading.load(path)
     logs.configure(settings.log.format, settings.log.level)
     if listen is not None:
         try:

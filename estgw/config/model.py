@@ -6,22 +6,21 @@ Paths are relative to the file.  The shipped conf.yaml explains the keys.
 from __future__ import annotations
 
 import ipaddress
+import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    ValidationError,
     ValidationInfo,
     field_validator,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
 
-from estgw.config import marked_yaml
 from estgw.config.fields import (
     BYTES,
     COUNT,
@@ -46,7 +45,6 @@ from estgw.config.fields import (
     split_address,
 )
 from estgw.config.route import Linking, RunnerName
-from estgw.errors import ConfigError
 from estgw.est.bounds import NameBounds
 from estgw.est.operations import OPERATIONS, Body, Requires, is_operation_name
 
@@ -200,6 +198,14 @@ def _operation_fault(name: str, settings: OperationSettings) -> str | None:
     return "a new operation says method, response_type and body" if None in shape else None
 
 
+def _places() -> int:
+    """How many callouts run at once where conf.yaml does not say.
+
+    Most scripts compute all the time.  More of them at once issue hardly more, and all others wait for a processor.
+    """
+    return max(4, 2 * len(os.sched_getaffinity(0)))
+
+
 class Callouts(ServiceSettings):
     """The settings for the paths without a label, and the limits of every callout."""
 
@@ -215,7 +221,7 @@ class Callouts(ServiceSettings):
     timeout: Seconds = 30
     decision_timeout: Seconds = 5
     retry_after: Count = 60
-    max_running: Count = 8
+    max_running: Count = Field(default_factory=_places)
     max_waiting: Count = 100
     max_stdout: Bytes = 1024 * 1024
     max_stderr: Bytes = 64 * 1024
@@ -327,43 +333,3 @@ class Config(_Model):
         if "page" not in self.model_fields_set and made.record.keep and self.server.workers == 1:
             made = made.model_copy(update={"page": Page(listen=DEMO_PAGE)})
         return made
-
-
-def load(path: Path, text: str | None = None) -> Config:
-    """Read conf.yaml, or take `text` for what stands in it; raises `ConfigError` with every fault in it."""
-    marked = marked_yaml.read(path) if text is None else marked_yaml.parse(path, text)
-    if not isinstance(marked.data, dict):
-        raise ConfigError([marked.fault((), "a mapping with the group names is expected")])
-    odd = marked.odd_numbers()
-    try:
-        made = Config.model_validate(marked.data, context={"base": path.absolute().parent})
-    except ValidationError as refusal:
-        found = [fault for error in refusal.errors() if error["loc"] not in odd for fault in _faults(marked, error)]
-        raise ConfigError([*odd.values(), *found]) from None
-    if odd:
-        raise ConfigError(list(odd.values()))
-    return made
-
-
-def _faults(marked: marked_yaml.MarkedYAML, error: Any) -> list[str]:
-    if error["type"] == "operations":
-        return [marked.fault((*error["loc"], name), text) for name, text in error["ctx"]["faults"].items()]
-    return [_fault(marked, error)]
-
-
-def _fault(marked: marked_yaml.MarkedYAML, error: Any) -> str:
-    loc: tuple[str | int, ...] = tuple(step for step in error["loc"] if step != "[key]")
-    match error["type"]:
-        case "missing":
-            return marked.fault(loc, "is missing")
-        case "extra_forbidden":
-            return marked.fault(loc, GONE.get(loc, "no such key here"))
-        case "value_error":
-            text = str(error["ctx"]["error"])
-        case _:
-            text = error["msg"][:1].lower() + error["msg"][1:]
-    scalar = marked.plain_scalar(loc)
-    wants_text = "string" in text or error["type"] in ("literal_error", "enum")
-    if scalar and wants_text and not isinstance(error["input"], str):
-        text = f'YAML reads {scalar} as {marked_yaml.a(type(error["input"]).__name__)}; quote it: "{scalar}"'
-    return marked.fault(loc, text)

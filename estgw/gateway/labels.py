@@ -12,7 +12,7 @@ from pathlib import Path
 
 from estgw.callout import program, runners
 from estgw.callout.language import language
-from estgw.config import csrattrs_yaml, model, routes
+from estgw.config import csrattrs_yaml, loading, routes
 from estgw.config.marked_yaml import text_of
 from estgw.config.model import Config
 from estgw.config.route import Route
@@ -88,7 +88,7 @@ class Snapshot:
 
 
 def _settings(path: Path, text: str, *, demo: str | None) -> Config:
-    settings = model.load(path, text)
+    settings = loading.load(path, text)
     return settings if demo is None else settings.for_demo(path.parent, demo)
 
 

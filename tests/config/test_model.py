@@ -12,7 +12,7 @@ import pytest
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from estgw.config import fields, model
+from estgw.config import fields, loading
 from estgw.config.model import Callouts, Config, OperationSettings, POPRule, ServiceSettings
 from estgw.errors import ConfigError
 from estgw.est.operations import Body, Requires
@@ -26,7 +26,7 @@ AT_THE_LEAST = 2  # lines
 def load(directory: Path, text: str) -> Config:
     path = directory / "conf.yaml"
     path.write_text(textwrap.dedent(text))
-    return model.load(path)
+    return loading.load(path)
 
 
 def faults(directory: Path, text: str) -> list[str]:
@@ -79,7 +79,7 @@ def test_paths_are_relative_to_the_file(tmp_path, monkeypatch):
 def test_a_relative_path_of_the_file_itself_is_resolved(tmp_path, monkeypatch):
     (tmp_path / "conf.yaml").write_text(LEAST)
     monkeypatch.chdir(tmp_path)
-    assert model.load(Path("conf.yaml")).tls.key == tmp_path / "k.pem"
+    assert loading.load(Path("conf.yaml")).tls.key == tmp_path / "k.pem"
 
 
 def test_absolute_paths_and_a_tilde_are_resolved(tmp_path, monkeypatch):
@@ -437,7 +437,7 @@ def named(data: Any) -> dict[str, set[str]]:
 
 
 def test_the_shipped_file_loads(tmp_path):
-    made = model.load(SHIPPED)
+    made = loading.load(SHIPPED)
     assert made.server.listen == ("127.0.0.1:8443",)
     assert made.callouts.handlers == ROOT / "handlers/openssl"
     assert not made.callouts.operations["serverkeygen"].enabled
@@ -463,6 +463,7 @@ def test_the_shipped_file_loads_with_every_key_made_active(tmp_path):
 
 # Keys whose commented value is an example and not the default.
 EXAMPLES = {
+    ("callouts", "max_running"),
     ("client_auth", "digest"),
     ("client_auth", "digest_users"),
     ("pop", "rules"),

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from estgw.config import model, routes
+from estgw.config import loading, routes
 from estgw.config.route import Route
 from estgw.config.routes import Service
 from estgw.est.operations import OPERATIONS, Body, Requires
@@ -24,7 +24,7 @@ def build(directory: Path, callouts: dict[str, Any] | None = None, **groups: Any
     }
     path = directory / "conf.yaml"
     path.write_text(yaml.safe_dump(data))
-    return dict(routes.build(model.load(path)))
+    return dict(routes.build(loading.load(path)))
 
 
 def route(directory: Path, name: str, settings: dict[str, Any] | None = None, **callouts: Any) -> Route:
@@ -210,7 +210,7 @@ def test_routes_yields_the_routes_of_all_labels(tmp_path):
 
 
 def test_every_program_of_the_shipped_configuration_exists():
-    made = routes.build(model.load(ROOT / "conf.yaml"))
+    made = routes.build(loading.load(ROOT / "conf.yaml"))
     assert made.keys() == {None, "python"}
     for each in routes.routes(made):
         assert all(program.is_file() for program in each.programs), each

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from estgw.auth import digest, users
 from estgw.auth.pop_rules import Rules
 from estgw.callout import cgi
-from estgw.config import model, routes
+from estgw.config import loading, routes
 from estgw.errors import ConfigError, HandlerFailed, Malformed
 from estgw.est import answers, certs
 from estgw.est import csr as csrs
@@ -24,7 +24,7 @@ from tests.kit.processes import ROOT
 TARGETS: dict[str, tuple[Callable[[bytes], None], list[bytes]]] = {}
 _target = functools.partial(checks.target, TARGETS)
 
-_SERVICE = routes.build(model.load(ROOT / "conf.yaml"))[None]
+_SERVICE = routes.build(loading.load(ROOT / "conf.yaml"))[None]
 
 
 # Output of scripts.
@@ -56,7 +56,7 @@ def stdout(data: bytes) -> None:
 @_target(ConfigError)
 def conf(data: bytes) -> None:
     with written(data[:LONGEST_YAML]) as file, placed(file, r"(:\d+:\d+|: can't be read): "):
-        found = model.load(file)
+        found = loading.load(file)
     list(routes.routes(routes.build(found)))
     rules = Rules(found.pop.rules, found.pop.default)
     rules.announces(calls.KNOWN, None)

@@ -20,7 +20,7 @@ from estgw.auth.digest import Digest, Nonces
 from estgw.auth.identity import Anchors, Client, Trust, identify
 from estgw.auth.pop import POP
 from estgw.auth.pop_rules import Rules
-from estgw.config import csrattrs_yaml, model, routes
+from estgw.config import csrattrs_yaml, loading, model, routes
 from estgw.errors import BadRequest, Malformed, NotFound, RequestError, Unauthenticated
 from estgw.est import ber, certs, encoding, keygen, names, operations
 from estgw.est import csr as csrs
@@ -43,7 +43,7 @@ from tests.kit.processes import ROOT
 TARGETS: dict[str, tuple[Callable[[bytes], None], list[bytes]]] = {}
 _target = functools.partial(checks.target, TARGETS)
 
-_ENROLL = routes.build(model.load(ROOT / "conf.yaml"))[None].routes["simpleenroll"]
+_ENROLL = routes.build(loading.load(ROOT / "conf.yaml"))[None].routes["simpleenroll"]
 _INSIST = csrattrs_yaml.load_template_check(Path(__file__).parent / "insist.yaml")
 _LINKING = Rules(
     model.POP.model_validate(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from estgw.config import model
+from estgw.config import loading, model
 from estgw.gateway import advice
 from estgw.gateway.worker_share import ALONE, WorkerShare
 from tests.kit.gateway import running_gateway
@@ -16,12 +16,12 @@ from tests.kit.workspace import Workspace
 
 CONF = """
 tls: {certificate: a, key: b}
-callouts: {handlers: h, ca_dir: c}
+callouts: {handlers: h, max_running: 8, ca_dir: c}
 """
 
 
 def settings(more: str = "") -> model.Config:
-    return model.load(Path("/x/conf.yaml"), CONF + more)
+    return loading.load(Path("/x/conf.yaml"), CONF + more)
 
 
 @pytest.fixture
@@ -44,9 +44,9 @@ def test_a_process_needs_descriptors_for_all_that_the_configuration_allows():
     paged = settings("record: {keep: 1}\npage: {listen: 127.0.0.1:0}\n")
     assert advice.descriptors(paged) == 1000 + 48 + 66 + 8 * 10
     pooled = CONF.replace("ca_dir: c", "ca_dir: c, runner: pool")
-    assert advice.descriptors(model.load(Path("/x/conf.yaml"), pooled)) == 1000 + 48 + 8 * 10 + 2 * 4 * 4
+    assert advice.descriptors(loading.load(Path("/x/conf.yaml"), pooled)) == 1000 + 48 + 8 * 10 + 2 * 4 * 4
     serial = CONF.replace("ca_dir: c", "ca_dir: c, operations: {simpleenroll: {serialize: x}}")
-    two = model.load(Path("/x/conf.yaml"), serial + "server: {workers: 2}\n")
+    two = loading.load(Path("/x/conf.yaml"), serial + "server: {workers: 2}\n")
     assert advice.descriptors(two) == 500 + 48 + 4 * 10 + 2 * 50
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from estgw.config import model, routes
+from estgw.config import loading, routes
 from estgw.gateway import openness
 
 CONF = """
@@ -22,7 +22,7 @@ labels:
 
 
 def rows(text: str = CONF) -> list[openness.Row]:
-    settings = model.load(Path("/x/conf.yaml"), text)
+    settings = loading.load(Path("/x/conf.yaml"), text)
     return openness.rows(settings, routes.build(settings), Path("/x"))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from estgw.config import model
+from estgw.config import loading
 from estgw.config.model import Recording
 from estgw.gateway import replays
 from estgw.gateway.replays import Replays
@@ -33,7 +33,7 @@ def recorded(lab: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 def settings(config: Path, keep: int = 10) -> Recording:
-    return model.load(config).record.model_copy(update={"keep": keep})
+    return loading.load(config).record.model_copy(update={"keep": keep})
 
 
 def test_a_replay_becomes_a_record_of_its_own_and_nothing_is_issued(recorded):

@@ -14,7 +14,7 @@ import yaml
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from estgw import logs
-from estgw.config import model
+from estgw.config import loading, model
 from estgw.gateway import validity
 from estgw.gateway.validity import Kind, Period, Watch
 from estgw.metrics import table
@@ -78,7 +78,7 @@ def change(lab: Workspace, **groups: dict[str, Any]) -> model.Config:
     for group, changes in groups.items():
         data[group] = {**(data.get(group) or {}), **changes}
     path.write_text(yaml.safe_dump(data))
-    return model.load(path)
+    return loading.load(path)
 
 
 @pytest.fixture
@@ -116,7 +116,7 @@ def test_each_certificate_and_crl_is_warned_of_once(old):
 
 
 def test_the_demo_ca_needs_no_warning(lab):
-    assert validity.sentences(model.load(lab.path / "conf.yaml")) == []
+    assert validity.sentences(loading.load(lab.path / "conf.yaml")) == []
 
 
 def test_periods_skip_files_that_cannot_be_read(old, own_lab):
