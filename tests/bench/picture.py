@@ -39,7 +39,7 @@ def main() -> None:
 
 def rows_of(result: Mapping[str, Any], part: str) -> list[Row]:
     """The rows of one part of a result."""
-    return [row for rows in result["parts"].values() for row in rows if row["part"] == part]
+    return [row for rows in result["parts"].values() for row in rows if row.get("part") == part]
 
 
 def filled(page: str, result: Mapping[str, Any]) -> str:

@@ -55,7 +55,11 @@ CPU = {"server CPU ms": 9.0, "gateway CPU ms": 9.0, "parent CPU ms": 0.0, "child
 ROW = {"part": "h", "by": "Bash, shipped", "TLS": "fresh", "per second": 40.0, **CPU}
 RESULT = {
     "machine": {"CPUs": 2},
-    "parts": {"(h)": [{**ROW, "clients": number} for number in (1, 8)], "(i)": [{"part": "i", "by": "nobody"}]},
+    "parts": {
+        "(h)": [{**ROW, "clients": number} for number in (1, 8)],
+        "(i)": [{"part": "i", "by": "nobody"}],
+        "(g)": [{"by": "nobody"}],
+    },
     "targets": [Target("h", "met in time", 2, 1).row(), Target("i", "elsewhere", 2, 1).row()],
 }
 
