@@ -25,7 +25,7 @@ class LabError(Exception):
 
 @dataclass(frozen=True)
 class Gateway:
-    """Whom the commands of a sheet address, and as whom."""
+    """The gateway and the user that the commands of a sheet name."""
 
     url: str = DEFAULT_URL
     user: str = DEFAULT_USER

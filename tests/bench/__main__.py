@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from tests.bench import bare, beside, growth, handshakes, memory, opening, recording, registers, rivals, versus
+from tests.bench import bare, beside, growth, handshakes, memory, opening, recording, registers, rivals, steps, versus
 from tests.bench.load import Load, can_build
 from tests.bench.rounds import Row
 from tests.bench.run import Run, pattern
@@ -42,6 +42,7 @@ PARTS: Mapping[str, Part] = {
     "k": _one("(k) requests without a body beside 32 clients that enrol by the Bash set", beside.measure),
     "p": _one("(p) opening the live page in Chromium", opening.measure),
     "r": _one("(r) enrolments by the label python, recorded or not", recording.measure),
+    "s": _one("(s) where the time of an enrolment goes, gate by gate, one client", steps.measure),
 }
 
 

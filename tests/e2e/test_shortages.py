@@ -170,8 +170,11 @@ def test_the_soft_descriptor_limit_is_raised_as_far_as_needed(own_lab):
 
 
 def config(lab: Workspace) -> Path:
+    """The shipped configuration on a port of the kernel's choice, with as many callouts on each machine."""
     path = lab.path / "here.yaml"
-    path.write_text((lab.path / "conf.yaml").read_text().replace("127.0.0.1:8443", "127.0.0.1:0"))
+    text = (lab.path / "conf.yaml").read_text().replace("127.0.0.1:8443", "127.0.0.1:0")
+    assert "  # max_running: 4 " in text
+    path.write_text(text.replace("  # max_running: 4 ", "  max_running: 8 "))
     return path
 
 
