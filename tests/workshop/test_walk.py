@@ -19,7 +19,7 @@ from tests.workshop.conftest import OPTIONS, Course
 
 pytestmark = [
     pytest.mark.exhaustive,
-    pytest.mark.client("chromium"),
+    pytest.mark.client("chromium-headless-shell"),
     pytest.mark.client("curl"),
     pytest.mark.timeout(600),  # three labs, on a busy machine
 ]
