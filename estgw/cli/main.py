@@ -69,11 +69,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
     words = sys.argv[1:] if argv is None else argv
     run, arguments = program(words[0] if words else "").parse(words)
+    status = 0
     try:
         status = run(arguments)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # it is None where the command was started with it closed
+            sys.stdout.flush()
     except BrokenPipeError as broken:
-        return _cut_off(broken)
+        if not _is_cut_off():
+            print(f"estgw: {broken}", file=sys.stderr)
+            return 1
     except ConfigError as refusal:
         for fault in refusal.faults:
             print(f"estgw: {fault}", file=sys.stderr)
@@ -86,12 +90,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     return status
 
 
-def _cut_off(fault: BrokenPipeError) -> int:
-    """The exit status where nobody reads the rest, as behind `estgw ... | head`; another broken pipe is a fault."""
+def _is_cut_off() -> bool:
+    """Whether the reader of standard output has gone, as in `estgw ... | head`; the rest is then dropped."""
     output = select.poll()
     output.register(sys.stdout, 0)
-    if output.poll(0):  # nobody asks for an event, so it is an error
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python writes what is left at its end
-        return 0
-    print(f"estgw: {fault}", file=sys.stderr)
-    return 1
+    if not output.poll(0):  # no event is asked for, so what comes is an error
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python writes what is left at its end
+    return True

@@ -769,3 +769,11 @@ def test_a_command_whose_reader_has_gone_ends_silently(unbuffered):
     command = f"{sys.executable} -m estgw lab show 3 | :; exit ${{PIPESTATUS[0]}}"
     environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered, "PYTHONPATH": str(ROOT)}
     assert run("bash", "-c", command, env=environment).stderr == b""
+
+
+@pytest.mark.parametrize("output", ["| :", ">&-"], ids=["gone", "closed"])
+def test_a_command_that_nobody_reads_keeps_its_exit_status(here, output):
+    """A lab that is not done yet: 3.  The little that it prints is written at its end."""
+    command = f"{sys.executable} -m estgw lab check 3 {output}; exit ${{PIPESTATUS[0]}}"
+    environment = {**os.environ, "PYTHONUNBUFFERED": "", "PYTHONPATH": str(ROOT)}
+    run("bash", "-c", command, status=3, env=environment, cwd=here.path)
