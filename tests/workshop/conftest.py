@@ -196,13 +196,19 @@ def python() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def course(python: Path) -> Iterator[Course]:
     """Two participants with a user id each, served."""
+    with laid_out(python, 2) as made, made.served():
+        yield made
+
+
+@contextlib.contextmanager
+def laid_out(python: Path, participants: int) -> Iterator[Course]:
+    """A workshop where all users may come, which is removed at the end."""
     folder = Path(tempfile.mkdtemp(prefix="estgw-test-", dir="/srv" if Path("/srv").is_dir() else "/opt"))
     folder.chmod(0o711)
-    made = Course(folder / "course", python)
     try:
-        made.init(2, *OPTIONS)
-        with made.served():
-            yield made
+        made = Course(folder / "course", python)
+        made.init(participants, *OPTIONS)
+        yield made
     finally:
         shutil.rmtree(folder)
 

@@ -15,7 +15,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.page.conftest import Look, browser, look
-from tests.workshop.conftest import OPTIONS, Course
+from tests.workshop.conftest import Course, laid_out
 
 pytestmark = [
     pytest.mark.exhaustive,
@@ -32,16 +32,10 @@ LINE = "# allowed_suffix example.org || refuse "
 @pytest.fixture
 def walk(python: Path) -> Iterator[Course]:
     """A workshop of one, whose records and scripts no other test has touched."""
-    folder = Path(tempfile.mkdtemp(prefix="estgw-test-", dir="/srv" if Path("/srv").is_dir() else "/opt"))
-    folder.chmod(0o711)
-    made = Course(folder / "course", python)
-    try:
-        made.init(1, *OPTIONS)
+    with laid_out(python, 1) as made:
         made.run("handouts", made.own)
         with made.served():
             yield made
-    finally:
-        shutil.rmtree(folder)
 
 
 class Laptop:
