@@ -76,7 +76,7 @@ def test_the_clients_address_counts_for_scripts_rules_log_and_guesses(own_lab):
 def test_a_header_that_nobody_may_send_is_refused(own_lab):
     """From an address that is no load balancer, and at a gateway that has no load balancer."""
     with running_gateway(own_lab, {"server": {"proxies": ["192.0.2.10"]}}) as gateway:
-        with pytest.raises((ssl.SSLError, ConnectionError)):
+        with pytest.raises(OSError):
             gateway.post("simpleenroll", GOOD, header=line("192.0.2.1"))
         said = gateway.wait_for("TLS handshake failed")
         assert said["reason"] == "refused: it does not come from a load balancer in server.proxies"
@@ -85,13 +85,13 @@ def test_a_header_that_nobody_may_send_is_refused(own_lab):
         gateway.configure({"server": {"proxies": ["127.0.0.1"]}})
         assert gateway.reload()["event"] == "reloaded"
         assert gateway.post("simpleenroll", GOOD, header=line("192.0.2.1")).status == 200
-        with pytest.raises((ssl.SSLError, ConnectionError)):
+        with pytest.raises(OSError):
             gateway.post("simpleenroll", GOOD)
         said = gateway.wait_for("TLS handshake failed", reason="no PROXY header")
         assert "send-proxy-v2" in said["hint"]
         gateway.configure({})
         assert gateway.reload()["event"] == "reloaded"
-        with pytest.raises((ssl.SSLError, ConnectionError)):
+        with pytest.raises(OSError):
             gateway.post("simpleenroll", GOOD, header=line("192.0.2.1"))
         said = gateway.wait_for("TLS handshake failed", reason="wrong version number")
         assert "add it to server.proxies" in said["hint"]
