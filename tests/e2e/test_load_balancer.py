@@ -7,7 +7,6 @@ import http.client
 import os
 import signal
 import socket
-import ssl
 import time
 from collections.abc import Mapping
 from typing import Any
