@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol, TypeAlias
 
 from estgw.callout.process import Outcome
-from estgw.callout.sources import Stamp, stamp
+from estgw.callout.sources import Stamp
 from estgw.callout.verdicts import Kind
 
 
@@ -74,11 +74,3 @@ def note(watches: tuple[Watch | None, Watch | None], outcomes: tuple[Outcome, Ou
     for watch, outcome in zip(watches, outcomes, strict=True):
         if watch is not None and outcome is not None:
             watch.end(outcome)
-
-
-def version_of(script: Path) -> Stamp | None:
-    """The stamp of a script's file as it is now; None if the file is missing."""
-    try:
-        return stamp(script.stat())
-    except OSError:
-        return None

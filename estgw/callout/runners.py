@@ -11,10 +11,9 @@ from typing import ClassVar, Protocol, cast
 
 from estgw.callout import shortage, spawn
 from estgw.callout.language import Language, language, read_language
-from estgw.callout.observer import version_of
 from estgw.callout.pool import Pool
 from estgw.callout.process import CouldNotStart, Limits, Outcome, Script
-from estgw.callout.sources import Stamp, stamp
+from estgw.callout.sources import Stamp, stamp, version_of
 from estgw.callout.warm import Warm
 from estgw.metrics.meter import meter
 from estgw.metrics.table import CALLOUT_SECONDS, CALLOUTS

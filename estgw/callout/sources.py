@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.machinery import SourceFileLoader
+from pathlib import Path
 from typing import Any
 
 LONGEST_MODULE = 64 << 10
@@ -29,6 +30,14 @@ Stamp = tuple[int, int, int, int]
 def stamp(info: os.stat_result) -> Stamp:
     """Facts that differ between two versions of a file."""
     return info.st_mtime_ns, info.st_ctime_ns, info.st_size, info.st_ino
+
+
+def version_of(path: str | Path) -> Stamp | None:
+    """The stamp of a file as it is now; None if the file is missing."""
+    try:
+        return stamp(os.stat(path))
+    except OSError:
+        return None
 
 
 @dataclass(frozen=True)

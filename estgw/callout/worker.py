@@ -21,13 +21,15 @@ from typing import Any, NoReturn
 
 from estgw.callout import header, interpreter
 from estgw.callout.header import Page
-from estgw.callout.interpreter import Fresh
-from estgw.callout.sources import Sources, Stamp, directory, stamp
+from estgw.callout.interpreter import Environment, Fresh
+from estgw.callout.sources import Sources, Stamp, directory, version_of
 
 STARTS_A_PROCESS = frozenset(
     {"os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.system", "pty.spawn", "subprocess.Popen"}
 )
 """Audit events after which another process may be in this worker's group."""
+_CHANGES_ENVIRONMENT = frozenset({"os.putenv", "os.unsetenv", "ctypes.dlopen"})
+"""Audit events after which the environment may be another: the standard library's, and those of C by way of ctypes."""
 STALE = "stale"
 """The answer when a module has been edited since it was imported: another worker must serve the callout."""
 
@@ -37,6 +39,8 @@ class _Watch:
 
     def __init__(self) -> None:
         self.spoilt = False
+        self.environment: Environment | None = None
+        """What the environment certainly is; None: a script may have changed it."""
         self._register = atexit.register
         sys.addaudithook(self._audit)
         atexit.register = self._at_exit
@@ -44,6 +48,8 @@ class _Watch:
     def _audit(self, event: str, _arguments: object) -> None:
         if event in STARTS_A_PROCESS:
             self.spoilt = True
+        elif event in _CHANGES_ENVIRONMENT:
+            self.environment = None
 
     def _at_exit(self, function: Callable[..., Any], /, *arguments: Any, **options: Any) -> Callable[..., Any]:
         # A module registers once, at its import.  A script registers in each callout, and expects the call at its end.
@@ -80,7 +86,7 @@ class Worker:
     def is_stale(self) -> bool:
         """Whether a module of the scripts, or the directory that they lie in, is another than when it was imported."""
         return _place(self._programs[0]) != self._place or any(
-            _stamp(path) != known for path, known in self._stamps.items()
+            version_of(path) != known for path, known in self._stamps.items()
         )
 
     def serve(self, bounds: Sequence[Bounds], files: Sequence[int]) -> tuple[int, bool]:
@@ -106,7 +112,8 @@ class Worker:
                 os.dup2(descriptor, number)
             for descriptor in stages[at]:
                 os.close(descriptor)
-            interpreter.enter(program, variables, self._folder, self._fresh)
+            interpreter.enter(program, variables, self._folder, self._fresh, before=self._watch.environment)
+            self._watch.environment = variables
             code, is_fit = self._run(program)
             ran += 4
             if pages:
@@ -136,7 +143,7 @@ class Worker:
         for module in self._fresh.imported_since():
             file = getattr(module, "__file__", None)
             if file and (path := os.path.realpath(file)).startswith(self._folder + os.sep):
-                self._stamps.setdefault(path, _stamp(path))
+                self._stamps.setdefault(path, version_of(path))
 
 
 def serve(programs: Sequence[str], sources: Sources, control: int, requests: int, fresh: Fresh) -> NoReturn:
@@ -197,10 +204,3 @@ def _place(program: str) -> tuple[int, int] | None:
     except OSError:
         return None
     return info.st_dev, info.st_ino
-
-
-def _stamp(path: str) -> Stamp | None:
-    try:
-        return stamp(os.stat(path))
-    except OSError:
-        return None

@@ -6,8 +6,7 @@ import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from estgw.callout.observer import version_of
-from estgw.callout.sources import Stamp
+from estgw.callout.sources import Stamp, version_of
 
 
 @dataclass

@@ -4,6 +4,7 @@ Not a program.  A handler decides; whatever it decides, nothing of a CSR but sub
 into a certificate, and no certificate is handed out before its row is in the register (store.py).
 """
 
+import functools
 import os
 import re
 import subprocess
@@ -23,6 +24,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, PublicKeyAlgorithmOID
 from policy import refuse
 
+from estgw.callout.sources import Stamp, version_of
 from estgw.register.crls import issuer_key_id
 from estgw.register.crls import signing_hash as signing_hash
 
@@ -196,14 +198,29 @@ def _usage(key: CertificatePublicKeyTypes, signs: bool) -> x509.KeyUsage:
 
 
 def _load() -> tuple[x509.Certificate, CertificateIssuerPrivateKeyTypes]:
-    """The CA's key and its certificate, which is the first that has this key."""
+    """The CA's key and its certificate."""
     folder = Path(os.environ["EST_CA_DIR"])
     if (folder / "private/cakey.uri").exists():
         return in_hsm(folder)
+    return _in_files(folder, tuple(map(version_of, _files(folder))))
+
+
+def _files(folder: Path) -> list[Path]:
+    return [folder / name for name in ("private/cakey.pem", "issuer.pem", "cacert.pem", "chain.pem")]
+
+
+@functools.lru_cache(maxsize=1)
+def _in_files(
+    folder: Path, _versions: tuple[Stamp | None, ...]
+) -> tuple[x509.Certificate, CertificateIssuerPrivateKeyTypes]:
+    """The key, and the first certificate that has it.
+
+    A worker that serves many requests reads them once, and again when one of these files is another.
+    """
+    key_file, *files = _files(folder)
     for _ in range(2):  # twice, because a roll-over may come between the reading of key and certificate
         try:
-            key = load_pem_private_key((folder / "private/cakey.pem").read_bytes(), None)
-            files = [folder / name for name in ("issuer.pem", "cacert.pem", "chain.pem")]
+            key = load_pem_private_key(key_file.read_bytes(), None)
             pem = b"".join(file.read_bytes() for file in files if file.exists())
             for certificate in x509.load_pem_x509_certificates(pem) if pem else ():
                 if certificate.public_key() == key.public_key():

@@ -5,6 +5,7 @@ It is certs.sqlite in EST_CA_DIR, or the PostgreSQL that EST_REGISTER names.  No
 """
 
 import contextlib
+import functools
 import hashlib
 import os
 import sys
@@ -16,6 +17,7 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from estgw.callout.sources import Stamp, stamp
 from estgw.register import crls, engines, requests, schema
 from estgw.register.engine import Engine, RegisterBusy, RegisterError
 from estgw.register.sqlite import NAME as NAME
@@ -119,11 +121,17 @@ def _approved() -> x509.Certificate | None:
 
 def _scripts() -> str:
     """A digest of the files in this directory, the policies among them."""
+    files = [entry for entry in os.scandir() if entry.is_file() and entry.stat().st_size <= MOST_OF_A_SCRIPT]
+    return _digest(tuple(sorted((entry.name, stamp(entry.stat())) for entry in files)))
+
+
+@functools.lru_cache(maxsize=1)
+def _digest(files: tuple[tuple[str, Stamp], ...]) -> str:
+    """A digest of these files.  A worker that serves many requests reads them once, and again after an edit."""
     found = hashlib.sha256()
-    for entry in sorted(os.scandir(), key=lambda entry: entry.name):
-        if entry.is_file() and entry.stat().st_size <= MOST_OF_A_SCRIPT:
-            content = Path(entry.path).read_bytes()
-            found.update(f"{entry.name}\0{len(content)}\0".encode("utf-8", "surrogateescape") + content)
+    for name, _ in files:
+        content = Path(name).read_bytes()
+        found.update(f"{name}\0{len(content)}\0".encode("utf-8", "surrogateescape") + content)
     return found.hexdigest()
 
 

@@ -441,6 +441,39 @@ sys.exit(77)
     assert outcomes == [outcomes[0]] * 3
 
 
+@pytest.mark.parametrize(
+    "left",
+    [
+        "",
+        "os.environ['SAME'] = 'left'",
+        "del os.environ['SAME']",
+        "os.environ.clear()",
+        "os.putenv('SAME', 'left')",
+        "os.unsetenv('SAME')",
+        "import ctypes; ctypes.CDLL(None).setenv(b'SAME', b'left', 1)",
+    ],
+)
+def test_a_worker_has_the_environment_of_each_request(machine: Running, tmp_path: Path, left: str) -> None:
+    """A program that the script starts has it too: it gets what the C library has, which `os.environ` may not show."""
+    text = f"""
+import os, subprocess, sys
+print(os.getpid(), sorted(os.environ.items()), flush=True)
+if sys.stdin.read():
+    subprocess.run(["/usr/bin/env"])
+else:
+    {left or "pass"}
+"""
+    program = script(tmp_path, text)
+    first = {**ENV, "SAME": "1", "OTHER": "2", "FIRST": "3"}
+    second = {**ENV, "SAME": "1", "OTHER": "4", "SECOND": "5"}
+    outcomes = machine.run("pool", program, env=first), machine.run("pool", program, b"show", env=second)
+    pids = [outcome.stdout.split()[0] for outcome in outcomes]
+    assert pids[0] == pids[1]
+    for outcome, environment in zip(outcomes, (first, second), strict=True):
+        assert str(sorted(environment.items())).encode() in outcome.stdout
+    assert dict(line.split("=", 1) for line in outcomes[1].stdout.decode().splitlines()[1:]) == second
+
+
 def test_the_state_of_a_module_stays_in_a_worker(machine: Running, tmp_path: Path) -> None:
     """This is the purpose of a worker, and its risk."""
     (tmp_path / "kept.py").write_text("SEEN = []")

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from estgw.callout.call import Call
 from estgw.callout.environment import environment_of
-from estgw.callout.observer import Ran, version_of
+from estgw.callout.observer import Ran
 from estgw.callout.process import Outcome
+from estgw.callout.sources import version_of
 from estgw.callout.verdicts import Kind
 from estgw.record.gates import GATES
 from estgw.record.tape import Connection, Head, Reply, Tape, Verdict
