@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import hmac
 import os
 import secrets
 import tempfile
@@ -77,7 +76,8 @@ class Users:
         return await asyncio.shield(self._check(self._digest(user, password), user, password))
 
     def _digest(self, user: str, password: str) -> bytes:
-        return hmac.digest(self._key, f"{user}\0{password}".encode(), hashlib.sha256)
+        # Python has BLAKE2 itself. HMAC by OpenSSL takes 60 us where little of OpenSSL is in the processor's cache.
+        return hashlib.blake2b(f"{user}\0{password}".encode(), key=self._key).digest()
 
     def _check(self, digest: bytes, user: str, password: str) -> asyncio.Task[bool]:
         """The verification of these credentials that is under way, or a new one."""

@@ -180,6 +180,8 @@ def common_name(name: x509.Name) -> str | None:
 
 def escape_controls(text: str) -> str:
     """Return a text with each control character as backslash and hex pairs, in the manner of RFC 4514."""
+    if text.isprintable():  # nearly every name is
+        return text
     return "".join(_hex_pairs(char) if _is_control(char) else char for char in text)
 
 
