@@ -607,6 +607,32 @@ def test_a_pool_worker_keeps_the_register_open_until_it_is_replaced(bench: Handl
     assert not log.exists()
 
 
+def test_a_pool_worker_reads_keys_and_scripts_again_when_they_are_others(bench: HandlerSet, tmp_path: Path) -> None:
+    env = environment(bench, csr("zoe"), tmp_path / "private")
+    with running(size=1) as machine:
+
+        def enrol(status: int = 0) -> x509.Certificate | None:
+            outcome = machine.run("pool", bench.script("simpleenroll"), env=env)
+            assert outcome.exit == status, outcome.stderr
+            return x509.load_pem_x509_certificate(outcome.stdout) if not status else None
+
+        first = enrol()
+        assert enrol() == first, "a repeat"
+        (bench.script("simpleenroll").parent / "allowed").write_text("zoe\n")
+        second = enrol()
+        assert second != first, "another file beside the script is another policy"
+        assert create_ca("--name", "Next", tmp_path / "next").returncode == 0
+        for name in ("cacert.pem", "private/cakey.pem"):
+            (bench.ca / name).write_bytes((tmp_path / "next" / name).read_bytes())
+        env["EST_PENDING_ID"] = "another"
+        third = enrol()
+        assert third is not None
+        assert third.issuer.rfc4514_string() == "CN=Next,O=estgw demo"
+        (bench.ca / "private/cakey.pem").unlink()
+        env["EST_PENDING_ID"] = "a third"
+        enrol(os.EX_CONFIG)
+
+
 def renewing(bench: HandlerSet, certificate: x509.Certificate, path: Path) -> Result:
     path.write_bytes(certificate.public_bytes(Encoding.PEM))
     return bench.run("simplereenroll", csr("zoe"), EST_RENEW_CERT_FILE=str(path))
