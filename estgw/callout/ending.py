@@ -72,9 +72,10 @@ def killed(script: Path, number: int) -> str:
 
 
 def not_started(script: Path, fault: str, search_path: str) -> str:
-    """A script that could not be started, with what `estgw check` says of it."""
-    found = programs.faults(script, search_path)
-    return f"could not start {fault} ({'; '.join(found)})" if found else f"could not start {fault}"
+    """A script that could not be started: what `estgw check` says of it, then the kernel's word, which may mislead."""
+    found, kernels = programs.faults(script, search_path), fault.removeprefix(f"{script}: ")
+    known = [text for text in found if text != fault]
+    return f"could not start {'; '.join(known)} ({kernels})" if known else f"could not start {fault}"
 
 
 def not_an_answer(script: Path, fault: str, stdout: bytes) -> str:

@@ -311,9 +311,9 @@ def test_a_handler_that_answers_only_after_sigterm_is_still_a_504(tmp_path, monk
 @pytest.mark.parametrize(
     ("mode", "text", "words"),
     [
-        (0o644, "#!/bin/bash\n", "Permission denied"),
-        (0o755, "#!/no/such\n", "No such file or directory"),
-        (0o755, "text\n", "Exec format error"),
+        (0o644, "#!/bin/bash\n", "not executable; chmod +x {} (Permission denied)"),
+        (0o755, "#!/no/such\n", "its interpreter /no/such does not exist (No such file or directory)"),
+        (0o755, "text\n", "neither a #! line nor a program (Exec format error)"),
         (None, "", "No such file or directory"),
     ],
 )
@@ -325,7 +325,7 @@ def test_a_handler_that_cannot_start_is_a_500_with_the_reason_logged(tmp_path, m
     with pytest.raises(HandlerFailed) as raised:
         asyncio.run(caller().handle(call_of(program, plain(tmp_path))))
     assert raised.value.public == APOLOGY
-    assert str(raised.value).startswith(f"could not start {program}: {words} (")
+    assert str(raised.value) == f"could not start {program}: {words.format(program)}"
 
 
 def test_a_refused_environment_starts_no_script(tmp_path):

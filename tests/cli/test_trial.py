@@ -239,7 +239,7 @@ def test_a_handler_that_cannot_start_is_a_500_with_advice(scripted, own_lab, tmp
     report = try_out(served, tmp_path, "cacerts")
     assert report.response.status == 500
     assert report.reason is not None
-    assert "cacerts: Permission denied" in report.reason
+    assert "(Permission denied)" in report.reason
     assert "chmod +x" in report.reason
 
 
