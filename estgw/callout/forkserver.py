@@ -261,7 +261,7 @@ class _Parent:
         interpreter.take_files(first.files[1:], keep=later)
         interpreter.limit_files(first.file_limit)
         interpreter.enter(first.program, one, directory(first.program), self._fresh)
-        traces, record = Traces(), _recorder(pages[0])
+        traces, record = Traces(one), _recorder(pages[0])
         code = interpreter.execute(first.program, source)
         if code != 0 or not traces.is_clean(first.program):
             interpreter.leave(code, self._fresh, record)
@@ -273,7 +273,7 @@ class _Parent:
         interpreter.take_files(later)
         interpreter.limit_files(second.file_limit)
         pages[1].begin()
-        interpreter.enter(second.program, two, directory(second.program), self._fresh)
+        interpreter.enter(second.program, two, directory(second.program), self._fresh, before=traces.environment)
         record = _recorder(pages[1])
         code = interpreter.execute(second.program, self._sources.get(second.program))
         interpreter.leave(code, self._fresh, record)

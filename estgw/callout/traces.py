@@ -29,9 +29,9 @@ from collections.abc import Callable
 from typing import Any
 
 from estgw.callout import interpreter
-from estgw.callout.interpreter import Fresh
+from estgw.callout.interpreter import Environment, Fresh
 from estgw.callout.sources import directory
-from estgw.callout.worker import STARTS_A_PROCESS
+from estgw.callout.worker import CHANGES_ENVIRONMENT, STARTS_A_PROCESS
 
 SPOILS = STARTS_A_PROCESS | {"sys.addaudithook", "resource.setrlimit", "ctypes.dlopen"}
 """Audit events after which the process is not used again."""
@@ -64,7 +64,9 @@ _PROBES: tuple[Callable[[], Any], ...] = (
 class Traces:
     """The state of a process before a script runs in it."""
 
-    def __init__(self) -> None:
+    def __init__(self, environment: Environment) -> None:
+        self.environment: Environment | None = environment
+        """What the environment certainly is; None: the script may have changed it."""
         self._before = [probe() for probe in _PROBES]
         # Values alone: a look at an object copies its page, and there are hundreds of modules.
         self._modules = list(sys.modules.values())
@@ -77,6 +79,8 @@ class Traces:
     def _audit(self, event: str, _arguments: object) -> None:
         if event in SPOILS:
             self._is_spoilt = True
+        elif event in CHANGES_ENVIRONMENT:
+            self.environment = None
 
     def is_clean(self, program: str) -> bool:
         """Whether another script may run in this process, once `clear` has been called."""

@@ -28,7 +28,7 @@ STARTS_A_PROCESS = frozenset(
     {"os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.system", "pty.spawn", "subprocess.Popen"}
 )
 """Audit events after which another process may be in this worker's group."""
-_CHANGES_ENVIRONMENT = frozenset({"os.putenv", "os.unsetenv", "ctypes.dlopen"})
+CHANGES_ENVIRONMENT = frozenset({"os.putenv", "os.unsetenv", "ctypes.dlopen"})
 """Audit events after which the environment may be another: the standard library's, and those of C by way of ctypes."""
 STALE = "stale"
 """The answer when a module has been edited since it was imported: another worker must serve the callout."""
@@ -48,7 +48,7 @@ class _Watch:
     def _audit(self, event: str, _arguments: object) -> None:
         if event in STARTS_A_PROCESS:
             self.spoilt = True
-        elif event in _CHANGES_ENVIRONMENT:
+        elif event in CHANGES_ENVIRONMENT:
             self.environment = None
 
     def _at_exit(self, function: Callable[..., Any], /, *arguments: Any, **options: Any) -> Callable[..., Any]:

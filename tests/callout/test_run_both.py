@@ -93,6 +93,7 @@ def test_a_decision_before_a_handler_ends_as_one_that_is_run_alone(machine: Runn
 
 FINGERPRINT = """
 import atexit, builtins, gc, json, locale, logging, os, random, resource, signal, socket, sys, threading, time, warnings
+import subprocess
 umask = os.umask(0)
 facts = {
     "cwd": os.getcwd(), "umask": umask, "nice": os.nice(0), "ids": [os.getresuid(), os.getresgid()],
@@ -111,6 +112,7 @@ facts = {
     "modules": [name for name in ("policy", "csv", "mine") if name in sys.modules],
     "main": [name for name in globals() if name.startswith("mine")], "children": os.path.exists("child"),
     "parser": hasattr(sys.modules.get("xml"), "dom"),
+    "inherited": sorted(subprocess.run(["/usr/bin/env"], stdout=-1).stdout.decode().splitlines()),
 }
 import policy
 facts["fault"] = policy.fault
@@ -122,6 +124,7 @@ UNTIDY = {
     "working directory": "import os; os.chdir('/')",
     "umask": "import os; os.umask(0)",
     "environment": "import os; os.environ['MINE'] = '1'; del os.environ['PATH']",
+    "environment of children": "import os; os.putenv('PATH', '/mine'); os.unsetenv('TZ')",
     "time zone": "import os, time; os.environ['TZ'] = 'Asia/Tokyo'; time.tzset()",
     "niceness": "import os; os.nice(3)",
     "a signal handler": "import signal; signal.signal(signal.SIGUSR1, lambda *_: None)",
