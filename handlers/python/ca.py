@@ -4,9 +4,10 @@ Not a program.  A handler decides; whatever it decides, nothing of a CSR but sub
 into a certificate, and no certificate is handed out before its row is in the register (store.py).
 """
 
+from __future__ import annotations
+
 import functools
 import os
-import re
 import subprocess
 import sys
 import warnings
@@ -162,10 +163,10 @@ def duration(text: str | timedelta) -> timedelta:
     """A length of time such as 90d, 12h, 10m, 30s or 30; anything else ends the handler."""
     if isinstance(text, timedelta):
         seconds = text.total_seconds()
-    elif found := re.fullmatch("([0-9]{1,10})([smhd]?)", text):
-        seconds = int(found[1]) * _UNITS[found[2]]
     else:
-        seconds = 0
+        number, unit = (text[:-1], text[-1]) if text[-1:] in tuple("smhd") else (text, "")
+        is_number = number.isascii() and number.isdecimal() and len(number) <= 10
+        seconds = int(number) * _UNITS[unit] if is_number else 0
     if not 1 <= seconds <= 36525 * 86400:
         fail(f"'{text}' is no length of time: write a number with s, m, h or d behind it, 1s to 36525d")
     return timedelta(seconds=seconds)

@@ -9,6 +9,8 @@ helpers ("Helpers for policies").  ../openssl/policy.sh has the same ones for Ba
 Not a program.  It loads the library for certificates where that is needed only, so that `authorize` starts fast.
 """
 
+from __future__ import annotations
+
 import os
 import re
 import sys

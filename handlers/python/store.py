@@ -4,6 +4,8 @@ It is certs.sqlite in EST_CA_DIR, or the PostgreSQL that EST_REGISTER names.  No
     sqlite3 certs.sqlite "SELECT serial, subject, not_after FROM certificates"
 """
 
+from __future__ import annotations
+
 import contextlib
 import functools
 import hashlib
