@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
+import importlib
 import os
 import resource
 import shutil
@@ -10,12 +12,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
 
 from tests.kit.gateway import Gateway, enrol, running_gateway
 from tests.kit.postgres import Cluster, program, running_cluster
+from tests.kit.processes import ROOT
 from tests.kit.workspace import Workspace
 
 # Tests let scripts flood their outputs on purpose. If one outlives its test, the kernel stops it at this limit.
@@ -27,10 +31,31 @@ hypothesis.settings.register_profile("estgw", deadline=None)
 hypothesis.settings.load_profile("estgw")
 
 
+gc.disable()  # until all tests are collected: nothing of that is garbage, and it would be looked at again and again
+
+
 def pytest_collection_finish() -> None:
     """Leave thousands of tests out of each later garbage collection: one twentieth of the time of all."""
     gc.collect()
     gc.freeze()
+    gc.enable()
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Import the modules of the whole suite, in each worker in another order.
+
+    Workers collect at the same time, and each would compile what Python has not compiled yet.  So each begins with a
+    part of its own and finds the rest compiled.
+    """
+    worker: dict[str, Any] = getattr(session.config, "workerinput", {})
+    if not worker or [Path(each).resolve() for each in session.config.args] != [ROOT / "tests"]:
+        return
+    ignored = {ROOT / each for each in session.config.getoption("ignore") or ()}
+    files = [path for path in sorted((ROOT / "tests").rglob("test_*.py")) if ignored.isdisjoint((path, *path.parents))]
+    begin = len(files) * int(worker["workerid"].removeprefix("gw")) // worker["workercount"]
+    for path in files[begin:] + files[:begin]:
+        with contextlib.suppress(BaseException):  # its collection reports it
+            importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -33,6 +33,7 @@ from estgw.cli import serving
 from estgw.gateway import advice
 from tests.kit.csr import challenge, csr, san
 from tests.kit.der import VECTORS, armoured
+from tests.kit.preloaded import forked_estgw
 from tests.kit.processes import DEADLINE, ROOT, run
 from tests.kit.restore import logging_as_before
 from tests.kit.workspace import Workspace
@@ -279,11 +280,7 @@ def test_a_ready_gateway_does_not_end_when_the_reader_of_its_first_line_closes_t
 @pytest.mark.client("curl")
 def test_a_demo_prints_its_first_name_and_is_reached_by_it(here):
     command = [
-        sys.executable,
-        "-W",
-        "error",
-        "-m",
-        "estgw",
+        *forked_estgw(),
         "demo",
         "--name",
         "est.lab.example",
@@ -647,8 +644,8 @@ def test_csrattrs_encode_reverses_explain_byte_for_byte(path, tmp_path, capsys):
 
 def test_csrattrs_explain_and_encode_work_in_a_pipe():
     path = VECTORS / "rfc7030-4.5.2-csrattrs.b64"
-    text = run(sys.executable, "-m", "estgw", "csrattrs", "explain", path, cwd=ROOT).stdout
-    again = run(sys.executable, "-m", "estgw", "csrattrs", "encode", "-", stdin=text, cwd=ROOT).stdout
+    text = run(*forked_estgw(), "csrattrs", "explain", path, cwd=ROOT).stdout
+    again = run(*forked_estgw(), "csrattrs", "encode", "-", stdin=text, cwd=ROOT).stdout
     assert base64.b64decode(again) == base64.b64decode(path.read_bytes())
 
 

@@ -35,6 +35,7 @@ from tests.kit.connection import V12, Response
 from tests.kit.csr import csr
 from tests.kit.gateway import LOGIN, Gateway, enrol
 from tests.kit.keys import KEY
+from tests.kit.preloaded import forked_estgw
 from tests.kit.processes import DEADLINE, ROOT, until
 from tests.kit.restore import logging_as_before
 from tests.kit.workspace import Workspace
@@ -463,7 +464,7 @@ class Watching:
 @contextlib.contextmanager
 def watching(here: SimpleNamespace, *arguments: str) -> Iterator[Watching]:
     log = here.temporary / "watch.log"
-    command = [sys.executable, "-m", "estgw", "watch", "-c", str(here.config), *arguments]
+    command = [*forked_estgw(), "watch", "-c", str(here.config), *arguments]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with (
         log.open("w") as file,

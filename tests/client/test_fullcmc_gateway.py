@@ -11,8 +11,9 @@ from cryptography import x509
 
 from estgw.client.faults import Exit
 from estgw.est import certs
-from tests.client.common import LOGIN, pair_fits, python
+from tests.client.common import LOGIN, pair_fits
 from tests.kit.gateway import running_gateway
+from tests.kit.preloaded import forked_estgw
 from tests.kit.processes import until
 
 SECRET = "correct horse battery"
@@ -197,7 +198,8 @@ def test_a_pending_enrolment_is_approved_and_confirmed(slow, estclient, crmf, tm
     assert "CMC pending" in ended.err
 
     def pending(*arguments):
-        return python("-m", "estgw", "pending", *arguments, "-c", str(slow.config), check=True)
+        command = [*forked_estgw(), "pending", *arguments, "-c", slow.config]
+        return subprocess.run(command, capture_output=True, text=True, check=True)
 
     def approve():
         before = len(slow.access)

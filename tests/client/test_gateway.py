@@ -6,7 +6,6 @@ import base64
 import hashlib
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -21,6 +20,7 @@ from tests.client import bench
 from tests.client.bench import SHARED, SHARED_ID
 from tests.kit.ca import root
 from tests.kit.gateway import running_gateway
+from tests.kit.preloaded import forked_estclient, script
 
 ROOT = Path(__file__).parents[2]
 LOGIN = ("-p", "estuser:estpwd")
@@ -181,7 +181,7 @@ REFERENCE_COMMAND = """
 def test_the_command_line_of_the_reference_client_works(server, tmp_path, path):
     """The command line is unchanged. Its script is found by its bare name and links the CSR."""
     program = tmp_path / "estclient"
-    program.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -W error -m estgw.client "$@"\n')
+    program.write_text(script(forked_estclient()))
     program.chmod(0o755)
     (tmp_path / "ESThandlerC_genp10.sh").symlink_to(ROOT / "handlers" / "examples" / "genp10")
     given = {"ESTSRVR": "localhost", "ESTPORT": str(server.port), "ESTURL": path, "CN": "demostep4"}

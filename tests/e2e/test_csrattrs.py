@@ -27,6 +27,7 @@ from tests.kit.connection import V12, V13
 from tests.kit.csr import csr
 from tests.kit.der import armoured, oid
 from tests.kit.gateway import LOGIN, Gateway, running_gateway
+from tests.kit.preloaded import forked_estgw
 from tests.kit.processes import ROOT, run
 from tests.kit.workspace import Workspace
 
@@ -82,7 +83,7 @@ def asked(gateway: Gateway, label: str = "") -> CsrAttrs:
 
 
 def estgw(*arguments: str | Path, stdin: bytes = b"", status: int = 0) -> bytes:
-    return run(sys.executable, "-m", "estgw", *arguments, stdin=stdin, status=status, cwd=ROOT).stdout
+    return run(*forked_estgw(), *arguments, stdin=stdin, status=status, cwd=ROOT).stdout
 
 
 # The YAML file.
@@ -377,7 +378,7 @@ def test_a_csr_template_of_callouts_applies_to_all_labels(own_lab):
 def test_estgw_check_reports_a_fault_in_a_template(own_lab):
     (own_lab.path / "insisted.yaml").write_text("- key: ec:P-1\n- 2.10\n")
     own_lab.edit("conf.yaml", "  # csr_template: null", "  csr_template: insisted.yaml")
-    done = run(sys.executable, "-m", "estgw", "check", "-c", own_lab.path / "conf.yaml", status=1, cwd=ROOT)
+    done = run(*forked_estgw(), "check", "-c", own_lab.path / "conf.yaml", status=1, cwd=ROOT)
     assert done.stderr.decode() == (
         f'estgw: {own_lab.path}/insisted.yaml:2:3: YAML reads 2.10 as a float; quote it: "2.10"'
         " (the default label, label python)\n"
@@ -390,6 +391,6 @@ def test_estgw_run_refuses_a_csr_with_the_same_words(own_lab):
     with tempfile.NamedTemporaryFile() as file:
         file.write(armoured(csr("device-1")))
         file.flush()
-        command = [sys.executable, "-m", "estgw", "run", "simpleenroll", "-c", own_lab.path / "conf.yaml"]
+        command = [*forked_estgw(), "run", "simpleenroll", "-c", own_lab.path / "conf.yaml"]
         done = run(*command, "--csr", file.name, "--user", "estuser", status=1, cwd=ROOT)
     assert LACKS in done.stdout.decode()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import sys
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,6 +16,7 @@ from tests.kit.ca import DAY, NOW, root
 from tests.kit.cases import some
 from tests.kit.gateway import Gateway, enrol, running_gateway
 from tests.kit.metrics import samples, value
+from tests.kit.preloaded import forked_estgw
 from tests.kit.processes import ROOT, run, until
 from tests.kit.workers import GOOD, one_each, pids, two_workers
 from tests.kit.workspace import Workspace
@@ -166,7 +166,7 @@ def test_faults_are_reported_before_a_port_is_bound(own_lab, workers):
         data["server"] = {"listen": [address], "workers": workers}
         data["metrics"] = {"listen": address}
         path.write_text(yaml.safe_dump(data))
-        done = run(sys.executable, "-m", "estgw", "serve", "-c", path, status=1, cwd=ROOT)
+        done = run(*forked_estgw(), "serve", "-c", path, status=1, cwd=ROOT)
     assert done.stderr.decode() == f"estgw: {own_lab.path}/users.htpasswd:1:1: not of the form user:hash\n"
 
 

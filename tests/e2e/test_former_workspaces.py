@@ -29,6 +29,7 @@ from tests.kit.cases import some
 from tests.kit.csr import csr
 from tests.kit.gateway import enrol, running_gateway
 from tests.kit.keys import KEY_PEM
+from tests.kit.preloaded import forked_estgw
 from tests.kit.processes import ROOT
 from tests.kit.workspace import Workspace
 
@@ -108,14 +109,14 @@ def test_a_former_workspace_does_full_cmc(gateway, tmp_path, path):
 
 
 def test_estgw_check_finds_no_fault_in_a_former_workspace(former):
-    command = [sys.executable, "-m", "estgw", "check", "-c", former.path / "conf.yaml"]
+    command = [*forked_estgw(), "check", "-c", former.path / "conf.yaml"]
     done = subprocess.run(command, cwd=former.path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.endswith(f"{former.path}/conf.yaml: all well\n")
 
 
 def test_estgw_demo_serves_a_former_workspace(former):
-    command = [sys.executable, "-m", "estgw", "demo", "--dir", ".", "--listen", "127.0.0.1:0"]
+    command = [*forked_estgw(), "demo", "--dir", ".", "--listen", "127.0.0.1:0"]
     with subprocess.Popen(command, cwd=former.path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as demo:
         try:
             assert demo.stdout is not None
@@ -128,7 +129,7 @@ def test_estgw_demo_serves_a_former_workspace(former):
 def test_estgw_run_runs_a_script_of_a_former_workspace(former, tmp_path):
     (tmp_path / "req.der").write_bytes(csr("device-1"))
     for label in ([], ["--label", "python"]):
-        command = [sys.executable, "-m", "estgw", "run", "simpleenroll", "-c", "conf.yaml", "--user", "estuser"]
+        command = [*forked_estgw(), "run", "simpleenroll", "-c", "conf.yaml", "--user", "estuser"]
         command += ["--csr", tmp_path / "req.der", *label]
         done = subprocess.run(command, cwd=former.path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done

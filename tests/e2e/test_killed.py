@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +16,7 @@ import pytest
 from tests.kit.connection import request
 from tests.kit.csr import csr
 from tests.kit.gateway import LOGIN, Gateway, merged, running_gateway
+from tests.kit.preloaded import forked_estgw
 from tests.kit.processes import ROOT, dead, run, until
 from tests.kit.workers import pids, two_workers
 from tests.kit.workspace import Workspace
@@ -57,7 +57,7 @@ def kill(gateway: Gateway) -> None:
 
 def estgw(gateway: Gateway, *arguments: str) -> tuple[list[str | Path], dict[str, str]]:
     """A command line and its environment, with the temporary directory of a gateway."""
-    command: list[str | Path] = [sys.executable, "-m", "estgw", *arguments, "-c", gateway.config]
+    command: list[str | Path] = [*forked_estgw(), *arguments, "-c", gateway.config]
     return command, {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(scratch(gateway.lab))}
 
 

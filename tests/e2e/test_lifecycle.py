@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -19,6 +18,7 @@ from tests.kit.cases import some
 from tests.kit.connection import request
 from tests.kit.csr import csr
 from tests.kit.gateway import LOGIN, Gateway, enrol, running_gateway
+from tests.kit.preloaded import forked_estgw
 from tests.kit.processes import ROOT, run, until
 
 GOOD = csr()
@@ -183,7 +183,7 @@ def test_a_handler_that_exceeds_drain_timeout_is_killed(own_lab):
 def test_a_second_gateway_on_the_same_port_says_that_it_is_in_use(gateway, own_lab):
     config = own_lab.path / "conf.yaml"
     config.write_text(config.read_text().replace("127.0.0.1:8443", f"127.0.0.1:{gateway.port}"))
-    done = run(sys.executable, "-m", "estgw", "serve", "-c", config, status=1, cwd=ROOT)
+    done = run(*forked_estgw(), "serve", "-c", config, status=1, cwd=ROOT)
     assert b"127.0.0.1:%d is in use by another program; try: estgw serve " % gateway.port in done.stderr
     assert b"Traceback" not in done.stderr
 

@@ -9,7 +9,6 @@ import signal
 import socket
 import ssl
 import subprocess
-import sys
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
@@ -18,6 +17,7 @@ from cryptography import x509
 
 from tests.kit.csr import csr
 from tests.kit.live_page import ON, Link, paged
+from tests.kit.preloaded import forked_estgw
 from tests.kit.processes import DEADLINE, ROOT, run
 from tests.kit.workspace import Workspace
 
@@ -134,7 +134,7 @@ def test_a_taken_port_of_the_page_is_told_with_its_setting(own_lab: Workspace):
         port = taken.getsockname()[1]
         text = (own_lab.path / "conf.yaml").read_text().replace("[127.0.0.1:8443]", "[127.0.0.1:0]")
         config.write_text(f"{text}\nrecord: {{keep: 5}}\npage: {{listen: 127.0.0.1:{port}}}\n")
-        command = [sys.executable, "-m", "estgw", "serve", "-c", str(config)]
+        command = [*forked_estgw(), "serve", "-c", str(config)]
         done = run(*command, status=1, cwd=own_lab.path, env={**os.environ, "PYTHONPATH": str(ROOT)})
         assert f"page.listen: can't listen on 127.0.0.1:{port}".encode() in done.stderr
 
@@ -142,7 +142,7 @@ def test_a_taken_port_of_the_page_is_told_with_its_setting(own_lab: Workspace):
 @contextlib.contextmanager
 def demo(lab: Workspace, *options: str) -> Iterator[subprocess.Popen[str]]:
     """A demo in a workspace that is there."""
-    command = [sys.executable, "-m", "estgw", "demo", "--dir", str(lab.path), *options]
+    command = [*forked_estgw(), "demo", "--dir", str(lab.path), *options]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with (lab.path / "said").open("w") as said:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, text=True, env=environment)

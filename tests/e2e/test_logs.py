@@ -10,7 +10,6 @@ import re
 import socket
 import ssl
 import subprocess
-import sys
 import warnings
 
 import pytest
@@ -22,6 +21,7 @@ from tests.kit.connection import V12, basic, request
 from tests.kit.csr import csr
 from tests.kit.gateway import LOGIN, running_gateway
 from tests.kit.keys import KEY_PEM
+from tests.kit.preloaded import forked_estgw
 from tests.kit.processes import ROOT, run
 
 GOOD = csr()
@@ -235,7 +235,7 @@ def test_the_log_is_text_on_a_terminal(own_lab):
     config = own_lab.path / "conf.yaml"
     config.write_text(config.read_text().replace("127.0.0.1:8443", "127.0.0.1:0"))
     terminal, line = pty.openpty()
-    command = [sys.executable, "-m", "estgw", "serve", "-c", config]
+    command = [*forked_estgw(), "serve", "-c", config]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=line) as process:
         try:
             assert process.stdout is not None

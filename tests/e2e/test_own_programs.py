@@ -20,6 +20,7 @@ from cryptography import x509
 from estgw.est.csr import parse
 from tests.kit.csr import csr
 from tests.kit.gateway import Gateway, running_gateway
+from tests.kit.preloaded import forked_estgw
 from tests.kit.processes import ROOT
 from tests.kit.workspace import Workspace
 
@@ -204,7 +205,7 @@ if not knows(env["EST_CSR_SUBJECT"]):
 """
     add_policy(own_lab, "python/authorize", policy)
     checked = subprocess.run(
-        [sys.executable, "-m", "estgw", "check", "-c", own_lab.path / "conf.yaml"],
+        [*forked_estgw(), "check", "-c", own_lab.path / "conf.yaml"],
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert checked.returncode == 0, checked.stderr

@@ -30,6 +30,7 @@ from tests.kit.connection import Response
 from tests.kit.csr import csr
 from tests.kit.gateway import Gateway, merged, running_gateway
 from tests.kit.keys import KEY_PEM
+from tests.kit.preloaded import forked_estgw
 from tests.kit.processes import ROOT, run
 from tests.kit.restore import logging_as_before
 from tests.kit.scripts import uncommented_text
@@ -59,7 +60,7 @@ def enrol(gateway: Gateway, body: bytes = GOOD, **options: Any) -> Response:
 
 def estgw(lab: Workspace, config: Path, *arguments: str | Path, status: int = 0) -> tuple[str, str]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = run(sys.executable, "-m", "estgw", *arguments, "-c", config, status=status, cwd=lab.path, env=environment)
+    done = run(*forked_estgw(), *arguments, "-c", config, status=status, cwd=lab.path, env=environment)
     return done.stdout.decode(), done.stderr.decode()
 
 

@@ -11,7 +11,6 @@ import contextlib
 import email
 import os
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -29,6 +28,7 @@ from estgw.est import certs
 from tests.kit.connection import V12, Response
 from tests.kit.csr import csr
 from tests.kit.gateway import LOGIN, Gateway, running_gateway
+from tests.kit.preloaded import forked_estclient, forked_estgw
 from tests.kit.processes import ROOT, run, until
 from tests.kit.workspace import Workspace
 
@@ -368,7 +368,7 @@ def quietly(doomed: Gateway) -> None:
 def another_gateway(server: Gateway, directory: Path) -> Iterator[Gateway]:
     """A second process with the same configuration and CA, ended by SIGKILL."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(directory)}
-    command = [sys.executable, "-m", "estgw", "serve", "-c", str(server.config)]
+    command = [*forked_estgw(), "serve", "-c", str(server.config)]
     with (directory / "log").open("w") as log:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment)
     with process:
@@ -412,7 +412,7 @@ def test_estclient_waits_for_the_approval(server, tmp_path, operation):
     """It builds a CSR for each connection, so the binding is another one after the wait."""
     name = f"sun-{operation}"
     approver = approve_soon(server, name)
-    command: list[str | Path] = [sys.executable, "-m", "estgw.client", operation, "-u", server.url, "-p", LOGIN]
+    command: list[str | Path] = [*forked_estclient(), operation, "-u", server.url, "-p", LOGIN]
     command += ["-c", server.lab.anchor, "--subject", f"CN={name}", "-o", tmp_path / "new.pem", "--wait", "15"]
     run(*command, *(["--new-key"] if operation == "enroll" else []))
     approver.join()

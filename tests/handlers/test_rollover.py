@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from estgw.est.certs import serial_hex
 from tests.kit.ca import pem
 from tests.kit.csr import csr
 from tests.kit.gateway import enrol, running_gateway
+from tests.kit.preloaded import forked_estclient
 from tests.kit.processes import PATH, ROOT, run
 from tests.kit.reference import lint
 from tests.kit.scripts import Cuts
@@ -450,7 +450,7 @@ def test_cacerts_prints_a_bag_of_one_generation(workspace: Workspace, tmp_path: 
 
 def estclient(*arguments: str | Path) -> subprocess.CompletedProcess[bytes]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return run(sys.executable, "-m", "estgw.client", *arguments, env=environment)
+    return run(*forked_estclient(), *arguments, env=environment)
 
 
 def test_clients_of_all_generations_are_served_after_two_rollovers(own_lab: Workspace, tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from datetime import timedelta
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from tests.handlers.test_rollover import is_root, openssl_verify, validates
 from tests.kit.ca import pem
 from tests.kit.csr import csr
 from tests.kit.gateway import Gateway, enrol, running_gateway
+from tests.kit.preloaded import forked_estclient
 from tests.kit.processes import PATH, ROOT, run
 from tests.kit.reference import lint
 from tests.kit.scripts import Cuts, HandlerSet
@@ -264,7 +264,7 @@ def test_a_sub_ca_works_with_a_gateway_through_rollover_and_revocation(sub_lab: 
             assert renew(gateway, pair, anchor) == (200, "")
 
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        command = [sys.executable, "-m", "estgw.client", "cacerts", "-u", gateway.url, "-c", str(first), "--json"]
+        command = [*forked_estclient(), "cacerts", "-u", gateway.url, "-c", str(first), "--json"]
         said = json.loads(run(*command, env=environment).stdout)
         assert [one["role"] for one in said["certificates"] if one["newest"]] == ["NewWithNew"]
         assert len(said["certificates"]) == 6

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from tests.kit.gateway import Gateway, merged, running_gateway
+from tests.kit.preloaded import forked_estclient, forked_estgw, script
 from tests.kit.processes import ROOT
 from tests.kit.workspace import Workspace
 
@@ -137,9 +138,9 @@ def shell(lab: Workspace, overrides: Mapping[str, Any] | None = None) -> Iterato
     """A terminal in the workspace, with its gateway running and our two programs in the PATH."""
     programs = lab.path / "bin"
     programs.mkdir()
-    for name, module in (("estgw", "estgw"), ("estclient", "estgw.client")):
+    for name, words in (("estgw", forked_estgw()), ("estclient", forked_estclient())):
         program = programs / name
-        program.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m {module} "$@"\n')
+        program.write_text(script(words))
         program.chmod(0o755)
     with running_gateway(lab, overrides, python=True) as gateway:
         yield Shell(lab, gateway, f"{programs}:{os.environ['PATH']}", overrides or {})

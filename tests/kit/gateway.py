@@ -21,13 +21,13 @@ from tests.kit.ca import pem
 from tests.kit.connection import Connection, Response
 from tests.kit.csr import csr
 from tests.kit.keys import KEY_PEM
-from tests.kit.preloaded import Forked
+from tests.kit.preloaded import Program
 from tests.kit.processes import DEADLINE, ROOT, until
 from tests.kit.workspace import Workspace
 
 LOGIN = f"{DEMO_USER}:{DEMO_PASSWORD}"
 
-Process: TypeAlias = Forked | subprocess.Popen[str]
+Process: TypeAlias = Program | subprocess.Popen[str]
 
 _numbers = itertools.count(1)
 
@@ -36,7 +36,7 @@ class Gateway:
     """A running `estgw serve`: its address, its log and its process."""
 
     def __init__(
-        self, lab: Workspace, config: Path, log_file: Path, process: Forked | subprocess.Popen[str], url: str
+        self, lab: Workspace, config: Path, log_file: Path, process: Program | subprocess.Popen[str], url: str
     ) -> None:
         self.lab, self.config, self.process, self.url = lab, config, process, url
         self.port = int(url.rpartition(":")[2])
@@ -166,7 +166,7 @@ def running_gateway(
 
 def _started(command: list[str], environment: Mapping[str, str], log: IO[str], *, fresh: bool) -> Process:
     if not fresh:
-        return Forked(command, environment, log)
+        return Program(command, environment, log)
     program = [sys.executable, "-W", "error", "-m", "estgw"]
     return subprocess.Popen([*program, *command], stdout=subprocess.PIPE, stderr=log, text=True, env=environment)
 

@@ -1,51 +1,61 @@
-"""A process that has imported the gateway and forks one `estgw serve` after the other.
+"""Processes that have imported the gateway and fork one program of this package after the other.
 
-Most of what a gateway's start costs is importing its modules.  This process imports them once for each test process.
-A start is a message on a socket, with the command line, the environment, the working directory, and three descriptors:
-standard output, standard error, and a socket that brings the process id and later the exit status.  Two forks follow:
-the first process waits for the second one, which becomes the gateway.
+Most of what a program's start costs is importing its modules.  Each test process has two such processes, so that the
+modules are imported once: one for all programs, and one for the warm parents of gateways, which must not have more
+modules than the contract promises to Python handlers.  For each connection (`tests.kit.forked`) there are two forks:
+the first process waits for the second one, which becomes the program.
+
+A forked gateway starts its workers and its warm parent in the same way, where one that a user starts executes an
+interpreter for each.
 """
 
 from __future__ import annotations
 
+import array
 import atexit
+import contextlib
+import fcntl
 import functools
 import gc
+import importlib
 import json
 import os
+import resource
+import select
+import shlex
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NoReturn, Self
 
+from tests.kit import forked
+from tests.kit.forked import Forked
+
 ROOT = Path(__file__).resolve().parents[2]
-_LONGEST = 1 << 17
+
+_WARM = (
+    "import sys; modules = set(sys.modules); sys.path[0] = sys.argv[1]; "
+    "from tests.kit import preloaded; preloaded.fork_warm_parents(int(sys.argv[2]), modules)"
+)
+_PROGRAMS = (
+    "import sys; sys.path[0] = sys.argv[1]; "
+    "from tests.kit import preloaded; preloaded.fork_programs(int(sys.argv[2]), sys.argv[3])"
+)
 
 
-class Forked:
-    """A forked gateway, with the part of `subprocess.Popen` that tests use."""
+class Program(Forked):
+    """A forked program with its standard output in a pipe."""
 
     def __init__(self, arguments: Sequence[str], environment: Mapping[str, str], stderr: IO[Any]) -> None:
-        mine, its = socket.socketpair()
         read, write = os.pipe()
-        order = {"arguments": list(arguments), "environment": dict(environment), "directory": os.getcwd()}
-        message = json.dumps(order).encode()
-        assert len(message) < _LONGEST
-        try:
-            socket.send_fds(_forker(), [message], [write, stderr.fileno(), its.fileno()])
-        finally:
-            os.close(write)
-            its.close()
-        self.returncode: int | None = None
+        with open(os.devnull) as null, os.fdopen(write, "w"):
+            descriptors = {0: null.fileno(), 1: write, 2: stderr.fileno()}
+            super().__init__(_addresses()[0], "estgw", arguments, descriptors, environment=environment)
         self.stdout = os.fdopen(read)
-        self._socket = mine
-        self._lines = mine.makefile("r")
-        self.pid = int(self._lines.readline())
 
     def __enter__(self) -> Self:
         return self
@@ -54,86 +64,216 @@ class Forked:
         self.stdout.close()
         self.wait()
 
-    def poll(self) -> int | None:
-        """The exit status, or None while it runs."""
-        try:
-            return self.wait(0)
-        except subprocess.TimeoutExpired:
-            return None
 
-    def wait(self, timeout: float | None = None) -> int:
-        """Wait for its end; the exit status, negative for a signal."""
-        if self.returncode is None:
-            self._socket.settimeout(timeout)
-            try:
-                self.returncode = int(self._socket.recv(100))
-            except (TimeoutError, BlockingIOError):
-                raise subprocess.TimeoutExpired("estgw", timeout or 0) from None
-            self._lines.close()
-            self._socket.close()
-        return self.returncode
+def forked_estgw() -> list[str]:
+    """The first words of a command line that does what `python -W error -m estgw` does, without its imports.
 
-    def send_signal(self, number: int) -> None:
-        if self.poll() is None:
-            os.kill(self.pid, number)
+    Streams, signals, environment, directory, umask and resource limits are passed on; terminals, privileges and the
+    interpreter's own variables, as PYTHONPATH, are not.
+    """
+    return [sys.executable, "-IS", forked.__file__, _addresses()[0], "estgw"]
 
-    def kill(self) -> None:
-        self.send_signal(signal.SIGKILL)
+
+def forked_estclient() -> list[str]:
+    """The same for `python -W error -m estgw.client`."""
+    return [*forked_estgw()[:-1], "estclient"]
+
+
+def script(words: Sequence[str]) -> str:
+    """The text of a program that runs this command line with its own arguments."""
+    return f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n'
 
 
 @functools.cache
-def _forker() -> socket.socket:
-    """The socket of this process's forker, which is started when it is first needed and ends with us."""
-    mine, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    for each in (mine, its):
-        each.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * _LONGEST)
-    command = [sys.executable, "-W", "error", "-m", "tests.kit.preloaded", str(its.fileno())]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, env=environment, pass_fds=[its.fileno()])
-    its.close()
+def _addresses() -> tuple[str, str]:
+    """Where this process's forkers listen: programs, warm parents.  They are started here and end with us."""
+    warm = _started(_WARM, {"LC_CTYPE": "C.UTF-8", "TZ": "UTC", "HOME": "/nonexistent"})
+    return _started(_PROGRAMS, os.environ, "-W", "error", address=warm), warm
+
+
+def _started(code: str, environment: Mapping[str, str], *options: str, address: str = "") -> str:
+    own = f"estgw-tests-{os.urandom(16).hex()}"
+    held, watched = socket.socketpair()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2 * forked.LONGEST)
+        listener.bind(f"\0{own}")
+        listener.listen(128)
+        arguments = [str(ROOT), str(listener.fileno()), address]
+        process = subprocess.Popen(
+            [sys.executable, *options, "-c", code, *arguments],
+            stdin=watched.fileno(),
+            stdout=subprocess.DEVNULL,
+            cwd="/",
+            env=environment,
+            pass_fds=[listener.fileno()],
+        )
+    watched.close()
 
     @atexit.register
     def end() -> None:
-        mine.close()
+        held.close()
         process.wait()
 
-    return mine
+    return own
 
 
-def _serve(orders: socket.socket) -> list[str]:
-    """Fork for each order until the other end is closed; return in the process that becomes a gateway."""
+# In the forkers.
+
+
+def fork_programs(listener: int, warm: str) -> NoReturn:
+    """Serve gateways, their workers and commands; `warm` is the other forker's address."""
+    from estgw.callout import warm as warm_parent
+    from estgw.cli import main as estgw
+    from estgw.client.commands import cli as client
+    from estgw.gateway import server
+    from estgw.supervision import supervisor, worker, worker_slot
+
+    assert server
+    assert supervisor
+    estgw.program()
+    with socket.socket(fileno=os.dup(listener)) as known:
+        own = known.getsockname()[1:].decode()
+    for module, address, entry in ((worker_slot, own, "worker"), (warm_parent, warm, "warm")):
+        start = functools.partial(_fork, address, entry)
+        module.__dict__["subprocess"] = _Forking(start)
+
+    def be_worker(arguments: Sequence[str]) -> None:
+        sys.argv[1:] = arguments
+        worker.main()
+
+    _serve(listener, {"estgw": estgw.main, "estclient": client.main, "worker": be_worker})
+
+
+def fork_warm_parents(listener: int, modules: Collection[str]) -> NoReturn:
+    """Serve warm parents; `modules` are those that Python had imported at its start."""
+    from estgw.callout import forkserver, interpreter
+
+    for name in (*forkserver.PRELOADED, "estgw.cmc_service.service"):  # our configurations have fullcmc
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "tests"]:
+        del sys.modules[name]  # no script may find them
+
+    def be_warm(arguments: Sequence[str]) -> None:
+        interpreter._FILE_LIMITS = resource.getrlimit(resource.RLIMIT_FSIZE)  # those of a new process
+        _, control, home, *preload = arguments
+        forkserver.main(int(control), modules, home, preload)
+
+    _serve(listener, {"warm": be_warm})
+
+
+class _Forking:
+    """The module `subprocess` for a module of the gateway, with a `Popen` that forks what is executed otherwise."""
+
+    def __init__(self, popen: Callable[..., Forked]) -> None:
+        self.Popen = popen
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(subprocess, name)
+
+
+def _fork(
+    address: str,
+    entry: str,
+    command: Sequence[str],
+    *,
+    pass_fds: Sequence[int],
+    env: Mapping[str, str],
+    stderr: int = 2,
+    **options: Any,
+) -> Forked:
+    """As `subprocess.Popen`; `command` is an interpreter, `-c`, its code and the arguments."""
+    with open(os.devnull, "r+b") as null:
+        streams = {0: options.pop("stdin"), 1: options.pop("stdout"), 2: stderr}
+        descriptors = {key: null.fileno() if value == subprocess.DEVNULL else value for key, value in streams.items()}
+        descriptors |= {number: number for number in pass_fds}
+        directory, session = options.pop("cwd", os.getcwd()), options.pop("start_new_session")
+        assert not options
+        return Forked(address, entry, command[3:], descriptors, environment=env, directory=directory, session=session)
+
+
+Entry = Callable[[Sequence[str]], int | None]
+
+
+def _serve(descriptor: int, entries: Mapping[str, Entry]) -> NoReturn:
+    """Fork for each connection until standard input is closed."""
+    listener = socket.socket(fileno=descriptor)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the processes that wait
+    gc.collect()
+    gc.freeze()
     while True:
-        message, descriptors, _, _ = socket.recv_fds(orders, _LONGEST, 3)
-        if not message:
+        ready, _, _ = select.select([0, descriptor], [], [])
+        if descriptor not in ready:
             os._exit(0)
+        connection, _ = listener.accept()
         if not os.fork():
             break
-        for descriptor in descriptors:
-            os.close(descriptor)
-    orders.close()
-    stdout, stderr, report = descriptors
+        connection.close()
+    listener.close()
+    room = socket.CMSG_LEN(forked.MOST * array.array("i").itemsize)
+    message, controls, _, _ = connection.recvmsg(forked.LONGEST, room)
+    received = array.array("i")
+    for _, _, numbers in controls:
+        received.frombytes(numbers)
+    order = json.loads(message)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     if pid := os.fork():
-        os.close(stdout)
-        os.close(stderr)
-        os.write(report, b"%d\n" % pid)
-        _, status = os.waitpid(pid, 0)
-        os.write(report, b"%d" % os.waitstatus_to_exitcode(status))
-        os._exit(0)
-    os.close(report)
+        _watch(pid, connection, received, leash=order["leash"])
+    connection.close()
+    try:
+        _settle(order, received)
+        status = entries[order["entry"]](order["arguments"])
+    except SystemExit as end:
+        status = end.code if end.code is None or isinstance(end.code, int) else 1
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+    _end(status or 0)
+
+
+def _watch(pid: int, connection: socket.socket, received: Collection[int], *, leash: bool) -> NoReturn:
+    """Report a process and its end; on a leash, kill it when the other end has gone."""
+    for number in (0, 1, 2, *received):
+        os.close(number)
+    connection.send(b"%d" % pid)
+    if leash:
+        process = os.pidfd_open(pid)
+        ready, _, _ = select.select([process, connection.fileno()], [], [])
+        if process not in ready:
+            os.kill(pid, signal.SIGKILL)
+    _, status = os.waitpid(pid, 0)
+    with contextlib.suppress(OSError):  # nobody waits for it
+        connection.send(b"%d" % os.waitstatus_to_exitcode(status))
+    os._exit(0)
+
+
+def _settle(order: Mapping[str, Any], received: Sequence[int]) -> None:
+    """Be as a new process that was started with this order."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    for target, descriptor in ((1, stdout), (2, stderr)):
-        os.dup2(descriptor, target)
-        os.close(descriptor)
-    order = json.loads(message)
+    if order["session"]:
+        os.setsid()
+    highest = max([2, *received, *order["descriptors"]]) + 1
+    moved = {number: _duplicate(got, highest) for number, got in zip(order["descriptors"], received, strict=True)}
+    os.closerange(0, highest)
+    for number, duplicate in moved.items():
+        os.dup2(duplicate, number, inheritable=number > 2)
+        os.close(duplicate)
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if number not in moved:  # Python has no stream where the descriptor is closed
+            setattr(sys, name, None)
     os.chdir(order["directory"])
+    os.umask(order["umask"])
+    for limit, soft, hard in order["limits"]:
+        if resource.getrlimit(limit) != (soft, hard):
+            resource.setrlimit(limit, (soft, hard))
     os.environ.clear()
     os.environ.update(order["environment"])
-    tempfile.tempdir = None
-    arguments: list[str] = order["arguments"]
-    return arguments
+    if "tempfile" in sys.modules:
+        sys.modules["tempfile"].tempdir = None  # type: ignore[attr-defined]
+
+
+def _duplicate(descriptor: int, lowest: int) -> int:
+    return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, lowest)
 
 
 def _end(status: int) -> NoReturn:
@@ -141,16 +281,10 @@ def _end(status: int) -> NoReturn:
     threading._shutdown()  # type: ignore[attr-defined]  # what the interpreter calls
     atexit._run_exitfuncs()
     gc.collect()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except OSError:
+            status = 120
     os._exit(status)
-
-
-if __name__ == "__main__":
-    from estgw.cli.main import main
-    from estgw.gateway import server
-    from estgw.supervision import supervisor
-
-    assert server and supervisor  # loaded before the forks
-    gc.freeze()
-    _end(main(_serve(socket.socket(fileno=int(sys.argv[1])))))

@@ -17,7 +17,7 @@ from estgw.est import encoding
 from estgw.record.ring import Record
 from tests.kit.csr import csr
 from tests.kit.gateway import Gateway
-from tests.kit.processes import ROOT
+from tests.kit.preloaded import forked_estgw, script
 from tests.page import samples
 from tests.page.conftest import Look
 from tests.page.shown import FACTS, Shown, shown
@@ -188,7 +188,7 @@ def test_the_copied_curl_enrols_at_a_gateway(look: Look, gateway: Gateway, tmp_p
 def test_the_copied_estgw_run_runs_the_scripts(look: Look, gateway: Gateway, tmp_path: Path):
     record = enrolment_at(gateway)
     program = tmp_path / "estgw"
-    program.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m estgw "$@"\n')
+    program.write_text(script(forked_estgw()))
     program.chmod(0o755)
     facts = replace(FACTS, url=gateway.url, config=str(gateway.config))
     with shown(record, facts=facts) as page:

@@ -17,6 +17,7 @@ import pytest
 from estgw.cli.main import main
 from estgw.quirks import clients
 from estgw.quirks.table import QUIRKS
+from tests.kit.preloaded import forked_estclient, forked_estgw
 from tests.kit.processes import DEADLINE, ROOT
 
 DUMB = f"{sys.executable} -c \"raise SystemExit('no')\""
@@ -118,7 +119,7 @@ class Serving:
     """`estgw quirks serve` as a process."""
 
     def __init__(self, *arguments):
-        command = [sys.executable, "-P", "-m", "estgw", "quirks", "serve", *arguments]
+        command = [*forked_estgw(), "quirks", "serve", *arguments]
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         self.process = subprocess.Popen(
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -165,7 +166,7 @@ def test_serve_says_all_that_a_client_needs_and_ends_on_sigterm(tmp_path):
             f"quirk-{name}" for name in QUIRKS
         }
         assert f"  {port + 2}  quirk-wrong-host\n" in serving.lines
-        command = [sys.executable, "-P", "-m", "estgw.client", "enroll", "-u", f"https://localhost:{port}"]
+        command = [*forked_estclient(), "enroll", "-u", f"https://localhost:{port}"]
         command += ["-c", str(anchor), "-p", login, "--new-key", "--subject", "CN=x", "-o", "x.pem"]
         done = subprocess.run(
             command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, check=False

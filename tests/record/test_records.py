@@ -10,7 +10,6 @@ import socket
 import ssl
 import stat
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +24,7 @@ from tests.kit.connection import V12
 from tests.kit.connection import request as connection_request
 from tests.kit.csr import challenge, csr
 from tests.kit.gateway import LOGIN, enrol, running_gateway
+from tests.kit.preloaded import forked_estgw
 from tests.kit.processes import DEADLINE, ROOT, until
 from tests.kit.workspace import Workspace
 from tests.record.kit import Record, Recording, paths, recording
@@ -336,7 +336,7 @@ def test_records_have_the_keys_of_the_table_and_no_others(recorder):
 @pytest.mark.slow
 def test_a_demo_records_where_the_configuration_is_silent_and_not_where_it_speaks(own_lab):
     def demo() -> list[str]:
-        command = [sys.executable, "-m", "estgw", "demo", "--dir", own_lab.path, "--listen", "127.0.0.1:0"]
+        command = [*forked_estgw(), "demo", "--dir", own_lab.path, "--listen", "127.0.0.1:0"]
         with subprocess.Popen(
             command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         ) as started:

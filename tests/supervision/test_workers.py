@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import ssl
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,6 +19,7 @@ from tests.kit.connection import Connection, request
 from tests.kit.csr import csr
 from tests.kit.gateway import LOGIN, Gateway
 from tests.kit.metrics import samples, value
+from tests.kit.preloaded import forked_estgw
 from tests.kit.processes import ROOT, dead, run, until
 from tests.kit.workers import GOOD, held, holding, let_go, one_each, pids, two_workers, worker_of
 from tests.kit.workspace import Workspace
@@ -285,7 +285,7 @@ def test_callouts_of_one_serialize_name_run_one_at_a_time_in_all_workers(own_lab
 
 
 def serve(lab: Workspace, *options: str) -> tuple[int, str, str]:
-    command = (sys.executable, "-m", "estgw", "serve", "-c", str(lab.path / "conf.yaml"), *options)
+    command = (*forked_estgw(), "serve", "-c", str(lab.path / "conf.yaml"), *options)
     done = run(*command, status=None, cwd=ROOT, env={**os.environ, "TMPDIR": str(lab.path / "tmp")})
     return done.returncode, done.stdout.decode(), done.stderr.decode()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from tests.kit.connection import EST, Connection, Response, basic, request
 from tests.kit.csr import csr
 from tests.kit.der import VECTORS, armoured
 from tests.kit.gateway import Gateway, running_gateway
+from tests.kit.preloaded import forked_estgw
 from tests.kit.processes import ROOT, run
 from tests.kit.scripts import REFLECT, REFLECTING, seen
 from tests.kit.workspace import Workspace
@@ -430,7 +430,7 @@ def test_the_removed_key_nonce_secret_is_refused_with_advice(own):
         (fault,) = gateway.reload()["faults"]
         assert gateway.get("cacerts").status == 200
         for command in ("check", "serve"):
-            done = run(sys.executable, "-m", "estgw", command, "-c", gateway.config, status=None, env=PYTHON)
+            done = run(*forked_estgw(), command, "-c", gateway.config, status=None, env=PYTHON)
             assert done.returncode != 0
             assert "client_auth.nonce_secret: this key is gone; remove the line" in done.stderr.decode()
     assert "client_auth.nonce_secret: this key is gone; remove the line" in fault
@@ -443,9 +443,7 @@ def test_a_digest_file_made_by_estgw_passwd_works(own):
     path = own.path / "made.htdigest"
     for login in ("carol:c-secret", "dave:d-secret"):
         user, _, password = login.partition(":")
-        run(
-            sys.executable, "-m", "estgw", "passwd", "--digest", path, user, stdin=password.encode() + b"\n", env=PYTHON
-        )
+        run(*forked_estgw(), "passwd", "--digest", path, user, stdin=password.encode() + b"\n", env=PYTHON)
     with running_gateway(own, settings(own, digest_users=str(path))) as gateway, gateway.connect() as connection:
         for algorithm in ("MD5", "SHA-256"):
             given = digest_challenge(post(connection, None), algorithm)
