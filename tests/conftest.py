@@ -17,6 +17,7 @@ from typing import Any
 import hypothesis
 import pytest
 
+from tests.kit import preloaded
 from tests.kit.gateway import Gateway, enrol, running_gateway
 from tests.kit.postgres import Cluster, program, running_cluster
 from tests.kit.processes import ROOT
@@ -77,6 +78,13 @@ def _missing(client: str) -> str | None:
         if "unknown" in done.stderr or "no capable fetcher" in done.stderr:
             return "pki lacks --estca or the curl plugin (libstrongswan-extra-plugins)"
     return None
+
+
+@pytest.fixture
+def forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers and warm parents of this process are forked, as those of a forked gateway are."""
+    for module, replacement in preloaded.forking().items():
+        monkeypatch.setattr(module, "subprocess", replacement)
 
 
 @pytest.fixture(scope="session")

@@ -29,7 +29,8 @@ from tests.kit.workspace import Workspace
 
 
 @pytest.fixture
-def machine() -> Iterator[Running]:
+def machine(forked: None) -> Iterator[Running]:
+    """With a forked warm parent; a test that needs one as a user has it takes `running`."""
     with running() as made:
         until(lambda: made.warm.is_ready)
         yield made
@@ -107,9 +108,11 @@ def test_the_parent_is_small_and_inherits_nothing_of_the_gateway(monkeypatch, tm
             assert os.readlink(place / "cwd") == "/"
 
 
-def test_the_parent_is_a_new_interpreter_and_no_fork_of_the_gateway(machine):
-    assert os.readlink(f"/proc/{pid_of(machine)}/exe") == os.path.realpath(sys.executable)
-    assert Path(f"/proc/{pid_of(machine)}/cmdline").read_bytes().startswith(sys.executable.encode() + b"\0-c\0")
+def test_the_parent_is_a_new_interpreter_and_no_fork_of_the_gateway(tmp_path):
+    with running() as machine:
+        machine.run("fork", script(tmp_path, "pass"))
+        assert os.readlink(f"/proc/{pid_of(machine)}/exe") == os.path.realpath(sys.executable)
+        assert Path(f"/proc/{pid_of(machine)}/cmdline").read_bytes().startswith(sys.executable.encode() + b"\0-c\0")
 
 
 def test_common_imports_of_scripts_are_loaded_before_the_fork(machine, tmp_path):
@@ -151,19 +154,19 @@ def test_a_module_named_later_is_loaded_by_the_next_parent(machine, tmp_path):
 def test_the_cmc_service_is_loaded_only_where_fullcmc_is_enabled(own_lab, enabled):
     own_lab.script("handlers/python/csrattrs", "#!/usr/bin/env python3\nimport sys\n"
                    "print('estgw.cmc_service.service' in sys.modules, file=sys.stderr)\n")  # fmt: skip
-    with running_gateway(
-        own_lab, {"callouts": {"operations": {"fullcmc": {"enabled": enabled}}}}, python=True
-    ) as gateway:
+    settings = {"callouts": {"operations": {"fullcmc": {"enabled": enabled}}}}
+    with running_gateway(own_lab, settings, fresh=True) as gateway:
         gateway.get("python/csrattrs")
         assert gateway.wait_for("handler stderr", line=str(enabled))
 
 
-def test_scripts_are_children_of_the_parent_which_collects_them(machine, tmp_path):
+def test_scripts_are_children_of_the_parent_which_collects_them(tmp_path):
     program = script(tmp_path, "import os; print(os.getppid())")
-    for _ in range(3):
-        assert int(machine.run("fork", program).stdout) == pid_of(machine)
-    assert children() == [pid_of(machine)]
-    until(lambda: children(pid_of(machine)) == [])
+    with running() as machine:
+        for _ in range(3):
+            assert int(machine.run("fork", program).stdout) == pid_of(machine)
+        assert children() == [pid_of(machine)]
+        until(lambda: children(pid_of(machine)) == [])
 
 
 # Which scripts it runs.
@@ -248,15 +251,17 @@ def test_a_script_rewritten_in_another_language_uses_exec_at_once(machine, tmp_p
 # Death of the parent.
 
 
-def test_a_parent_that_dies_is_replaced_at_once(machine, tmp_path):
+def test_a_parent_that_dies_is_replaced_at_once(tmp_path):
     program = script(tmp_path, "print('served')")
-    first = pid_of(machine)
-    with capture_logs() as lines:
-        os.kill(first, signal.SIGKILL)
-        second = replaced(machine, first)
-        assert machine.run("fork", program).stdout == b"served\n"
-    assert [(line["event"], line["code"]) for line in lines] == [("the warm parent died", -9)]
-    assert children() == [second]
+    with running() as machine:
+        until(lambda: machine.warm.is_ready)
+        first = pid_of(machine)
+        with capture_logs() as lines:
+            os.kill(first, signal.SIGKILL)
+            second = replaced(machine, first)
+            assert machine.run("fork", program).stdout == b"served\n"
+        assert [(line["event"], line["code"]) for line in lines] == [("the warm parent died", -9)]
+        assert children() == [second]
 
 
 def test_a_running_script_goes_on_after_the_parent_died(machine, tmp_path):
@@ -548,7 +553,7 @@ def ask(gateway: Gateway, label: str) -> list[int]:
 
 
 def test_a_gateway_runs_python_handlers_by_the_configured_runner(handlers_lab):
-    with running_gateway(handlers_lab, labels(handlers_lab)) as gateway:
+    with running_gateway(handlers_lab, labels(handlers_lab), fresh=True) as gateway:
         (parent,) = children(gateway.process.pid)
         assert ask(gateway, "auto")[0] == parent
         assert ask(gateway, "exec")[0] == gateway.process.pid
@@ -569,7 +574,7 @@ def test_a_gateway_runs_python_handlers_by_the_configured_runner(handlers_lab):
 
 
 def test_a_gateway_whose_warm_parent_dies_starts_another(handlers_lab):
-    with running_gateway(handlers_lab, labels(handlers_lab)) as gateway:
+    with running_gateway(handlers_lab, labels(handlers_lab), fresh=True) as gateway:
         (first,) = children(gateway.process.pid)
         ask(gateway, "auto")
         with concurrent.futures.ThreadPoolExecutor() as pool:
@@ -586,7 +591,10 @@ def test_a_gateway_whose_warm_parent_dies_starts_another(handlers_lab):
 
 def test_a_gateway_that_is_killed_leaves_no_process(handlers_lab):
     gone = False
-    with contextlib.suppress(AssertionError), running_gateway(handlers_lab, labels(handlers_lab)) as gateway:
+    with (
+        contextlib.suppress(AssertionError),
+        running_gateway(handlers_lab, labels(handlers_lab), fresh=True) as gateway,
+    ):
         (parent,) = children(gateway.process.pid)
         worker = ask(gateway, "pool")[1]
         gateway.process.kill()
@@ -598,7 +606,7 @@ def test_a_gateway_that_is_killed_leaves_no_process(handlers_lab):
 
 
 def test_a_gateway_without_python_handlers_starts_no_parent(handlers_lab):
-    with running_gateway(handlers_lab, {"labels": None}) as gateway:
+    with running_gateway(handlers_lab, {"labels": None}, fresh=True) as gateway:
         assert children(gateway.process.pid) == []
 
 

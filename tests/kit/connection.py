@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -115,11 +116,8 @@ class Connection:
     def _standard(
         self, anchor: Path, version: ssl.TLSVersion | None, certificate: tuple[Path, Path] | None
     ) -> ssl.SSLSocket:
-        context = ssl.create_default_context(cafile=str(anchor))
-        if version is not None:
-            context.minimum_version = context.maximum_version = version
-        if certificate is not None:
-            context.load_cert_chain(*certificate)
+        files = tuple((str(path), path.read_bytes()) for path in certificate or ())
+        context = _context(anchor.read_text(), version, files)
         made = context.wrap_socket(self.plain, server_hostname="localhost", do_handshake_on_connect=False)
         try:
             made.do_handshake()
@@ -228,6 +226,17 @@ class Connection:
         data = self.receive()
         assert data, f"the connection ended after {self._received!r}"
         self._received += data
+
+
+@functools.lru_cache(64)
+def _context(anchor: str, version: ssl.TLSVersion | None, files: Sequence[tuple[str, bytes]]) -> ssl.SSLContext:
+    """For each set of certificates, once; `files` are a client's certificate and key with what is in them now."""
+    context = ssl.create_default_context(cadata=anchor)
+    if version is not None:
+        context.minimum_version = context.maximum_version = version
+    if files:
+        context.load_cert_chain(*(path for path, _ in files))
+    return context
 
 
 def request(

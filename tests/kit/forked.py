@@ -11,6 +11,7 @@ an interpreter imports the program.
 from __future__ import annotations
 
 import array
+import functools
 import json
 import os
 import resource
@@ -124,7 +125,7 @@ def _stand_in(address: str, entry: str, *arguments: str) -> int:
             signal.signal(number, lambda number, _: forward(number))
     descriptors = {number: number for number in range(3) if _is_open(number)}
     process = Forked(address, entry, arguments, descriptors, environment=os.environ, leash=True)
-    forward = process.send_signal
+    forward = functools.partial(os.kill, process.pid)
     for each in early:
         forward(each)
     return process.wait()

@@ -30,6 +30,7 @@ import sys
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import IO, Any, NoReturn, Self
 
 from tests.kit import forked
@@ -117,25 +118,28 @@ def _started(code: str, environment: Mapping[str, str], *options: str, address: 
     return own
 
 
+def forking() -> dict[ModuleType, object]:
+    """What to put for `subprocess` in modules of this process, so that their interpreters are forked."""
+    return dict(_forking(*_addresses()))
+
+
 # In the forkers.
 
 
 def fork_programs(listener: int, warm: str) -> NoReturn:
     """Serve gateways, their workers and commands; `warm` is the other forker's address."""
-    from estgw.callout import warm as warm_parent
     from estgw.cli import main as estgw
     from estgw.client.commands import cli as client
     from estgw.gateway import server
-    from estgw.supervision import supervisor, worker, worker_slot
+    from estgw.supervision import supervisor, worker
 
     assert server
     assert supervisor
     estgw.program()
     with socket.socket(fileno=os.dup(listener)) as known:
         own = known.getsockname()[1:].decode()
-    for module, address, entry in ((worker_slot, own, "worker"), (warm_parent, warm, "warm")):
-        start = functools.partial(_fork, address, entry)
-        module.__dict__["subprocess"] = _Forking(start)
+    for module, forking in _forking(own, warm).items():
+        module.__dict__["subprocess"] = forking
 
     def be_worker(arguments: Sequence[str]) -> None:
         sys.argv[1:] = arguments
@@ -163,33 +167,42 @@ def fork_warm_parents(listener: int, modules: Collection[str]) -> NoReturn:
 
 
 class _Forking:
-    """The module `subprocess` for a module of the gateway, with a `Popen` that forks what is executed otherwise."""
+    """The module `subprocess` for a module of the gateway, whose interpreters are forked instead of executed."""
 
-    def __init__(self, popen: Callable[..., Forked]) -> None:
-        self.Popen = popen
+    def __init__(self, address: str, entry: str, code: str) -> None:
+        self._address, self._entry, self._begin = address, entry, [sys.executable, "-c", code]
 
     def __getattr__(self, name: str) -> Any:
         return getattr(subprocess, name)
 
+    def Popen(self, command: Sequence[str], **options: Any) -> Forked | subprocess.Popen[bytes]:  # noqa: N802
+        if list(command[:3]) != self._begin:  # a test has put something else there
+            return subprocess.Popen(command, **options)
+        with open(os.devnull, "r+b") as null:
+            streams = {0: options.pop("stdin"), 1: options.pop("stdout"), 2: options.pop("stderr", 2)}
+            descriptors = {key: null.fileno() if got == subprocess.DEVNULL else got for key, got in streams.items()}
+            descriptors |= {number: number for number in options.pop("pass_fds")}
+            return Forked(
+                self._address,
+                self._entry,
+                command[3:],
+                descriptors,
+                environment=options.pop("env"),
+                session=options.pop("start_new_session"),
+                directory=options.pop("cwd", os.getcwd()),
+                **options,
+            )
 
-def _fork(
-    address: str,
-    entry: str,
-    command: Sequence[str],
-    *,
-    pass_fds: Sequence[int],
-    env: Mapping[str, str],
-    stderr: int = 2,
-    **options: Any,
-) -> Forked:
-    """As `subprocess.Popen`; `command` is an interpreter, `-c`, its code and the arguments."""
-    with open(os.devnull, "r+b") as null:
-        streams = {0: options.pop("stdin"), 1: options.pop("stdout"), 2: stderr}
-        descriptors = {key: null.fileno() if value == subprocess.DEVNULL else value for key, value in streams.items()}
-        descriptors |= {number: number for number in pass_fds}
-        directory, session = options.pop("cwd", os.getcwd()), options.pop("start_new_session")
-        assert not options
-        return Forked(address, entry, command[3:], descriptors, environment=env, directory=directory, session=session)
+
+def _forking(programs: str, warm: str) -> dict[ModuleType, _Forking]:
+    """What takes the place of `subprocess` in the modules of the gateway that start interpreters."""
+    from estgw.callout import warm as warm_parent
+    from estgw.supervision import worker_slot
+
+    return {
+        worker_slot: _Forking(programs, "worker", worker_slot._BEGIN),
+        warm_parent: _Forking(warm, "warm", warm_parent._BEGIN),
+    }
 
 
 Entry = Callable[[Sequence[str]], int | None]

@@ -27,6 +27,8 @@ from tests.kit.processes import dead, until
 from tests.kit.restore import logging_as_before
 from tests.kit.workspace import Workspace
 
+pytestmark = pytest.mark.usefixtures("forked")
+
 
 @pytest.fixture
 def two_worker_lab(own_lab: Workspace, monkeypatch: pytest.MonkeyPatch) -> Workspace:
