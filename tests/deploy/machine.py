@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.kit import documents
+from tests.kit.preloaded import forked_estgw, script
 from tests.kit.processes import DEADLINE, ROOT, until
 
 DEPLOY = ROOT / "docs/deploy"
@@ -56,7 +57,9 @@ class Machine:
         for folder in (self.home, self.units, self._programs):
             folder.mkdir()
         program = self._programs / "estgw"
-        program.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m estgw "$@"\n')
+        # A service gets its sockets from systemd, so it has to be an interpreter of its own.
+        serving = f'[ "$1" != serve ] || PYTHONPATH={ROOT} exec {sys.executable} -m estgw "$@"\n'
+        program.write_text(script(forked_estgw()).replace("exec", f"{serving}exec", 1))
         program.chmod(0o755)
 
     def here(self, text: str) -> str:

@@ -20,6 +20,7 @@ from tests.kit.cases import some
 from tests.kit.connection import Connection
 from tests.kit.csr import csr
 from tests.kit.gateway import LOGIN, Gateway, enrol, running_gateway
+from tests.kit.preloaded import forked_estgw
 from tests.kit.processes import ROOT, run, until
 from tests.kit.workspace import Workspace
 
@@ -214,7 +215,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_temporary_directory_is_a_503_until_there_is_room(own_lab, small_disk):
-    command = [sys.executable, "-m", "estgw", "serve", "-c", str(config(own_lab))]
+    command = [*forked_estgw(), "serve", "-c", str(config(own_lab))]
     with served(own_lab, command, TMPDIR=str(small_disk)) as gateway:
         assert gateway.post("simpleenroll", GOOD).status == 200
         ballast = small_disk / "ballast"

@@ -22,6 +22,7 @@ import pytest
 
 from estgw.workshop import plan
 from estgw.workshop.plan import Seat, Workshop
+from tests.kit.preloaded import forked_estgw
 from tests.kit.processes import DEADLINE, ROOT, until
 
 _ports = itertools.count(20_000 + os.getpid() % 400 * 100, 20)
@@ -66,7 +67,10 @@ class Course:
 
     def run(self, *words: str, status: int = 0, checkout: Path = ROOT) -> subprocess.CompletedProcess[str]:
         """Run `estgw workshop WORDS`, which must end with that status."""
-        command = [str(self.python), "-W", "error", "-m", "estgw", "workshop", *words]
+        program = [str(self.python), "-W", "error", "-m", "estgw"]
+        if self.python == Path(sys.executable) and checkout == ROOT:
+            program = forked_estgw()
+        command = [*program, "workshop", *words]
         done = subprocess.run(command, capture_output=True, text=True, cwd=checkout, timeout=4 * DEADLINE, check=False)
         assert done.returncode == status, (done.stdout, done.stderr)
         return done
