@@ -16,6 +16,7 @@ When the channel closes, the other side has ended.  A worker whose supervisor ha
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import socket
@@ -55,10 +56,10 @@ def say(channel: socket.socket, word: str, faults: Sequence[str] = (), *, descri
 
     Raises OSError if the other side has ended or does not read.
     """
-    faults = list(faults)
-    while len(packet := json.dumps([word, faults]).encode()) > PACKET:
-        faults.pop()
-    socket.send_fds(channel, [packet], descriptors)
+    room = PACKET - len(json.dumps([word, []]))
+    ends = itertools.accumulate(len(json.dumps(fault)) + len(", ") for fault in faults)
+    kept = faults[: sum(end - len(", ") <= room for end in ends)]
+    socket.send_fds(channel, [json.dumps([word, kept]).encode()], descriptors)
 
 
 def hear(channel: socket.socket) -> tuple[str, list[str], list[int]] | None:
