@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import ast
+import atexit
+import functools
 import ipaddress
-import os
+import json
 import re
 import resource
+import shutil
 import subprocess
-import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -19,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from estgw.est import names
+from tests.kit import warm
 from tests.kit.cases import some
 from tests.kit.csr import csr, subject
 from tests.kit.processes import PATH, ROOT
@@ -36,41 +40,45 @@ unset EPOCHSECONDS
 EPOCHSECONDS=$NOW
 if "$@"; then echo yes; else echo "no:${fault//$'\\n'/?}"; fi
 """
-IN_PYTHON = """
-import os, sys, time
+IN_PYTHON = """#!/usr/bin/env python3
+import json, os, sys, time
 sys.path.insert(0, os.path.dirname(os.environ["POLICY"]))
 import policy
 time.time = lambda: float(os.environ["NOW"])
-helper, *given = sys.argv[1:]
+helper, *given = json.loads(os.environ["GIVEN"])
 given = [int(text) if helper == "office_hours" else text for text in given]
 print("yes" if getattr(policy, helper)(*given) else "no:" + policy.fault.replace("\\n", "?"))
 """
-BOTH = {
-    "bash": (BASH, ["bash", "-c", IN_BASH, "policy"]),
-    "python": (PYTHON, [sys.executable, "-S", "-c", IN_PYTHON]),  # without site, which takes most of the time
-}
+BOTH = {"bash": BASH, "python": PYTHON}
+
+
+@functools.cache
+def in_python() -> Path:
+    """A script that asks a helper in Python, for the warm parent of these tests."""
+    file = Path(tempfile.mkdtemp()) / "helper"
+    atexit.register(shutil.rmtree, file.parent)
+    file.write_text(IN_PYTHON)
+    file.chmod(0o755)
+    return file
+
+
+def answer(language: str, words: Sequence[str], env: Mapping[str, str]) -> tuple[int | None, str, str]:
+    """Exit status, stdout and stderr."""
+    if language == "python":
+        ended = warm.run(in_python(), {**env, "GIVEN": json.dumps(words)})
+        return ended.exit, ended.stdout.decode(), ended.stderr.decode()
+    command = ["bash", "-c", IN_BASH, "policy", *words]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout, done.stderr
 
 
 def answers(helper: str, *given: str | Path, **env: str) -> dict[str, str]:
     """The answer in each language: `yes`, `no:` and the fault, or `exit` and the status of a script that failed."""
     found = {}
-    for language, (file, command) in BOTH.items():
-        done = subprocess.run(
-            [*command, helper, *given],
-            env={
-                "PYTHONPATH": os.pathsep.join(sys.path),
-                "PATH": PATH,
-                "LC_CTYPE": "C.UTF-8",
-                "TZ": "UTC",
-                "POLICY": str(file),
-                "NOW": "0",
-                **env,
-            },
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        found[language] = done.stdout.rstrip("\n") if done.returncode == 0 else f"exit {done.returncode}: {done.stderr}"
+    for language, file in BOTH.items():
+        always = {"PATH": PATH, "LC_CTYPE": "C.UTF-8", "TZ": "UTC", "POLICY": str(file), "NOW": "0"}
+        status, out, err = answer(language, [helper, *map(str, given)], {**always, **env})
+        found[language] = out.rstrip("\n") if status == 0 else f"exit {status}: {err}"
     return found
 
 
