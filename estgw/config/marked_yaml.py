@@ -1,8 +1,8 @@
 """YAML with the positions of its parts, for error texts of the form `file:line:column: fault`.
 
-Theory of operation.  PyYAML can return a file as plain data, without positions, or as a tree of nodes, with positions.
-`parse` makes both.  `MarkedYAML.fault` takes the path of a value in the data (keys and list numbers) and follows it in
-the tree, to find the line and column.  So the checks in other modules work on plain data and need not know YAML.
+Theory of operation.  `parse` makes a tree of nodes, with positions, and from it plain data, without positions.
+`MarkedYAML.fault` takes the path of a value in the data (keys and list numbers) and follows it in the tree, to find the
+line and column.  So the checks in other modules work on plain data and need not know YAML.
 
 YAML 1.1 has surprises: `NO` is false, `2.10` is 2.1, `0123` is 83, and a key may occur twice.  `_bad_keys` refuses the
 surprising keys in every file.  `_not_plain` refuses the surprising values in csrattrs.yaml, which scripts print too.
@@ -91,13 +91,14 @@ def parse(path: Path, text: str, *, plain: bool = False) -> MarkedYAML:
     alias nor a surprise of YAML 1.1 (`NO`, `2.10`, `0123`) has an unexpected result.
     """
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        loader = yaml.SafeLoader(text)
+        root = loader.get_single_node()
         faults: dict[int, tuple[yaml.Mark, str]] = {}
         for node, what in (*_bad_keys(root), *(_not_plain(root) if plain else ())):
             faults.setdefault(node.start_mark.index, (node.start_mark, what))
         if faults:
             raise ConfigError([_at(path, mark, what) for _, (mark, what) in sorted(faults.items())])
-        data = yaml.safe_load(text)
+        data = None if root is None else loader.construct_document(root)
     except yaml.MarkedYAMLError as fault:
         what = fault.problem or fault.context or "not YAML"
         raise ConfigError([_at(path, fault.problem_mark or fault.context_mark, what)]) from None
@@ -160,7 +161,7 @@ _Dumper.add_representer(type(None), lambda dumper, _: dumper.represent_scalar("t
 def _child(node: yaml.Node | None, step: str | int) -> tuple[yaml.Node, Any] | None:
     """The value of a key with the key's position, or an element of a list with its own position."""
     if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
+        for key, value in reversed(node.value):  # what a merge (<<) has brought comes first
             if key.value == str(step):
                 return value, key.start_mark
     if isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):

@@ -83,6 +83,13 @@ def test_merge_keys_are_read(tmp_path):
     assert read(tmp_path, "a: &a {x: 1}\nb: {<<: *a, y: 2}\n").data["b"] == {"x": 1, "y": 2}
 
 
+def test_a_fault_of_a_merged_key_has_the_position_of_what_counts(tmp_path):
+    found = read(tmp_path, "a: &a {x: 1, y: 1}\nb: {<<: *a, y: 2}\n")
+    assert found.data["b"] == {"x": 1, "y": 2}
+    assert found.fault(("b", "x"), "wrong").endswith(":1:8: b.x: wrong")
+    assert found.fault(("b", "y"), "wrong").endswith(":2:13: b.y: wrong")
+
+
 @pytest.mark.parametrize(
     ("loc", "text"),
     [
