@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import subprocess
 import tempfile
 from dataclasses import dataclass
@@ -79,7 +78,8 @@ class Workspace:
 
     def copy(self, path: Path) -> Workspace:
         """A twin with the same CA, keys included."""
-        shutil.copytree(self.path, path, symlinks=True, dirs_exist_ok=True)
+        path.mkdir(parents=True, exist_ok=True)
+        run("/bin/cp", "-a", f"{self.path}/.", path)  # in half of the time of shutil.copytree
         return Workspace(path)
 
     @property

@@ -22,11 +22,14 @@ class Recording:
 
     def __init__(self, gateway: Gateway, folder: Path) -> None:
         self.gateway, self.folder = gateway, folder
+        self._read: dict[Path, Record] = {}
 
     @property
     def records(self) -> list[Record]:
-        """All records, oldest first."""
-        return [json.loads(path.read_text()) for path in sorted(self.folder.glob("[0-9]*.json"))]
+        """All records, oldest first.  A file never changes, so each is read once."""
+        files = sorted(self.folder.glob("[0-9]*.json"))
+        self._read |= {path: json.loads(path.read_text()) for path in files if path not in self._read}
+        return [self._read[path] for path in files]
 
     def wait(self, fits: Callable[[Record], bool], known: int = 0) -> Record:
         """The newest record that fits, among those after the `known` first ones."""

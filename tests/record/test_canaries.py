@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import json
 import re
 from collections.abc import Iterator
@@ -122,16 +123,21 @@ SHORT = re.compile(rb"(?<![A-Za-z0-9+/])q7(?![A-Za-z0-9+/=])")
 
 def found(record: Record) -> set[str]:
     """The canaries in a record."""
+    return set().union(*map(found_in, texts(record)))
+
+
+@functools.cache
+def found_in(text: str) -> set[str]:
+    """The canaries in a text.  Records have many texts in common, and each test looks at all."""
     seen = set()
-    for text in texts(record):
-        for number, content in enumerate(readings(text)):
-            for name, canary in CANARIES.items():
-                if (canary.encode() in content) if len(canary) > 2 else (number == 0 and SHORT.search(content)):
-                    seen.add(name)
-            if KEY_LINE.encode() in content or KEY_DER[-100:-60] in content:
-                seen.add("a private key")
-            if KEY_DER[36:60] in content:
-                seen.add("the scalar of a private key")
+    for number, content in enumerate(readings(text)):
+        for name, canary in CANARIES.items():
+            if (canary.encode() in content) if len(canary) > 2 else (number == 0 and SHORT.search(content)):
+                seen.add(name)
+        if KEY_LINE.encode() in content or KEY_DER[-100:-60] in content:
+            seen.add("a private key")
+        if KEY_DER[36:60] in content:
+            seen.add("the scalar of a private key")
     return seen
 
 
