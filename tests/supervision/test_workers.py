@@ -165,7 +165,8 @@ def statuses(gateway: Gateway, stack: ExitStack, path: str) -> set[int]:
 
 
 def test_a_reload_reaches_all_workers_or_none(own_lab):
-    with two_workers(own_lab) as gateway, ExitStack() as stack:
+    """With workers as a user has them; those of other tests are forked."""
+    with two_workers(own_lab, fresh=True) as gateway, ExitStack() as stack:
         kept = one_each(gateway, stack)
         gateway.configure({"server": {"workers": 2}, "labels": {"fresh": {}}})
         assert statuses(gateway, stack, "fresh/cacerts") == {404}
