@@ -25,6 +25,7 @@ import select
 import shlex
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -220,7 +221,8 @@ def _serve(descriptor: int, entries: Mapping[str, Entry]) -> NoReturn:
         if descriptor not in ready:
             os._exit(0)
         connection, _ = listener.accept()
-        if not os.fork():
+        # Every user of the machine sees the address in /proc/net/unix.
+        if _user_of(connection) == os.geteuid() and not os.fork():
             break
         connection.close()
     listener.close()
@@ -242,6 +244,14 @@ def _serve(descriptor: int, entries: Mapping[str, Entry]) -> NoReturn:
         if isinstance(end.code, str):
             print(end.code, file=sys.stderr)
     _end(status or 0)
+
+
+def _user_of(connection: socket.socket) -> int:
+    """The user id of the process that has connected."""
+    credentials = struct.Struct("3i")
+    found = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, credentials.size)
+    user: int = credentials.unpack(found)[1]
+    return user
 
 
 def _watch(pid: int, connection: socket.socket, received: Collection[int], *, leash: bool) -> NoReturn:
