@@ -35,6 +35,14 @@ hypothesis.settings.load_profile("estgw")
 gc.disable()  # until all tests are collected: nothing of that is garbage, and it would be looked at again and again
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the workshops.
+
+    Processes divide the last tests among themselves, and each would make a course of its own for a few of these.
+    """
+    items.sort(key=lambda item: not item.path.is_relative_to(ROOT / "tests/workshop"))
+
+
 def pytest_collection_finish() -> None:
     """Leave thousands of tests out of each later garbage collection: one twentieth of the time of all."""
     gc.collect()

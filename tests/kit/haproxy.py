@@ -67,7 +67,10 @@ def running_haproxy(
 
         def is_up() -> bool:
             assert process.poll() is None, (directory / "haproxy.log").read_text()
-            return (directory / "stats").exists() and set(made.states().values()) == {"UP"}
+            try:
+                return set(made.states().values()) == {"UP"}
+            except (FileNotFoundError, ConnectionRefusedError):  # its socket is there a moment before it listens
+                return False
 
         until(is_up)
         yield made
