@@ -11,6 +11,7 @@ an interpreter imports the program.
 from __future__ import annotations
 
 import array
+import contextlib
 import functools
 import json
 import os
@@ -99,13 +100,18 @@ class Forked:
 
     def send_signal(self, number: int) -> None:
         if self.poll() is None:
-            os.kill(self.pid, number)
+            _kill(self.pid, number)
 
     def terminate(self) -> None:
         self.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
+
+
+def _kill(process: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):  # it has just ended
+        os.kill(process, number)
 
 
 def _is_open(descriptor: int) -> bool:
@@ -125,7 +131,7 @@ def _stand_in(address: str, entry: str, *arguments: str) -> int:
             signal.signal(number, lambda number, _: forward(number))
     descriptors = {number: number for number in range(3) if _is_open(number)}
     process = Forked(address, entry, arguments, descriptors, environment=os.environ, leash=True)
-    forward = functools.partial(os.kill, process.pid)
+    forward = functools.partial(_kill, process.pid)
     for each in early:
         forward(each)
     return process.wait()

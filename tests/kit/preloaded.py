@@ -264,9 +264,11 @@ def _watch(pid: int, connection: socket.socket, received: Collection[int], *, le
         ready, _, _ = select.select([process, connection.fileno()], [], [])
         if process not in ready:
             os.kill(pid, signal.SIGKILL)
-    _, status = os.waitpid(pid, 0)
+    end = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    assert end is not None
     with contextlib.suppress(OSError):  # nobody waits for it
-        connection.send(b"%d" % os.waitstatus_to_exitcode(status))
+        connection.send(b"%d" % (end.si_status if end.si_code == os.CLD_EXITED else -end.si_status))
+    os.waitpid(pid, 0)  # not before the other end knows: until then it may send a signal to this process id
     os._exit(0)
 
 
