@@ -99,7 +99,7 @@ def enter(
 ) -> None:
     """Set the process up as a script's interpreter is when it begins; `folder` is the `directory` of the script.
 
-    `before` is the environment that the process certainly has; None: nobody knows.
+    `before` is the environment that the process certainly has, or None if that is not known.
     """
     os.chdir(os.path.dirname(program))
     _change_environment(environment, before)

@@ -33,7 +33,7 @@ def stamp(info: os.stat_result) -> Stamp:
 
 
 def version_of(path: str | Path) -> Stamp | None:
-    """The stamp of a file as it is now; None if the file is missing."""
+    """The stamp of a file as it is now; None if it is missing or can't be looked at."""
     try:
         return stamp(os.stat(path))
     except OSError:
